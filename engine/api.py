@@ -1,0 +1,182 @@
+"""All that crosses the engine's boundary: requests in, deltas out, typed errors.
+
+Nothing here imports torch, so that the floors above can speak of requests and deltas without loading a model.
+
+Errors raised by the engine::
+
+    EngineError
+    ├── RequestError                 the request is at fault; carries the name of the field that is wrong
+    │   └── ContextLengthError       prompt (plus the tokens asked for) does not fit the model's context
+    ├── OverloadedError              the queue is full; try again later
+    └── EngineDeadError              the engine's thread has ended; nothing can be served
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class EngineError(Exception):
+    """Root of what the engine raises across its boundary."""
+
+
+class RequestError(EngineError):
+    """The request itself is wrong. ``param`` names the field, in the words of the OpenAI API."""
+
+    def __init__(self, message: str, param: str, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.param, self.code)
+
+
+class ContextLengthError(RequestError):
+    """The prompt, or the prompt and the tokens asked for, exceed the model's context."""
+
+
+class OverloadedError(EngineError):
+    """The waiting queue is full. ``retry_after_s`` is an estimate of when there will be room, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.retry_after_s)
+
+
+class EngineDeadError(EngineError):
+    """The engine's loop has ended and will not come back in this process."""
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"  # end-of-sequence token, stop token or stop string
+    LENGTH = "length"  # max_tokens or the end of the context
+    ABORT = "abort"  # the caller gave it up
+    ERROR = "error"  # something raised inside this one sequence; Delta.error says what
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, and when to stop. Field names are vLLM's where it has them.
+
+    Raises RequestError, naming the field, for a value out of range.
+    """
+
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 or -1: off
+    top_p: float = 1.0  # nucleus, Holtzman et al. 2020
+    seed: int | None = None  # None: the engine draws one per request
+    max_tokens: int | None = None  # None: up to the end of the context
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        def refuse(param: str, rule: str) -> RequestError:
+            return RequestError(f"{param} must be {rule}, got {getattr(self, param)!r}", param)
+
+        if not 0.0 <= self.temperature <= 100.0:  # also refuses NaN
+            raise refuse("temperature", "between 0 and 100")
+        if self.top_k < -1:
+            raise refuse("top_k", "-1 or 0 (off) or positive")
+        if not 0.0 < self.top_p <= 1.0:
+            raise refuse("top_p", "in (0, 1]")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise refuse("max_tokens", "at least 1")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise refuse("seed", "a 64-bit signed integer")
+        if any(not s for s in self.stop):
+            raise refuse("stop", "made of strings that are not empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as the chat template sees it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A prompt that the model's own chat template turns into tokens (with the assistant's turn opened)."""
+
+    messages: tuple[Message, ...]
+
+
+Prompt = str | tuple[int, ...] | Conversation
+"""Plain text, token ids, or a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One sequence to generate.
+
+    ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt (the tenant's).
+    """
+
+    request_id: str
+    prompt: Prompt
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request so far. ``cached_tokens`` of the prompt came from the prefix cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one engine step added to one request.
+
+    ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
+    the whole answer. ``finish_reason`` and ``usage`` are set on the last delta of a request and only there. ``error``
+    is set only with FinishReason.ERROR.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters and gauges of one engine, all read at the same instant."""
+
+    running: int  # sequences that hold KV blocks
+    waiting: int  # sequences that do not yet
+    blocks_total: int
+    blocks_used: int  # referenced by a live sequence
+    blocks_cached: int  # kept for prefix reuse, evictable
+    steps: int
+    prompt_tokens: int  # prefilled, cached ones left out
+    cached_tokens: int  # prompt tokens taken from the prefix cache
+    generated_tokens: int
+    finished: int
+    aborted: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the floors above need to know of a loaded model."""
+
+    name: str
+    context_length: int  # tokens, prompt and answer together
+    vocab_size: int
