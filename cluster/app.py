@@ -1,0 +1,59 @@
+"""The actor graph on one page: a typed config in, a Serve application out."""
+
+# No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
+# make it skip that silently.
+
+from typing import Any
+
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.deployment import Application
+
+from cluster.config import MantaConfig, TierConfig
+from cluster.ingress import Router
+from cluster.replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
+from engine.async_engine import AsyncEngine
+from engine.engine import Engine
+
+# A lane occupies a place among Serve's ongoing requests for as long as its router lives, and every submit a short one.
+# Admission is the engine's business (its bounded queue), so Serve's own limit must never be the one that refuses.
+MAX_CALLS_PER_REPLICA = 1_000_000
+
+
+def build(config: MantaConfig) -> Application:
+    """The application for ``serve run``: ``Router`` as the ingress and one deployment per tier."""
+    return build_with(config, make_engine)
+
+
+def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+    """The engine of a tier, its model loaded. Runs in the replica's process."""
+    return AsyncEngine(Engine.from_config(tier.engine), on_step)
+
+
+def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
+    """The same graph around engines of another make, for measuring the graph itself."""
+    tiers: dict[str, Any] = {
+        name: _tier_deployment(name, tier).bind(tier, engine_factory) for name, tier in config.tiers.items()
+    }
+    router = serve.deployment(
+        name="Router",
+        num_replicas=config.ingress.replicas,
+        ray_actor_options={"num_cpus": config.ingress.num_cpus},
+        max_replicas_per_node=config.ingress.max_replicas_per_node,
+        max_ongoing_requests=config.ingress.max_ongoing_requests,
+        graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
+    )(Router)
+    return router.bind(config.router, config.placement, tiers)
+
+
+def _tier_deployment(name: str, tier: TierConfig) -> Any:
+    return serve.deployment(
+        name=name,
+        num_replicas=tier.replicas,
+        ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
+        max_ongoing_requests=MAX_CALLS_PER_REPLICA,
+        request_router_config=RequestRouterConfig(request_router_class="cluster.pinning:PinnedRequestRouter"),
+        graceful_shutdown_timeout_s=tier.drain_timeout_s,
+        graceful_shutdown_wait_loop_s=0.2,  # how soon a drained replica notices; Serve's 2 s only delays shutdown
+        health_check_period_s=tier.health_check_period_s,
+    )(TierReplica)

@@ -1,0 +1,28 @@
+"""The deployment ``Router``: Serve's HTTP ingress around the application of ``router.app``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from cluster.config import PlacementConfig
+from cluster.handles import ServeBackend
+from router.app import build_app
+from router.config import RouterConfig
+
+
+@serve.ingress()
+class Router:
+    """Gateway and router in one actor. Every replica has a lane to every replica of every tier."""
+
+    def __init__(
+        self, config: RouterConfig, placement: PlacementConfig, tiers: dict[str, DeploymentHandle[Any]]
+    ) -> None:
+        self._config = config
+        self._backend = ServeBackend(tiers, placement)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return build_app(self._config, self._backend)

@@ -1,0 +1,98 @@
+"""The replica's end of its lanes: which request belongs to which lane, and the rows each lane has yet to send.
+
+Deltas arrive once per engine step. Each goes to the outlet of its request's lane; an outlet whose reader is slower than
+the engine gathers several steps into its next item, so a slow router costs nothing but its own latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from cluster.wire import DeltaRow
+
+
+class Outlet:
+    """The rows that wait to leave through one lane."""
+
+    def __init__(self, lane_id: str) -> None:
+        self.lane_id = lane_id
+        self.requests: set[str] = set()
+        self._rows: list[DeltaRow] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, row: DeltaRow) -> None:
+        """Add a row for the next item."""
+        self._rows.append(row)
+        self.wake()
+
+    def wake(self) -> None:
+        """End ``take``'s wait, rows or not."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self, timeout_s: float) -> list[DeltaRow]:
+        """The rows gathered since the last call; empty after ``timeout_s`` seconds without any."""
+        if not self._rows:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, self.wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        taken, self._rows = self._rows, []
+        return taken
+
+
+class OutletBoard:
+    """All lanes of one replica and the owner of each request."""
+
+    def __init__(self) -> None:
+        self._outlets: dict[str, Outlet] = {}
+        self._owners: dict[str, Outlet] = {}  # by request id
+
+    @property
+    def requests(self) -> int:
+        """Requests that some lane waits for."""
+        return len(self._owners)
+
+    def open(self, lane_id: str) -> Outlet:
+        """A new lane. Raises ValueError if it is open already."""
+        if lane_id in self._outlets:
+            raise ValueError(f"lane {lane_id} is open already")
+        outlet = self._outlets[lane_id] = Outlet(lane_id)
+        return outlet
+
+    def close(self, lane_id: str) -> list[str]:
+        """Forget a lane; returns its unfinished requests, which nobody waits for any more."""
+        outlet = self._outlets.pop(lane_id)
+        for request_id in outlet.requests:
+            del self._owners[request_id]
+        return sorted(outlet.requests)
+
+    def claim(self, lane_id: str, request_id: str) -> bool:
+        """Send the deltas of ``request_id`` to the lane; False if there is no such lane."""
+        outlet = self._outlets.get(lane_id)
+        if outlet is None:
+            return False
+        outlet.requests.add(request_id)
+        self._owners[request_id] = outlet
+        return True
+
+    def release(self, request_id: str) -> None:
+        """The request needs no lane any more. Unknown ids are ignored."""
+        outlet = self._owners.pop(request_id, None)
+        if outlet is not None:
+            outlet.requests.discard(request_id)
+
+    def deliver(self, rows: Iterable[DeltaRow]) -> None:
+        """Hand each row to its lane; rows of requests that nobody waits for are dropped."""
+        for row in rows:
+            outlet = self._owners.get(row[0])
+            if outlet is None:
+                continue
+            if row[3] is not None:
+                self.release(row[0])
+            outlet.put(row)

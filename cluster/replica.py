@@ -1,0 +1,119 @@
+"""The model replica: an actor around one engine, reached by routers through lanes.
+
+The engine runs on its own thread. Once per step it hands that step's deltas to this actor's event loop, which sorts
+them into lanes. A lane that ends, for whatever reason, takes its requests with it: the router has left or died, so their
+work is aborted within one engine step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from cluster.config import TierConfig
+from cluster.outlets import OutletBoard
+from cluster.wire import LaneItem, ReplicaLoad, pack
+from engine.api import Conversation, Delta, EngineDeadError, EngineError, EngineStats, GenerationRequest, ModelInfo
+
+OnStep = Callable[[Sequence[Delta]], None]
+
+HEARTBEAT_S = 1.0  # an idle lane still carries the load this often
+
+INLINE_PROMPT = 8192  # characters; a longer prompt takes over a millisecond to tokenise, so not on the event loop
+
+
+class ReplicaEngine(Protocol):
+    """What a replica needs of an engine. ``engine.AsyncEngine`` is one."""
+
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+    def submit(self, request: GenerationRequest) -> None: ...
+    def abort(self, request_ids: Iterable[str]) -> None: ...
+    def stats(self) -> EngineStats: ...
+    def check_health(self) -> None: ...
+    @property
+    def model_info(self) -> ModelInfo: ...
+
+
+
+class ReplicaDescription(NamedTuple):
+    """A replica at one instant. ``requests`` counts those that some router waits for."""
+
+    pid: int
+    requests: int
+    model: ModelInfo
+    stats: EngineStats
+
+
+EngineFactory = Callable[[TierConfig, OnStep], ReplicaEngine]
+
+
+def _prompt_length(request: GenerationRequest) -> int:
+    """Characters of text, or token ids."""
+    if isinstance(request.prompt, Conversation):
+        return sum(len(message.content) for message in request.prompt.messages)
+    return len(request.prompt)
+
+
+class TierReplica:
+    """One replica of one tier. Its public methods are called through Serve handles."""
+
+    def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._board = OutletBoard()
+        self._engine = make_engine(tier, self._on_step)
+        self._engine.start()
+
+    async def lane(self, lane_id: str, *, replica_id: str) -> AsyncIterator[LaneItem]:
+        """One item per engine step, for as long as the router stays. ``replica_id`` is read by PinnedRequestRouter."""
+        outlet = self._board.open(lane_id)
+        try:
+            yield LaneItem(self._load(), [], self._engine.model_info)
+            while True:
+                rows = await outlet.take(HEARTBEAT_S)
+                yield LaneItem(self._load(), rows)
+        finally:
+            self._engine.abort(self._board.close(lane_id))
+
+    async def submit(self, lane_id: str, request: GenerationRequest, *, replica_id: str) -> EngineError | None:
+        """Start ``request``; its deltas go to the lane. A refusal is returned: it is an answer, not a fault."""
+        if not self._board.claim(lane_id, request.request_id):
+            return EngineDeadError("The lane of this request is not open here.")
+        try:
+            if _prompt_length(request) > INLINE_PROMPT:
+                await asyncio.to_thread(self._engine.submit, request)
+            else:
+                self._engine.submit(request)
+        except EngineError as refusal:
+            self._board.release(request.request_id)
+            return refusal
+        return None
+
+    async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
+        """Give requests up; their KV blocks are free within one engine step."""
+        for request_id in request_ids:
+            self._board.release(request_id)
+        self._engine.abort(request_ids)
+
+    async def describe(self) -> ReplicaDescription:
+        """The model and the engine's counters, for operators and tests."""
+        return ReplicaDescription(os.getpid(), self._board.requests, self._engine.model_info, self._engine.stats())
+
+    def check_health(self) -> None:
+        """Called by Serve; raises when the engine has died or makes no progress."""
+        self._engine.check_health()
+
+    def __del__(self) -> None:
+        # Serve's hook for the end of a replica.
+        engine = getattr(self, "_engine", None)  # absent if the model failed to load
+        if engine is not None:
+            engine.close()
+
+    def _load(self) -> ReplicaLoad:
+        return ReplicaLoad.of(self._engine.stats())
+
+    def _on_step(self, deltas: Sequence[Delta]) -> None:
+        """Engine thread: pack there, where the event loop does not wait for it."""
+        self._loop.call_soon_threadsafe(self._board.deliver, pack(deltas))

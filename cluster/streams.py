@@ -1,0 +1,65 @@
+"""The router's end of one request: deltas pushed by a lane, taken by the HTTP response, coalesced in between."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engine.api import Delta
+from router.ports import BackendError
+
+
+class SlowReaderError(BackendError):
+    """The client reads so slowly that its buffer is full; its request is given up so that it holds nobody up."""
+
+
+class DeltaStream:
+    """A bounded buffer between a lane and one reader. ``limit`` is in deltas not yet taken.
+
+    ``push`` and ``fail`` never block, so that one slow reader cannot hold up the lane it shares.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer: list[Delta] = []
+        self._fault: BackendError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.finished = False  # the last delta was pushed, or the stream failed: the replica holds nothing for it
+
+    def push(self, delta: Delta) -> bool:
+        """Add a delta; False when the reader is too far behind and the request should be aborted."""
+        if self.finished:
+            return True
+        self._buffer.append(delta)
+        self.finished = delta.finish_reason is not None
+        self._wake()
+        if len(self._buffer) > self._limit and not self.finished:
+            self.fail(SlowReaderError(f"The client did not read for {self._limit} tokens; the request was ended."))
+            return False
+        return True
+
+    def fail(self, fault: BackendError) -> None:
+        """End the stream with ``fault``, raised by ``take`` once everything before it was taken."""
+        if not self.finished:
+            self.finished = True
+            self._fault = fault
+            self._wake()
+
+    async def take(self) -> list[Delta]:
+        """Everything pushed since the last call, at least one delta.
+
+        Raises the fault that ended the stream, if one did.
+        """
+        while not self._buffer:
+            if self._fault is not None:
+                raise self._fault
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        taken, self._buffer = self._buffer, []
+        return taken
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,58 @@
+"""What travels through a lane: plain tuples, so that pickling a step's deltas costs next to nothing.
+
+A replica yields one LaneItem per engine step (or per heartbeat when idle); the router turns its rows back into Deltas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from engine.api import Delta, EngineStats, FinishReason, ModelInfo, Usage
+
+DeltaRow = tuple[str, tuple[int, ...], str, str | None, tuple[int, int, int] | None, str | None]
+"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error."""
+
+
+class ReplicaLoad(NamedTuple):
+    """How busy a replica's engine is, as of the step that carries it."""
+
+    running: int  # sequences
+    waiting: int  # sequences
+    blocks_used: int
+    blocks_total: int
+
+    @classmethod
+    def of(cls, stats: EngineStats) -> ReplicaLoad:
+        return cls(stats.running, stats.waiting, stats.blocks_used, stats.blocks_total)
+
+
+class LaneItem(NamedTuple):
+    """One item of a lane. ``model`` is set on the first item of a lane and only there."""
+
+    load: ReplicaLoad
+    rows: list[DeltaRow]
+    model: ModelInfo | None = None
+
+
+def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
+    """Deltas as rows, in order."""
+    return [
+        (
+            d.request_id,
+            d.token_ids,
+            d.text,
+            d.finish_reason and d.finish_reason.value,
+            d.usage and (d.usage.prompt_tokens, d.usage.completion_tokens, d.usage.cached_tokens),
+            d.error,
+        )
+        for d in deltas
+    ]
+
+
+def unpack(row: DeltaRow) -> Delta:
+    """The Delta that ``row`` was packed from."""
+    request_id, token_ids, text, reason, usage, error = row
+    if reason is None:
+        return Delta(request_id, token_ids, text)
+    return Delta(request_id, token_ids, text, FinishReason(reason), usage and Usage(*usage), error)

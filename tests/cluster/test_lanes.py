@@ -1,0 +1,179 @@
+"""Lane and replica together, without Serve: what the lane promises about aborts, losses and draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from cluster.lanes import LANE_STATES, Lane, LaneState
+from engine.api import Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
+from router.ports import ReplicaLostError
+from tests.cluster.engines import LocalCalls, LocalReplica
+
+
+def request(request_id: str, max_tokens: int = 3) -> GenerationRequest:
+    return GenerationRequest(request_id, "hi", SamplingParams(max_tokens=max_tokens))
+
+
+async def settle() -> None:
+    """Let everything that is ready run: no call here crosses more than a few turns of the loop."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def open_lane(replica: LocalReplica, buffer_limit: int = 1000) -> tuple[Lane, LocalCalls]:
+    calls = LocalCalls({"r1": replica})
+    lane = Lane(calls, "r1", buffer_limit=buffer_limit, on_change=lambda: None)
+    lane.start()
+    await settle()
+    assert lane.state is LaneState.READY
+    return lane, calls
+
+
+async def first(batches: AsyncGenerator[list[Delta], None]) -> list[Delta]:
+    return await anext(batches)
+
+
+async def test_many_requests_share_one_lane_and_each_gets_its_own_tokens() -> None:
+    replica = LocalReplica()
+    lane, calls = await open_lane(replica)
+
+    async def collect(request_id: str, tokens: int) -> str:
+        return "".join([d.text async for ds in lane.generate(request(request_id, tokens)) for d in ds])
+
+    readers = [asyncio.ensure_future(collect(f"q{n}", n)) for n in (1, 3, 5)]
+    await settle()
+    for _ in range(5):
+        replica.engine.step()
+        await settle()
+    assert [await r for r in readers] == ["0 ", "0 1 2 ", "0 1 2 3 4 "]
+    assert calls.lanes_opened == 1
+    assert replica.actor._board.requests == 0
+    await lane.close()
+
+
+async def test_a_reader_that_leaves_has_its_request_aborted_at_once() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    batches = lane.generate(request("q", 100))
+    reader = asyncio.ensure_future(first(batches))
+    await settle()
+    replica.engine.step()
+    await reader
+    await batches.aclose()
+    await settle()
+    assert replica.engine.aborted == ["q"]
+    assert replica.engine.stats().blocks_used == 0
+    await lane.close()
+
+
+async def test_an_abort_never_overtakes_its_submission() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    reader = asyncio.ensure_future(first(lane.generate(request("q", 100))))
+    await asyncio.sleep(0)  # the submission is on its way, its answer is not
+    reader.cancel()
+    await settle()
+    assert not replica.engine.live
+    await lane.close()
+
+
+async def test_aborts_of_one_turn_travel_together() -> None:
+    replica = LocalReplica()
+    lane, calls = await open_lane(replica)
+    readers = [asyncio.ensure_future(first(lane.generate(request(f"q{i}", 100)))) for i in range(8)]
+    await settle()
+    for reader in readers:
+        reader.cancel()
+    await settle()
+    assert sum(map(len, calls.aborts)) == 8
+    assert len(calls.aborts) < 8
+    await lane.close()
+
+
+async def test_a_refusal_is_raised_and_leaves_nothing_behind() -> None:
+    replica = LocalReplica(capacity=0)
+    lane, _ = await open_lane(replica)
+    with pytest.raises(OverloadedError):
+        await first(lane.generate(request("q")))
+    assert lane.outstanding == 0
+    assert replica.actor._board.requests == 0
+    await lane.close()
+
+
+async def test_a_lost_replica_fails_every_stream_on_its_lane() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    readers = [asyncio.ensure_future(first(lane.generate(request(f"q{i}", 100)))) for i in range(3)]
+    await settle()
+    replica.dead = True
+    replica.engine.step()  # what would have been the next item shows the loss
+    for reader in readers:
+        with pytest.raises(ReplicaLostError):
+            await reader
+    assert lane.state is LaneState.CLOSED
+
+
+async def test_a_router_that_goes_takes_its_requests_with_it() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    other, _ = await open_lane(replica)
+    mine = asyncio.ensure_future(first(lane.generate(request("mine", 100))))
+    theirs = asyncio.ensure_future(first(other.generate(request("theirs", 100))))
+    await settle()
+    await lane.close()
+    await settle()
+    assert replica.engine.aborted == ["mine"]
+    assert set(replica.engine.live) == {"theirs"}
+    with pytest.raises(ReplicaLostError):
+        await mine
+    theirs.cancel()
+    await other.close()
+
+
+async def test_a_draining_lane_finishes_what_it_has_and_closes_itself() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    async with aclosing(lane.generate(request("q", 2))) as batches:
+        reader = asyncio.ensure_future(first(batches))
+        await settle()
+        lane.drain()
+        assert lane.state is LaneState.DRAINING
+        replica.engine.step()
+        await reader
+        replica.engine.step()
+        assert (await first(batches))[-1].finish_reason is FinishReason.LENGTH
+    await settle()
+    assert lane.state is LaneState.CLOSED
+
+
+async def test_a_reader_too_slow_is_ended_and_the_others_go_on() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica, buffer_limit=3)
+    slow = lane.generate(request("slow", 100))
+    reader = asyncio.ensure_future(first(slow))
+    fast: list[str] = []
+
+    async def read_fast() -> None:
+        async for deltas in lane.generate(request("fast", 10)):
+            fast.extend(d.text for d in deltas)
+
+    other = asyncio.ensure_future(read_fast())
+    await settle()
+    for _ in range(10):
+        replica.engine.step()
+        await settle()
+    await reader
+    await other
+    assert len(fast) == 10
+    assert replica.engine.aborted == ["slow"]
+    await slow.aclose()
+    await lane.close()
+
+
+@pytest.mark.parametrize("state", list(LaneState))
+def test_every_state_can_reach_closed(state: LaneState) -> None:
+    assert state is LaneState.CLOSED or LaneState.CLOSED in LANE_STATES[state]
