@@ -1,0 +1,38 @@
+"""What one sequence shows of itself: its tokens turned into text, its end recognised."""
+
+from __future__ import annotations
+
+from engine.api import FinishReason, SamplingParams
+from engine.decode.detokenizer import Detokenizer
+from engine.decode.stop import StopStrings
+
+
+class Output:
+    """Text of one sequence.
+
+    A token that ends the sequence (end of sequence, or one of ``stop_token_ids``) belongs to its tokens but not to its
+    text.
+    """
+
+    def __init__(self, params: SamplingParams, eos_token_ids: frozenset[int], detokenizer: Detokenizer) -> None:
+        self._final_tokens = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
+        self._detokenizer = detokenizer
+        self._stop = StopStrings(params.stop)
+
+    def push(self, token: int, last: bool) -> tuple[str, FinishReason | None]:
+        """Text that became certain with this token, and why the sequence ends here, if it does.
+
+        ``last`` says that no further token fits; the text held back then comes out.
+        """
+        if token in self._final_tokens:
+            return self._rest(), FinishReason.STOP
+        text, stopped = self._stop.push(self._detokenizer.push(token))
+        if stopped:
+            return text, FinishReason.STOP
+        if last:
+            return text + self._rest(), FinishReason.LENGTH
+        return text, None
+
+    def _rest(self) -> str:
+        text, stopped = self._stop.push(self._detokenizer.flush())
+        return text if stopped else text + self._stop.flush()

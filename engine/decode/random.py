@@ -1,0 +1,50 @@
+"""Random numbers that are a function of (seed, position, token) and of nothing else.
+
+Counter-based, as in Salmon et al. 2011: there is no state to carry, so a request draws the same numbers alone or in a
+batch, today or after it was resumed elsewhere. The mixing function is SplitMix64's (Steele et al. 2014).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK = 2**64 - 1
+
+
+def gumbel(seeds: list[int], positions: list[int], size: int, device: torch.device) -> Tensor:
+    """Standard Gumbel noise [len(seeds), size] float32; row i depends on seeds[i], positions[i] and ``size`` only by
+    its length: a longer row begins with the shorter one."""
+    keys = [_signed(_mix(_mix(seed & _MASK) + position & _MASK)) for seed, position in zip(seeds, positions, strict=True)]
+    counters = torch.arange(1, size + 1, dtype=torch.int64, device=device).mul_(_signed(_GAMMA))
+    bits = _mix_tensor(torch.tensor(keys, dtype=torch.int64, device=device).unsqueeze(1) + counters)
+    # 53 bits as float32: exact in its last bit near 0, where the winners of the race lie, and kept below 1.
+    uniform = _shift_right(bits, 11).to(torch.float32).mul_(2.0**-53).clamp_(2.0**-54, 1 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
+
+
+def _mix(value: int) -> int:
+    value = value + _GAMMA & _MASK
+    value = (value ^ value >> 30) * _MIX_1 & _MASK
+    value = (value ^ value >> 27) * _MIX_2 & _MASK
+    return value ^ value >> 31
+
+
+def _mix_tensor(value: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64, whose products wrap as unsigned ones do. Changes ``value``."""
+    value.bitwise_xor_(_shift_right(value, 30)).mul_(_signed(_MIX_1))
+    value.bitwise_xor_(_shift_right(value, 27)).mul_(_signed(_MIX_2))
+    return value.bitwise_xor_(_shift_right(value, 31))
+
+
+def _shift_right(value: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's own keeps the sign."""
+    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits."""
+    return value - 2**64 if value >= 2**63 else value

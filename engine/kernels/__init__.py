@@ -1,0 +1,1 @@
+"""The operations under the decoder: one interface, implementations chosen once at start."""

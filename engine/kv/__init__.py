@@ -1,0 +1,1 @@
+"""Who owns which KV block: pure bookkeeping over block ids; the tensors themselves belong to the runner."""

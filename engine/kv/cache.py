@@ -1,0 +1,86 @@
+"""KV blocks of sequences: pool and prefix index behind the four moves a scheduler makes.
+
+    admit    blocks for all tokens of a sequence, those of a known prefix shared
+    grow     room for one more token
+    commit   what has been computed becomes known to the index
+    release  all blocks back
+"""
+
+from __future__ import annotations
+
+from engine.kv.pool import BlockPool, KVIntegrityError
+from engine.kv.prefix import PrefixIndex, chain_digest, root_digest
+from engine.sequence import Sequence
+
+
+class KVCache:
+    """Books of ``num_blocks`` blocks of ``block_size`` tokens."""
+
+    def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool) -> None:
+        self.block_size = block_size
+        self._prefix_caching = prefix_caching
+        self._index = PrefixIndex()
+        self.pool = BlockPool(num_blocks, self._index.forget)
+
+    def admit(self, sequence: Sequence, reserve: int) -> bool:
+        """Gives the sequence blocks for all its tokens if ``reserve`` blocks stay available; else changes nothing.
+
+        Sets ``blocks`` and ``computed``. At least one token is left to compute: its logits are needed.
+        """
+        shared = self._known_prefix(sequence)
+        fresh = self._blocks_for(len(sequence.tokens)) - len(shared)
+        reclaimed = sum(map(self.pool.is_cached, shared))
+        if fresh + reclaimed + reserve > self.pool.available:
+            return False
+        self.pool.acquire(shared)  # before allocating, which may evict
+        sequence.blocks = shared + self.pool.allocate(fresh)
+        sequence.computed = sequence.committed = len(shared) * self.block_size
+        return True
+
+    def grow(self, sequence: Sequence) -> bool:
+        """Makes room for the next token; False when there is no block left."""
+        missing = self._blocks_for(len(sequence.tokens)) - len(sequence.blocks)
+        if missing > self.pool.available:
+            return False
+        if missing > 0:
+            sequence.blocks += self.pool.allocate(missing)
+        return True
+
+    def commit(self, sequence: Sequence) -> None:
+        """Indexes the full blocks that have been computed since the last time."""
+        if self._prefix_caching and sequence.computed - sequence.committed >= self.block_size:
+            full = sequence.computed // self.block_size
+            digests = self._digests(sequence, full)
+            for position in range(sequence.committed // self.block_size, full):
+                self._index.insert(digests[position], sequence.blocks[position])
+            sequence.committed = full * self.block_size
+
+    def release(self, sequence: Sequence) -> None:
+        """Takes all blocks back; indexed ones stay cached."""
+        self.pool.release(sequence.blocks, self._index.__contains__)
+        sequence.blocks = []
+        sequence.computed = sequence.committed = 0
+
+    def check_integrity(self) -> None:
+        """Raises KVIntegrityError if the pool does not balance or a cached block is not indexed."""
+        self.pool.check_integrity()
+        if any(self.pool.is_cached(block) and block not in self._index for block in range(self.pool.total)):
+            raise KVIntegrityError("a cached block is not in the index")
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def _known_prefix(self, sequence: Sequence) -> list[int]:
+        if not self._prefix_caching:
+            return []
+        reusable = (len(sequence.tokens) - 1) // self.block_size
+        return self._index.match(self._digests(sequence, reusable))
+
+    def _digests(self, sequence: Sequence, count: int) -> list[bytes]:
+        """Chained digests of the first ``count`` full blocks; each is computed once in a sequence's life."""
+        digests, size = sequence.digests, self.block_size
+        parent = digests[-1] if digests else root_digest(sequence.cache_salt)
+        for position in range(len(digests), count):
+            parent = chain_digest(parent, sequence.tokens[position * size : (position + 1) * size])
+            digests.append(parent)
+        return digests[:count]

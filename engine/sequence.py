@@ -1,0 +1,78 @@
+"""One request on its way through the engine.
+
+    tokens   [ prompt .................... | generated ........ ]
+             [ computed: KV is in blocks ........ | pending ... ]
+
+While decoding, the one pending token is the one sampled last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.api import SamplingParams, Usage
+
+
+class Status(StrEnum):
+    """Where a sequence is in its life."""
+
+    WAITING = "waiting"  # holds no blocks
+    RUNNING = "running"  # holds blocks for all its tokens
+    ENDED = "ended"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.WAITING: frozenset({Status.RUNNING, Status.ENDED}),
+    Status.RUNNING: frozenset({Status.WAITING, Status.ENDED}),  # back to waiting: preempted
+    Status.ENDED: frozenset(),
+}
+
+
+class IllegalTransitionError(RuntimeError):
+    """A move that the table does not know; the sequence is left as it was."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """State of one request. ``seed`` and ``max_tokens`` are resolved: never None here."""
+
+    request_id: str
+    tokens: list[int]
+    prompt_length: int
+    sampling: SamplingParams
+    cache_salt: str
+    seed: int
+    max_tokens: int
+    status: Status = Status.WAITING
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0  # tokens whose KV is in the blocks
+    committed: int = 0  # of these, tokens whose blocks are in the prefix index
+    digests: list[bytes] = field(default_factory=list)  # of the first full blocks
+    cached_tokens: int | None = None  # prompt tokens found in the prefix cache when first admitted
+
+    @property
+    def pending(self) -> int:
+        """Tokens still to compute before the next one can be sampled."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def decoding(self) -> bool:
+        """Whether only the token sampled last is pending."""
+        return self.pending == 1 and self.generated > 0
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far."""
+        return Usage(self.prompt_length, self.generated, self.cached_tokens or 0)
+
+    def move(self, status: Status) -> None:
+        """Raises IllegalTransitionError for a move the table does not know."""
+        if status not in TRANSITIONS[self.status]:
+            raise IllegalTransitionError(f"{self.request_id}: {self.status} to {status}")
+        self.status = status

@@ -1,0 +1,126 @@
+"""Text to tokens: the tokenizer of a model directory, with its chat template.
+
+Everything here may be called from any thread: nothing is changed after loading.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer as FastTokenizer
+from transformers import AutoTokenizer
+
+from engine.api import Conversation, Message, Prompt, RequestError
+from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer, byte_alphabet
+
+
+class Tokenizer:
+    """Encodes prompts and makes detokenizers."""
+
+    def __init__(self, hub: Any, eos_token_ids: frozenset[int]) -> None:
+        """``hub`` is a tokenizer of transformers that has a tokenizer of tokenizers behind it."""
+        self._hub = hub
+        self._fast: FastTokenizer = hub.backend_tokenizer
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        self._literal: FastTokenizer = copy.deepcopy(self._fast)
+        self._literal.encode_special_tokens = True
+        added = self._fast.get_added_tokens_decoder()
+        special = [token.content for token in added.values() if token.special]
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._bytes = _byte_table(self._fast) if _is_byte_level(self._fast) else None
+        self.eos_token_ids = eos_token_ids
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> Tokenizer:
+        """Never touches the network. Raises OSError without a tokenizer, ValueError for one without tokenizer.json."""
+        hub = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        if not hasattr(hub, "backend_tokenizer"):
+            raise ValueError(f"{directory} has no tokenizer.json")
+        return cls(hub, _eos_token_ids(directory, hub.eos_token_id))
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, added ones included."""
+        return self._fast.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt. Raises RequestError for a conversation that the chat template refuses."""
+        if isinstance(prompt, str):
+            return list(self._fast.encode(prompt, add_special_tokens=True).ids)
+        if isinstance(prompt, Conversation):
+            return self._encode_conversation(prompt.messages)
+        return list(prompt)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of all tokens, special ones left out."""
+        return self._fast.decode(list(tokens), skip_special_tokens=True)
+
+    def detokenizer(self) -> Detokenizer:
+        """A new incremental decoder, for one sequence."""
+        return WindowDetokenizer(self.decode) if self._bytes is None else ByteDetokenizer(self._bytes)
+
+    def _encode_conversation(self, messages: Sequence[Message]) -> list[int]:
+        """Special tokens come from the template alone. Where a message spells one out, the spelling is replaced by a
+        mark before the template is applied and encoded apart, as plain text; all other messages are tokenised in one
+        piece with the template, exactly as in training."""
+        nonce = secrets.token_hex(8)
+        literals: list[str] = []
+
+        def mark(found: re.Match[str]) -> str:
+            literals.append(found[0])
+            return f"\ue000{nonce}\ue001"
+
+        rendered = self._render([Message(m.role, self._special.sub(mark, m.content)) for m in messages])
+        pieces = rendered.split(f"\ue000{nonce}\ue001")
+        if len(pieces) != len(literals) + 1:
+            raise RequestError("The model's chat template repeats or drops a message that spells a special token",
+                               "messages")
+        tokens: list[int] = list(self._fast.encode(pieces[0], add_special_tokens=False).ids)
+        for literal, piece in zip(literals, pieces[1:], strict=True):
+            tokens += self._literal.encode(literal, add_special_tokens=False).ids
+            tokens += self._fast.encode(piece, add_special_tokens=False).ids
+        return tokens
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        if not self._hub.chat_template:
+            raise RequestError("The model has no chat template; send a text prompt instead", "messages")
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return str(self._hub.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:  # templates refuse with raise_exception, for example two user turns in a row
+            raise RequestError(f"The model's chat template refuses these messages: {error}", "messages") from error
+
+
+def _is_byte_level(fast: FastTokenizer) -> bool:
+    decoder = fast.decoder
+    return decoder is not None and json.loads(decoder.__getstate__())["type"] == "ByteLevel"
+
+
+def _byte_table(fast: FastTokenizer) -> dict[int, bytes]:
+    """Bytes of every token but special ones. A token with characters outside the alphabet stands for its own text."""
+    alphabet = byte_alphabet()
+    special = {id for id, token in fast.get_added_tokens_decoder().items() if token.special}
+    table: dict[int, bytes] = {}
+    for text, id in fast.get_vocab(with_added_tokens=True).items():
+        if id not in special:
+            known = all(character in alphabet for character in text)
+            table[id] = bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
+    return table
+
+
+def _eos_token_ids(directory: Path, tokenizer_eos: int | None) -> frozenset[int]:
+    """From generation_config.json, else config.json, else the tokenizer: in the order in which transformers looks."""
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        value = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
+        if value is not None:
+            return frozenset(value if isinstance(value, list) else [value])
+    return frozenset() if tokenizer_eos is None else frozenset({tokenizer_eos})
