@@ -180,3 +180,14 @@ class ModelInfo:
     name: str
     context_length: int  # tokens, prompt and answer together
     vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer, as the offline API gives it. ``token_ids`` includes the token that ended it, ``text`` does not."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    error: str | None = None  # only with FinishReason.ERROR

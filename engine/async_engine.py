@@ -1,0 +1,166 @@
+"""The engine on a thread of its own, which sleeps when there is nothing to do.
+
+Callers on other threads leave jobs and aborts in an inbox; the engine's thread empties it before every step. The lock
+is never held during a step, so callers never wait for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from engine.admission import Job
+from engine.api import (
+    Delta,
+    EngineDeadError,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    OverloadedError,
+    RequestError,
+)
+from engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[Sequence[Delta]], None]
+
+
+class AsyncEngine:
+    """Runs ``engine`` and hands the deltas of each step to ``on_step``, on the engine's thread.
+
+    ``on_step`` must not block; one that raises ends the engine. ``step_limit_s`` is how long a step may take before
+    ``check_health`` takes it for hung, in seconds.
+    """
+
+    def __init__(self, engine: Engine, on_step: OnStep, step_limit_s: float = 60.0) -> None:
+        self._engine = engine
+        self._on_step = on_step
+        self._step_limit_s = step_limit_s
+        self._thread = threading.Thread(target=self._run, name="manta-engine", daemon=True)
+        self._changed = threading.Condition()
+        # Under the condition's lock:
+        self._live: set[str] = set()  # submitted, and neither ended nor aborted
+        self._submitted: list[Job] = []
+        self._aborted: list[str] = []
+        self._stats = engine.stats()
+        self._closing = False
+        self._step_began: float | None = None
+        self._death: BaseException | None = None
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """The loaded model."""
+        return self._engine.model_info
+
+    def start(self) -> None:
+        """Starts the thread; once."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after the step under way; what is left ends with an ABORT delta. May be called again."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Tokenises and checks the request on the calling thread and queues it.
+
+        Raises RequestError, OverloadedError or EngineDeadError; then nothing has been queued.
+        """
+        self._check_full()  # before the work of tokenising
+        job = self._engine.prepare(request)
+        with self._changed:
+            self._check_full()
+            if request.request_id in self._live:
+                raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
+            self._live.add(request.request_id)
+            self._submitted.append(job)
+            self._changed.notify()
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Gives requests up: their blocks are free before the next step begins.
+
+        No delta says so. A step that is under way may still bring one last delta. Unknown ids are ignored.
+        """
+        with self._changed:
+            known = [request_id for request_id in request_ids if request_id in self._live]
+            if known:
+                self._aborted += known
+                self._changed.notify()
+
+    def stats(self) -> EngineStats:
+        """As of the last step, with what has been submitted since as waiting."""
+        with self._changed:
+            return replace(self._stats, waiting=self._stats.waiting + len(self._submitted))
+
+    def check_health(self) -> None:
+        """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit."""
+        if self._death is not None:
+            raise EngineDeadError(f"The engine has died: {type(self._death).__name__}") from self._death
+        if self._closing or not self._thread.is_alive():
+            raise EngineDeadError("The engine is not running.")
+        began = self._step_began
+        if began is not None and time.monotonic() - began > self._step_limit_s:
+            raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
+
+    def _check_full(self) -> None:
+        if self._closing or self._death is not None:
+            raise EngineDeadError("The engine is not running.")
+        limit = self._engine.config.max_waiting
+        if self._stats.waiting + len(self._submitted) >= limit:
+            raise OverloadedError(f"{limit} requests are waiting already.")
+
+    def _run(self) -> None:
+        for phase in (self._serve, self._end_all):
+            try:
+                phase()
+            except BaseException as error:  # kept for check_health; raised here, nobody would see it
+                logger.exception("the engine's thread has died")
+                self._death = self._death or error
+
+    def _serve(self) -> None:
+        while self._await_work():
+            self._step()
+
+    def _await_work(self) -> bool:
+        """Sleeps until there is something to do, and takes the inbox; False when closing."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closing or self._submitted or self._aborted or self._engine.has_work
+            )
+            for job in self._submitted:
+                self._engine.enqueue(job)
+            self._engine.abort(self._aborted)
+            self._live.difference_update(self._aborted)
+            self._submitted, self._aborted = [], []
+            self._stats = self._engine.stats()
+            return not self._closing
+
+    def _step(self) -> None:
+        self._step_began = time.monotonic()
+        deltas = self._engine.step()
+        self._step_began = None
+        with self._changed:
+            self._live.difference_update(delta.request_id for delta in deltas if delta.finish_reason is not None)
+            self._stats = self._engine.stats()
+        if deltas:
+            self._on_step(deltas)
+
+    def _end_all(self) -> None:
+        """Nobody is left waiting for a delta that will not come."""
+        with self._changed:
+            self._closing = True
+            left, self._live = sorted(self._live.difference(self._aborted)), set()
+        if not left:
+            return
+        reason, error = FinishReason.ABORT, None
+        if self._death is not None:
+            reason, error = FinishReason.ERROR, "The engine has died."
+        self._on_step([Delta(request_id, (), "", reason, None, error) for request_id in left])
