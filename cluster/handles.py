@@ -16,7 +16,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.config import PlacementConfig
-from cluster.pinning import ReplicaDirectory
+from cluster.directory import ReplicaDirectory
 from cluster.pool import LanePool
 from cluster.wire import LaneItem
 from engine.api import Delta, EngineError, GenerationRequest

@@ -8,46 +8,12 @@ change in the set of running replicas is told to the ReplicaDirectory of this pr
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
+from cluster.directory import ReplicaDirectory
 from router.ports import ReplicaLostError
-
-ReplicaListener = Callable[[frozenset[str]], None]
-
-
-class ReplicaDirectory:
-    """The running replicas of each deployment, as Serve last told this process.
-
-    Serve builds its request routers itself, from an import path and JSON, and offers no way to hand one an object; this
-    class is the one place where both sides of a process meet. Listeners may be called from another thread.
-    """
-
-    _running: ClassVar[dict[str, frozenset[str]]] = {}
-    _listeners: ClassVar[defaultdict[str, list[ReplicaListener]]] = defaultdict(list)
-
-    @classmethod
-    def publish(cls, deployment: str, replica_ids: frozenset[str]) -> None:
-        """Note the running replicas of ``deployment`` and tell the listeners."""
-        cls._running[deployment] = replica_ids
-        for listener in list(cls._listeners[deployment]):
-            listener(replica_ids)
-
-    @classmethod
-    def subscribe(cls, deployment: str, listener: ReplicaListener) -> None:
-        """Call ``listener`` with the running replicas now (if known) and after each change."""
-        cls._listeners[deployment].append(listener)
-        if deployment in cls._running:
-            listener(cls._running[deployment])
-
-    @classmethod
-    def unsubscribe(cls, deployment: str, listener: ReplicaListener) -> None:
-        """Stop calling ``listener``."""
-        cls._listeners[deployment].remove(listener)
-
 
 class PinnedRequestRouter(RequestRouter):
     """Sends a call to the replica named by its keyword argument ``replica_id``; without one, to any replica."""
