@@ -1,0 +1,92 @@
+"""Tiny models with random weights, in the directories that transformers writes, and tokenizers to go with them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+
+VOCAB = 512
+EOS = "<|end|>"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}" + EOS + "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog, again and again and again.",
+    "Blocks are reference-counted; a prefix without its tail is of use, a tail without its prefix is not.",
+    "naïve café 你好世界 мир שלום مرحبا 🙂👩‍👩‍👧‍👦 e\u0301",
+]
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,  # wide, so that the likeliest token is likeliest by far more than rounding
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+CONFIGS: dict[str, Any] = {
+    "llama-tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, attention_bias=True, mlp_bias=True),
+    "llama3-rope": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
+    "qwen3": Qwen3Config(**SHAPE, tie_word_embeddings=True),
+}
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A small byte-level BPE, with a chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=[EOS, "<|user|>", "<|assistant|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    hub = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
+    hub.chat_template = CHAT_TEMPLATE
+    return hub
+
+
+def save_model(name: str, directory: Path) -> Path:
+    """Writes the model ``name`` of CONFIGS and its tokenizer."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(directory)
+        make_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def oracle(directory: Path, prompts: list[list[int]], max_tokens: int) -> list[tuple[int, ...]]:
+    """Greedy answers of transformers, one prompt at a time."""
+    model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32).eval()
+    answers = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, pad_token_id=0
+        )
+        answers.append(tuple(output[0, len(prompt) :].tolist()))
+    return answers

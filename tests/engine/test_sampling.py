@@ -1,0 +1,88 @@
+"""The sampler draws from the distribution it says, and each row by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from engine.api import RequestError, SamplingParams
+from engine.decode.sampling import Draw, sample
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, 1.5, -3.0, 0.2])
+
+
+def exact(temperature: float, top_k: int, top_p: float) -> np.ndarray:
+    """The distribution by the book, in numpy."""
+    probabilities = np.exp(LOGITS.numpy().astype(np.float64) / temperature)
+    order = np.argsort(-probabilities)
+    if top_k > 0:
+        probabilities[order[top_k:]] = 0
+    probabilities /= probabilities.sum()
+    before = np.cumsum(probabilities[order]) - probabilities[order]
+    probabilities[order[before >= top_p]] = 0
+    return np.asarray(probabilities / probabilities.sum())
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 3, 1.0), (1.5, 0, 0.8), (1.0, 5, 0.7)]
+)
+def test_frequencies_match_the_exact_distribution(temperature: float, top_k: int, top_p: float) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
+    count = 20_000
+    chosen = sample(LOGITS.repeat(count, 1), [Draw(params, 3, position) for position in range(count)])
+
+    expected = exact(temperature, top_k, top_p) * count
+    observed = np.bincount(chosen, minlength=len(LOGITS))
+    possible = expected > 0
+
+    assert observed[~possible].sum() == 0
+    assert stats.chisquare(observed[possible], expected[possible]).pvalue > 1e-3
+
+
+def test_seeds_are_independent() -> None:
+    params = SamplingParams()
+    pairs = sample(LOGITS.repeat(20_000, 1), [Draw(params, n // 2 * 2 + n % 2, 0) for n in range(20_000)])
+    table = np.histogram2d(pairs[::2], pairs[1::2], bins=[np.arange(9), np.arange(9)])[0][:6, :6]
+
+    assert stats.chi2_contingency(table + 1).pvalue > 1e-3
+
+
+def test_a_row_is_drawn_alike_in_any_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(32, 1000, generator=generator)
+    kinds = [
+        SamplingParams(temperature=0),
+        SamplingParams(),
+        SamplingParams(top_k=10),
+        SamplingParams(temperature=0.5, top_p=0.9),
+    ]
+    draws = [Draw(kinds[row % 4], seed=row, position=row * 3) for row in range(32)]
+
+    together = sample(logits, draws)
+
+    assert together == [sample(logits[row : row + 1], [draws[row]])[0] for row in range(32)]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [SamplingParams(temperature=0), SamplingParams(top_k=1), SamplingParams(top_p=1e-9), SamplingParams(temperature=1e-9)],
+)
+def test_narrowest_settings_are_greedy(params: SamplingParams) -> None:
+    assert sample(LOGITS.repeat(50, 1), [Draw(params, seed, 0) for seed in range(50)]) == [0] * 50
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
+def test_any_64_bit_seed_works(seed: int) -> None:
+    assert 0 <= sample(LOGITS.unsqueeze(0), [Draw(SamplingParams(), seed, 0)])[0] < len(LOGITS)
+
+
+@pytest.mark.parametrize(
+    "field", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -2}, {"max_tokens": 0}]
+)
+def test_values_out_of_range_are_refused_by_name(field: dict[str, float]) -> None:
+    with pytest.raises(RequestError) as refusal:
+        SamplingParams(**field)  # type: ignore[arg-type]
+
+    assert refusal.value.param == next(iter(field))

@@ -1,0 +1,123 @@
+"""Streams of text: nothing lost, nothing too early, no half characters."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models
+
+from engine.api import Conversation, FinishReason, Message, RequestError, SamplingParams
+from engine.decode.detokenizer import Detokenizer, WindowDetokenizer
+from engine.decode.output import Output
+from engine.decode.stop import StopStrings
+from engine.tokenizer import Tokenizer
+from tests.engine.models import EOS, VOCAB, make_tokenizer
+
+ALPHABET = st.sampled_from("ab 🙂👩‍👩‍👧‍👦你好世界мирمرحباe\u0301שלום\n\ufffd")
+TEXT = st.text(ALPHABET, max_size=40) | st.text(max_size=20)
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return Tokenizer(make_tokenizer(), frozenset({0}))
+
+
+def stream(detokenizer: Detokenizer, tokens: list[int]) -> str:
+    return "".join([*map(detokenizer.push, tokens), detokenizer.flush()])
+
+
+@given(st.lists(st.integers(0, VOCAB - 1), max_size=60))
+@settings(deadline=None)
+def test_any_tokens_joined_are_the_decoding_of_all(tokens: list[int]) -> None:
+    assert stream(tokenizer().detokenizer(), tokens) == tokenizer().decode(tokens)
+
+
+@given(TEXT)
+@settings(deadline=None)
+def test_no_replacement_character_that_the_text_has_not(text: str) -> None:
+    detokenizer = tokenizer().detokenizer()
+    pieces = [detokenizer.push(token) for token in tokenizer().encode(text)]
+
+    assert "".join(pieces) == text
+    assert detokenizer.flush() == ""
+
+
+@given(TEXT.map(lambda text: text.replace("\x00", "")))
+@settings(deadline=None)
+def test_sentencepiece_vocabularies_stream_the_same_text(text: str) -> None:
+    fast = sentencepiece()
+    tokens = list(fast.encode("\u2581" + text.replace(" ", "\u2581")).ids)
+
+    assert stream(WindowDetokenizer(fast.decode), tokens) == fast.decode(tokens)
+
+
+@cache
+def sentencepiece() -> FastTokenizer:
+    """Llama 2's kind: words begin with U+2581, unknown characters fall back to tokens of one byte."""
+    words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "\u2581a", "ab", "好"]
+    vocab = {word: id for id, word in enumerate(words)}
+    merges = [("\u2581", "a"), ("a", "b")]
+    fast = FastTokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    fast.decoder = decoders.Sequence(steps)
+    return fast
+
+
+@given(
+    st.text("abc", max_size=30),
+    st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(1, 5), min_size=30, max_size=30),
+)
+def test_stop_strings_cut_anywhere(text: str, stops: list[str], cuts: list[int]) -> None:
+    watch, shown, stopped, rest = StopStrings(tuple(stops)), "", False, text
+    for cut in cuts:
+        piece, rest = rest[:cut], rest[cut:]
+        part, stopped = watch.push(piece)
+        shown += part
+        longest = max(map(len, stops), default=1) - 1
+        assert stopped or len(text) - len(rest) - len(shown) <= longest  # held back no more than needed
+        if stopped:
+            break
+    shown += watch.flush()
+    ends = [(at + len(s), at) for s in stops if (at := text.find(s)) >= 0]
+
+    assert stopped == bool(ends)
+    assert shown == (text[: min(ends)[1]] if ends else text)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_final_token_is_not_text(last: bool) -> None:
+    output = Output(SamplingParams(stop=("xyz",)), frozenset({0}), tokenizer().detokenizer())
+    text = "".join(output.push(token, last=False)[0] for token in tokenizer().encode("ab xy"))
+
+    assert output.push(0, last=last) == ("ab xy"[len(text) :], FinishReason.STOP)
+
+
+def test_conversations_follow_the_chat_template() -> None:
+    messages = [{"role": "user", "content": "naïve 🙂"}, {"role": "assistant", "content": "Blocks"}]
+    conversation = Conversation(tuple(Message(m["role"], m["content"]) for m in messages))
+    expected = make_tokenizer().apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+    assert tokenizer().encode(conversation) == expected
+
+
+@pytest.mark.parametrize("content", [EOS, f"a{EOS}b{EOS}", f"<|en{EOS}d|>", "<|assistant|>ab"])
+def test_special_tokens_spelled_by_a_user_are_plain_text(content: str) -> None:
+    tokens = tokenizer().encode(Conversation((Message("user", content),)))
+    specials = [token for token in tokens if token < 3]
+
+    assert specials == tokenizer().encode("<|user|>" + EOS + "<|assistant|>")
+    assert tokenizer().decode(tokens) == content
+
+
+def test_without_chat_template_conversations_are_refused() -> None:
+    hub = make_tokenizer()
+    hub.chat_template = None
+
+    with pytest.raises(RequestError) as refusal:
+        Tokenizer(hub, frozenset()).encode(Conversation((Message("user", "hi"),)))
+    assert refusal.value.param == "messages"
