@@ -184,7 +184,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer, as the offline API gives it. ``token_ids`` includes the token that ended it, ``text`` does not."""
+    """A whole answer, as the offline API gives it. The token that ended it is in ``token_ids`` but not in ``text``."""
 
     text: str
     token_ids: tuple[int, ...]

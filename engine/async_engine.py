@@ -45,8 +45,8 @@ class AsyncEngine:
         self._changed = threading.Condition()
         # Under the condition's lock:
         self._live: set[str] = set()  # submitted, and neither ended nor aborted
-        self._submitted: list[Job] = []
-        self._aborted: list[str] = []
+        self._inbox: list[Job | str] = []  # jobs to queue and ids to abort, in the order in which they came
+        self._arrivals = 0  # jobs in the inbox
         self._stats = engine.stats()
         self._closing = False
         self._step_began: float | None = None
@@ -81,7 +81,8 @@ class AsyncEngine:
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
-            self._submitted.append(job)
+            self._inbox.append(job)
+            self._arrivals += 1
             self._changed.notify()
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -90,15 +91,15 @@ class AsyncEngine:
         No delta says so. A step that is under way may still bring one last delta. Unknown ids are ignored.
         """
         with self._changed:
-            known = [request_id for request_id in request_ids if request_id in self._live]
-            if known:
-                self._aborted += known
-                self._changed.notify()
+            for request_id in request_ids:
+                self._live.discard(request_id)
+                self._inbox.append(request_id)
+            self._changed.notify()
 
     def stats(self) -> EngineStats:
         """As of the last step, with what has been submitted since as waiting."""
         with self._changed:
-            return replace(self._stats, waiting=self._stats.waiting + len(self._submitted))
+            return replace(self._stats, waiting=self._stats.waiting + self._arrivals)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit."""
@@ -114,7 +115,7 @@ class AsyncEngine:
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
         limit = self._engine.config.max_waiting
-        if self._stats.waiting + len(self._submitted) >= limit:
+        if self._stats.waiting + self._arrivals >= limit:
             raise OverloadedError(f"{limit} requests are waiting already.")
 
     def _run(self) -> None:
@@ -132,14 +133,13 @@ class AsyncEngine:
     def _await_work(self) -> bool:
         """Sleeps until there is something to do, and takes the inbox; False when closing."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closing or self._submitted or self._aborted or self._engine.has_work
-            )
-            for job in self._submitted:
-                self._engine.enqueue(job)
-            self._engine.abort(self._aborted)
-            self._live.difference_update(self._aborted)
-            self._submitted, self._aborted = [], []
+            self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
+            for item in self._inbox:
+                if isinstance(item, Job):
+                    self._engine.enqueue(item)
+                else:
+                    self._engine.abort([item])
+            self._inbox, self._arrivals = [], 0
             self._stats = self._engine.stats()
             return not self._closing
 
@@ -157,7 +157,7 @@ class AsyncEngine:
         """Nobody is left waiting for a delta that will not come."""
         with self._changed:
             self._closing = True
-            left, self._live = sorted(self._live.difference(self._aborted)), set()
+            left, self._live = sorted(self._live), set()
         if not left:
             return
         reason, error = FinishReason.ABORT, None

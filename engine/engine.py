@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -70,7 +70,7 @@ class Engine:
         self._counters = _Counters()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **config: Any) -> Engine:
+    def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
         """Loads a Hugging Face directory; keywords are fields of EngineConfig.
 
         Raises OSError for missing files, ValueError for settings out of range, UnsupportedModelError for a model that
@@ -79,7 +79,7 @@ class Engine:
         return cls.from_config(EngineConfig(model=str(path), **config))
 
     @classmethod
-    def from_config(cls, config: EngineConfig) -> Engine:
+    def from_config(cls, config: EngineConfig) -> Self:
         """Loads what ``config.model`` points to. Raises as ``from_pretrained`` does."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)

@@ -76,17 +76,15 @@ class Tokenizer:
 
         def mark(found: re.Match[str]) -> str:
             literals.append(found[0])
-            return f"\ue000{nonce}\ue001"
+            return f"\ue000{nonce}.{len(literals) - 1}\ue001"
 
         rendered = self._render([Message(m.role, self._special.sub(mark, m.content)) for m in messages])
-        pieces = rendered.split(f"\ue000{nonce}\ue001")
-        if len(pieces) != len(literals) + 1:
-            raise RequestError("The model's chat template repeats or drops a message that spells a special token",
-                               "messages")
-        tokens: list[int] = list(self._fast.encode(pieces[0], add_special_tokens=False).ids)
-        for literal, piece in zip(literals, pieces[1:], strict=True):
-            tokens += self._literal.encode(literal, add_special_tokens=False).ids
-            tokens += self._fast.encode(piece, add_special_tokens=False).ids
+        tokens: list[int] = []
+        # Every second piece is the number of a literal; a template may drop some or repeat them.
+        for place, piece in enumerate(re.split(rf"\ue000{nonce}\.(\d+)\ue001", rendered)):
+            literal = place % 2 == 1
+            text, tokenizer = (literals[int(piece)], self._literal) if literal else (piece, self._fast)
+            tokens += tokenizer.encode(text, add_special_tokens=False).ids
         return tokens
 
     def _render(self, messages: Sequence[Message]) -> str:

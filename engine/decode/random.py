@@ -18,7 +18,7 @@ _MASK = 2**64 - 1
 def gumbel(seeds: list[int], positions: list[int], size: int, device: torch.device) -> Tensor:
     """Standard Gumbel noise [len(seeds), size] float32; row i depends on seeds[i], positions[i] and ``size`` only by
     its length: a longer row begins with the shorter one."""
-    keys = [_signed(_mix(_mix(seed & _MASK) + position & _MASK)) for seed, position in zip(seeds, positions, strict=True)]
+    keys = [_signed(_mix(_mix(seed & _MASK) + at & _MASK)) for seed, at in zip(seeds, positions, strict=True)]
     counters = torch.arange(1, size + 1, dtype=torch.int64, device=device).mul_(_signed(_GAMMA))
     bits = _mix_tensor(torch.tensor(keys, dtype=torch.int64, device=device).unsqueeze(1) + counters)
     # 53 bits as float32: exact in its last bit near 0, where the winners of the race lie, and kept below 1.

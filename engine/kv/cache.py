@@ -1,9 +1,9 @@
-"""KV blocks of sequences: pool and prefix index behind the four moves a scheduler makes.
+"""KV blocks of sequences: pool and prefix index behind the moves a scheduler makes.
 
-    admit    blocks for all tokens of a sequence, those of a known prefix shared
-    grow     room for one more token
-    commit   what has been computed becomes known to the index
-    release  all blocks back
+* admit: blocks for all tokens of a sequence, those of a known prefix shared
+* grow: room for one more token
+* commit: what has been computed becomes known to the index
+* release: all blocks back
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ call costs as much as the operation inside it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class Decoder:
         self._kernels = kernels
 
     @classmethod
-    def from_directory(cls, directory: Path, dtype: torch.dtype, device: torch.device, kernels: Kernels) -> Decoder:
+    def from_directory(cls, directory: Path, dtype: torch.dtype, device: torch.device, kernels: Kernels) -> Self:
         """Raises UnsupportedModelError, FileNotFoundError, KeyError or ValueError for what it cannot load."""
         spec = ModelSpec.from_directory(directory)
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)

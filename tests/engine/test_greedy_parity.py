@@ -22,7 +22,7 @@ def ragged_prompts(vocab: int) -> list[list[int]]:
     """Eight prompts of different lengths, some with a common beginning longer than a block."""
     numbers = random.Random(7)
     common = [numbers.randrange(1, vocab) for _ in range(90)]
-    return [common[: n - 1] + [numbers.randrange(1, vocab)] if n > 16 else common[:n] for n in LENGTHS]
+    return [[*common[: n - 1], numbers.randrange(1, vocab)] if n > 16 else common[:n] for n in LENGTHS]
 
 
 @pytest.fixture(scope="session")

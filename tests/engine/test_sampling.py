@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from engine.api import RequestError, SamplingParams
 from engine.decode.sampling import Draw, sample
@@ -67,7 +67,12 @@ def test_a_row_is_drawn_alike_in_any_batch() -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [SamplingParams(temperature=0), SamplingParams(top_k=1), SamplingParams(top_p=1e-9), SamplingParams(temperature=1e-9)],
+    [
+        SamplingParams(temperature=0),
+        SamplingParams(top_k=1),
+        SamplingParams(top_p=1e-9),
+        SamplingParams(temperature=1e-9),
+    ],
 )
 def test_narrowest_settings_are_greedy(params: SamplingParams) -> None:
     assert sample(LOGITS.repeat(50, 1), [Draw(params, seed, 0) for seed in range(50)]) == [0] * 50

@@ -17,7 +17,7 @@ from engine.decode.stop import StopStrings
 from engine.tokenizer import Tokenizer
 from tests.engine.models import EOS, VOCAB, make_tokenizer
 
-ALPHABET = st.sampled_from("ab 🙂👩‍👩‍👧‍👦你好世界мирمرحباe\u0301שלום\n\ufffd")
+ALPHABET = st.sampled_from("ab 🙂👩‍👩‍👧‍👦你好世界мирمرحباe\u0301שלום\n\ufffd")  # noqa: RUF001
 TEXT = st.text(ALPHABET, max_size=40) | st.text(max_size=20)
 
 

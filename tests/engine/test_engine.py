@@ -1,0 +1,258 @@
+"""What a caller of the engine may rely on: limits, aborts, faults, counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import engine as package
+from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, GenerationRequest, Message, SamplingParams
+from engine.admission import Job
+from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError
+from engine.decode.output import Output
+from engine.kernels.interface import AttentionPlan
+from engine.kernels.reference import ReferenceKernels
+from engine.model.decoder import Decoder
+from engine.tokenizer import Tokenizer
+from tests.engine.conftest import MakeEngine
+from tests.engine.models import VOCAB
+
+GREEDY = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
+PROMPT = tuple(range(1, 40))
+
+
+def request(name: str, prompt: Prompt = PROMPT, params: SamplingParams = GREEDY, salt: str = "") -> GenerationRequest:
+    return GenerationRequest(name, prompt, params, salt)
+
+
+def drain(engine: Engine) -> dict[str, list[Delta]]:
+    deltas: dict[str, list[Delta]] = {}
+    while engine.has_work:
+        for delta in engine.step():
+            deltas.setdefault(delta.request_id, []).append(delta)
+    return deltas
+
+
+def test_a_request_is_told_step_by_step(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.add(request("a"))
+    deltas = drain(engine)["a"]
+
+    assert len(deltas) == 10
+    assert [delta.finish_reason for delta in deltas] == [None] * 9 + [FinishReason.LENGTH]
+    assert deltas[-1].usage is not None
+    assert (deltas[-1].usage.prompt_tokens, deltas[-1].usage.completion_tokens) == (39, 10)
+    assert all(delta.usage is None for delta in deltas[:-1])
+
+
+def test_text_and_tokens_agree(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    tokens = Tokenizer.from_directory(Path(engine.config.model))
+
+    for answer in engine.generate(["The quick", "naïve 🙂", [7]], SamplingParams(seed=1, max_tokens=40)):
+        assert answer.text == tokens.decode(answer.token_ids)
+
+
+def test_stop_strings_end_an_answer_before_them(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    whole = engine.generate([PROMPT], GREEDY)[0].text
+    stop = whole[len(whole) // 2 :][:2]
+    params = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True, stop=(stop,))
+    answer = engine.generate([PROMPT], params)[0]
+
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.text == whole[: whole.index(stop)]
+
+
+def test_stop_tokens_end_an_answer(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    token = engine.generate([PROMPT], GREEDY)[0].token_ids[3]
+    params = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True, stop_token_ids=(token,))
+    answer = engine.generate([PROMPT], params)[0]
+
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.token_ids[-1] == token
+    assert len(answer.token_ids) <= 4
+
+
+def test_abort_frees_blocks_at_once(make_engine: MakeEngine) -> None:
+    engine = make_engine(prefix_caching=False)
+    for name in "abc":
+        engine.add(request(name))
+    engine.step()
+    before = engine.stats().blocks_used
+    engine.abort(["a", "c", "unknown"])
+
+    assert engine.stats().blocks_used == before // 3
+    assert set(drain(engine)) == {"b"}
+    assert engine.stats().aborted == 2
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "param"),
+    [
+        ((1,) * 256, None, "prompt"),
+        ("a b c " * 200, None, "prompt"),
+        (Conversation((Message("user", "a b c " * 200),)), None, "messages"),
+        ((1,) * 250, 7, "max_tokens"),
+    ],
+)
+def test_what_exceeds_the_context_is_refused(
+    make_engine: MakeEngine, prompt: Prompt, max_tokens: int | None, param: str
+) -> None:
+    with pytest.raises(ContextLengthError, match="maximum context length is 256 tokens") as refusal:
+        make_engine().add(request("a", prompt, SamplingParams(max_tokens=max_tokens)))
+    assert (refusal.value.param, refusal.value.code) == (param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("prompt", ["", (), (VOCAB,), (1, -1)])
+def test_prompts_that_are_no_tokens_are_refused(make_engine: MakeEngine, prompt: Prompt) -> None:
+    with pytest.raises(RequestError) as refusal:
+        make_engine().add(request("a", prompt))
+    assert refusal.value.param == "prompt"
+
+
+def test_the_context_never_exceeds_the_cache(make_engine: MakeEngine) -> None:
+    engine = make_engine(kv_cache_tokens=70)
+    answer = engine.generate([PROMPT], SamplingParams(temperature=0, ignore_eos=True))[0]
+
+    assert engine.model_info.context_length == 64
+    assert answer.usage.completion_tokens == 64 - 39
+    assert answer.finish_reason is FinishReason.LENGTH
+
+
+def test_a_full_queue_refuses(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_waiting=1)
+    engine.add(request("a"))
+    with pytest.raises(OverloadedError):
+        engine.add(request("b"))
+    engine.step()
+    engine.add(request("b"))
+
+    assert set(drain(engine)) == {"a", "b"}
+
+
+def test_an_id_in_use_is_refused(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.add(request("a"))
+
+    with pytest.raises(RequestError, match="in use"):
+        engine.add(request("a"))
+    with pytest.raises(EngineError, match="under way"):
+        engine.generate(["x"])
+
+
+class BrokenDetokenizer:
+    """Fails at the third token."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def push(self, token: int) -> str:
+        self.tokens += 1
+        if self.tokens == 3:
+            raise ValueError("broken")
+        return "x"
+
+    def flush(self) -> str:
+        return ""
+
+
+def test_a_bad_sequence_fails_alone(make_engine: MakeEngine) -> None:
+    expected = [delta.text for delta in run_one(make_engine(), "good")]
+    engine = make_engine()
+    engine.add(request("good"))
+    bad = engine.prepare(request("bad"))
+    engine.enqueue(Job(bad.sequence, Output(GREEDY, frozenset(), BrokenDetokenizer())))
+    deltas = drain(engine)
+
+    assert [delta.text for delta in deltas["good"]] == expected
+    assert len(deltas["bad"]) == 3
+    assert (deltas["bad"][-1].finish_reason, deltas["bad"][-1].error) == (
+        FinishReason.ERROR,
+        "The engine failed: ValueError",
+    )
+    assert (engine.stats().failed, engine.stats().blocks_used) == (1, 0)
+
+
+def run_one(engine: Engine, name: str) -> list[Delta]:
+    engine.add(request(name))
+    return drain(engine)[name]
+
+
+class PoisonedDecoder(Decoder):
+    """Fails on token 13."""
+
+    def forward(self, tokens: Tensor, plan: AttentionPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
+        if (tokens == 13).any():
+            raise RuntimeError("poison")
+        return super().forward(tokens, plan, cache, wanted)
+
+
+def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str], Path]) -> None:
+    directory = model_path("llama-tied")
+    model = PoisonedDecoder.from_directory(directory, torch.float32, torch.device("cpu"), ReferenceKernels())
+    engine = Engine(EngineConfig(model=str(directory)), model, Tokenizer.from_directory(directory))
+    engine.add(request("bad", (12, 13)))
+    failed = drain(engine)["bad"]
+    params = SamplingParams(temperature=0, max_tokens=1)
+
+    assert [delta.finish_reason for delta in failed] == [FinishReason.ERROR]
+    assert engine.generate([(12, 14)], params)[0].finish_reason is not FinishReason.ERROR
+    assert engine.stats().blocks_used == 0
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize(("salt", "cached"), [("one", 32), ("two", 0)])
+def test_tenants_do_not_share_prefixes(make_engine: MakeEngine, salt: str, cached: int) -> None:
+    engine = make_engine()
+    engine.add(request("a", salt="one"))
+    drain(engine)
+    engine.add(request("b", salt=salt))
+    usage = drain(engine)["b"][-1].usage
+
+    assert usage is not None
+    assert usage.cached_tokens == engine.stats().cached_tokens == cached
+
+
+def test_counters_count(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.generate([PROMPT, PROMPT[:5]], GREEDY)
+    stats = engine.stats()
+
+    assert (stats.prompt_tokens, stats.generated_tokens, stats.finished) == (44, 20, 2)
+    assert (stats.running, stats.waiting, stats.blocks_used) == (0, 0, 0)
+
+
+def test_parameters_may_differ_by_prompt(make_engine: MakeEngine) -> None:
+    params = [SamplingParams(max_tokens=n, ignore_eos=True) for n in (3, 1, 2)]
+    answers = make_engine().generate(["a", "b", "a"], params)
+
+    assert [len(answer.token_ids) for answer in answers] == [3, 1, 2]
+    with pytest.raises(RequestError):
+        make_engine().generate(["a"], params)
+
+
+def test_the_boundary_is_imported_without_torch() -> None:
+    code = "import engine.api, engine.config, engine, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_exported_name_exists() -> None:
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError):
+        _ = package.Nothing
+
+
+@pytest.mark.parametrize("field", ["block_size", "max_batch_tokens", "context_length", "threads", "kv_cache_tokens"])
+def test_settings_out_of_range_are_refused_by_name(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        EngineConfig(model="x", **{field: 0})  # type: ignore[arg-type]
