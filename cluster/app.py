@@ -11,6 +11,7 @@ from ray.serve.deployment import Application
 
 from cluster.config import MantaConfig, TierConfig
 from cluster.ingress import Router
+from cluster.pinning import PinnedRequestRouter
 from cluster.replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
@@ -39,7 +40,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         name="Router",
         num_replicas=config.ingress.replicas,
         ray_actor_options={"num_cpus": config.ingress.num_cpus},
-        max_replicas_per_node=config.ingress.max_replicas_per_node,
+        max_replicas_per_node=config.ingress.max_replicas_per_node,  # type: ignore[arg-type]  # None: no limit
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
@@ -52,7 +53,7 @@ def _tier_deployment(name: str, tier: TierConfig) -> Any:
         num_replicas=tier.replicas,
         ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
-        request_router_config=RequestRouterConfig(request_router_class="cluster.pinning:PinnedRequestRouter"),
+        request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),
         graceful_shutdown_timeout_s=tier.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.2,  # how soon a drained replica notices; Serve's 2 s only delays shutdown
         health_check_period_s=tier.health_check_period_s,

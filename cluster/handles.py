@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.config import PlacementConfig
 from cluster.directory import ReplicaDirectory
@@ -34,14 +34,14 @@ class ServeCalls:
         self._unary = handle.options(request_serialization="pickle", response_serialization="pickle")
 
     async def lane(self, replica_id: str, lane_id: str) -> AsyncIterator[LaneItem]:
-        items = self._streaming.lane.remote(lane_id, replica_id=replica_id)
+        items = cast(DeploymentResponseGenerator[LaneItem], self._streaming.lane.remote(lane_id, replica_id=replica_id))
         try:
             async for item in items:
                 yield item
         except SERVE_FAULTS as error:
             raise ReplicaLostError(f"Replica {replica_id} was lost: {type(error).__name__}") from error
         finally:
-            items.cancel()
+            items.cancel()  # type: ignore[no-untyped-call]
 
     async def submit(self, replica_id: str, lane_id: str, request: GenerationRequest) -> EngineError | None:
         try:

@@ -42,8 +42,8 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
             d.request_id,
             d.token_ids,
             d.text,
-            d.finish_reason and d.finish_reason.value,
-            d.usage and (d.usage.prompt_tokens, d.usage.completion_tokens, d.usage.cached_tokens),
+            None if d.finish_reason is None else d.finish_reason.value,
+            None if d.usage is None else (d.usage.prompt_tokens, d.usage.completion_tokens, d.usage.cached_tokens),
             d.error,
         )
         for d in deltas
@@ -55,4 +55,4 @@ def unpack(row: DeltaRow) -> Delta:
     request_id, token_ids, text, reason, usage, error = row
     if reason is None:
         return Delta(request_id, token_ids, text)
-    return Delta(request_id, token_ids, text, FinishReason(reason), usage and Usage(*usage), error)
+    return Delta(request_id, token_ids, text, FinishReason(reason), None if usage is None else Usage(*usage), error)

@@ -1,0 +1,1 @@
+"""Trains the embedded models: one tokenizer and three llama-family sizes, from public data and generated tasks."""

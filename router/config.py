@@ -1,0 +1,53 @@
+"""Settings of the router, each with its unit and its reason. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeyConfig(Settings):
+    """One API key and whose it is."""
+
+    key: str = Field(min_length=1, repr=False)
+    """The key itself, or ``sha256:<hex digest>`` of it, so that a config in version control opens nothing."""
+    tenant: str = Field(min_length=1)
+    """Who pays and whose data it is: prefix caches are never shared between tenants."""
+    team: str = Field(min_length=1)
+    """Part of the tenant, for attribution."""
+
+
+class AutoConfig(Settings):
+    """``model: auto``: tiers by complexity score, 0 to 1."""
+
+    balanced_from: float = Field(0.30, ge=0, le=1)
+    """Scores below go to ``fast``."""
+    frontier_from: float = Field(0.55, ge=0, le=1)
+    """Scores from here on go to ``frontier``."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.balanced_from > self.frontier_from:
+            raise ValueError("balanced_from must not exceed frontier_from")
+        return self
+
+
+class RouterConfig(Settings):
+    """Everything the router decides by."""
+
+    keys: tuple[KeyConfig, ...] = Field(min_length=1)
+    """Who may come in."""
+    auto: AutoConfig = AutoConfig()
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """Larger requests get a 413 before they are read whole: memory per request is bounded."""
+    max_prompts: int = Field(64, ge=1)
+    """Prompts in one /v1/completions request; each is a sequence of its own in the engine."""
+    request_timeout_s: float = Field(600.0, gt=0)
+    """End to end, the stream included. Below every time-out in front of us, so that it is ours that speaks."""
+    max_concurrent_requests: int = Field(4096, ge=1)
+    """Requests at once per router; one more gets a 429. Below what Serve allows, whose refusal is not OpenAI's shape."""

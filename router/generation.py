@@ -1,0 +1,100 @@
+"""From deltas to answers: several sequences merged, gathered whole or turned into frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+
+from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from router.openai.errors import ServerError
+from router.openai.wire import DONE, Answer, Frames, total, usage_fields
+from router.ports import TierBackend
+
+Batch = tuple[int, Sequence[Delta]]
+"""The index of a sequence among those of its request, and what it was given."""
+
+
+async def generate(
+    backend: TierBackend, tier: str, requests: Sequence[GenerationRequest]
+) -> AsyncGenerator[Batch, None]:
+    """The deltas of all ``requests``, each with its index. Closing it aborts whatever still runs.
+
+    Raises what the backend raises, and ServerError for a sequence that failed in the engine.
+    """
+    if len(requests) == 1:
+        async with aclosing(backend.generate(tier, requests[0])) as batches:
+            async for deltas in batches:
+                yield 0, _checked(deltas)
+        return
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(aclosing(backend.generate(tier, r))) for r in requests]
+        waiting: dict[asyncio.Future[Sequence[Delta]], int] = {
+            asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)
+        }
+        stack.push_async_callback(_cancel, waiting)
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in sorted(done, key=waiting.__getitem__):
+                index = waiting.pop(future)
+                deltas = _checked(future.result())
+                if deltas[-1].finish_reason is None:
+                    waiting[asyncio.ensure_future(anext(streams[index]))] = index
+                yield index, deltas
+
+
+async def gather(batches: AsyncIterator[Batch], count: int) -> tuple[list[Answer], Usage]:
+    """The whole answers of ``count`` sequences, in order, and their token counts together."""
+    texts: list[list[str]] = [[] for _ in range(count)]
+    reasons = [FinishReason.LENGTH] * count
+    usages: list[Usage] = []
+    async for index, deltas in batches:
+        texts[index].extend(delta.text for delta in deltas)
+        last = deltas[-1]
+        if last.finish_reason is not None:
+            reasons[index] = last.finish_reason
+            usages.append(last.usage or Usage(0, 0, 0))
+    answers = [Answer("".join(text), reason) for text, reason in zip(texts, reasons, strict=True)]
+    return answers, total(usages)
+
+
+async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bool) -> AsyncIterator[bytes]:
+    """SSE frames for every delta with text; those that arrive together leave together."""
+    opened: set[int] = set()
+    usages: list[Usage] = []
+    async for index, deltas in batches:
+        parts: list[str] = []
+        if index not in opened:
+            opened.add(index)
+            parts.append(frames.opening(index))
+        parts.extend([frames.text(index, delta.text) for delta in deltas if delta.text])
+        last = deltas[-1]
+        if last.finish_reason is not None:
+            parts.append(frames.end(index, last.finish_reason))
+            usages.append(last.usage or Usage(0, 0, 0))
+        if body := "".join(parts):
+            yield body.encode()
+    if include_usage:
+        yield frames.usage(json.dumps(usage_fields(total(usages)))).encode()
+    yield DONE
+
+
+def _checked(deltas: Sequence[Delta]) -> Sequence[Delta]:
+    """``deltas``, unless their sequence failed. What came with the failure is not worth sending."""
+    if deltas[-1].finish_reason is FinishReason.ERROR:
+        raise ServerError("The model failed on this request.", "engine_error")
+    if deltas[-1].finish_reason is FinishReason.ABORT:
+        raise ServerError("The request was aborted by the server.", "aborted")
+    return deltas
+
+
+async def _cancel(waiting: dict[asyncio.Future[Sequence[Delta]], int]) -> None:
+    """A generator cannot be closed while someone waits for its next value."""
+    for future in waiting:
+        future.cancel()
+    if waiting:
+        await asyncio.wait(waiting)
+    for future in waiting:
+        if not future.cancelled():
+            future.exception()  # seen: the error that is being raised came first

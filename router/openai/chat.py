@@ -1,0 +1,151 @@
+"""The wire format of /v1/chat/completions."""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as quote
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from engine.api import Conversation, FinishReason, Message, Prompt, SamplingParams, Usage
+from router.openai.fields import GenerationFields, StrictModel, Text, Unsupported, parse
+from router.openai.wire import Answer, Stamp, usage_fields
+
+
+class TextPart(StrictModel):
+    type: Literal["text"]
+    text: Text
+
+
+def _content_kind(content: object) -> str:
+    return "parts" if isinstance(content, list) else "text"
+
+
+Content = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[TextPart], Field(min_length=1), Tag("parts")],
+    Discriminator(_content_kind),
+]
+
+
+class ChatMessage(StrictModel):
+    role: Literal["developer", "system", "user", "assistant"]
+    content: Content
+    name: Text | None = None
+    refusal: Unsupported = None
+    tool_calls: Unsupported = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    annotations: Unsupported = None
+
+    def plain(self) -> Message:
+        """The message as the chat template sees it; text parts are joined."""
+        if isinstance(self.content, str):
+            return Message(self.role, self.content)
+        return Message(self.role, "".join(part.text for part in self.content))
+
+
+class TextFormat(StrictModel):
+    type: Literal["text"]
+
+
+class ChatRequest(GenerationFields):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    response_format: TextFormat | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    store: Literal[False] | None = None
+    modalities: list[Literal["text"]] | None = None
+    top_logprobs: Unsupported = None
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    parallel_tool_calls: bool | None = None  # without tools it asks for nothing
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    prediction: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    reasoning_effort: Unsupported = None
+    verbosity: Unsupported = None
+    moderation: Unsupported = None
+
+
+class ChatFormat:
+    """Reads and writes chat completions. ``prompt_field`` is what errors call the prompt."""
+
+    prompt_field = "messages"
+    id_prefix = "chatcmpl-"
+
+    def parse(self, body: bytes) -> ChatRequest:
+        """Raises InvalidRequestError."""
+        return parse(ChatRequest, body)
+
+    def prompts(self, request: ChatRequest) -> list[Prompt]:
+        return [Conversation(tuple(message.plain() for message in request.messages))]
+
+    def sampling(self, request: ChatRequest) -> SamplingParams:
+        return request.sampling(request.max_completion_tokens or request.max_tokens)
+
+    def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        return {
+            "id": stamp.id,
+            "object": "chat.completion",
+            "created": stamp.created,
+            "model": stamp.model,
+            "choices": [
+                {
+                    "index": index,
+                    "message": {
+                        "role": "assistant",
+                        "content": answer.text,
+                        "refusal": None,
+                        "annotations": [],
+                    },
+                    "logprobs": None,
+                    "finish_reason": answer.finish_reason,
+                }
+                for index, answer in enumerate(answers)
+            ],
+            "usage": usage_fields(usage),
+            "system_fingerprint": None,
+        }
+
+    def frames(self, stamp: Stamp, include_usage: bool) -> ChatFrames:
+        return ChatFrames(stamp, include_usage)
+
+
+class ChatFrames:
+    """The SSE frames of one streamed chat completion. All but the text is serialised once per stream."""
+
+    def __init__(self, stamp: Stamp, include_usage: bool) -> None:
+        self._head = (
+            f'data: {{"id":{quote(stamp.id)},"object":"chat.completion.chunk","created":{stamp.created},'
+            f'"model":{quote(stamp.model)},"system_fingerprint":null,"choices":['
+        )
+        no_usage = ',"usage":null' if include_usage else ""
+        self._tail = f"]{no_usage}}}\n\n"
+        self._text_head = self._head + '{"index":0,"delta":{"content":'
+        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._tail
+
+    def opening(self, index: int) -> str:
+        """The first chunk: the role."""
+        delta = '{"role":"assistant","content":"","refusal":null}'
+        return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}{self._tail}'
+
+    def text(self, index: int, text: str) -> str:
+        """A piece of the answer. Chat answers have one choice."""
+        return f"{self._text_head}{quote(text)}{self._text_tail}"
+
+    def end(self, index: int, reason: FinishReason) -> str:
+        """The last chunk of a choice."""
+        finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{reason.value}"'
+        return f'{self._head}{{"index":{index},{finish}}}{self._tail}'
+
+    def usage(self, fields: str) -> str:
+        """The chunk of token counts; ``fields`` is JSON."""
+        return f'{self._head}],"usage":{fields}}}\n\n'

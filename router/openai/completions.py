@@ -1,0 +1,110 @@
+"""The wire format of /v1/completions."""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as quote
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from engine.api import FinishReason, Prompt, SamplingParams, Usage
+from router.openai.fields import GenerationFields, Text, Unsupported, parse
+from router.openai.wire import Answer, Stamp, usage_fields
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+Token = Annotated[int, Field(ge=0, le=2**31)]
+
+
+def _prompt_kind(prompt: object) -> str:
+    if not isinstance(prompt, list):
+        return "text"
+    first = prompt[0] if prompt else None
+    return "tokens" if isinstance(first, int) else "token_lists" if isinstance(first, list) else "texts"
+
+
+PromptField = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], Field(min_length=1), Tag("texts")]
+    | Annotated[list[Token], Field(min_length=1), Tag("tokens")]
+    | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1), Tag("token_lists")],
+    Discriminator(_prompt_kind),
+]
+
+
+class CompletionRequest(GenerationFields):
+    """POST /v1/completions."""
+
+    prompt: PromptField
+    best_of: Literal[1] | None = None
+    echo: Unsupported = None
+    suffix: Unsupported = None
+
+
+class CompletionFormat:
+    """Reads and writes text completions; several prompts become several choices."""
+
+    prompt_field = "prompt"
+    id_prefix = "cmpl-"
+
+    def parse(self, body: bytes) -> CompletionRequest:
+        """Raises InvalidRequestError."""
+        return parse(CompletionRequest, body)
+
+    def prompts(self, request: CompletionRequest) -> list[Prompt]:
+        prompt = request.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        if isinstance(prompt[0], int):
+            return [tuple(prompt)]
+        return [each if isinstance(each, str) else tuple(each) for each in prompt]
+
+    def sampling(self, request: CompletionRequest) -> SamplingParams:
+        return request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS)
+
+    def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        return {
+            "id": stamp.id,
+            "object": "text_completion",
+            "created": stamp.created,
+            "model": stamp.model,
+            "choices": [
+                {"index": index, "text": answer.text, "logprobs": None, "finish_reason": answer.finish_reason}
+                for index, answer in enumerate(answers)
+            ],
+            "usage": usage_fields(usage),
+        }
+
+    def frames(self, stamp: Stamp, include_usage: bool) -> CompletionFrames:
+        return CompletionFrames(stamp, include_usage)
+
+
+class CompletionFrames:
+    """The SSE frames of one streamed text completion."""
+
+    def __init__(self, stamp: Stamp, include_usage: bool) -> None:
+        self._head = (
+            f'data: {{"id":{quote(stamp.id)},"object":"text_completion","created":{stamp.created},'
+            f'"model":{quote(stamp.model)},"choices":['
+        )
+        no_usage = ',"usage":null' if include_usage else ""
+        self._tail = f"]{no_usage}}}\n\n"
+        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
+
+    def opening(self, index: int) -> str:
+        """Text completions open with their first text."""
+        return ""
+
+    def text(self, index: int, text: str) -> str:
+        """A piece of choice ``index``."""
+        return f'{self._head}{{"index":{index},"text":{quote(text)}{self._text_tail}'
+
+    def end(self, index: int, reason: FinishReason) -> str:
+        """The last chunk of a choice."""
+        finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
+        return f'{self._head}{{"index":{index},{finish}}}{self._tail}'
+
+    def usage(self, fields: str) -> str:
+        """The chunk of token counts; ``fields`` is JSON."""
+        return f'{self._head}],"usage":{fields}}}\n\n'

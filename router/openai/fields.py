@@ -1,0 +1,130 @@
+"""What the wire formats share: strict models, fields that are refused until they are built, and named errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from engine.api import SamplingParams
+from router.openai.errors import InvalidRequestError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _no_null_character(text: str) -> str:
+    if "\x00" in text:
+        raise PydanticCustomError("null_character", "must not contain the character U+0000")
+    return text
+
+
+def _refuse(value: object) -> None:
+    if value not in (None, False, 0, [], {}, ""):
+        raise PydanticCustomError("unsupported", "is not supported yet")
+
+
+Text = Annotated[str, AfterValidator(_no_null_character)]
+Unsupported = Annotated[Any, BeforeValidator(_refuse)]
+"""A field of the API that is not built yet: its neutral values are accepted, others refused and never ignored."""
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class StreamOptions(StrictModel):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationFields(StrictModel):
+    """The fields that chat and completions have in common, OpenAI's by their names, extensions by vLLM's."""
+
+    model: Text
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=-1, le=2**31)
+    max_tokens: int | None = Field(None, ge=1, le=2**31)
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=64)] | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    ignore_eos: bool | None = None
+    n: Literal[1] | None = None
+    user: Text | None = None
+    presence_penalty: Unsupported = None
+    frequency_penalty: Unsupported = None
+    logit_bias: Unsupported = None
+    logprobs: Unsupported = None
+
+    def sampling(self, max_tokens: int | None) -> SamplingParams:
+        """These fields as the engine takes them. OpenAI's ``top_p: 0`` means the most probable token alone."""
+        stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return SamplingParams(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=self.top_k or 0,
+            top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),
+            seed=self.seed,
+            max_tokens=max_tokens,
+            stop=stop,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_eos=bool(self.ignore_eos),
+        )
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with a chunk of token counts."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+def parse(model: type[Model], body: bytes) -> Model:
+    """``body`` as a ``model``. Raises InvalidRequestError that names the field which is wrong."""
+    document = _load(body)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise _named(error.errors(include_url=False)[0], document) from None
+    except RecursionError:
+        raise InvalidRequestError("The request is nested too deeply.", "invalid_json") from None
+
+
+def _load(body: bytes) -> dict[str, Any]:
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        document = json.loads(body, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8, and integers of thousands of digits
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise InvalidRequestError(f"The body of the request is not valid JSON: {reason}.", "invalid_json") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError("The body of the request must be a JSON object.", "invalid_json")
+    return document
+
+
+def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
+    param = _field_name(error["loc"], document)
+    if error["type"] == "extra_forbidden":
+        return InvalidRequestError(f"Unrecognized request argument supplied: {param}.", "unknown_parameter", param)
+    if error["type"] == "missing":
+        return InvalidRequestError(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
+    code = "unsupported_parameter" if error["type"] == "unsupported" else "invalid_value"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return InvalidRequestError(f"Invalid '{param}': {message}.", code, param)
+
+
+def _field_name(location: tuple[int | str, ...], document: Any) -> str:
+    """The path of a field, like ``messages[0].content``; pydantic's names of union members are left out."""
+    name = ""
+    for i, part in enumerate(location):
+        if isinstance(part, int):
+            name += f"[{part}]"
+            document = document[part] if isinstance(document, list) and part < len(document) else None
+        elif isinstance(document, dict) and (part in document or i == len(location) - 1):
+            name += f".{part}" if name else part
+            document = document.get(part)
+    # A client chose this name when the field is unknown: keep what is echoed short and printable.
+    return name.encode("ascii", "backslashreplace").decode()[:128]

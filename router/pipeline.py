@@ -1,0 +1,97 @@
+"""The whole way of a request, top-down: read, authenticate, choose a tier, generate, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic
+
+from engine.api import GenerationRequest
+from router.access.keys import KeyRing, Principal
+from router.config import RouterConfig
+from router.exchange import ClientLeftError, Exchange
+from router.generation import frame, gather, generate
+from router.openai.errors import InvalidRequestError, OverloadError, ServerError, TimedOutError, translate
+from router.openai.wire import Request, Stamp, WireFormat
+from router.ports import TierBackend
+from router.tiers.choice import Route, choose_tier
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[Request]):
+    """A request that may run: checked, routed, with one sequence per prompt."""
+
+    request: Request
+    route: Route
+    sequences: list[GenerationRequest]
+
+
+class Pipeline:
+    """The router's rooms in the order in which a request passes them."""
+
+    def __init__(self, config: RouterConfig, backend: TierBackend) -> None:
+        self.keys = KeyRing(config.keys)
+        self.backend = backend
+        self._config = config
+        self._active = 0
+
+    async def serve(self, exchange: Exchange, wire: WireFormat[Request]) -> None:
+        """Answer one generation request, whatever happens on the way."""
+        if self._active >= self._config.max_concurrent_requests:
+            return await exchange.fail(OverloadError("The service is at its limit.", "overloaded", retry_after_s=1))
+        self._active += 1
+        try:
+            async with asyncio.timeout(self._config.request_timeout_s):
+                await self._serve(exchange, wire)
+        except ClientLeftError:
+            logger.info("request %s: the client left", exchange.request_id)
+        except asyncio.CancelledError:
+            # Serve cuts requests by cancelling them, silently if the stream has begun.
+            await exchange.last_words(TimedOutError("The request was ended by the server.", "request_cancelled"))
+            raise
+        except Exception as error:  # the outermost handler: no request may end in a bare 500
+            answer = translate(error, wire.prompt_field)
+            if isinstance(answer, ServerError):
+                # The traceback's frames hold no prompt text; the message of an unknown error might.
+                logger.error("request %s failed: %s", exchange.request_id, type(error).__name__, exc_info=error)
+            await exchange.fail(answer)
+        finally:
+            self._active -= 1
+
+    async def _serve(self, exchange: Exchange, wire: WireFormat[Request]) -> None:
+        principal = self.keys.authenticate(exchange.header("authorization"))
+        request = wire.parse(await exchange.body(self._config.max_body_bytes))
+        task = self._prepare(principal, request, wire)
+        exchange.headers += [
+            (b"x-manta-tier", task.route.tier.encode()),
+            (b"x-manta-route-reason", task.route.reason.encode("ascii", "replace")),
+        ]
+        await exchange.while_connected(self._generate(exchange, wire, task))
+
+    def _prepare(self, principal: Principal, request: Request, wire: WireFormat[Request]) -> Task[Request]:
+        prompts = wire.prompts(request)
+        if len(prompts) > self._config.max_prompts:
+            message = f"At most {self._config.max_prompts} prompts fit in one request, got {len(prompts)}."
+            raise InvalidRequestError(message, "too_many_prompts", wire.prompt_field)
+        sampling = wire.sampling(request)
+        tiers = [tier.name for tier in self.backend.status()]
+        route = choose_tier(request.model, prompts, sampling.max_tokens, tiers, self._config.auto)
+        # Not the client's request id: two clients may choose the same.
+        sequences = [GenerationRequest(uuid.uuid4().hex, prompt, sampling, principal.tenant) for prompt in prompts]
+        return Task(request, route, sequences)
+
+    async def _generate(self, exchange: Exchange, wire: WireFormat[Request], task: Task[Request]) -> None:
+        stamp = Stamp(wire.id_prefix + uuid.uuid4().hex, int(time.time()), task.route.tier)
+        async with aclosing(generate(self.backend, task.route.tier, task.sequences)) as batches:
+            if task.request.stream:
+                include_usage = task.request.include_usage
+                await exchange.stream(frame(batches, wire.frames(stamp, include_usage), include_usage))
+            else:
+                answers, usage = await gather(batches, len(task.sequences))
+                await exchange.answer(200, wire.whole(stamp, answers, usage))

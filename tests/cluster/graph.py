@@ -1,0 +1,99 @@
+"""A running Manta for tests: the dev.yaml graph on a Ray cluster of its own, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+import ray
+import yaml
+from ray import serve
+from ray.exceptions import RayError
+
+from cluster.app import build
+from cluster.config import MantaConfig
+from cluster.replica import ReplicaDescription
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = "manta"
+KEY = "sk-manta-dev"
+
+T = TypeVar("T")
+
+
+def dev_config() -> dict[str, Any]:
+    """The arguments that dev.yaml gives the application."""
+    deployed = yaml.safe_load((ROOT / "deployments" / "dev.yaml").read_text())
+    arguments: dict[str, Any] = deployed["applications"][0]["args"]
+    return arguments
+
+
+def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    """Wait until ``condition`` holds; another process decides when, so this one has to look."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Graph:
+    """The graph and the ways tests look at it: HTTP from outside, Serve handles from inside."""
+
+    def __init__(self, port: int, arguments: dict[str, Any]) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        # Serve handles belong to one event loop for as long as they live; tests come and go.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(build(MantaConfig.model_validate(arguments)), name=APP, route_prefix="/")
+        eventually(self.ready, "every tier is ready")
+
+    def ready(self) -> bool:
+        """Whether /healthz says so."""
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        """The real client of OpenAI."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def post(self, path: str, body: Any = None, *, key: str | None = KEY, **kwargs: Any) -> httpx.Response:
+        """A request without the client's own checks."""
+        headers = kwargs.pop("headers", {}) | ({"authorization": f"Bearer {key}"} if key is not None else {})
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, **kwargs)
+
+    def describe(self, tier: str) -> list[ReplicaDescription]:
+        """What each replica of the tier says of itself; a replica just killed is not counted."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self._run(self._describe(tier))
+            except RayError:  # Serve has not yet noticed that the replica is gone
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop Serve and Ray, and with them every process of the graph."""
+        serve.shutdown()
+        ray.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _describe(self, tier: str) -> list[ReplicaDescription]:
+        handle = serve.get_deployment_handle(tier, APP)
+        return list(await handle.broadcast("describe").results_async())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)

@@ -1,0 +1,216 @@
+"""The whole way of a request, on a real Ray cluster with the embedded models, as its users see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.cluster.graph import KEY, Graph, eventually
+
+TIERS = ("fast", "balanced", "frontier")
+QUESTION = [{"role": "user", "content": "Hello! Who are you?"}]
+
+
+def stream_lines(response: httpx.Response) -> list[dict[str, Any]]:
+    """The JSON of every frame, [DONE] left out but demanded."""
+    frames = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    assert frames[-1] == "[DONE]" or "error" in frames[-1]
+    return [json.loads(frame) for frame in frames if frame != "[DONE]"]
+
+
+def answer(graph: Graph, prompt: str, *, model: str = "fast", max_tokens: int = 24, **extra: Any) -> str:
+    response = graph.post(
+        "/v1/chat/completions",
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+            **extra,
+        },
+    )
+    assert response.status_code == 200, response.text
+    text: str = response.json()["choices"][0]["message"]["content"]
+    return text
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_each_tier_streams_what_it_also_answers_at_once(graph: Graph, tier: str) -> None:
+    client = graph.client()
+    whole = client.chat.completions.create(model=tier, messages=QUESTION, temperature=0, max_tokens=32)  # type: ignore[call-overload]
+    stream = client.chat.completions.create(  # type: ignore[call-overload]
+        model=tier,
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=32,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def test_models_are_the_tiers_and_auto(graph: Graph) -> None:
+    assert {model.id for model in graph.client().models.list()} == {*TIERS, "auto"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tier"),
+    [
+        ("hi", "fast"),
+        (
+            "Prove step by step, with all the reasoning, that the sum of the first n odd numbers is n^2, then write a "
+            "Python function that checks it, analyse its complexity, and compare it with two alternatives.\n" * 3,
+            "frontier",
+        ),
+    ],
+)
+def test_auto_names_its_tier_and_its_reason(graph: Graph, prompt: str, tier: str) -> None:
+    response = graph.post(
+        "/v1/chat/completions",
+        {"model": "auto", "messages": [{"role": "user", "content": prompt}], "max_tokens": 2},
+    )
+    assert response.status_code == 200
+    assert response.headers["x-manta-tier"] == tier
+    assert "score" in response.headers["x-manta-route-reason"]
+
+
+def test_32_streams_at_once_answer_what_each_answers_alone(graph: Graph) -> None:
+    prompts = [f"Tell me about the number {i} and {'why ' * (i % 7)}it matters." for i in range(32)]
+    alone = [answer(graph, prompt) for prompt in prompts]
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(lambda prompt: answer(graph, prompt), prompts))
+    assert together == alone
+
+
+def test_a_repeated_prompt_is_served_from_the_prefix_cache_but_only_to_its_tenant(graph: Graph) -> None:
+    body = {
+        "model": "fast",
+        "messages": [{"role": "user", "content": "The same long question, asked again. " * 12}],
+        "max_tokens": 2,
+        "temperature": 0,
+    }
+
+    def cached(key: str) -> int:
+        usage = graph.post("/v1/chat/completions", body, key=key).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert cached(KEY) == 0
+    assert cached(KEY) > 0
+    assert cached("sk-manta-other") == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_blocks(graph: Graph, stream: bool) -> None:
+    before = graph.describe("frontier")[0].stats
+    body = {"model": "frontier", "messages": QUESTION, "stream": stream, "max_tokens": 900, "ignore_eos": True}
+    with httpx.Client() as client:
+        request = client.build_request(
+            "POST", f"{graph.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}
+        )
+        if stream:
+            response = client.send(request, stream=True)
+            next(response.iter_lines())
+            response.close()
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.send(request, stream=False, **{}) if False else client.post(
+                    request.url, content=request.content, headers=request.headers, timeout=0.5
+                )
+    eventually(lambda: graph.describe("frontier")[0].stats.running == 0, "the request is gone")
+    after = graph.describe("frontier")[0]
+    assert after.stats.aborted == before.aborted + 1
+    assert after.stats.blocks_used == 0
+    assert after.requests == 0
+    assert after.stats.generated_tokens - before.generated_tokens < 900
+
+
+GOOD: dict[str, Any] = {"model": "fast", "messages": QUESTION, "max_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"model": "gpt-4"}, 404, "model"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"messages": "hello"}, 400, "messages"),
+        ({"messages": []}, 400, "messages"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "word " * 5000}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "a\u0000b"}]}, 400, "messages[0].content"),
+        ({"no_such_field": 1}, 400, "no_such_field"),
+    ],
+)
+def test_bad_fields_are_named_and_the_next_request_works(
+    graph: Graph, change: dict[str, Any], status: int, param: str
+) -> None:
+    response = graph.post("/v1/chat/completions", GOOD | change)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param
+    assert graph.post("/v1/chat/completions", GOOD).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [(b"{not json", 400), (b"[1, 2]", 400), (b"x" * 10_000_000, 413), (b'{"model": "\xff"}', 400)]
+)
+def test_bad_bodies_get_a_clear_error_through_the_ingress(graph: Graph, content: bytes, status: int) -> None:
+    response = httpx.post(
+        f"{graph.url}/v1/chat/completions",
+        content=content,
+        headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+        timeout=60,
+    )
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("key", [None, "sk-wrong", ""])
+def test_a_missing_or_wrong_key_is_refused(graph: Graph, key: str | None) -> None:
+    response = graph.post("/v1/chat/completions", GOOD, key=key)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"]
+
+
+def test_killing_a_replica_ends_its_streams_in_an_error_and_new_requests_succeed(graph: Graph) -> None:
+    body = {"model": "balanced", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True}
+    (victim,) = graph.describe("balanced")
+    with httpx.stream(
+        "POST", f"{graph.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=60
+    ) as response:
+        assert response.status_code == 200
+        eventually(lambda: graph.describe("balanced")[0].stats.running == 1, "the stream runs")
+        os.kill(victim.pid, signal.SIGKILL)
+        frames = stream_lines(response)
+    assert frames[-1]["error"]["code"] == "replica_lost"
+    assert answer(graph, "hello", model="balanced")
+    assert graph.describe("balanced")[0].pid != victim.pid
+
+
+def test_the_client_sees_the_error_of_a_lost_replica(graph: Graph) -> None:
+    (victim,) = graph.describe("fast")
+    stream = graph.client().chat.completions.create(
+        model="fast",
+        messages=QUESTION,  # type: ignore[arg-type]
+        stream=True,
+        max_tokens=900,
+        extra_body={"ignore_eos": True},
+    )
+    chunks = iter(stream)
+    next(chunks)
+    os.kill(victim.pid, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="replica"):
+        list(chunks)
+    assert answer(graph, "hello")
