@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from engine.api import ContextLengthError, Conversation, GenerationRequest, RequestError
@@ -33,18 +34,29 @@ class Admission:
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
         tokens = self.tokenizer.encode(request.prompt)
         self._check_tokens(tokens, param)
+        max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
+        output = Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
+        self._replay(request.resume, output, max_tokens)
         sequence = Sequence(
             request_id=request.request_id,
-            tokens=tokens,
+            tokens=[*tokens, *request.resume],
             prompt_length=len(tokens),
             sampling=params,
             cache_salt=request.cache_salt,
             seed=secrets.randbits(63) if params.seed is None else params.seed,
-            max_tokens=self._max_tokens(len(tokens), params.max_tokens, param),
+            max_tokens=max_tokens,
         )
-        return Job(sequence, Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer()))
+        return Job(sequence, output)
 
-    def _check_tokens(self, tokens: list[int], param: str) -> None:
+    def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> None:
+        """Brings the output to where it was when the last of these tokens was sent."""
+        if resume:
+            self._check_tokens(resume, "resume")
+        for generated, token in enumerate(resume, start=1):
+            if output.push(token, last=generated >= max_tokens)[1] is not None:
+                raise RequestError("The answer to resume has ended already.", "resume")
+
+    def _check_tokens(self, tokens: Collection[int], param: str) -> None:
         if not tokens:
             raise RequestError("The prompt is empty.", param)
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:

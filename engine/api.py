@@ -121,12 +121,17 @@ class GenerationRequest:
     """One sequence to generate.
 
     ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt (the tenant's).
+
+    ``resume`` holds the tokens of the answer that another engine has sent already. This one goes on after them, as the
+    other would have: the same text from there on if ``sampling.seed`` is set, nothing sent twice. They count as
+    generated, against ``max_tokens`` too.
     """
 
     request_id: str
     prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     cache_salt: str = ""
+    resume: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 class _Counters:
     steps: int = 0
     prompt_tokens: int = 0
-    cached_tokens: int = 0
     generated_tokens: int = 0
     finished: int = 0
     aborted: int = 0
@@ -149,7 +148,7 @@ class Engine:
             blocks_cached=pool.cached,
             steps=counters.steps,
             prompt_tokens=counters.prompt_tokens,
-            cached_tokens=counters.cached_tokens,
+            cached_tokens=self._scheduler.cached_tokens,
             generated_tokens=counters.generated_tokens,
             finished=counters.finished,
             aborted=counters.aborted,
@@ -185,14 +184,16 @@ class Engine:
                 deltas[delta.request_id].append(delta)
         return [_completion(parts) for parts in deltas.values()]
 
-    def _compute(self, plan: Plan) -> list[tuple[Chunk, int]]:
-        """Runs the plan; the chunks after which a token was sampled, with the token."""
+    def _compute(self, plan: Plan) -> list[tuple[Chunk, int | None]]:
+        """Runs the plan; the chunks after which a token was sampled, with the token, or None where the model's numbers
+        have overflowed and there is nothing to sample from."""
         chunks, logits = self._runner.run(plan.chunks)
         draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in chunks]
-        tokens = sample(logits, draws) if draws else []
+        tokens = sample(logits, draws)
+        sound = logits.amax(-1).isfinite().tolist()
         for chunk in plan.chunks:
             self._scheduler.computed(chunk)
-        return list(zip(chunks, tokens, strict=True))
+        return [(c, token if fine else None) for c, token, fine in zip(chunks, tokens, sound, strict=True)]
 
     def _count(self, plan: Plan) -> None:
         self._counters.steps += 1
@@ -200,14 +201,15 @@ class Engine:
             sequence = chunk.sequence
             self._counters.prompt_tokens += max(0, min(chunk.end, sequence.prompt_length) - chunk.start)
 
-    def _emit(self, request_id: str, token: int) -> Delta:
+    def _emit(self, request_id: str, token: int | None) -> Delta:
         """Adds a token to its sequence, and ends the sequence if it is the last."""
         job = self._jobs[request_id]
         sequence = job.sequence
+        if token is None:
+            self._runner.scrub(self._cache.disown(sequence))
+            return self._fail(request_id, FloatingPointError())
         sequence.tokens.append(token)
         self._counters.generated_tokens += 1
-        if sequence.generated == 1:
-            self._counters.cached_tokens += sequence.usage.cached_tokens
         try:
             text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
         except Exception as error:  # the fault boundary of a sequence: it fails alone

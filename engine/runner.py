@@ -43,6 +43,13 @@ class Runner:
         logits = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
         return [chunk for chunk in ordered if chunk.samples], logits
 
+    def scrub(self, blocks: list[int]) -> None:
+        """Fills blocks with zeros. What is masked still gets multiplied, and zero times NaN is NaN: blocks that hold
+        no numbers must not come to another sequence."""
+        index = self._int_tensor(blocks)
+        for layer in self._cache:
+            layer.index_fill_(0, index, 0)
+
     def _group_key(self, chunk: Chunk) -> tuple[bool, int]:
         """Single tokens by padded pages; prompts after them."""
         return chunk.length > 1, self._padded_pages(chunk) if chunk.length == 1 else 0

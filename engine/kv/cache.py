@@ -61,6 +61,13 @@ class KVCache:
         sequence.blocks = []
         sequence.computed = sequence.committed = 0
 
+    def disown(self, sequence: Sequence) -> list[int]:
+        """The blocks that this sequence alone refers to; their content will not be reused."""
+        own = [block for block in sequence.blocks if self.pool.references(block) == 1]
+        for block in own:
+            self._index.forget(block)
+        return own
+
     def check_integrity(self) -> None:
         """Raises KVIntegrityError if the pool does not balance or a cached block is not indexed."""
         self.pool.check_integrity()

@@ -53,6 +53,10 @@ class BlockPool:
         """Whether nobody refers to the block but its content is kept."""
         return block in self._cached
 
+    def references(self, block: int) -> int:
+        """How many refer to the block."""
+        return self._references[block]
+
     def allocate(self, count: int) -> list[int]:
         """``count`` blocks with one reference each, evicting when needed. Raises OutOfBlocksError, changing nothing."""
         if count > self.available:

@@ -51,5 +51,7 @@ class PrefixIndex:
             self._digests[block] = digest
 
     def forget(self, block: int) -> None:
-        """Drops the block; its content is about to be overwritten."""
-        del self._blocks[self._digests.pop(block)]
+        """Drops the block, if it is known; its content is about to be overwritten."""
+        digest = self._digests.pop(block, None)
+        if digest is not None:
+            del self._blocks[digest]

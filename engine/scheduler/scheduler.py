@@ -36,6 +36,7 @@ class Scheduler:
         self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first admitted
 
     def __repr__(self) -> str:
         return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache.pool!r})"
@@ -97,7 +98,8 @@ class Scheduler:
             self.running.append(sequence)
             sequence.move(Status.RUNNING)
             if sequence.cached_tokens is None:
-                sequence.cached_tokens = sequence.computed
+                sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
+                self.cached_tokens += sequence.cached_tokens
             chunks.append(self._chunk(sequence, budget))
             budget -= chunks[-1].length
         return chunks

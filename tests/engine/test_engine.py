@@ -210,6 +210,48 @@ def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str],
     engine.check_integrity()
 
 
+def test_numbers_that_overflow_harm_one_sequence(model_path: Callable[[str], Path]) -> None:
+    directory = model_path("llama-untied")
+    clean = Engine.from_pretrained(directory, kv_cache_tokens=128).generate([PROMPT], GREEDY)
+    model = Decoder.from_directory(directory, torch.float32, torch.device("cpu"), ReferenceKernels())
+    model.weights.embedding[100] = torch.nan
+    config = EngineConfig(model=str(directory), kv_cache_tokens=128)
+    engine = Engine(config, model, Tokenizer.from_directory(directory))
+    bad = (*PROMPT, 100)
+
+    for _ in range(3):  # until every block has been in bad hands
+        answers = engine.generate([bad, PROMPT], GREEDY)
+
+        assert (answers[0].finish_reason, answers[0].error) == (
+            FinishReason.ERROR,
+            "The engine failed: FloatingPointError",
+        )
+        assert answers[1].token_ids == clean[0].token_ids
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_is_resumed_by_another_engine(make_engine: MakeEngine, temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, seed=3, max_tokens=12, ignore_eos=True)
+    engine = make_engine()
+    engine.add(request("a", "naïve 🙂", params))
+    deltas = drain(engine)["a"]
+
+    for sent in range(12):
+        resume = tuple(token for delta in deltas[:sent] for token in delta.token_ids)
+        other = make_engine(prefill_chunk=5)
+        other.add(GenerationRequest("a", "naïve 🙂", params, resume=resume))
+
+        assert drain(other)["a"] == deltas[sent:]
+
+
+def test_an_answer_that_has_ended_is_not_resumed(make_engine: MakeEngine) -> None:
+    for resume in ((0,), (5,) * 10):
+        with pytest.raises(RequestError, match="ended") as refusal:
+            make_engine().add(GenerationRequest("a", PROMPT, SamplingParams(max_tokens=10), resume=resume))
+        assert refusal.value.param == "resume"
+
+
 @pytest.mark.parametrize(("salt", "cached"), [("one", 32), ("two", 0)])
 def test_tenants_do_not_share_prefixes(make_engine: MakeEngine, salt: str, cached: int) -> None:
     engine = make_engine()
