@@ -1,0 +1,63 @@
+"""Starts the graph as a child process, waits until it answers, and stops it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+READY_S = 120.0
+STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running graph; ``pid`` is the root of all its processes."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def stub_server(step_s: float) -> Iterator[Server]:
+    """The graph around stub engines on a free port, stopped at the end. Raises RuntimeError if it does not start."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "load_tests.overhead.graph", str(port), str(step_s)])
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
+        yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the graph ended with code {process.returncode} before it was ready")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"{url} did not answer 200 within {READY_S:g} s")
