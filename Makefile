@@ -1,0 +1,61 @@
+# `make` alone says what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+PORT   ?=
+CONFIG ?= deployments/dev.yaml
+ARGS   ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install serve test lint format bench
+
+help:
+	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
+	@echo 'make serve [PORT=8000] [CONFIG=deployments/dev.yaml]'
+	@echo '                             the whole service in the foreground; Ctrl-C stops it'
+	@echo 'make test                    every check and every test'
+	@echo 'make test ARGS="tests/engine -k beam"'
+	@echo '                             a part of the tests, without the checks'
+	@echo 'make lint                    ruff, mypy and the import contracts'
+	@echo 'make format                  let ruff rewrite what it can'
+	@echo 'make bench                   how to measure a running server'
+
+install: $(STAMP)
+
+# One pip call, so that the resolver sees everything at once. The stamp is written last: an install that was interrupted
+# is started again.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# exec, so that make's only child is the launcher and a signal to make reaches it.
+serve: $(STAMP)
+	@exec $(BIN)/python -m cluster.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
+
+ifeq ($(strip $(ARGS)),)
+test: lint
+	$(BIN)/python -m pytest
+else
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+endif
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench:
+	@echo 'Start the service in one terminal (make serve), then in another:'
+	@echo '  $(BIN)/python -m load_tests --help'
