@@ -18,7 +18,8 @@ from engine.model.rope import rope_tables
 from engine.scheduler.plan import Chunk
 
 _MIN_DECODE_PAGES = 4
-"""Decodes are padded to powers of two of pages, from this on: few groups, and at most twice the reading."""
+"""Decodes are padded to so many pages and, above, to powers of two and the middles between them: few groups, and at
+most half as much again to read."""
 
 
 class Runner:
@@ -29,6 +30,7 @@ class Runner:
         self._block_size = config.block_size
         self._zero_page = config.num_blocks  # one page more than the pool owns; never written
         self._cache = model.new_cache(config.num_blocks + 1, config.block_size)
+        self._heads = torch.arange(2 * model.spec.num_kv_heads, device=model.weights.embedding.device)
         self._device = model.weights.embedding.device
         self._dtype = model.weights.embedding.dtype
         tables = rope_tables(model.spec.rope, model.spec.head_dim, context_length)
@@ -56,8 +58,10 @@ class Runner:
 
     def _padded_pages(self, chunk: Chunk) -> int:
         """A function of the sequence's own length only, so that its numbers do not depend on its neighbours."""
-        pages = -(-chunk.end // self._block_size)
-        return max(_MIN_DECODE_PAGES, 1 << (pages - 1).bit_length())
+        pages = max(_MIN_DECODE_PAGES, -(-chunk.end // self._block_size))
+        power = 1 << (pages - 1).bit_length()
+        middle = power // 4 * 3
+        return middle if pages <= middle else power
 
     def _last_rows(self, chunks: list[Chunk]) -> Tensor:
         rows: list[int] = []
@@ -79,13 +83,20 @@ class Runner:
         return AttentionPlan(
             cos=self._cos.index_select(0, positions).unsqueeze(1),
             sin=self._sin.index_select(0, positions).unsqueeze(1),
-            slots=self._int_tensor(chain.from_iterable(map(self._slots, chunks))),
+            slots=self._slots(chunks, positions),
             groups=tuple(groups),
         )
 
-    def _slots(self, chunk: Chunk) -> list[int]:
-        size, blocks = self._block_size, chunk.sequence.blocks
-        return [blocks[position // size] * size + position % size for position in range(chunk.start, chunk.end)]
+    def _slots(self, chunks: list[Chunk], positions: Tensor) -> Tensor:
+        size = self._block_size
+        blocks = self._int_tensor(c.sequence.blocks[at // size] for c in chunks for at in range(c.start, c.end))
+        heads = blocks.unsqueeze(1) * len(self._heads) + self._heads
+        return (heads * size + (positions % size).unsqueeze(1)).view(-1)
+
+    def _pages(self, blocks: list[int], sequences: int) -> Tensor:
+        """Every head's page of the blocks of ``sequences`` sequences, each of which has as many."""
+        pages = self._int_tensor(blocks).view(sequences, 1, -1) * len(self._heads)
+        return (pages + self._heads.unsqueeze(1)).view(-1)
 
     def _decodes(self, chunks: list[Chunk], pages: int, row: int) -> AttentionGroup:
         table: list[int] = []
@@ -96,13 +107,13 @@ class Runner:
         keys = torch.arange(pages * self._block_size, device=self._device)
         visible = keys < self._int_tensor(chunk.end for chunk in chunks).unsqueeze(1)
         mask = self._mask(visible).view(len(chunks), 1, 1, -1)
-        return AttentionGroup(row, len(chunks), 1, self._int_tensor(table), mask)
+        return AttentionGroup(row, len(chunks), 1, self._pages(table, len(chunks)), mask)
 
     def _prompt(self, chunk: Chunk, row: int) -> AttentionGroup:
         pages = -(-chunk.end // self._block_size)
         keys = torch.arange(pages * self._block_size, device=self._device)
         visible = keys <= torch.arange(chunk.start, chunk.end, device=self._device).unsqueeze(1)
-        table = self._int_tensor(chunk.sequence.blocks[:pages])
+        table = self._pages(chunk.sequence.blocks[:pages], 1)
         return AttentionGroup(row, 1, chunk.length, table, self._mask(visible).view(1, 1, chunk.length, -1))
 
     def _mask(self, visible: Tensor) -> Tensor:

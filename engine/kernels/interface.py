@@ -2,6 +2,9 @@
 
 The plan is made once per step on the host; the layers then run without any decision. Rows are tokens: a step computes
 ``tokens`` of them, those of one sequence next to each other and in order.
+
+The cache of a layer is [blocks, 2 * kv_heads, block_size, head_dim], keys first, then values: a block is one piece of
+memory, and in it so is each head, whose keys attention reads one after the other.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ class AttentionGroup:
     first_row: int
     sequences: int
     queries: int  # rows of each sequence
-    pages: Tensor  # [sequences * pages per sequence] int64: block ids, padded with the page that is always zero
+    pages: Tensor  # [sequences * 2 kv_heads * pages] int64: block * 2 kv_heads + head; padding is the page of zeros
     mask: Tensor  # [sequences, 1, queries, keys] of the activations' dtype: 0 to see, -inf not to
 
 
@@ -33,7 +36,7 @@ class AttentionPlan:
 
     cos: Tensor  # [tokens, 1, head_dim]
     sin: Tensor  # [tokens, 1, head_dim], signed as in model/rope.py
-    slots: Tensor  # [tokens] int64: block id * block size + offset, where each row's key and value go
+    slots: Tensor  # [tokens * 2 kv_heads] int64: (block * 2 kv_heads + head) * block_size + offset, where heads go
     groups: tuple[AttentionGroup, ...]
 
 
@@ -53,7 +56,7 @@ class Kernels(Protocol):
         ...
 
     def write_kv(self, cache: Tensor, kv: Tensor, slots: Tensor) -> None:
-        """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache`` [blocks, block size, 2 * kv_heads, head_dim]."""
+        """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache``, where the plan's slots say."""
         ...
 
     def attention(self, query: Tensor, cache: Tensor, plan: AttentionPlan) -> Tensor:

@@ -10,7 +10,10 @@ from engine.kernels.interface import AttentionGroup, AttentionPlan
 
 
 class ReferenceKernels:
-    """Implements ``Kernels``."""
+    """Implements ``Kernels``, for one engine: it has a buffer of its own and so may not be shared between threads."""
+
+    def __init__(self) -> None:
+        self._gathered = torch.empty(0)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
@@ -25,28 +28,37 @@ class ReferenceKernels:
         return F.silu(gate).mul_(up)
 
     def write_kv(self, cache: Tensor, kv: Tensor, slots: Tensor) -> None:
-        cache.view(-1, *cache.shape[2:]).index_copy_(0, slots, kv)
+        head_dim = cache.shape[-1]
+        cache.view(-1, head_dim).index_copy_(0, slots, kv.reshape(-1, head_dim))
 
     def attention(self, query: Tensor, cache: Tensor, plan: AttentionPlan) -> Tensor:
         if len(plan.groups) == 1:
-            return _attend(query, cache, plan.groups[0])
+            return self._attend(query, cache, plan.groups[0])
         output = torch.empty_like(query)
         for group in plan.groups:
             rows = slice(group.first_row, group.first_row + group.sequences * group.queries)
-            output[rows] = _attend(query[rows], cache, group)
+            output[rows] = self._attend(query[rows], cache, group)
         return output
 
+    def _attend(self, query: Tensor, cache: Tensor, group: AttentionGroup) -> Tensor:
+        """One group: gather its pages side by side, then one batched attention."""
+        rows, heads, head_dim = query.shape
+        both = cache.shape[1]
+        keys, values = self._gather(cache, group.pages).view(group.sequences, both, -1, head_dim).chunk(2, 1)
+        if group.queries == 1:
+            # The heads that share keys become the queries of one: each key is read once for all of them.
+            query = query.reshape(rows, both // 2, -1, head_dim)
+            output = F.scaled_dot_product_attention(query, keys, values, attn_mask=group.mask)
+            return output.view(rows, heads, head_dim)
+        query = query.view(group.sequences, group.queries, heads, head_dim).transpose(1, 2)
+        output = F.scaled_dot_product_attention(query, keys, values, attn_mask=group.mask, enable_gqa=both != 2 * heads)
+        return output.transpose(1, 2).reshape(rows, heads, head_dim)
 
-def _attend(query: Tensor, cache: Tensor, group: AttentionGroup) -> Tensor:
-    """One group: gather its pages side by side, then one batched attention."""
-    rows, heads, head_dim = query.shape
-    kv_heads = cache.shape[2] // 2
-    pages = cache.index_select(0, group.pages).view(group.sequences, -1, 2 * kv_heads, head_dim).transpose(1, 2)
-    output = F.scaled_dot_product_attention(
-        query.view(group.sequences, group.queries, heads, head_dim).transpose(1, 2),
-        pages[:, :kv_heads],
-        pages[:, kv_heads:],
-        attn_mask=group.mask,
-        enable_gqa=heads != kv_heads,
-    )
-    return output.transpose(1, 2).reshape(rows, heads, head_dim)
+    def _gather(self, cache: Tensor, pages: Tensor) -> Tensor:
+        """Copies pages next to each other, into the same buffer every time: a new one of this size would be given
+        back to the system after every layer, and its memory mapped anew."""
+        source = cache.view(cache.shape[0] * cache.shape[1], -1)
+        size = pages.shape[0] * source.shape[1]
+        if self._gathered.numel() < size or self._gathered.dtype != cache.dtype or self._gathered.device != cache.device:
+            self._gathered = cache.new_empty(size)
+        return torch.index_select(source, 0, pages, out=self._gathered[:size].view(-1, source.shape[1]))

@@ -33,8 +33,8 @@ class Decoder:
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)
 
     def new_cache(self, num_blocks: int, block_size: int) -> list[Tensor]:
-        """Per layer, zeros [num_blocks, block_size, 2 * kv_heads, head_dim]: keys first, then values."""
-        shape = (num_blocks, block_size, 2 * self.spec.num_kv_heads, self.spec.head_dim)
+        """Per layer, zeros [num_blocks, 2 * kv_heads, block_size, head_dim]: keys first, then values."""
+        shape = (num_blocks, 2 * self.spec.num_kv_heads, block_size, self.spec.head_dim)
         return [self.weights.embedding.new_zeros(shape) for _ in range(self.spec.num_layers)]
 
     def forward(self, tokens: Tensor, plan: AttentionPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
