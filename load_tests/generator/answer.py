@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from load_tests.generator.http import Response
+from load_tests.generator.wire import Response
 
 DONE = b"[DONE]"
 

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 from load_tests.generator.answer import Answer, Problem, read_stream, read_whole
-from load_tests.generator.http import BrokenResponseError, Connection, Response
 from load_tests.generator.target import Target
+from load_tests.generator.wire import BrokenResponseError, Connection, Response
 
 
 class Client:

@@ -25,14 +25,14 @@ def main() -> None:
     parser.add_argument("step_s", type=float, help="seconds between tokens of the stub engine")
     options = parser.parse_args()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    ray.init(log_to_driver=False)  # the access log of thousands of requests would cost more than the graph
+    signal.signal(signal.SIGINT, lambda *_: stop.set())  # not SIGTERM, which Ray keeps for itself
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
     graph = build_with(MantaConfig.model_validate(stub_config()), StubFactory(options.step_s))
     serve.run(graph, name="manta", route_prefix="/")
     stop.wait()
     serve.shutdown()
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
 
 
 def stub_config() -> dict[str, Any]:

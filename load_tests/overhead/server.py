@@ -34,7 +34,7 @@ def stub_server(step_s: float) -> Iterator[Server]:
         _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
         yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -81,7 +81,7 @@ class StubEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Raises RequestError for an id in use and EngineDeadError when closed."""
-        stream = Stream(prompt_tokens(request), request.sampling.max_tokens or CONTEXT)
+        stream = Stream(prompt_tokens(request), request.sampling.max_tokens or CONTEXT, len(request.resume))
         with self._changed:
             if self._closing:
                 raise EngineDeadError("The engine is not running.")
