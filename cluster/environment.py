@@ -1,0 +1,212 @@
+"""The environment of a local service: the one file where environment variables are read or composed.
+
+Ray and Serve take most of their settings from environment variables, read when a process imports them. So the launcher
+(and a test that needs Ray) composes them here, once, and starts Ray's head with them; every actor inherits them.
+
+Everything the service owns lives in one short-lived directory and on ports of its own, so that it neither attaches to
+nor disturbs another Ray cluster on the same machine.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+LOOPBACK = "127.0.0.1"
+
+# Ray puts its sockets some 70 characters below its directory, and a Unix socket's path ends at 107.
+MAX_DIRECTORY_LENGTH = 35
+
+# Below the kernel's ephemeral ports, so that no outgoing connection takes one between the check and its use.
+_PORTS = range(20_000, 32_000)
+INGRESS_PORTS = 64
+"""Ports per protocol for ingress replicas; one that ends leaves its own unused for a while."""
+_SINGLE_PORTS = 8
+_BLOCK = 2 * INGRESS_PORTS + _SINGLE_PORTS
+
+# Taken from the caller's environment; all else is composed. Ray's own settings are left out on purpose: RAY_ADDRESS
+# would attach the service to another cluster.
+_INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "USER",
+    "TERM",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHONPATH",
+    "HF_HOME",
+)
+
+_WRAPPER = r"""#!/bin/sh
+for argument; do
+  if [ "$previous" = -f ]; then
+    sed -i -E 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' "$argument"
+  fi
+  previous=$argument
+done
+exec {haproxy} "$@"
+"""
+
+
+class NoFreePortsError(RuntimeError):
+    """The machine has no free block of ports for the replicas."""
+
+
+@dataclass(frozen=True)
+class LocalPorts:
+    """The ports of one local service beside the public one. All of them are bound to loopback."""
+
+    dashboard: int
+    dashboard_agent: int
+    ray_client: int
+    metrics: int
+    """Ray's Prometheus endpoint."""
+    haproxy_metrics: int
+    haproxy_stats: int
+    fallback_http: int
+    fallback_grpc: int
+    ingress_http: int
+    """First of the block where ingress replicas listen for HAProxy."""
+    ingress_grpc: int
+
+    @classmethod
+    def free(cls, *, dashboard: int = 8265) -> Self:
+        """Ports free at this moment; the dashboard's is the usual one unless that is taken."""
+        block = _free_block()
+        singles = range(block + 2 * INGRESS_PORTS, block + _BLOCK)
+        return cls(
+            dashboard if is_free(dashboard) else singles[0],
+            *singles[1:],
+            ingress_http=block,
+            ingress_grpc=block + INGRESS_PORTS,
+        )
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on loopback at this port now."""
+    with socket.socket() as probe:
+        # What servers set: a port whose last connections linger in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def local_environment(
+    directory: Path, ports: LocalPorts | None = None, *, inherit: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The whole environment for Ray's processes of one local service whose files all go below ``directory``.
+
+    ``inherit`` is where PATH and the like come from: this process's own environment unless a test says otherwise.
+    """
+    if len(str(directory)) > MAX_DIRECTORY_LENGTH:
+        raise ValueError(f"{directory} is too long: Ray's Unix sockets need at most {MAX_DIRECTORY_LENGTH} characters")
+    ports = ports or LocalPorts.free()
+    source = os.environ if inherit is None else inherit
+    return {
+        **{name: source[name] for name in _INHERITED if name in source},
+        **_files(directory),
+        **_ray(),
+        **_serve(ports),
+        **_haproxy(directory / "haproxy", ports),
+        **_libraries(),
+    }
+
+
+def _files(directory: Path) -> dict[str, str]:
+    return {
+        "HOME": str(directory / "home"),  # Ray and Hugging Face write below it; the user's own may be missing or full
+        "TMPDIR": str(directory / "tmp"),
+        "RAY_TMPDIR": str(directory / "ray"),  # sessions, and the file by which a driver finds "the" local cluster
+    }
+
+
+def _ray() -> dict[str, str]:
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Makes 127.0.0.1 the node's address, as Ray does on laptops with Windows or macOS; otherwise it looks up the
+        # machine's public one and its servers listen on every interface.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "1",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
+
+
+def _serve(ports: LocalPorts) -> dict[str, str]:
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.ingress_http),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.ingress_http + INGRESS_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.ingress_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.ingress_grpc + INGRESS_PORTS - 1),
+        # Thirty seconds by default, for load balancers of other nodes to notice. Here there is one, and it is told.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",  # must be positive
+    }
+
+
+def _haproxy(directory: Path, ports: LocalPorts) -> dict[str, str]:
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "run"),  # the wrapper that `prepare_directory` writes
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+    }
+
+
+def _libraries() -> dict[str, str]:
+    return {
+        # Several engines share the machine; each sets its own thread count from the config.
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # The embedded models are on disk. Whoever wants a hub's model downloads it first.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def prepare_directory(directory: Path, haproxy: Path) -> None:
+    """Creates what ``local_environment`` refers to: the subdirectories, and the wrapper around the HAProxy binary.
+
+    Ray's HAProxy template has no address for the metrics and stats listeners, so that they would face the network; the
+    wrapper narrows them to loopback in the file that Ray has just written.
+    """
+    for name in ("home", "tmp", "ray", "haproxy"):
+        (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    wrapper = directory / "haproxy" / "run"
+    wrapper.write_text(_WRAPPER.format(loopback=LOOPBACK, haproxy=shlex.quote(str(haproxy))), encoding="utf-8")
+    wrapper.chmod(0o700)
+
+
+def _free_block() -> int:
+    starts = list(_PORTS[::_BLOCK])[:-1]
+    # A random start keeps services that start together out of each other's way.
+    offset = secrets.randbelow(len(starts))
+    for start in starts[offset:] + starts[:offset]:
+        if all(is_free(port) for port in range(start, start + _BLOCK)):
+            return start
+    raise NoFreePortsError(f"no block of {_BLOCK} free ports in {_PORTS}")
