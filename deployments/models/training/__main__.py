@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizer
 
 from deployments.models.training.card import write_card
 from deployments.models.training.corpus import Conversation, mixture
+from deployments.models.training.growth import grow
 from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, llama_config
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
 from deployments.models.training.trainer import Trainer
@@ -30,6 +31,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder that holds corpus/")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training", help="folder for checkpoints")
     parser.add_argument("--tasks", type=int, default=12_000, help="generated tasks in the mixture")
+    parser.add_argument(
+        "--grow-from",
+        type=Path,
+        metavar="DIR",
+        help="start as this smaller model, for instance deployments/models/fast",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of data, initialisation and order")
     return parser.parse_args()
 
@@ -71,6 +78,8 @@ def train(name: str, tokenizer: PreTrainedTokenizerFast, tokens: torch.Tensor, o
     torch.manual_seed(options.seed)
     config = llama_config(shape, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     model = LlamaForCausalLM(config)
+    if options.grow_from is not None:
+        grow(LlamaForCausalLM.from_pretrained(str(options.grow_from), dtype=torch.float32), model)
     checkpoint = options.work / f"{name}.pt"
     trainer = Trainer(
         model, tokens, seconds=options.minutes * 60, peak=shape.learning_rate, checkpoint=checkpoint, seed=options.seed
@@ -80,7 +89,7 @@ def train(name: str, tokenizer: PreTrainedTokenizerFast, tokens: torch.Tensor, o
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
-    card = write_card(name, model, tokenizer, run)
+    card = write_card(name, model, tokenizer, run, options.grow_from and options.grow_from.name)
     model.to(torch.bfloat16).save_pretrained(str(MODELS / name))  # type: ignore[arg-type]
     tokenizer.save_pretrained(str(MODELS / name))
     (MODELS / name / "README.md").write_text(card, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the embedded models learn from: public instruction data and simple tasks with exact answers, as conversations."""
+"""What the embedded models learn from: public instruction data, and simple tasks with exact answers."""
 
 from __future__ import annotations
 
