@@ -131,7 +131,7 @@ class Engine:
             return []
         try:
             sampled = self._compute(plan)
-        except Exception as error:  # the fault boundary of a batch: whatever it is, the engine serves the others
+        except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
             _log_failure("a step", error)
             return [self._fail(chunk.sequence.request_id, error) for chunk in plan.chunks]
         self._count(plan)
@@ -212,7 +212,7 @@ class Engine:
         self._counters.generated_tokens += 1
         try:
             text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
-        except Exception as error:  # the fault boundary of a sequence: it fails alone
+        except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             _log_failure("a sequence", error)
             return self._fail(request_id, error)
         if reason is None:

@@ -105,12 +105,12 @@ def _is_byte_level(fast: FastTokenizer) -> bool:
 def _byte_table(fast: FastTokenizer) -> dict[int, bytes]:
     """Bytes of every token but special ones. A token with characters outside the alphabet stands for its own text."""
     alphabet = byte_alphabet()
-    special = {id for id, token in fast.get_added_tokens_decoder().items() if token.special}
+    special = {token_id for token_id, token in fast.get_added_tokens_decoder().items() if token.special}
     table: dict[int, bytes] = {}
-    for text, id in fast.get_vocab(with_added_tokens=True).items():
-        if id not in special:
+    for text, token_id in fast.get_vocab(with_added_tokens=True).items():
+        if token_id not in special:
             known = all(character in alphabet for character in text)
-            table[id] = bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
+            table[token_id] = bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
     return table
 
 

@@ -10,7 +10,7 @@ from engine.kernels.interface import AttentionGroup, AttentionPlan
 
 
 class ReferenceKernels:
-    """Implements ``Kernels``, for one engine: it has a buffer of its own and so may not be shared between threads."""
+    """Implements ``Kernels`` for one engine: its buffer is of that engine's dtype, and one thread at a time uses it."""
 
     def __init__(self) -> None:
         self._gathered = torch.empty(0)
@@ -59,6 +59,6 @@ class ReferenceKernels:
         back to the system after every layer, and its memory mapped anew."""
         source = cache.view(cache.shape[0] * cache.shape[1], -1)
         size = pages.shape[0] * source.shape[1]
-        if self._gathered.numel() < size or self._gathered.dtype != cache.dtype or self._gathered.device != cache.device:
+        if self._gathered.numel() < size:
             self._gathered = cache.new_empty(size)
         return torch.index_select(source, 0, pages, out=self._gathered[:size].view(-1, source.shape[1]))

@@ -63,7 +63,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    hub = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)  # type: ignore[no-untyped-call]
+    hub = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
     hub.chat_template = CHAT_TEMPLATE
     return hub
 
@@ -71,7 +71,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def save_model(name: str, directory: Path) -> Path:
     """Writes the model ``name`` of CONFIGS and its tokenizer."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])  # type: ignore[no-untyped-call]
+    model = AutoModelForCausalLM.from_config(CONFIGS[name])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from engine.api import RequestError, SamplingParams
 from engine.decode.sampling import Draw, sample

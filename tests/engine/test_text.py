@@ -17,7 +17,7 @@ from engine.decode.stop import StopStrings
 from engine.tokenizer import Tokenizer
 from tests.engine.models import EOS, VOCAB, make_tokenizer
 
-ALPHABET = st.sampled_from("ab 🙂👩‍👩‍👧‍👦你好世界мирمرحباe\u0301שלום\n\ufffd")  # noqa: RUF001
+ALPHABET = st.sampled_from("ab 🙂👩‍👩‍👧‍👦你好世界мирمرحباe\u0301שלום\n\ufffd")
 TEXT = st.text(ALPHABET, max_size=40) | st.text(max_size=20)
 
 
@@ -59,7 +59,7 @@ def test_sentencepiece_vocabularies_stream_the_same_text(text: str) -> None:
 def sentencepiece() -> FastTokenizer:
     """Llama 2's kind: words begin with U+2581, unknown characters fall back to tokens of one byte."""
     words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "\u2581a", "ab", "好"]
-    vocab = {word: id for id, word in enumerate(words)}
+    vocab = {word: place for place, word in enumerate(words)}
     merges = [("\u2581", "a"), ("a", "b")]
     fast = FastTokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
