@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.config import PlacementConfig
 from cluster.handles import ServeBackend
@@ -25,4 +25,19 @@ class Router:
         self._backend = ServeBackend(tiers, placement)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self._config, self._backend)
+        return without_request_id(build_app(self._config, self._backend))
+
+
+def without_request_id(app: ASGIApp) -> ASGIApp:
+    """``app`` without the header x-request-id on its answers: Serve adds its own, and clients would join the two."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, send_without)
+
+    return wrapped

@@ -17,8 +17,9 @@ import contextlib
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextvars import Context
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from cluster.streams import DeltaStream
 from cluster.wire import LaneItem, ReplicaLoad, unpack
@@ -26,6 +27,8 @@ from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, M
 from router.ports import ReplicaLostError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class ReplicaCalls(Protocol):
@@ -42,6 +45,15 @@ class ReplicaCalls(Protocol):
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
         """Give requests up. Unknown ids are ignored."""
         ...
+
+
+def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task outside the context of the HTTP request that happens to start it.
+
+    Serve gives every call made within one HTTP request the same internal id, and its routing loop never ends when two
+    calls with one id wait for the same deployment.
+    """
+    return asyncio.get_running_loop().create_task(work, context=Context())
 
 
 class LaneState(Enum):
@@ -92,7 +104,7 @@ class Lane:
 
     def start(self) -> None:
         """Open the lane in the background."""
-        self._pump = asyncio.get_running_loop().create_task(self._run())
+        self._pump = _detached(self._run())
         self._pump.add_done_callback(self._ended)
 
     def drain(self) -> None:
@@ -115,7 +127,7 @@ class Lane:
         stream = self._streams[request.request_id] = DeltaStream(self._buffer_limit)
         if self.state is LaneState.CLOSED:
             stream.fail(ReplicaLostError("The replica closed its lane before the request was sent."))
-        submission = asyncio.ensure_future(self._calls.submit(self.replica_id, self.lane_id, request))
+        submission = _detached(self._calls.submit(self.replica_id, self.lane_id, request))
         try:
             # Shielded: a submission that has left cannot be called back, only followed by an abort.
             refusal = await asyncio.shield(submission)
@@ -190,8 +202,8 @@ class Lane:
             # The lane breaks with its replica, and a replica aborts what a broken lane had: nothing is left to do.
             logger.info("abort of %d requests on %r: %s", len(ids), self, error)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = _detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

@@ -112,7 +112,6 @@ class ChatFormat:
                 for index, answer in enumerate(answers)
             ],
             "usage": usage_fields(usage),
-            "system_fingerprint": None,
         }
 
     def frames(self, stamp: Stamp, include_usage: bool) -> ChatFrames:
@@ -125,7 +124,7 @@ class ChatFrames:
     def __init__(self, stamp: Stamp, include_usage: bool) -> None:
         self._head = (
             f'data: {{"id":{quote(stamp.id)},"object":"chat.completion.chunk","created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"system_fingerprint":null,"choices":['
+            f'"model":{quote(stamp.model)},"choices":['
         )
         no_usage = ',"usage":null' if include_usage else ""
         self._tail = f"]{no_usage}}}\n\n"

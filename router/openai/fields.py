@@ -14,9 +14,13 @@ from router.openai.errors import InvalidRequestError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _no_null_character(text: str) -> str:
+def _encodable(text: str) -> str:
     if "\x00" in text:
         raise PydanticCustomError("null_character", "must not contain the character U+0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("surrogate", "must not contain half of a surrogate pair") from None
     return text
 
 
@@ -25,7 +29,7 @@ def _refuse(value: object) -> None:
         raise PydanticCustomError("unsupported", "is not supported yet")
 
 
-Text = Annotated[str, AfterValidator(_no_null_character)]
+Text = Annotated[str, AfterValidator(_encodable)]
 Unsupported = Annotated[Any, BeforeValidator(_refuse)]
 """A field of the API that is not built yet: its neutral values are accepted, others refused and never ignored."""
 

@@ -1,0 +1,54 @@
+"""A hand-written TierBackend: answers are scripted per prompt, and every generation is on record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from engine.api import Conversation, Delta, FinishReason, GenerationRequest, Usage
+from router.ports import TierStatus
+
+WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
+
+
+@dataclass
+class ScriptedBackend:
+    """Streams WORDS, or misbehaves as told.
+
+    ``fault`` is raised before delta number ``fault_at``; ``stall_at`` waits for ever there; ``outcome`` ends the answer.
+    """
+
+    fault: Exception | None = None
+    fault_at: int = 0
+    stall_at: int | None = None
+    outcome: FinishReason = FinishReason.STOP
+    ready: bool = True
+    requests: list[GenerationRequest] = field(default_factory=list)
+    tiers_used: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    def status(self) -> Sequence[TierStatus]:
+        return [TierStatus(name, f"{name}-model", 1024, self.ready, 1) for name in ("fast", "balanced", "frontier")]
+
+    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+        self.requests.append(request)
+        self.tiers_used.append(tier)
+        try:
+            for i, word in enumerate(self._words(request)):
+                await asyncio.sleep(0)
+                if self.fault is not None and i == self.fault_at:
+                    raise self.fault
+                if self.stall_at == i:
+                    await asyncio.Event().wait()
+                yield [Delta(request.request_id, (i,), word)]
+            if self.fault is not None and self.fault_at >= len(WORDS):
+                raise self.fault
+            yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1))]
+        finally:
+            self.closed += 1
+
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
+        if isinstance(request.prompt, Conversation):
+            return WORDS
+        return (f"<{request.prompt}>", *WORDS)

@@ -1,0 +1,76 @@
+"""The router behind a real HTTP server, over a scripted backend."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from router.app import build_app
+from router.config import KeyConfig, RouterConfig
+from tests.router.backend import ScriptedBackend
+
+KEY, OTHER_KEY = "sk-test", "sk-other"
+CONFIG = RouterConfig(
+    keys=(KeyConfig(key=KEY, tenant="acme", team="core"), KeyConfig(key=OTHER_KEY, tenant="other", team="x")),
+    max_body_bytes=100_000,
+    request_timeout_s=20,
+)
+
+
+class Served:
+    """A router with its backend. ``backend`` may be replaced between requests."""
+
+    def __init__(self, config: RouterConfig = CONFIG) -> None:
+        self.backend = ScriptedBackend()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = build_app(config, self._Relay(self))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
+        self._thread.start()
+        self.http = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=30)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=30)
+        for _ in range(1000):
+            if self._server.started:
+                break
+            self._thread.join(0.01)
+
+    class _Relay:
+        """Always the current backend of the server."""
+
+        def __init__(self, served: Served) -> None:
+            self._served = served
+
+        def status(self):  # type: ignore[no-untyped-def]
+            return self._served.backend.status()
+
+        def generate(self, tier, request):  # type: ignore[no-untyped-def]
+            return self._served.backend.generate(tier, request)
+
+    def stop(self) -> None:
+        self.http.close()
+        self.openai.close()
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def served(_server: Served) -> Served:
+    """The session's server with a fresh backend."""
+    _server.backend = ScriptedBackend()
+    return _server
