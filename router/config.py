@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+HASHED = "sha256:"
 
 
 class Settings(BaseModel):
@@ -20,6 +23,16 @@ class KeyConfig(Settings):
     """Who pays and whose data it is: prefix caches are never shared between tenants."""
     team: str = Field(min_length=1)
     """Part of the tenant, for attribution."""
+
+    @field_validator("key")
+    @classmethod
+    def _can_be_sent(cls, key: str) -> str:
+        # A digest with a slip in it would otherwise be taken for a key, and be one that anybody can read in the config.
+        if key.startswith(HASHED) and not re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)):
+            raise ValueError("sha256: must be followed by 64 lower-case hexadecimal digits")
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("a key must be made of printable ASCII without spaces: it travels in a header")
+        return key
 
 
 class AutoConfig(Settings):
@@ -50,4 +63,4 @@ class RouterConfig(Settings):
     request_timeout_s: float = Field(600.0, gt=0)
     """End to end, the stream included. Below every time-out in front of us, so that it is ours that speaks."""
     max_concurrent_requests: int = Field(4096, ge=1)
-    """Requests at once per router; one more gets a 429. Below what Serve allows, whose refusal is not OpenAI's shape."""
+    """Requests at once per router; one more gets a 429. Below what Serve allows: its refusal is not OpenAI's shape."""

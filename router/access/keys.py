@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router.config import KeyConfig
+from router.config import HASHED, KeyConfig
 from router.openai.errors import AuthenticationError
-
-DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +29,7 @@ class KeyRing:
     def __init__(self, keys: Iterable[KeyConfig]) -> None:
         self._principals: dict[str, Principal] = {}
         for key in keys:
-            stored = DIGEST.fullmatch(key.key)
-            digest = stored.group(1) if stored else _digest(key.key)
+            digest = key.key.removeprefix(HASHED) if key.key.startswith(HASHED) else _digest(key.key)
             if digest in self._principals:
                 raise ValueError(f"two keys are the same (tenants {self._principals[digest].tenant}, {key.tenant})")
             self._principals[digest] = Principal(key.tenant, key.team, digest[:12])

@@ -17,14 +17,20 @@ LONG_ANSWER = 1000  # max_tokens from which the signal is full
 MANY_TURNS = 8
 SCANNED_CHARS = 20_000  # a longer prompt is complex by its length; the rest need not be read
 
+# Every repetition below is bounded or anchored to a line, so that no text, however hostile, costs more than one pass.
 REASONING = re.compile(
     r"\b(prove|proof|derive|explain why|step by step|reason(ing)?|analy[sz]e|compare|trade-?offs?|evaluate|design|"
-    r"architect\w*|optimi[sz]e|debug|refactor|implement|algorithm|complexity|hypothes\w+|strategy|plan)\b",
+    r"architect\w{0,6}|optimi[sz]e|debug|refactor|implement|algorithm|complexity|hypothes\w{1,4}|strategy|plan)\b",
     re.IGNORECASE,
 )
-CODE = re.compile(r"```|\b(def|class|import|return|SELECT|function|lambda|public static)\b|[{};]\s*$", re.MULTILINE)
-MATHS = re.compile(r"\d+\s*[-+*/^=<>]\s*\d+|\\(frac|sum|int|sqrt)|\b(integral|derivative|equation|theorem|matrix)\b")
-STEPS = re.compile(r"^\s*(\d+[.)]|[-*])\s+|\b(first|second|then|finally|after that|and then)\b", re.IGNORECASE | re.MULTILINE)
+CODE = re.compile(
+    r"```|\b(def|class|import|return|SELECT|function|lambda|public static)\b|[{};][ \t]{0,4}$", re.MULTILINE
+)
+MATHS = re.compile(r"\d\s?[-+*/^=<>]\s?\d|\\(frac|sum|int|sqrt)|\b(integral|derivative|equation|theorem|matrix)\b")
+STEPS = re.compile(
+    r"^[ \t]{0,16}(\d{1,3}[.)]|[-*])[ \t]|\b(first|second|then|finally|after that|and then)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 CREATIVE = re.compile(r"\b(essay|story|poem|article|report|proposal|novel|screenplay)\b", re.IGNORECASE)
 
 
