@@ -6,7 +6,6 @@ is never held during a step, so callers never wait for one.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +22,7 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from engine.engine import Engine
-
-logger = logging.getLogger(__name__)
+from engine.engine import Engine, log_failure
 
 OnStep = Callable[[Sequence[Delta]], None]
 
@@ -123,7 +120,7 @@ class AsyncEngine:
             try:
                 phase()
             except BaseException as error:  # kept for check_health; raised here, nobody would see it
-                logger.exception("the engine's thread has died")
+                log_failure("the engine's thread", error)
                 self._death = self._death or error
 
     def _serve(self) -> None:

@@ -132,7 +132,7 @@ class Engine:
         try:
             sampled = self._compute(plan)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
-            _log_failure("a step", error)
+            log_failure("a step", error)
             return [self._fail(chunk.sequence.request_id, error) for chunk in plan.chunks]
         self._count(plan)
         return [self._emit(chunk.sequence.request_id, token) for chunk, token in sampled]
@@ -213,7 +213,7 @@ class Engine:
         try:
             text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
-            _log_failure("a sequence", error)
+            log_failure("a sequence", error)
             return self._fail(request_id, error)
         if reason is None:
             return Delta(request_id, (token,), text)
@@ -244,7 +244,7 @@ def _completion(deltas: list[Delta]) -> Completion:
     )
 
 
-def _log_failure(what: str, error: Exception) -> None:
-    """Where it happened, but not the error's own words: they may quote a prompt."""
+def log_failure(what: str, error: BaseException) -> None:
+    """Logs where it happened, but not the error's own words: they may quote a prompt."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s failed with %s at\n%s", what, type(error).__name__, frames)

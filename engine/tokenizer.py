@@ -52,10 +52,14 @@ class Tokenizer:
         return self._fast.get_vocab_size(with_added_tokens=True)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt. Raises RequestError for a conversation that the chat template refuses."""
+        """Token ids of a prompt. Raises RequestError for text that is no Unicode, and for a conversation that the chat
+        template refuses."""
         if isinstance(prompt, str):
+            _check_unicode(prompt, "prompt")
             return list(self._fast.encode(prompt, add_special_tokens=True).ids)
         if isinstance(prompt, Conversation):
+            for message in prompt.messages:
+                _check_unicode(message.role + message.content, "messages")
             return self._encode_conversation(prompt.messages)
         return list(prompt)
 
@@ -95,6 +99,14 @@ class Tokenizer:
             return str(self._hub.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except TemplateError as error:  # templates refuse with raise_exception, for example two user turns in a row
             raise RequestError(f"The model's chat template refuses these messages: {error}", "messages") from error
+
+
+def _check_unicode(text: str, param: str) -> None:
+    """JSON can spell half of a surrogate pair, and Python's strings hold it; tokenizers do not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError("The text holds half of a surrogate pair, which is no character.", param) from error
 
 
 def _is_byte_level(fast: FastTokenizer) -> bool:

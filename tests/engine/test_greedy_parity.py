@@ -15,7 +15,7 @@ from tests.engine.models import CONFIGS, VOCAB, oracle
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 LENGTHS = (1, 2, 15, 16, 17, 33, 50, 90)
-TIERS = sorted(Path("deployments/models").glob("*/config.json"))
+TIERS = sorted((Path(__file__).parents[2] / "deployments/models").glob("*/config.json"))
 
 
 def ragged_prompts(vocab: int) -> list[list[int]]:

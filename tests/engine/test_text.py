@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models
 
-from engine.api import Conversation, FinishReason, Message, RequestError, SamplingParams
+from engine.api import Conversation, FinishReason, Message, Prompt, RequestError, SamplingParams
 from engine.decode.detokenizer import Detokenizer, WindowDetokenizer
 from engine.decode.output import Output
 from engine.decode.stop import StopStrings
@@ -112,6 +112,15 @@ def test_special_tokens_spelled_by_a_user_are_plain_text(content: str) -> None:
 
     assert specials == tokenizer().encode("<|user|>" + EOS + "<|assistant|>")
     assert tokenizer().decode(tokens) == content
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"), [("a\ud800", "prompt"), (Conversation((Message("user", "\udfff"),)), "messages")]
+)
+def test_half_a_surrogate_pair_is_refused(prompt: Prompt, param: str) -> None:
+    with pytest.raises(RequestError, match="surrogate") as refusal:
+        tokenizer().encode(prompt)
+    assert refusal.value.param == param
 
 
 def test_without_chat_template_conversations_are_refused() -> None:
