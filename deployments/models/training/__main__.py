@@ -18,6 +18,8 @@ from deployments.models.training.trainer import Trainer
 MODELS = Path(__file__).resolve().parents[1]
 ROOT = MODELS.parents[1]
 
+GROWN = 0.15  # of the usual learning rate: at the full one a grown model forgets what it grew from
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -81,9 +83,8 @@ def train(name: str, tokenizer: PreTrainedTokenizerFast, tokens: torch.Tensor, o
     if options.grow_from is not None:
         grow(LlamaForCausalLM.from_pretrained(str(options.grow_from), dtype=torch.float32), model)
     checkpoint = options.work / f"{name}.pt"
-    trainer = Trainer(
-        model, tokens, seconds=options.minutes * 60, peak=shape.learning_rate, checkpoint=checkpoint, seed=options.seed
-    )
+    peak = shape.learning_rate * (GROWN if options.grow_from is not None else 1.0)
+    trainer = Trainer(model, tokens, seconds=options.minutes * 60, peak=peak, checkpoint=checkpoint, seed=options.seed)
     run = trainer.run(name)
     model.eval()
     model.generation_config = GenerationConfig(
