@@ -119,7 +119,7 @@ class AsyncEngine:
         for phase in (self._serve, self._end_all):
             try:
                 phase()
-            except BaseException as error:  # kept for check_health; raised here, nobody would see it
+            except BaseException as error:  # noqa: BLE001 - kept for check_health: nobody sees what a thread raises
                 log_failure("the engine's thread", error)
                 self._death = self._death or error
 
