@@ -81,10 +81,16 @@ class LocalPorts:
     def free(cls, *, dashboard: int = 8265) -> Self:
         """Ports free at this moment; the dashboard's is the usual one unless that is taken."""
         block = _free_block()
-        singles = range(block + 2 * INGRESS_PORTS, block + _BLOCK)
+        single = iter(range(block + 2 * INGRESS_PORTS, block + _BLOCK))
         return cls(
-            dashboard if is_free(dashboard) else singles[0],
-            *singles[1:],
+            dashboard=dashboard if is_free(dashboard) else next(single),
+            dashboard_agent=next(single),
+            ray_client=next(single),
+            metrics=next(single),
+            haproxy_metrics=next(single),
+            haproxy_stats=next(single),
+            fallback_http=next(single),
+            fallback_grpc=next(single),
             ingress_http=block,
             ingress_grpc=block + INGRESS_PORTS,
         )

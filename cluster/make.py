@@ -1,7 +1,7 @@
 """Noticing that ``make``, which started this process, has been told to stop.
 
 make passes SIGTERM on to its recipes but not SIGINT, since a terminal sends that to everyone in the foreground. A
-script that signals make alone would so leave it waiting for a service which knows nothing of it. What can be seen from here:
+script that signals make alone would leave it waiting for a service that knows nothing of it. Seen from here,
 make's handler puts SIGINT back to its default before it starts to wait.
 """
 

@@ -1,0 +1,264 @@
+"""`make serve`: what it composes, what it refuses, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
+from cluster.launch import main
+from cluster.serveconfig import ConfigFileError, load, resolve
+
+REPOSITORY = Path(__file__).parents[2]
+SHORT = Path("/tmp/manta-test")
+APPLICATION = {"name": "manta", "import_path": "cluster.app:build"}
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind((LOOPBACK, 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+class TestEnvironment:
+    def test_everything_it_writes_lies_in_its_directory(self) -> None:
+        environment = local_environment(SHORT, inherit={})
+
+        paths = {name: value for name, value in environment.items() if value.startswith("/")}
+        assert {"HOME", "TMPDIR", "RAY_TMPDIR", "RAY_SERVE_HAPROXY_SOCKET_PATH"} <= paths.keys()
+        assert all(value.startswith(f"{SHORT}/") for value in paths.values())
+
+    def test_two_services_share_neither_token_nor_port(self) -> None:
+        one, other = (local_environment(SHORT, inherit={}) for _ in range(2))
+
+        assert one["RAY_AUTH_TOKEN"] != other["RAY_AUTH_TOKEN"]
+        assert one["RAY_AUTH_MODE"] == "token"
+
+    def test_ray_settings_of_the_caller_do_not_leak_in(self) -> None:
+        environment = local_environment(SHORT, inherit={"RAY_ADDRESS": "10.0.0.1:6379", "PATH": "/bin"})
+
+        assert "RAY_ADDRESS" not in environment
+        assert environment["PATH"] == "/bin"
+
+    def test_a_directory_too_long_for_unix_sockets_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="too long"):
+            local_environment(Path("/tmp") / ("x" * 60), inherit={})
+
+    def test_the_ports_are_distinct_and_free(self) -> None:
+        ports = LocalPorts.free()
+
+        singles = [ports.dashboard, ports.dashboard_agent, ports.ray_client, ports.metrics]
+        singles += [ports.haproxy_metrics, ports.haproxy_stats, ports.fallback_http, ports.fallback_grpc]
+        blocks = [*range(ports.ingress_http, ports.ingress_http + INGRESS_PORTS)]
+        blocks += range(ports.ingress_grpc, ports.ingress_grpc + INGRESS_PORTS)
+        assert len({*singles, *blocks}) == len(singles) + 2 * INGRESS_PORTS
+        assert all(is_free(port) for port in singles)
+
+    def test_a_taken_dashboard_port_is_replaced(self, taken_port: int) -> None:
+        assert LocalPorts.free(dashboard=taken_port).dashboard != taken_port
+
+    def test_haproxy_listens_on_loopback_only(self, tmp_path: Path) -> None:
+        """The wrapper rewrites the file that HAProxy is given, and passes every argument on."""
+        prepare_directory(tmp_path, Path("/bin/echo"))
+        config = tmp_path / "any.cfg"
+        config.write_text("frontend a\n    bind :9101\nlisten stats\n  bind *:8404\n    bind 127.0.0.1:8000\n")
+
+        printed = subprocess.check_output([tmp_path / "haproxy" / "run", "-db", "-f", config], text=True)
+
+        assert printed == f"-db -f {config}\n"
+        binds = [line.split()[1] for line in config.read_text().splitlines() if "bind" in line]
+        assert binds == ["127.0.0.1:9101", "127.0.0.1:8404", "127.0.0.1:8000"]
+
+
+class TestConfig:
+    def test_it_listens_on_loopback_unless_told_otherwise(self) -> None:
+        config = resolve({"applications": [APPLICATION]}, None)
+
+        assert config["http_options"] == {"host": LOOPBACK, "port": 8000}
+        assert config["proxy_location"] == "HeadOnly"
+
+    def test_the_given_port_wins(self) -> None:
+        config = resolve({"applications": [APPLICATION], "http_options": {"port": 8000, "root_path": "/x"}}, 9000)
+
+        assert config["http_options"] == {"host": LOOPBACK, "port": 9000, "root_path": "/x"}
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("applications: []", "applications"),
+            ("- 1", "applications"),
+            ("{applications: [{}], aplications: 1}", "unknown keys: aplications"),
+            ("{applications: [{}], http_options: {port: 70000}}", "not a port"),
+            ("a: [", "not YAML"),
+        ],
+    )
+    def test_a_wrong_file_is_refused_with_its_name_and_reason(self, tmp_path: Path, content: str, message: str) -> None:
+        path = tmp_path / "bad.yaml"
+        path.write_text(content)
+
+        with pytest.raises(ConfigFileError, match=message) as caught:
+            load(path, None)
+
+        assert str(path) in str(caught.value)
+
+    def test_the_shipped_config_is_one(self) -> None:
+        assert load(REPOSITORY / "deployments" / "dev.yaml", None)["http_options"]["host"] == LOOPBACK
+
+
+class TestRefusals:
+    """What is wrong is said before anything is started. In a child: the launcher sets signal handlers."""
+
+    def test_a_port_in_use(self, taken_port: int) -> None:
+        result = launch_and_wait("--port", str(taken_port))
+
+        assert result.returncode == 1
+        assert f"port {taken_port} is in use" in result.stderr
+
+    def test_a_missing_file(self) -> None:
+        result = launch_and_wait("--config", "no/such.yaml")
+
+        assert result.returncode == 1
+        assert "no/such.yaml: No such file" in result.stderr
+
+    def test_help_teaches(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--help"])
+
+        assert "Example: python -m cluster.launch" in capsys.readouterr().out
+
+
+def test_descendants_are_stopped_even_if_they_ignore_sigterm() -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    script = (
+        "import subprocess, sys\n"
+        "from cluster.descendants import stop_descendants\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "sys.exit(len(stop_descendants(grace_s=0.2, deadline_s=5)))\n"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script], timeout=20, cwd=REPOSITORY).returncode == 0
+
+
+@pytest.mark.slow
+class TestService:
+    """Real Ray, a small application, and what is left afterwards."""
+
+    def test_it_becomes_ready_and_leaves_nothing(self, tmp_path: Path) -> None:
+        port = LocalPorts.free().ray_client
+        launcher = Launcher(write_config(tmp_path, "{}"), port)
+
+        try:
+            output = launcher.wait_for("Ctrl-C stops everything", 90)
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/healthz", timeout=10) as response:
+                assert response.read() == b"hello"
+            family = launcher.family()
+            ports = listening_ports(family) | {port}
+            assert len(ports) > 10  # a whole Ray cluster's
+            launcher.process.send_signal(signal.SIGINT)
+            code = launcher.process.wait(45)
+        finally:
+            launcher.end()
+
+        assert code == 0, output
+        assert not [process for process in family if process.is_running()]
+        assert all(is_free(used) for used in ports)
+        assert not launcher.directory(output).exists()
+
+    def test_a_broken_application_is_reported_and_leaves_nothing(self, tmp_path: Path) -> None:
+        port = LocalPorts.free().ray_client
+        launcher = Launcher(write_config(tmp_path, "{broken: true}"), port)
+
+        try:
+            code = launcher.process.wait(90)
+        finally:
+            launcher.end()
+
+        assert code == 1
+        assert "this application is broken on purpose" in launcher.output()
+        assert is_free(port)
+
+
+def launch_and_wait(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cluster.launch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=REPOSITORY)
+
+
+def write_config(folder: Path, args: str) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(f"applications: [{{name: small, route_prefix: /, import_path: 'smallapp:build', args: {args}}}]\n")
+    return path
+
+
+def listening_ports(processes: list[psutil.Process]) -> set[int]:
+    return {
+        connection.laddr.port
+        for process in processes
+        if process.is_running()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+class Launcher:
+    """The launcher as a child process, its output read in the background."""
+
+    def __init__(self, config: Path, port: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.launch", "--config", str(config), "--port", str(port)],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def output(self) -> str:
+        return "".join(self._lines)
+
+    def wait_for(self, text: str, timeout_s: float) -> str:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.1)
+        return self.output()
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    @staticmethod
+    def directory(output: str) -> Path:
+        (line,) = (line for line in output.splitlines() if line.strip().startswith("logs"))
+        return Path(*Path(line.split()[1]).parts[:3])
+
+    def end(self) -> None:
+        """Whatever happened in the test: the launcher is told to stop, and given the time to do so."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+        self._reader.join()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.append(line)
