@@ -15,12 +15,12 @@ _MIX_2 = 0x94D049BB133111EB
 _MASK = 2**64 - 1
 
 
-def gumbel(seeds: list[int], positions: list[int], size: int, device: torch.device) -> Tensor:
-    """Standard Gumbel noise [len(seeds), size] float32; row i depends on seeds[i], positions[i] and ``size`` only by
-    its length: a longer row begins with the shorter one."""
+def gumbel(seeds: list[int], positions: list[int], tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise float32 for ``tokens`` [len(seeds) or 1, n] int64: each number is a function of its row's
+    seed and position and of its token id."""
     keys = [_signed(_mix(_mix(seed & _MASK) + at & _MASK)) for seed, at in zip(seeds, positions, strict=True)]
-    counters = torch.arange(1, size + 1, dtype=torch.int64, device=device).mul_(_signed(_GAMMA))
-    bits = _mix_tensor(torch.tensor(keys, dtype=torch.int64, device=device).unsqueeze(1) + counters)
+    counters = (tokens + 1).mul_(_signed(_GAMMA))
+    bits = _mix_tensor(torch.tensor(keys, dtype=torch.int64, device=tokens.device).unsqueeze(1) + counters)
     # 53 bits as float32: exact in its last bit near 0, where the winners of the race lie, and kept below 1.
     uniform = _shift_right(bits, 11).to(torch.float32).mul_(2.0**-53).clamp_(2.0**-54, 1 - 2.0**-24)
     return uniform.neg_().log1p_().neg_().log_().neg_()

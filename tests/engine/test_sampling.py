@@ -41,6 +41,17 @@ def test_frequencies_match_the_exact_distribution(temperature: float, top_k: int
     assert stats.chisquare(observed[possible], expected[possible]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(700, 1.0), (0, 0.9), (800, 0.5), (500, 0.3)])
+def test_sets_of_many_tokens_are_kept_whole(top_k: int, top_p: float) -> None:
+    params = SamplingParams(top_k=top_k, top_p=top_p)
+    flat = torch.linspace(0, -0.001, 1000)
+    chosen = sample(flat.repeat(20_000, 1), [Draw(params, 1, position) for position in range(20_000)])
+    kept = round((top_k or 1000) * top_p)
+
+    assert abs(len(set(chosen)) - kept) <= 2
+    assert max(chosen) <= kept + 1
+
+
 def test_seeds_are_independent() -> None:
     params = SamplingParams()
     pairs = sample(LOGITS.repeat(20_000, 1), [Draw(params, n // 2 * 2 + n % 2, 0) for n in range(20_000)])
