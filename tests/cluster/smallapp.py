@@ -11,13 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0})
 class Greeter:
     async def greet(self) -> str:
         return "hello"
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0})
 class Front:
     def __init__(self, greeter: DeploymentHandle[Any]) -> None:
         self._greeter = greeter
@@ -29,5 +27,6 @@ class Front:
 def build(args: dict[str, Any]) -> Application:
     if args.get("broken"):
         raise ValueError("this application is broken on purpose")
-    application: Application = Front.bind(Greeter.bind())
+    deployed = serve.deployment(ray_actor_options={"num_cpus": 0})
+    application: Application = deployed(Front).bind(deployed(Greeter).bind())
     return application
