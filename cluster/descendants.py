@@ -8,6 +8,7 @@ times, and nothing ever has to be found by its name.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import time
 
@@ -42,8 +43,9 @@ def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Proces
             elif process not in asked:
                 _send(process, signal.SIGTERM)
                 asked.add(process)
-        # Collects exit codes, of adopted children too; without it they would stay as zombies below this process.
-        psutil.wait_procs(alive, timeout=_POLL_S)
+        time.sleep(_POLL_S)
+        _collect()
+    _collect()
     return []
 
 
@@ -56,6 +58,15 @@ def _is_running(process: psutil.Process) -> bool:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _collect() -> None:
+    """Takes the exit codes of ended children, adopted ones too: until someone does, they stay as zombies."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return  # none is left
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
