@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
+import traceback
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.config import RouterConfig
-from router.exchange import Exchange
+from router.exchange import ClientLeftError, Exchange
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
-from router.openai.errors import ApiError, MethodError, NotFoundError
+from router.openai.errors import ApiError, MethodError, NotFoundError, ServerError, TimedOutError, translate
 from router.pipeline import Pipeline
 from router.ports import TierBackend
 from router.tiers.choice import AUTO
+
+logger = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
 
@@ -43,8 +48,16 @@ class App:
         exchange = Exchange(scope, receive, send)
         try:
             await self._route(exchange)
-        except ApiError as error:
-            await exchange.fail(error)
+        except ClientLeftError:
+            logger.info("request %s: the client left", exchange.request_id)
+        except asyncio.CancelledError:
+            # Serve cuts requests by cancelling them, silently if the stream has begun.
+            await exchange.fail(TimedOutError("The request was ended by the server.", "request_cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001 the outermost handler: no request may end in a bare 500
+            answer = translate(error)
+            _log(exchange, error, answer)
+            await exchange.fail(answer)
 
     async def _route(self, exchange: Exchange) -> None:
         path = exchange.path.rstrip("/")
@@ -55,10 +68,10 @@ class App:
             _expect(exchange, "POST")
             await self._pipeline.serve(exchange, CompletionFormat())
         elif path == "/healthz":
-            _expect(exchange, "GET")
+            _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
         elif path == MODELS or path.startswith(MODELS + "/"):
-            _expect(exchange, "GET")
+            _expect(exchange, "GET", "HEAD")
             self._pipeline.keys.authenticate(exchange.header("authorization"))
             await exchange.answer(200, self._models(path.removeprefix(MODELS).removeprefix("/")))
         else:
@@ -67,7 +80,7 @@ class App:
     async def _health(self, exchange: Exchange) -> None:
         """200 only when every tier is ready."""
         tiers = self._pipeline.backend.status()
-        ready = all(tier.ready for tier in tiers)
+        ready = bool(tiers) and all(tier.ready for tier in tiers)
         document = {
             "status": "ready" if ready else "starting",
             "tiers": {tier.name: {"ready": tier.ready, "replicas": tier.replicas} for tier in tiers},
@@ -86,9 +99,18 @@ class App:
         return models[name]
 
 
-def _expect(exchange: Exchange, method: str) -> None:
-    if exchange.method != method:
-        exchange.headers.append((b"allow", method.encode()))
+def _log(exchange: Exchange, error: Exception, answer: ApiError) -> None:
+    """Our own faults, with where they come from but without their messages: those may quote a prompt."""
+    if isinstance(answer, ServerError):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("request %s failed: %s, %s\n%s", exchange.request_id, answer.code, type(error).__name__, frames)
+    elif answer.status >= 500:
+        logger.warning("request %s failed: %s", exchange.request_id, answer.code)
+
+
+def _expect(exchange: Exchange, *methods: str) -> None:
+    if exchange.method not in methods:
+        exchange.headers.append((b"allow", ", ".join(methods).encode()))
         raise MethodError(f"Not allowed to {exchange.method} on {_plain(exchange.path)}.", "method_not_allowed")
 
 

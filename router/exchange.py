@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+import re
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -15,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from router.identity import request_id
 from router.openai.errors import ApiError, BodyTooLargeError, InvalidRequestError
 
-LAST_WORDS_S = 1.0  # how long a request that is being cut may spend on telling its client
+LAST_WORDS_S = 1.0  # how long a failed request may spend on telling its client
+LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class ClientLeftError(Exception):
@@ -43,7 +46,7 @@ class Exchange:
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLargeError as soon as it is known to exceed ``limit`` bytes."""
         declared = self.header("content-length") or "0"
-        if not declared.isascii() or not declared.isdigit():
+        if not LENGTH.fullmatch(declared):
             raise InvalidRequestError("The header content-length is not a number.", "invalid_header")
         too_large = BodyTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
         if int(declared) > limit:
@@ -73,6 +76,8 @@ class Exchange:
             if not working.done():
                 working.cancel()
                 await asyncio.wait({working})
+                if not working.cancelled():
+                    working.exception()  # seen: why it was cut comes first
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
@@ -80,30 +85,39 @@ class Exchange:
         await self._answer(status, json.dumps(document).encode(), [])
 
     async def fail(self, error: ApiError) -> None:
-        """Send ``error``: as the whole answer, or as the last frame of a stream that has begun."""
+        """Send ``error``: as the whole answer, or as the last frame of a stream that has begun.
+
+        A task of its own, with little time: whoever calls may be cancelled already, and a client that has stopped
+        reading must not hold its request's place for ever.
+        """
+        telling = asyncio.ensure_future(self._tell(error))
+        await asyncio.wait({telling}, timeout=LAST_WORDS_S)
+        if not telling.done():
+            telling.cancel()
+        elif (fault := telling.exception()) is not None:
+            raise fault
+
+    async def _tell(self, error: ApiError) -> None:
         if not self.started:
             await self._answer(error.status, error.body(), error.headers())
         elif self.streaming:
             await self._send({"type": "http.response.body", "body": b"data: " + error.body() + b"\n\n"})
 
-    async def last_words(self, error: ApiError) -> None:
-        """``fail``, from a task that is being cancelled: whoever cut the request leaves it little time."""
-        await asyncio.wait({asyncio.ensure_future(self.fail(error))}, timeout=LAST_WORDS_S)
-
-    async def stream(self, frames: AsyncIterator[bytes]) -> None:
+    async def stream(self, frames: AsyncGenerator[bytes, None]) -> None:
         """Send ``frames`` as an event stream. The status waits for the first frame: until then an error has its own."""
-        async for frame in frames:
-            if not self.started:
-                await self._start(
-                    200,
-                    [
-                        (b"content-type", b"text/event-stream; charset=utf-8"),
-                        (b"cache-control", b"no-cache"),
-                        (b"x-accel-buffering", b"no"),
-                    ],
-                )
-                self.streaming = True
-            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+        async with aclosing(frames):
+            async for frame in frames:
+                if not self.started:
+                    await self._start(
+                        200,
+                        [
+                            (b"content-type", b"text/event-stream; charset=utf-8"),
+                            (b"cache-control", b"no-cache"),
+                            (b"x-accel-buffering", b"no"),
+                        ],
+                    )
+                    self.streaming = True
+                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 

@@ -21,27 +21,34 @@ async def generate(
 ) -> AsyncGenerator[Batch, None]:
     """The deltas of all ``requests``, each with its index. Closing it aborts whatever still runs.
 
-    Raises what the backend raises, and ServerError for a sequence that failed in the engine.
+    Raises what the backend raises, and ServerError for a sequence that failed in the engine or ended unfinished.
     """
+    running = set(range(len(requests)))
     if len(requests) == 1:
         async with aclosing(backend.generate(tier, requests[0])) as batches:
             async for deltas in batches:
-                yield 0, _checked(deltas)
-        return
+                yield 0, _checked(deltas, 0, running)
+    else:
+        async with aclosing(_merge(backend, tier, requests)) as merged:
+            async for index, deltas in merged:
+                yield index, _checked(deltas, index, running)
+    if running:
+        raise ServerError("The answer ended before it was complete.", "engine_error")
+
+
+async def _merge(backend: TierBackend, tier: str, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Batch, None]:
+    """The deltas of several requests that run at the same time, as they come."""
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(aclosing(backend.generate(tier, r))) for r in requests]
-        waiting: dict[asyncio.Future[Sequence[Delta]], int] = {
-            asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)
-        }
+        waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
         stack.push_async_callback(_cancel, waiting)
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for future in sorted(done, key=waiting.__getitem__):
                 index = waiting.pop(future)
-                deltas = _checked(future.result())
-                if deltas[-1].finish_reason is None:
-                    waiting[asyncio.ensure_future(anext(streams[index]))] = index
-                yield index, deltas
+                if deltas := future.result():
+                    waiting[asyncio.ensure_future(_next(streams[index]))] = index
+                    yield index, deltas
 
 
 async def gather(batches: AsyncIterator[Batch], count: int) -> tuple[list[Answer], Usage]:
@@ -59,7 +66,7 @@ async def gather(batches: AsyncIterator[Batch], count: int) -> tuple[list[Answer
     return answers, total(usages)
 
 
-async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bool) -> AsyncIterator[bytes]:
+async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bool) -> AsyncGenerator[bytes, None]:
     """SSE frames for every delta with text; those that arrive together leave together."""
     opened: set[int] = set()
     usages: list[Usage] = []
@@ -80,16 +87,31 @@ async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bo
     yield DONE
 
 
-def _checked(deltas: Sequence[Delta]) -> Sequence[Delta]:
-    """``deltas``, unless their sequence failed. What came with the failure is not worth sending."""
-    if deltas[-1].finish_reason is FinishReason.ERROR:
+def _checked(deltas: Sequence[Delta], index: int, running: set[int]) -> Sequence[Delta]:
+    """``deltas``, unless their sequence failed. What came with the failure is not worth sending.
+
+    Takes a sequence that has ended out of ``running``.
+    """
+    reason = deltas[-1].finish_reason
+    if reason is None:
+        return deltas
+    if reason is FinishReason.ERROR:
         raise ServerError("The model failed on this request.", "engine_error")
-    if deltas[-1].finish_reason is FinishReason.ABORT:
+    if reason is FinishReason.ABORT:
         raise ServerError("The request was aborted by the server.", "aborted")
+    running.discard(index)
     return deltas
 
 
-async def _cancel(waiting: dict[asyncio.Future[Sequence[Delta]], int]) -> None:
+async def _next(stream: AsyncGenerator[Sequence[Delta], None]) -> Sequence[Delta]:
+    """The next deltas of ``stream``; none at its end."""
+    try:
+        return await anext(stream)
+    except StopAsyncIteration:
+        return ()
+
+
+async def _cancel(waiting: dict[asyncio.Task[Sequence[Delta]], int]) -> None:
     """A generator cannot be closed while someone waits for its next value."""
     for future in waiting:
         future.cancel()

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic
 
-from engine.api import GenerationRequest
+from engine.api import GenerationRequest, RequestError
 from router.access.keys import KeyRing, Principal
 from router.config import RouterConfig
-from router.exchange import ClientLeftError, Exchange
+from router.exchange import Exchange
 from router.generation import frame, gather, generate
-from router.openai.errors import InvalidRequestError, OverloadError, ServerError, TimedOutError, translate
+from router.openai.errors import InvalidRequestError, OverloadError, translate
 from router.openai.wire import Request, Stamp, WireFormat
 from router.ports import TierBackend
 from router.tiers.choice import Route, choose_tier
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +39,15 @@ class Pipeline:
         self._active = 0
 
     async def serve(self, exchange: Exchange, wire: WireFormat[Request]) -> None:
-        """Answer one generation request, whatever happens on the way."""
+        """Answer one generation request. What goes wrong is raised, for the application to tell the client."""
         if self._active >= self._config.max_concurrent_requests:
-            return await exchange.fail(OverloadError("The service is at its limit.", "overloaded", retry_after_s=1))
+            raise OverloadError("The service is at its limit.", "overloaded", retry_after_s=1)
         self._active += 1
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
                 await self._serve(exchange, wire)
-        except ClientLeftError:
-            logger.info("request %s: the client left", exchange.request_id)
-        except asyncio.CancelledError:
-            # Serve cuts requests by cancelling them, silently if the stream has begun.
-            await exchange.last_words(TimedOutError("The request was ended by the server.", "request_cancelled"))
-            raise
-        except Exception as error:  # the outermost handler: no request may end in a bare 500
-            answer = translate(error, wire.prompt_field)
-            if isinstance(answer, ServerError):
-                # The traceback's frames hold no prompt text; the message of an unknown error might.
-                logger.error("request %s failed: %s", exchange.request_id, type(error).__name__, exc_info=error)
-            await exchange.fail(answer)
+        except RequestError as error:
+            raise translate(error, wire.prompt_field) from None  # only here is it known what the format calls a prompt
         finally:
             self._active -= 1
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from engine.api import Conversation, FinishReason, Message, Prompt, SamplingParams, Usage
-from router.openai.fields import GenerationFields, StrictModel, Text, Unsupported, parse
+from router.openai.fields import GenerationFields, StrictModel, Text, Unsupported, kind_of_text, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 
@@ -17,13 +17,9 @@ class TextPart(StrictModel):
     text: Text
 
 
-def _content_kind(content: object) -> str:
-    return "parts" if isinstance(content, list) else "text"
-
-
 Content = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[TextPart], Field(min_length=1), Tag("parts")],
-    Discriminator(_content_kind),
+    Annotated[Text, Tag("<text>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<list>")],
+    Discriminator(kind_of_text),
 ]
 
 
@@ -32,10 +28,10 @@ class ChatMessage(StrictModel):
     content: Content
     name: Text | None = None
     refusal: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: Annotated[Any, not_yet([])] = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    annotations: Unsupported = None
+    annotations: Annotated[Any, not_yet([])] = None  # our own answers carry an empty list, and may be sent back
 
     def plain(self) -> Message:
         """The message as the chat template sees it; text parts are joined."""
@@ -55,16 +51,17 @@ class ChatRequest(GenerationFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     response_format: TextFormat | None = None
     service_tier: Literal["auto", "default"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[Text, Text] | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
-    store: Literal[False] | None = None
-    modalities: list[Literal["text"]] | None = None
+    store: Annotated[Any, not_yet(False)] = None
+    modalities: Annotated[Any, not_yet(["text"])] = None
+    logprobs: Annotated[Any, not_yet(False)] = None
     top_logprobs: Unsupported = None
-    tools: Unsupported = None
+    tools: Annotated[Any, not_yet([])] = None
     tool_choice: Unsupported = None
     parallel_tool_calls: bool | None = None  # without tools it asks for nothing
-    functions: Unsupported = None
+    functions: Annotated[Any, not_yet([])] = None
     function_call: Unsupported = None
     prediction: Unsupported = None
     audio: Unsupported = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from json.encoder import encode_basestring_ascii as quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
 from engine.api import FinishReason, Prompt, SamplingParams, Usage
-from router.openai.fields import GenerationFields, Text, Unsupported, parse
+from router.openai.fields import GenerationFields, Text, Unsupported, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -18,16 +18,16 @@ Token = Annotated[int, Field(ge=0, le=2**31)]
 
 def _prompt_kind(prompt: object) -> str:
     if not isinstance(prompt, list):
-        return "text"
+        return "<text>"
     first = prompt[0] if prompt else None
-    return "tokens" if isinstance(first, int) else "token_lists" if isinstance(first, list) else "texts"
+    return "<tokens>" if isinstance(first, int) else "<token lists>" if isinstance(first, list) else "<texts>"
 
 
 PromptField = Annotated[
-    Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(min_length=1), Tag("texts")]
-    | Annotated[list[Token], Field(min_length=1), Tag("tokens")]
-    | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1), Tag("token_lists")],
+    Annotated[Text, Tag("<text>")]
+    | Annotated[list[Text], Field(min_length=1), Tag("<texts>")]
+    | Annotated[list[Token], Field(min_length=1), Tag("<tokens>")]
+    | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1), Tag("<token lists>")],
     Discriminator(_prompt_kind),
 ]
 
@@ -36,9 +36,10 @@ class CompletionRequest(GenerationFields):
     """POST /v1/completions."""
 
     prompt: PromptField
-    best_of: Literal[1] | None = None
-    echo: Unsupported = None
+    best_of: Annotated[Any, not_yet(1)] = None
+    echo: Annotated[Any, not_yet(False)] = None
     suffix: Unsupported = None
+    logprobs: Unsupported = None  # here 0 asks for something: the chosen token's
 
 
 class CompletionFormat:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from engine.api import SamplingParams
@@ -24,14 +33,32 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _refuse(value: object) -> None:
-    if value not in (None, False, 0, [], {}, ""):
-        raise PydanticCustomError("unsupported", "is not supported yet")
+def not_yet(*neutral: object) -> BeforeValidator:
+    """For a field of the API that is not built yet: null and ``neutral`` pass, all else is refused, never ignored."""
+
+    def check(value: object) -> object:
+        # By type as well: True == 1 and 0 == False, but they do not ask for the same.
+        if value is None or any(type(value) is type(each) and value == each for each in neutral):
+            return value
+        if not neutral:
+            raise PydanticCustomError("unsupported", "is not supported yet")
+        accepted = " or ".join(json.dumps(each) for each in neutral)
+        raise PydanticCustomError("unsupported", "only {accepted} is supported so far", {"accepted": accepted})
+
+    return BeforeValidator(check)
+
+
+def kind_of_text(value: object) -> str:
+    """The tag of a union of text and a list. Tags look like no field, so that errors can leave them out."""
+    return "<list>" if isinstance(value, list) else "<text>"
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-Unsupported = Annotated[Any, BeforeValidator(_refuse)]
-"""A field of the API that is not built yet: its neutral values are accepted, others refused and never ignored."""
+Unsupported = Annotated[Any, not_yet()]
+StopField = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4), Tag("<list>")],
+    Discriminator(kind_of_text),
+]
 
 
 class StrictModel(BaseModel):
@@ -53,16 +80,15 @@ class GenerationFields(StrictModel):
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=2**31)
     max_tokens: int | None = Field(None, ge=1, le=2**31)
-    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    stop: StopField | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=64)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
-    n: Literal[1] | None = None
+    n: Annotated[Any, not_yet(1)] = None
     user: Text | None = None
-    presence_penalty: Unsupported = None
-    frequency_penalty: Unsupported = None
-    logit_bias: Unsupported = None
-    logprobs: Unsupported = None
+    presence_penalty: Annotated[Any, not_yet(0, 0.0)] = None
+    frequency_penalty: Annotated[Any, not_yet(0, 0.0)] = None
+    logit_bias: Annotated[Any, not_yet({})] = None
 
     def sampling(self, max_tokens: int | None) -> SamplingParams:
         """These fields as the engine takes them. OpenAI's ``top_p: 0`` means the most probable token alone."""
@@ -111,6 +137,8 @@ def _load(body: bytes) -> dict[str, Any]:
 
 def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
     param = _field_name(error["loc"], document)
+    if not param:  # the name itself is no text
+        return InvalidRequestError("The names of parameters must be valid text.", "invalid_json")
     if error["type"] == "extra_forbidden":
         return InvalidRequestError(f"Unrecognized request argument supplied: {param}.", "unknown_parameter", param)
     if error["type"] == "missing":
@@ -127,7 +155,9 @@ def _field_name(location: tuple[int | str, ...], document: Any) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
             document = document[part] if isinstance(document, list) and part < len(document) else None
-        elif isinstance(document, dict) and (part in document or i == len(location) - 1):
+        elif isinstance(document, dict) and (
+            part in document or (i == len(location) - 1 and part[:1] not in ("<", "["))
+        ):
             name += f".{part}" if name else part
             document = document.get(part)
     # A client chose this name when the field is unknown: keep what is echoed short and printable.

@@ -1,0 +1,111 @@
+"""Nothing is ignored: a value that asks for something not built is refused, by value and by type."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from router.config import KeyConfig, RouterConfig
+from router.openai.chat import ChatFormat
+from router.openai.completions import CompletionFormat
+from router.openai.errors import InvalidRequestError
+
+CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
+TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}
+MESSAGE = CHAT["messages"][0]
+
+
+def refusal(form: ChatFormat | CompletionFormat, document: dict[str, Any]) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as refused:
+        form.parse(json.dumps(document).encode())
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"n": True}, "n"),
+        ({"n": 1.0}, "n"),
+        ({"n": 0}, "n"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"top_logprobs": 0}, "top_logprobs"),
+        ({"store": 0}, "store"),
+        ({"store": True}, "store"),
+        ({"presence_penalty": False}, "presence_penalty"),
+        ({"frequency_penalty": -0.5}, "frequency_penalty"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"tools": {}}, "tools"),
+        ({"tool_choice": "none"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"audio": {}}, "audio"),
+        ({"reasoning_effort": ""}, "reasoning_effort"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": [1]}, "stop[0]"),
+        ({"stop": {}}, "stop"),
+        ({"messages": [MESSAGE | {"content": {}}]}, "messages[0].content"),
+        ({"messages": [MESSAGE | {"content": []}]}, "messages[0].content"),
+        ({"messages": [MESSAGE, MESSAGE | {"content": [{"type": "text"}]}]}, "messages[1].content[0].text"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [MESSAGE | {"tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"metadata": {"\ud800": "x"}}, "metadata"),
+        ({"metadata": {"x": "\x00"}}, "metadata.x"),
+        ({"\ud800": 1}, None),
+        ({"temperature": 10**400}, "temperature"),
+        ({"max_tokens": 10**400}, "max_tokens"),
+    ],
+    ids=str,
+)
+def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | None) -> None:
+    refused = refusal(ChatFormat(), CHAT | change)
+    assert refused.param == param
+    json.loads(refused.body())
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"logprobs": 0}, "logprobs"),  # asks for the chosen token's, unlike in chat
+        ({"logprobs": False}, "logprobs"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "."}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"prompt": {}}, "prompt"),
+        ({"prompt": [True]}, "prompt[0]"),
+        ({"prompt": ["a", 1]}, "prompt[1]"),
+        ({"prompt": [[1], []]}, "prompt[1]"),
+        ({"prompt": ["a", "b\x00"]}, "prompt[1]"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"messages": []}, "messages"),
+    ],
+    ids=str,
+)
+def test_completions_refuse_what_they_cannot_do(change: dict[str, Any], param: str) -> None:
+    assert refusal(CompletionFormat(), TEXT | change).param == param
+
+
+def test_an_answer_can_be_sent_back_as_a_message() -> None:
+    answer: dict[str, Any] = {"role": "assistant", "content": "Hello", "refusal": None, "annotations": []}
+    request = ChatFormat().parse(json.dumps(CHAT | {"messages": [MESSAGE, answer, MESSAGE]}).encode())
+    assert len(request.messages) == 3
+
+
+def test_what_is_supported_instead_is_said() -> None:
+    assert refusal(ChatFormat(), CHAT | {"n": 2}).message == "Invalid 'n': only 1 is supported so far."
+
+
+@pytest.mark.parametrize("key", ["sha256:abc", "sha256:" + "A" * 64, "sha256:", "two words", "schlüssel", "tab\t", ""])
+def test_a_key_that_could_never_open_is_refused_at_start(key: str) -> None:
+    with pytest.raises(ValidationError):
+        KeyConfig(key=key, tenant="acme", team="core")
+
+
+def test_a_config_needs_a_key_and_no_strangers() -> None:
+    with pytest.raises(ValidationError):
+        RouterConfig(keys=())
+    with pytest.raises(ValidationError):
+        RouterConfig.model_validate({"keys": [{"key": "k", "tenant": "t", "team": "x"}], "max_body_kb": 1})
