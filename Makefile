@@ -58,4 +58,4 @@ format: $(STAMP)
 
 bench:
 	@echo 'Start the service in one terminal (make serve), then in another:'
-	@echo '  $(BIN)/python -m load_tests --help'
+	@echo '  $(BIN)/python -m load_tests.generator --help'

