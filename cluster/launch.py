@@ -144,9 +144,10 @@ class LocalService:
     def _report(self, application: dict[str, Any]) -> None:
         """Passes on what Serve says about deployments that are slow or fail: it tries again many times by itself."""
         for name, deployment in application.get("deployments", {}).items():
-            words = deployment.get("message", "").split()
-            text = f"    {name}: {' '.join(words)}"
-            if words and text not in self._reported:
+            lines = deployment.get("message", "").strip().splitlines() or [""]
+            # A traceback lies between what happened, up to "Error:", and why, in the last line.
+            text = f"    {name}: {' '.join(dict.fromkeys([lines[0].partition(' Error:')[0], lines[-1]]))}"
+            if lines[0] and text not in self._reported:
                 self._reported.add(text)
                 print(text[:REPORT_CHARACTERS], flush=True)
 
