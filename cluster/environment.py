@@ -48,7 +48,7 @@ _INHERITED = (
 _WRAPPER = r"""#!/bin/sh
 for argument; do
   if [ "$previous" = -f ]; then
-    sed -i -E 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' "$argument"
+    sed -i -E -e 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' -e '/^ *option splice-request$/d' "$argument"
   fi
   previous=$argument
 done
@@ -199,7 +199,9 @@ def prepare_directory(directory: Path, haproxy: Path) -> None:
     """Creates what ``local_environment`` refers to: the subdirectories, and the wrapper around the HAProxy binary.
 
     Ray's HAProxy template has no address for the metrics and stats listeners, so that they would face the network; the
-    wrapper narrows them to loopback in the file that Ray has just written.
+    wrapper narrows them to loopback in the file that Ray has just written. It also takes `option splice-request` out:
+    with it HAProxy does not see a client leave that sent its body in a packet of its own and waits for the answer, so
+    that the work of a request nobody waits for would go on to its end.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)

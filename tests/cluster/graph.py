@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -32,6 +33,13 @@ def dev_config() -> dict[str, Any]:
     deployed = yaml.safe_load((ROOT / "deployments" / "dev.yaml").read_text())
     arguments: dict[str, Any] = deployed["applications"][0]["args"]
     return arguments
+
+
+def free_port() -> int:
+    """A port of loopback where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:

