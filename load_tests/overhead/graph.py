@@ -1,16 +1,12 @@
-"""The real graph around stub engines, in a process of its own: ``python -m load_tests.overhead.graph PORT STEP_S``."""
+"""The real graph around stub engines: a builder for Serve, and the config that names it."""
 
-from __future__ import annotations
+# No postponed annotations: Serve reads the builder's annotation to validate its arguments.
 
-import argparse
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
-from ray import serve
+from ray.serve.deployment import Application
 
 from cluster.app import build_with
 from cluster.config import MantaConfig
@@ -19,27 +15,22 @@ from load_tests.overhead.factory import StubFactory
 DEV = Path(__file__).resolve().parents[2] / "deployments" / "dev.yaml"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m load_tests.overhead.graph", description=__doc__)
-    parser.add_argument("port", type=int)
-    parser.add_argument("step_s", type=float, help="seconds between tokens of the stub engine")
-    options = parser.parse_args()
-    stop = threading.Event()
-    ray.init(log_to_driver=False)  # the access log of thousands of requests would cost more than the graph
-    signal.signal(signal.SIGINT, lambda *_: stop.set())  # not SIGTERM, which Ray keeps for itself
-    serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    graph = build_with(MantaConfig.model_validate(stub_config()), StubFactory(options.step_s))
-    serve.run(graph, name="manta", route_prefix="/")
-    stop.wait()
-    serve.shutdown()
-    ray.shutdown()
+class StubGraphConfig(MantaConfig):
+    """The graph's config and the step of its stub engines."""
+
+    step_s: float
 
 
-def stub_config() -> dict[str, Any]:
-    """The arguments of dev.yaml with the tier ``fast`` alone: one Router, one replica, one lane."""
-    arguments: dict[str, Any] = yaml.safe_load(DEV.read_text(encoding="utf-8"))["applications"][0]["args"]
-    return {**arguments, "tiers": {"fast": arguments["tiers"]["fast"]}}
+def build(config: StubGraphConfig) -> Application:
+    """What ``cluster.app:build`` builds, with a stub in place of every model."""
+    return build_with(config, StubFactory(config.step_s))
 
 
-if __name__ == "__main__":
-    main()
+def stub_config(step_s: float) -> dict[str, Any]:
+    """A Serve config file: dev.yaml with the tier ``fast`` alone, so one Router, one replica, one lane."""
+    config: dict[str, Any] = yaml.safe_load(DEV.read_text(encoding="utf-8"))
+    application = config["applications"][0]
+    application["import_path"] = "load_tests.overhead.graph:build"
+    arguments = application["args"]
+    application["args"] = {**arguments, "tiers": {"fast": arguments["tiers"]["fast"]}, "step_s": step_s}
+    return config

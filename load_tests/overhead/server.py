@@ -1,20 +1,28 @@
-"""Starts the graph as a child process, waits until it answers, and stops it."""
+"""Starts the graph with the launcher of ``make serve``, waits until it answers, and stops it."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
+
+from load_tests.overhead.graph import stub_config
+
+ROOT = Path(__file__).resolve().parents[2]
 READY_S = 120.0
-STOP_S = 30.0
+STOP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +37,24 @@ class Server:
 def stub_server(step_s: float) -> Iterator[Server]:
     """The graph around stub engines on a free port, stopped at the end. Raises RuntimeError if it does not start."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "load_tests.overhead.graph", str(port), str(step_s)])
-    try:
-        _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
-        yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
-    finally:
-        process.send_signal(signal.SIGINT)
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory) / "stub.yaml"
+        config.write_text(yaml.safe_dump(stub_config(step_s)), encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.launch", "--config", str(config), "--port", str(port)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},  # the replicas import load_tests, which is not installed
+            cwd=ROOT,
+        )
         try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
+            yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def free_port() -> int:
