@@ -53,7 +53,7 @@ def _tier_deployment(name: str, tier: TierConfig) -> Any:
         num_replicas=tier.replicas,
         ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
-        request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),
+        request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),  # type: ignore[arg-type]
         graceful_shutdown_timeout_s=tier.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.2,  # how soon a drained replica notices; Serve's 2 s only delays shutdown
         health_check_period_s=tier.health_check_period_s,

@@ -1,4 +1,5 @@
-"""The one config tree. ``serve run deployments/*.yaml`` passes an application's ``args`` here; unknown keys are refused.
+"""The one config tree. ``serve run deployments/*.yaml`` passes an application's ``args`` here; unknown keys are
+refused.
 
 Each floor keeps the settings of its own rooms beside its code; this module puts them together.
 """

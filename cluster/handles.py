@@ -41,7 +41,7 @@ class ServeCalls:
         except SERVE_FAULTS as error:
             raise ReplicaLostError(f"Replica {replica_id} was lost: {type(error).__name__}") from error
         finally:
-            items.cancel()  # type: ignore[no-untyped-call]
+            items.cancel()
 
     async def submit(self, replica_id: str, lane_id: str, request: GenerationRequest) -> EngineError | None:
         try:

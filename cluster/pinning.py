@@ -1,8 +1,8 @@
 """Reaching one given replica through a Serve handle, and knowing which replicas there are.
 
 Serve's handles balance requests as they see fit; a lane needs every one of its calls to reach the same replica. So the
-tiers' handles route with PinnedRequestRouter: a call that carries ``replica_id`` goes to that replica or fails, and each
-change in the set of running replicas is told to the ReplicaDirectory of this process.
+tiers' handles route with PinnedRequestRouter: a call that carries ``replica_id`` goes to that replica or fails, and
+each change in the set of running replicas is told to the ReplicaDirectory of this process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from cluster.directory import ReplicaDirectory
 from router.ports import ReplicaLostError
+
 
 class PinnedRequestRouter(RequestRouter):
     """Sends a call to the replica named by its keyword argument ``replica_id``; without one, to any replica."""

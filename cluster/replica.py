@@ -1,8 +1,8 @@
 """The model replica: an actor around one engine, reached by routers through lanes.
 
 The engine runs on its own thread. Once per step it hands that step's deltas to this actor's event loop, which sorts
-them into lanes. A lane that ends, for whatever reason, takes its requests with it: the router has left or died, so their
-work is aborted within one engine step.
+them into lanes. A lane that ends, for whatever reason, takes its requests with it: the router has left or died, so
+their work is aborted within one engine step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class ReplicaEngine(Protocol):
     def check_health(self) -> None: ...
     @property
     def model_info(self) -> ModelInfo: ...
-
 
 
 class ReplicaDescription(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from load_tests.cpu import CpuMeter, own_cpu_seconds
 from load_tests.generator.answer import Answer

@@ -147,7 +147,7 @@ async def test_a_draining_lane_finishes_what_it_has_and_closes_itself() -> None:
         replica.engine.step()
         assert (await first(batches))[-1].finish_reason is FinishReason.LENGTH
     await settle()
-    assert lane.state is LaneState.CLOSED
+    assert (lane.state, lane.outstanding) == (LaneState.CLOSED, 0)
 
 
 async def test_a_reader_too_slow_is_ended_and_the_others_go_on() -> None:

@@ -16,7 +16,7 @@ WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 class ScriptedBackend:
     """Streams WORDS, or misbehaves as told.
 
-    ``fault`` is raised before delta number ``fault_at``; ``stall_at`` waits for ever there; ``outcome`` ends the answer.
+    ``fault`` is raised before delta number ``fault_at``; ``stall_at`` waits there for ever; ``outcome`` ends it all.
     """
 
     fault: Exception | None = None

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -20,8 +19,6 @@ SPEC = Path(__file__).resolve().parents[3] / "shared" / "data" / "openai" / "ope
 PATH = "/chat/completions"
 EXAMPLES = int(os.environ.get("MANTA_SCHEMATHESIS_EXAMPLES", "60"))
 """In the suite; 500 for a thorough run."""
-
-
 
 
 def load_operation() -> dict[str, Any]:

@@ -16,7 +16,8 @@ TIERS = ("fast", "balanced", "frontier")
 EASY = "What is the capital of France?"
 HARD = (
     "Prove step by step that the algorithm below is optimal, then implement it and compare its complexity with two "
-    "alternatives:\n```python\ndef solve(x):\n    return x * 2 + 1 == 7\n```\nFirst derive it, then evaluate, finally plan."
+    "alternatives:\n```python\ndef solve(x):\n    return x * 2 + 1 == 7\n```\n"
+    "First derive it, then evaluate, finally plan."
 )
 
 
@@ -25,7 +26,9 @@ def ask(text: str) -> Conversation:
 
 
 @given(st.text() | st.lists(st.integers(0, 9), min_size=1).map(tuple), st.none() | st.integers(1, 10**9))
-def test_the_score_is_a_fraction_with_a_reason_in_plain_ascii(prompt: str | tuple[int, ...], tokens: int | None) -> None:
+def test_the_score_is_a_fraction_with_a_reason_in_plain_ascii(
+    prompt: str | tuple[int, ...], tokens: int | None
+) -> None:
     judged = complexity(prompt, tokens)
     assert 0 <= judged.score <= 1
     assert judged.reason().isascii()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deployments.models.training.trainer import TrainingRun
@@ -49,9 +50,10 @@ Answers by greedy decoding, unedited:
 
 
 def _ask(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, question: str) -> str:
-    inputs = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
     )
-    output = model.generate(**inputs, max_new_tokens=80, do_sample=False)  # type: ignore[misc]
-    answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    prompt = torch.tensor([tokenizer.encode(str(text), add_special_tokens=False)])
+    output = model.generate(prompt, max_new_tokens=80, do_sample=False)  # type: ignore[misc]
+    answer = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
     return str(answer).replace("\n", "\n> ")

@@ -79,7 +79,7 @@ class Trainer:
         picked = torch.randint(len(self._rows), (BATCH,), generator=self._generator)
         loss = self._loss(self._rows[picked])
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         return loss.item()
