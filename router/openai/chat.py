@@ -5,10 +5,20 @@ from __future__ import annotations
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from engine.api import Conversation, FinishReason, Message, Prompt, SamplingParams, Usage
-from router.openai.fields import GenerationFields, StrictModel, Text, Unsupported, kind_of_text, not_yet, parse
+from router.openai.fields import (
+    MANY,
+    GenerationFields,
+    StrictModel,
+    Text,
+    Unsupported,
+    few_pairs,
+    kind_of_text,
+    not_yet,
+    parse,
+)
 from router.openai.wire import Answer, Stamp, usage_fields
 
 
@@ -18,7 +28,8 @@ class TextPart(StrictModel):
 
 
 Content = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<list>")],
+    Annotated[Text, Tag("<text>")]
+    | Annotated[list[TextPart], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
 
@@ -47,11 +58,11 @@ class TextFormat(StrictModel):
 class ChatRequest(GenerationFields):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MANY, fail_fast=True)]
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     response_format: TextFormat | None = None
     service_tier: Literal["auto", "default"] | None = None
-    metadata: dict[Text, Text] | None = None
+    metadata: Annotated[dict[Text, Text], BeforeValidator(few_pairs)] | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
     store: Annotated[Any, not_yet(False)] = None

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag
 
 from engine.api import FinishReason, Prompt, SamplingParams, Usage
-from router.openai.fields import GenerationFields, Text, Unsupported, not_yet, parse
+from router.openai.fields import MANY, GenerationFields, Text, Unsupported, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 Token = Annotated[int, Field(ge=0, le=2**31)]
+TokenList = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
 
 
 def _prompt_kind(prompt: object) -> str:
@@ -25,9 +26,9 @@ def _prompt_kind(prompt: object) -> str:
 
 PromptField = Annotated[
     Annotated[Text, Tag("<text>")]
-    | Annotated[list[Text], Field(min_length=1), Tag("<texts>")]
-    | Annotated[list[Token], Field(min_length=1), Tag("<tokens>")]
-    | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1), Tag("<token lists>")],
+    | Annotated[list[Text], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<texts>")]
+    | Annotated[TokenList, Tag("<tokens>")]
+    | Annotated[list[TokenList], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<token lists>")],
     Discriminator(_prompt_kind),
 ]
 

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -21,6 +22,9 @@ from engine.api import SamplingParams
 from router.openai.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MANY = 2048
+"""Items of one list: messages, parts, prompts. More is a mistake; to look at each would hold everybody up."""
 
 
 def _encodable(text: str) -> str:
@@ -48,6 +52,13 @@ def not_yet(*neutral: object) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def few_pairs(value: object) -> object:
+    """For OpenAI's metadata, which has at most 16 pairs."""
+    if isinstance(value, dict) and len(value) > 16:
+        raise PydanticCustomError("too_long", "must have at most 16 pairs")
+    return value
+
+
 def kind_of_text(value: object) -> str:
     """The tag of a union of text and a list. Tags look like no field, so that errors can leave them out."""
     return "<list>" if isinstance(value, list) else "<text>"
@@ -56,13 +67,22 @@ def kind_of_text(value: object) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 Unsupported = Annotated[Any, not_yet()]
 StopField = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4), Tag("<list>")],
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
 
 
 class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, members: Any) -> Any:
+        # Collecting an error for each of a million unknown names would hold everybody up; the first will do.
+        if isinstance(members, dict) and len(members) > len(cls.model_fields):
+            unknown = next(name for name in members if name not in cls.model_fields)
+            raise PydanticCustomError("unknown_member", "has an unknown member", {"name": unknown})
+        return members
 
 
 class StreamOptions(StrictModel):
@@ -81,7 +101,9 @@ class GenerationFields(StrictModel):
     top_k: int | None = Field(None, ge=-1, le=2**31)
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=64)] | None = None
+    stop_token_ids: (
+        Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=64, fail_fast=True)] | None
+    ) = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
     n: Annotated[Any, not_yet(1)] = None
@@ -136,10 +158,13 @@ def _load(body: bytes) -> dict[str, Any]:
 
 
 def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
-    param = _field_name(error["loc"], document)
+    location = error["loc"]
+    if error["type"] == "unknown_member":
+        location = (*location, error["ctx"]["name"])
+    param = _field_name(location, document)
     if not param:  # the name itself is no text
         return InvalidRequestError("The names of parameters must be valid text.", "invalid_json")
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unknown_member"):
         return InvalidRequestError(f"Unrecognized request argument supplied: {param}.", "unknown_parameter", param)
     if error["type"] == "missing":
         return InvalidRequestError(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.api import Prompt
 from router.config import AutoConfig
 from router.openai.errors import NotFoundError
-from router.tiers.complexity import complexity
+from router.tiers.complexity import SCANNED_CHARS, complexity
 
 AUTO = "auto"
 
@@ -35,7 +35,8 @@ def choose_tier(
         raise NotFoundError(
             f"The model '{_printable(model)}' does not exist. Available: {known}.", "model_not_found", "model"
         )
-    hardest = max((complexity(prompt, max_tokens) for prompt in prompts), key=lambda judged: judged.score)
+    share = SCANNED_CHARS // len(prompts)  # the time that judging takes is the request's, not each prompt's
+    hardest = max((complexity(prompt, max_tokens, share) for prompt in prompts), key=lambda judged: judged.score)
     wanted = 0 if hardest.score < auto.balanced_from else 1 if hardest.score < auto.frontier_from else 2
     return Route(tiers[min(wanted, len(tiers) - 1)], f"auto; {hardest.reason()}")
 

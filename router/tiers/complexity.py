@@ -47,11 +47,11 @@ class Complexity:
         return f"score={self.score:.2f} ({parts})"
 
 
-def complexity(prompt: Prompt, max_tokens: int | None) -> Complexity:
-    """How complex ``prompt`` looks, given the answer length asked for."""
+def complexity(prompt: Prompt, max_tokens: int | None, scanned_chars: int = SCANNED_CHARS) -> Complexity:
+    """How complex ``prompt`` looks, given the answer length asked for. Reads ``scanned_chars`` of it."""
     text, turns = _flatten(prompt)
     tokens = len(prompt) if isinstance(prompt, tuple) else len(text) / CHARS_PER_TOKEN
-    scanned = text[:SCANNED_CHARS]
+    scanned = text[:scanned_chars]
     signals = {
         "length": 0.30 * min(tokens / LONG_PROMPT, 1.0),
         "reasoning": _counted(REASONING, scanned, 0.35, full_at=3),
