@@ -15,6 +15,7 @@ from router.exchange import ClientLeftError, Exchange
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
 from router.openai.errors import ApiError, MethodError, NotFoundError, ServerError, TimedOutError, translate
+from router.openai.models import model_fields, model_list
 from router.pipeline import Pipeline
 from router.ports import TierBackend
 from router.tiers.choice import AUTO
@@ -88,15 +89,12 @@ class App:
         await exchange.answer(200 if ready else 503, document)
 
     def _models(self, name: str) -> dict[str, Any]:
-        models = {
-            model: {"id": model, "object": "model", "created": self._created, "owned_by": "manta"}
-            for model in [*(tier.name for tier in self._pipeline.backend.status()), AUTO]
-        }
+        models = [*(tier.name for tier in self._pipeline.backend.status()), AUTO]
         if not name:
-            return {"object": "list", "data": list(models.values())}
+            return model_list(models, self._created)
         if name not in models:
             raise NotFoundError(f"The model '{_plain(name)}' does not exist.", "model_not_found", "model")
-        return models[name]
+        return model_fields(name, self._created)
 
 
 def _log(exchange: Exchange, error: Exception, answer: ApiError) -> None:

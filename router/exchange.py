@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.identity import request_id
 from router.openai.errors import ApiError, BodyTooLargeError, InvalidRequestError
+from router.openai.sse import HEADERS, event
 
 LAST_WORDS_S = 1.0  # how long a failed request may spend on telling its client
 LENGTH = re.compile(r"[0-9]{1,18}")
@@ -101,21 +102,14 @@ class Exchange:
         if not self.started:
             await self._answer(error.status, error.body(), error.headers())
         elif self.streaming:
-            await self._send({"type": "http.response.body", "body": b"data: " + error.body() + b"\n\n"})
+            await self._send({"type": "http.response.body", "body": event(error.body())})
 
     async def stream(self, frames: AsyncGenerator[bytes, None]) -> None:
         """Send ``frames`` as an event stream. The status waits for the first frame: until then an error has its own."""
         async with aclosing(frames):
             async for frame in frames:
                 if not self.started:
-                    await self._start(
-                        200,
-                        [
-                            (b"content-type", b"text/event-stream; charset=utf-8"),
-                            (b"cache-control", b"no-cache"),
-                            (b"x-accel-buffering", b"no"),
-                        ],
-                    )
+                    await self._start(200, HEADERS)
                     self.streaming = True
                 await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         self.streaming = False

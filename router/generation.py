@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, aclosing
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from router.openai.errors import ServerError
-from router.openai.wire import DONE, Answer, Frames, total, usage_fields
+from router.openai.sse import DONE
+from router.openai.wire import Answer, Frames, total, usage_fields
 from router.ports import TierBackend
 
 Batch = tuple[int, Sequence[Delta]]

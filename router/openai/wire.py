@@ -8,8 +8,6 @@ from typing import Any, Protocol, TypeVar
 from engine.api import FinishReason, Prompt, SamplingParams, Usage
 from router.openai.fields import GenerationFields
 
-DONE = b"data: [DONE]\n\n"
-
 Request = TypeVar("Request", bound=GenerationFields)
 
 

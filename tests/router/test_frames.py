@@ -14,7 +14,8 @@ from engine.api import Delta, FinishReason, Usage
 from router.generation import Batch, frame
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
-from router.openai.wire import DONE, Stamp
+from router.openai.sse import DONE
+from router.openai.wire import Stamp
 
 STAMP = Stamp("id-1", 1_700_000_000, "fast")
 FORMATS: list[ChatFormat | CompletionFormat] = [ChatFormat(), CompletionFormat()]

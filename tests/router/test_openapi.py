@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -22,9 +23,10 @@ EXAMPLES = int(os.environ.get("MANTA_SCHEMATHESIS_EXAMPLES", "60"))
 
 
 def load_operation() -> dict[str, Any]:
-    """The specification cut down to the one operation; an empty one where it is absent."""
+    """The specification cut down to the one operation; a stand-in where it is absent, or nothing could be collected."""
     if not SPEC.exists():
-        return {"openapi": "3.1.0", "info": {"title": "absent", "version": "0"}, "paths": {}}
+        stand_in = {"post": {"responses": {"200": {"description": "OK"}}}}
+        return {"openapi": "3.1.0", "info": {"title": "absent", "version": "0"}, "paths": {PATH: stand_in}}
     spec: dict[str, Any] = json.loads(gzip.decompress(SPEC.read_bytes()))
     spec["paths"] = {PATH: {"post": spec["paths"][PATH]["post"]}}
     return spec
@@ -33,6 +35,7 @@ def load_operation() -> dict[str, Any]:
 operation = schemathesis.openapi.from_dict(load_operation())
 
 
+@pytest.mark.skipif(not SPEC.exists(), reason=f"OpenAI's specification is not at {SPEC}")
 @operation.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_request_by_the_specification_breaks_the_server(case: Any, served: Served) -> None:
