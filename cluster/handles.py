@@ -7,8 +7,9 @@ as ReplicaLostError and the client gets an error frame.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 from ray.exceptions import RayError
@@ -17,6 +18,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.config import PlacementConfig
 from cluster.directory import ReplicaDirectory
+from cluster.lanes import Lane
 from cluster.pool import LanePool
 from cluster.wire import LaneItem
 from engine.api import Delta, EngineError, GenerationRequest
@@ -33,7 +35,7 @@ class ServeCalls:
         self._streaming = handle.options(stream=True, response_serialization="pickle")
         self._unary = handle.options(request_serialization="pickle", response_serialization="pickle")
 
-    async def lane(self, replica_id: str, lane_id: str) -> AsyncIterator[LaneItem]:
+    async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
         items = cast(DeploymentResponseGenerator[LaneItem], self._streaming.lane.remote(lane_id, replica_id=replica_id))
         try:
             async for item in items:
@@ -83,8 +85,12 @@ class ServeBackend:
 
     async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
         pool = self._pools[tier]
-        for placements_left in reversed(range(PLACEMENTS)):
-            lane = await pool.acquire(request)
+        lane: Lane | None = None
+        for placement in range(PLACEMENTS):
+            if lane is not None:
+                # What the lost placement left behind must not be taken for this one.
+                request = replace(request, request_id=f"{request.request_id}-{placement}")
+            lane = await pool.acquire(request, avoid=lane)
             started = False
             try:
                 async with aclosing(lane.generate(request)) as batches:
@@ -93,7 +99,7 @@ class ServeBackend:
                         yield deltas
                 return
             except ReplicaLostError:
-                if started or not placements_left:
+                if started or placement == PLACEMENTS - 1:
                     raise
 
     async def close(self) -> None:

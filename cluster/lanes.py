@@ -13,10 +13,10 @@ draining takes no new requests and closes itself after its last one, which is wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
@@ -30,11 +30,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SILENCE_S = 20.0  # without even a heartbeat, which comes every second: the replica hangs or cannot be reached
+
 
 class ReplicaCalls(Protocol):
     """The calls that a lane makes to its replica. Each raises ReplicaLostError when the replica cannot answer."""
 
-    def lane(self, replica_id: str, lane_id: str) -> AsyncIterator[LaneItem]:
+    def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
         """Open a lane; the first item names the model."""
         ...
 
@@ -148,8 +150,15 @@ class Lane:
             self._close_if_drained()
 
     async def _run(self) -> None:
-        async for item in self._calls.lane(self.replica_id, self.lane_id):
-            self._receive(item)
+        async with aclosing(self._calls.lane(self.replica_id, self.lane_id)) as items:
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        self._receive(await anext(items))
+                except TimeoutError:
+                    raise ReplicaLostError(f"Replica {self.replica_id} was silent for {SILENCE_S:g} s.") from None
+                except StopAsyncIteration:
+                    return
 
     def _ended(self, pump: asyncio.Task[None]) -> None:
         error = None if pump.cancelled() else pump.exception()
@@ -184,9 +193,12 @@ class Lane:
 
     async def _abort_after(self, submission: asyncio.Future[EngineError | None], request_id: str) -> None:
         """Abort once the submission has arrived: an abort that overtook it would be lost."""
-        with contextlib.suppress(EngineError, ReplicaLostError):
-            if await submission is None:
-                self._abort(request_id)
+        try:
+            refusal = await submission
+        except ReplicaLostError:
+            refusal = None  # only the answer may have been lost
+        if refusal is None:
+            self._abort(request_id)
 
     def _abort(self, request_id: str) -> None:
         """Aborts that fall into one turn of the loop travel together."""

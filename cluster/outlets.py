@@ -72,10 +72,15 @@ class OutletBoard:
             del self._owners[request_id]
         return sorted(outlet.requests)
 
+    def owns(self, lane_id: str, request_id: str) -> bool:
+        """Whether the lane is open and waits for the request."""
+        outlet = self._owners.get(request_id)
+        return outlet is not None and outlet.lane_id == lane_id
+
     def claim(self, lane_id: str, request_id: str) -> bool:
-        """Send the deltas of ``request_id`` to the lane; False if there is no such lane."""
+        """Send the deltas of ``request_id`` to the lane; False if there is no such lane, or the id has an owner."""
         outlet = self._outlets.get(lane_id)
-        if outlet is None:
+        if outlet is None or request_id in self._owners:
             return False
         outlet.requests.add(request_id)
         self._owners[request_id] = outlet

@@ -43,15 +43,15 @@ class LanePool:
         ready = sum(lane.state is LaneState.READY for lane in self._lanes.values())
         return TierStatus(self.name, self._model or self.name, self._context_length, ready > 0, ready)
 
-    async def acquire(self, request: GenerationRequest) -> Lane:
-        """The lane whose replica should run ``request``.
+    async def acquire(self, request: GenerationRequest, *, avoid: Lane | None = None) -> Lane:
+        """The lane whose replica should run ``request``; not ``avoid``, which has just lost it.
 
         Waits while the tier has no ready replica; raises TierUnavailableError after ``placement.wait_s``.
         """
         chain = fingerprint(request)
         try:
             async with asyncio.timeout(self._config.wait_s):
-                while (lane := self._choose(request, chain)) is None:
+                while (lane := self._choose(request, chain, avoid)) is None:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -64,7 +64,7 @@ class LanePool:
         self._listed = frozenset()
         await asyncio.gather(*(lane.close() for lane in [*self._lanes.values(), *self._draining]))
 
-    def _choose(self, request: GenerationRequest, chain: tuple[int, ...]) -> Lane | None:
+    def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Lane | None) -> Lane | None:
         candidates = [
             Candidate(
                 replica_id,
@@ -73,7 +73,7 @@ class LanePool:
                 lane.load.blocks_used / max(lane.load.blocks_total, 1),
             )
             for replica_id, lane in self._lanes.items()
-            if lane.state is LaneState.READY
+            if lane.state is LaneState.READY and lane is not avoid
         ]
         chosen = place(candidates, request.request_id, self._config.affinity_weight)
         return None if chosen is None else self._lanes[chosen]
@@ -89,8 +89,8 @@ class LanePool:
             self._open(replica_id)
 
     def _open(self, replica_id: str) -> None:
-        if replica_id not in self._listed:
-            return
+        if replica_id not in self._listed or replica_id in self._lanes:
+            return  # gone meanwhile, or opened anew by a change of the list before the delay was over
         lane = Lane(
             self._calls, replica_id, buffer_limit=self._config.reader_buffer_tokens, on_change=self._on_lane_change
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
@@ -65,7 +65,7 @@ class TierReplica:
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
 
-    async def lane(self, lane_id: str, *, replica_id: str) -> AsyncIterator[LaneItem]:
+    async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """One item per engine step, for as long as the router stays. ``replica_id`` is read by PinnedRequestRouter."""
         outlet = self._board.open(lane_id)
         try:
@@ -82,12 +82,16 @@ class TierReplica:
             return EngineDeadError("The lane of this request is not open here.")
         try:
             if _prompt_length(request) > INLINE_PROMPT:
-                await asyncio.to_thread(self._engine.submit, request)
+                # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
+                await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
             else:
                 self._engine.submit(request)
         except EngineError as refusal:
             self._board.release(request.request_id)
             return refusal
+        finally:
+            if not self._board.owns(lane_id, request.request_id):
+                self._engine.abort([request.request_id])  # its lane closed, or it was aborted, while it was tokenised
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:

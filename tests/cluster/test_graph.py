@@ -14,6 +14,8 @@ import pytest
 
 from tests.cluster.graph import KEY, Graph, eventually
 
+pytestmark = pytest.mark.slow
+
 TIERS = ("fast", "balanced", "frontier")
 QUESTION: list[Any] = [{"role": "user", "content": "Hello! Who are you?"}]
 
