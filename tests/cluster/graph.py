@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 import openai
+import psutil
 import ray
 import yaml
 from ray import serve
@@ -90,6 +91,13 @@ class Graph:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def actor_pids(self, name: str) -> list[int]:
+        """The processes of the Serve actors whose name starts with ``name``, among this process's own children."""
+        children = psutil.Process().children(recursive=True)
+        return [
+            child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith(f"ray::{name}")
+        ]
 
     def stop(self) -> None:
         """Stop Serve and Ray, and with them every process of the graph."""

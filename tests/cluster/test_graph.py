@@ -207,3 +207,22 @@ def test_the_client_sees_the_error_of_a_lost_replica(graph: Graph) -> None:
     with pytest.raises(openai.APIError, match="replica"):
         list(chunks)
     assert answer(graph, "hello")
+
+
+def test_a_router_that_dies_takes_its_requests_with_it_and_is_replaced(graph: Graph) -> None:
+    body = {"model": "frontier", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True}
+    before = graph.describe("frontier")[0].stats
+    (router,) = graph.actor_pids("ServeReplica:manta:Router")
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx.stream("POST", f"{graph.url}/v1/chat/completions", json=body, headers=headers, timeout=60) as response:
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(router, signal.SIGKILL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    eventually(lambda: graph.describe("frontier")[0].stats.running == 0, "the request is gone")
+    after = graph.describe("frontier")[0].stats
+    assert after.aborted == before.aborted + 1
+    assert after.blocks_used == 0
+    eventually(graph.ready, "another router is ready")
+    assert answer(graph, "hello", model="frontier")

@@ -216,7 +216,8 @@ def listening_ports(processes: list[psutil.Process]) -> set[int]:
 
 def all_listening_ports() -> set[int]:
     """Ports where anything on this machine listens."""
-    return {c.laddr[1] for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    return {c.laddr.port for c in listening if c.laddr}
 
 
 class Launcher:

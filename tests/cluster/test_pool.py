@@ -93,3 +93,33 @@ async def test_a_replica_that_leaves_the_list_is_drained_not_cut() -> None:
         assert await reader
     assert engine.aborted == []
     await pool.close()
+
+
+async def test_a_lane_lost_and_a_list_that_changes_meanwhile_open_one_lane_not_two() -> None:
+    pool, calls = await make_pool("a")
+    calls.replicas["a"].dead = True
+    calls.replicas["a"].engine.step()
+    waiting = await_lane_loss(calls)
+    await waiting
+    calls.replicas["a"] = LocalReplica()
+    pool.replicas_changed(["a"])  # before the delayed attempt
+    await settle()
+    await asyncio.sleep(0.4)  # past REOPEN_DELAY_S: the delayed attempt has come and gone
+    assert calls.lanes_opened == 2
+    await pool.close()
+
+
+async def await_lane_loss(calls: LocalCalls) -> None:
+    board = calls.replicas["a"].actor._board
+    board.deliver([("nobody", (), "", None, None, None)])
+    for outlet in list(board._outlets.values()):
+        outlet.wake()
+    await settle()
+
+
+async def test_a_lane_that_lost_a_request_is_not_asked_again() -> None:
+    pool, _ = await make_pool("a", "b")
+    lost = await pool.acquire(request("q"))
+    again = {(await pool.acquire(request(f"q{i}"), avoid=lost)).replica_id for i in range(10)}
+    assert again == {"a", "b"} - {lost.replica_id}
+    await pool.close()

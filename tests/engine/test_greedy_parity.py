@@ -91,14 +91,19 @@ def test_seeded_answers_do_not_depend_on_the_batch(make_engine: MakeEngine, shar
     assert among[-1].token_ids == alone[0].token_ids
 
 
+@pytest.mark.parametrize("caching", [True, False], ids=["cached", "uncached"])
+@pytest.mark.parametrize("chunk", [1, 7, 64])
 @pytest.mark.parametrize("directory", [path.parent for path in TIERS], ids=lambda path: path.name)
-def test_tiers(directory: Path) -> None:
-    engine = Engine.from_pretrained(directory, prefill_chunk=7)
+def test_tiers(directory: Path, chunk: int, caching: bool) -> None:
+    engine = Engine.from_pretrained(directory, prefill_chunk=chunk, prefix_caching=caching)
     prompts = ragged_prompts(engine.model_info.vocab_size)[:5]
+    expected = oracle(directory, prompts, 16)
 
-    answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=8))
+    for _ in range(2):  # the second time from the prefix cache, if there is one
+        answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=16))
+        assert [a.token_ids for a in answers] == expected
 
-    assert [a.token_ids for a in answers] == oracle(directory, prompts, 8)
+    assert (engine.stats().cached_tokens > 0) == caching
 
 
 def test_16_bit_types_answer(make_engine: MakeEngine) -> None:
