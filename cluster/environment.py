@@ -48,7 +48,9 @@ _INHERITED = (
 _WRAPPER = r"""#!/bin/sh
 for argument; do
   if [ "$previous" = -f ]; then
-    sed -i -E -e 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' -e '/^ *option splice-request$/d' "$argument"
+    sed -i -E -e 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' -e '/^ *option splice-request$/d' \
+      -e '/^frontend http_frontend/a http-request del-header x-request-timeout-seconds' \
+      -e '/^frontend http_frontend/a http-request del-header x-request-disconnect-disabled' "$argument"
   fi
   previous=$argument
 done
@@ -201,7 +203,8 @@ def prepare_directory(directory: Path, haproxy: Path) -> None:
     Ray's HAProxy template has no address for the metrics and stats listeners, so that they would face the network; the
     wrapper narrows them to loopback in the file that Ray has just written. It also takes `option splice-request` out:
     with it HAProxy does not see a client leave that sent its body in a packet of its own and waits for the answer, so
-    that the work of a request nobody waits for would go on to its end.
+    that the work of a request nobody waits for would go on to its end. And it drops two headers by which any client
+    could have Serve cut its request, in text of Serve's own or in the middle of a stream.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)

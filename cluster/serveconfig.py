@@ -51,6 +51,11 @@ def resolve(config: object, port: int | None) -> dict[str, Any]:
     if unknown := sorted(map(str, config.keys() - _KNOWN_KEYS)):
         raise ConfigFileError(f"unknown keys: {', '.join(unknown)}")
     http = {"host": LOOPBACK, "port": DEFAULT_PORT, **(config.get("http_options") or {})}
+    if http.get("request_timeout_s") is not None:
+        # Serve's own limit cuts a stream in silence; the router's says what happened.
+        raise ConfigFileError(
+            "http_options.request_timeout_s must stay unset: set the application's router.request_timeout_s"
+        )
     if port is not None:
         http["port"] = port
     if not isinstance(http["port"], int) or not 1 <= http["port"] <= 65535:

@@ -177,6 +177,18 @@ def test_a_missing_or_wrong_key_is_refused(graph: Graph, key: str | None) -> Non
     assert response.json()["error"]["code"]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [{"x-request-timeout-seconds": "0.1"}, {"x-request-disconnect-disabled": "?1"}],
+    ids=lambda h: next(iter(h)),
+)
+def test_no_client_can_have_serve_cut_its_stream(graph: Graph, header: dict[str, str]) -> None:
+    body = {"model": "frontier", "messages": QUESTION, "stream": True, "max_tokens": 200, "ignore_eos": True}
+    response = graph.post("/v1/chat/completions", body, headers=header)
+    assert response.status_code == 200
+    assert stream_lines(response)[-1]["choices"][0]["finish_reason"] == "length"
+
+
 def test_killing_a_replica_ends_its_streams_in_an_error_and_new_requests_succeed(graph: Graph) -> None:
     body = {"model": "balanced", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True}
     (victim,) = graph.describe("balanced")

@@ -102,6 +102,7 @@ class TestConfig:
             ("- 1", "applications"),
             ("{applications: [{}], aplications: 1}", "unknown keys: aplications"),
             ("{applications: [{}], http_options: {port: 70000}}", "not a port"),
+            ("{applications: [{}], http_options: {request_timeout_s: 60}}", "router.request_timeout_s"),
             ("a: [", "not YAML"),
         ],
     )
