@@ -12,7 +12,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format bench
+.PHONY: help install serve test lint format bench quality
 
 help:
 	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint                    ruff, mypy and the import contracts'
 	@echo 'make format                  let ruff rewrite what it can'
 	@echo 'make bench [ARGS=--help]     what the cluster itself costs: a stub engine behind the real graph, a minute'
+	@echo 'make quality [ARGS=--help]   what the tiers get right of the held-out set, against the stored baseline'
 
 install: $(STAMP)
 
@@ -58,3 +59,6 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m load_tests.overhead $(ARGS)
+
+quality: $(STAMP)
+	$(BIN)/python -m load_tests.quality $(if $(strip $(ARGS)),$(ARGS),--engine --baseline)

@@ -3,6 +3,7 @@
 # No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
 # make it skip that silently.
 
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -15,6 +16,7 @@ from cluster.pinning import PinnedRequestRouter
 from cluster.replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
+from router.tiers.forecast import Forecaster
 
 # A lane occupies a place among Serve's ongoing requests for as long as its router lives, and every submit a short one.
 # Admission is the engine's business (its bounded queue), so Serve's own limit must never be the one that refuses.
@@ -44,7 +46,28 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
-    return router.bind(config.router, config.placement, tiers)
+    return router.bind(config.router, config.placement, tiers, read_forecaster(config))
+
+
+def read_forecaster(config: MantaConfig) -> Forecaster | None:
+    """What ``router.auto.forecast`` points to; None if it is not set. Read here, once, and sent to every router: the
+    file need not lie on their nodes, and one that does not fit stops the start.
+
+    Raises ValueError for a file that is missing, malformed or fitted to other tiers.
+    """
+    path = config.router.auto.forecast
+    if path is None:
+        return None
+    try:
+        forecaster = Forecaster.from_json(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"router.auto.forecast: {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"router.auto.forecast: {path} is no forecaster's file: {error}") from error
+    if list(forecaster.tiers) != list(config.tiers):
+        fitted, here = ", ".join(forecaster.tiers), ", ".join(config.tiers)
+        raise ValueError(f"router.auto.forecast: {path} is fitted to the tiers {fitted}, but configured are {here}")
+    return forecaster
 
 
 def _tier_deployment(name: str, tier: TierConfig) -> Any:

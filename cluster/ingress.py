@@ -12,6 +12,7 @@ from cluster.config import PlacementConfig
 from cluster.handles import ServeBackend
 from router.app import build_app
 from router.config import RouterConfig
+from router.tiers.forecast import Forecaster
 
 
 @serve.ingress()
@@ -19,13 +20,18 @@ class Router:
     """Gateway and router in one actor. Every replica has a lane to every replica of every tier."""
 
     def __init__(
-        self, config: RouterConfig, placement: PlacementConfig, tiers: dict[str, DeploymentHandle[Any]]
+        self,
+        config: RouterConfig,
+        placement: PlacementConfig,
+        tiers: dict[str, DeploymentHandle[Any]],
+        forecaster: Forecaster | None = None,
     ) -> None:
         self._config = config
+        self._forecaster = forecaster
         self._backend = ServeBackend(tiers, placement)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return without_request_id(build_app(self._config, self._backend))
+        return without_request_id(build_app(self._config, self._backend, self._forecaster))
 
 
 def without_request_id(app: ASGIApp) -> ASGIApp:

@@ -27,9 +27,10 @@ class Admission:
     tokenizer: Tokenizer
     vocab_size: int
     context_length: int  # tokens, prompt and answer together
+    reserve: bool  # for whatever the request says
 
-    def prepare(self, request: GenerationRequest) -> Job:
-        """Raises RequestError, or ContextLengthError, naming the field that is wrong."""
+    def prepare(self, request: GenerationRequest, now: float) -> Job:
+        """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
         params = request.sampling
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
         tokens = self.tokenizer.encode(request.prompt)
@@ -45,6 +46,11 @@ class Admission:
             cache_salt=request.cache_salt,
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             max_tokens=max_tokens,
+            tenant=request.tenant,
+            priority=request.priority,
+            arrived=now,
+            deadline=None if request.deadline_s is None else now + request.deadline_s,
+            reserve=self.reserve or request.reserve,
         )
         return Job(sequence, output)
 

@@ -13,8 +13,9 @@ Errors raised by the engine::
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class EngineError(Exception):
@@ -39,7 +40,8 @@ class ContextLengthError(RequestError):
 
 
 class OverloadedError(EngineError):
-    """The waiting queue is full. ``retry_after_s`` is an estimate of when there will be room, in seconds."""
+    """The waiting queue is full. ``retry_after_s`` estimates, from the rate at which requests were started of late, how
+    long one more would have waited, in seconds."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -60,7 +62,17 @@ class FinishReason(StrEnum):
     STOP = "stop"  # end-of-sequence token, stop token or stop string
     LENGTH = "length"  # max_tokens or the end of the context
     ABORT = "abort"  # the caller gave it up
+    DEADLINE = "deadline"  # its deadline passed before its first token; there is no text
     ERROR = "error"  # something raised inside this one sequence; Delta.error says what
+
+
+class Priority(IntEnum):
+    """The class of a request. A higher class starts first; a waiting request rises by one class every
+    ``EngineConfig.ageing_s``. The numbers are the sign of vLLM's ``priority``, where lower is earlier."""
+
+    INTERACTIVE = -1  # somebody is watching
+    STANDARD = 0
+    BATCH = 1  # fills what is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,13 @@ class GenerationRequest:
     ``resume`` holds the tokens of the answer that another engine has sent already. This one goes on after them, as the
     other would have: the same text from there on if ``sampling.seed`` is set, nothing sent twice. They count as
     generated, against ``max_tokens`` too.
+
+    ``tenant`` is who pays: tenants share the engine by their weights. ``deadline_s`` bounds the wait for the first
+    token, in seconds from arrival: a request that waits for longer ends with FinishReason.DEADLINE; one that has begun
+    to answer is never ended by it. ``reserve`` sets KV blocks for the whole of ``max_tokens`` aside at the start: it
+    starts later and is never preempted.
+
+    Raises RequestError, naming the field, for a value out of range.
     """
 
     request_id: str
@@ -132,6 +151,16 @@ class GenerationRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     cache_salt: str = ""
     resume: tuple[int, ...] = ()
+    tenant: str = ""
+    priority: Priority = Priority.STANDARD
+    deadline_s: float | None = None
+    reserve: bool = False
+
+    def __post_init__(self) -> None:
+        if self.priority not in tuple(Priority):
+            raise RequestError(f"priority must be -1, 0 or 1, got {self.priority!r}", "priority")
+        if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
+            raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +205,9 @@ class EngineStats:
     finished: int
     aborted: int
     failed: int
+    expired: int = 0  # ended by their deadline
+    preemptions: int = 0
+    wait_s: float = 0.0  # estimated wait of one more request, in seconds
 
 
 @dataclass(frozen=True, slots=True)

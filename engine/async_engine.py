@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from engine.api import (
     RequestError,
 )
 from engine.engine import Engine, log_failure
+from engine.metrics import EngineMetrics
+from engine.scheduler.door import check_room
 
 OnStep = Callable[[Sequence[Delta]], None]
 
@@ -43,8 +46,9 @@ class AsyncEngine:
         # Under the condition's lock:
         self._live: set[str] = set()  # submitted, and neither ended nor aborted
         self._inbox: list[Job | str] = []  # jobs to queue and ids to abort, in the order in which they came
-        self._arrivals = 0  # jobs in the inbox
+        self._arrivals: Counter[str] = Counter()  # jobs in the inbox, by tenant
         self._stats = engine.stats()
+        self._queue = engine.queue_state()
         self._closing = False
         self._step_began: float | None = None
         self._death: BaseException | None = None
@@ -71,15 +75,16 @@ class AsyncEngine:
 
         Raises RequestError, OverloadedError or EngineDeadError; then nothing has been queued.
         """
-        self._check_full()  # before the work of tokenising
+        with self._changed:
+            self._check_room(request.tenant)  # before the work of tokenising
         job = self._engine.prepare(request)
         with self._changed:
-            self._check_full()
+            self._check_room(request.tenant)
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
             self._inbox.append(job)
-            self._arrivals += 1
+            self._arrivals[request.tenant] += 1
             self._changed.notify()
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -96,7 +101,11 @@ class AsyncEngine:
     def stats(self) -> EngineStats:
         """As of the last step, with what has been submitted since as waiting."""
         with self._changed:
-            return replace(self._stats, waiting=self._stats.waiting + self._arrivals)
+            return replace(self._stats, waiting=self._stats.waiting + self._arrivals.total())
+
+    def metrics(self) -> EngineMetrics:
+        """What was recorded up to now. Each number is right; while the engine runs they may be a step apart."""
+        return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit."""
@@ -108,12 +117,15 @@ class AsyncEngine:
         if began is not None and time.monotonic() - began > self._step_limit_s:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
 
-    def _check_full(self) -> None:
+    def _check_room(self, tenant: str) -> None:
+        """Under the lock. Raises OverloadedError or EngineDeadError."""
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
-        limit = self._engine.config.max_waiting
-        if self._stats.waiting + self._arrivals >= limit:
-            raise OverloadedError(f"{limit} requests are waiting already.")
+        try:
+            check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
+        except OverloadedError:
+            self._engine.recorder.refuse(tenant)
+            raise
 
     def _run(self) -> None:
         for phase in (self._serve, self._end_all):
@@ -136,8 +148,9 @@ class AsyncEngine:
                     self._engine.enqueue(item)
                 else:
                     self._engine.abort([item])
-            self._inbox, self._arrivals = [], 0
-            self._stats = self._engine.stats()
+            self._inbox = []
+            self._arrivals.clear()
+            self._look()
             return not self._closing
 
     def _step(self) -> None:
@@ -146,9 +159,16 @@ class AsyncEngine:
         self._step_began = None
         with self._changed:
             self._live.difference_update(delta.request_id for delta in deltas if delta.finish_reason is not None)
-            self._stats = self._engine.stats()
+            self._look()
         if deltas:
             self._on_step(deltas)
+        if not self._engine.has_work:
+            self._engine.repair()
+
+    def _look(self) -> None:
+        """Under the lock: what callers are told until the next step."""
+        self._stats = self._engine.stats()
+        self._queue = self._engine.queue_state()
 
     def _end_all(self) -> None:
         """Nobody is left waiting for a delta that will not come."""

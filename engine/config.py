@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
 DeviceName = Literal["cpu", "cuda"]
+KernelsName = Literal["auto", "compiled", "torch"]
+
+_AT_LEAST_ONE = (
+    "block_size",
+    "max_batch_tokens",
+    "prefill_chunk",
+    "max_partial_prefills",
+    "max_sequences",
+    "max_waiting",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +34,15 @@ class EngineConfig:
     """What ModelInfo calls the model. None: the last part of ``model``."""
 
     dtype: DTypeName = "float32"
-    """Type of weights, activations and KV cache. float32 is the type in which answers do not depend on the batch."""
+    """Type of weights, activations and KV cache. On torch, float32 is the type in which answers
+    do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
 
     device: DeviceName = "cpu"
     """Where the model runs."""
+
+    kernels: KernelsName = "auto"
+    """What computes on a CPU: kernels compiled for it on first use, or torch. auto takes the compiled ones where there
+    is a C compiler and they know the model's family."""
 
     context_length: int | None = None
     """Most tokens of one sequence, prompt and answer together. None: what the model was trained for."""
@@ -44,11 +61,40 @@ class EngineConfig:
     prefill_chunk: int = 512
     """Most prompt tokens of one sequence in one step, so that a long prompt does not take a whole step for itself."""
 
+    max_partial_prefills: int = 2
+    """Most prompts longer than prefill_chunk that are computed at the same time. Each holds blocks for all of itself
+    from the start; the next waits for a better use of them, and shorter prompts pass."""
+
+    max_decode_slowdown: float | None = 1.6
+    """How many times as long as decodes alone a step may take when it computes a part of a long prompt beside them:
+    bounds what a long prompt does to the gaps between others' tokens, here meant to stay below twice, the noise of
+    steps counted in. Learnt as the engine runs, so where chunks are cut depends on time. Does not apply beside decodes
+    of class batch alone. None: only prefill_chunk bounds it."""
+
     max_sequences: int = 256
     """Most sequences that hold KV blocks at once. Each may decode one token per step, so at most max_batch_tokens."""
 
     max_waiting: int = 1_024
-    """Most sequences that wait for blocks; one more is refused with OverloadedError rather than left to time out."""
+    """Most sequences that wait for blocks; one more is refused with OverloadedError rather than left to time out. A
+    tenant with less than its share of them gets in all the same, up to twice as many in all."""
+
+    ageing_s: float = 30.0
+    """Seconds of waiting that raise a request by one class. Bounds the wait of batch work when the classes above could
+    fill the engine."""
+
+    prefix_bonus_s: float = 1.0
+    """A waiting request whose prompt is cached goes ahead of those of its tenant and class that came up to so many
+    seconds before it, in proportion to the cached part: what is cached now may soon be evicted. 0: never."""
+
+    preemption_cooldown: int = 32
+    """Tokens that a preempted request generates, once it runs again, before it may be preempted again."""
+
+    reserve_answers: bool = False
+    """Set KV blocks for all of max_tokens aside when a request starts, for all requests: nothing is ever preempted, and
+    fewer run at once. A request may ask for it by itself."""
+
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    """Shares of tenants in the tokens computed, when more is asked than can be served. 1 for those not named."""
 
     prefix_caching: bool = True
     """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same salt."""
@@ -58,13 +104,21 @@ class EngineConfig:
     with 1: their operations are shorter than the hand-over to another thread."""
 
     def __post_init__(self) -> None:
-        for field in ("block_size", "max_batch_tokens", "prefill_chunk", "max_sequences", "max_waiting"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field in ("context_length", "threads"):
-            value = getattr(self, field)
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("context_length", "threads"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1 or None, got {value}")
+                raise ValueError(f"{name} must be at least 1 or None, got {value}")
+        if self.max_decode_slowdown is not None and not self.max_decode_slowdown > 1.0:
+            raise ValueError(f"max_decode_slowdown must be above 1 or None, got {self.max_decode_slowdown}")
+        if not self.ageing_s > 0:
+            raise ValueError(f"ageing_s must be positive, got {self.ageing_s}")
+        if not self.prefix_bonus_s >= 0 or self.preemption_cooldown < 0:
+            raise ValueError("prefix_bonus_s and preemption_cooldown must not be negative")
+        if not all(weight > 0 and math.isfinite(weight) for weight in self.tenant_weights.values()):
+            raise ValueError("tenant_weights must be positive numbers")
         if self.kv_cache_tokens < self.block_size:
             raise ValueError(f"kv_cache_tokens must hold at least one block of {self.block_size} tokens")
         if self.max_sequences > self.max_batch_tokens:

@@ -1,14 +1,16 @@
 """The engine: schedule → run → sample → emit, one step at a time, on the caller's thread.
 
-A failure inside one sequence ends that sequence with an ERROR delta; a failure of the forward pass ends those that were
-in it. In both cases their blocks are free again and the engine goes on.
+A failure inside one sequence ends that sequence with an ERROR delta, its blocks are free again, and the engine goes on.
+When a forward pass fails, each of its sequences is tried alone, and only those that fail again end. When the scheduler
+itself fails, nobody can say whose fault it was: all end, and the engine goes on with new books.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,17 +28,24 @@ from engine.api import (
     GenerationRequest,
     ModelInfo,
     OverloadedError,
+    Priority,
     RequestError,
     SamplingParams,
 )
+from engine.backend import make_runner
 from engine.config import EngineConfig
 from engine.decode.sampling import Draw, sample
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
+from engine.kv.pool import KVIntegrityError
+from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
-from engine.runner import Runner
+from engine.scheduler.door import QueueState, check_room
+from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk, Plan
-from engine.scheduler.scheduler import Limits, Scheduler
+from engine.scheduler.scheduler import Scheduler
+from engine.sequence import Sequence as SequenceState
+from engine.sequence import Status
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -50,23 +59,31 @@ class _Counters:
     finished: int = 0
     aborted: int = 0
     failed: int = 0
+    expired: int = 0
+    preemptions: int = 0  # by schedulers that have been replaced
+    cached_tokens: int = 0  # likewise
 
 
 class Engine:
-    """Continuous batching over one model. Not thread-safe, but for ``prepare``; AsyncEngine puts it on a thread."""
+    """Continuous batching over one model. Not thread-safe, but for ``prepare``; AsyncEngine puts it on a thread.
 
-    def __init__(self, config: EngineConfig, model: Decoder, tokenizer: Tokenizer) -> None:
+    ``clock`` tells the seconds by which requests age and expire and steps are measured; it never goes back.
+    """
+
+    def __init__(
+        self, config: EngineConfig, model: Decoder, tokenizer: Tokenizer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.config = config
         context = min(config.context_length or model.spec.context_length, config.num_blocks * config.block_size)
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
-        self._admission = Admission(tokenizer, model.spec.vocab_size, context)
-        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching)
-        limits = Limits(config.max_batch_tokens, config.prefill_chunk, config.max_sequences)
-        self._scheduler = Scheduler(self._cache, limits)
-        self._runner = Runner(model, config, context)
+        self._clock = clock
+        self._admission = Admission(tokenizer, model.spec.vocab_size, context, config.reserve_answers)
+        self._open_books()
+        self._runner = make_runner(model, config, context)
         self._jobs: dict[str, Job] = {}
         self._counters = _Counters()
+        self.recorder = Recorder(config.tenant_weights)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -92,19 +109,17 @@ class Engine:
         """Whether ``step`` has anything to do."""
         return bool(self._jobs)
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether the waiting queue is full."""
-        return len(self._scheduler.waiting) >= self.config.max_waiting
-
     def prepare(self, request: GenerationRequest) -> Job:
-        """Tokenises and checks a request; from any thread. Raises RequestError."""
-        return self._admission.prepare(request)
+        """Tokenises and checks a request, which arrives now; from any thread. Raises RequestError."""
+        return self._admission.prepare(request, self._clock())
 
     def add(self, request: GenerationRequest) -> None:
         """Queues a request. Raises RequestError, or OverloadedError when the queue is full."""
-        if self.overloaded:
-            raise OverloadedError(f"{self.config.max_waiting} requests are waiting already.")
+        try:
+            check_room(request.tenant, self.queue_state(), {}, self.config.max_waiting)
+        except OverloadedError:
+            self.recorder.refuse(request.tenant)
+            raise
         self.enqueue(self.prepare(request))
 
     def enqueue(self, job: Job) -> None:
@@ -119,23 +134,44 @@ class Engine:
         """Ends requests at once, without a delta; their blocks are free on return. Unknown ids are ignored: a request
         may have ended while its abort was on the way."""
         for request_id in request_ids:
-            job = self._jobs.pop(request_id, None)
-            if job is not None:
-                self._scheduler.remove(job.sequence)
+            if request_id in self._jobs:
+                self._end(request_id)
                 self._counters.aborted += 1
 
     def step(self) -> list[Delta]:
         """One forward pass for the sequences that the scheduler picks; a delta for each that got a token or ended."""
-        plan = self._scheduler.schedule()
-        if not plan.chunks:
-            return []
+        began = self._clock()
         try:
-            sampled = self._compute(plan)
-        except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
-            log_failure("a step", error)
-            return [self._fail(chunk.sequence.request_id, error) for chunk in plan.chunks]
-        self._count(plan)
-        return [self._emit(chunk.sequence.request_id, token) for chunk, token in sampled]
+            plan = self._scheduler.schedule(began)
+        except Exception as error:  # noqa: BLE001 - a bug of ours; the engine outlives it
+            log_failure("the scheduler", error)
+            return self._start_afresh(error)
+        for sequence in plan.started:
+            self.recorder.started(sequence)
+        deltas = [self._expire(sequence.request_id) for sequence in plan.expired]
+        for sequence, fault in plan.failed:
+            log_failure("admitting a sequence", fault)
+            deltas.append(self._fail(sequence.request_id, fault))
+        planned = self._clock()
+        self.recorder.phase(Phase.SCHEDULE, planned - began)
+        if plan.chunks:
+            sampled = self._compute(plan, planned)
+            self._count(plan)
+            computed = self._clock()
+            self.recorder.told([chunk.sequence for chunk, outcome in sampled if isinstance(outcome, int)], computed)
+            deltas += [self._emit(chunk.sequence.request_id, outcome) for chunk, outcome in sampled]
+            ended = self._clock()
+            self.recorder.phase(Phase.EMIT, ended - computed)
+            self._scheduler.took(plan.load, ended - began)
+        return deltas
+
+    def queue_state(self) -> QueueState:
+        """The waiting requests, for those who decide whether there is room for one more."""
+        return self._scheduler.queue_state()
+
+    def metrics(self) -> EngineMetrics:
+        """All that was recorded up to now."""
+        return self.recorder.snapshot(self.stats(), self.queue_state().by_line)
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
@@ -148,23 +184,39 @@ class Engine:
             blocks_cached=pool.cached,
             steps=counters.steps,
             prompt_tokens=counters.prompt_tokens,
-            cached_tokens=self._scheduler.cached_tokens,
+            cached_tokens=counters.cached_tokens + self._scheduler.cached_tokens,
             generated_tokens=counters.generated_tokens,
             finished=counters.finished,
             aborted=counters.aborted,
             failed=counters.failed,
+            expired=counters.expired,
+            preemptions=counters.preemptions + self._scheduler.preemptions,
+            wait_s=self._scheduler.wait_s(),
         )
 
     def check_integrity(self) -> None:
         """Raises KVIntegrityError if the books of the KV cache do not balance."""
         self._cache.check_integrity()
 
+    def repair(self) -> None:
+        """For an idle engine: checks the books of the KV cache and, should they not balance, opens new ones. That loses
+        the prefix cache and nothing else, since nobody holds a block."""
+        try:
+            self.check_integrity()
+            if self._cache.pool.used:
+                raise KVIntegrityError(f"{self._cache.pool.used} blocks are used by nobody")
+        except KVIntegrityError as error:
+            log_failure("the KV cache's books", error)
+            self.recorder.repairs += 1
+            self._renew_books()
+
     def generate(
         self,
         prompts: Sequence[str | Sequence[int] | Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """Completions of all prompts, in their order. ``params`` is one for all or one for each.
+        """Completions of all prompts, in their order. ``params`` is one for all or one for each. They run as a batch:
+        nobody watches single tokens, so prompts take all that a step has room for.
 
         Raises RequestError before anything is run, and EngineError when other requests are under way.
         """
@@ -175,7 +227,10 @@ class Engine:
             raise RequestError(f"{len(prompts)} prompts but {len(settings)} sampling parameters", "params")
         given = [prompt if isinstance(prompt, str | Conversation) else tuple(prompt) for prompt in prompts]
         asked = zip(given, settings, strict=True)
-        jobs = [self.prepare(GenerationRequest(str(i), *request)) for i, request in enumerate(asked)]
+        jobs = [
+            self.prepare(GenerationRequest(str(i), *request, priority=Priority.BATCH))
+            for i, request in enumerate(asked)
+        ]
         for job in jobs:
             self.enqueue(job)
         deltas: dict[str, list[Delta]] = {job.sequence.request_id: [] for job in jobs}
@@ -184,16 +239,68 @@ class Engine:
                 deltas[delta.request_id].append(delta)
         return [_completion(parts) for parts in deltas.values()]
 
-    def _compute(self, plan: Plan) -> list[tuple[Chunk, int | None]]:
-        """Runs the plan; the chunks after which a token was sampled, with the token, or None where the model's numbers
-        have overflowed and there is nothing to sample from."""
-        chunks, logits = self._runner.run(plan.chunks)
+    def _open_books(self) -> None:
+        """A KV cache that knows nothing, and a scheduler for it."""
+        config = self.config
+        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching)
+        limits = Limits(
+            batch_tokens=config.max_batch_tokens,
+            prefill_chunk=config.prefill_chunk,
+            sequences=config.max_sequences,
+            partial_prefills=config.max_partial_prefills,
+            decode_slowdown=config.max_decode_slowdown,
+            ageing_s=config.ageing_s,
+            prefix_bonus_s=config.prefix_bonus_s,
+            cooldown=config.preemption_cooldown,
+            weights=config.tenant_weights,
+        )
+        self._scheduler = Scheduler(self._cache, limits)
+
+    def _start_afresh(self, error: Exception) -> list[Delta]:
+        """Ends everything with an error. Old books are thrown away, since nobody knows what they are worth."""
+        for job in self._jobs.values():
+            job.sequence.blocks = []
+            if job.sequence.status is not Status.ENDED:
+                job.sequence.move(Status.ENDED)
+        self._renew_books()
+        return [self._fail(request_id, error) for request_id in list(self._jobs)]
+
+    def _renew_books(self) -> None:
+        self._counters.preemptions += self._scheduler.preemptions
+        self._counters.cached_tokens += self._scheduler.cached_tokens
+        self._open_books()
+
+    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, int | Exception]]:
+        """Runs the plan; the chunks after which a token was sampled, and what failed, with the token or the error."""
+        try:
+            return self._run(plan.chunks, began)
+        except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
+            log_failure("a step", error)
+            if len(plan.chunks) == 1:
+                return [(plan.chunks[0], error)]
+        outcomes: list[tuple[Chunk, int | Exception]] = []
+        for chunk in plan.chunks:
+            try:
+                outcomes += self._run([chunk], self._clock())
+            except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
+                outcomes.append((chunk, error))
+        return outcomes
+
+    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, int | Exception]]:
+        """One forward pass. A sequence whose numbers have overflowed has nothing to sample from: that is its error."""
+        chunks, logits = self._runner.run(planned)
+        launched = self._clock()
         draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in chunks]
         tokens = sample(logits, draws)
         sound = logits.amax(-1).isfinite().tolist()
-        for chunk in plan.chunks:
+        for chunk in planned:
             self._scheduler.computed(chunk)
-        return [(c, token if fine else None) for c, token, fine in zip(chunks, tokens, sound, strict=True)]
+        self.recorder.phase(Phase.FORWARD, launched - began)
+        self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
+        return [
+            (chunk, token if fine else FloatingPointError())
+            for chunk, token, fine in zip(chunks, tokens, sound, strict=True)
+        ]
 
     def _count(self, plan: Plan) -> None:
         self._counters.steps += 1
@@ -201,34 +308,43 @@ class Engine:
             sequence = chunk.sequence
             self._counters.prompt_tokens += max(0, min(chunk.end, sequence.prompt_length) - chunk.start)
 
-    def _emit(self, request_id: str, token: int | None) -> Delta:
-        """Adds a token to its sequence, and ends the sequence if it is the last."""
+    def _emit(self, request_id: str, outcome: int | Exception) -> Delta:
+        """Adds a token to its sequence, and ends the sequence if it is the last or none came."""
         job = self._jobs[request_id]
         sequence = job.sequence
-        if token is None:
-            self._runner.scrub(self._cache.disown(sequence))
-            return self._fail(request_id, FloatingPointError())
-        sequence.tokens.append(token)
+        if isinstance(outcome, Exception):
+            if isinstance(outcome, FloatingPointError):
+                self._runner.scrub(self._cache.disown(sequence))
+            return self._fail(request_id, outcome)
+        sequence.tokens.append(outcome)
         self._counters.generated_tokens += 1
         try:
-            text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
+            text, reason = job.output.push(outcome, last=sequence.generated >= sequence.max_tokens)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)
             return self._fail(request_id, error)
         if reason is None:
-            return Delta(request_id, (token,), text)
-        self._end(request_id)
+            return Delta(request_id, (outcome,), text)
+        self._end(request_id, finished=True)
         self._counters.finished += 1
-        return Delta(request_id, (token,), text, reason, sequence.usage)
+        return Delta(request_id, (outcome,), text, reason, sequence.usage)
+
+    def _expire(self, request_id: str) -> Delta:
+        self._counters.expired += 1
+        return Delta(request_id, (), "", FinishReason.DEADLINE, self._end(request_id).usage)
 
     def _fail(self, request_id: str, error: Exception) -> Delta:
-        usage = self._jobs[request_id].sequence.usage
-        self._end(request_id)
         self._counters.failed += 1
+        usage = self._end(request_id).usage
         return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
 
-    def _end(self, request_id: str) -> None:
-        self._scheduler.remove(self._jobs.pop(request_id).sequence)
+    def _end(self, request_id: str, finished: bool = False) -> SequenceState:
+        """Forgets a job; its sequence, unless the scheduler has let go of it already, gives its blocks back."""
+        sequence = self._jobs.pop(request_id).sequence
+        if sequence.status is not Status.ENDED:
+            self._scheduler.remove(sequence)
+        self.recorder.ended(sequence, finished)
+        return sequence
 
 
 def _completion(deltas: list[Delta]) -> Completion:

@@ -1,6 +1,7 @@
 """Plan of a batch → tensors → forward → logits of the rows that are sampled.
 
-Rows are laid out decodes first, grouped by how many pages they attend over, then chunks of prompts.
+Rows are laid out decodes first, grouped by how many pages they attend over, then chunks of prompts. Layers with a
+window have the same groups over fewer pages: those before the window are not read.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.kernels.interface import AttentionGroup, AttentionPlan
+from engine.kernels.interface import AttentionGroup, AttentionPlan, StepPlan
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
+from engine.model.spec import RopeSpec
 from engine.scheduler.plan import Chunk
 
 _MIN_DECODE_PAGES = 4
@@ -33,8 +35,12 @@ class Runner:
         self._heads = torch.arange(2 * model.spec.num_kv_heads, device=model.weights.embedding.device)
         self._device = model.weights.embedding.device
         self._dtype = model.weights.embedding.dtype
-        tables = rope_tables(model.spec.rope, model.spec.head_dim, context_length)
-        self._cos, self._sin = (table.to(self._device, self._dtype) for table in tables)
+        if model.spec.learned_positions and context_length > model.spec.context_length:
+            raise ValueError(f"the model has learned {model.spec.context_length} positions, not {context_length}")
+        self._windows = {kind.window for kind in model.spec.kinds}
+        self._ropes = {
+            kind.rope: self._tables(kind.rope, context_length) for kind in model.spec.kinds if kind.rope is not None
+        }
 
     @torch.inference_mode()
     def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
@@ -72,20 +78,25 @@ class Runner:
                 rows.append(row)
         return self._int_tensor(rows)
 
-    def _plan(self, chunks: list[Chunk]) -> AttentionPlan:
+    def _plan(self, chunks: list[Chunk]) -> StepPlan:
         positions = self._int_tensor(chain.from_iterable(range(c.start, c.end) for c in chunks))
+        slots = self._slots(chunks, positions)
+        rotations = {rope: self._rotation(tables, positions) for rope, tables in self._ropes.items()}
+        groups = {window: self._groups(chunks, window) for window in self._windows}
+        kinds = self.model.spec.kinds
+        plans = (AttentionPlan(rotations[k.rope] if k.rope else None, slots, groups[k.window]) for k in kinds)
+        return StepPlan(positions, tuple(plans))
+
+    def _groups(self, chunks: list[Chunk], window: int | None) -> tuple[AttentionGroup, ...]:
         groups: list[AttentionGroup] = []
         row = 0
         for (prompt, pages), members in groupby(chunks, self._group_key):
             for group in [[member] for member in members] if prompt else [list(members)]:
-                groups.append(self._prompt(group[0], row) if prompt else self._decodes(group, pages, row))
+                groups.append(
+                    self._prompt(group[0], row, window) if prompt else self._decodes(group, pages, row, window)
+                )
                 row += sum(chunk.length for chunk in group)
-        return AttentionPlan(
-            cos=self._cos.index_select(0, positions).unsqueeze(1),
-            sin=self._sin.index_select(0, positions).unsqueeze(1),
-            slots=self._slots(chunks, positions),
-            groups=tuple(groups),
-        )
+        return tuple(groups)
 
     def _slots(self, chunks: list[Chunk], positions: Tensor) -> Tensor:
         size = self._block_size
@@ -98,23 +109,43 @@ class Runner:
         pages = self._int_tensor(blocks).view(sequences, 1, -1) * len(self._heads)
         return (pages + self._heads.unsqueeze(1)).view(-1)
 
-    def _decodes(self, chunks: list[Chunk], pages: int, row: int) -> AttentionGroup:
+    def _decodes(self, chunks: list[Chunk], pages: int, row: int, window: int | None) -> AttentionGroup:
+        # As many pages as a window can touch: no fewer where it begins at a page's start, so that all are alike.
+        width = pages if window is None else min(pages, -(-(window - 1) // self._block_size) + 1)
         table: list[int] = []
+        ends: list[int] = []  # counted from the first page of each
         for chunk in chunks:
-            used = chunk.sequence.blocks[: -(-chunk.end // self._block_size)]
+            first = self._first_page(chunk, window)
+            used = chunk.sequence.blocks[first : -(-chunk.end // self._block_size)]
             table += used
-            table += [self._zero_page] * (pages - len(used))
-        keys = torch.arange(pages * self._block_size, device=self._device)
-        visible = keys < self._int_tensor(chunk.end for chunk in chunks).unsqueeze(1)
+            table += [self._zero_page] * (width - len(used))
+            ends.append(chunk.end - first * self._block_size)
+        keys = torch.arange(width * self._block_size, device=self._device)
+        end = self._int_tensor(ends).unsqueeze(1)
+        visible = keys < end if window is None else (keys < end) & (keys >= end - window)
         mask = self._mask(visible).view(len(chunks), 1, 1, -1)
         return AttentionGroup(row, len(chunks), 1, self._pages(table, len(chunks)), mask)
 
-    def _prompt(self, chunk: Chunk, row: int) -> AttentionGroup:
-        pages = -(-chunk.end // self._block_size)
-        keys = torch.arange(pages * self._block_size, device=self._device)
-        visible = keys <= torch.arange(chunk.start, chunk.end, device=self._device).unsqueeze(1)
-        table = self._pages(chunk.sequence.blocks[:pages], 1)
+    def _prompt(self, chunk: Chunk, row: int, window: int | None) -> AttentionGroup:
+        first = self._first_page(chunk, window)
+        blocks = chunk.sequence.blocks[first : -(-chunk.end // self._block_size)]
+        keys = torch.arange(len(blocks) * self._block_size, device=self._device) + first * self._block_size
+        queries = torch.arange(chunk.start, chunk.end, device=self._device).unsqueeze(1)
+        visible = keys <= queries if window is None else (keys <= queries) & (keys > queries - window)
+        table = self._pages(blocks, 1)
         return AttentionGroup(row, 1, chunk.length, table, self._mask(visible).view(1, 1, chunk.length, -1))
+
+    def _first_page(self, chunk: Chunk, window: int | None) -> int:
+        """The page of the first key that the chunk's first token sees."""
+        return 0 if window is None else max(0, chunk.start - window + 1) // self._block_size
+
+    def _tables(self, rope: RopeSpec, length: int) -> tuple[Tensor, Tensor]:
+        cos, sin = rope_tables(rope, self.model.spec.head_dim, length)
+        return cos.to(self._device, self._dtype), sin.to(self._device, self._dtype)
+
+    def _rotation(self, tables: tuple[Tensor, Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = tables
+        return cos.index_select(0, positions).unsqueeze(1), sin.index_select(0, positions).unsqueeze(1)
 
     def _mask(self, visible: Tensor) -> Tensor:
         """Added to the scores. A float, since attention would convert booleans again in every layer."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.api import SamplingParams, Usage
+from engine.api import Priority, SamplingParams, Usage
 
 
 class Status(StrEnum):
@@ -50,6 +50,19 @@ class Sequence:
     committed: int = 0  # of these, tokens whose blocks are in the prefix index
     digests: list[bytes] = field(default_factory=list)  # of the first full blocks
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache when first admitted
+    tenant: str = ""
+    priority: Priority = Priority.STANDARD
+    arrived: float = 0.0  # seconds of the engine's clock, as all instants here
+    deadline: float | None = None  # instant by which its first token has to be out
+    reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
+    queued_at: float = 0.0  # when it last began to wait
+    waited_s: float = 0.0  # before that, in all
+    level: int = 0  # class with which it was started last: ``priority``, less what waiting added
+    piecemeal: bool = False  # when it was started last, more was to compute than fits into one chunk
+    overtaken: int = 0  # times that a later one was started because this one did not fit
+    preemptions: int = 0
+    kept: int = 0  # tokens it had generated when it was started last
+    told_at: float = 0.0  # when its last token came out
 
     @property
     def pending(self) -> int:
@@ -65,6 +78,15 @@ class Sequence:
     def decoding(self) -> bool:
         """Whether only the token sampled last is pending."""
         return self.pending == 1 and self.generated > 0
+
+    @property
+    def room(self) -> int:
+        """Tokens that its blocks must hold."""
+        return self.prompt_length + self.max_tokens if self.reserve else len(self.tokens)
+
+    def waited(self, now: float) -> float:
+        """Seconds in which it held no blocks, up to ``now``, at which it still waits."""
+        return self.waited_s + max(0.0, now - self.queued_at)
 
     @property
     def usage(self) -> Usage:

@@ -19,15 +19,16 @@ from router.openai.models import model_fields, model_list
 from router.pipeline import Pipeline
 from router.ports import TierBackend
 from router.tiers.choice import AUTO
+from router.tiers.forecast import Forecaster
 
 logger = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
 
 
-def build_app(config: RouterConfig, backend: TierBackend) -> ASGIApp:
-    """The application that serves ``backend``'s tiers by ``config``."""
-    return App(config, backend)
+def build_app(config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None) -> ASGIApp:
+    """The application that serves ``backend``'s tiers by ``config``; ``forecaster``, if any, chooses for ``auto``."""
+    return App(config, backend, forecaster)
 
 
 class App:
@@ -37,8 +38,8 @@ class App:
     does.
     """
 
-    def __init__(self, config: RouterConfig, backend: TierBackend) -> None:
-        self._pipeline = Pipeline(config, backend)
+    def __init__(self, config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None) -> None:
+        self._pipeline = Pipeline(config, backend, forecaster)
         self._created = int(time.time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

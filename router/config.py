@@ -36,12 +36,19 @@ class KeyConfig(Settings):
 
 
 class AutoConfig(Settings):
-    """``model: auto``: tiers by complexity score, 0 to 1."""
+    """``model: auto``: by what a forecaster expects of each tier if there is one, else by complexity score, 0 to 1."""
 
+    forecast: str | None = Field(None, min_length=1)
+    """Path of a forecaster's file, as ``python -m deployments.models.training.routing`` writes it, fitted to exactly
+    the tiers configured; relative to the working directory, as paths of models are. Read once, where the application is
+    built. None: no forecaster."""
+    tolerance: float = Field(0.05, ge=0, le=1)
+    """How far a tier's chance of a right answer may be below the best tier's for the cheaper one to be chosen. 0 always
+    takes the best, 1 always the cheapest."""
     balanced_from: float = Field(0.30, ge=0, le=1)
-    """Scores below go to ``fast``."""
+    """Scores below go to the first tier."""
     frontier_from: float = Field(0.55, ge=0, le=1)
-    """Scores from here on go to ``frontier``."""
+    """Scores from here on go to the third."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -18,6 +18,7 @@ from router.openai.errors import InvalidRequestError, OverloadError, translate
 from router.openai.wire import Request, Stamp, WireFormat
 from router.ports import TierBackend
 from router.tiers.choice import Route, choose_tier
+from router.tiers.forecast import Forecaster
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,11 @@ class Task(Generic[Request]):
 class Pipeline:
     """The router's rooms in the order in which a request passes them."""
 
-    def __init__(self, config: RouterConfig, backend: TierBackend) -> None:
+    def __init__(self, config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None) -> None:
         self.keys = KeyRing(config.keys)
         self.backend = backend
         self._config = config
+        self._forecaster = forecaster
         self._active = 0
 
     async def serve(self, exchange: Exchange, wire: WireFormat[Request]) -> None:
@@ -68,9 +70,21 @@ class Pipeline:
             raise InvalidRequestError(message, "too_many_prompts", wire.prompt_field)
         sampling = wire.sampling(request)
         tiers = [tier.name for tier in self.backend.status()]
-        route = choose_tier(request.model, prompts, sampling.max_tokens, tiers, self._config.auto)
+        auto, forecaster = self._config.auto, self._forecaster
+        route = choose_tier(request.model, prompts, sampling.max_tokens, tiers, auto, forecaster)
         # Not the client's request id: two clients may choose the same.
-        sequences = [GenerationRequest(uuid.uuid4().hex, prompt, sampling, principal.tenant) for prompt in prompts]
+        sequences = [
+            GenerationRequest(
+                uuid.uuid4().hex,
+                prompt,
+                sampling,
+                cache_salt=principal.tenant,
+                tenant=principal.tenant,
+                priority=request.class_of_service,
+                deadline_s=request.deadline_s,
+            )
+            for prompt in prompts
+        ]
         return Task(request, route, sequences)
 
     async def _generate(self, exchange: Exchange, wire: WireFormat[Request], task: Task[Request]) -> None:

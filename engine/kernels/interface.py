@@ -1,7 +1,8 @@
 """What a set of kernels offers, and the plan of one step that attention works from.
 
 The plan is made once per step on the host; the layers then run without any decision. Rows are tokens: a step computes
-``tokens`` of them, those of one sequence next to each other and in order.
+``tokens`` of them, those of one sequence next to each other and in order. Layers that see alike (the same window, the
+same rotation) share a plan; a model may have layers of several kinds.
 
 The cache of a layer is [blocks, 2 * kv_heads, block_size, head_dim], keys first, then values: a block is one piece of
 memory, and in it so is each head, whose keys attention reads one after the other.
@@ -19,6 +20,8 @@ from torch import Tensor
 class AttentionGroup:
     """Sequences that attend together: the same number of queries each, pages padded to the same number.
 
+    The pages are those that hold what the queries see: with a window, those before it are left out.
+
     Decoding sequences are grouped by a size that depends on their own length alone, and chunks of prompts are groups
     of one, so that the shape in which a sequence's attention is computed never depends on the others.
     """
@@ -32,19 +35,29 @@ class AttentionGroup:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """Positions, slots and groups of one step, shared by all layers."""
+    """Rotation, slots and groups of one step, shared by all layers of one kind."""
 
-    cos: Tensor  # [tokens, 1, head_dim]
-    sin: Tensor  # [tokens, 1, head_dim], signed as in model/rope.py
+    rotation: tuple[Tensor, Tensor] | None  # cosines and sines [tokens, 1, head_dim] as in model/rope.py, if any
     slots: Tensor  # [tokens * 2 kv_heads] int64: (block * 2 kv_heads + head) * block_size + offset, where heads go
     groups: tuple[AttentionGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: where its rows stand in their sequences, and a plan for each of ``ModelSpec.kinds``."""
+
+    positions: Tensor  # [tokens] int64
+    kinds: tuple[AttentionPlan, ...]
 
 
 class Kernels(Protocol):
     """All take and return tensors of one floating dtype on one device, unless said otherwise."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Root mean square norm over the last dimension (Zhang and Sennrich 2019), in float32 inside."""
+        """Root mean square norm over the last dimension (Zhang and Sennrich 2019), in float32 inside.
+
+        The product with ``weight`` is taken in the weight's dtype, float32 or that of ``x``, in which it comes back.
+        """
         ...
 
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -59,7 +72,10 @@ class Kernels(Protocol):
         """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache``, where the plan's slots say."""
         ...
 
-    def attention(self, query: Tensor, cache: Tensor, plan: AttentionPlan) -> Tensor:
-        """Causal paged attention (Kwon et al. 2023) of ``query`` [tokens, heads, head_dim], scaled by
-        1 / sqrt(head_dim), with grouped heads (Ainslie et al. 2023); the same shape back."""
+    def attention(
+        self, query: Tensor, cache: Tensor, plan: AttentionPlan, scale: float, score_cap: float | None
+    ) -> Tensor:
+        """Causal paged attention (Kwon et al. 2023) of ``query`` [tokens, heads, head_dim], with grouped heads (Ainslie
+        et al. 2023); the same shape back. Scores are multiplied by ``scale`` and, with a ``score_cap`` c, become
+        c * tanh(score / c) (Gemma 2), before the plan's mask is added."""
         ...

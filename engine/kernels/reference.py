@@ -18,7 +18,7 @@ class ReferenceKernels:
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
-        return (wide * scale).to(x.dtype) * weight
+        return ((wide * scale).to(weight.dtype) * weight).to(x.dtype)
 
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
@@ -31,16 +31,20 @@ class ReferenceKernels:
         head_dim = cache.shape[-1]
         cache.view(-1, head_dim).index_copy_(0, slots, kv.reshape(-1, head_dim))
 
-    def attention(self, query: Tensor, cache: Tensor, plan: AttentionPlan) -> Tensor:
+    def attention(
+        self, query: Tensor, cache: Tensor, plan: AttentionPlan, scale: float, score_cap: float | None
+    ) -> Tensor:
         if len(plan.groups) == 1:
-            return self._attend(query, cache, plan.groups[0])
+            return self._attend(query, cache, plan.groups[0], scale, score_cap)
         output = torch.empty_like(query)
         for group in plan.groups:
             rows = slice(group.first_row, group.first_row + group.sequences * group.queries)
-            output[rows] = self._attend(query[rows], cache, group)
+            output[rows] = self._attend(query[rows], cache, group, scale, score_cap)
         return output
 
-    def _attend(self, query: Tensor, cache: Tensor, group: AttentionGroup) -> Tensor:
+    def _attend(
+        self, query: Tensor, cache: Tensor, group: AttentionGroup, scale: float, score_cap: float | None
+    ) -> Tensor:
         """One group: gather its pages side by side, then one batched attention."""
         rows, heads, head_dim = query.shape
         both = cache.shape[1]
@@ -48,11 +52,16 @@ class ReferenceKernels:
         if group.queries == 1:
             # The heads that share keys become the queries of one: each key is read once for all of them.
             query = query.reshape(rows, both // 2, -1, head_dim)
-            output = F.scaled_dot_product_attention(query, keys, values, attn_mask=group.mask)
-            return output.view(rows, heads, head_dim)
-        query = query.view(group.sequences, group.queries, heads, head_dim).transpose(1, 2)
-        output = F.scaled_dot_product_attention(query, keys, values, attn_mask=group.mask, enable_gqa=both != 2 * heads)
-        return output.transpose(1, 2).reshape(rows, heads, head_dim)
+        else:
+            query = query.view(group.sequences, group.queries, heads, head_dim).transpose(1, 2)
+        if score_cap is None:
+            shared = query.shape[1] != keys.shape[1]
+            output = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=group.mask, scale=scale, enable_gqa=shared
+            )
+        else:
+            output = _capped_attention(query, keys, values, group.mask, scale, score_cap)
+        return output.view(rows, heads, head_dim) if group.queries == 1 else output.transpose(1, 2).flatten(0, 1)
 
     def _gather(self, cache: Tensor, pages: Tensor) -> Tensor:
         """Copies pages next to each other, into the same buffer every time: a new one of this size would be given
@@ -62,3 +71,15 @@ class ReferenceKernels:
         if self._gathered.numel() < size:
             self._gathered = cache.new_empty(size)
         return torch.index_select(source, 0, pages, out=self._gathered[:size].view(-1, source.shape[1]))
+
+
+def _capped_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, cap: float) -> Tensor:
+    """As torch's scaled_dot_product_attention, with scores softly capped; softmax in float32.
+
+    ``query`` is [sequences, heads, queries, head_dim], ``keys`` and ``values`` [sequences, kv_heads, keys, head_dim].
+    """
+    grouped = query.unflatten(1, (keys.shape[1], -1)) * scale
+    scores = (grouped @ keys.unsqueeze(2).transpose(-1, -2)).float()
+    scores = scores.div_(cap).tanh_().mul_(cap).add_(mask.unsqueeze(2))
+    output: Tensor = scores.softmax(-1).to(query.dtype) @ values.unsqueeze(2)
+    return output.flatten(1, 2)

@@ -1,5 +1,6 @@
 """KV blocks of sequences: pool and prefix index behind the moves a scheduler makes.
 
+* lacks: how many blocks stand in the way of an admission
 * admit: blocks for all tokens of a sequence, those of a known prefix shared
 * grow: room for one more token
 * commit: what has been computed becomes known to the index
@@ -7,6 +8,8 @@
 """
 
 from __future__ import annotations
+
+from bisect import bisect_left
 
 from engine.kv.pool import BlockPool, KVIntegrityError
 from engine.kv.prefix import PrefixIndex, chain_digest, root_digest
@@ -22,20 +25,36 @@ class KVCache:
         self._index = PrefixIndex()
         self.pool = BlockPool(num_blocks, self._index.forget)
 
-    def admit(self, sequence: Sequence, reserve: int) -> bool:
-        """Gives the sequence blocks for all its tokens if ``reserve`` blocks stay available; else changes nothing.
+    def lacks(self, sequence: Sequence, spare: int) -> int:
+        """Blocks that would have to become available before the sequence can be admitted; 0: it can be now."""
+        return max(0, self._cost(sequence, self._known_prefix(sequence)) + spare - self.pool.available)
+
+    def admit(self, sequence: Sequence, spare: int) -> bool:
+        """Gives the sequence blocks for its ``room`` if ``spare`` blocks stay available; else changes nothing.
 
         Sets ``blocks`` and ``computed``. At least one token is left to compute: its logits are needed.
         """
         shared = self._known_prefix(sequence)
-        fresh = self._blocks_for(len(sequence.tokens)) - len(shared)
-        reclaimed = sum(map(self.pool.is_cached, shared))
-        if fresh + reclaimed + reserve > self.pool.available:
+        if self._cost(sequence, shared) + spare > self.pool.available:
             return False
+        fresh = self._blocks_for(sequence.room) - len(shared)
         self.pool.acquire(shared)  # before allocating, which may evict
         sequence.blocks = shared + self.pool.allocate(fresh)
         sequence.computed = sequence.committed = len(shared) * self.block_size
         return True
+
+    def cached_share(self, sequence: Sequence) -> float:
+        """Share of a waiting sequence's tokens whose KV is cached now, 0 to 1. An estimate, in O(log blocks): that a
+        block is known says that those before it are, but for rare evictions out of order."""
+        if not self._prefix_caching:
+            return 0.0
+        digests = self._digests(sequence, (len(sequence.tokens) - 1) // self.block_size)
+        known = bisect_left(range(len(digests)), True, key=lambda position: not self._index.knows(digests[position]))
+        return known * self.block_size / len(sequence.tokens)
+
+    def exclusive(self, sequence: Sequence) -> int:
+        """Blocks that would become available if this sequence gave its own up."""
+        return sum(self.pool.references(block) == 1 for block in sequence.blocks)
 
     def grow(self, sequence: Sequence) -> bool:
         """Makes room for the next token; False when there is no block left."""
@@ -73,6 +92,10 @@ class KVCache:
         self.pool.check_integrity()
         if any(self.pool.is_cached(block) and block not in self._index for block in range(self.pool.total)):
             raise KVIntegrityError("a cached block is not in the index")
+
+    def _cost(self, sequence: Sequence, shared: list[int]) -> int:
+        """Blocks by which an admission lowers what is available."""
+        return self._blocks_for(sequence.room) - len(shared) + sum(map(self.pool.is_cached, shared))
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)

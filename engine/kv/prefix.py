@@ -34,6 +34,10 @@ class PrefixIndex:
     def __contains__(self, block: int) -> bool:
         return block in self._digests
 
+    def knows(self, digest: bytes) -> bool:
+        """Whether some block holds this content."""
+        return digest in self._blocks
+
     def match(self, digests: Sequence[bytes]) -> list[int]:
         """Blocks of the longest known prefix of a chain."""
         found: list[int] = []

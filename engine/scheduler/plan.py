@@ -27,11 +27,26 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """How the tokens of a step divide, for those who learn from how long it took."""
+
+    decodes: int = 0
+    watched: int = 0  # of these, decodes of a class above batch: somebody waits for each token
+    long: int = 0  # tokens of prompts that take more than one step
+    short: int = 0  # tokens of prompts that fit into one
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The chunks of one step, at most one per sequence, and who had to give up its blocks for them."""
+    """The chunks of one step, at most one per sequence; which sequences are started for the first time; who gave its
+    blocks up for them; and who left the queue without having been started: too late, or since looking at it raised."""
 
     chunks: tuple[Chunk, ...]
+    started: tuple[Sequence, ...] = ()
     preempted: tuple[Sequence, ...] = ()
+    expired: tuple[Sequence, ...] = ()
+    failed: tuple[tuple[Sequence, Exception], ...] = ()
+    load: Load = Load()
 
     @property
     def tokens(self) -> int:

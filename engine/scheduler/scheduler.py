@@ -1,49 +1,79 @@
-"""One token budget for prefill and decode together (Agrawal et al. 2024, Sarathi-Serve).
+"""One token budget for prefill and decode together (Agrawal et al., OSDI 2024, Sarathi-Serve), shared by classes and
+tenants. Each step:
 
-Each step, in order of arrival:
+1. who waits past its deadline leaves;
+2. the first in the queue may displace running sequences of a lower class, if it cannot start otherwise;
+3. every decoding sequence computes its one token; when blocks run out, the weakest gives its own up;
+4. running prompts go on, a chunk each; long ones at a pace at which decodes do not suffer;
+5. waiting sequences are started while their whole prompt fits, with one block to spare for each that runs: a prompt
+   admitted by halves, or into the last block, would be preempted before it answers. None in a step that ran out of
+   blocks.
 
-1. every decoding sequence computes its one token; when blocks run out, the sequence that arrived last gives up its own
-   and will be recomputed (the one that arrived first never does, so there is always progress);
-2. running prompts go on, a chunk each;
-3. waiting sequences are admitted while their whole prompt fits, with one block to spare for each that runs: a prompt
-   admitted by halves, or into the last block, would be preempted before it answers.
+Who goes first is in ``queue``, who gives way in ``preemption``, what tenants owe in ``fairness``.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from engine.api import Priority
 from engine.kv.cache import KVCache
-from engine.scheduler.plan import Chunk, Plan
+from engine.scheduler.door import QueueState
+from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
+from engine.scheduler.limits import Limits
+from engine.scheduler.pace import Pace
+from engine.scheduler.plan import Chunk, Load, Plan
+from engine.scheduler.preemption import displace, strength, weakest
+from engine.scheduler.queue import WaitingQueue, level
+from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one step: tokens in all, tokens of one prompt, sequences that hold blocks."""
+@dataclass(slots=True)
+class _Budget:
+    """Tokens left to the prompts of one step."""
 
-    batch_tokens: int
-    prefill_chunk: int
-    sequences: int
+    tokens: int
+    long: int  # of these, for prompts that take more than one step
+    chunks: list[Chunk] = field(default_factory=list)
+    load: list[int] = field(default_factory=lambda: [0, 0])  # tokens of short and of long prompts
+
+    def take(self, sequence: Sequence, most: int) -> bool:
+        """Plans the sequence's next tokens, ``most`` at most; False if there is no budget for one."""
+        length = min(sequence.pending, most, self.tokens, self.long if sequence.piecemeal else self.tokens)
+        if length < 1:
+            return False
+        self.chunks.append(Chunk(sequence, sequence.computed, length))
+        self.tokens -= length
+        if sequence.piecemeal:
+            self.long -= length
+        self.load[sequence.piecemeal] += length
+        return True
 
 
 class Scheduler:
-    """Queues of sequences, both in order of arrival."""
+    """Decides every step of one engine. Instants are seconds of one clock that never goes back."""
 
     def __init__(self, cache: KVCache, limits: Limits) -> None:
         self.cache = cache
         self.limits = limits
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
-        self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first admitted
+        self.running: list[Sequence] = []  # in order of start
+        self.counters = TokenCounters(limits.weights)
+        self.waiting = WaitingQueue(self.counters, cache.cached_share, limits.ageing_s, limits.prefix_bonus_s)
+        self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first started
+        self.preemptions = 0
+        self._rate = StartRate()
+        slowdown = limits.decode_slowdown
+        self._pace = None if slowdown is None else Pace(slowdown, limits.prefill_chunk)
 
     def __repr__(self) -> str:
         return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache.pool!r})"
 
     def add(self, sequence: Sequence) -> None:
-        """Puts a new sequence at the end of the queue."""
-        self.waiting.append(sequence)
+        """Puts a new sequence into the queue; its ``arrived`` is set."""
+        sequence.queued_at = sequence.arrived
+        self.counters.arrive(sequence.tenant)
+        self.waiting.push(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Ends a sequence wherever it is; its blocks are available at once."""
@@ -53,64 +83,169 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         sequence.move(Status.ENDED)
+        self.counters.leave(sequence.tenant)
 
-    def schedule(self) -> Plan:
+    def schedule(self, now: float) -> Plan:
         """Decides the next step and takes the blocks it needs."""
-        decodes, preempted = self._decode()
-        budget = self.limits.batch_tokens - len(decodes)
-        prefills = self._prefill(budget)
-        budget -= sum(chunk.length for chunk in prefills)
-        admitted = [] if preempted else self._admit(budget)
-        return Plan((*decodes, *prefills, *admitted), tuple(preempted))
+        expired = self.waiting.overdue(now)
+        for sequence in expired:
+            self.remove(sequence)
+        displaced = self._displace(now)
+        decodes, preempted = self._decode(now)
+        watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
+        tokens = self.limits.batch_tokens - len(decodes)
+        budget = _Budget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
+        self._prefill(budget)
+        started, failed = ([], []) if preempted else self._start(now, budget)
+        chunks = (*decodes, *budget.chunks)
+        for chunk in chunks:
+            if chunk.samples:
+                self.counters.charge(chunk.sequence.tenant, OUTPUT_COST)
+        short, long = budget.load
+        load = Load(len(decodes), watched, long, short)
+        return Plan(chunks, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
     def computed(self, chunk: Chunk) -> None:
         """The chunk has been run: its keys and values may be shared from now on."""
         chunk.sequence.computed = chunk.end
         self.cache.commit(chunk.sequence)
 
-    def _decode(self) -> tuple[list[Chunk], list[Sequence]]:
+    def took(self, load: Load, seconds: float) -> None:
+        """A step of this load took ``seconds``; paces long prompts from now on."""
+        if self._pace is not None:
+            self._pace.observe(load, seconds)
+
+    def queue_state(self) -> QueueState:
+        """The queue, for those who decide whether it takes one more."""
+        return QueueState(len(self.waiting), self.waiting.by_line(), self._rate.wait_s(len(self.waiting)))
+
+    def wait_s(self) -> float:
+        """Estimated wait of one more sequence, in seconds."""
+        return self._rate.wait_s(len(self.waiting))
+
+    def _displace(self, now: float) -> list[Sequence]:
+        if not self.running or not self.waiting:
+            return []
+        candidate = next(self.waiting.candidates(now))
+        victims = displace(
+            candidate,
+            level(candidate, now, self.limits.ageing_s),
+            candidate.waited(now) >= self.limits.ageing_s,
+            self.running,
+            self.limits.cooldown,
+            lambda: self._shortage(candidate),
+            self.cache.exclusive,
+        )
+        for victim in victims:
+            self._preempt(victim, now)
+        return victims
+
+    def _shortage(self, candidate: Sequence) -> tuple[int, int]:
+        """Rows and blocks that keep a sequence from starting; none if something else does."""
+        try:
+            if self._too_many_long(candidate):
+                return 0, 0
+            missing = self.cache.lacks(candidate, len(self.running))
+        except Exception:  # noqa: BLE001 - it raises again in _start, and there ends the sequence
+            return 0, 0
+        return len(self.running) + 1 - self.limits.sequences, missing
+
+    def _decode(self, now: float) -> tuple[list[Chunk], list[Sequence]]:
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
-        for sequence in tuple(self.running):
-            if not sequence.decoding:
-                continue
+        decoding = [sequence for sequence in self.running if sequence.decoding]
+        if self.cache.pool.available < len(decoding):
+            # The strongest first, so that whoever gives way has not been planned yet.
+            decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
+        for sequence in decoding:
             while sequence.status is Status.RUNNING and not self.cache.grow(sequence):
-                preempted.append(self._preempt_last())
+                preempted.append(weakest(self.running, self.limits.cooldown))
+                self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
                 chunks.append(Chunk(sequence, sequence.computed, 1))
         return chunks, preempted
 
-    def _prefill(self, budget: int) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        for sequence in self.running:
-            if not sequence.decoding and budget > 0:
-                chunks.append(self._chunk(sequence, budget))
-                budget -= chunks[-1].length
-        return chunks
+    def _prefill(self, budget: _Budget) -> None:
+        prompts = [sequence for sequence in self.running if not sequence.decoding]
+        for sequence in sorted(prompts, key=lambda sequence: sequence.level):
+            budget.take(sequence, self.limits.prefill_chunk)
 
-    def _admit(self, budget: int) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        while self.waiting and budget > 0 and len(self.running) < self.limits.sequences:
-            sequence = self.waiting[0]
-            if not self.cache.admit(sequence, reserve=len(self.running)):
+    def _start(self, now: float, budget: _Budget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+        """Those that start for the first time, and those whom looking at raised an error."""
+        first: list[Sequence] = []
+        failed: list[tuple[Sequence, Exception]] = []
+        passed: list[Sequence] = []  # they do not fit
+        starts = 0
+        for sequence in self.waiting.candidates(now) if self.waiting else ():
+            if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
-            self.waiting.popleft()
-            self.running.append(sequence)
-            sequence.move(Status.RUNNING)
+            try:
+                if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
+                    continue
+                fits = self.cache.admit(sequence, spare=len(self.running))
+            except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
+                failed.append((sequence, error))
+                self.remove(sequence)
+                continue
+            if not fits:
+                passed.append(sequence)
+                if sequence.overtaken >= self.limits.overtakes:
+                    break
+                continue
             if sequence.cached_tokens is None:
-                sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
-                self.cached_tokens += sequence.cached_tokens
-            chunks.append(self._chunk(sequence, budget))
-            budget -= chunks[-1].length
-        return chunks
+                first.append(sequence)
+            self._run(sequence, now)
+            budget.take(sequence, self.limits.prefill_chunk)
+            starts += 1
+            for other in passed:
+                other.overtaken += 1
+            if any(other.overtaken >= self.limits.overtakes for other in passed):
+                break
+        self._rate.observe(now, starts, len(self.waiting))
+        return first, failed
 
-    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
-        return Chunk(sequence, sequence.computed, min(sequence.pending, self.limits.prefill_chunk, budget))
+    def _too_many_long(self, sequence: Sequence, budget: _Budget | None = None) -> bool:
+        """Whether a prompt takes several steps and has to wait for others that do."""
+        if len(sequence.tokens) <= self.limits.prefill_chunk:
+            return False
+        missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
+        if missing <= self.limits.prefill_chunk:
+            return False
+        busy = sum(one.piecemeal and not one.decoding for one in self.running)
+        return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 
-    def _preempt_last(self) -> Sequence:
-        """The victim has not been planned yet: those planned arrived earlier."""
-        victim = self.running.pop()
+    def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
+        """Whether its tenant has had a step's worth more than one whose sequence it would pass: small requests must not
+        live off large ones that do not fit."""
+        own = self.counters.of(sequence.tenant)
+        return any(own > self.counters.of(other.tenant) + self.limits.batch_tokens for other in passed)
+
+    def _run(self, sequence: Sequence, now: float) -> None:
+        """Moves an admitted sequence from the queue among the running."""
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.move(Status.RUNNING)
+        sequence.level = level(sequence, now, self.limits.ageing_s)
+        sequence.waited_s = sequence.waited(now)
+        sequence.kept = sequence.generated
+        sequence.piecemeal = sequence.pending > self.limits.prefill_chunk
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
+            self.cached_tokens += sequence.cached_tokens
+            self.counters.charge(sequence.tenant, INPUT_COST * sequence.pending)
+
+    def _preempt(self, victim: Sequence, now: float) -> None:
+        self.running.remove(victim)
         self.cache.release(victim)
         victim.move(Status.WAITING)
-        self.waiting.appendleft(victim)
-        return victim
+        victim.queued_at = now
+        victim.preemptions += 1
+        self.preemptions += 1
+        self.waiting.push(victim)
+
+    def _long_tokens(self, decodes: int) -> int:
+        if self._pace is None:
+            return self.limits.batch_tokens
+        if any(one.piecemeal and not one.decoding for one in self.running):
+            return self._pace.tokens(decodes)
+        return self._pace.allowed  # for one that may be started now

@@ -7,7 +7,7 @@
     ├── AuthenticationError     401   no key or a wrong one
     ├── NotFoundError           404   no such model or path
     ├── MethodError             405
-    ├── TimedOutError           408   the request took longer than the router allows
+    ├── TimedOutError           408   the request took longer than the router, or its own deadline, allows
     ├── BodyTooLargeError       413
     ├── OverloadError           429   try again later
     ├── ServerError             500   our fault

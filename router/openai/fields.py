@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from engine.api import SamplingParams
+from engine.api import Priority, SamplingParams
 from router.openai.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -106,6 +106,8 @@ class GenerationFields(StrictModel):
     ) = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
+    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
     n: Annotated[Any, not_yet(1)] = None
     user: Text | None = None
     presence_penalty: Annotated[Any, not_yet(0, 0.0)] = None
@@ -125,6 +127,12 @@ class GenerationFields(StrictModel):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
         )
+
+    @property
+    def class_of_service(self) -> Priority:
+        """Below 0 is interactive, 0 standard, above 0 batch."""
+        priority = self.priority or 0
+        return Priority((priority > 0) - (priority < 0))
 
     @property
     def include_usage(self) -> bool:

@@ -43,6 +43,12 @@ def answer(graph: Graph, prompt: str, *, model: str = "fast", max_tokens: int = 
     return text
 
 
+def answers_again(graph: Graph, model: str) -> None:
+    """On a busy machine a replacement takes longer to start than a request waits."""
+    question = {"model": model, "messages": QUESTION, "max_tokens": 4}
+    eventually(lambda: graph.post("/v1/chat/completions", question).status_code == 200, f"{model} answers again")
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_each_tier_streams_what_it_also_answers_at_once(graph: Graph, tier: str) -> None:
     chat = graph.client().chat.completions
@@ -200,7 +206,7 @@ def test_killing_a_replica_ends_its_streams_in_an_error_and_new_requests_succeed
         os.kill(victim.pid, signal.SIGKILL)
         frames = stream_lines(response)
     assert frames[-1]["error"]["code"] == "replica_lost"
-    assert answer(graph, "hello", model="balanced")
+    answers_again(graph, "balanced")
     assert graph.describe("balanced")[0].pid != victim.pid
 
 
@@ -218,7 +224,7 @@ def test_the_client_sees_the_error_of_a_lost_replica(graph: Graph) -> None:
     os.kill(victim.pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="replica"):
         list(chunks)
-    assert answer(graph, "hello")
+    answers_again(graph, "fast")
 
 
 def test_a_router_that_dies_takes_its_requests_with_it_and_is_replaced(graph: Graph) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,17 @@ CONFIGS: dict[str, Any] = {
 }
 
 
+LENGTHS = (1, 2, 15, 16, 17, 33, 50, 90)
+
+
+def ragged_prompts(vocab: int) -> list[list[int]]:
+    """Eight prompts of different lengths, some with a common beginning longer than a block."""
+    numbers = random.Random(7)
+    common = [numbers.randrange(1, vocab) for _ in range(90)]
+    return [[*common[: n - 1], numbers.randrange(1, vocab)] if n > 16 else common[:n] for n in LENGTHS]
+
+
+@cache
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A small byte-level BPE, with a chat template."""
     tokenizer = Tokenizer(models.BPE())
@@ -70,13 +83,22 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_model(name: str, directory: Path) -> Path:
     """Writes the model ``name`` of CONFIGS and its tokenizer."""
+    return save(CONFIGS[name], directory)
+
+
+def save(config: Any, directory: Path) -> Path:
+    """Writes a random model of that config and its tokenizer."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])
+    write(AutoModelForCausalLM.from_config(config), directory)
+    return directory
+
+
+def write(model: Any, directory: Path, **settings: Any) -> None:
+    """Writes a model and its tokenizer; keywords are those of save_pretrained."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.save_pretrained(directory)
+        model.save_pretrained(directory, **settings)
         make_tokenizer().save_pretrained(directory)
-    return directory
 
 
 def oracle(directory: Path, prompts: list[list[int]], max_tokens: int) -> list[tuple[int, ...]]:

@@ -16,7 +16,7 @@ from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, Gene
 from engine.admission import Job
 from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError
 from engine.decode.output import Output
-from engine.kernels.interface import AttentionPlan
+from engine.kernels.interface import StepPlan
 from engine.kernels.reference import ReferenceKernels
 from engine.model.decoder import Decoder
 from engine.tokenizer import Tokenizer
@@ -190,7 +190,7 @@ def run_one(engine: Engine, name: str) -> list[Delta]:
 class PoisonedDecoder(Decoder):
     """Fails on token 13."""
 
-    def forward(self, tokens: Tensor, plan: AttentionPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
         if (tokens == 13).any():
             raise RuntimeError("poison")
         return super().forward(tokens, plan, cache, wanted)

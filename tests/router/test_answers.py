@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.api import Conversation, FinishReason, Message
+from engine.api import Conversation, FinishReason, Message, Priority
 from tests.router.backend import WORDS
 from tests.router.conftest import KEY, OTHER_KEY, Served
 
@@ -130,7 +130,28 @@ def test_the_prefix_cache_is_salted_with_the_tenant(served: Served, key: str, te
         json={"model": "fast", "messages": HELLO},
         headers={"authorization": f"Bearer {key}"},
     )
-    assert served.backend.requests[0].cache_salt == tenant
+    assert served.backend.requests[0].cache_salt == served.backend.requests[0].tenant == tenant
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (None, Priority.STANDARD),
+        (0, Priority.STANDARD),
+        (-7, Priority.INTERACTIVE),
+        (3, Priority.BATCH),
+    ],
+)
+def test_the_sign_of_the_priority_is_the_class(served: Served, asked: int | None, given: Priority) -> None:
+    served.http.post("/v1/chat/completions", json={"model": "fast", "messages": HELLO, "priority": asked})
+    assert served.backend.requests[0].priority is given
+
+
+@pytest.mark.parametrize(("field", "value"), [("priority", "high"), ("priority", 0.5), ("deadline_s", 0)])
+def test_a_wrong_class_or_deadline_is_refused_by_name(served: Served, field: str, value: object) -> None:
+    response = served.http.post("/v1/chat/completions", json={"model": "fast", "messages": HELLO, field: value})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
 
 
 def test_a_length_stop_is_reported(served: Served) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from engine.api import ContextLengthError, EngineDeadError, FinishReason, OverloadedError, RequestError
+from engine.api import (
+    ContextLengthError,
+    EngineDeadError,
+    FinishReason,
+    GenerationRequest,
+    OverloadedError,
+    RequestError,
+)
 from router.ports import ReplicaLostError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
@@ -27,6 +34,13 @@ FAULTS = [
     (EngineDeadError("dead"), 503, "replica_lost", None),
     (RuntimeError("a secret of the implementation"), 500, "internal_error", None),
 ]
+
+
+class LateBackend(ScriptedBackend):
+    """Says nothing before the end."""
+
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
+        return ()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -77,6 +91,16 @@ def test_a_sequence_that_failed_in_the_engine_is_no_answer(served: Served, reaso
     streamed = served.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
     assert '"error"' in streamed.text
     assert "[DONE]" not in streamed.text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_that_waited_past_its_deadline_is_told_so(served: Served, stream: bool) -> None:
+    served.backend = LateBackend(outcome=FinishReason.DEADLINE)
+    response = served.http.post("/v1/chat/completions", json=CHAT | {"stream": stream, "deadline_s": 0.5})
+    assert response.status_code == 408
+    assert response.json()["error"]["type"] == "timeout_error"
+    assert (response.json()["error"]["code"], response.json()["error"]["param"]) == ("deadline_exceeded", "deadline_s")
+    assert served.backend.requests[0].deadline_s == 0.5
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from pathlib import Path
+
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Turn
+from deployments.models.training.english import Conversation
+from deployments.models.training.evaluation import Scores, answer_all, bits_per_byte, score, total
+from deployments.models.training.heldout import Item
+from deployments.models.training.shapes import Shape
 from deployments.models.training.trainer import TrainingRun
 
 QUESTIONS = (
-    "Hello!",
-    "What is 7 + 5?",
-    "Grace lives in Oslo and works as an engineer. Where does Grace live?",
-    "Give three tips for staying healthy.",
+    "Which animals live on a farm?",
+    "Why do people sleep at night?",
+    "Write a sentence with the words dog, ball and park.",
 )
 
 
 def write_card(
     name: str,
+    directory: Path,
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     run: TrainingRun,
-    grown_from: str | None = None,
+    shape: Shape,
+    english: Sequence[Conversation],
+    items: Sequence[Item],
 ) -> str:
-    """Markdown: what it is, how it was trained, what it says, unedited."""
+    """Markdown: what it is, how it was trained, how good it is, what it says, unedited.
+
+    ``directory`` holds the saved model, which answers through the engine; ``model`` is the same in float32.
+    """
+    scores = score(items, answer_all(directory, [item.turns for item in items]))
+    bits = bits_per_byte(model, tokenizer, english)
+    replies = answer_all(directory, [(Turn("user", question),) for question in QUESTIONS])
+    samples = "\n\n".join(quoted(q, said) for q, said in zip(QUESTIONS, replies, strict=True))
     parameters = sum(p.numel() for p in model.parameters())
-    samples = "\n\n".join(f"> **{q}**\n>\n> {_ask(model, tokenizer, q)}" for q in QUESTIONS)
-    start = f"the weights of `{grown_from}`, widened and deepened" if grown_from else "random weights"
-    grow = f" --grow-from deployments/models/{grown_from}" if grown_from else ""
+    begun = f"the weights of `{shape.grown_from}`, widened and deepened" if shape.grown_from else "random weights"
     return f"""# {name}
 
-The embedded `{name}` tier: a llama-family model of {parameters / 1e6:.1f} M parameters, context 1,024 tokens,
-byte-level BPE of {len(tokenizer):,} tokens, weights in bfloat16. It exists so that `make serve` and the tests
-run a real model without a network or a GPU. It is not a useful assistant: its answers are short, often wrong,
-and never to be relied on.
+The embedded `{name}` tier: a llama-family model of {parameters / 1e6:.1f} M parameters ({shape.layers} layers of
+{shape.hidden}), context 1,024 tokens, byte-level BPE of {len(tokenizer):,} tokens, weights in bfloat16. It exists so
+that `make serve` and the tests run real models, each a real step up from the one below, without a network or a GPU.
+It does the small tasks of the table below; on open questions its English is readable at best, and nothing it says is to
+be relied on.
 
 | | |
 | --- | --- |
-| trained on | GPTeacher (MIT) and GSM8K train (MIT), both cut to short ones, and tasks from `training/corpus.py` |
-| started from | {start} |
-| steps, tokens seen | {run.steps:,}, {run.tokens:,} |
-| time on two CPU cores | {run.seconds / 60:.1f} minutes |
-| loss on held-out conversations | {run.loss:.3f} nats per token |
-| command | `python -m deployments.models.training --tier {name} --minutes {run.seconds / 60:.1f}{grow}` |
+| trained on | generated tasks (`training/curriculum/`); English, in conversations of up to 600 characters |
+| its sources | GPTeacher role play (MIT), T0's training templates (Apache-2.0), GSM8K train (MIT) |
+| started from | {begun} |
+| read in training | {run.tokens:,} tokens in {run.steps:,} steps |
+| time | {run.seconds / 60:.0f} minutes |
+| bits per byte on held-out English | {bits:.3f} |
+| command | `python -m deployments.models.training --tier {name}` |
+
+Exact match on the held-out set (`training/heldout.jsonl`, {len(items)} tasks with values and phrasings never trained
+on), greedy, in percent:
+
+{table(scores)}
 
 Answers by greedy decoding, unedited:
 
@@ -49,11 +70,17 @@ Answers by greedy decoding, unedited:
 """
 
 
-def _ask(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, question: str) -> str:
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-    )
-    prompt = torch.tensor([tokenizer.encode(str(text), add_special_tokens=False)])
-    output = model.generate(prompt, max_new_tokens=80, do_sample=False)  # type: ignore[misc]
-    answer = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
-    return str(answer).replace("\n", "\n> ")
+def quoted(question: str, reply: str) -> str:
+    """A question and the reply as a quotation, line by line."""
+    lines = [f"**{question}**", "", *reply.strip().split("\n")]
+    return "\n".join(f"> {line}".rstrip() for line in lines)
+
+
+def table(scores: Scores) -> str:
+    """Families down, levels across."""
+    lines = ["| family | " + " | ".join(f"level {level}" for level in LEVELS) + " | all |"]
+    lines.append("| --- |" + " ---: |" * (len(LEVELS) + 1))
+    for family in (*FAMILIES, None):
+        cells = [total(scores, family, level).percent for level in (*LEVELS, None)]
+        lines.append(f"| {family or '**all**'} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    return "\n".join(lines)

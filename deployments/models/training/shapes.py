@@ -1,4 +1,4 @@
-"""The sizes of the embedded tiers."""
+"""The sizes of the embedded tiers, and how each is trained."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ CONTEXT = 1024  # tokens
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A llama shape with tied embeddings; ``learning_rate`` is the peak."""
+    """A llama shape with tied embeddings, and its training: ``tokens`` to read, ``batch_tokens`` at a time, at a peak
+    ``learning_rate``; ``grown_from`` names the tier whose weights it starts with."""
 
     hidden: int
     layers: int
     heads: int
     kv_heads: int
     intermediate: int
+    tokens: int
+    batch_tokens: int
     learning_rate: float
+    grown_from: str | None = None
 
 
 SHAPES = {
-    "fast": Shape(128, 4, 4, 2, 384, 4e-3),
-    "balanced": Shape(192, 6, 6, 2, 512, 3e-3),
-    "frontier": Shape(256, 8, 8, 4, 704, 2e-3),
+    "fast": Shape(128, 4, 4, 2, 384, 12_000_000, 1024, 6e-3),
+    "balanced": Shape(256, 5, 8, 4, 704, 5_500_000, 1536, 4e-3, "fast"),
+    "frontier": Shape(320, 8, 10, 5, 896, 8_000_000, 2048, 3e-3, "balanced"),
 }
 
 

@@ -1,9 +1,10 @@
-"""The training loop: packed conversations, AdamW with warm-up and cosine decay, resumable by wall-clock budget."""
+"""The training loop: Muon and AdamW, a budget of tokens, resumable."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,20 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-BATCH, LENGTH = 4, 256  # sequences and tokens of one step: small, since budgets are minutes and steps are what count
-WARM_UP = 0.03  # part of the budget
-HELD_OUT = 64  # sequences of LENGTH tokens never trained on
+from deployments.models.training.optimizer import Muon
+from deployments.models.training.stream import Batch, Stream
+
+# Of different lengths, so that no step sees one kind of task alone. On a CPU each has a thread and a core to itself:
+# the matrices of these models are too small for two cores to share one well.
+BATCHES_PER_STEP = 2
+WARM_UP = 0.02  # part of the budget
+DECAY = 0.5  # part of the budget, at the end, over which the rate falls to zero
+SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What a run did. ``loss`` is in nats per token on held-out conversations."""
+    """What a run did. ``seconds`` are those of training alone, over all its parts."""
 
     steps: int
     tokens: int
@@ -28,80 +35,93 @@ class TrainingRun:
 
 
 class Trainer:
-    """Trains ``model`` on ``tokens`` (1-D int64, conversations end to end) for ``seconds`` of wall clock.
+    """Trains ``model`` on ``stream`` until it has read ``budget`` tokens, padding included.
 
-    The learning rate follows the part of the budget spent, so that any budget ends in a finished decay. The state is
-    saved to ``checkpoint`` every half minute; a run that finds one goes on from there.
+    ``peak`` is the learning rate after the warm-up. The state is saved to ``checkpoint`` every minute; a run that finds
+    one goes on from there and sees what it would have seen.
     """
 
-    def __init__(
-        self, model: LlamaForCausalLM, tokens: torch.Tensor, *, seconds: float, peak: float, checkpoint: Path, seed: int
-    ) -> None:
-        rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
-        self._held_out, self._rows = rows[:HELD_OUT], rows[HELD_OUT:]
+    def __init__(self, model: LlamaForCausalLM, stream: Stream, *, budget: int, peak: float, checkpoint: Path) -> None:
         self._model = model
-        self._seconds = seconds
+        self._stream = stream
+        self._budget = budget
         self._peak = peak
         self._checkpoint = checkpoint
-        self._optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._spent = 0.0
-        self._steps = 0
+        workers = BATCHES_PER_STEP if model.device.type == "cpu" else 1
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._parameters = list(model.parameters())
+        hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+        others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+        self._optimizers = (Muon(hidden, self._pool), torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0))
+        self._chunk = stream.first
+        self._place = self._steps = self._tokens = 0
+        self._seconds = 0.0
+        self._loss = 0.0
 
     def run(self, label: str) -> TrainingRun:
         """Train until the budget is spent; prints a progress bar named ``label``."""
         self._resume()
-        bar = tqdm(total=round(self._seconds), initial=round(self._spent), desc=label, unit="s")
-        saved = self._spent
-        while self._spent < self._seconds:
+        bar = tqdm(total=self._budget, initial=self._tokens, desc=label, unit="token", unit_scale=True, mininterval=5)
+        saved = time.monotonic()
+        for batches in self._steps_of_batches():
             started = time.monotonic()
-            loss = self._step()
-            self._spent += time.monotonic() - started
-            self._steps += 1
-            bar.update(round(self._spent) - bar.n)
+            read = self._step(batches)
+            self._seconds += time.monotonic() - started
+            bar.update(read)
             if self._steps % 20 == 0:
-                bar.set_postfix(loss=f"{loss:.3f}", step=self._steps)
-            if self._spent - saved > 30:
+                bar.set_postfix(loss=f"{self._loss:.3f}", step=self._steps, refresh=False)
+            if time.monotonic() - saved > SAVE_SECONDS:
                 self._save()
-                saved = self._spent
+                saved = time.monotonic()
+            if self._tokens >= self._budget:
+                break
+        self._save()
         bar.close()
-        return TrainingRun(self._steps, self._steps * BATCH * LENGTH, self.evaluate(), self._spent)
+        return TrainingRun(self._steps, self._tokens, self._loss, self._seconds)
 
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss on the held-out rows, nats per token."""
-        return sum(self._loss(rows).item() for rows in self._held_out.split(BATCH)) / math.ceil(HELD_OUT / BATCH)
+    def _steps_of_batches(self) -> Iterator[list[Batch]]:
+        while True:
+            batches = self._stream.batches(self._chunk)
+            while self._place + BATCHES_PER_STEP <= len(batches):
+                step = batches[self._place : self._place + BATCHES_PER_STEP]
+                self._place += BATCHES_PER_STEP
+                yield step
+            self._chunk, self._place = self._chunk + 1, 0
 
-    def _step(self) -> float:
-        rate = self._rate()
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        picked = torch.randint(len(self._rows), (BATCH,), generator=self._generator)
-        loss = self._loss(self._rows[picked])
-        self._optimizer.zero_grad()
-        loss.backward()
+    def _step(self, batches: list[Batch]) -> int:
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._rate()
+        total = float(sum(batch.weight[:, 1:].sum() for batch in batches))
+        parts = list(self._pool.map(self._part, batches))
+        loss = sum(part for part, _ in parts) / total
+        for parameter, *gradients in zip(self._parameters, *(gradients for _, gradients in parts), strict=True):
+            parameter.grad = sum(gradients[1:], start=gradients[0]).div_(total)
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        self._optimizer.step()
-        return loss.item()
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self._loss = loss if not self._steps else 0.98 * self._loss + 0.02 * loss
+        self._steps += 1
+        read = sum(batch.tokens.numel() for batch in batches)
+        self._tokens += read
+        return read
 
-    def _loss(self, rows: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = self._model(input_ids=rows[:, :-1]).logits
-        return functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+    def _part(self, batch: Batch) -> tuple[float, tuple[torch.Tensor, ...]]:
+        """The loss of one batch and its gradients. They are returned, not added up in place: two threads do this."""
+        loss = weighted_loss(self._model, batch)
+        return loss.item(), torch.autograd.grad(loss, self._parameters)
 
     def _rate(self) -> float:
-        done = self._spent / self._seconds
-        if done < WARM_UP:
-            return self._peak * max(done / WARM_UP, 0.02)
-        return self._peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+        """Warm-up, plateau, linear decay ("WSD", Hu et al., 2024): a run can be prolonged from its plateau."""
+        done = self._tokens / self._budget
+        return self._peak * max(min(done / WARM_UP, 1.0, (1 - done) / DECAY), 1e-3)
 
     def _save(self) -> None:
         state = {
             "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "generator": self._generator.get_state(),
-            "spent": self._spent,
-            "steps": self._steps,
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "place": (self._chunk, self._place, self._steps, self._tokens, self._seconds, self._loss),
         }
         partial = self._checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -110,8 +130,26 @@ class Trainer:
     def _resume(self) -> None:
         if not self._checkpoint.exists():
             return
-        state = torch.load(self._checkpoint)
+        state = torch.load(self._checkpoint, map_location=self._model.device)
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._generator.set_state(state["generator"])
-        self._spent, self._steps = state["spent"], state["steps"]
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self._chunk, self._place, self._steps, self._tokens, self._seconds, self._loss = state["place"]
+
+
+def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Sum of the cross entropies in nats, times their weights. The head runs only where a token is to be predicted."""
+    device = model.device
+    tokens, weight = batch.tokens.to(device), batch.weight.to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
+        # Right padding needs no mask: under causal attention no token before it sees it.
+        hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        counted = weight[:, 1:] > 0
+        logits = model.lm_head(hidden[counted])
+    losses = functional.cross_entropy(logits.float(), tokens[:, 1:][counted], reduction="none")
+    return (losses * weight[:, 1:][counted]).sum()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast on ``device``. Without the instructions it is ten times slower than float32."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,55 @@
+"""Public English to mix with the tasks, so that open questions get readable answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from deployments.models.training.curriculum.task import FINAL, Turn
+
+MAX_CHARS = 600  # of one conversation: longer ones cost much and teach models of this size little
+HELD_OUT_SHARE = 50  # one conversation in so many is kept for evaluation
+CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
+COMPLETION_END = "<|endoftext|>"
+
+Conversation = tuple[Turn, ...]
+
+
+def read_english(data: Path, *, held_out: bool = False) -> list[Conversation]:
+    """Short conversations of one question under ``data``/corpus: role play, T0's templates, GSM8K's train set.
+
+    Those whose question is kept for evaluation by its checksum come only with ``held_out``. Raises FileNotFoundError if
+    the data is not there.
+    """
+    kept: list[Conversation] = []
+    for question, answer in (*_role_play(data), *_t0(data), *_gsm8k(data)):
+        short = answer and len(question) + len(answer) <= MAX_CHARS
+        if short and (zlib.crc32(question.encode()) % HELD_OUT_SHARE == 0) == held_out:
+            kept.append((Turn("user", question), Turn("assistant", answer)))
+    return kept
+
+
+def _role_play(data: Path) -> Iterator[tuple[str, str]]:
+    for row in _rows(data / "corpus" / "gpteacher.jsonl.gz"):
+        if row["source"] == "gpteacher/roleplay":
+            question = "\n".join(part for part in (row["instruction"], row.get("input", "")) if part)
+            yield question.strip(), (row.get("response") or row.get("output", "")).strip()
+
+
+def _t0(data: Path) -> Iterator[tuple[str, str]]:
+    for row in _rows(data / "corpus" / "t0_train.jsonl.gz"):
+        yield row["prompt"].strip(), row["completion"].replace(COMPLETION_END, "").strip()
+
+
+def _gsm8k(data: Path) -> Iterator[tuple[str, str]]:
+    for row in _rows(data / "corpus" / "gsm8k_train.jsonl.gz"):
+        yield row["question"].strip(), CALCULATOR.sub("", row["answer"]).replace("####", FINAL).strip()
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)

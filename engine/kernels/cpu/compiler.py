@@ -1,0 +1,85 @@
+"""Builds the C sources once per machine, with the system's compiler, for the processor at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCES = Path(__file__).with_name("src")
+ENTRY = "step.c"
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=gnu11",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",  # multiply and add in one instruction; sums are never reordered, so no -ffast-math
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",  # vectors are passed between inlined functions only
+)
+TIME_LIMIT = 120.0  # seconds for the compiler
+
+
+class CompilerError(RuntimeError):
+    """The kernels cannot be built here; the message says why."""
+
+
+def built(cache: Path | None = None) -> Path:
+    """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder).
+
+    Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. Several
+    processes may build at once: each writes a file of its own and renames it. Raises CompilerError.
+    """
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise CompilerError(f"no C compiler was found (looked for {', '.join(COMPILERS)})")
+    folder = cache if cache is not None else _cache_folder()
+    library = folder / f"cpu-{_fingerprint(compiler)}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile(compiler, library)
+    return library
+
+
+def _compile(compiler: str, library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        made = Path(scratch) / library.name
+        command = [compiler, *FLAGS, str(SOURCES / ENTRY), "-o", str(made), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CompilerError(f"{compiler} could not be run: {error}") from error
+        if done.returncode != 0:
+            raise CompilerError(f"{compiler} failed: {done.stderr.strip()[:500]}")
+        made.replace(library)
+
+
+def _fingerprint(compiler: str) -> str:
+    checksum = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        checksum.update(path.read_bytes())
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    for part in (*FLAGS, compiler, version.stdout, platform.machine(), _processor()):
+        checksum.update(part.encode())
+    return checksum.hexdigest()[:20]
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on: the instruction sets of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _cache_folder() -> Path:
+    return Path.home() / ".cache" / "manta" / "kernels"

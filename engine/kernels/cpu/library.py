@@ -1,0 +1,107 @@
+"""The C structures and functions of src/, as ctypes sees them. Field order is that of the C code."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_long, c_void_p
+from functools import cache
+from pathlib import Path
+
+from engine.kernels.cpu.compiler import built
+
+FLOAT32, BFLOAT16 = 0, 1
+
+
+class Linear(ctypes.Structure):
+    """A packed weight matrix."""
+
+    _fields_ = [
+        ("weights", c_void_p),
+        ("bias", c_void_p),
+        ("inputs", c_long),
+        ("outputs", c_long),
+        ("type", c_int),
+    ]
+
+
+class Layer(ctypes.Structure):
+    """Weights and cache of one layer."""
+
+    _fields_ = [
+        ("before_attention", c_void_p),
+        ("after_attention", c_void_p),
+        ("before_mlp", c_void_p),
+        ("after_mlp", c_void_p),
+        ("head_norm", c_void_p),
+        ("qkv", Linear),
+        ("output", Linear),
+        ("gate_up", Linear),
+        ("down", Linear),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("cache", c_void_p),
+        ("window", c_long),
+        ("scale", c_float),
+    ]
+
+
+class Model(ctypes.Structure):
+    """A decoder."""
+
+    _fields_ = [
+        ("layers", POINTER(Layer)),
+        ("count", c_long),
+        ("embedding", c_void_p),
+        ("final_norm", c_void_p),
+        ("head_weights", Linear),
+        ("hidden", c_long),
+        ("heads", c_long),
+        ("kv_heads", c_long),
+        ("head", c_long),
+        ("inner", c_long),
+        ("page", c_long),
+        ("epsilon", c_float),
+        ("embedding_scale", c_float),
+        ("score_cap", c_float),
+        ("logit_cap", c_float),
+        ("type", c_int),
+        ("cache_type", c_int),
+        ("gelu", c_int),
+    ]
+
+
+class Span(ctypes.Structure):
+    """Consecutive tokens of one sequence."""
+
+    _fields_ = [("row", c_long), ("rows", c_long), ("position", c_long), ("table", POINTER(c_int32))]
+
+
+class Step(ctypes.Structure):
+    """What one step computes."""
+
+    _fields_ = [
+        ("tokens", POINTER(c_int64)),
+        ("positions", POINTER(c_int64)),
+        ("slots", POINTER(c_int64)),
+        ("rows", c_long),
+        ("spans", POINTER(Span)),
+        ("spans_count", c_long),
+        ("wanted", POINTER(c_int64)),
+        ("wanted_count", c_long),
+        ("logits", c_void_p),
+    ]
+
+
+@cache
+def loaded(path: Path | None = None) -> ctypes.CDLL:
+    """The library, built if need be. Raises CompilerError."""
+    library = ctypes.CDLL(str(path or built()))
+    library.manta_pool_open.argtypes = [c_int]
+    library.manta_pool_open.restype = c_void_p
+    library.manta_pool_close.argtypes = [c_void_p]
+    library.manta_pool_close.restype = None
+    library.manta_step.argtypes = [POINTER(Model), POINTER(Step), c_void_p, c_void_p, c_void_p]
+    library.manta_step.restype = None
+    library.manta_scratch_floats.argtypes = [POINTER(Model)]
+    library.manta_scratch_floats.restype = c_long
+    return library

@@ -1,0 +1,135 @@
+"""A model's weights as the C code reads them."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, Layer, Linear, Model
+from engine.model.rope import rope_tables
+from engine.model.spec import ModelSpec
+from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
+
+PANEL = 16  # outputs of a panel, as in src/panel.h
+MOST_HEAD = 256  # as in src/attention.c
+TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+
+
+def unsupported(spec: ModelSpec, dtype: torch.dtype, block_size: int) -> str | None:
+    """Why the compiled step cannot run a model, or None if it can."""
+    whole = {
+        "hidden_size": spec.hidden_size,
+        "head_dim": spec.head_dim,
+        "intermediate_size": spec.intermediate_size,
+        "block_size": block_size,
+    }
+    reasons = {
+        f"dtype {dtype}": dtype not in TYPES,
+        f"{spec.norm.kind} norm": spec.norm.kind != "rms",
+        "learned positions": spec.learned_positions,
+        f"head norm over the {spec.head_norm}": spec.head_norm == "projection",
+        "an MLP without a gate": not spec.gated,
+        f"activation {spec.activation}": spec.activation not in ("silu", "gelu_tanh"),
+        "experts": any(layer.experts for layer in spec.layers),
+        f"heads of more than {MOST_HEAD}": spec.head_dim > MOST_HEAD,
+        **{f"{name} {size}, no multiple of {PANEL}": size % PANEL != 0 for name, size in whole.items()},
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def panels(weight: Tensor) -> Tensor:
+    """``weight`` [outputs, inputs] in panels of 16 outputs, zeros after the last.
+
+    float32: [panels, inputs, 16]; bfloat16: [panels, inputs / 2, 16, 2].
+    """
+    outputs, inputs = weight.shape
+    count = -(-outputs // PANEL)
+    padded = F.pad(weight, (0, 0, 0, count * PANEL - outputs)).view(count, PANEL, inputs)
+    if weight.dtype == torch.bfloat16:
+        return padded.view(count, PANEL, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
+    return padded.permute(0, 2, 1).contiguous()
+
+
+class PackedModel:
+    """The C structure of a model and the memory that it points to.
+
+    ``cache`` has one tensor per layer, [blocks, 2 * kv_heads, block_size, head_dim]; inside a block the C code lays
+    keys and values out as it likes.
+    """
+
+    def __init__(self, spec: ModelSpec, weights: ModelWeights, block_size: int, num_blocks: int, context: int) -> None:
+        self._kept: list[object] = []
+        dtype = weights.embedding.dtype
+        self.cache = [
+            torch.zeros(num_blocks, 2 * spec.num_kv_heads, block_size, spec.head_dim, dtype=dtype)
+            for _ in range(spec.num_layers)
+        ]
+        tables = [[self._floats(t) for t in rope_tables(k.rope, spec.head_dim, context)] for k in spec.kinds if k.rope]
+        layers = (Layer * spec.num_layers)()
+        for number, (layer, shape) in enumerate(zip(weights.layers, spec.layers, strict=True)):
+            cos, sin = tables[shape.kind]
+            window = spec.kinds[shape.kind].window or 0
+            layers[number] = self._layer(layer, cos, sin, self.cache[number].data_ptr(), window, shape.scale)
+        self.model = Model(
+            layers=layers,
+            count=spec.num_layers,
+            embedding=self._keep(weights.embedding.contiguous()),
+            final_norm=self._norm(weights.norm),
+            head_weights=self._linear(weights.head, None),
+            hidden=spec.hidden_size,
+            heads=spec.num_heads,
+            kv_heads=spec.num_kv_heads,
+            head=spec.head_dim,
+            inner=spec.intermediate_size,
+            page=block_size,
+            epsilon=spec.norm.eps,
+            embedding_scale=_rounded(spec.embedding_scale, dtype),
+            score_cap=spec.score_cap or 0.0,
+            logit_cap=spec.logit_cap or 0.0,
+            type=TYPES[dtype],
+            cache_type=TYPES[dtype],
+            gelu=int(spec.activation == "gelu_tanh"),
+        )
+        self._kept.append(layers)
+
+    def _layer(self, layer: LayerWeights, cos: int, sin: int, cache: int, window: int, scale: float) -> Layer:
+        assert isinstance(layer.mlp, MLPWeights)
+        return Layer(
+            before_attention=self._norm(layer.before_attention),
+            after_attention=self._norm(layer.after_attention),
+            before_mlp=self._norm(layer.before_mlp),
+            after_mlp=self._norm(layer.after_mlp),
+            head_norm=None if layer.head_norm is None else self._floats(layer.head_norm),
+            qkv=self._linear(layer.qkv, layer.qkv_bias),
+            output=self._linear(layer.output, layer.output_bias),
+            gate_up=self._linear(layer.mlp.gate_up, layer.mlp.gate_up_bias),
+            down=self._linear(layer.mlp.down, layer.mlp.down_bias),
+            cos=cos,
+            sin=sin,
+            cache=cache,
+            window=window,
+            scale=scale,
+        )
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        outputs, inputs = weight.shape
+        packed = self._keep(panels(weight))
+        return Linear(packed, None if bias is None else self._floats(bias), inputs, outputs, TYPES[weight.dtype])
+
+    def _norm(self, norm: NormWeights | None) -> int | None:
+        return None if norm is None else self._floats(norm.weight)
+
+    def _floats(self, tensor: Tensor) -> int:
+        return self._keep(tensor.float().contiguous())
+
+    def _keep(self, tensor: Tensor) -> int:
+        self._kept.append(tensor)
+        return ctypes.c_void_p(tensor.data_ptr()).value or 0
+
+
+def _rounded(scale: float | None, dtype: torch.dtype) -> float:
+    """As the checkpoint's dtype has it: Gemma's scale was rounded in training."""
+    return 1.0 if scale is None else float(torch.tensor(scale, dtype=dtype))

@@ -1,0 +1,103 @@
+"""Plan of a batch → one call of the compiled step → logits of the rows that are sampled."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from array import array
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from engine.config import EngineConfig
+from engine.kernels.cpu.library import Span, Step, loaded
+from engine.kernels.cpu.packing import PackedModel
+from engine.model.spec import ModelSpec
+from engine.model.weights import ModelWeights
+from engine.scheduler.plan import Chunk
+
+
+class CompiledRunner:
+    """Runs steps of one model in C. A row's numbers depend on its own sequence alone, to the bit, whatever shares the
+    step and however a prompt is cut."""
+
+    def __init__(self, spec: ModelSpec, weights: ModelWeights, config: EngineConfig, context_length: int) -> None:
+        self._library = loaded()
+        self._block_size = config.block_size
+        self._vocab_size = spec.vocab_size
+        self._packed = PackedModel(spec, weights, config.block_size, config.num_blocks, context_length)
+        self._model = ctypes.byref(self._packed.model)
+        self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
+        self._scratch = torch.empty(0)
+        self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
+        self._pool = self._library.manta_pool_open(config.threads or torch.get_num_threads())
+        if self._pool is None:
+            raise OSError("no threads could be started for the compiled kernels")
+        self._end_threads = weakref.finalize(self, self._library.manta_pool_close, self._pool)
+
+    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
+        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+        planned = list(chunks)
+        rows = sum(chunk.length for chunk in planned)
+        sampled = [chunk for chunk in planned if chunk.samples]
+        logits = torch.empty(len(sampled), self._vocab_size)
+        # Whoever owns the memory must live until the call has returned.
+        tables = [array("i", chunk.sequence.blocks) for chunk in planned]
+        tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
+        positions = array("q", chain.from_iterable(range(c.start, c.end) for c in planned))
+        slots = array("q", chain.from_iterable(map(self._slots, planned)))
+        spans, wanted = self._spans(planned, tables)
+        step = Step(
+            tokens=_longs(tokens),
+            positions=_longs(positions),
+            slots=_longs(slots),
+            rows=rows,
+            spans=spans,
+            spans_count=len(planned),
+            wanted=_longs(wanted),
+            wanted_count=len(wanted),
+            logits=logits.data_ptr(),
+        )
+        scratch = self._scratch_for(rows)
+        self._library.manta_step(
+            self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
+        )
+        return sampled, logits
+
+    def scrub(self, blocks: list[int]) -> None:
+        """Fills blocks with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to another
+        sequence."""
+        for layer in self._packed.cache:
+            layer.index_fill_(0, torch.tensor(blocks, dtype=torch.int64), 0)
+
+    def close(self) -> None:
+        """Ends the threads; the runner is of no use afterwards. May be called again."""
+        self._end_threads()
+
+    def _spans(self, chunks: list[Chunk], tables: list[array[int]]) -> tuple[ctypes.Array[Span], array[int]]:
+        spans = (Span * len(chunks))()
+        wanted = array("q")
+        row = 0
+        for span, chunk, table in zip(spans, chunks, tables, strict=True):
+            span.row, span.rows, span.position = row, chunk.length, chunk.start
+            span.table = ctypes.cast(table.buffer_info()[0], ctypes.POINTER(ctypes.c_int32))
+            row += chunk.length
+            if chunk.samples:
+                wanted.append(row - 1)
+        return spans, wanted
+
+    def _slots(self, chunk: Chunk) -> Iterable[int]:
+        size, blocks = self._block_size, chunk.sequence.blocks
+        return (blocks[at // size] * size + at % size for at in range(chunk.start, chunk.end))
+
+    def _scratch_for(self, rows: int) -> Tensor:
+        """Grows to the largest step so far and stays."""
+        if len(self._scratch) < rows * self._floats_per_row:
+            self._scratch = torch.empty(rows * self._floats_per_row)
+        return self._scratch
+
+
+def _longs(values: array[int]) -> ctypes._Pointer[ctypes.c_int64]:
+    return ctypes.cast(values.buffer_info()[0], ctypes.POINTER(ctypes.c_int64))

@@ -1,0 +1,278 @@
+// One step of a decoder: from token ids to logits, in one call, threads meeting at barriers.
+//
+// Activations are float32 throughout; weights and KV are float32 or bfloat16.
+#include "pool.h"
+
+#include "attention.c"
+
+typedef struct {
+  // Weights of norms [hidden]; null where the family has none.
+  const float *before_attention, *after_attention, *before_mlp, *after_mlp;
+  const float *head_norm;  // [heads + kv_heads][head] or null
+  Linear qkv, output, gate_up, down;
+  const float *cos, *sin;  // [context][head]: the sines of the first half negative
+  char *cache;
+  long window;
+  float scale;  // of the scores
+} Layer;
+
+typedef struct {
+  const Layer *layers;
+  long count;
+  const void *embedding;  // [vocab][hidden], not packed
+  const float *final_norm;
+  Linear head_weights;  // hidden to vocab
+  long hidden, heads, kv_heads, head, inner, page;
+  float epsilon, embedding_scale, score_cap, logit_cap;  // caps: 0 for none
+  int type;  // of the embedding
+  int cache_type;
+  int gelu;  // tanh-approximated GELU instead of SiLU
+} Model;
+
+typedef struct {
+  const int64_t *tokens, *positions;  // [rows]
+  const int64_t *slots;  // [rows]: block * page + place in it
+  long rows;
+  const Span *spans;
+  long spans_count;
+  const int64_t *wanted;  // rows whose logits are wanted
+  long wanted_count;
+  float *logits;  // [wanted][vocab]
+} Step;
+
+// What a step needs beside weights and cache: floats per row, in this order.
+typedef struct {
+  float *stream;  // [rows][hidden]
+  float *normed;  // [rows][hidden], tiled where a product reads it
+  float *qkv;  // [rows][(heads + 2 kv_heads) * head]
+  float *mixed;  // [rows][heads * head], tiled
+  float *gates;  // [rows][2 * inner]
+  float *inner;  // [rows][inner], tiled
+} Scratch;
+
+EXPORT long manta_scratch_floats(const Model *m) {
+  long head = m->head;
+  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner;
+}
+
+// One over the root mean square (Zhang and Sennrich 2019).
+INLINE float scale_of(const float *x, long size, float epsilon) {
+  vec squares = {};
+  for (long i = 0; i < size; i += LANES) squares += load(x + i) * load(x + i);
+  return 1 / sqrtf(sum(squares) / size + epsilon);
+}
+
+static void normalise(const float *x, const float *weight, float *y, long size, float epsilon) {
+  float by = scale_of(x, size, epsilon);
+  for (long i = 0; i < size; i += LANES) store(y + i, load(x + i) * by * load(weight + i));
+}
+
+INLINE void share(long count, int me, int threads, long *from, long *to) {
+  *from = count * me / threads, *to = count * (me + 1) / threads;
+}
+
+// Into a tiled matrix; without weights the row as it is.
+static void normalise_row(const float *x, const float *weight, float *y, long rows, long row, long size, float epsilon) {
+  long step;
+  float *to = tiled_row(y, rows, row, size, &step);
+  float by = weight ? scale_of(x, size, epsilon) : 1;
+  for (long i = 0; i < size; i++) to[i * step] = x[i] * by * (weight ? weight[i] : 1);
+}
+
+static void normalise_rows(const float *x, const float *weight, float *y, long rows, long size, float epsilon, int me, int threads) {
+  long from, to;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) normalise_row(x + row * size, weight, y, rows, row, size, epsilon);
+}
+
+// x + normalised y, for the families that norm what a block adds.
+static void add_normalised(float *x, const float *y, const float *weight, long rows, long size, float epsilon, int me, int threads) {
+  long from, to;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    const float *in = y + row * size;
+    float by = scale_of(in, size, epsilon);
+    for (long i = 0; i < size; i += LANES)
+      store(x + row * size + i, load(x + row * size + i) + load(in + i) * by * load(weight + i));
+  }
+}
+
+static void embed(const Model *m, const Step *s, float *stream, int me, int threads) {
+  long from, to;
+  share(s->rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    size_t at = (size_t)s->tokens[row] * m->hidden;
+    for (long i = 0; i < m->hidden; i += LANES) {
+      vec value = m->type == BF16 ? widen((const uint16_t *)m->embedding + at + i) : load((const float *)m->embedding + at + i);
+      store(stream + row * m->hidden + i, value * m->embedding_scale);
+    }
+  }
+}
+
+// Rotary embedding (Su et al. 2021) of one head in place: x * cos + (x with its halves swapped) * sin.
+static void rotate(float *x, const float *cosines, const float *sines, long head) {
+  long half = head / 2;
+  for (long i = 0; i < half; i++) {
+    float a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] + b * sines[i];
+    x[i + half] = b * cosines[i + half] + a * sines[i + half];
+  }
+}
+
+static void write_key(const Model *m, char *page, long place, const float *key) {
+  // Panels over tokens: [page / 16] of [head][16], or [head / 2][16][2].
+  long panel = place / PANEL, lane = place % PANEL;
+  if (m->cache_type == BF16) {
+    uint16_t *to = (uint16_t *)page + panel * m->head * PANEL;
+    for (long d = 0; d < m->head; d++) to[d / 2 * 2 * PANEL + lane * 2 + d % 2] = narrow1(key[d]);
+  } else {
+    float *to = (float *)page + panel * m->head * PANEL;
+    for (long d = 0; d < m->head; d++) to[d * PANEL + lane] = key[d];
+  }
+}
+
+static void write_value(const Model *m, char *page, long place, const float *value) {
+  // Panels over channels: [head / 16] of [page][16], or [page / 2][16][2].
+  for (long d = 0; d < m->head; d++) {
+    long panel = d / PANEL, lane = d % PANEL;
+    if (m->cache_type == BF16) {
+      uint16_t *to = (uint16_t *)page + panel * m->page * PANEL;
+      to[place / 2 * 2 * PANEL + lane * 2 + place % 2] = narrow1(value[d]);
+    } else {
+      ((float *)page)[(panel * m->page + place) * PANEL + lane] = value[d];
+    }
+  }
+}
+
+// Norms and rotates queries and keys in place, and writes keys and values to their pages.
+static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, int me, int threads) {
+  long from, to, all = m->heads + 2 * m->kv_heads;
+  size_t bytes = (size_t)m->page * m->head * (m->cache_type == BF16 ? 2 : 4);
+  share(s->rows * all, me, threads, &from, &to);
+  for (long piece = from; piece < to; piece++) {
+    long row = piece / all, head = piece % all, position = s->positions[row];
+    float *x = qkv + piece * m->head;
+    if (head < m->heads + m->kv_heads) {
+      if (layer->head_norm) normalise(x, layer->head_norm + head * m->head, x, m->head, m->epsilon);
+      rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
+    }
+    if (head >= m->heads) {
+      long block = s->slots[row] / m->page, place = s->slots[row] % m->page, part = head - m->heads;
+      char *page = layer->cache + ((size_t)block * 2 * m->kv_heads + part) * bytes;
+      if (part < m->kv_heads) write_key(m, page, place, x);
+      else write_value(m, page, place, x);
+    }
+  }
+}
+
+// inner = act(gate) * up, tiled; `gates` has both, [rows][2 * inner].
+static void activate(const Model *m, const float *gates, float *inner, long rows, int me, int threads) {
+  long from, to, step;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    const float *gate = gates + row * 2 * m->inner, *up = gate + m->inner;
+    float *out = tiled_row(inner, rows, row, m->inner, &step);
+    for (long i = 0; i < m->inner; i += LANES) {
+      vec x = load(gate + i), within = x;
+      if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
+      ivec negative = within < splat(0);
+      vec small = vexp(-(vec)((ivec)within & 0x7fffffff));  // e to the minus |x|: no overflow
+      vec high = 1.0f / (1.0f + small), low = small / (1.0f + small);
+      vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
+      vec value = x * sigmoid * load(up + i);
+      if (step == 1) store(out + i, value);
+      else for (int lane = 0; lane < LANES; lane++) out[(i + lane) * step] = value[lane];
+    }
+  }
+}
+
+static void product(const Linear *linear, const float *x, float *y, long rows, int add, int me, int threads) {
+  Product p = {linear, x, y, rows, add};
+  multiply(&p, me, threads);
+}
+
+static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, int me) {
+  int threads = pool->threads;
+  long rows = s->rows, hidden = m->hidden, wide = (m->heads + 2 * m->kv_heads) * m->head;
+  normalise_rows(b->stream, layer->before_attention, b->normed, rows, hidden, m->epsilon, me, threads);
+  meet(pool);
+  product(&layer->qkv, b->normed, b->qkv, rows, 0, me, threads);
+  meet(pool);
+  prepare_heads(m, layer, s, b->qkv, me, threads);
+  meet(pool);
+  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
+                 layer->window, layer->scale, m->score_cap, m->cache_type};
+  attend_share(&a, next, room);
+  meet(pool);
+  if (layer->after_attention) {
+    product(&layer->output, b->mixed, b->normed, rows, 0, me, threads);
+    meet(pool);
+    add_normalised(b->stream, b->normed, layer->after_attention, rows, hidden, m->epsilon, me, threads);
+  } else {
+    product(&layer->output, b->mixed, b->stream, rows, 1, me, threads);
+  }
+  meet(pool);
+  normalise_rows(b->stream, layer->before_mlp, b->normed, rows, hidden, m->epsilon, me, threads);
+  meet(pool);
+  product(&layer->gate_up, b->normed, b->gates, rows, 0, me, threads);
+  meet(pool);
+  activate(m, b->gates, b->inner, rows, me, threads);
+  meet(pool);
+  if (layer->after_mlp) {
+    product(&layer->down, b->inner, b->normed, rows, 0, me, threads);
+    meet(pool);
+    add_normalised(b->stream, b->normed, layer->after_mlp, rows, hidden, m->epsilon, me, threads);
+  } else {
+    product(&layer->down, b->inner, b->stream, rows, 1, me, threads);
+  }
+  meet(pool);
+}
+
+static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool, int me) {
+  int threads = pool->threads;
+  long from, to, vocab = m->head_weights.outputs;
+  share(s->wanted_count, me, threads, &from, &to);
+  for (long i = from; i < to; i++)
+    normalise_row(b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i, m->hidden, m->epsilon);
+  meet(pool);
+  product(&m->head_weights, b->normed, s->logits, s->wanted_count, 0, me, threads);
+  if (m->logit_cap > 0) {
+    meet(pool);
+    share(s->wanted_count * vocab, me, threads, &from, &to);
+    for (long i = from; i < to; i++) s->logits[i] = m->logit_cap * tanhf(s->logits[i] / m->logit_cap);
+  }
+}
+
+typedef struct {
+  const Model *model;
+  const Step *step;
+  Scratch scratch;
+  long *counters;
+  Pool *pool;
+} Job;
+
+static void run_step(void *given, int me) {
+  Job *job = given;
+  const Model *m = job->model;
+  Room room;
+  embed(m, job->step, job->scratch.stream, me, job->pool->threads);
+  meet(job->pool);
+  for (long i = 0; i < m->count; i++)
+    run_layer(m, &m->layers[i], job->step, &job->scratch, &job->counters[i], &room, job->pool, me);
+  read_out(m, job->step, &job->scratch, job->pool, me);
+}
+
+// `scratch` has rows * manta_scratch_floats floats; `counters` one per layer.
+EXPORT void manta_step(const Model *m, const Step *s, float *scratch, long *counters, Pool *pool) {
+  long rows = s->rows;
+  Scratch b;
+  b.stream = scratch;
+  b.normed = b.stream + rows * m->hidden;
+  b.qkv = b.normed + rows * m->hidden;
+  b.mixed = b.qkv + rows * (m->heads + 2 * m->kv_heads) * m->head;
+  b.gates = b.mixed + rows * m->heads * m->head;
+  b.inner = b.gates + rows * 2 * m->inner;
+  memset(counters, 0, m->count * sizeof(long));
+  Job job = {m, s, b, counters, pool};
+  run(pool, run_step, &job);
+}

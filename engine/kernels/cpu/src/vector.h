@@ -1,0 +1,84 @@
+// Vectors as wide as a register of the machine: the compiler keeps wider ones in memory.
+#pragma once
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4  // SSE, NEON
+#endif
+#define BYTES (4 * LANES)
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(BYTES)));
+typedef int32_t ivec __attribute__((vector_size(BYTES)));
+typedef float vec_u __attribute__((vector_size(BYTES), aligned(4)));     // from any address
+typedef int32_t ivec_u __attribute__((vector_size(BYTES), aligned(4)));  // from any address
+typedef uint16_t half_u __attribute__((vector_size(BYTES / 2), aligned(2)));  // as many bfloat16
+
+enum { F32 = 0, BF16 = 1 };  // types of weights and KV, as kernels.py numbers them
+
+INLINE vec load(const float *from) { return *(const vec_u *)from; }
+INLINE void store(float *to, vec value) { *(vec_u *)to = value; }
+INLINE vec splat(float value) { return (vec){} + value; }
+
+// Two bfloat16 lie in each 32-bit lane; a bfloat16 is the upper half of a float.
+INLINE vec lower(ivec pairs) { return (vec)(pairs << 16); }
+INLINE vec upper(ivec pairs) { return (vec)(pairs & (int32_t)0xffff0000); }
+
+INLINE vec widen(const uint16_t *from) { return (vec)(__builtin_convertvector(*(const half_u *)from, ivec) << 16); }
+INLINE float widen1(uint16_t value) {
+  uint32_t bits = (uint32_t)value << 16;
+  float result;
+  memcpy(&result, &bits, 4);
+  return result;
+}
+
+// To the nearest, ties to even, as torch rounds; a NaN stays one.
+INLINE uint16_t narrow1(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  if (value != value) return 0x7fc0;
+  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+INLINE float sum(vec v) {
+  float total = 0;
+  for (int i = 0; i < LANES; i++) total += v[i];
+  return total;
+}
+INLINE float largest(vec v) {
+  float most = v[0];
+  for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+  return most;
+}
+INLINE vec vmax(vec a, vec b) {
+  ivec more = a > b;
+  return (vec)(((ivec)a & more) | ((ivec)b & ~more));
+}
+
+// e to the v for v <= 0, relative error below 2e-7: Cody and Waite's reduction, a polynomial of degree 6 on
+// [-ln2/2, ln2/2]. Below -87 the result is 0.
+INLINE vec vexp(vec v) {
+  ivec tiny = v < splat(-87.0f);
+  v = vmax(v, splat(-87.0f));
+  vec scaled = v * 1.44269504f;
+  vec shifted = scaled + 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number
+  vec whole = shifted - 12582912.0f;
+  vec r = v - whole * 0.693359375f;
+  r = r - whole * -2.12194440e-4f;
+  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  ivec exponent = (__builtin_convertvector(whole, ivec) + 127) << 23;
+  return (vec)((ivec)(p * (vec)exponent) & ~tiny);
+}

@@ -1,0 +1,44 @@
+"""A mixture of experts: each token goes through the few that its router likes best, and their outputs are weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.model.weights import ExpertWeights
+
+
+def route(x: Tensor, weights: ExpertWeights) -> tuple[Tensor, Tensor]:
+    """Shares [tokens, per_token] of dtype of ``x`` and numbers [tokens, per_token] int64 of each token's experts.
+
+    Softmax over all experts in float32, then the largest (Mixtral, Jiang et al. 2024; Qwen 3).
+    """
+    likes = F.linear(x, weights.router).softmax(-1, dtype=torch.float32)
+    shares, chosen = likes.topk(weights.spec.per_token, -1)
+    if weights.spec.normalised:
+        shares = shares / shares.sum(-1, keepdim=True)
+    return shares.to(x.dtype), chosen
+
+
+def mix(x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:
+    """The experts' output for ``x`` [tokens, hidden]; the same shape back.
+
+    Tokens are sorted by expert, so that each multiplies its own at once, and a token's outputs are summed from the
+    likeliest expert to the least: in an order that does not depend on the other tokens.
+    """
+    shares, chosen = route(x, weights)
+    order = chosen.flatten().argsort(stable=True)
+    loads = chosen.flatten().bincount(minlength=weights.spec.count).tolist()
+    gathered = x.index_select(0, order.div(weights.spec.per_token, rounding_mode="floor"))
+    outputs = torch.empty_like(gathered)
+    row = 0
+    for expert, load in enumerate(loads):
+        if load:
+            inner = activate(F.linear(gathered[row : row + load], weights.gate_up[expert]))
+            outputs[row : row + load] = F.linear(inner, weights.down[expert])
+            row += load
+    unsorted = torch.empty_like(outputs).index_copy_(0, order, outputs)
+    return (unsorted.view(*shares.shape, -1) * shares.unsqueeze(-1)).sum(1)

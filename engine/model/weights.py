@@ -1,0 +1,67 @@
+"""The weights of a model, fused into the shapes in which the decoder multiplies them.
+
+Matrices are [out, in] as torch's linear takes them, in the dtype of the activations; biases are [out], or None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from engine.model.spec import ExpertSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NormWeights:
+    """A norm over the last dimension. The weight's dtype is the one it is multiplied in; the offset is in it."""
+
+    weight: Tensor  # [size]
+    bias: Tensor | None  # [size]
+
+
+@dataclass(frozen=True, slots=True)
+class MLPWeights:
+    """Two projections with an activation between them."""
+
+    gate_up: Tensor  # [2 * intermediate, hidden]: gate, then up; without a gate [intermediate, hidden]
+    gate_up_bias: Tensor | None
+    down: Tensor  # [hidden, intermediate]
+    down_bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """MLPs of which each token goes through a few."""
+
+    spec: ExpertSpec
+    router: Tensor  # [experts, hidden]
+    gate_up: Tensor  # [experts, 2 * intermediate, hidden]
+    down: Tensor  # [experts, hidden, intermediate]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer; a norm that the family does not have is None."""
+
+    before_attention: NormWeights | None
+    qkv: Tensor  # [(heads + 2 kv_heads) * head_dim, hidden]: q, k, v in this order
+    qkv_bias: Tensor | None
+    head_norm: Tensor | None  # [heads + kv_heads, head_dim]: weights of queries' norm, then of keys'
+    output: Tensor  # [hidden, heads * head_dim]
+    output_bias: Tensor | None
+    after_attention: NormWeights | None
+    before_mlp: NormWeights | None
+    mlp: MLPWeights | ExpertWeights
+    after_mlp: NormWeights | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """All weights; ``head`` is the same tensor as ``embedding`` when they are tied."""
+
+    embedding: Tensor  # [vocab, hidden]
+    positions: Tensor | None  # [context, hidden], where they are learned
+    layers: tuple[LayerWeights, ...]
+    norm: NormWeights
+    head: Tensor  # [vocab, hidden]

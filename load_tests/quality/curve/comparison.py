@@ -1,0 +1,98 @@
+"""What a router's choices come to on a run's items, beside everything that they are measured by.
+
+No model answers again: a choice is right where the tier chosen was, and costs what it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.models.training.routing.sweep import Item, Point, Setting, oracle, outcome, sweep
+from engine.api import Conversation
+from load_tests.quality.item import HeldOut
+from router.config import AutoConfig
+from router.tiers.choice import choose_tier
+from router.tiers.forecast import Forecaster, features
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Every tier's answers to the same items, and the prompts of these."""
+
+    tiers: tuple[str, ...]  # weakest first
+    parameters: tuple[int, ...]
+    prompts: tuple[Conversation, ...]
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """All that is compared: the router at every tolerance, and what it is measured by."""
+
+    tiers: dict[str, Point]  # each alone, weakest first
+    settings: list[Setting]
+    heuristic: Point
+    oracle: Point
+
+    @property
+    def last(self) -> Point:
+        """The dearest tier alone."""
+        return list(self.tiers.values())[-1]
+
+    def at(self, tolerance: float) -> Setting:
+        """The setting next to ``tolerance``."""
+        return min(self.settings, key=lambda setting: abs(setting.tolerance - tolerance))
+
+
+def read_run(document: dict[str, Any], held_out: HeldOut, tiers: Sequence[str]) -> Run:
+    """The answers of ``tiers`` in what a run wrote. Raises ValueError for a run of another held-out set, and for one
+    in which a tier, its size or an answer is missing."""
+    try:
+        if document["heldout"]["sha256"] != held_out.sha256:
+            raise ValueError(f"the run was made with another held-out set than {held_out.path}")
+        missing = [tier for tier in tiers if tier not in document["parameters"]]
+        if missing:
+            raise ValueError(f"the run does not know the size of {', '.join(missing)}")
+        rows = {(row["model"], row["id"]): row for row in document["items"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no run of `python -m load_tests.quality --json`: {error!r} is missing") from None
+    failed = [name for name, row in rows.items() if name[0] in tiers and row["problem"]]
+    if failed:
+        raise ValueError(f"{len(failed)} requests failed, the first {failed[0]}: a curve needs every answer")
+    known = [item for item in held_out.items if all((tier, item.id) in rows for tier in tiers)]
+    if not known:
+        raise ValueError(f"no item was answered by each of {', '.join(tiers)}")
+    return Run(
+        tiers=tuple(tiers),
+        parameters=tuple(document["parameters"][tier] for tier in tiers),
+        prompts=tuple(Conversation(item.messages) for item in known),
+        items=tuple(_item([rows[tier, item.id] for tier in tiers]) for item in known),
+    )
+
+
+def make_curve(run: Run, forecaster: Forecaster) -> Curve:
+    """Every comparison on the same items."""
+    expected = [forecaster.expect(features(prompt)) for prompt in run.prompts]
+    routes = [choose_tier("auto", [prompt], None, run.tiers, AutoConfig()) for prompt in run.prompts]
+    return Curve(
+        tiers={
+            tier: outcome(run.items, [place] * len(run.items), run.parameters) for place, tier in enumerate(run.tiers)
+        },
+        settings=sweep(run.items, expected, run.parameters),
+        heuristic=outcome(run.items, [run.tiers.index(route.tier) for route in routes], run.parameters),
+        oracle=oracle(run.items, run.parameters),
+    )
+
+
+def kept(point: Point, last: Point) -> float:
+    """Accuracy as a part of the dearest tier's."""
+    return point.accuracy / last.accuracy if last.accuracy else 1.0
+
+
+def _item(rows: Sequence[dict[str, Any]]) -> Item:
+    return Item(
+        tuple(bool(row["right"]) for row in rows),
+        tuple(int(row["prompt_tokens"]) + int(row["completion_tokens"]) for row in rows),
+    )

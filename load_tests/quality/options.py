@@ -1,0 +1,64 @@
+"""What a run is told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import DeviceName, DTypeName
+
+MODELS = Path("deployments/models")
+HELD_OUT = MODELS / "training" / "heldout.jsonl"
+BASELINE = MODELS / "quality.json"
+AUTO = "auto"  # the router's choice, no model of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityOptions:
+    """One run: through the server at ``url``, or with ``engine`` through engines in this process.
+
+    Raises ValueError for what cannot be run.
+    """
+
+    engine: bool = False
+    url: str = "http://127.0.0.1:8000"
+    key: str = "sk-manta-dev"
+    models: tuple[str, ...] = ("fast", "balanced", "frontier")
+    models_dir: Path = MODELS  # a directory per tier
+    held_out: Path = HELD_OUT
+    per_cell: int | None = None  # items of each family and level; None: all
+    max_tokens: int = 96
+    """Of each answer. The longest right reply of the curriculum, its working included, is shorter."""
+    concurrency: int = 32  # requests under way
+    timeout_s: float = 120.0  # of one request
+    dtype: DTypeName = "float32"
+    device: DeviceName = "cpu"
+    threads: int | None = 1  # as in dev.yaml; None: torch's choice
+    json: Path | None = None
+    plot: Path | None = None
+    baseline: Path | None = None
+    write_baseline: Path | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "limit": (self.per_cell, 1, 1_000_000),
+            "max-tokens": (self.max_tokens, 1, 100_000),
+            "concurrency": (self.concurrency, 1, 2048),
+            "timeout": (self.timeout_s, 0.1, 3600),
+            "threads": (self.threads, 1, 1024),
+        }
+        for name, (value, low, high) in bounds.items():
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} must be between {low} and {high}, got {value}")
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(f"models must be named, each once, got {','.join(self.models)!r}")
+        if self.engine and AUTO in self.models:
+            raise ValueError("auto is the router's choice of a tier; --engine has no router")
+        for model in self.models if self.engine else ():
+            if not (self.models_dir / model / "config.json").is_file():
+                raise ValueError(f"{self.models_dir / model} is no model directory: it has no config.json")
+        if self.write_baseline is not None and self.per_cell is not None:
+            raise ValueError("a baseline needs every item: --write-baseline without --limit")
+        if self.write_baseline is not None and self.baseline is not None:
+            raise ValueError("compare with a baseline or write one, not both")

@@ -1,0 +1,118 @@
+"""The curriculum: answers are right, training never sees what is held out, and all of it is reproducible."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from deployments.models.training import heldout
+from deployments.models.training.curriculum import MAKERS, draw_tasks
+from deployments.models.training.curriculum.draw import Draw, is_held_out
+from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Task, is_right
+from deployments.models.training.curriculum.words import CITIES, NAMES
+
+SAMPLE = 6000
+
+
+@pytest.fixture(name="trained", scope="module")
+def _trained() -> list[Task]:
+    return list(draw_tasks(SAMPLE, "a test"))
+
+
+@pytest.fixture(name="items", scope="module")
+def _items() -> list[heldout.Item]:
+    return heldout.read()
+
+
+def test_the_held_out_file_is_what_the_curriculum_makes(items: list[heldout.Item]) -> None:
+    assert items == heldout.make()
+
+
+def test_the_held_out_set_has_as_many_of_every_family_and_level(items: list[heldout.Item]) -> None:
+    counted = Counter((item.family, item.level) for item in items)
+
+    assert set(counted) == {(family, level) for family in FAMILIES for level in LEVELS}
+    assert set(counted.values()) == {heldout.PER_CELL}
+    assert len({item.turns for item in items}) == len(items)
+
+
+def test_training_never_asks_a_held_out_question(trained: list[Task], items: list[heldout.Item]) -> None:
+    kept = {item.turns for item in items}
+
+    assert not [task for task in trained if task.turns in kept]
+
+
+@pytest.mark.parametrize("words", [NAMES, CITIES])
+def test_held_out_values_stay_out_of_training(words: tuple[str, ...], trained: list[Task]) -> None:
+    # Lists to sort or reverse mix all cities on purpose: there the order is held out, not the words.
+    said = [t for t in trained if t.family in ("extraction", "tables")]
+    text = " ".join(turn.content for task in said for turn in task.turns)
+    kept = {word for word in words if is_held_out(word)}
+
+    assert kept
+    assert not kept & set(re.findall(r"\w+", text))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_reply_to_learn_counts_as_right(held_out: bool) -> None:
+    for task in draw_tasks(SAMPLE, "replies", held_out=held_out):
+        assert is_right(task.reply, task.answer), task
+
+
+def test_the_same_seed_draws_the_same_tasks() -> None:
+    assert list(draw_tasks(200, 7)) == list(draw_tasks(200, 7))
+    assert list(draw_tasks(200, 7)) != list(draw_tasks(200, 8))
+
+
+def test_arithmetic_is_right() -> None:
+    checked = 0
+    draw = Draw("sums")
+    for level in LEVELS:
+        for maker in MAKERS["arithmetic", level] * 100:
+            task = maker(draw)
+            found = re.search(r"\d+(?: [-+*] \d+)+", task.turns[0].content)
+            if found:
+                assert eval(found.group(), {"__builtins__": {}}) == int(task.answer), task
+                checked += 1
+    assert checked > 300
+
+
+def test_the_working_of_a_word_problem_is_right() -> None:
+    draw = Draw("stories")
+    for level in LEVELS:
+        for maker in MAKERS["word problems", level] * 100:
+            task = maker(draw)
+            for line in task.working.split("\n"):
+                sum_, _, result = line.partition(" = ")
+                assert eval(sum_, {"__builtins__": {}}) == int(result) >= 0, task
+            assert task.working.endswith(f" = {task.answer}")
+
+
+def test_answers_that_look_like_json_are_json(trained: list[Task]) -> None:
+    asked = [task for task in trained if "JSON" in task.turns[-1].content and task.family == "extraction"]
+
+    assert len(asked) > 100
+    for task in asked:
+        for value in json.loads(task.answer).values():
+            assert value in task.turns[-1].content
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("42", True),
+        (" 42\n", True),
+        ("40 + 2 = 42\nAnswer: 42", True),
+        ("Answer: 41\nAnswer: 42", True),
+        ("Answer: 42\nand more", True),
+        ("42 apples", False),
+        ("40 + 2 = 42\nAnswer: 41", False),
+        ("Answer:", False),
+        ("", False),
+    ],
+)
+def test_a_reply_counts_by_exact_match(reply: str, right: bool) -> None:
+    assert is_right(reply, "42") == right

@@ -1,0 +1,177 @@
+"""The training loop: what it reads, how it steps, and that a run which was cut goes on as if it had not been."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from deployments.models.training.curriculum import draw_tasks
+from deployments.models.training.curriculum.task import Turn
+from deployments.models.training.optimizer import Muon, orthogonalised
+from deployments.models.training.stream import COPYING_FIRST, Batch, Stream, encode
+from deployments.models.training.tokenizer import load_tokenizer
+from deployments.models.training.trainer import Trainer, weighted_loss
+
+MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"
+TALK = ((Turn("user", "How are you?"), Turn("assistant", "Very well, thank you.")),)
+
+
+@pytest.fixture(name="tokenizer", scope="module")
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return load_tokenizer(MODELS / "fast")
+
+
+def tiny(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=4096,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+class StoppedError(Exception):
+    """Stands for a run that is cut."""
+
+
+class CutStream(Stream):
+    """Breaks off when the second chunk is asked for."""
+
+    def batches(self, chunk: int) -> list[Batch]:
+        if chunk > 0:
+            raise StoppedError
+        return super().batches(chunk)
+
+
+def trainer(stream: Stream, checkpoint: Path, budget: int) -> tuple[Trainer, LlamaForCausalLM]:
+    model = tiny()
+    return Trainer(model, stream, budget=budget, peak=2e-2, checkpoint=checkpoint), model
+
+
+def test_what_is_learnt_is_what_the_chat_template_says(tokenizer: PreTrainedTokenizerFast) -> None:
+    for task in draw_tasks(60, "template"):
+        turns = (*task.turns, Turn("assistant", task.reply))
+        [(ids, weights)] = encode(tokenizer, [(turns, 1.0)])
+        text = tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns], tokenize=False
+        )
+
+        assert ids == tokenizer.encode(str(text), add_special_tokens=False)
+        assert len(weights) == len(ids)
+
+
+def test_only_what_the_assistant_says_and_its_end_count(tokenizer: PreTrainedTokenizerFast) -> None:
+    [(ids, weights)] = encode(tokenizer, [((Turn("user", "Hello!"), Turn("assistant", "Good morning!")), 0.5)])
+
+    counted = [token for token, weight in zip(ids, weights, strict=True) if weight]
+    assert tokenizer.decode(counted) == "Good morning!<|end|>"
+    assert set(weights) == {0.0, 0.5}
+
+
+def test_a_chunk_is_a_function_of_its_number(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 200)
+    stream = Stream(tokenizer, TALK, batch_tokens=1024, seed=3)
+
+    first, again, second = stream.batches(4), stream.batches(4), stream.batches(5)
+
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(first, again, strict=True))
+    assert not all(
+        a.tokens.shape == b.tokens.shape and torch.equal(a.tokens, b.tokens)
+        for a, b in zip(first, second, strict=False)
+    )
+    assert all(batch.tokens.numel() <= 1024 for batch in first)
+
+
+def test_padding_changes_no_loss(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = torch.tensor([tokenizer.encode("<|bos|><|user|>Hello!<|end|><|assistant|>Hello!<|end|>")])
+    weight = torch.ones(tokens.shape)
+    padding = torch.full((1, 7), tokenizer.pad_token_id)
+    padded = Batch(torch.cat([tokens, padding], 1), torch.cat([weight, torch.zeros(1, 7)], 1))
+    model = tiny()
+
+    torch.testing.assert_close(weighted_loss(model, padded), weighted_loss(model, Batch(tokens, weight)))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 48), (2, 48, 16), (1, 32, 32)])
+def test_an_update_has_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    made = orthogonalised(torch.randn(shape))
+
+    values = torch.linalg.svdvals(made)
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+
+
+def test_an_update_turns_no_direction_of_the_gradient() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(1, 12, 20)
+    left, _, right = torch.linalg.svd(gradient[0], full_matrices=False)
+
+    inner = left.T @ orthogonalised(gradient)[0] @ right.T
+
+    torch.testing.assert_close(inner, torch.diag(inner.diag()), atol=1e-4, rtol=0)
+
+
+def test_muon_goes_down_and_leaves_what_has_no_gradient() -> None:
+    torch.manual_seed(0)
+    weight, idle = torch.nn.Parameter(torch.randn(8, 8)), torch.nn.Parameter(torch.ones(8, 8))
+    goal = torch.randn(8, 8)
+    with ThreadPoolExecutor(1) as pool:
+        muon = Muon([weight, idle], pool)
+        muon.param_groups[0]["lr"] = 0.1
+        before = float((weight - goal).square().sum().detach())
+        for _ in range(100):
+            weight.grad = 2 * (weight.detach() - goal)
+            muon.step()
+
+    assert float((weight - goal).square().sum().detach()) < 0.3 * before
+    assert torch.equal(idle, torch.ones(8, 8))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_ends_like_one_that_was_not(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 64)
+    monkeypatch.setattr("deployments.models.training.trainer.SAVE_SECONDS", 0.0)
+    whole, uncut = trainer(Stream(tokenizer, TALK, batch_tokens=512, seed=0), tmp_path / "whole.pt", 12_000)
+    first, _ = trainer(CutStream(tokenizer, TALK, batch_tokens=512, seed=0), tmp_path / "cut.pt", 12_000)
+    rest, resumed = trainer(Stream(tokenizer, TALK, batch_tokens=512, seed=0), tmp_path / "cut.pt", 12_000)
+
+    run = whole.run("whole")
+    with pytest.raises(StoppedError):
+        first.run("first")
+    after = rest.run("rest")
+
+    assert (after.steps, after.tokens) == (run.steps, run.tokens)
+    for ours, theirs in zip(resumed.parameters(), uncut.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 512)
+    made, model = trainer(
+        Stream(tokenizer, TALK * 200, batch_tokens=1024, seed=0, first=COPYING_FIRST), tmp_path / "run.pt", 100_000
+    )
+    [(ids, weights)] = encode(tokenizer, [(TALK[0], 1.0)])
+    talk = Batch(torch.tensor([ids]), torch.tensor([weights]))
+    before = weighted_loss(model, talk).item()
+
+    made.run("run")
+
+    assert weighted_loss(model, talk).item() < 0.5 * before

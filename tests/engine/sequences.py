@@ -1,0 +1,64 @@
+"""A scheduler without an engine: sequences by hand, time by hand, and a model of what every KV slot holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.api import Priority, SamplingParams
+from engine.kv.cache import KVCache
+from engine.scheduler.limits import Limits
+from engine.scheduler.plan import Plan
+from engine.scheduler.scheduler import Scheduler
+from engine.sequence import Sequence
+
+BLOCK_SIZE = 4
+LIMITS = Limits(batch_tokens=16, prefill_chunk=6, sequences=5)
+
+
+def sequence(
+    name: str,
+    tokens: list[int],
+    max_tokens: int = 8,
+    salt: str = "",
+    tenant: str = "",
+    priority: Priority = Priority.STANDARD,
+    arrived: float = 0.0,
+    deadline: float | None = None,
+    reserve: bool = False,
+) -> Sequence:
+    made = Sequence(name, list(tokens), len(tokens), SamplingParams(), salt, 0, max_tokens)
+    made.tenant, made.priority, made.arrived, made.deadline, made.reserve = tenant, priority, arrived, deadline, reserve
+    return made
+
+
+def scheduler(blocks: int = 12, prefix_caching: bool = True, limits: Limits = LIMITS, **changes: object) -> Scheduler:
+    return Scheduler(KVCache(blocks, BLOCK_SIZE, prefix_caching), replace(limits, **changes))  # type: ignore[arg-type]
+
+
+def finish_step(subject: Scheduler, plan: Plan) -> None:
+    """What the engine does with a plan, every sampled token being 1."""
+    for chunk in plan.chunks:
+        subject.computed(chunk)
+        if chunk.end == len(chunk.sequence.tokens):
+            chunk.sequence.tokens.append(1)
+            if chunk.sequence.generated >= chunk.sequence.max_tokens:
+                subject.remove(chunk.sequence)
+
+
+def step(subject: Scheduler, now: float = 0.0) -> list[str]:
+    """One step; the names of those that were planned, in the order of the plan."""
+    plan = subject.schedule(now)
+    finish_step(subject, plan)
+    return [chunk.sequence.request_id for chunk in plan.chunks]
+
+
+def run(subject: Scheduler, now: float = 0.0) -> list[str]:
+    """Steps until nothing is left; the names in order of their start."""
+    order: list[str] = []
+    for _ in range(100_000):
+        if not subject.running and not subject.waiting:
+            return order
+        plan = subject.schedule(now)
+        order += [one.request_id for one in plan.started]
+        finish_step(subject, plan)
+    raise AssertionError("there is no end to it")

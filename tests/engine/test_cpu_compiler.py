@@ -1,0 +1,55 @@
+"""The compiled kernels are built once, for this machine, and a machine without a compiler is told so."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.kernels.cpu import compiler
+from engine.kernels.cpu.compiler import CompilerError, built
+
+
+def test_a_library_is_built_once_and_loads(tmp_path: Path) -> None:
+    first = built(tmp_path)
+    changed = first.stat().st_mtime_ns
+
+    assert built(tmp_path) == first
+    assert first.stat().st_mtime_ns == changed
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+    assert hasattr(ctypes.CDLL(str(first)), "manta_step")
+
+
+def test_changed_sources_get_a_library_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = tmp_path / "src"
+    shutil.copytree(compiler.SOURCES, sources)
+    monkeypatch.setattr(compiler, "SOURCES", sources)
+    first = built(tmp_path / "cache")
+    with (sources / "step.c").open("a") as source:
+        source.write("\n// changed\n")
+
+    assert built(tmp_path / "cache") != first
+
+
+def test_without_a_compiler_the_error_names_what_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(CompilerError, match="cc, gcc, clang"):
+        built(tmp_path)
+
+
+def test_what_the_compiler_complains_about_is_in_the_error_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tmp_path / "src"
+    sources.mkdir()
+    (sources / "step.c").write_text("this is not C")
+    monkeypatch.setattr(compiler, "SOURCES", sources)
+
+    with pytest.raises(CompilerError, match="error"):
+        built(tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())

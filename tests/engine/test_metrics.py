@@ -1,0 +1,72 @@
+"""What an engine tells of itself, and that it adds up."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import GenerationRequest, SamplingParams
+from engine.api import Priority
+from engine.metrics import OTHERS, Histogram, Phase, Recorder
+from tests.engine.conftest import MakeEngine
+from tests.engine.sequences import sequence
+
+PARAMS = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
+
+
+def test_histograms_count_by_bucket_and_add_up() -> None:
+    one, other = Histogram((1.0, 2.0)), Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        one.observe(value)
+    other.observe(1.5, times=3)
+    both = one.merged(other)
+
+    assert both.counts == [2, 4, 1]
+    assert (both.count, both.total) == (7, 16.5)
+    assert (both.quantile(0.25), both.quantile(0.5), both.quantile(1.0)) == (1.0, 2.0, float("inf"))
+    assert Histogram((1.0,)).quantile(0.5) == 0.0
+    with pytest.raises(ValueError, match="buckets"):
+        one.merged(Histogram((3.0,)))
+
+
+def test_every_token_is_in_a_histogram(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    for name, priority in (("a", Priority.INTERACTIVE), ("b", Priority.BATCH), ("c", Priority.BATCH)):
+        engine.add(GenerationRequest(name, (1, 2, 3), PARAMS, tenant=name, priority=priority))
+        engine.step()
+    engine.add(GenerationRequest("waits", (1, 2), PARAMS, tenant="c"))
+    assert engine.metrics().waiting[Priority.STANDARD] == 1
+    assert engine.metrics().tenants["c"].waiting == 1
+    engine.abort(["waits"])
+    while engine.has_work:
+        engine.step()
+    found = engine.metrics()
+
+    assert {each: found.first_token_s[each].count for each in Priority} == {-1: 1, 0: 0, 1: 2}
+    assert {each: found.queue_s[each].count for each in Priority} == {-1: 1, 0: 0, 1: 2}
+    assert found.between_tokens_s.count == 3 * (5 - 1)
+    assert {phase: found.phase_s[phase].count for phase in Phase} == dict.fromkeys(Phase, found.stats.steps)
+    assert [(found.tenants[name].prompt_tokens, found.tenants[name].generated_tokens) for name in "ab"] == [(3, 5)] * 2
+    assert sum(use.finished for use in found.tenants.values()) == 3
+
+
+def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
+    engines = [make_engine(), make_engine()]
+    for n, engine in enumerate(engines):
+        engine.add(GenerationRequest("a", (1, 2, 3), PARAMS, tenant=f"t{n}"))
+        while engine.has_work:
+            engine.step()
+    both = engines[0].metrics().merged(engines[1].metrics())
+
+    assert (both.stats.generated_tokens, both.stats.finished) == (10, 2)
+    assert both.between_tokens_s.count == 8
+    assert sorted(both.tenants) == ["t0", "t1"]
+
+
+def test_tenants_are_told_apart_up_to_a_bound() -> None:
+    recorder = Recorder(["named"], tenants=3)
+    for name in ("a", "b", "c", "named", "(x)"):
+        recorder.ended(sequence(name, [1], tenant=name), finished=True)
+    found = recorder.snapshot(None, {(Priority.BATCH, "d"): 4})  # type: ignore[arg-type]
+
+    assert {name: use.finished for name, use in found.tenants.items()} == {"named": 1, "a": 1, "b": 1, OTHERS: 2}
+    assert found.tenants[OTHERS].waiting == 4

@@ -1,0 +1,189 @@
+"""Scheduler, queue, block pool and prefix index driven at random against a model of what every KV slot holds.
+
+A few thousand steps belong to the suite; ``MANTA_LONG_TESTS=1`` makes it more than 100,000.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from engine.api import Priority
+from engine.scheduler.pace import Pace
+from engine.scheduler.plan import Load
+from engine.scheduler.scheduler import Scheduler
+from engine.sequence import Sequence, Status
+from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
+
+LONG = bool(os.environ.get("MANTA_LONG_TESTS"))
+AGEING_S = 20.0
+TENANTS = ("one", "two", "three")
+MOST_WAITING = 20
+MOST_TOKENS = 18
+LONGEST_PROMPT = 30
+
+# What the queue may hold before a sequence, times the steps each needs, computed again each time somebody is preempted.
+MOST_STEPS = (MOST_WAITING + LIMITS.sequences) * (MOST_TOKENS + LONGEST_PROMPT) * 4
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Arrivals of all kinds, aborts, faults, time and steps in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subject: Scheduler = scheduler(
+            blocks=12, ageing_s=AGEING_S, cooldown=4, overtakes=3, decode_slowdown=2.0, weights={"two": 2.0}
+        )
+        self.slots: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
+        self.names = 0
+        self.now = 0.0
+        self.steps = 0
+        self.rose: dict[str, int] = {}  # the step at which a waiting sequence reached the highest level
+
+    @precondition(lambda self: len(self.subject.waiting) < MOST_WAITING)
+    @rule(
+        tokens=st.lists(st.integers(1, 2), min_size=1, max_size=LONGEST_PROMPT),
+        max_tokens=st.integers(1, MOST_TOKENS),
+        salt=st.sampled_from(["", "other"]),
+        tenant=st.sampled_from(TENANTS),
+        priority=st.sampled_from(Priority),
+        patience=st.none() | st.floats(0.1, 50.0),
+        reserve=st.booleans(),
+    )
+    def arrive(
+        self,
+        tokens: list[int],
+        max_tokens: int,
+        salt: str,
+        tenant: str,
+        priority: Priority,
+        patience: float | None,
+        reserve: bool,
+    ) -> None:
+        self.names += 1
+        deadline = None if patience is None else self.now + patience
+        self.subject.add(
+            sequence(str(self.names), tokens, max_tokens, salt, tenant, priority, self.now, deadline, reserve)
+        )
+
+    @rule(pick=st.integers(0, 100))
+    def abort(self, pick: int) -> None:
+        live = self.live()
+        if live:
+            victim = live[pick % len(live)]
+            self.subject.remove(victim)
+            assert victim.blocks == []
+
+    @rule(seconds=st.floats(0.0, 30.0))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(pick=st.integers(0, 100))
+    def step_that_fails_in_one(self, pick: int) -> None:
+        self.step(fault=pick)
+
+    @rule(times=st.integers(1, 12))
+    def steps_in_a_row(self, times: int) -> None:
+        for _ in range(times):
+            self.step()
+
+    def step(self, fault: int | None = None) -> None:
+        self.steps += 1
+        self.now += 0.25
+        plan = self.subject.schedule(self.now)
+        assert plan.tokens <= LIMITS.batch_tokens
+        assert not plan.failed
+        assert len({id(chunk.sequence) for chunk in plan.chunks}) == len(plan.chunks)
+        assert plan.chunks or not self.live()  # somebody always goes on
+        assert not any(victim.reserve for victim in plan.preempted)
+        for late in plan.expired:
+            assert late.deadline is not None
+            assert late.deadline <= self.now
+            assert late.generated == 0
+        for chunk in plan.chunks:
+            assert 1 <= chunk.length <= LIMITS.prefill_chunk
+            self.write(chunk.sequence, chunk.start, chunk.end)
+        for chunk in plan.chunks:
+            for position in range(chunk.end):
+                assert self.slots[self.slot(chunk.sequence, position)] == self.content(chunk.sequence, position)
+        self.subject.took(plan.load, 0.01 + 0.001 * plan.tokens)
+        if fault is not None and plan.chunks:  # what the engine does about an error inside one sequence
+            bad = plan.chunks[fault % len(plan.chunks)].sequence
+            self.subject.remove(bad)
+            plan = type(plan)(tuple(chunk for chunk in plan.chunks if chunk.sequence is not bad))
+        finish_step(self.subject, plan)
+        self.check_waits()
+
+    def check_waits(self) -> None:
+        """Who has reached the top level is started within a number of steps that depends on the queue's bound only."""
+        waiting = {one.request_id: one for one in self.subject.waiting}
+        self.rose = {name: step for name, step in self.rose.items() if name in waiting}
+        for name, one in waiting.items():
+            assert one.deadline is None or one.generated or one.deadline > self.now
+            if one.waited(self.now) >= AGEING_S * (one.priority - Priority.INTERACTIVE):
+                self.rose.setdefault(name, self.steps)
+                assert self.steps - self.rose[name] <= MOST_STEPS
+
+    def live(self) -> list[Sequence]:
+        return [*self.subject.running, *self.subject.waiting]
+
+    def write(self, subject: Sequence, start: int, end: int) -> None:
+        for position in range(start, end):
+            self.slots[self.slot(subject, position)] = self.content(subject, position)
+
+    def slot(self, subject: Sequence, position: int) -> tuple[int, int]:
+        return subject.blocks[position // BLOCK_SIZE], position % BLOCK_SIZE
+
+    def content(self, subject: Sequence, position: int) -> tuple[str, tuple[int, ...]]:
+        return subject.cache_salt, tuple(subject.tokens[: position + 1])
+
+    @invariant()
+    def books_balance(self) -> None:
+        self.subject.cache.check_integrity()
+        held = {block for one in self.subject.running for block in one.blocks}
+        assert self.subject.cache.pool.used == len(held)
+        assert len(self.subject.running) <= LIMITS.sequences
+        assert all(one.status is Status.WAITING and not one.blocks for one in self.subject.waiting)
+        assert sum(self.subject.waiting.by_line().values()) == len(self.subject.waiting)
+
+    def teardown(self) -> None:
+        for _ in range(MOST_STEPS):
+            if not self.live():
+                break
+            self.step()
+        assert not self.live()
+        assert self.subject.cache.pool.used == 0
+        assert not self.subject.waiting.by_line()
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
+    max_examples=2_500 if LONG else 60,
+    stateful_step_count=60 if LONG else 40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class PaceMachine(RuleBasedStateMachine):
+    """Steps of any length: the pace never stops a prompt for two steps running, and never allows more than it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subject = Pace(slowdown=2.0, ceiling=64)
+        self.refused = False
+
+    @rule(decodes=st.integers(1, 40), short=st.sampled_from([0, 0, 9]), seconds=st.floats(1e-6, 1e3))
+    def step(self, decodes: int, short: int, seconds: float) -> None:
+        tokens = self.subject.tokens(decodes)
+        assert 0 <= tokens <= 64
+        assert tokens or not self.refused
+        self.refused = not tokens
+        self.subject.observe(Load(decodes, decodes, tokens, short), seconds)
+
+
+TestPace = PaceMachine.TestCase
+TestPace.settings = settings(max_examples=400 if LONG else 20, stateful_step_count=50, deadline=None)
