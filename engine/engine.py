@@ -242,7 +242,8 @@ class Engine:
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
-        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching)
+        version = f"{self.model_info.name} {config.dtype}"
+        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,
             prefill_chunk=config.prefill_chunk,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from engine.api import EngineStats, Priority
+from engine.kv.prefix import Miss
 from engine.sequence import Sequence
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -100,6 +101,7 @@ class EngineMetrics:
     first_token_s: Mapping[Priority, Histogram]  # arrival to first token
     between_tokens_s: Histogram
     phase_s: Mapping[Phase, Histogram]
+    misses: Mapping[Miss, int]  # prompts not found whole in the prefix cache
     tenants: Mapping[str, TenantUse]
 
     def merged(self, other: EngineMetrics) -> EngineMetrics:
@@ -117,6 +119,7 @@ class EngineMetrics:
             first_token_s={each: self.first_token_s[each].merged(other.first_token_s[each]) for each in Priority},
             between_tokens_s=self.between_tokens_s.merged(other.between_tokens_s),
             phase_s={phase: self.phase_s[phase].merged(other.phase_s[phase]) for phase in Phase},
+            misses={miss: self.misses[miss] + other.misses[miss] for miss in Miss},
             tenants=tenants,
         )
 
@@ -131,6 +134,7 @@ class Recorder:
         self._first_token_s = {each: Histogram(SECONDS) for each in Priority}
         self._between_tokens_s = Histogram(SECONDS)
         self._phase_s = {phase: Histogram(INSTANTS) for phase in Phase}
+        self._misses = dict.fromkeys(Miss, 0)
         self._last_step = 0.0  # instant at which tokens last came out
         self.refused = 0
         self.repairs = 0
@@ -151,6 +155,8 @@ class Recorder:
     def started(self, sequence: Sequence) -> None:
         """A sequence has left the queue for the first time."""
         self._queue_s[sequence.priority].observe(sequence.waited_s)
+        if sequence.miss is not None:
+            self._misses[sequence.miss] += 1
 
     def phase(self, phase: Phase, seconds: float) -> None:
         """A part of a step took so long."""
@@ -203,6 +209,7 @@ class Recorder:
             first_token_s={each: histogram.copy() for each, histogram in self._first_token_s.items()},
             between_tokens_s=self._between_tokens_s.copy(),
             phase_s={phase: histogram.copy() for phase, histogram in self._phase_s.items()},
+            misses=dict(self._misses),
             tenants=tenants,
         )
 

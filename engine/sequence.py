@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, SamplingParams, Usage
+from engine.kv.prefix import Miss
 
 
 class Status(StrEnum):
@@ -50,6 +51,7 @@ class Sequence:
     committed: int = 0  # of these, tokens whose blocks are in the prefix index
     digests: list[bytes] = field(default_factory=list)  # of the first full blocks
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache when first admitted
+    miss: Miss | None = None  # why not more of them
     tenant: str = ""
     priority: Priority = Priority.STANDARD
     arrived: float = 0.0  # seconds of the engine's clock, as all instants here

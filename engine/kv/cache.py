@@ -12,17 +12,18 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from engine.kv.pool import BlockPool, KVIntegrityError
-from engine.kv.prefix import PrefixIndex, chain_digest, root_digest
+from engine.kv.prefix import Miss, PrefixIndex, chain_digest, root_digest
 from engine.sequence import Sequence
 
 
 class KVCache:
-    """Books of ``num_blocks`` blocks of ``block_size`` tokens."""
+    """Books of ``num_blocks`` blocks of ``block_size`` tokens; ``version`` names the model and its KV format."""
 
-    def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool) -> None:
+    def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool, version: str = "") -> None:
         self.block_size = block_size
         self._prefix_caching = prefix_caching
-        self._index = PrefixIndex()
+        self._version = version
+        self._index = PrefixIndex(memory=num_blocks)
         self.pool = BlockPool(num_blocks, self._index.forget)
 
     def lacks(self, sequence: Sequence, spare: int) -> int:
@@ -52,6 +53,14 @@ class KVCache:
         known = bisect_left(range(len(digests)), True, key=lambda position: not self._index.knows(digests[position]))
         return known * self.block_size / len(sequence.tokens)
 
+    def miss(self, sequence: Sequence) -> Miss | None:
+        """Why no more of a sequence that has just been admitted was found; None if all that can be was, or nothing is
+        ever looked for."""
+        if not self._prefix_caching:
+            return None
+        digests = self._digests(sequence, (len(sequence.tokens) - 1) // self.block_size)
+        return self._index.explain(digests, sequence.committed // self.block_size, sequence.tokens[: self.block_size])
+
     def exclusive(self, sequence: Sequence) -> int:
         """Blocks that would become available if this sequence gave its own up."""
         return sum(self.pool.references(block) == 1 for block in sequence.blocks)
@@ -72,6 +81,8 @@ class KVCache:
             digests = self._digests(sequence, full)
             for position in range(sequence.committed // self.block_size, full):
                 self._index.insert(digests[position], sequence.blocks[position])
+            if sequence.committed == 0:
+                self._index.begin(sequence.tokens[: self.block_size])
             sequence.committed = full * self.block_size
 
     def release(self, sequence: Sequence) -> None:
@@ -109,7 +120,7 @@ class KVCache:
     def _digests(self, sequence: Sequence, count: int) -> list[bytes]:
         """Chained digests of the first ``count`` full blocks; each is computed once in a sequence's life."""
         digests, size = sequence.digests, self.block_size
-        parent = digests[-1] if digests else root_digest(sequence.cache_salt)
+        parent = digests[-1] if digests else root_digest(sequence.cache_salt, self._version)
         for position in range(len(digests), count):
             parent = chain_digest(parent, sequence.tokens[position * size : (position + 1) * size])
             digests.append(parent)

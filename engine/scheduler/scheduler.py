@@ -231,6 +231,7 @@ class Scheduler:
         sequence.piecemeal = sequence.pending > self.limits.prefill_chunk
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
+            sequence.miss = self.cache.miss(sequence)
             self.cached_tokens += sequence.cached_tokens
             self.counters.charge(sequence.tenant, INPUT_COST * sequence.pending)
 
