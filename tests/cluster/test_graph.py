@@ -66,17 +66,7 @@ def test_models_are_the_tiers_and_auto(graph: Graph) -> None:
     assert {model.id for model in graph.client().models.list()} == {*TIERS, "auto"}
 
 
-@pytest.mark.parametrize(
-    ("prompt", "tier"),
-    [
-        ("hi", "fast"),
-        (
-            "Prove step by step, with all the reasoning, that the sum of the first n odd numbers is n^2, then write a "
-            "Python function that checks it, analyse its complexity, and compare it with two alternatives.\n" * 3,
-            "frontier",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("prompt", "tier"), [("hi", "fast"), ("What is (34 + 57) - 26?", "frontier")])
 def test_auto_names_its_tier_and_its_reason(graph: Graph, prompt: str, tier: str) -> None:
     response = graph.post(
         "/v1/chat/completions",
@@ -84,7 +74,7 @@ def test_auto_names_its_tier_and_its_reason(graph: Graph, prompt: str, tier: str
     )
     assert response.status_code == 200
     assert response.headers["x-manta-tier"] == tier
-    assert "score" in response.headers["x-manta-route-reason"]
+    assert response.headers["x-manta-route-reason"].startswith("auto; expected fast ")
 
 
 def test_32_streams_at_once_answer_what_each_answers_alone(graph: Graph) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from deployments.models.training import heldout
-from deployments.models.training.curriculum import MAKERS, draw_tasks
+from deployments.models.training.curriculum import MAKERS, draw_recall, draw_tasks
 from deployments.models.training.curriculum.draw import Draw, is_held_out
 from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Task, is_right
 from deployments.models.training.curriculum.words import CITIES, NAMES
@@ -54,6 +54,16 @@ def test_held_out_values_stay_out_of_training(words: tuple[str, ...], trained: l
 
     assert kept
     assert not kept & set(re.findall(r"\w+", text))
+
+
+def test_a_text_that_is_asked_about_often_holds_every_answer_and_nothing_held_out() -> None:
+    kept = {word for words in (NAMES, CITIES) for word in words if is_held_out(word)}
+    for talk in draw_recall(500, "a test"):
+        assert [turn.role for turn in talk] == ["user", "assistant"] * (len(talk) // 2)
+        assert 4 <= len(talk) // 2 <= 8
+        for answer in talk[1::2]:
+            assert answer.content in talk[0].content
+        assert not kept & set(re.findall(r"\w+", talk[0].content))
 
 
 @pytest.mark.parametrize("held_out", [False, True])

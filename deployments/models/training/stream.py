@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from deployments.models.training.curriculum import draw_copying, draw_tasks
+from deployments.models.training.curriculum import draw_copying, draw_recall, draw_tasks
 from deployments.models.training.curriculum.task import Task, Turn
 from deployments.models.training.english import Conversation
 
@@ -23,6 +23,7 @@ ENGLISH = 0.15  # of the conversations
 COPYING_FIRST = (
     2  # chunks of copying alone for a new model: it learns to look back many times sooner than in the mixture
 )
+RECALL = 0.1  # of the conversations: many questions about one text
 CHATS = 0.01  # of the conversations: several tasks one after another, so that long contexts are not foreign
 ENGLISH_WEIGHT = 0.5  # of a token in the loss: the answers to tasks are short, and would drown
 LONGEST = 1000  # tokens
@@ -64,9 +65,10 @@ class Stream:
         else:
             drawn = order.sample(self._english, min(len(self._english), round(CHUNK * ENGLISH)))
             tasks = list(draw_tasks(CHUNK - len(drawn), f"{self._seed}/{chunk}"))
+        recalled = draw_recall(round(CHUNK * RECALL), f"{self._seed}/{chunk}")
         chats = [_chat(order.sample(tasks, order.randint(4, 10))) for _ in range(round(CHUNK * CHATS))]
         weighted = [(turns, ENGLISH_WEIGHT) for turns in drawn]
-        weighted += [(_whole(task), 1.0) for task in tasks] + [(chat, 1.0) for chat in chats]
+        weighted += [(_whole(task), 1.0) for task in tasks] + [(talk, 1.0) for talk in (*chats, *recalled)]
         rows = sorted(encode(self._tokenizer, weighted), key=lambda row: len(row[0]))
         batches = [self._padded(group) for group in self._grouped([row for row in rows if len(row[0]) <= LONGEST])]
         order.shuffle(batches)

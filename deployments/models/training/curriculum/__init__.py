@@ -11,6 +11,7 @@ from deployments.models.training.curriculum import (
     drills,
     extraction,
     formats,
+    recall,
     reference,
     smalltalk,
     tables,
@@ -18,7 +19,7 @@ from deployments.models.training.curriculum import (
     wordproblems,
 )
 from deployments.models.training.curriculum.draw import Draw
-from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Task
+from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Task, Turn
 
 ROOMS = (
     extraction,
@@ -57,3 +58,10 @@ def draw_copying(count: int, seed: int | str) -> Iterator[Task]:
     draw = Draw(seed)
     for _ in range(count):
         yield drills.copying(draw)
+
+
+def draw_recall(count: int, seed: int | str) -> Iterator[tuple[Turn, ...]]:
+    """``count`` conversations of several questions about one text."""
+    draw = Draw(seed)
+    for _ in range(count):
+        yield recall.recall(draw)
