@@ -37,8 +37,11 @@ from engine.config import EngineConfig
 from engine.decode.sampling import Draw, sample
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
+from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
+from engine.memory import available_bytes
 from engine.metrics import EngineMetrics, Phase, Recorder
+from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
@@ -89,8 +92,8 @@ class Engine:
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
         """Loads a Hugging Face directory; keywords are fields of EngineConfig.
 
-        Raises OSError for missing files, ValueError for settings out of range, UnsupportedModelError for a model that
-        is not supported.
+        Raises OSError for missing files, ValueError for settings out of range or a KV cache larger than the memory that
+        is left, UnsupportedModelError for a model that is not supported.
         """
         return cls.from_config(EngineConfig(model=str(path), **config))
 
@@ -101,7 +104,14 @@ class Engine:
             torch.set_num_threads(config.threads)
         directory = Path(config.model)
         dtype: torch.dtype = getattr(torch, config.dtype)
-        model = Decoder.from_directory(directory, dtype, torch.device(config.device), ReferenceKernels())
+        device = torch.device(config.device)
+        plan = KVPlan(read_spec(directory), dtype.itemsize, config.block_size, config.num_blocks)
+        available = available_bytes(device)
+        if available is not None:
+            plan.check(available)
+        model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
+        tokens = config.num_blocks * config.block_size
+        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, tokens, plan.total_bytes / 1024**2)
         return cls(config, model, Tokenizer.from_directory(directory))
 
     @property

@@ -1,0 +1,100 @@
+"""What a model's KV cache costs: bytes, sequences that fit, and the arithmetic of a prefill, before anything is loaded.
+
+Keys and values take ``2 x layers x KV heads x head size x bytes of a number`` per token. With grouped queries the heads
+that count are the KV heads (Ainslie et al. 2023), not those of the queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.model.spec import LayerSpec, ModelSpec
+
+GIB = 1024**3
+
+
+class MemoryPlanError(ValueError):
+    """The KV cache that is configured does not fit into the memory there is; the message gives both."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPlan:
+    """What sequences of ``length`` tokens come to."""
+
+    length: int
+    kv_bytes: int  # of one sequence, in whole blocks
+    prefill_flops: int  # of computing all its tokens once
+    sequences: int  # that fit into the cache at once
+
+
+@dataclass(frozen=True, slots=True)
+class KVPlan:
+    """A KV cache of ``blocks`` blocks of ``block_size`` tokens for the model ``spec``, ``number_bytes`` per number."""
+
+    spec: ModelSpec
+    number_bytes: int
+    block_size: int
+    blocks: int
+
+    @classmethod
+    def within(cls, spec: ModelSpec, number_bytes: int, block_size: int, memory: int) -> KVPlan:
+        """The largest cache within ``memory`` bytes."""
+        return cls(spec, number_bytes, block_size, memory // (bytes_per_token(spec, number_bytes) * block_size))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Keys and values of one token in all layers."""
+        return bytes_per_token(self.spec, self.number_bytes)
+
+    @property
+    def total_bytes(self) -> int:
+        """The whole cache."""
+        return self.blocks * self.block_size * self.bytes_per_token
+
+    def of_length(self, length: int) -> LengthPlan:
+        """For sequences of ``length`` tokens, prompt and answer together."""
+        blocks = -(-length // self.block_size)
+        kv_bytes = blocks * self.block_size * self.bytes_per_token
+        return LengthPlan(length, kv_bytes, prefill_flops(self.spec, length), self.blocks // blocks)
+
+    def check(self, available: int) -> None:
+        """Raises MemoryPlanError if the cache needs more than the ``available`` bytes."""
+        if self.total_bytes > available:
+            fitting = available // (self.bytes_per_token * self.block_size) * self.block_size
+            raise MemoryPlanError(
+                f"kv_cache_tokens: {self.blocks * self.block_size:,} tokens of {self.bytes_per_token:,} bytes need "
+                f"{self.total_bytes / GIB:.1f} GiB, {available / GIB:.1f} GiB are available; {fitting:,} would fit"
+            )
+
+
+def bytes_per_token(spec: ModelSpec, number_bytes: int) -> int:
+    """Keys and values of one token, in bytes."""
+    return 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * number_bytes
+
+
+def prefill_flops(spec: ModelSpec, length: int) -> int:
+    """Floating-point operations of computing ``length`` tokens from nothing, a multiplication and an addition counted
+    as two: products with the weights, and attention over the positions that each token sees. The logits of one token
+    are counted, those of the others are not computed."""
+    linear = sum(2 * _weights(spec, layer) for layer in spec.layers) * length
+    seen = sum(_pairs(length, spec.kinds[layer.kind].window) for layer in spec.layers)
+    attention = 4 * spec.num_heads * spec.head_dim * seen
+    return linear + attention + 2 * spec.vocab_size * spec.hidden_size
+
+
+def _weights(spec: ModelSpec, layer: LayerSpec) -> int:
+    """Weights of one layer that a token is multiplied with."""
+    heads = 2 * spec.num_heads + 2 * spec.num_kv_heads  # queries and output; keys and values
+    attention = spec.hidden_size * heads * spec.head_dim
+    matrices = 3 if spec.gated else 2
+    if layer.experts is None:
+        return attention + matrices * spec.hidden_size * spec.intermediate_size
+    inner = layer.experts.per_token * layer.experts.intermediate_size
+    return attention + spec.hidden_size * (layer.experts.count + matrices * inner)
+
+
+def _pairs(length: int, window: int | None) -> int:
+    """Pairs of a query and a position that it sees."""
+    if window is None or length <= window:
+        return length * (length + 1) // 2
+    return window * (window + 1) // 2 + (length - window) * window

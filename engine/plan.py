@@ -1,0 +1,99 @@
+"""``python -m engine.plan``: what a model's KV cache costs at which context length."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.kv.planner import GIB, KVPlan
+from engine.model.configuration import read_spec, spec_of
+from engine.model.spec import ModelSpec
+
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LLAMA_70B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "hidden_size": 8_192,
+    "intermediate_size": 28_672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500_000.0,
+    "hidden_act": "silu",
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.plan",
+        description="Prints what the KV cache of a model costs: bytes per token, and per context length the bytes of "
+        "one sequence, the arithmetic of its prefill, and how many such sequences fit. Needs config.json alone, "
+        "no weights. Without a model: a llama of 70B parameters.",
+        epilog="Try: python -m engine.plan deployments/models/frontier --memory 0.5 --lengths 256 512",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, nargs="?", help="Hugging Face directory")
+    parser.add_argument("--memory", type=float, default=40.0, metavar="GIB", help="for the KV cache")
+    parser.add_argument("--dtype", choices=NUMBER_BYTES, default="bfloat16", help="of keys and values")
+    parser.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="tokens per block")
+    parser.add_argument(
+        "--lengths",
+        type=int,
+        nargs="+",
+        metavar="TOKENS",
+        help="context lengths; by default from 4,096, doubled, up to what the model knows",
+    )
+    return parser.parse_args()
+
+
+def lengths_up_to(context: int, first: int = 4_096) -> list[int]:
+    """``first``, doubled until ``context`` is reached; for shorter contexts, the context alone."""
+    lengths = [first]
+    while lengths[-1] * 2 <= context:
+        lengths.append(lengths[-1] * 2)
+    return lengths if first <= context else [context]
+
+
+def table(plan: KVPlan, lengths: Iterable[int]) -> str:
+    """One line per context length; costs also relative to the first."""
+    rows = [plan.of_length(length) for length in lengths]
+    base = rows[0]
+    lines = [f"{'context':>9} {'KV MiB':>11} {'':>7} {'prefill TFLOP':>14} {'':>8} {'sequences':>10}"]
+    lines += [
+        f"{row.length:>9,} {row.kv_bytes / 1024**2:>11,.1f} {row.kv_bytes / base.kv_bytes:>6.1f}x "
+        f"{row.prefill_flops / 1e12:>14,.3f} {row.prefill_flops / base.prefill_flops:>7.1f}x {row.sequences:>10,}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def summary(spec: ModelSpec, plan: KVPlan) -> str:
+    """The formula with its numbers."""
+    factors = (
+        f"2 x {spec.num_layers} layers x {spec.num_kv_heads} KV heads x {spec.head_dim} x {plan.number_bytes} bytes"
+    )
+    ungrouped = plan.bytes_per_token * spec.num_heads // spec.num_kv_heads
+    lines = [
+        f"{factors} = {plan.bytes_per_token:,} bytes per token",
+        f"{plan.blocks:,} blocks of {plan.block_size} tokens: {plan.blocks * plan.block_size:,} tokens, "
+        f"{plan.total_bytes / GIB:.2f} GiB",
+    ]
+    if ungrouped != plan.bytes_per_token:
+        lines.append(f"(if all {spec.num_heads} query heads had keys and values of their own: {ungrouped:,} per token)")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = arguments()
+    spec = spec_of(LLAMA_70B) if options.model is None else read_spec(options.model)
+    plan = KVPlan.within(spec, NUMBER_BYTES[options.dtype], options.block_size, int(options.memory * GIB))
+    print(summary(spec, plan))
+    print(table(plan, options.lengths or lengths_up_to(spec.context_length)))
+
+
+if __name__ == "__main__":
+    main()
