@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Turn
 from deployments.models.training.optimizer import Muon, orthogonalised
-from deployments.models.training.stream import COPYING_FIRST, Batch, Stream, encode
+from deployments.models.training.stream import BEGINNING, Batch, Stream, encode
 from deployments.models.training.tokenizer import load_tokenizer
 from deployments.models.training.trainer import Trainer, weighted_loss
 
@@ -166,7 +166,7 @@ def test_training_lowers_the_loss(
 ) -> None:
     monkeypatch.setattr("deployments.models.training.stream.CHUNK", 512)
     made, model = trainer(
-        Stream(tokenizer, TALK * 200, batch_tokens=1024, seed=0, first=COPYING_FIRST), tmp_path / "run.pt", 100_000
+        Stream(tokenizer, TALK * 200, batch_tokens=1024, seed=0, first=BEGINNING), tmp_path / "run.pt", 100_000
     )
     [(ids, weights)] = encode(tokenizer, [(TALK[0], 1.0)])
     talk = Batch(torch.tensor([ids]), torch.tensor([weights]))

@@ -15,7 +15,7 @@ from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.english import Conversation, read_english
 from deployments.models.training.growth import grow
 from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, Shape, llama_config
-from deployments.models.training.stream import COPYING_FIRST, Stream
+from deployments.models.training.stream import BEGINNING, Stream
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
 from deployments.models.training.trainer import Trainer
 
@@ -68,7 +68,7 @@ def train(
 ) -> None:
     """Train one tier and write its directory."""
     shape = SHAPES[name]
-    begun = COPYING_FIRST if shape.grown_from else 0
+    begun = BEGINNING if shape.grown_from else 0
     stream = Stream(tokenizer, english, batch_tokens=shape.batch_tokens, seed=options.seed, first=begun)
     model = start(shape, tokenizer, options)
     trainer = Trainer(

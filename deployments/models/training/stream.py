@@ -20,10 +20,11 @@ from deployments.models.training.english import Conversation
 
 CHUNK = 6144  # conversations made at a time
 ENGLISH = 0.15  # of the conversations
-COPYING_FIRST = (
-    2  # chunks of copying alone for a new model: it learns to look back many times sooner than in the mixture
-)
-RECALL = 0.1  # of the conversations: many questions about one text
+# Chunks of nothing else for a new model: it learns to look back, and then to look something up, many times sooner than
+# in the mixture.
+COPYING_FIRST, RECALL_FIRST = 2, 3
+BEGINNING = COPYING_FIRST + RECALL_FIRST
+RECALL = 0.12  # of the conversations: pairs in another order, and many questions about one text
 CHATS = 0.01  # of the conversations: several tasks one after another, so that long contexts are not foreign
 ENGLISH_WEIGHT = 0.5  # of a token in the loss: the answers to tasks are short, and would drown
 LONGEST = 1000  # tokens
@@ -60,19 +61,26 @@ class Stream:
     def batches(self, chunk: int) -> list[Batch]:
         """All batches of ``chunk``, in an order that mixes lengths."""
         order = random.Random(f"{self._seed}/{chunk}")
-        if chunk < COPYING_FIRST:
-            tasks, drawn = list(draw_copying(CHUNK, f"{self._seed}/{chunk}")), []
-        else:
-            drawn = order.sample(self._english, min(len(self._english), round(CHUNK * ENGLISH)))
-            tasks = list(draw_tasks(CHUNK - len(drawn), f"{self._seed}/{chunk}"))
-        recalled = draw_recall(round(CHUNK * RECALL), f"{self._seed}/{chunk}")
-        chats = [_chat(order.sample(tasks, order.randint(4, 10))) for _ in range(round(CHUNK * CHATS))]
-        weighted = [(turns, ENGLISH_WEIGHT) for turns in drawn]
-        weighted += [(_whole(task), 1.0) for task in tasks] + [(talk, 1.0) for talk in (*chats, *recalled)]
+        weighted = self._beginning(chunk) if chunk < BEGINNING else self._mixture(chunk, order)
         rows = sorted(encode(self._tokenizer, weighted), key=lambda row: len(row[0]))
         batches = [self._padded(group) for group in self._grouped([row for row in rows if len(row[0]) <= LONGEST])]
         order.shuffle(batches)
         return batches
+
+    def _beginning(self, chunk: int) -> list[tuple[Conversation, float]]:
+        seed = f"{self._seed}/{chunk}"
+        if chunk < COPYING_FIRST:
+            return [(_whole(task), 1.0) for task in draw_copying(CHUNK, seed)]
+        return [(talk, 1.0) for talk in draw_recall(CHUNK, seed)]
+
+    def _mixture(self, chunk: int, order: random.Random) -> list[tuple[Conversation, float]]:
+        seed = f"{self._seed}/{chunk}"
+        drawn = order.sample(self._english, min(len(self._english), round(CHUNK * ENGLISH)))
+        tasks = list(draw_tasks(CHUNK - len(drawn), seed))
+        chats = [_chat(order.sample(tasks, order.randint(4, 10))) for _ in range(round(CHUNK * CHATS))]
+        recalled = draw_recall(round(CHUNK * RECALL), seed)
+        counted = [*map(_whole, tasks), *chats, *recalled]
+        return [(turns, ENGLISH_WEIGHT) for turns in drawn] + [(talk, 1.0) for talk in counted]
 
     def _grouped(self, rows: list[tuple[list[int], list[float]]]) -> Iterator[list[tuple[list[int], list[float]]]]:
         """Rows of similar length; they come sorted, so the last is the longest."""
