@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024): momentum whose matrix is made orthogonal by a Newton-Schulz iteration.
 
-torch has a Muon of its own; it takes one matrix at a time and computes in bfloat16, which a CPU without bfloat16
-instructions does ten times slower than float32. This one takes all matrices of a shape together, in their own dtype.
+torch has a Muon of its own; it takes one matrix at a time and always computes in bfloat16, which a CPU without bfloat16
+instructions does ten times slower than float32. This one takes all matrices of a shape together, and is told the dtype.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For the weight matrices of the layers (2-D). Decoupled weight decay; Nesterov momentum."""
+    """For the weight matrices of the layers (2-D). Decoupled weight decay; Nesterov momentum. The matrices are made
+    orthogonal in ``dtype``."""
 
     def __init__(
         self,
         matrices: Iterable[nn.Parameter],
         pool: Executor,
         *,
+        dtype: torch.dtype = torch.float32,
         momentum: float = 0.95,
         weight_decay: float = 0.1,
     ) -> None:
         super().__init__(list(matrices), {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
         self._pool = pool
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -65,6 +68,6 @@ class Muon(torch.optim.Optimizer):
             average.lerp_(matrix.grad, 1 - group["momentum"])
             steps.append(matrix.grad.lerp(average, group["momentum"]))
         scale = MATCH_ADAMW * max(matrices[0].shape) ** 0.5
-        for matrix, step in zip(matrices, orthogonalised(torch.stack(steps)), strict=True):
+        for matrix, step in zip(matrices, orthogonalised(torch.stack(steps).to(self._dtype)), strict=True):
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.add_(step, alpha=-group["lr"] * scale)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
+from deployments.models.training.attention import use_float32_attention
 from deployments.models.training.optimizer import Muon
 from deployments.models.training.stream import Batch, Stream
 
@@ -47,12 +48,16 @@ class Trainer:
         self._budget = budget
         self._peak = peak
         self._checkpoint = checkpoint
-        workers = BATCHES_PER_STEP if model.device.type == "cpu" else 1
+        on_cpu = model.device.type == "cpu"
+        workers = BATCHES_PER_STEP if on_cpu else 1
+        if on_cpu:
+            use_float32_attention(model)
         self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         self._parameters = list(model.parameters())
         hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-        self._optimizers = (Muon(hidden, self._pool), torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0))
+        muon = Muon(hidden, self._pool, dtype=torch.bfloat16 if has_bfloat16(model.device) else torch.float32)
+        self._optimizers = (muon, torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0))
         self._chunk = stream.first
         self._place = self._steps = self._tokens = 0
         self._seconds = 0.0
