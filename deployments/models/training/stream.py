@@ -30,8 +30,8 @@ LONGEST = 1000  # tokens
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What a tier reads after its beginning: of the conversations so many are ``english``, so many more ``recall`` (pairs
-    in another order, and many questions about one text), the rest tasks, their families by ``shares``."""
+    """What a tier reads after its beginning: of the conversations so many are ``english``, so many more ``recall``
+    (pairs in another order, and many questions about one text), the rest tasks, their families by ``shares``."""
 
     english: float
     recall: float
