@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deployments.models.training.curriculum import draw_tasks
-from deployments.models.training.curriculum.task import Turn
+from deployments.models.training.attention import use_float32_attention
+from deployments.models.training.curriculum import HARD, draw_tasks
+from deployments.models.training.curriculum.task import FAMILIES, Turn
 from deployments.models.training.optimizer import Muon, orthogonalised
-from deployments.models.training.stream import BEGINNING, Batch, Stream, encode
+from deployments.models.training.stream import BEGINNING, GROWN, Batch, Stream, encode
 from deployments.models.training.tokenizer import load_tokenizer
 from deployments.models.training.trainer import Trainer, weighted_loss
 
@@ -175,3 +177,42 @@ def test_training_lowers_the_loss(
     made.run("run")
 
     assert weighted_loss(model, talk).item() < 0.5 * before
+
+
+def test_attention_in_float32_is_the_models_own() -> None:
+    plain, subject = tiny(), tiny()
+    use_float32_attention(subject)
+    tokens = torch.randint(0, 4096, (3, 17), generator=torch.Generator().manual_seed(0))
+    batch = Batch(tokens, torch.ones(3, 17))
+    losses = [weighted_loss(model, batch) for model in (plain, subject)]
+    for loss in losses:
+        loss.backward()
+
+    assert torch.allclose(losses[0], losses[1], rtol=0.01)  # bfloat16 elsewhere, where the processor has it
+    for expected, found in zip(plain.parameters(), subject.parameters(), strict=True):
+        assert expected.grad is not None
+        assert found.grad is not None
+        assert torch.cosine_similarity(expected.grad.flatten(), found.grad.flatten(), 0) > 0.99
+
+
+def test_a_mixture_gives_each_family_its_share() -> None:
+    shares = {family: float(family in ("arithmetic", "tables")) for family in FAMILIES}
+    drawn = Counter(task.family for task in draw_tasks(400, "shares", shares=shares))
+
+    assert set(drawn) == {"arithmetic", "tables", "copying", "sums"}
+    assert min(drawn["arithmetic"], drawn["tables"]) > 100
+
+
+def test_larger_tiers_read_every_family() -> None:
+    assert set(HARD) == set(FAMILIES)
+    assert all(share > 0 for share in HARD.values())
+
+
+def test_the_same_chunk_is_the_same_whatever_was_read_before(tokenizer: PreTrainedTokenizerFast) -> None:
+    streams = [Stream(tokenizer, TALK, batch_tokens=512, seed=1, first=BEGINNING, mixture=GROWN) for _ in range(2)]
+    streams[0].batches(BEGINNING)
+
+    first, second = (stream.batches(BEGINNING + 1) for stream in streams)
+
+    assert len(first) == len(second)
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(first, second, strict=True))
