@@ -21,7 +21,7 @@ typedef struct {
 
 typedef struct {
   float *queries;  // [rows][heads][head], rotated
-  float *output;  // [rows][heads * head], tiled
+  void *output;  // [rows][heads * head], tiled; pairs of bfloat16 where ``pairs``
   long rows, query_stride;  // of the step; floats from row to row
   char *cache;  // [blocks][2 * kv_heads][page][head]: keys of all heads, then values
   const Span *spans;
@@ -29,7 +29,7 @@ typedef struct {
   long heads, kv_heads, head, page;
   long window;  // tokens that a query sees, itself included; 0: all
   float scale, softcap;  // softcap 0: none
-  int type;
+  int type, pairs;
 } Attention;
 
 typedef struct {
@@ -138,9 +138,9 @@ static void attend(const Attention *a, const Span *span, long first_head, long o
   }
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
-    long step;
-    float *to = tiled_row(a->output, a->rows, row, a->heads * a->head, &step) + head * a->head * step;
-    for (long d = 0; d < a->head; d++) to[d * step] = room->output[i][d] / room->total[i];
+    TiledRow to = tiled_row(a->output, a->rows, row, a->heads * a->head, a->pairs);
+    vec by = splat(1.0f / room->total[i]);
+    for (long d = 0; d < a->head; d += LANES) put(&to, head * a->head + d, load(&room->output[i][d]) * by);
   }
 }
 

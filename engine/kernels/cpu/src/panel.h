@@ -70,13 +70,57 @@ DOTS(12)
 #endif
 
 // Rows go through the loops in tiles of as equal a number as can be. In a tiled matrix the rows of a tile lie side by
-// side, [inputs][rows of the tile]; with one row that is the plain matrix.
+// side, [inputs][rows of the tile]; with one row that is the plain matrix. Where products take pairs of bfloat16, so does
+// the matrix: [inputs / 2][rows of the tile][2].
 INLINE long tiles(long rows) { return (rows + MOST_ROWS - 1) / MOST_ROWS; }
 INLINE long tile_start(long rows, long tile) { return rows * tile / tiles(rows); }
 
-// Where element 0 of `row` lies in a tiled matrix; the next is `*step` floats on.
-INLINE float *tiled_row(float *matrix, long rows, long row, long width, long *step) {
+// Whether products with weights of `type` take their inputs as pairs of bfloat16.
+INLINE int in_pairs(int type) { return HALVES && type == BF16; }
+
+// A row of a tiled matrix, to be written. `step`: words from one element, or pair, to the next.
+typedef struct {
+  uint32_t *to;
+  long step;
+  int pairs;
+} TiledRow;
+
+INLINE TiledRow tiled_row(void *matrix, long rows, long row, long width, int pairs) {
   long tile = ((row + 1) * tiles(rows) - 1) / rows, start = tile_start(rows, tile);
-  *step = tile_start(rows, tile + 1) - start;
-  return matrix + start * width + (row - start);
+  long step = tile_start(rows, tile + 1) - start;
+  return (TiledRow){(uint32_t *)matrix + start * (pairs ? width / 2 : width) + (row - start), step, pairs};
 }
+
+// Elements `at` to `at` + LANES - 1 of the row; `at` is a multiple of LANES.
+INLINE void put(const TiledRow *row, long at, vec value) {
+#if HALVES
+  if (row->pairs) {
+    __m256i narrow = (__m256i)_mm512_cvtneps_pbh((__m512)value);
+    uint32_t words[LANES / 2];
+    _mm256_storeu_si256((__m256i *)words, narrow);
+    uint32_t *to = row->to + at / 2 * row->step;
+    if (row->step == 1) _mm256_storeu_si256((__m256i *)to, narrow);
+    else for (int i = 0; i < LANES / 2; i++) to[i * row->step] = words[i];
+    return;
+  }
+#endif
+  float *to = (float *)row->to + at * row->step;
+  if (row->step == 1) store(to, value);
+  else for (int i = 0; i < LANES; i++) to[i * row->step] = value[i];
+}
+
+#if HALVES
+// acc[R][P] += x[R][inputs] * P panels that lie `apart` numbers from each other, all in pairs of bfloat16; x is tiled. The
+// order in which an output adds up its products is that of the inputs, by pairs, for any R and P.
+#define PAIR_DOTS(R, P)                                                                                             \
+  INLINE void pair_dots_##R##_##P(__m512 acc[R][P], const uint32_t *x, const uint16_t *w, size_t apart, long inputs) { \
+    for (long k = 0; k < inputs; k += 2, x += R, w += 2 * PANEL) {                                                  \
+      __m512bh weights[P];                                                                                          \
+      for (int p = 0; p < P; p++) weights[p] = (__m512bh)_mm512_loadu_si512(w + p * apart);                         \
+      for (int i = 0; i < R; i++) {                                                                                 \
+        __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                    \
+        for (int p = 0; p < P; p++) acc[i][p] = _mm512_dpbf16_ps(acc[i][p], input, weights[p]);                     \
+      }                                                                                                             \
+    }                                                                                                               \
+  }
+#endif

@@ -1,6 +1,7 @@
 // One step of a decoder: from token ids to logits, in one call, threads meeting at barriers.
 //
-// Activations are float32 throughout; weights and KV are float32 or bfloat16.
+// Activations are float32, but for inputs of products with bfloat16 weights where the processor multiplies such pairs;
+// weights and KV are float32 or bfloat16.
 #include "pool.h"
 
 #include "attention.c"
@@ -72,17 +73,16 @@ INLINE void share(long count, int me, int threads, long *from, long *to) {
 }
 
 // Into a tiled matrix; without weights the row as it is.
-static void normalise_row(const float *x, const float *weight, float *y, long rows, long row, long size, float epsilon) {
-  long step;
-  float *to = tiled_row(y, rows, row, size, &step);
-  float by = weight ? scale_of(x, size, epsilon) : 1;
-  for (long i = 0; i < size; i++) to[i * step] = x[i] * by * (weight ? weight[i] : 1);
+static void normalise_row(const Model *m, const float *x, const float *weight, float *y, long rows, long row) {
+  TiledRow to = tiled_row(y, rows, row, m->hidden, in_pairs(m->type));
+  float by = weight ? scale_of(x, m->hidden, m->epsilon) : 1;
+  for (long i = 0; i < m->hidden; i += LANES) put(&to, i, weight ? load(x + i) * by * load(weight + i) : load(x + i));
 }
 
-static void normalise_rows(const float *x, const float *weight, float *y, long rows, long size, float epsilon, int me, int threads) {
+static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, long rows, int me, int threads) {
   long from, to;
   share(rows, me, threads, &from, &to);
-  for (long row = from; row < to; row++) normalise_row(x + row * size, weight, y, rows, row, size, epsilon);
+  for (long row = from; row < to; row++) normalise_row(m, x + row * m->hidden, weight, y, rows, row);
 }
 
 // x + normalised y, for the families that norm what a block adds.
@@ -167,11 +167,11 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
 
 // inner = act(gate) * up, tiled; `gates` has both, [rows][2 * inner].
 static void activate(const Model *m, const float *gates, float *inner, long rows, int me, int threads) {
-  long from, to, step;
+  long from, to;
   share(rows, me, threads, &from, &to);
   for (long row = from; row < to; row++) {
     const float *gate = gates + row * 2 * m->inner, *up = gate + m->inner;
-    float *out = tiled_row(inner, rows, row, m->inner, &step);
+    TiledRow out = tiled_row(inner, rows, row, m->inner, in_pairs(m->type));
     for (long i = 0; i < m->inner; i += LANES) {
       vec x = load(gate + i), within = x;
       if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
@@ -179,9 +179,7 @@ static void activate(const Model *m, const float *gates, float *inner, long rows
       vec small = vexp(-(vec)((ivec)within & 0x7fffffff));  // e to the minus |x|: no overflow
       vec high = 1.0f / (1.0f + small), low = small / (1.0f + small);
       vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
-      vec value = x * sigmoid * load(up + i);
-      if (step == 1) store(out + i, value);
-      else for (int lane = 0; lane < LANES; lane++) out[(i + lane) * step] = value[lane];
+      put(&out, i, x * sigmoid * load(up + i));
     }
   }
 }
@@ -194,14 +192,14 @@ static void product(const Linear *linear, const float *x, float *y, long rows, i
 static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, int me) {
   int threads = pool->threads;
   long rows = s->rows, hidden = m->hidden, wide = (m->heads + 2 * m->kv_heads) * m->head;
-  normalise_rows(b->stream, layer->before_attention, b->normed, rows, hidden, m->epsilon, me, threads);
+  normalise_rows(m, b->stream, layer->before_attention, b->normed, rows, me, threads);
   meet(pool);
   product(&layer->qkv, b->normed, b->qkv, rows, 0, me, threads);
   meet(pool);
   prepare_heads(m, layer, s, b->qkv, me, threads);
   meet(pool);
   Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
-                 layer->window, layer->scale, m->score_cap, m->cache_type};
+                 layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type)};
   attend_share(&a, next, room);
   meet(pool);
   if (layer->after_attention) {
@@ -212,7 +210,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
     product(&layer->output, b->mixed, b->stream, rows, 1, me, threads);
   }
   meet(pool);
-  normalise_rows(b->stream, layer->before_mlp, b->normed, rows, hidden, m->epsilon, me, threads);
+  normalise_rows(m, b->stream, layer->before_mlp, b->normed, rows, me, threads);
   meet(pool);
   product(&layer->gate_up, b->normed, b->gates, rows, 0, me, threads);
   meet(pool);
@@ -233,7 +231,7 @@ static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool
   long from, to, vocab = m->head_weights.outputs;
   share(s->wanted_count, me, threads, &from, &to);
   for (long i = from; i < to; i++)
-    normalise_row(b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i, m->hidden, m->epsilon);
+    normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i);
   meet(pool);
   product(&m->head_weights, b->normed, s->logits, s->wanted_count, 0, me, threads);
   if (m->logit_cap > 0) {

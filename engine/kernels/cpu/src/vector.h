@@ -5,6 +5,15 @@
 #include <stdint.h>
 #include <string.h>
 
+// Whether the processor multiplies pairs of bfloat16: twice the products of float32. What meets bfloat16 weights is then
+// rounded to bfloat16 itself; sums stay float32.
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#define HALVES 1
+#else
+#define HALVES 0
+#endif
+
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
