@@ -12,6 +12,7 @@ from engine.config import EngineConfig
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.packing import unsupported
 from engine.kernels.cpu.runner import CompiledRunner
+from engine.kv.format import format_of
 from engine.model.decoder import Decoder
 from engine.runner import Runner
 from engine.scheduler.plan import Chunk
@@ -39,7 +40,8 @@ def make_runner(model: Decoder, config: EngineConfig, context_length: int) -> St
     """
     if config.kernels == "torch" or config.device != "cpu":
         return Runner(model, config, context_length)
-    reason = unsupported(model.spec, model.weights.embedding.dtype, config.block_size)
+    dtype = model.weights.embedding.dtype
+    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size)
     if reason is None:
         try:
             return CompiledRunner(model.spec, model.weights, config, context_length)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from engine.kv.format import KVDTypeName
+
 DTypeName = Literal["float32", "bfloat16", "float16"]
 DeviceName = Literal["cpu", "cuda"]
 KernelsName = Literal["auto", "compiled", "torch"]
@@ -34,8 +36,12 @@ class EngineConfig:
     """What ModelInfo calls the model. None: the last part of ``model``."""
 
     dtype: DTypeName = "float32"
-    """Type of weights, activations and KV cache. On torch, float32 is the type in which answers
+    """Type of weights and activations. On torch, float32 is the type in which answers
     do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
+
+    kv_dtype: KVDTypeName = "auto"
+    """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one
+    bfloat16 per token and head, so that nearly twice as many tokens fit and decoding reads half as much."""
 
     device: DeviceName = "cpu"
     """Where the model runs."""
@@ -52,7 +58,7 @@ class EngineConfig:
 
     kv_cache_tokens: int = 65_536
     """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Memory is
-    2 x layers x KV heads x head size x bytes of dtype per token. A context longer than this is cut to it."""
+    2 x layers x KV heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it."""
 
     max_batch_tokens: int = 2_048
     """Tokens computed by one step, prefill and decode together: bounds the time of a step, and so the gap between two

@@ -37,6 +37,7 @@ from engine.config import EngineConfig
 from engine.decode.sampling import Draw, sample
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
+from engine.kv.format import format_of
 from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
 from engine.memory import available_bytes
@@ -105,7 +106,8 @@ class Engine:
         directory = Path(config.model)
         dtype: torch.dtype = getattr(torch, config.dtype)
         device = torch.device(config.device)
-        plan = KVPlan(read_spec(directory), dtype.itemsize, config.block_size, config.num_blocks)
+        form = format_of(config.kv_dtype, dtype)
+        plan = KVPlan(read_spec(directory), form, config.block_size, config.num_blocks)
         available = available_bytes(device)
         if available is not None:
             plan.check(available)
@@ -252,7 +254,7 @@ class Engine:
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
-        version = f"{self.model_info.name} {config.dtype}"
+        version = f"{self.model_info.name} {config.dtype} {config.kv_dtype}"
         self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,

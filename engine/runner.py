@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.interface import AttentionGroup, AttentionPlan, StepPlan
+from engine.kv.format import format_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec
@@ -31,7 +32,8 @@ class Runner:
         self.model = model
         self._block_size = config.block_size
         self._zero_page = config.num_blocks  # one page more than the pool owns; never written
-        self._cache = model.new_cache(config.num_blocks + 1, config.block_size)
+        form = format_of(config.kv_dtype, model.weights.embedding.dtype)
+        self._cache = model.new_cache(form, config.num_blocks + 1, config.block_size)
         self._heads = torch.arange(2 * model.spec.num_kv_heads, device=model.weights.embedding.device)
         self._device = model.weights.embedding.device
         self._dtype = model.weights.embedding.dtype
@@ -56,7 +58,7 @@ class Runner:
         no numbers must not come to another sequence."""
         index = self._int_tensor(blocks)
         for layer in self._cache:
-            layer.index_fill_(0, index, 0)
+            layer.fill_zero(index)
 
     def _group_key(self, chunk: Chunk) -> tuple[bool, int]:
         """Single tokens by padded pages; prompts after them."""

@@ -1,13 +1,15 @@
 """What a model's KV cache costs: bytes, sequences that fit, and the arithmetic of a prefill, before anything is loaded.
 
-Keys and values take ``2 x layers x KV heads x head size x bytes of a number`` per token. With grouped queries the heads
-that count are the KV heads (Ainslie et al. 2023), not those of the queries.
+Keys and values take ``2 x layers x KV heads x head size x bytes of a number`` per token, and two scales per layer and
+KV head where numbers have one byte. With grouped queries the heads that count are those of keys and values (Ainslie
+et al. 2023), not those of the queries.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.kv.format import KVFormat
 from engine.model.spec import LayerSpec, ModelSpec
 
 GIB = 1024**3
@@ -29,22 +31,22 @@ class LengthPlan:
 
 @dataclass(frozen=True, slots=True)
 class KVPlan:
-    """A KV cache of ``blocks`` blocks of ``block_size`` tokens for the model ``spec``, ``number_bytes`` per number."""
+    """A KV cache of ``blocks`` blocks of ``block_size`` tokens for the model ``spec``, in the format ``form``."""
 
     spec: ModelSpec
-    number_bytes: int
+    form: KVFormat
     block_size: int
     blocks: int
 
     @classmethod
-    def within(cls, spec: ModelSpec, number_bytes: int, block_size: int, memory: int) -> KVPlan:
+    def within(cls, spec: ModelSpec, form: KVFormat, block_size: int, memory: int) -> KVPlan:
         """The largest cache within ``memory`` bytes."""
-        return cls(spec, number_bytes, block_size, memory // (bytes_per_token(spec, number_bytes) * block_size))
+        return cls(spec, form, block_size, memory // (bytes_per_token(spec, form) * block_size))
 
     @property
     def bytes_per_token(self) -> int:
         """Keys and values of one token in all layers."""
-        return bytes_per_token(self.spec, self.number_bytes)
+        return bytes_per_token(self.spec, self.form)
 
     @property
     def total_bytes(self) -> int:
@@ -67,9 +69,9 @@ class KVPlan:
             )
 
 
-def bytes_per_token(spec: ModelSpec, number_bytes: int) -> int:
+def bytes_per_token(spec: ModelSpec, form: KVFormat) -> int:
     """Keys and values of one token, in bytes."""
-    return 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * number_bytes
+    return 2 * spec.num_layers * spec.num_kv_heads * form.head_bytes(spec.head_dim)
 
 
 def prefill_flops(spec: ModelSpec, length: int) -> int:

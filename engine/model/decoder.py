@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.interface import AttentionPlan, Kernels, StepPlan
+from engine.kv.format import KVFormat, KVPages
 from engine.model.configuration import read_spec
 from engine.model.experts import mix
 from engine.model.loader import load_weights
@@ -39,12 +40,15 @@ class Decoder:
         spec = read_spec(directory)
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)
 
-    def new_cache(self, num_blocks: int, block_size: int) -> list[Tensor]:
-        """Per layer, zeros [num_blocks, 2 * kv_heads, block_size, head_dim]: keys first, then values."""
-        shape = (num_blocks, 2 * self.spec.num_kv_heads, block_size, self.spec.head_dim)
-        return [self.weights.embedding.new_zeros(shape) for _ in range(self.spec.num_layers)]
+    def new_cache(self, form: KVFormat, num_blocks: int, block_size: int) -> list[KVPages]:
+        """Per layer, ``num_blocks`` empty blocks."""
+        heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device
+        return [
+            KVPages.zeros(form, num_blocks, heads, block_size, self.spec.head_dim, device)
+            for _ in range(self.spec.num_layers)
+        ]
 
-    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None) -> Tensor:
         """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64.
 
         Writes keys and values of all tokens to ``cache``.
@@ -71,7 +75,7 @@ class Decoder:
         return hidden
 
     def _attend(
-        self, normed: Tensor, spec: LayerSpec, layer: LayerWeights, plan: AttentionPlan, pages: Tensor
+        self, normed: Tensor, spec: LayerSpec, layer: LayerWeights, plan: AttentionPlan, pages: KVPages
     ) -> Tensor:
         heads, rotated = self.spec.num_heads, self.spec.num_heads + self.spec.num_kv_heads
         qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(normed.shape[0], -1, self.spec.head_dim)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.kernels.cpu.compiler import built
 
-FLOAT32, BFLOAT16 = 0, 1
+FLOAT32, BFLOAT16, INT8, FP8 = range(4)
 
 
 class Linear(ctypes.Structure):
@@ -40,6 +40,7 @@ class Layer(ctypes.Structure):
         ("cos", c_void_p),
         ("sin", c_void_p),
         ("cache", c_void_p),
+        ("scales", c_void_p),
         ("window", c_long),
         ("scale", c_float),
     ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import Span, Step, loaded
 from engine.kernels.cpu.packing import PackedModel
+from engine.kv.format import format_of
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
 from engine.scheduler.plan import Chunk
@@ -27,7 +28,8 @@ class CompiledRunner:
         self._library = loaded()
         self._block_size = config.block_size
         self._vocab_size = spec.vocab_size
-        self._packed = PackedModel(spec, weights, config.block_size, config.num_blocks, context_length)
+        form = format_of(config.kv_dtype, weights.embedding.dtype)
+        self._packed = PackedModel(spec, weights, form, config.block_size, config.num_blocks, context_length)
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)
@@ -69,8 +71,9 @@ class CompiledRunner:
     def scrub(self, blocks: list[int]) -> None:
         """Fills blocks with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to another
         sequence."""
+        index = torch.tensor(blocks, dtype=torch.int64)
         for layer in self._packed.cache:
-            layer.index_fill_(0, torch.tensor(blocks, dtype=torch.int64), 0)
+            layer.fill_zero(index)
 
     def close(self) -> None:
         """Ends the threads; the runner is of no use afterwards. May be called again."""

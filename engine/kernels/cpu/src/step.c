@@ -13,6 +13,7 @@ typedef struct {
   Linear qkv, output, gate_up, down;
   const float *cos, *sin;  // [context][head]: the sines of the first half negative
   char *cache;
+  uint16_t *scales;  // of the cache's numbers; null where they have none
   long window;
   float scale;  // of the scores
 } Layer;
@@ -119,35 +120,40 @@ static void rotate(float *x, const float *cosines, const float *sines, long head
   }
 }
 
-static void write_key(const Model *m, char *page, long place, const float *key) {
-  // Panels over tokens: [page / 16] of [head][16], or [head / 2][16][2].
-  long panel = place / PANEL, lane = place % PANEL;
-  if (m->cache_type == BF16) {
-    uint16_t *to = (uint16_t *)page + panel * m->head * PANEL;
-    for (long d = 0; d < m->head; d++) to[d / 2 * 2 * PANEL + lane * 2 + d % 2] = narrow1(key[d]);
-  } else {
-    float *to = (float *)page + panel * m->head * PANEL;
-    for (long d = 0; d < m->head; d++) to[d * PANEL + lane] = key[d];
+// Number `index` of a page, multiplied by `by`.
+INLINE void write_number(char *page, int type, long index, float value, float by) {
+  switch (type) {
+    case F32: ((float *)page)[index] = value; break;
+    case BF16: ((uint16_t *)page)[index] = narrow1(value); break;
+    case INT8: ((int8_t *)page)[index] = to_int8(value * by); break;
+    case FP8: ((int8_t *)page)[index] = to_fp8(value * by); break;
   }
 }
 
-static void write_value(const Model *m, char *page, long place, const float *value) {
-  // Panels over channels: [head / 16] of [page][16], or [page / 2][16][2].
-  for (long d = 0; d < m->head; d++) {
-    long panel = d / PANEL, lane = d % PANEL;
-    if (m->cache_type == BF16) {
-      uint16_t *to = (uint16_t *)page + panel * m->page * PANEL;
-      to[place / 2 * 2 * PANEL + lane * 2 + place % 2] = narrow1(value[d]);
-    } else {
-      ((float *)page)[(panel * m->page + place) * PANEL + lane] = value[d];
-    }
+// Place (input, output) in panels of `inputs` rows.
+INLINE long place_in(int pairs, long inputs, long input, long output) {
+  long panel = output / PANEL, lane = output % PANEL;
+  long within = pairs ? input / 2 * 2 * PANEL + lane * 2 + input % 2 : input * PANEL + lane;
+  return panel * inputs * PANEL + within;
+}
+
+// A head's key or value to its page: keys as panels over tokens, values as panels over channels.
+static void write_head(const Model *m, const Layer *layer, size_t page, long place, int is_key, const float *x) {
+  int type = m->cache_type, pairs = lies_in_pairs(type, in_pairs(m->type));
+  char *to = layer->cache + page * m->page * m->head * width_of(type);
+  float by = 1;
+  if (scaled(type)) {
+    uint16_t scale = scale_for(x, m->head, type);
+    layer->scales[page * m->page + place] = scale;
+    by = scale ? 1 / widen1(scale) : 0;
   }
+  if (is_key) for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->head, d, place), x[d], by);
+  else for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->page, place, d), x[d], by);
 }
 
 // Norms and rotates queries and keys in place, and writes keys and values to their pages.
 static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, int me, int threads) {
   long from, to, all = m->heads + 2 * m->kv_heads;
-  size_t bytes = (size_t)m->page * m->head * (m->cache_type == BF16 ? 2 : 4);
   share(s->rows * all, me, threads, &from, &to);
   for (long piece = from; piece < to; piece++) {
     long row = piece / all, head = piece % all, position = s->positions[row];
@@ -158,9 +164,7 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
     }
     if (head >= m->heads) {
       long block = s->slots[row] / m->page, place = s->slots[row] % m->page, part = head - m->heads;
-      char *page = layer->cache + ((size_t)block * 2 * m->kv_heads + part) * bytes;
-      if (part < m->kv_heads) write_key(m, page, place, x);
-      else write_value(m, page, place, x);
+      write_head(m, layer, (size_t)block * 2 * m->kv_heads + part, place, part < m->kv_heads, x);
     }
   }
 }
@@ -198,7 +202,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   meet(pool);
   prepare_heads(m, layer, s, b->qkv, me, threads);
   meet(pool);
-  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
+  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type)};
   attend_share(&a, next, room);
   meet(pool);
