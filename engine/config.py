@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from engine.kv.format import KVDTypeName
-
 DTypeName = Literal["float32", "bfloat16", "float16"]
+KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 DeviceName = Literal["cpu", "cuda"]
 KernelsName = Literal["auto", "compiled", "torch"]
 
@@ -57,8 +56,9 @@ class EngineConfig:
     """Tokens per KV block: the grain of allocation and of prefix reuse. Smaller shares more and gathers slower."""
 
     kv_cache_tokens: int = 65_536
-    """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Memory is
-    2 x layers x KV heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it."""
+    """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Layers
+    with a window hold so many at most, and no more than max_sequences need for what they see. Memory is 2 x layers x KV
+    heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it."""
 
     max_batch_tokens: int = 2_048
     """Tokens computed by one step, prefill and decode together: bounds the time of a step, and so the gap between two

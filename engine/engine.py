@@ -40,10 +40,12 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
+from engine.kv.shape import GroupShape, group_shapes
 from engine.memory import available_bytes
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.spec import ModelSpec
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk, Plan
@@ -78,13 +80,15 @@ class Engine:
         self, config: EngineConfig, model: Decoder, tokenizer: Tokenizer, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.config = config
-        context = min(config.context_length or model.spec.context_length, config.num_blocks * config.block_size)
+        self._shapes = shapes_of(model.spec, config)
+        limits = [shape.longest for shape in self._shapes if shape.longest is not None]
+        context = min([config.context_length or model.spec.context_length, *limits])
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         self._admission = Admission(tokenizer, model.spec.vocab_size, context, config.reserve_answers)
         self._open_books()
-        self._runner = make_runner(model, config, context)
+        self._runner = make_runner(model, config, self._shapes, context)
         self._jobs: dict[str, Job] = {}
         self._counters = _Counters()
         self.recorder = Recorder(config.tenant_weights)
@@ -107,13 +111,13 @@ class Engine:
         dtype: torch.dtype = getattr(torch, config.dtype)
         device = torch.device(config.device)
         form = format_of(config.kv_dtype, dtype)
-        plan = KVPlan(read_spec(directory), form, config.block_size, config.num_blocks)
+        spec = read_spec(directory)
+        plan = KVPlan(spec, form, shapes_of(spec, config))
         available = available_bytes(device)
         if available is not None:
             plan.check(available)
         model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
-        tokens = config.num_blocks * config.block_size
-        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, tokens, plan.total_bytes / 1024**2)
+        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
         return cls(config, model, Tokenizer.from_directory(directory))
 
     @property
@@ -164,6 +168,8 @@ class Engine:
         for sequence, fault in plan.failed:
             log_failure("admitting a sequence", fault)
             deltas.append(self._fail(sequence.request_id, fault))
+        if plan.copies:
+            self._runner.copy(plan.copies)
         planned = self._clock()
         self.recorder.phase(Phase.SCHEDULE, planned - began)
         if plan.chunks:
@@ -187,13 +193,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
-        pool, counters = self._cache.pool, self._counters
+        cache, counters = self._cache, self._counters
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
-            blocks_total=pool.total,
-            blocks_used=pool.used,
-            blocks_cached=pool.cached,
+            blocks_total=cache.total,
+            blocks_used=cache.used,
+            blocks_cached=cache.cached,
             steps=counters.steps,
             prompt_tokens=counters.prompt_tokens,
             cached_tokens=counters.cached_tokens + self._scheduler.cached_tokens,
@@ -215,8 +221,8 @@ class Engine:
         the prefix cache and nothing else, since nobody holds a block."""
         try:
             self.check_integrity()
-            if self._cache.pool.used:
-                raise KVIntegrityError(f"{self._cache.pool.used} blocks are used by nobody")
+            if self._cache.used:
+                raise KVIntegrityError(f"{self._cache.used} blocks are used by nobody")
         except KVIntegrityError as error:
             log_failure("the KV cache's books", error)
             self.recorder.repairs += 1
@@ -255,7 +261,7 @@ class Engine:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
         version = f"{self.model_info.name} {config.dtype} {config.kv_dtype}"
-        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching, version)
+        self._cache = KVCache(self._shapes, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,
             prefill_chunk=config.prefill_chunk,
@@ -272,7 +278,7 @@ class Engine:
     def _start_afresh(self, error: Exception) -> list[Delta]:
         """Ends everything with an error. Old books are thrown away, since nobody knows what they are worth."""
         for job in self._jobs.values():
-            job.sequence.blocks = []
+            job.sequence.tables = []
             if job.sequence.status is not Status.ENDED:
                 job.sequence.move(Status.ENDED)
         self._renew_books()
@@ -358,6 +364,17 @@ class Engine:
             self._scheduler.remove(sequence)
         self.recorder.ended(sequence, finished)
         return sequence
+
+
+def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
+    """The groups of a model's layers, and the blocks that each has in an engine of this config."""
+    return group_shapes(
+        spec,
+        blocks=config.num_blocks,
+        block_size=config.block_size,
+        longest_chunk=config.prefill_chunk,
+        sequences=config.max_sequences,
+    )
 
 
 def _completion(deltas: list[Delta]) -> Completion:

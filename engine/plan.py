@@ -10,6 +10,7 @@ import torch
 
 from engine.kv.format import format_of
 from engine.kv.planner import GIB, KVPlan
+from engine.kv.shape import GroupShape
 from engine.model.configuration import read_spec, spec_of
 from engine.model.spec import ModelSpec
 
@@ -43,6 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=40.0, metavar="GIB", help="for the KV cache")
     parser.add_argument("--dtype", choices=FORMATS, default="bfloat16", help="of keys and values")
     parser.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="tokens per block")
+    parser.add_argument("--chunk", type=int, default=512, metavar="TOKENS", help="most of one sequence in one step")
+    parser.add_argument("--sequences", type=int, default=256, help="most at once; bounds what windowed layers get")
     parser.add_argument(
         "--lengths",
         type=int,
@@ -82,18 +85,31 @@ def summary(spec: ModelSpec, plan: KVPlan) -> str:
     ungrouped = plan.bytes_per_token * spec.num_heads // spec.num_kv_heads
     lines = [
         f"{factors} = {plan.bytes_per_token:,} bytes per token",
-        f"{plan.blocks:,} blocks of {plan.block_size} tokens: {plan.blocks * plan.block_size:,} tokens, "
-        f"{plan.total_bytes / GIB:.2f} GiB",
+        *(pool(shape) for shape in plan.shapes),
+        f"{plan.total_bytes / GIB:.2f} GiB in all",
     ]
     if ungrouped != plan.bytes_per_token:
         lines.append(f"(if all {spec.num_heads} query heads had keys and values of their own: {ungrouped:,} per token)")
     return "\n".join(lines)
 
 
+def pool(shape: GroupShape) -> str:
+    """The blocks of one group of layers."""
+    seen = "" if shape.window is None else f" for layers that see {shape.window:,} tokens, {shape.bound} a sequence"
+    return f"{shape.blocks:,} blocks of {shape.block_size} tokens{seen}: {shape.blocks * shape.block_size:,} tokens"
+
+
 def main() -> None:
     options = arguments()
     spec = spec_of(LLAMA_70B) if options.model is None else read_spec(options.model)
-    plan = KVPlan.within(spec, FORMATS[options.dtype], options.block_size, int(options.memory * GIB))
+    plan = KVPlan.within(
+        spec,
+        FORMATS[options.dtype],
+        int(options.memory * GIB),
+        block_size=options.block_size,
+        longest_chunk=options.chunk,
+        sequences=options.sequences,
+    )
     print(summary(spec, plan))
     print(table(plan, options.lengths or lengths_up_to(spec.context_length)))
 

@@ -6,13 +6,13 @@ A scale is what the numbers of one head's key or value were divided by; one for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
+from engine.config import KVDTypeName
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,15 @@ def format_of(name: KVDTypeName, dtype: torch.dtype) -> KVFormat:
         return SCALED[name]
     chosen: torch.dtype = dtype if name == "auto" else getattr(torch, name)
     return KVFormat(str(chosen).removeprefix("torch."), chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCopy:
+    """The content of a block of a group, to be copied to another before a step writes there."""
+
+    group: int
+    source: int
+    target: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +102,20 @@ def quantise(x: Tensor, form: KVFormat) -> tuple[Tensor, Tensor]:
 def dequantise(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers [..., head_dim] times their scales [...], in ``dtype``."""
     return (numbers.float() * scales.float().unsqueeze(-1)).to(dtype)
+
+
+def scrub(layers: Sequence[KVPages], groups: Sequence[int], blocks: Sequence[Sequence[int]]) -> None:
+    """Makes ``blocks`` of each group hold nothing; ``groups`` has the group of each layer."""
+    for pages, group in zip(layers, groups, strict=True):
+        if blocks[group]:
+            pages.fill_zero(torch.tensor(blocks[group], dtype=torch.int64, device=pages.numbers.device))
+
+
+def copy_blocks(layers: Sequence[KVPages], groups: Sequence[int], copies: Sequence[BlockCopy]) -> None:
+    """Copies the contents of blocks, in this order; ``groups`` has the group of each layer."""
+    for copy in copies:
+        for pages, group in zip(layers, groups, strict=True):
+            if group == copy.group:
+                for part in (pages.numbers, pages.scales):
+                    if part is not None:
+                        part[copy.target].copy_(part[copy.source])

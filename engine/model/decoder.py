@@ -7,7 +7,7 @@ needs other operations, those are chosen once, when the decoder is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -40,13 +40,10 @@ class Decoder:
         spec = read_spec(directory)
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)
 
-    def new_cache(self, form: KVFormat, num_blocks: int, block_size: int) -> list[KVPages]:
-        """Per layer, ``num_blocks`` empty blocks."""
+    def new_cache(self, form: KVFormat, blocks: Sequence[int], block_size: int) -> list[KVPages]:
+        """As many empty blocks for each layer as ``blocks`` says."""
         heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device
-        return [
-            KVPages.zeros(form, num_blocks, heads, block_size, self.spec.head_dim, device)
-            for _ in range(self.spec.num_layers)
-        ]
+        return [KVPages.zeros(form, count, heads, block_size, self.spec.head_dim, device) for count in blocks]
 
     def forward(self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None) -> Tensor:
         """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64.

@@ -18,6 +18,7 @@ from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt,
 from engine.decode.output import Output
 from engine.kernels.interface import StepPlan
 from engine.kernels.reference import ReferenceKernels
+from engine.kv.format import KVPages
 from engine.model.decoder import Decoder
 from engine.tokenizer import Tokenizer
 from tests.engine.conftest import MakeEngine
@@ -190,7 +191,7 @@ def run_one(engine: Engine, name: str) -> list[Delta]:
 class PoisonedDecoder(Decoder):
     """Fails on token 13."""
 
-    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None) -> Tensor:
         if (tokens == 13).any():
             raise RuntimeError("poison")
         return super().forward(tokens, plan, cache, wanted)

@@ -41,6 +41,7 @@ class Layer(ctypes.Structure):
         ("sin", c_void_p),
         ("cache", c_void_p),
         ("scales", c_void_p),
+        ("group", c_long),
         ("window", c_long),
         ("scale", c_float),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT8, Layer, Linear, Model
 from engine.kv.format import KVFormat, KVPages
+from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
@@ -63,20 +65,28 @@ class PackedModel:
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: ModelWeights, form: KVFormat, block_size: int, num_blocks: int, context: int
+        self,
+        spec: ModelSpec,
+        weights: ModelWeights,
+        form: KVFormat,
+        shapes: Sequence[GroupShape],
+        context: int,
     ) -> None:
         self._kept: list[object] = []
+        self.groups = layers_by_group(spec)
+        block_size = shapes[0].block_size
         dtype, device = weights.embedding.dtype, weights.embedding.device
         self.cache = [
-            KVPages.zeros(form, num_blocks, 2 * spec.num_kv_heads, block_size, spec.head_dim, device)
-            for _ in range(spec.num_layers)
+            # A page more than the pool owns: it is never written, and stands for what is no longer seen.
+            KVPages.zeros(form, shapes[group].blocks + 1, 2 * spec.num_kv_heads, block_size, spec.head_dim, device)
+            for group in self.groups
         ]
         tables = [[self._floats(t) for t in rope_tables(k.rope, spec.head_dim, context)] for k in spec.kinds if k.rope]
         layers = (Layer * spec.num_layers)()
         for number, (layer, shape) in enumerate(zip(weights.layers, spec.layers, strict=True)):
             cos, sin = tables[shape.kind]
             window = spec.kinds[shape.kind].window or 0
-            layers[number] = self._layer(layer, cos, sin, self.cache[number], window, shape.scale)
+            layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
         self.model = Model(
             layers=layers,
             count=spec.num_layers,
@@ -99,7 +109,9 @@ class PackedModel:
         )
         self._kept.append(layers)
 
-    def _layer(self, layer: LayerWeights, cos: int, sin: int, cache: KVPages, window: int, scale: float) -> Layer:
+    def _layer(
+        self, layer: LayerWeights, cos: int, sin: int, cache: KVPages, group: int, window: int, scale: float
+    ) -> Layer:
         assert isinstance(layer.mlp, MLPWeights)
         return Layer(
             before_attention=self._norm(layer.before_attention),
@@ -115,6 +127,7 @@ class PackedModel:
             sin=sin,
             cache=cache.numbers.data_ptr(),
             scales=None if cache.scales is None else cache.scales.data_ptr(),
+            group=group,
             window=window,
             scale=scale,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import weakref
 from array import array
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, cycle
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import Span, Step, loaded
 from engine.kernels.cpu.packing import PackedModel
-from engine.kv.format import format_of
+from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
+from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
 from engine.scheduler.plan import Chunk
@@ -24,12 +25,20 @@ class CompiledRunner:
     """Runs steps of one model in C. A row's numbers depend on its own sequence alone, to the bit, whatever shares the
     step and however a prompt is cut."""
 
-    def __init__(self, spec: ModelSpec, weights: ModelWeights, config: EngineConfig, context_length: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: ModelWeights,
+        config: EngineConfig,
+        shapes: Sequence[GroupShape],
+        context_length: int,
+    ) -> None:
         self._library = loaded()
         self._block_size = config.block_size
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
-        self._packed = PackedModel(spec, weights, form, config.block_size, config.num_blocks, context_length)
+        self._groups = len(shapes)
+        self._packed = PackedModel(spec, weights, form, shapes, context_length)
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)
@@ -46,10 +55,10 @@ class CompiledRunner:
         sampled = [chunk for chunk in planned if chunk.samples]
         logits = torch.empty(len(sampled), self._vocab_size)
         # Whoever owns the memory must live until the call has returned.
-        tables = [array("i", chunk.sequence.blocks) for chunk in planned]
+        tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
         tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
         positions = array("q", chain.from_iterable(range(c.start, c.end) for c in planned))
-        slots = array("q", chain.from_iterable(map(self._slots, planned)))
+        slots = array("q", chain.from_iterable(self._slots(c, g) for g in range(self._groups) for c in planned))
         spans, wanted = self._spans(planned, tables)
         step = Step(
             tokens=_longs(tokens),
@@ -68,31 +77,31 @@ class CompiledRunner:
         )
         return sampled, logits
 
-    def scrub(self, blocks: list[int]) -> None:
-        """Fills blocks with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to another
-        sequence."""
-        index = torch.tensor(blocks, dtype=torch.int64)
-        for layer in self._packed.cache:
-            layer.fill_zero(index)
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to
+        another sequence."""
+        scrub(self._packed.cache, self._packed.groups, blocks)
+
+    def copy(self, copies: Sequence[BlockCopy]) -> None:
+        """Copies the contents of blocks, in this order."""
+        copy_blocks(self._packed.cache, self._packed.groups, copies)
 
     def close(self) -> None:
         """Ends the threads; the runner is of no use afterwards. May be called again."""
         self._end_threads()
 
     def _spans(self, chunks: list[Chunk], tables: list[array[int]]) -> tuple[ctypes.Array[Span], array[int]]:
-        spans = (Span * len(chunks))()
-        wanted = array("q")
-        row = 0
-        for span, chunk, table in zip(spans, chunks, tables, strict=True):
+        spans = (Span * len(tables))()
+        starts = list(accumulate((chunk.length for chunk in chunks), initial=0))
+        of_each_group = cycle(zip(chunks, starts, strict=False))
+        for span, table, (chunk, row) in zip(spans, tables, of_each_group, strict=False):
             span.row, span.rows, span.position = row, chunk.length, chunk.start
             span.table = ctypes.cast(table.buffer_info()[0], ctypes.POINTER(ctypes.c_int32))
-            row += chunk.length
-            if chunk.samples:
-                wanted.append(row - 1)
-        return spans, wanted
+        ends = zip(chunks, starts[1:], strict=True)
+        return spans, array("q", (end - 1 for chunk, end in ends if chunk.samples))
 
-    def _slots(self, chunk: Chunk) -> Iterable[int]:
-        size, blocks = self._block_size, chunk.sequence.blocks
+    def _slots(self, chunk: Chunk, group: int) -> Iterable[int]:
+        size, blocks = self._block_size, chunk.sequence.tables[group].blocks
         return (blocks[at // size] * size + at % size for at in range(chunk.start, chunk.end))
 
     def _scratch_for(self, rows: int) -> Tensor:

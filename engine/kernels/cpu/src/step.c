@@ -14,6 +14,7 @@ typedef struct {
   const float *cos, *sin;  // [context][head]: the sines of the first half negative
   char *cache;
   uint16_t *scales;  // of the cache's numbers; null where they have none
+  long group;  // whose spans and slots it has
   long window;
   float scale;  // of the scores
 } Layer;
@@ -33,9 +34,9 @@ typedef struct {
 
 typedef struct {
   const int64_t *tokens, *positions;  // [rows]
-  const int64_t *slots;  // [rows]: block * page + place in it
+  const int64_t *slots;  // [groups][rows]: block * page + place in it
   long rows;
-  const Span *spans;
+  const Span *spans;  // [groups][spans_count]: alike, but for the tables
   long spans_count;
   const int64_t *wanted;  // rows whose logits are wanted
   long wanted_count;
@@ -163,7 +164,8 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
       rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
     }
     if (head >= m->heads) {
-      long block = s->slots[row] / m->page, place = s->slots[row] % m->page, part = head - m->heads;
+      long slot = s->slots[layer->group * s->rows + row], block = slot / m->page, place = slot % m->page;
+      long part = head - m->heads;
       write_head(m, layer, (size_t)block * 2 * m->kv_heads + part, place, part < m->kv_heads, x);
     }
   }
@@ -202,7 +204,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   meet(pool);
   prepare_heads(m, layer, s, b->qkv, me, threads);
   meet(pool);
-  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
+  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type)};
   attend_share(&a, next, room);
   meet(pool);
