@@ -15,7 +15,7 @@ from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.english import Conversation, read_english
 from deployments.models.training.growth import grow
 from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, Shape, llama_config
-from deployments.models.training.stream import BEGINNING, Stream
+from deployments.models.training.stream import BEGINNING, FIRST, GROWN, Stream
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
 from deployments.models.training.trainer import Trainer
 
@@ -68,8 +68,10 @@ def train(
 ) -> None:
     """Train one tier and write its directory."""
     shape = SHAPES[name]
-    begun = BEGINNING if shape.grown_from else 0
-    stream = Stream(tokenizer, english, batch_tokens=shape.batch_tokens, seed=options.seed, first=begun)
+    first, mixture = (BEGINNING, GROWN) if shape.grown_from else (0, FIRST)
+    stream = Stream(
+        tokenizer, english, batch_tokens=shape.batch_tokens, seed=options.seed, first=first, mixture=mixture
+    )
     model = start(shape, tokenizer, options)
     trainer = Trainer(
         model,

@@ -1,7 +1,7 @@
 """Attention for training on a CPU: float32, whatever the rest of the model computes in.
 
-torch's fused attention is slow there in bfloat16, above all backwards: of a training step of the frontier tier it took a
-third, and in float32 takes a tenth.
+torch's fused attention is slow there in bfloat16, above all backwards: of a training step of the frontier tier it took
+a third, and in float32 takes a tenth.
 """
 
 from __future__ import annotations

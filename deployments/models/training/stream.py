@@ -7,27 +7,40 @@ the very batch it would have seen.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from deployments.models.training.curriculum import draw_copying, draw_recall, draw_tasks
+from deployments.models.training.curriculum import HARD, draw_copying, draw_recall, draw_tasks
 from deployments.models.training.curriculum.task import Task, Turn
 from deployments.models.training.english import Conversation
 
 CHUNK = 6144  # conversations made at a time
-ENGLISH = 0.15  # of the conversations
 # Chunks of nothing else for a new model: it learns to look back, and then to look something up, many times sooner than
 # in the mixture.
 COPYING_FIRST, RECALL_FIRST = 2, 3
 BEGINNING = COPYING_FIRST + RECALL_FIRST
-RECALL = 0.12  # of the conversations: pairs in another order, and many questions about one text
 CHATS = 0.01  # of the conversations: several tasks one after another, so that long contexts are not foreign
 ENGLISH_WEIGHT = 0.5  # of a token in the loss: the answers to tasks are short, and would drown
 LONGEST = 1000  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What a tier reads after its beginning: of the conversations so many are ``english``, so many more ``recall``
+    (pairs in another order, and many questions about one text), the rest tasks, their families by ``shares``."""
+
+    english: float
+    recall: float
+    shares: Mapping[str, float] | None = None
+
+
+# What is soon learnt is not told again and again to a tier that has it from the one below.
+FIRST = Mixture(english=0.15, recall=0.12)
+GROWN = Mixture(english=0.07, recall=0.06, shares=HARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +64,13 @@ class Stream:
         batch_tokens: int,
         seed: int,
         first: int = 0,
+        mixture: Mixture = FIRST,
     ) -> None:
         self._tokenizer = tokenizer
         self._english = english
         self._batch_tokens = batch_tokens
         self._seed = seed
+        self._mix = mixture
         self.first = first
 
     def batches(self, chunk: int) -> list[Batch]:
@@ -75,10 +90,11 @@ class Stream:
 
     def _mixture(self, chunk: int, order: random.Random) -> list[tuple[Conversation, float]]:
         seed = f"{self._seed}/{chunk}"
-        drawn = order.sample(self._english, min(len(self._english), round(CHUNK * ENGLISH)))
-        tasks = list(draw_tasks(CHUNK - len(drawn), seed))
+        mix = self._mix
+        drawn = order.sample(self._english, min(len(self._english), round(CHUNK * mix.english)))
+        tasks = list(draw_tasks(CHUNK - len(drawn), seed, shares=mix.shares))
         chats = [_chat(order.sample(tasks, order.randint(4, 10))) for _ in range(round(CHUNK * CHATS))]
-        recalled = draw_recall(round(CHUNK * RECALL), seed)
+        recalled = draw_recall(round(CHUNK * mix.recall), seed)
         counted = [*map(_whole, tasks), *chats, *recalled]
         return [(turns, ENGLISH_WEIGHT) for turns in drawn] + [(talk, 1.0) for talk in counted]
 
