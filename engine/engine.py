@@ -311,14 +311,13 @@ class Engine:
         launched = self._clock()
         draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in chunks]
         tokens = sample(logits, draws)
-        sound = logits.amax(-1).isfinite().tolist()
         for chunk in planned:
             self._scheduler.computed(chunk)
         self.recorder.phase(Phase.FORWARD, launched - began)
         self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
         return [
-            (chunk, token if fine else FloatingPointError())
-            for chunk, token, fine in zip(chunks, tokens, sound, strict=True)
+            (chunk, FloatingPointError() if token is None else token)
+            for chunk, token in zip(chunks, tokens, strict=True)
         ]
 
     def _count(self, plan: Plan) -> None:
