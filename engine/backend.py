@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from torch import Tensor
-
 from engine.config import EngineConfig
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.packing import unsupported
@@ -15,6 +13,7 @@ from engine.kernels.cpu.runner import CompiledRunner
 from engine.kv.format import BlockCopy, format_of
 from engine.kv.shape import GroupShape
 from engine.model.decoder import Decoder
+from engine.result import StepResult
 from engine.runner import Runner
 from engine.scheduler.plan import Chunk
 
@@ -24,8 +23,8 @@ logger = logging.getLogger(__name__)
 class StepRunner(Protocol):
     """A model, its KV cache, and a way to run a step on them."""
 
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         ...
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:

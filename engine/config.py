@@ -58,7 +58,8 @@ class EngineConfig:
     kv_cache_tokens: int = 65_536
     """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Layers
     with a window hold so many at most, and no more than max_sequences need for what they see. Memory is 2 x layers x KV
-    heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it."""
+    heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it, unless all
+    layers have windows."""
 
     max_batch_tokens: int = 2_048
     """Tokens computed by one step, prefill and decode together: bounds the time of a step, and so the gap between two

@@ -159,6 +159,8 @@ class Engine:
         began = self._clock()
         try:
             plan = self._scheduler.schedule(began)
+            if plan.copies:
+                self._runner.copy(plan.copies)
         except Exception as error:  # noqa: BLE001 - a bug of ours; the engine outlives it
             log_failure("the scheduler", error)
             return self._start_afresh(error)
@@ -168,8 +170,6 @@ class Engine:
         for sequence, fault in plan.failed:
             log_failure("admitting a sequence", fault)
             deltas.append(self._fail(sequence.request_id, fault))
-        if plan.copies:
-            self._runner.copy(plan.copies)
         planned = self._clock()
         self.recorder.phase(Phase.SCHEDULE, planned - began)
         if plan.chunks:
@@ -193,13 +193,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
-        cache, counters = self._cache, self._counters
+        pool, counters = self._cache.tightest, self._counters
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
-            blocks_total=cache.total,
-            blocks_used=cache.used,
-            blocks_cached=cache.cached,
+            blocks_total=pool.total,
+            blocks_used=pool.used,
+            blocks_cached=pool.cached,
             steps=counters.steps,
             prompt_tokens=counters.prompt_tokens,
             cached_tokens=counters.cached_tokens + self._scheduler.cached_tokens,
@@ -260,7 +260,8 @@ class Engine:
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
-        version = f"{self.model_info.name} {config.dtype} {config.kv_dtype}"
+        form = format_of(config.kv_dtype, getattr(torch, config.dtype))
+        version = f"{self.model_info.name} {config.dtype} {form.name}"
         self._cache = KVCache(self._shapes, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,
@@ -306,19 +307,23 @@ class Engine:
         return outcomes
 
     def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, int | Exception]]:
-        """One forward pass. A sequence whose numbers have overflowed has nothing to sample from: that is its error."""
-        chunks, logits = self._runner.run(planned)
+        """One forward pass. Numbers that have overflowed are the error of their sequence, be it in the middle of its
+        prompt: what it wrote is not to be shared."""
+        result = self._runner.run(planned)
         launched = self._clock()
-        draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in chunks]
-        tokens = sample(logits, draws)
+        draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in result.sampled]
+        tokens = sample(result.logits, draws)
+        spoilt = set(result.unsound)
         for chunk in planned:
-            self._scheduler.computed(chunk)
+            if chunk not in spoilt:
+                self._scheduler.computed(chunk)
         self.recorder.phase(Phase.FORWARD, launched - began)
         self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
-        return [
-            (chunk, FloatingPointError() if token is None else token)
-            for chunk, token in zip(chunks, tokens, strict=True)
-        ]
+        outcomes: list[tuple[Chunk, int | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
+        for chunk, token in zip(result.sampled, tokens, strict=True):
+            if chunk not in spoilt:
+                outcomes.append((chunk, FloatingPointError() if token is None else token))
+        return outcomes
 
     def _count(self, plan: Plan) -> None:
         self._counters.steps += 1

@@ -19,6 +19,7 @@ from engine.kv.shape import GroupShape, layers_by_group, windows_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec
+from engine.result import StepResult, unsound
 from engine.scheduler.plan import Chunk
 
 _MIN_DECODE_PAGES = 4
@@ -49,13 +50,13 @@ class Runner:
         }
 
     @torch.inference_mode()
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._last_rows(ordered)
-        logits = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
-        return [chunk for chunk in ordered if chunk.samples], logits
+        logits, sound = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
+        return StepResult([chunk for chunk in ordered if chunk.samples], logits, unsound(ordered, sound.tolist()))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """Fills blocks of each group with zeros. What is masked still gets multiplied, and zero times NaN is NaN:

@@ -20,7 +20,7 @@ class Status(StrEnum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"  # holds no blocks
-    RUNNING = "running"  # holds blocks for all its tokens
+    RUNNING = "running"  # holds blocks for all its tokens, or all that its layers see
     ENDED = "ended"
 
 

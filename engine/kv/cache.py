@@ -1,7 +1,7 @@
 """KV blocks of sequences: groups of layers, each with its pool and prefix index, behind the moves a scheduler makes.
 
 * lacks: how many blocks stand in the way of an admission
-* admit: blocks for all tokens of a sequence, those of a known prefix shared
+* admit: blocks for all that a sequence holds of its tokens, those of a known prefix shared
 * prepare: room for what the next step computes, and nothing that it does not see
 * fork: a second sequence on the same blocks; who writes into one first gets a copy
 * commit: what has been computed becomes known to the index
@@ -17,7 +17,7 @@ from collections.abc import Sequence as Ordered
 
 from engine.kv.format import BlockCopy
 from engine.kv.group import BlockGroup
-from engine.kv.pool import KVIntegrityError
+from engine.kv.pool import BlockPool, KVIntegrityError
 from engine.kv.prefix import Miss, chain_digest, root_digest
 from engine.kv.shape import GroupShape
 from engine.sequence import Sequence
@@ -41,47 +41,44 @@ class KVCache:
         return min(group.pool.available for group in self.groups)
 
     @property
-    def total(self) -> int:
-        """Blocks of all groups."""
-        return sum(group.pool.total for group in self.groups)
-
-    @property
     def used(self) -> int:
-        """Blocks that somebody refers to."""
+        """Blocks of all groups that somebody refers to."""
         return sum(group.pool.used for group in self.groups)
 
     @property
-    def cached(self) -> int:
-        """Blocks kept for reuse that nobody refers to."""
-        return sum(group.pool.cached for group in self.groups)
+    def tightest(self) -> BlockPool:
+        """The pool of which the largest part is taken: who looks for room looks there."""
+        return min((group.pool for group in self.groups), key=lambda pool: pool.available / pool.total)
 
     def lacks(self, sequence: Sequence, spare: int) -> tuple[int, ...]:
         """Blocks that would have to become available, in each group, before the sequence can be admitted with ``spare``
         left; all 0: it can be now."""
-        digests, count = self._known(sequence)
-        costs = (group.cost(digests, count, sequence.room) for group in self.groups)
-        return tuple(max(0, cost + spare - g.pool.available) for cost, g in zip(costs, self.groups, strict=True))
+        return self._lacks(sequence, *self._known(sequence), spare)
 
     def admit(self, sequence: Sequence, spare: int) -> bool:
         """Gives the sequence blocks for its ``room`` if ``spare`` blocks stay available; else changes nothing.
 
         Sets ``tables`` and ``computed``. At least one token is left to compute: its logits are needed.
         """
-        if any(self.lacks(sequence, spare)):
-            return False
         digests, count = self._known(sequence)
+        if any(self._lacks(sequence, digests, count, spare)):
+            return False
         sequence.tables = [group.admit(digests, count, sequence.room) for group in self.groups]
         sequence.computed = sequence.committed = count * self.block_size
         return True
 
     def cached_share(self, sequence: Sequence) -> float:
-        """Share of a waiting sequence's tokens whose KV is cached now, 0 to 1. An estimate, from the first group alone
-        and in O(log blocks): that a block is known says that those before it are, but for rare evictions out of
-        order."""
+        """Share of a waiting sequence's tokens whose KV is cached now, 0 to 1. Where a group sees everything an
+        estimate, from that group alone and in O(log blocks): that a block is known says that those before it are, but
+        for rare evictions out of order."""
         if not self._prefix_caching:
             return 0.0
-        digests, index = self._digests(sequence, self._reusable(sequence)), self.groups[0].index
-        known = bisect_left(range(len(digests)), True, key=lambda position: not index.knows(digests[position]))
+        first = self.groups[0]
+        if first.shape.window is not None:
+            known = self._known(sequence)[1]
+        else:
+            digests = self._digests(sequence, self._reusable(sequence))
+            known = bisect_left(range(len(digests)), True, key=lambda at: not first.index.knows(digests[at]))
         return known * self.block_size / len(sequence.tokens)
 
     def miss(self, sequence: Sequence) -> Miss | None:
@@ -91,9 +88,10 @@ class KVCache:
             return None
         digests = self._digests(sequence, self._reusable(sequence))
         found, first = sequence.committed // self.block_size, sequence.tokens[: self.block_size]
-        # The group that stopped the match knows why. A window's group can stop it anywhere; then the first one answers.
-        stopped = (group for group in self.groups if found < len(digests) and not group.index.knows(digests[found]))
-        return next(stopped, self.groups[0]).index.explain(digests, found, first)
+        index = self.groups[0].index
+        if found < len(digests) and index.knows(digests[found]):
+            return Miss.EVICTED  # blocks of all groups become known together: a windowed one has lost its own since
+        return index.explain(digests, found, first)
 
     def exclusive(self, sequence: Sequence) -> tuple[int, ...]:
         """Blocks that would become available, in each group, if this sequence gave its own up."""
@@ -114,8 +112,8 @@ class KVCache:
         blocks are reserved, none may be missing for a copy later."""
         tables = list(zip(self.groups, parent.tables, strict=True))
         eager = (parent.reserve or child.reserve) and parent.computed % self.block_size > 0
-        for group, table in tables:
-            if group.cost_of_fork(table, parent.computed, child.room) + eager + spare > group.pool.available:
+        for group in self.groups:
+            if group.cost_of_fork(parent.computed, child.room) + eager + spare > group.pool.available:
                 return None
         child.tables = [group.fork(table, parent.computed, child.room) for group, table in tables]
         child.computed, child.committed = parent.computed, parent.committed
@@ -158,6 +156,10 @@ class KVCache:
             group.pool.check_integrity()
             if any(group.pool.is_cached(block) and block not in group.index for block in range(group.pool.total)):
                 raise KVIntegrityError("a cached block is not in the index")
+
+    def _lacks(self, sequence: Sequence, digests: list[bytes], count: int, spare: int) -> tuple[int, ...]:
+        costs = (group.cost(digests, count, sequence.room) for group in self.groups)
+        return tuple(max(0, cost + spare - g.pool.available) for cost, g in zip(costs, self.groups, strict=True))
 
     def _reusable(self, sequence: Sequence) -> int:
         return (len(sequence.tokens) - 1) // self.block_size

@@ -1,7 +1,8 @@
 """The blocks of one group of layers: pool, prefix index, and each sequence's table of blocks.
 
 In a windowed group a sequence holds its bound of blocks from the start, and keeps the number: for each block that falls
-out of the window it takes the next. So a prompt that was admitted can always go on.
+out of the window it takes the next. What it shares with others counts as its own, in the books of the pool too. So a
+prompt that was admitted can always go on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ class BlockTable:
 
     blocks: list[int] = field(default_factory=list)
     gone: int = 0
-    shared: int = 0  # the first so many came from others: what is beyond them was set aside for this sequence
 
     @property
     def held(self) -> list[int]:
@@ -46,7 +46,7 @@ class BlockGroup:
         if self.shape.window is None:
             return len(self.index.match(digests[:most]))
         count = position = most
-        while position > self.shape.first_seen(count * self.shape.block_size):
+        while position > self._seen_after(count):
             position -= 1
             if not self.index.knows(digests[position]):
                 count = position
@@ -55,24 +55,26 @@ class BlockGroup:
     def cost(self, digests: Sequence[bytes], count: int, tokens: int) -> int:
         """Blocks by which admitting a sequence of ``tokens`` tokens lowers what is available, if the first ``count``
         blocks are known."""
-        shared = self._known(digests, count)
+        gone = self._seen_after(count)
+        shared = self.index.match(digests[gone:count])
         cached = sum(map(self.pool.is_cached, shared))
-        return self._fresh(tokens, count) + cached + (len(shared) - cached) * self.pool.cost_of_sharing
+        return self._end(gone, tokens) - count + cached + (len(shared) - cached) * self.pool.cost_of_sharing
 
     def admit(self, digests: Sequence[bytes], count: int, tokens: int) -> BlockTable:
         """A table for such a sequence. Raises OutOfBlocksError if its cost exceeds what is available."""
-        shared = self._known(digests, count)
+        gone = self._seen_after(count)
+        shared = self.index.match(digests[gone:count])
         self.pool.acquire(shared)  # before allocating, which may evict
-        gone = count - len(shared)
-        fresh = self.pool.allocate(self._fresh(tokens, count))
-        return BlockTable([self.zero_page] * gone + shared + fresh, gone, count)
+        fresh = self.pool.allocate(self._end(gone, tokens) - count)
+        return BlockTable([self.zero_page] * gone + shared + fresh, gone)
 
     def lacks(self, table: BlockTable, start: int, tokens: int) -> int:
         """Blocks that are missing for the sequence, ``tokens`` long by now, to compute from ``start`` on; 0: none."""
-        leaving = max(0, self.shape.first_seen(start) - table.gone)
-        back = sum(self._comes_back(block) for block in table.held[:leaving])
+        first = max(table.gone, self.shape.first_seen(start))
+        missing = max(0, self._end(first, tokens) - len(table.blocks))
         copied = self._copied(table, start) and not self.pool.cost_of_sharing
-        return max(0, max(0, self._missing(table, start, tokens)) + copied - back - self.pool.available)
+        back = (first - table.gone) * self.pool.cost_of_sharing  # only windows let anything go
+        return max(0, missing + copied - back - self.pool.available)
 
     def prepare(self, table: BlockTable, start: int, tokens: int) -> tuple[int, int] | None:
         """Lets go of what a query at ``start`` does not see, and takes blocks up to the last token, or the bound.
@@ -85,7 +87,7 @@ class BlockGroup:
             self.pool.release(table.blocks[table.gone : first], self.index.__contains__)
             table.blocks[table.gone : first] = [self.zero_page] * (first - table.gone)
             table.gone = first
-        missing = self._missing(table, start, tokens)
+        missing = self._end(table.gone, tokens) - len(table.blocks)
         if missing > 0:
             table.blocks += self.pool.allocate(missing)
         return self.own(table, start) if self._copied(table, start) else None
@@ -99,19 +101,19 @@ class BlockGroup:
         table.blocks[position] = new
         return old, new
 
-    def cost_of_fork(self, table: BlockTable, computed: int, tokens: int) -> int:
+    def cost_of_fork(self, computed: int, tokens: int) -> int:
         """Blocks by which such a fork lowers what is available; one that is written later is copied then."""
-        count = self.shape.total(computed)
-        return self._fresh(tokens, count) + (count - table.gone) * self.pool.cost_of_sharing
+        gone, count = self.shape.first_seen(computed), self.shape.total(computed)
+        return self._end(gone, tokens) - count + (count - gone) * self.pool.cost_of_sharing
 
     def fork(self, table: BlockTable, computed: int, tokens: int) -> BlockTable:
-        """A table for a sequence of ``tokens`` tokens, which shares all blocks in which tokens have been ``computed``.
-        Raises OutOfBlocksError if its cost exceeds what is available."""
-        count = self.shape.total(computed)
-        shared = table.blocks[table.gone : count]
-        fresh = self.pool.allocate(self._fresh(tokens, count))
+        """A table for a sequence of ``tokens`` tokens, which shares the blocks that a query after the ``computed``
+        tokens sees. Raises OutOfBlocksError if its cost exceeds what is available."""
+        gone, count = self.shape.first_seen(computed), self.shape.total(computed)
+        shared = table.blocks[gone:count]
         self.pool.acquire(shared)
-        return BlockTable([self.zero_page] * table.gone + shared + fresh, table.gone, count)
+        fresh = self.pool.allocate(self._end(gone, tokens) - count)
+        return BlockTable([self.zero_page] * gone + shared + fresh, gone)
 
     def release(self, table: BlockTable) -> None:
         """Takes all blocks back; indexed ones stay cached."""
@@ -124,25 +126,19 @@ class BlockGroup:
 
     def exclusive(self, table: BlockTable) -> int:
         """Blocks that would become available if the table were given up."""
-        return sum(map(self._comes_back, table.held))
+        if self.pool.cost_of_sharing:
+            return len(table.held)
+        return sum(self.pool.references(block) == 1 for block in table.held)
 
-    def _known(self, digests: Sequence[bytes], count: int) -> list[int]:
-        return self.index.match(digests[self.shape.first_seen(count * self.shape.block_size) : count])
+    def _seen_after(self, count: int) -> int:
+        """Position of the first block that a query after ``count`` full blocks sees."""
+        return self.shape.first_seen(count * self.shape.block_size)
 
-    def _fresh(self, tokens: int, count: int) -> int:
-        fresh = self.shape.total(tokens) - count
-        return fresh if self.shape.bound is None else min(fresh, self.shape.bound)
-
-    def _missing(self, table: BlockTable, start: int, tokens: int) -> int:
-        """Blocks beyond the table's end that are wanted. With a window: as many as keep the number of those that are
-        the sequence's own."""
-        wanted = self.shape.total(tokens)
-        if self.shape.bound is not None:
-            wanted = min(wanted, max(self.shape.first_seen(start), table.shared) + self.shape.bound)
-        return wanted - len(table.blocks)
-
-    def _comes_back(self, block: int) -> bool:
-        return self.pool.cost_of_sharing > 0 or self.pool.references(block) == 1
+    def _end(self, gone: int, tokens: int) -> int:
+        """Length of a table for ``tokens`` tokens whose first ``gone`` blocks are: with a window, the bound after
+        them."""
+        total = self.shape.total(tokens)
+        return total if self.shape.bound is None else min(total, gone + self.shape.bound)
 
     def _copied(self, table: BlockTable, start: int) -> bool:
         """Whether the token at ``start`` goes into a block that others refer to."""

@@ -45,8 +45,11 @@ class Decoder:
         heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device
         return [KVPages.zeros(form, count, heads, block_size, self.spec.head_dim, device) for count in blocks]
 
-    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None) -> Tensor:
-        """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64.
+    def forward(
+        self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64;
+        and for each token whether all its numbers were finite, bool [tokens].
 
         Writes keys and values of all tokens to ``cache``.
         """
@@ -57,11 +60,13 @@ class Decoder:
             hidden = hidden + self._norm(update, layer.after_attention)
             update = self._transform(self._norm(hidden, layer.before_mlp), layer.mlp)
             hidden = hidden + self._norm(update, layer.after_mlp)
+        # What was no number in a layer stays in the stream to its end. Zero times any number is zero.
+        sound = (hidden * 0).sum(-1) == 0
         if wanted is not None:
             hidden = hidden.index_select(0, wanted)
         logits = F.linear(self._norm(hidden, self.weights.norm), self.weights.head).float()
         cap = self.spec.logit_cap
-        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap), sound
 
     def _embed(self, tokens: Tensor, plan: StepPlan) -> Tensor:
         hidden = F.embedding(tokens, self.weights.embedding)

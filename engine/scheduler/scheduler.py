@@ -92,8 +92,9 @@ class Scheduler:
         """Starts ``child`` on the blocks of the running ``parent``: it has the same tokens but for the last, which is
         yet to be computed. False, and nothing changed, if there is no room: then it is added, and finds what it can in
         the prefix cache. Raises ValueError for a child that is no such thing."""
-        if child.generated < 1 or child.tokens[:-1] != parent.tokens[: parent.computed]:
-            raise ValueError("a child has its parent's computed tokens and one of its own")
+        alike = child.cache_salt == parent.cache_salt and child.tokens[:-1] == parent.tokens[: parent.computed]
+        if child.generated < 1 or not alike:
+            raise ValueError("a child has its parent's salt and computed tokens, and one token of its own")
         if len(self.running) >= self.limits.sequences:
             return False
         copies = self.cache.fork(parent, child, spare=len(self.running))
@@ -193,7 +194,7 @@ class Scheduler:
     def _prefill(self, budget: _Budget) -> None:
         prompts = [sequence for sequence in self.running if not sequence.decoding]
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
-            if self.cache.prepare(sequence) is None:
+            if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
             budget.take(sequence, self.limits.prefill_chunk)
 

@@ -50,7 +50,7 @@ def surprise(model: Decoder, config: EngineConfig, rows: Sequence[Row], bar: tqd
         ]
         assert all(cache.admit(state, spare=0) for state in states)
         for place in range(max(len(ids) for ids, _ in group) - 1):
-            for logits, (ids, weights) in read(runner, states, group, place):
+            for logits, (ids, weights) in read(runner, cache, states, group, place):
                 if weights[place + 1] > 0:
                     nats -= float(logits.log_softmax(-1)[ids[place + 1]])
                     counted += 1
@@ -61,13 +61,14 @@ def surprise(model: Decoder, config: EngineConfig, rows: Sequence[Row], bar: tqd
 
 
 def read(
-    runner: StepRunner, states: Sequence[SequenceState], rows: Sequence[Row], place: int
+    runner: StepRunner, cache: KVCache, states: Sequence[SequenceState], rows: Sequence[Row], place: int
 ) -> Iterator[tuple[torch.Tensor, Row]]:
     """One step: the token at ``place`` of every row that goes on after it; logits [vocab] after it, with their row."""
     live = [(state, row) for state, row in zip(states, rows, strict=True) if place + 1 < len(row[0])]
     for state, (ids, _) in live:
-        state.tokens = ids[: place + 1]
-    chunks, logits = runner.run([Chunk(state, place, 1) for state, _ in live])
+        state.tokens, state.computed = ids[: place + 1], place
+        assert cache.prepare(state) == []
+    chunks, logits, _ = runner.run([Chunk(state, place, 1) for state, _ in live])
     by_name = {state.request_id: row for state, row in live}
     for chunk, found in zip(chunks, logits, strict=True):
         yield found, by_name[chunk.sequence.request_id]

@@ -40,8 +40,9 @@ def scheduler(
     windows: Iterable[int | None] = (None,),
     **changes: object,
 ) -> Scheduler:
+    limits = replace(limits, **changes)  # type: ignore[arg-type]
     shapes = [GroupShape(window, blocks, BLOCK_SIZE, limits.prefill_chunk) for window in windows]
-    return Scheduler(KVCache(shapes, prefix_caching), replace(limits, **changes))  # type: ignore[arg-type]
+    return Scheduler(KVCache(shapes, prefix_caching), limits)
 
 
 def finish_step(subject: Scheduler, plan: Plan) -> None:

@@ -38,11 +38,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Arrivals of all kinds, aborts, forks, faults, time and steps in any order."""
 
     windows: ClassVar[tuple[int | None, ...]] = (None,)  # of the groups of layers
+    blocks: ClassVar[int] = 12  # of each
 
     def __init__(self) -> None:
         super().__init__()
         self.subject: Scheduler = scheduler(
-            blocks=12,
+            blocks=self.blocks,
             windows=self.windows,
             ageing_s=AGEING_S,
             cooldown=4,
@@ -187,9 +188,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             tables = [one.tables[number] for one in self.subject.running]
             assert group.pool.used == len({block for table in tables for block in table.held})
             if group.shape.bound is not None:
-                for table in tables:
-                    assert len(table.blocks) - max(table.gone, table.shared) <= group.shape.bound
-                    assert len(table.held) <= 2 * group.shape.bound
+                assert all(len(table.held) <= group.shape.bound for table in tables)
         assert len(self.subject.running) <= LIMITS.sequences
         assert all(one.status is Status.WAITING and not one.tables for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == len(self.subject.waiting)
@@ -205,9 +204,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 class WindowedMachine(SchedulerMachine):
-    """Layers that all have a window."""
+    """Layers that all have a window, and no more blocks than one sequence may need."""
 
-    windows = (6,)
+    windows = (14,)
+    blocks = 6
 
 
 class HybridMachine(SchedulerMachine):

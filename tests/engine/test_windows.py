@@ -10,11 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine import Engine, GenerationRequest, SamplingParams
+from engine import Engine, EngineConfig, FinishReason, GenerationRequest, SamplingParams
+from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import BlockCopy
 from engine.kv.shape import GroupShape
+from engine.model.decoder import Decoder
 from engine.sequence import Sequence
+from engine.tokenizer import Tokenizer
 from tests.engine.families import CONFIGS, disturb
 from tests.engine.models import VOCAB, write
 from tests.engine.sequences import sequence
@@ -142,7 +145,8 @@ def test_forks_share_blocks_until_one_writes() -> None:
 
     assert cache.fork(parent, child, spare=0) == []
     assert child.computed == 10
-    assert [c.blocks for c in child.tables] == [p.blocks for p in parent.tables]
+    shared = [p.blocks[c.gone :] for p, c in zip(parent.tables, child.tables, strict=True)]
+    assert [c.held for c in child.tables] == shared
     used = cache.used
 
     copies = cache.prepare(child)
@@ -171,3 +175,25 @@ def test_a_fork_with_reserved_blocks_copies_at_once() -> None:
     assert cache.available == 10 - 3 - 2
     assert cache.fork(parent, sequence("c", [1] * 7, max_tokens=20, reserve=True), spare=0) is None
     cache.check_integrity()
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_an_overflow_that_has_left_every_window_is_an_error_all_the_same(
+    directory: Callable[[str], Path], kernels: Any
+) -> None:
+    """What it left behind would come to others with the blocks."""
+    path = directory("mistral")
+    config = EngineConfig(model=str(path), kernels=kernels, threads=1, prefill_chunk=8, kv_cache_tokens=512)
+    model = Decoder.from_directory(path, torch.float32, torch.device("cpu"), ReferenceKernels())
+    model.weights.embedding[3, 5] = torch.nan
+    engine = Engine(config, model, Tokenizer.from_directory(path))
+    good = prompt_of(300)
+
+    bad, answer = engine.generate([(3, *good), good], GREEDY)
+
+    assert bad.finish_reason is FinishReason.ERROR
+    assert answer.finish_reason is FinishReason.LENGTH
+    assert engine.generate([good], GREEDY)[0].token_ids == answer.token_ids
+    engine.check_integrity()
+    assert engine.stats().blocks_used == 0
+'''

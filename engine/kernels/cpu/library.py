@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_long, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_long, c_uint8, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class Step(ctypes.Structure):
         ("wanted", POINTER(c_int64)),
         ("wanted_count", c_long),
         ("logits", c_void_p),
+        ("sound", POINTER(c_uint8)),
     ]
 
 

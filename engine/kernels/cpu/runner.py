@@ -18,6 +18,7 @@ from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
+from engine.result import StepResult, unsound
 from engine.scheduler.plan import Chunk
 
 
@@ -48,12 +49,13 @@ class CompiledRunner:
             raise OSError("no threads could be started for the compiled kernels")
         self._end_threads = weakref.finalize(self, self._library.manta_pool_close, self._pool)
 
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         planned = list(chunks)
         rows = sum(chunk.length for chunk in planned)
         sampled = [chunk for chunk in planned if chunk.samples]
         logits = torch.empty(len(sampled), self._vocab_size)
+        sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
         tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
         tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
@@ -70,12 +72,13 @@ class CompiledRunner:
             wanted=_longs(wanted),
             wanted_count=len(wanted),
             logits=logits.data_ptr(),
+            sound=sound,
         )
         scratch = self._scratch_for(rows)
         self._library.manta_step(
             self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
         )
-        return sampled, logits
+        return StepResult(sampled, logits, unsound(planned, bytes(sound)))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to

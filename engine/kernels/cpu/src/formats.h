@@ -38,6 +38,7 @@ INLINE int8_t to_fp8(float value) {
 // The scale of the numbers x: what the largest of them is to be divided by.
 INLINE uint16_t scale_for(const float *x, long count, int type) {
   float most = 0;
-  for (long i = 0; i < count; i++) most = fabsf(x[i]) <= most ? most : fabsf(x[i]);  // a NaN stays
+  for (long i = 0; i < count; i++)
+    if (most == most && !(fabsf(x[i]) <= most)) most = fabsf(x[i]);  // a NaN stays
   return narrow1(most / (type == INT8 ? LARGEST_INT8 : LARGEST_FP8));
 }

@@ -1,7 +1,7 @@
 // One step of a decoder: from token ids to logits, in one call, threads meeting at barriers.
 //
 // Activations are float32, but for inputs of products with bfloat16 weights where the processor multiplies such pairs;
-// weights and KV are float32 or bfloat16.
+// weights are float32 or bfloat16, and keys and values either or one byte each.
 #include "pool.h"
 
 #include "attention.c"
@@ -41,6 +41,7 @@ typedef struct {
   const int64_t *wanted;  // rows whose logits are wanted
   long wanted_count;
   float *logits;  // [wanted][vocab]
+  uint8_t *sound;  // [rows]: whether all numbers of a row were finite
 } Step;
 
 // What a step needs beside weights and cache: floats per row, in this order.
@@ -235,6 +236,13 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
 static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool, int me) {
   int threads = pool->threads;
   long from, to, vocab = m->head_weights.outputs;
+  share(s->rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    // What was no number in a layer stays in the stream to its end. Zero times any number is zero.
+    vec zeros = {};
+    for (long i = 0; i < m->hidden; i += LANES) zeros += load(b->stream + row * m->hidden + i) * 0;
+    s->sound[row] = sum(zeros) == 0;
+  }
   share(s->wanted_count, me, threads, &from, &to);
   for (long i = from; i < to; i++)
     normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i);
