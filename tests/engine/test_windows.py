@@ -196,4 +196,3 @@ def test_an_overflow_that_has_left_every_window_is_an_error_all_the_same(
     assert engine.generate([good], GREEDY)[0].token_ids == answer.token_ids
     engine.check_integrity()
     assert engine.stats().blocks_used == 0
-'''
