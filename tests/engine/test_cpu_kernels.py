@@ -19,7 +19,6 @@ from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import panels
-from engine.kernels.cpu.pages import HUGE, moved, zeros
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.runner import Runner
 from tests.engine.families import CONFIGS, Recorded, disturb, record
@@ -243,21 +242,3 @@ def test_threads_end_with_their_runner(directory: Callable[[str], Path]) -> None
     assert isinstance(engine._runner, CompiledRunner)
     engine._runner.close()
     assert threads() == running - 3
-
-
-@pytest.mark.parametrize("nbytes", [1, 4096, HUGE - 1, HUGE, 3 * HUGE + 5])
-def test_memory_in_huge_pages_is_zero_and_ones_own(nbytes: int) -> None:
-    first, second = zeros(nbytes), zeros(nbytes)
-    first.fill_(7)
-
-    assert len(first) == len(second) == nbytes
-    assert not second.any()
-    assert nbytes < HUGE or first.data_ptr() % HUGE == 0
-
-
-def test_moved_numbers_are_the_same_and_contiguous() -> None:
-    weight = torch.arange(6 * 16 * 70_000).view(6, 70_000, 16).to(torch.int16).permute(0, 2, 1)
-    place = moved(weight)
-
-    assert place.is_contiguous()
-    assert torch.equal(place, weight)

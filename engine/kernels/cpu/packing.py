@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT8, Layer, Linear, Model
-from engine.kernels.cpu.pages import moved
 from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
@@ -47,7 +46,7 @@ def unsupported(spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size:
 
 
 def panels(weight: Tensor) -> Tensor:
-    """``weight`` [outputs, inputs] in panels of 16 outputs, zeros after the last; a view, to be made contiguous.
+    """``weight`` [outputs, inputs] in panels of 16 outputs, zeros after the last.
 
     float32: [panels, inputs, 16]; bfloat16: [panels, inputs / 2, 16, 2].
     """
@@ -55,8 +54,8 @@ def panels(weight: Tensor) -> Tensor:
     count = -(-outputs // PANEL)
     padded = F.pad(weight, (0, 0, 0, count * PANEL - outputs)).view(count, PANEL, inputs)
     if weight.dtype == torch.bfloat16:
-        return padded.view(count, PANEL, inputs // 2, 2).permute(0, 2, 1, 3)
-    return padded.permute(0, 2, 1)
+        return padded.view(count, PANEL, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
+    return padded.permute(0, 2, 1).contiguous()
 
 
 class PackedModel:
@@ -135,7 +134,7 @@ class PackedModel:
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         outputs, inputs = weight.shape
-        packed = self._keep(moved(panels(weight)))
+        packed = self._keep(panels(weight))
         return Linear(packed, None if bias is None else self._floats(bias), inputs, outputs, TYPES[weight.dtype])
 
     def _norm(self, norm: NormWeights | None) -> int | None:
