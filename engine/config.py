@@ -107,8 +107,9 @@ class EngineConfig:
     """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same salt."""
 
     threads: int | None = None
-    """Threads torch uses inside one operation, for the whole process. None leaves it alone. Small models are faster
-    with 1: their operations are shorter than the hand-over to another thread."""
+    """Threads that compute a step. None: as many as torch takes, usually one per core. On torch it holds for the whole
+    process, and small models are faster with 1: their operations are shorter than the hand-over to another thread.
+    Where the compiled kernels run, torch itself keeps to one thread from then on."""
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:

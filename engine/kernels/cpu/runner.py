@@ -6,6 +6,7 @@ import ctypes
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import accumulate, chain, cycle
 
 import torch
@@ -44,7 +45,10 @@ class CompiledRunner:
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
-        self._pool = self._library.manta_pool_open(config.threads or torch.get_num_threads())
+        self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
+        # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
+        # operation, on the cores that the kernels' threads need for the next step.
+        torch.set_num_threads(1)
         if self._pool is None:
             raise OSError("no threads could be started for the compiled kernels")
         self._end_threads = weakref.finalize(self, self._library.manta_pool_close, self._pool)
@@ -112,6 +116,12 @@ class CompiledRunner:
         if len(self._scratch) < rows * self._floats_per_row:
             self._scratch = torch.empty(rows * self._floats_per_row)
         return self._scratch
+
+
+@cache
+def _usable_threads() -> int:
+    """Torch's own number, as it was before the first runner asked."""
+    return torch.get_num_threads()
 
 
 def _longs(values: array[int]) -> ctypes._Pointer[ctypes.c_int64]:
