@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
-
-from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.packing import unsupported
 from engine.kernels.cpu.runner import CompiledRunner
+from engine.kv.format import BlockCopy, format_of
+from engine.kv.shape import GroupShape
 from engine.model.decoder import Decoder
+from engine.result import StepResult
 from engine.runner import Runner
 from engine.scheduler.plan import Chunk
 
@@ -22,27 +23,32 @@ logger = logging.getLogger(__name__)
 class StepRunner(Protocol):
     """A model, its KV cache, and a way to run a step on them."""
 
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         ...
 
-    def scrub(self, blocks: list[int]) -> None:
-        """Fills blocks with zeros."""
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Fills blocks of each group of layers with zeros."""
+        ...
+
+    def copy(self, copies: Sequence[BlockCopy]) -> None:
+        """Copies the contents of blocks, in this order."""
         ...
 
 
-def make_runner(model: Decoder, config: EngineConfig, context_length: int) -> StepRunner:
+def make_runner(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> StepRunner:
     """The runner that ``config.kernels`` asks for.
 
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
     the log.
     """
     if config.kernels == "torch" or config.device != "cpu":
-        return Runner(model, config, context_length)
-    reason = unsupported(model.spec, model.weights.embedding.dtype, config.block_size)
+        return Runner(model, config, shapes, context_length)
+    dtype = model.weights.embedding.dtype
+    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size)
     if reason is None:
         try:
-            return CompiledRunner(model.spec, model.weights, config, context_length)
+            return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
         except (CompilerError, OSError) as error:
             if config.kernels == "compiled":
                 raise
@@ -50,4 +56,4 @@ def make_runner(model: Decoder, config: EngineConfig, context_length: int) -> St
     elif config.kernels == "compiled":
         raise ValueError(f"kernels: the compiled ones do not support {reason}")
     logger.warning("%s runs on torch; the compiled kernels do not serve it: %s", config.model, reason)
-    return Runner(model, config, context_length)
+    return Runner(model, config, shapes, context_length)

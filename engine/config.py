@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
+KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 DeviceName = Literal["cpu", "cuda"]
 KernelsName = Literal["auto", "compiled", "torch"]
 
@@ -34,8 +35,12 @@ class EngineConfig:
     """What ModelInfo calls the model. None: the last part of ``model``."""
 
     dtype: DTypeName = "float32"
-    """Type of weights, activations and KV cache. On torch, float32 is the type in which answers
+    """Type of weights and activations. On torch, float32 is the type in which answers
     do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
+
+    kv_dtype: KVDTypeName = "auto"
+    """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one
+    bfloat16 per token and head, so that nearly twice as many tokens fit and decoding reads half as much."""
 
     device: DeviceName = "cpu"
     """Where the model runs."""
@@ -51,8 +56,10 @@ class EngineConfig:
     """Tokens per KV block: the grain of allocation and of prefix reuse. Smaller shares more and gathers slower."""
 
     kv_cache_tokens: int = 65_536
-    """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Memory is
-    2 x layers x KV heads x head size x bytes of dtype per token. A context longer than this is cut to it."""
+    """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Layers
+    with a window hold so many at most, and no more than max_sequences need for what they see. Memory is 2 x layers x KV
+    heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it, unless all
+    layers have windows."""
 
     max_batch_tokens: int = 2_048
     """Tokens computed by one step, prefill and decode together: bounds the time of a step, and so the gap between two
@@ -100,8 +107,9 @@ class EngineConfig:
     """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same salt."""
 
     threads: int | None = None
-    """Threads torch uses inside one operation, for the whole process. None leaves it alone. Small models are faster
-    with 1: their operations are shorter than the hand-over to another thread."""
+    """Threads that compute a step. None: as many as torch takes, usually one per core. On torch it holds for the whole
+    process, and small models are faster with 1: their operations are shorter than the hand-over to another thread.
+    Where the compiled kernels run, torch itself keeps to one thread from then on."""
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:

@@ -7,11 +7,13 @@ itself fails, nobody can say whose fault it was: all end, and the engine goes on
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,12 +39,15 @@ from engine.config import EngineConfig
 from engine.decode.sampling import Draw, sample
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
+from engine.kv.format import format_of
 from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
+from engine.kv.shape import GroupShape, group_shapes
 from engine.memory import available_bytes
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.spec import ModelSpec
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk, Plan
@@ -77,13 +82,15 @@ class Engine:
         self, config: EngineConfig, model: Decoder, tokenizer: Tokenizer, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.config = config
-        context = min(config.context_length or model.spec.context_length, config.num_blocks * config.block_size)
+        self._shapes = shapes_of(model.spec, config)
+        limits = [shape.longest for shape in self._shapes if shape.longest is not None]
+        context = min([config.context_length or model.spec.context_length, *limits])
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         self._admission = Admission(tokenizer, model.spec.vocab_size, context, config.reserve_answers)
         self._open_books()
-        self._runner = make_runner(model, config, context)
+        self._runner = make_runner(model, config, self._shapes, context)
         self._jobs: dict[str, Job] = {}
         self._counters = _Counters()
         self.recorder = Recorder(config.tenant_weights)
@@ -105,14 +112,17 @@ class Engine:
         directory = Path(config.model)
         dtype: torch.dtype = getattr(torch, config.dtype)
         device = torch.device(config.device)
-        plan = KVPlan(read_spec(directory), dtype.itemsize, config.block_size, config.num_blocks)
+        form = format_of(config.kv_dtype, dtype)
+        spec = read_spec(directory)
+        plan = KVPlan(spec, form, shapes_of(spec, config))
         available = available_bytes(device)
         if available is not None:
             plan.check(available)
         model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
-        tokens = config.num_blocks * config.block_size
-        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, tokens, plan.total_bytes / 1024**2)
-        return cls(config, model, Tokenizer.from_directory(directory))
+        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
+        engine = cls(config, model, Tokenizer.from_directory(directory))
+        _settle()
+        return engine
 
     @property
     def has_work(self) -> bool:
@@ -153,6 +163,8 @@ class Engine:
         began = self._clock()
         try:
             plan = self._scheduler.schedule(began)
+            if plan.copies:
+                self._runner.copy(plan.copies)
         except Exception as error:  # noqa: BLE001 - a bug of ours; the engine outlives it
             log_failure("the scheduler", error)
             return self._start_afresh(error)
@@ -185,7 +197,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
-        pool, counters = self._cache.pool, self._counters
+        pool, counters = self._cache.tightest, self._counters
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
@@ -213,8 +225,8 @@ class Engine:
         the prefix cache and nothing else, since nobody holds a block."""
         try:
             self.check_integrity()
-            if self._cache.pool.used:
-                raise KVIntegrityError(f"{self._cache.pool.used} blocks are used by nobody")
+            if self._cache.used:
+                raise KVIntegrityError(f"{self._cache.used} blocks are used by nobody")
         except KVIntegrityError as error:
             log_failure("the KV cache's books", error)
             self.recorder.repairs += 1
@@ -252,8 +264,9 @@ class Engine:
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
-        version = f"{self.model_info.name} {config.dtype}"
-        self._cache = KVCache(config.num_blocks, config.block_size, config.prefix_caching, version)
+        form = format_of(config.kv_dtype, getattr(torch, config.dtype))
+        version = f"{self.model_info.name} {config.dtype} {form.name}"
+        self._cache = KVCache(self._shapes, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,
             prefill_chunk=config.prefill_chunk,
@@ -270,7 +283,7 @@ class Engine:
     def _start_afresh(self, error: Exception) -> list[Delta]:
         """Ends everything with an error. Old books are thrown away, since nobody knows what they are worth."""
         for job in self._jobs.values():
-            job.sequence.blocks = []
+            job.sequence.tables = []
             if job.sequence.status is not Status.ENDED:
                 job.sequence.move(Status.ENDED)
         self._renew_books()
@@ -298,20 +311,23 @@ class Engine:
         return outcomes
 
     def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, int | Exception]]:
-        """One forward pass. A sequence whose numbers have overflowed has nothing to sample from: that is its error."""
-        chunks, logits = self._runner.run(planned)
+        """One forward pass. Numbers that have overflowed are the error of their sequence, be it in the middle of its
+        prompt: what it wrote is not to be shared."""
+        result = self._runner.run(planned)
         launched = self._clock()
-        draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in chunks]
-        tokens = sample(logits, draws)
-        sound = logits.amax(-1).isfinite().tolist()
+        draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in result.sampled]
+        tokens = sample(result.logits, draws)
+        spoilt = set(result.unsound)
         for chunk in planned:
-            self._scheduler.computed(chunk)
+            if chunk not in spoilt:
+                self._scheduler.computed(chunk)
         self.recorder.phase(Phase.FORWARD, launched - began)
         self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
-        return [
-            (chunk, token if fine else FloatingPointError())
-            for chunk, token, fine in zip(chunks, tokens, sound, strict=True)
-        ]
+        outcomes: list[tuple[Chunk, int | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
+        for chunk, token in zip(result.sampled, tokens, strict=True):
+            if chunk not in spoilt:
+                outcomes.append((chunk, FloatingPointError() if token is None else token))
+        return outcomes
 
     def _count(self, plan: Plan) -> None:
         self._counters.steps += 1
@@ -356,6 +372,25 @@ class Engine:
             self._scheduler.remove(sequence)
         self.recorder.ended(sequence, finished)
         return sequence
+
+
+@cache
+def _settle() -> None:
+    """Once per process: takes what is alive out of the garbage collector's sight. Libraries and a loaded model are some
+    hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
+    gc.collect()
+    gc.freeze()
+
+
+def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
+    """The groups of a model's layers, and the blocks that each has in an engine of this config."""
+    return group_shapes(
+        spec,
+        blocks=config.num_blocks,
+        block_size=config.block_size,
+        longest_chunk=config.prefill_chunk,
+        sequences=config.max_sequences,
+    )
 
 
 def _completion(deltas: list[Delta]) -> Completion:

@@ -6,11 +6,15 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
+from engine.kv.format import format_of
 from engine.kv.planner import GIB, KVPlan
+from engine.kv.shape import GroupShape
 from engine.model.configuration import read_spec, spec_of
 from engine.model.spec import ModelSpec
 
-NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+FORMATS = {name: format_of(name, torch.bfloat16) for name in ("float32", "bfloat16", "float16", "int8", "fp8")}
 LLAMA_70B = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -38,8 +42,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("model", type=Path, nargs="?", help="Hugging Face directory")
     parser.add_argument("--memory", type=float, default=40.0, metavar="GIB", help="for the KV cache")
-    parser.add_argument("--dtype", choices=NUMBER_BYTES, default="bfloat16", help="of keys and values")
+    parser.add_argument("--dtype", choices=FORMATS, default="bfloat16", help="of keys and values")
     parser.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="tokens per block")
+    parser.add_argument("--chunk", type=int, default=512, metavar="TOKENS", help="most of one sequence in one step")
+    parser.add_argument("--sequences", type=int, default=256, help="most at once; bounds what windowed layers get")
     parser.add_argument(
         "--lengths",
         type=int,
@@ -73,24 +79,37 @@ def table(plan: KVPlan, lengths: Iterable[int]) -> str:
 
 def summary(spec: ModelSpec, plan: KVPlan) -> str:
     """The formula with its numbers."""
-    factors = (
-        f"2 x {spec.num_layers} layers x {spec.num_kv_heads} KV heads x {spec.head_dim} x {plan.number_bytes} bytes"
-    )
+    size = f"{spec.head_dim} x {plan.form.number.itemsize} bytes"
+    head = f"({size} + 2 of a scale)" if plan.form.scaled else size
+    factors = f"2 x {spec.num_layers} layers x {spec.num_kv_heads} KV heads x {head}"
     ungrouped = plan.bytes_per_token * spec.num_heads // spec.num_kv_heads
     lines = [
         f"{factors} = {plan.bytes_per_token:,} bytes per token",
-        f"{plan.blocks:,} blocks of {plan.block_size} tokens: {plan.blocks * plan.block_size:,} tokens, "
-        f"{plan.total_bytes / GIB:.2f} GiB",
+        *(pool(shape) for shape in plan.shapes),
+        f"{plan.total_bytes / GIB:.2f} GiB in all",
     ]
     if ungrouped != plan.bytes_per_token:
         lines.append(f"(if all {spec.num_heads} query heads had keys and values of their own: {ungrouped:,} per token)")
     return "\n".join(lines)
 
 
+def pool(shape: GroupShape) -> str:
+    """The blocks of one group of layers."""
+    seen = "" if shape.window is None else f" for layers that see {shape.window:,} tokens, {shape.bound} a sequence"
+    return f"{shape.blocks:,} blocks of {shape.block_size} tokens{seen}: {shape.blocks * shape.block_size:,} tokens"
+
+
 def main() -> None:
     options = arguments()
     spec = spec_of(LLAMA_70B) if options.model is None else read_spec(options.model)
-    plan = KVPlan.within(spec, NUMBER_BYTES[options.dtype], options.block_size, int(options.memory * GIB))
+    plan = KVPlan.within(
+        spec,
+        FORMATS[options.dtype],
+        int(options.memory * GIB),
+        block_size=options.block_size,
+        longest_chunk=options.chunk,
+        sequences=options.sequences,
+    )
     print(summary(spec, plan))
     print(table(plan, options.lengths or lengths_up_to(spec.context_length)))
 

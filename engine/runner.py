@@ -6,7 +6,7 @@ window have the same groups over fewer pages: those before the window are not re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.interface import AttentionGroup, AttentionPlan, StepPlan
+from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
+from engine.kv.shape import GroupShape, layers_by_group, windows_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec
+from engine.result import StepResult, unsound
 from engine.scheduler.plan import Chunk
 
 _MIN_DECODE_PAGES = 4
@@ -27,36 +30,42 @@ most half as much again to read."""
 class Runner:
     """The model, its KV cache, and what is needed to lay a step out for them."""
 
-    def __init__(self, model: Decoder, config: EngineConfig, context_length: int) -> None:
+    def __init__(self, model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> None:
         self.model = model
         self._block_size = config.block_size
-        self._zero_page = config.num_blocks  # one page more than the pool owns; never written
-        self._cache = model.new_cache(config.num_blocks + 1, config.block_size)
+        self._groups = layers_by_group(model.spec)
+        # One page more than each pool owns: it is never written, and stands for what is padding or no longer seen.
+        self._zero_pages = [shape.blocks for shape in shapes]
+        form = format_of(config.kv_dtype, model.weights.embedding.dtype)
+        pages = [self._zero_pages[group] + 1 for group in self._groups]
+        self._cache = model.new_cache(form, pages, config.block_size)
         self._heads = torch.arange(2 * model.spec.num_kv_heads, device=model.weights.embedding.device)
         self._device = model.weights.embedding.device
         self._dtype = model.weights.embedding.dtype
         if model.spec.learned_positions and context_length > model.spec.context_length:
             raise ValueError(f"the model has learned {model.spec.context_length} positions, not {context_length}")
-        self._windows = {kind.window for kind in model.spec.kinds}
+        self._windows = windows_of(model.spec)
         self._ropes = {
             kind.rope: self._tables(kind.rope, context_length) for kind in model.spec.kinds if kind.rope is not None
         }
 
     @torch.inference_mode()
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._last_rows(ordered)
-        logits = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
-        return [chunk for chunk in ordered if chunk.samples], logits
+        logits, sound = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
+        return StepResult([chunk for chunk in ordered if chunk.samples], logits, unsound(ordered, sound.tolist()))
 
-    def scrub(self, blocks: list[int]) -> None:
-        """Fills blocks with zeros. What is masked still gets multiplied, and zero times NaN is NaN: blocks that hold
-        no numbers must not come to another sequence."""
-        index = self._int_tensor(blocks)
-        for layer in self._cache:
-            layer.index_fill_(0, index, 0)
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Fills blocks of each group with zeros. What is masked still gets multiplied, and zero times NaN is NaN:
+        blocks that hold no numbers must not come to another sequence."""
+        scrub(self._cache, self._groups, blocks)
+
+    def copy(self, copies: Sequence[BlockCopy]) -> None:
+        """Copies the contents of blocks, in this order."""
+        copy_blocks(self._cache, self._groups, copies)
 
     def _group_key(self, chunk: Chunk) -> tuple[bool, int]:
         """Single tokens by padded pages; prompts after them."""
@@ -80,27 +89,29 @@ class Runner:
 
     def _plan(self, chunks: list[Chunk]) -> StepPlan:
         positions = self._int_tensor(chain.from_iterable(range(c.start, c.end) for c in chunks))
-        slots = self._slots(chunks, positions)
         rotations = {rope: self._rotation(tables, positions) for rope, tables in self._ropes.items()}
-        groups = {window: self._groups(chunks, window) for window in self._windows}
+        slots = {window: self._slots(chunks, positions, group) for group, window in enumerate(self._windows)}
+        groups = {window: self._attending(chunks, group) for group, window in enumerate(self._windows)}
         kinds = self.model.spec.kinds
-        plans = (AttentionPlan(rotations[k.rope] if k.rope else None, slots, groups[k.window]) for k in kinds)
+        plans = (AttentionPlan(rotations[k.rope] if k.rope else None, slots[k.window], groups[k.window]) for k in kinds)
         return StepPlan(positions, tuple(plans))
 
-    def _groups(self, chunks: list[Chunk], window: int | None) -> tuple[AttentionGroup, ...]:
+    def _attending(self, chunks: list[Chunk], number: int) -> tuple[AttentionGroup, ...]:
+        """Who attends together in the layers of group ``number``."""
         groups: list[AttentionGroup] = []
         row = 0
         for (prompt, pages), members in groupby(chunks, self._group_key):
             for group in [[member] for member in members] if prompt else [list(members)]:
                 groups.append(
-                    self._prompt(group[0], row, window) if prompt else self._decodes(group, pages, row, window)
+                    self._prompt(group[0], row, number) if prompt else self._decodes(group, pages, row, number)
                 )
                 row += sum(chunk.length for chunk in group)
         return tuple(groups)
 
-    def _slots(self, chunks: list[Chunk], positions: Tensor) -> Tensor:
+    def _slots(self, chunks: list[Chunk], positions: Tensor, number: int) -> Tensor:
         size = self._block_size
-        blocks = self._int_tensor(c.sequence.blocks[at // size] for c in chunks for at in range(c.start, c.end))
+        tables = ((c, c.sequence.tables[number].blocks) for c in chunks)
+        blocks = self._int_tensor(table[at // size] for c, table in tables for at in range(c.start, c.end))
         heads = blocks.unsqueeze(1) * len(self._heads) + self._heads
         return (heads * size + (positions % size).unsqueeze(1)).view(-1)
 
@@ -109,16 +120,17 @@ class Runner:
         pages = self._int_tensor(blocks).view(sequences, 1, -1) * len(self._heads)
         return (pages + self._heads.unsqueeze(1)).view(-1)
 
-    def _decodes(self, chunks: list[Chunk], pages: int, row: int, window: int | None) -> AttentionGroup:
+    def _decodes(self, chunks: list[Chunk], pages: int, row: int, number: int) -> AttentionGroup:
+        window = self._windows[number]
         # As many pages as a window can touch: no fewer where it begins at a page's start, so that all are alike.
         width = pages if window is None else min(pages, -(-(window - 1) // self._block_size) + 1)
         table: list[int] = []
         ends: list[int] = []  # counted from the first page of each
         for chunk in chunks:
             first = self._first_page(chunk, window)
-            used = chunk.sequence.blocks[first : -(-chunk.end // self._block_size)]
+            used = chunk.sequence.tables[number].blocks[first : -(-chunk.end // self._block_size)]
             table += used
-            table += [self._zero_page] * (width - len(used))
+            table += [self._zero_pages[number]] * (width - len(used))
             ends.append(chunk.end - first * self._block_size)
         keys = torch.arange(width * self._block_size, device=self._device)
         end = self._int_tensor(ends).unsqueeze(1)
@@ -126,9 +138,10 @@ class Runner:
         mask = self._mask(visible).view(len(chunks), 1, 1, -1)
         return AttentionGroup(row, len(chunks), 1, self._pages(table, len(chunks)), mask)
 
-    def _prompt(self, chunk: Chunk, row: int, window: int | None) -> AttentionGroup:
+    def _prompt(self, chunk: Chunk, row: int, number: int) -> AttentionGroup:
+        window = self._windows[number]
         first = self._first_page(chunk, window)
-        blocks = chunk.sequence.blocks[first : -(-chunk.end // self._block_size)]
+        blocks = chunk.sequence.tables[number].blocks[first : -(-chunk.end // self._block_size)]
         keys = torch.arange(len(blocks) * self._block_size, device=self._device) + first * self._block_size
         queries = torch.arange(chunk.start, chunk.end, device=self._device).unsqueeze(1)
         visible = keys <= queries if window is None else (keys <= queries) & (keys > queries - window)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, SamplingParams, Usage
+from engine.kv.group import BlockTable
 from engine.kv.prefix import Miss
 
 
@@ -19,7 +20,7 @@ class Status(StrEnum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"  # holds no blocks
-    RUNNING = "running"  # holds blocks for all its tokens
+    RUNNING = "running"  # holds blocks for all its tokens, or all that its layers see
     ENDED = "ended"
 
 
@@ -46,7 +47,7 @@ class Sequence:
     seed: int
     max_tokens: int
     status: Status = Status.WAITING
-    blocks: list[int] = field(default_factory=list)
+    tables: list[BlockTable] = field(default_factory=list)  # of each group of layers; none while it waits
     computed: int = 0  # tokens whose KV is in the blocks
     committed: int = 0  # of these, tokens whose blocks are in the prefix index
     digests: list[bytes] = field(default_factory=list)  # of the first full blocks

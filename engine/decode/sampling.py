@@ -27,15 +27,16 @@ class Draw:
     position: int  # of the token to be chosen, counted from the start of the prompt
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each."""
-    chosen = logits.argmax(-1)
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
+    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each; None where the largest is no
+    finite number, so that there is nothing to choose from."""
+    largest, chosen = logits.max(-1)
     rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
     if rows:
         index = torch.tensor(rows, device=logits.device)
         chosen[index] = _sample_random(logits[index], [draws[row] for row in rows])
-    result: list[int] = chosen.tolist()
-    return result
+    sound = largest.isfinite().tolist()
+    return [token if fine else None for token, fine in zip(chosen.tolist(), sound, strict=True)]
 
 
 def _sample_random(logits: Tensor, draws: list[Draw]) -> Tensor:

@@ -4,8 +4,8 @@ The plan is made once per step on the host; the layers then run without any deci
 ``tokens`` of them, those of one sequence next to each other and in order. Layers that see alike (the same window, the
 same rotation) share a plan; a model may have layers of several kinds.
 
-The cache of a layer is [blocks, 2 * kv_heads, block_size, head_dim], keys first, then values: a block is one piece of
-memory, and in it so is each head, whose keys attention reads one after the other.
+In the cache of a layer (``KVPages``) a block is one piece of memory, and in it so is each head, whose keys attention
+reads one after the other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from engine.kv.format import KVPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,12 @@ class Kernels(Protocol):
         """silu(gate) * up, from [tokens, 2 * n] to [tokens, n] (Shazeer 2020)."""
         ...
 
-    def write_kv(self, cache: Tensor, kv: Tensor, slots: Tensor) -> None:
-        """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache``, where the plan's slots say."""
+    def write_kv(self, cache: KVPages, kv: Tensor, slots: Tensor) -> None:
+        """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache``, where the plan's slots say, in its format."""
         ...
 
     def attention(
-        self, query: Tensor, cache: Tensor, plan: AttentionPlan, scale: float, score_cap: float | None
+        self, query: Tensor, cache: KVPages, plan: AttentionPlan, scale: float, score_cap: float | None
     ) -> Tensor:
         """Causal paged attention (Kwon et al. 2023) of ``query`` [tokens, heads, head_dim], with grouped heads (Ainslie
         et al. 2023); the same shape back. Scores are multiplied by ``scale`` and, with a ``score_cap`` c, become

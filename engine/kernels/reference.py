@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.interface import AttentionGroup, AttentionPlan
+from engine.kv.format import SCALED, KVPages, dequantise, quantise
+
+_FORMATS = {form.number: form for form in SCALED.values()}
 
 
 class ReferenceKernels:
@@ -27,12 +30,18 @@ class ReferenceKernels:
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
-    def write_kv(self, cache: Tensor, kv: Tensor, slots: Tensor) -> None:
-        head_dim = cache.shape[-1]
-        cache.view(-1, head_dim).index_copy_(0, slots, kv.reshape(-1, head_dim))
+    def write_kv(self, cache: KVPages, kv: Tensor, slots: Tensor) -> None:
+        head_dim = kv.shape[-1]
+        numbers = kv.reshape(-1, head_dim)
+        if cache.scales is not None:
+            numbers, scales = quantise(numbers, _FORMATS[cache.numbers.dtype])
+            cache.scales.view(-1).index_copy_(0, slots, scales)
+        stored = cache.numbers.view(-1, head_dim)
+        # As bytes, because indices do not know every format.
+        stored.view(_bits(stored)).index_copy_(0, slots, numbers.to(stored.dtype).view(_bits(stored)))
 
     def attention(
-        self, query: Tensor, cache: Tensor, plan: AttentionPlan, scale: float, score_cap: float | None
+        self, query: Tensor, cache: KVPages, plan: AttentionPlan, scale: float, score_cap: float | None
     ) -> Tensor:
         if len(plan.groups) == 1:
             return self._attend(query, cache, plan.groups[0], scale, score_cap)
@@ -43,12 +52,13 @@ class ReferenceKernels:
         return output
 
     def _attend(
-        self, query: Tensor, cache: Tensor, group: AttentionGroup, scale: float, score_cap: float | None
+        self, query: Tensor, cache: KVPages, group: AttentionGroup, scale: float, score_cap: float | None
     ) -> Tensor:
         """One group: gather its pages side by side, then one batched attention."""
         rows, heads, head_dim = query.shape
-        both = cache.shape[1]
-        keys, values = self._gather(cache, group.pages).view(group.sequences, both, -1, head_dim).chunk(2, 1)
+        both = cache.numbers.shape[1]
+        gathered = self._gather(cache, group.pages, query.dtype)
+        keys, values = gathered.view(group.sequences, both, -1, head_dim).chunk(2, 1)
         if group.queries == 1:
             # The heads that share keys become the queries of one: each key is read once for all of them.
             query = query.reshape(rows, both // 2, -1, head_dim)
@@ -63,14 +73,24 @@ class ReferenceKernels:
             output = _capped_attention(query, keys, values, group.mask, scale, score_cap)
         return output.view(rows, heads, head_dim) if group.queries == 1 else output.transpose(1, 2).flatten(0, 1)
 
-    def _gather(self, cache: Tensor, pages: Tensor) -> Tensor:
-        """Copies pages next to each other, into the same buffer every time: a new one of this size would be given
-        back to the system after every layer, and its memory mapped anew."""
-        source = cache.view(cache.shape[0] * cache.shape[1], -1)
+    def _gather(self, cache: KVPages, pages: Tensor, dtype: torch.dtype) -> Tensor:
+        """Copies pages next to each other, [pages * block_size, head_dim] of ``dtype``."""
+        if cache.scales is not None:
+            numbers, scales = (part.flatten(0, 1) for part in (cache.numbers, cache.scales))
+            chosen = numbers.view(_bits(numbers)).index_select(0, pages).view(numbers.dtype)
+            return dequantise(chosen, scales.index_select(0, pages), dtype)
+        # Into the same buffer every time: a new one of this size would be given back to the system after every layer,
+        # and its memory mapped anew.
+        source = cache.numbers.view(cache.numbers.shape[0] * cache.numbers.shape[1], -1)
         size = pages.shape[0] * source.shape[1]
         if self._gathered.numel() < size:
-            self._gathered = cache.new_empty(size)
-        return torch.index_select(source, 0, pages, out=self._gathered[:size].view(-1, source.shape[1]))
+            self._gathered = source.new_empty(size)
+        return torch.index_select(source, 0, pages, out=self._gathered[:size].view(-1, source.shape[1])).to(dtype)
+
+
+def _bits(numbers: Tensor) -> torch.dtype:
+    """What can be indexed in place of ``numbers``, bit for bit."""
+    return torch.uint8 if numbers.itemsize == 1 else numbers.dtype
 
 
 def _capped_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, cap: float) -> Tensor:

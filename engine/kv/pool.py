@@ -22,11 +22,17 @@ class OutOfBlocksError(RuntimeError):
 
 
 class BlockPool:
-    """Reference-counted block ids 0 … total - 1. ``on_evict`` is told each cached block that loses its content."""
+    """Reference-counted block ids 0 … total - 1. ``on_evict`` is told each cached block that loses its content.
 
-    def __init__(self, total: int, on_evict: Callable[[int], None]) -> None:
+    With ``count_shares`` each reference to a block but the first takes one from what is available, as if it were a
+    block more. Who gives up a block that it shares then gets another for it, always: what windows live on.
+    """
+
+    def __init__(self, total: int, on_evict: Callable[[int], None], count_shares: bool = False) -> None:
         self.total = total
         self._on_evict = on_evict
+        self._count_shares = count_shares
+        self._shares = 0  # references but the first of each block
         self._references = [0] * total
         self._free = list(range(total - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
@@ -42,12 +48,17 @@ class BlockPool:
     @property
     def available(self) -> int:
         """Blocks that ``allocate`` can give."""
-        return len(self._free) + len(self._cached)
+        return len(self._free) + len(self._cached) - (self._shares if self._count_shares else 0)
 
     @property
     def used(self) -> int:
         """Blocks that somebody refers to."""
-        return self.total - self.available
+        return self.total - len(self._free) - len(self._cached)
+
+    @property
+    def cost_of_sharing(self) -> int:
+        """By how much one more reference to a used block lowers what is available."""
+        return 1 if self._count_shares else 0
 
     def is_cached(self, block: int) -> bool:
         """Whether nobody refers to the block but its content is kept."""
@@ -73,6 +84,8 @@ class BlockPool:
                 if block not in self._cached:
                     raise KVIntegrityError(f"block {block} is free, it holds nothing to share")
                 del self._cached[block]
+            else:
+                self._shares += 1
             self._references[block] += 1
 
     def release(self, blocks: Sequence[int], keep: Callable[[int], bool]) -> None:
@@ -85,7 +98,9 @@ class BlockPool:
             if self._references[block] < 1:
                 raise KVIntegrityError(f"block {block} is released more often than referenced")
             self._references[block] -= 1
-            if self._references[block] == 0:
+            if self._references[block] > 0:
+                self._shares -= 1
+            else:
                 if keep(block):
                     self._cached[block] = None
                 else:
@@ -99,6 +114,9 @@ class BlockPool:
         for block, references in enumerate(self._references):
             if references < 0 or (references > 0) == (block in idle):
                 raise KVIntegrityError(f"block {block} has {references} references, idle: {block in idle}")
+        shares = sum(references - 1 for references in self._references if references > 1)
+        if shares != self._shares or self.available < 0:
+            raise KVIntegrityError(f"{shares} shares, counted as {self._shares}; {self.available} blocks available")
 
     def _take(self) -> int:
         if self._free:

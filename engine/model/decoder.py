@@ -7,7 +7,7 @@ needs other operations, those are chosen once, when the decoder is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.interface import AttentionPlan, Kernels, StepPlan
+from engine.kv.format import KVFormat, KVPages
 from engine.model.configuration import read_spec
 from engine.model.experts import mix
 from engine.model.loader import load_weights
@@ -39,13 +40,16 @@ class Decoder:
         spec = read_spec(directory)
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)
 
-    def new_cache(self, num_blocks: int, block_size: int) -> list[Tensor]:
-        """Per layer, zeros [num_blocks, 2 * kv_heads, block_size, head_dim]: keys first, then values."""
-        shape = (num_blocks, 2 * self.spec.num_kv_heads, block_size, self.spec.head_dim)
-        return [self.weights.embedding.new_zeros(shape) for _ in range(self.spec.num_layers)]
+    def new_cache(self, form: KVFormat, blocks: Sequence[int], block_size: int) -> list[KVPages]:
+        """As many empty blocks for each layer as ``blocks`` says."""
+        heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device
+        return [KVPages.zeros(form, count, heads, block_size, self.spec.head_dim, device) for count in blocks]
 
-    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
-        """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64.
+    def forward(
+        self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64;
+        and for each token whether all its numbers were finite, bool [tokens].
 
         Writes keys and values of all tokens to ``cache``.
         """
@@ -56,11 +60,13 @@ class Decoder:
             hidden = hidden + self._norm(update, layer.after_attention)
             update = self._transform(self._norm(hidden, layer.before_mlp), layer.mlp)
             hidden = hidden + self._norm(update, layer.after_mlp)
+        # What was no number in a layer stays in the stream to its end. Zero times any number is zero.
+        sound = (hidden * 0).sum(-1) == 0
         if wanted is not None:
             hidden = hidden.index_select(0, wanted)
         logits = F.linear(self._norm(hidden, self.weights.norm), self.weights.head).float()
         cap = self.spec.logit_cap
-        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap), sound
 
     def _embed(self, tokens: Tensor, plan: StepPlan) -> Tensor:
         hidden = F.embedding(tokens, self.weights.embedding)
@@ -71,7 +77,7 @@ class Decoder:
         return hidden
 
     def _attend(
-        self, normed: Tensor, spec: LayerSpec, layer: LayerWeights, plan: AttentionPlan, pages: Tensor
+        self, normed: Tensor, spec: LayerSpec, layer: LayerWeights, plan: AttentionPlan, pages: KVPages
     ) -> Tensor:
         heads, rotated = self.spec.num_heads, self.spec.num_heads + self.spec.num_kv_heads
         qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(normed.shape[0], -1, self.spec.head_dim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.kv.format import BlockCopy
 from engine.sequence import Sequence
 
 
@@ -42,6 +43,7 @@ class Plan:
     blocks up for them; and who left the queue without having been started: too late, or since looking at it raised."""
 
     chunks: tuple[Chunk, ...]
+    copies: tuple[BlockCopy, ...] = ()  # to be made before the chunks are run
     started: tuple[Sequence, ...] = ()
     preempted: tuple[Sequence, ...] = ()
     expired: tuple[Sequence, ...] = ()

@@ -13,6 +13,7 @@ from collections.abc import Sequence as Ordered
 
 from engine.sequence import Sequence
 
+Blocks = tuple[int, ...]  # numbers of blocks, one for each group of layers
 Strength = tuple[bool, bool, int, int, int, float, str]
 
 
@@ -48,8 +49,8 @@ def displace(
     patient: bool,
     running: Ordered[Sequence],
     cooldown: int,
-    shortage: Callable[[], tuple[int, int]],
-    exclusive: Callable[[Sequence], int],
+    shortage: Callable[[], tuple[int, Blocks]],
+    exclusive: Callable[[Sequence], Blocks],
 ) -> list[Sequence]:
     """Who makes room for a waiting ``candidate`` of this ``level``: the fewest, weakest first; none if all together
     would not do, or none is needed.
@@ -73,10 +74,10 @@ def displace(
     missing_rows, missing_blocks = shortage()
     victims: list[Sequence] = []
     for one in sorted(weak, key=lambda one: strength(one, cooldown), reverse=True):
-        if missing_rows <= 0 and missing_blocks <= 0:
+        if missing_rows <= 0 and not any(missing_blocks):
             return victims
         victims.append(one)
         rows[one.tenant] -= 1
         missing_rows -= 1
-        missing_blocks -= exclusive(one)
-    return victims if missing_rows <= 0 and missing_blocks <= 0 else []
+        missing_blocks = tuple(max(0, lack - back) for lack, back in zip(missing_blocks, exclusive(one), strict=True))
+    return victims if missing_rows <= 0 and not any(missing_blocks) else []

@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 
 from engine.api import Priority
 from engine.kv.cache import KVCache
+from engine.kv.format import BlockCopy
+from engine.kv.pool import KVIntegrityError
 from engine.scheduler.door import QueueState
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
 from engine.scheduler.pace import Pace
 from engine.scheduler.plan import Chunk, Load, Plan
-from engine.scheduler.preemption import displace, strength, weakest
+from engine.scheduler.preemption import Blocks, displace, strength, weakest
 from engine.scheduler.queue import WaitingQueue, level
 from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
@@ -62,12 +64,13 @@ class Scheduler:
         self.waiting = WaitingQueue(self.counters, cache.cached_share, limits.ageing_s, limits.prefix_bonus_s)
         self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first started
         self.preemptions = 0
+        self._copies: list[BlockCopy] = []  # of forks, for the next step
         self._rate = StartRate()
         slowdown = limits.decode_slowdown
         self._pace = None if slowdown is None else Pace(slowdown, limits.prefill_chunk)
 
     def __repr__(self) -> str:
-        return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache.pool!r})"
+        return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache!r})"
 
     def add(self, sequence: Sequence) -> None:
         """Puts a new sequence into the queue; its ``arrived`` is set."""
@@ -85,13 +88,33 @@ class Scheduler:
         sequence.move(Status.ENDED)
         self.counters.leave(sequence.tenant)
 
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Starts ``child`` on the blocks of the running ``parent``: it has the same tokens but for the last, which is
+        yet to be computed. False, and nothing changed, if there is no room: then it is added, and finds what it can in
+        the prefix cache. Raises ValueError for a child that is no such thing."""
+        alike = child.cache_salt == parent.cache_salt and child.tokens[:-1] == parent.tokens[: parent.computed]
+        if child.generated < 1 or not alike:
+            raise ValueError("a child has its parent's salt and computed tokens, and one token of its own")
+        if len(self.running) >= self.limits.sequences:
+            return False
+        copies = self.cache.fork(parent, child, spare=len(self.running))
+        if copies is None:
+            return False
+        self._copies += copies
+        self.counters.arrive(child.tenant)
+        child.cached_tokens = child.prompt_length
+        self.running.append(child)
+        child.move(Status.RUNNING)
+        child.level, child.kept = parent.level, child.generated
+        return True
+
     def schedule(self, now: float) -> Plan:
         """Decides the next step and takes the blocks it needs."""
         expired = self.waiting.overdue(now)
         for sequence in expired:
             self.remove(sequence)
         displaced = self._displace(now)
-        decodes, preempted = self._decode(now)
+        decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - len(decodes)
         budget = _Budget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
@@ -103,7 +126,7 @@ class Scheduler:
                 self.counters.charge(chunk.sequence.tenant, OUTPUT_COST)
         short, long = budget.load
         load = Load(len(decodes), watched, long, short)
-        return Plan(chunks, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
+        return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
     def computed(self, chunk: Chunk) -> None:
         """The chunk has been run: its keys and values may be shared from now on."""
@@ -140,34 +163,39 @@ class Scheduler:
             self._preempt(victim, now)
         return victims
 
-    def _shortage(self, candidate: Sequence) -> tuple[int, int]:
+    def _shortage(self, candidate: Sequence) -> tuple[int, Blocks]:
         """Rows and blocks that keep a sequence from starting; none if something else does."""
+        none = (0,) * len(self.cache.groups)
         try:
             if self._too_many_long(candidate):
-                return 0, 0
+                return 0, none
             missing = self.cache.lacks(candidate, len(self.running))
         except Exception:  # noqa: BLE001 - it raises again in _start, and there ends the sequence
-            return 0, 0
+            return 0, none
         return len(self.running) + 1 - self.limits.sequences, missing
 
-    def _decode(self, now: float) -> tuple[list[Chunk], list[Sequence]]:
+    def _decode(self, now: float) -> tuple[list[Chunk], list[Sequence], tuple[BlockCopy, ...]]:
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
+        copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        if self.cache.pool.available < len(decoding):
+        if self.cache.available < len(decoding):
             # The strongest first, so that whoever gives way has not been planned yet.
             decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
         for sequence in decoding:
-            while sequence.status is Status.RUNNING and not self.cache.grow(sequence):
+            while sequence.status is Status.RUNNING and (prepared := self.cache.prepare(sequence)) is None:
                 preempted.append(weakest(self.running, self.limits.cooldown))
                 self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
                 chunks.append(Chunk(sequence, sequence.computed, 1))
-        return chunks, preempted
+                copies += prepared or ()
+        return chunks, preempted, tuple(copies)
 
     def _prefill(self, budget: _Budget) -> None:
         prompts = [sequence for sequence in self.running if not sequence.decoding]
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
+            if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
+                raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
             budget.take(sequence, self.limits.prefill_chunk)
 
     def _start(self, now: float, budget: _Budget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:

@@ -29,6 +29,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from engine.result import StepResult
 from engine.scheduler.plan import Chunk
 from tests.engine.models import LLAMA3_ROPE, SHAPE, write
 
@@ -101,10 +102,11 @@ def record(monkeypatch: pytest.MonkeyPatch, runner: type[Any]) -> Recorded:
     found: Recorded = {}
     run = runner.run
 
-    def recording(self: Any, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        sampled, logits = run(self, chunks)
-        found.update({(c.sequence.request_id, c.end): row for c, row in zip(sampled, logits, strict=True)})
-        return sampled, logits
+    def recording(self: Any, chunks: Iterable[Chunk]) -> StepResult:
+        result: StepResult = run(self, chunks)
+        rows = zip(result.sampled, result.logits, strict=True)
+        found.update({(chunk.sequence.request_id, chunk.end): row for chunk, row in rows})
+        return result
 
     monkeypatch.setattr(runner, "run", recording)
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from engine.api import Priority, SamplingParams
 from engine.kv.cache import KVCache
+from engine.kv.shape import GroupShape
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Plan
 from engine.scheduler.scheduler import Scheduler
@@ -31,8 +33,16 @@ def sequence(
     return made
 
 
-def scheduler(blocks: int = 12, prefix_caching: bool = True, limits: Limits = LIMITS, **changes: object) -> Scheduler:
-    return Scheduler(KVCache(blocks, BLOCK_SIZE, prefix_caching), replace(limits, **changes))  # type: ignore[arg-type]
+def scheduler(
+    blocks: int = 12,
+    prefix_caching: bool = True,
+    limits: Limits = LIMITS,
+    windows: Iterable[int | None] = (None,),
+    **changes: object,
+) -> Scheduler:
+    limits = replace(limits, **changes)  # type: ignore[arg-type]
+    shapes = [GroupShape(window, blocks, BLOCK_SIZE, limits.prefill_chunk) for window in windows]
+    return Scheduler(KVCache(shapes, prefix_caching), limits)
 
 
 def finish_step(subject: Scheduler, plan: Plan) -> None:

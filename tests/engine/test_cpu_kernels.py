@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from engine import Engine, SamplingParams
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError
+from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.runner import Runner
@@ -78,18 +81,21 @@ def test_logits_and_greedy_answers_are_those_of_transformers(
         assert answer == tuple(logits.argmax(-1).tolist())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "kv_dtype"),
+    [("float32", "auto"), ("bfloat16", "auto"), ("float32", "int8"), ("bfloat16", "int8"), ("bfloat16", "fp8")],
+)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_every_way_to_cut_the_work_gives_the_same_bits(
-    directory: Callable[[str], Path], recorded: Recorded, name: str, way: str, dtype: str
+    directory: Callable[[str], Path], recorded: Recorded, name: str, way: str, dtype: str, kv_dtype: str
 ) -> None:
     prompts = ragged_prompts(VOCAB)
-    make_engine(directory(name), dtype=dtype).generate(prompts, GREEDY)
+    make_engine(directory(name), dtype=dtype, kv_dtype=kv_dtype).generate(prompts, GREEDY)
     plain = dict(recorded)
     recorded.clear()
 
-    engine = make_engine(directory(name), dtype=dtype, **WAYS[way])
+    engine = make_engine(directory(name), dtype=dtype, kv_dtype=kv_dtype, **WAYS[way])
     engine.generate(prompts, GREEDY)
 
     assert recorded.keys() == plain.keys()
@@ -116,16 +122,46 @@ def test_a_batch_a_warm_prefix_and_solitude_give_the_same_bits(
     assert all(torch.equal(row, together["6", position]) for (_, position), row in recorded.items())
 
 
-def test_bfloat16_stays_close_to_float32(directory: Callable[[str], Path], recorded: Recorded) -> None:
+def test_bfloat16_is_as_close_to_float32_as_torch_is(
+    directory: Callable[[str], Path], recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = ragged_prompts(VOCAB)
     one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
     make_engine(directory("llama")).generate(prompts, one)
     exact = dict(recorded)
+    of_torch = record(monkeypatch, Runner)
 
     make_engine(directory("llama"), dtype="bfloat16").generate(prompts, one)
+    make_engine(directory("llama"), dtype="bfloat16", kernels="torch").generate(prompts, one)
 
-    for key, row in exact.items():
-        assert float((recorded[key] - row).norm() / row.norm()) < 0.02
+    def error(found: Recorded) -> float:
+        return math.hypot(*(float((found[key] - row).norm() / row.norm()) for key, row in exact.items()))
+
+    assert 0 < error(recorded) < 1.1 * error(of_torch)
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "off"), [("float32", 0.01), ("bfloat16", 0.08)])
+def test_every_kv_format_gives_what_torch_gives(
+    directory: Callable[[str], Path],
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    kv_dtype: str,
+    dtype: str,
+    off: float,
+) -> None:
+    """Roundings of numbers on the edge between two may differ, which weighs little in the whole."""
+    prompts = ragged_prompts(VOCAB)
+    one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    of_torch = record(monkeypatch, Runner)
+    for name in ("llama", "gemma2"):
+        make_engine(directory(name), dtype=dtype, kv_dtype=kv_dtype, prefill_chunk=7).generate(prompts, one)
+        engine = make_engine(directory(name), dtype=dtype, kv_dtype=kv_dtype, prefill_chunk=7, kernels="torch")
+        engine.generate(prompts, one)
+
+        assert recorded.keys() == of_torch.keys()
+        for key, row in of_torch.items():
+            assert float((recorded[key] - row).norm() / row.norm()) < off
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -163,6 +199,37 @@ def test_a_machine_without_a_compiler_runs_on_torch(
     with pytest.raises(CompilerError):
         make_engine(path)
     assert isinstance(make_engine(path, kernels="auto")._runner, Runner)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names the instruction sets of x86-64")
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_lesser_processors_compute_the_same(
+    directory: Callable[[str], Path],
+    recorded: Recorded,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+) -> None:
+    """Registers of other widths, and no products of bfloat16 pairs."""
+    if level == "x86-64-v4" and not torch.cpu._is_avx512_supported():
+        pytest.skip("this processor has no AVX-512")
+    prompts = ragged_prompts(VOCAB)
+    one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    formats = (("float32", "auto", 1e-4), ("float32", "fp8", 0.02), ("bfloat16", "int8", 0.08))
+    usual = []
+    for dtype, kv_dtype, _ in formats:
+        make_engine(directory("qwen3"), dtype=dtype, kv_dtype=kv_dtype).generate(prompts, one)
+        usual.append(dict(recorded))
+        recorded.clear()
+
+    flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in compiler.FLAGS)
+    monkeypatch.setattr(compiler, "FLAGS", flags)
+    library = loaded(compiler.built(tmp_path))
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
+    for (dtype, kv_dtype, off), expected in zip(formats, usual, strict=True):
+        make_engine(directory("qwen3"), dtype=dtype, kv_dtype=kv_dtype).generate(prompts, one)
+        for key, row in expected.items():
+            assert float((recorded[key] - row).norm() / row.norm()) < off
 
 
 def test_threads_end_with_their_runner(directory: Callable[[str], Path]) -> None:

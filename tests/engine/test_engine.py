@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import engine as package
 from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, GenerationRequest, Message, SamplingParams
@@ -18,10 +20,11 @@ from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt,
 from engine.decode.output import Output
 from engine.kernels.interface import StepPlan
 from engine.kernels.reference import ReferenceKernels
+from engine.kv.format import KVPages
 from engine.model.decoder import Decoder
 from engine.tokenizer import Tokenizer
 from tests.engine.conftest import MakeEngine
-from tests.engine.models import VOCAB
+from tests.engine.models import SHAPE, VOCAB, write
 
 GREEDY = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 PROMPT = tuple(range(1, 40))
@@ -190,7 +193,9 @@ def run_one(engine: Engine, name: str) -> list[Delta]:
 class PoisonedDecoder(Decoder):
     """Fails on token 13."""
 
-    def forward(self, tokens: Tensor, plan: StepPlan, cache: list[Tensor], wanted: Tensor | None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if (tokens == 13).any():
             raise RuntimeError("poison")
         return super().forward(tokens, plan, cache, wanted)
@@ -210,14 +215,32 @@ def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str],
     engine.check_integrity()
 
 
-def test_numbers_that_overflow_harm_one_sequence(model_path: Callable[[str], Path]) -> None:
-    directory = model_path("llama-untied")
-    clean = Engine.from_pretrained(directory, kv_cache_tokens=128).generate([PROMPT], GREEDY)
+@pytest.fixture(scope="module")
+def small_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that both backends take: whole panels everywhere."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("engine") / "llama"
+    shape = {"hidden_size": 32, "head_dim": 16, "intermediate_size": 80}
+    write(AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE | shape)), path)
+    return path
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("late", [True, False])
+def test_numbers_that_overflow_harm_one_sequence(
+    small_heads: Path, kernels: Any, kv_dtype: Any, value: float, late: bool
+) -> None:
+    """Be they of its last token, or of one that is computed chunks before an answer."""
+    directory = small_heads
+    settings: dict[str, Any] = {"kv_cache_tokens": 128, "kv_dtype": kv_dtype, "kernels": kernels, "prefill_chunk": 8}
+    clean = Engine.from_pretrained(directory, **settings).generate([PROMPT], GREEDY)
     model = Decoder.from_directory(directory, torch.float32, torch.device("cpu"), ReferenceKernels())
-    model.weights.embedding[100] = torch.nan
-    config = EngineConfig(model=str(directory), kv_cache_tokens=128)
+    model.weights.embedding[100, 3] = value
+    config = EngineConfig(model=str(directory), **settings)
     engine = Engine(config, model, Tokenizer.from_directory(directory))
-    bad = (*PROMPT, 100)
+    bad = (*PROMPT, 100) if late else (100, *PROMPT, *range(5, 30))
 
     for _ in range(3):  # until every block has been in bad hands
         answers = engine.generate([bad, PROMPT], GREEDY)

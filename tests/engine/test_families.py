@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from engine import Engine, SamplingParams
+from engine.kv.shape import windows_of
+from engine.model.configuration import read_spec
 from engine.runner import Runner
 from tests.engine.families import CONFIGS, SETTINGS, Oracle, Recorded, record
 from tests.engine.models import VOCAB, ragged_prompts
@@ -48,6 +50,10 @@ def make_engine(name: str, oracle: Oracle, **config: Any) -> Engine:
     )
 
 
+def is_windowed(oracle: Oracle) -> bool:
+    return windows_of(read_spec(oracle.directory))[0] is not None
+
+
 def check(oracle: Oracle, prompts: list[list[int]], answers: list[tuple[int, ...]], recorded: Recorded) -> None:
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         expected = oracle.logits((*prompt, *answer))[len(prompt) - 1 : -1]
@@ -72,7 +78,9 @@ def test_a_ragged_batch(oracle: Callable[[str], Oracle], recorded: Recorded, nam
         check(model, prompts, answers, recorded)
 
     assert (engine.stats().cached_tokens > 0) == (mode == "cached")
-    assert (engine.stats().prompt_tokens > rounds * sum(map(len, prompts))) == (mode == "preempted")
+    again = engine.stats().prompt_tokens > rounds * sum(map(len, prompts))
+    scarce = mode == "preempted"
+    assert again == scarce or (scarce and is_windowed(model))  # what a window needs may not run out
     engine.check_integrity()
 
 

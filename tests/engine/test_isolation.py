@@ -53,13 +53,13 @@ def in_the_output(engine: Engine, saboteur: Saboteur) -> None:
 
 def in_admission(engine: Engine, saboteur: Saboteur) -> None:
     saboteur.left = 1
-    known = engine._cache._known_prefix
+    known = engine._cache._known
 
     def sabotaged(sequence: Any) -> Any:
         saboteur.meet(sequence.request_id)
         return known(sequence)
 
-    engine._cache._known_prefix = sabotaged  # type: ignore[method-assign]
+    engine._cache._known = sabotaged  # type: ignore[method-assign]
 
 
 def drain(engine: Engine) -> dict[str, list[Delta]]:
@@ -102,10 +102,10 @@ def test_a_fault_of_the_scheduler_ends_all_and_the_engine_goes_on(make_engine: M
         engine.add(GenerationRequest(name, (1, 2, 3), PARAMS))
     engine.step()
 
-    def broken(sequence: object) -> bool:
+    def broken(sequence: object) -> None:
         raise ZeroDivisionError
 
-    engine._cache.grow = broken  # type: ignore[method-assign]
+    engine._cache.prepare = broken  # type: ignore[method-assign]
     ended = engine.step()
 
     assert {delta.request_id: delta.finish_reason for delta in ended} == dict.fromkeys(NAMES, FinishReason.ERROR)
@@ -118,7 +118,7 @@ def test_a_fault_of_the_scheduler_ends_all_and_the_engine_goes_on(make_engine: M
 def test_books_that_do_not_balance_are_opened_anew_when_idle(make_engine: MakeEngine) -> None:
     engine = make_engine()
     subject = AsyncEngine(engine, lambda deltas: None)
-    engine._cache.pool.allocate(3)  # a leak
+    engine._cache.groups[0].pool.allocate(3)  # a leak
     engine.repair()
 
     assert engine.metrics().repairs == 1

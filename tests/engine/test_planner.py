@@ -15,18 +15,23 @@ from transformers import AutoModelForCausalLM
 
 from engine.engine import Engine
 from engine.kv.planner import GIB, KVPlan, MemoryPlanError, bytes_per_token, prefill_flops
+from engine.kv.shape import GroupShape
 from engine.memory import available_bytes
 from engine.model.configuration import read_spec, spec_of
 from engine.model.spec import AttentionKind
-from engine.plan import LLAMA_70B, lengths_up_to, table
+from engine.plan import FORMATS, LLAMA_70B, lengths_up_to, table
+
+USUAL = {"block_size": 16, "longest_chunk": 512, "sequences": 256}
 
 
-def test_a_cache_is_as_large_as_planned(model_path: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("kv_dtype", FORMATS)
+def test_a_cache_is_as_large_as_planned(model_path: Callable[[str], Path], kv_dtype: str) -> None:
     path = model_path("llama-tied")
-    engine = Engine.from_pretrained(path, kv_cache_tokens=4096, kernels="torch")
+    engine = Engine.from_pretrained(path, kv_cache_tokens=4096, kernels="torch", kv_dtype=kv_dtype)
     cache = engine._runner._cache  # type: ignore[attr-defined]
     # One block more is the page of zeros that stands for padding.
-    assert KVPlan(read_spec(path), 4, 16, 256 + 1).total_bytes == sum(layer.numel() * layer.itemsize for layer in cache)
+    shapes = (GroupShape(None, 256 + 1, 16, 512),)
+    assert KVPlan(read_spec(path), FORMATS[kv_dtype], shapes).total_bytes == sum(layer.nbytes for layer in cache)
 
 
 @pytest.mark.parametrize("length", [1, 7, 64])
@@ -53,15 +58,30 @@ def test_a_window_bounds_what_each_token_sees() -> None:
 @pytest.mark.parametrize(("heads", "gib"), [(8, 1.25), (64, 10.0)])
 def test_a_70b_model_with_4096_tokens_takes_what_the_formula_says(heads: int, gib: float) -> None:
     spec = spec_of({**LLAMA_70B, "num_key_value_heads": heads})
-    assert KVPlan(spec, 2, 16, 0).of_length(4_096).kv_bytes == gib * GIB
+    assert KVPlan(spec, FORMATS["bfloat16"], (GroupShape(None, 0, 16, 512),)).of_length(4_096).kv_bytes == gib * GIB
 
 
 @pytest.mark.parametrize("memory", [0, 5_119, 5_120 * 16, 10**9])
 def test_the_largest_cache_fits_and_a_block_more_does_not(memory: int) -> None:
     spec = spec_of(LLAMA_70B)
-    plan = KVPlan.within(spec, 2, 16, memory)
-    assert plan.total_bytes <= memory < plan.total_bytes + 16 * bytes_per_token(spec, 2)
+    plan = KVPlan.within(spec, FORMATS["bfloat16"], memory, **USUAL)
+    assert plan.total_bytes <= memory < plan.total_bytes + 16 * bytes_per_token(spec, FORMATS["bfloat16"])
     plan.check(memory)
+
+
+def test_windowed_layers_take_what_their_windows_need() -> None:
+    spec = spec_of(LLAMA_70B)
+    rope = spec.kinds[0].rope
+    half = [replace(layer, kind=number % 2) for number, layer in enumerate(spec.layers)]
+    hybrid = replace(spec, kinds=(AttentionKind(None, rope), AttentionKind(4_096, rope)), layers=tuple(half))
+    whole, some = (
+        KVPlan.within(one, FORMATS["bfloat16"], 40 * GIB, **USUAL).of_length(131_072) for one in (spec, hybrid)
+    )
+    bound = -(-(4_096 - 1 + 512) // 16) + 1
+    assert some.kv_bytes == whole.kv_bytes // 2 + whole.kv_bytes // 2 * bound // (131_072 // 16)
+    few = KVPlan.within(hybrid, FORMATS["bfloat16"], 40 * GIB, block_size=16, longest_chunk=512, sequences=4)
+    assert few.of_length(131_072).sequences == 2 * whole.sequences - 1
+    assert few.total_bytes <= 40 * GIB
 
 
 def test_a_cache_larger_than_the_memory_is_refused_before_anything_is_loaded(
@@ -81,7 +101,7 @@ def test_available_memory_is_read_where_the_system_tells_it(tmp_path: Path) -> N
 
 
 def test_the_table_shows_each_length_beside_the_first() -> None:
-    plan = KVPlan.within(spec_of(LLAMA_70B), 2, 16, 40 * GIB)
+    plan = KVPlan.within(spec_of(LLAMA_70B), FORMATS["bfloat16"], 40 * GIB, **USUAL)
     lines = table(plan, lengths_up_to(131_072)).splitlines()[1:]
     assert [line.split()[0] for line in lines] == ["4,096", "8,192", "16,384", "32,768", "65,536", "131,072"]
     assert [line.split()[-1] for line in lines] == ["32", "16", "8", "4", "2", "1"]

@@ -6,6 +6,7 @@ import pytest
 
 from engine.api import FinishReason, GenerationRequest, Priority, RequestError, SamplingParams
 from engine.kv.cache import KVCache
+from engine.kv.shape import GroupShape
 from engine.scheduler.preemption import strength, weakest
 from engine.sequence import Sequence, Status
 from tests.engine.conftest import MakeEngine
@@ -162,7 +163,7 @@ def test_a_cached_prompt_goes_a_little_earlier(later_by: float, first: str) -> N
 
 
 def test_the_cached_share_is_what_admission_finds() -> None:
-    cache = KVCache(20, 4, prefix_caching=True)
+    cache = KVCache([GroupShape(None, 20, 4, 8)], prefix_caching=True)
     first = sequence("a", [1] * 30)
     assert cache.cached_share(first) == 0.0
     assert cache.admit(first, spare=0)
@@ -170,10 +171,10 @@ def test_the_cached_share_is_what_admission_finds() -> None:
     cache.commit(first)
     second = sequence("b", [1] * 30)
     assert cache.cached_share(second) == 20 / 30
-    assert cache.lacks(second, spare=12) == 3 + 12 - 12
+    assert cache.lacks(second, spare=12) == (3 + 12 - 12,)
     assert cache.admit(second, spare=0)
     assert second.computed == 20
-    assert cache.exclusive(second) == 3
+    assert cache.exclusive(second) == (3,)
 
 
 @pytest.mark.parametrize("bad", [{"priority": 2}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])

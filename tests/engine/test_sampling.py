@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from engine.api import RequestError, SamplingParams
 from engine.decode.sampling import Draw, sample
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, 1.5, -3.0, 0.2])
+
+
+def drawn(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    tokens = [token for token in sample(logits, draws) if token is not None]
+    assert len(tokens) == len(draws)
+    return tokens
 
 
 def exact(temperature: float, top_k: int, top_p: float) -> np.ndarray:
@@ -31,7 +40,7 @@ def exact(temperature: float, top_k: int, top_p: float) -> np.ndarray:
 def test_frequencies_match_the_exact_distribution(temperature: float, top_k: int, top_p: float) -> None:
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
     count = 20_000
-    chosen = sample(LOGITS.repeat(count, 1), [Draw(params, 3, position) for position in range(count)])
+    chosen = drawn(LOGITS.repeat(count, 1), [Draw(params, 3, position) for position in range(count)])
 
     expected = exact(temperature, top_k, top_p) * count
     observed = np.bincount(chosen, minlength=len(LOGITS))
@@ -45,7 +54,7 @@ def test_frequencies_match_the_exact_distribution(temperature: float, top_k: int
 def test_sets_of_many_tokens_are_kept_whole(top_k: int, top_p: float) -> None:
     params = SamplingParams(top_k=top_k, top_p=top_p)
     flat = torch.linspace(0, -0.001, 1000)
-    chosen = sample(flat.repeat(8_000, 1), [Draw(params, 1, position) for position in range(8_000)])
+    chosen = drawn(flat.repeat(8_000, 1), [Draw(params, 1, position) for position in range(8_000)])
     kept = round((top_k or 1000) * top_p)
 
     assert abs(len(set(chosen)) - kept) <= 2
@@ -54,7 +63,7 @@ def test_sets_of_many_tokens_are_kept_whole(top_k: int, top_p: float) -> None:
 
 def test_seeds_are_independent() -> None:
     params = SamplingParams()
-    pairs = sample(LOGITS.repeat(20_000, 1), [Draw(params, n // 2 * 2 + n % 2, 0) for n in range(20_000)])
+    pairs = drawn(LOGITS.repeat(20_000, 1), [Draw(params, n // 2 * 2 + n % 2, 0) for n in range(20_000)])
     table = np.histogram2d(pairs[::2], pairs[1::2], bins=[np.arange(9), np.arange(9)])[0][:6, :6]
 
     assert stats.chi2_contingency(table + 1).pvalue > 1e-3
@@ -71,9 +80,9 @@ def test_a_row_is_drawn_alike_in_any_batch() -> None:
     ]
     draws = [Draw(kinds[row % 4], seed=row, position=row * 3) for row in range(32)]
 
-    together = sample(logits, draws)
+    together = drawn(logits, draws)
 
-    assert together == [sample(logits[row : row + 1], [draws[row]])[0] for row in range(32)]
+    assert together == [drawn(logits[row : row + 1], [draws[row]])[0] for row in range(32)]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +95,12 @@ def test_a_row_is_drawn_alike_in_any_batch() -> None:
     ],
 )
 def test_narrowest_settings_are_greedy(params: SamplingParams) -> None:
-    assert sample(LOGITS.repeat(50, 1), [Draw(params, seed, 0) for seed in range(50)]) == [0] * 50
+    assert drawn(LOGITS.repeat(50, 1), [Draw(params, seed, 0) for seed in range(50)]) == [0] * 50
 
 
 @pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
 def test_any_64_bit_seed_works(seed: int) -> None:
-    assert 0 <= sample(LOGITS.unsqueeze(0), [Draw(SamplingParams(), seed, 0)])[0] < len(LOGITS)
+    assert 0 <= drawn(LOGITS.unsqueeze(0), [Draw(SamplingParams(), seed, 0)])[0] < len(LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +111,14 @@ def test_values_out_of_range_are_refused_by_name(field: dict[str, float]) -> Non
         SamplingParams(**field)  # type: ignore[arg-type]
 
     assert refusal.value.param == next(iter(field))
+
+
+def test_a_row_without_a_finite_largest_has_no_token() -> None:
+    logits = LOGITS.repeat(4, 1)
+    logits[0, 3], logits[1, 2] = float("nan"), float("inf")
+    logits[2] = -float("inf")
+
+    tokens = sample(logits, [Draw(SamplingParams(temperature=0), 0, 0)] * 4)
+
+    assert tokens[:3] == [None] * 3
+    assert tokens[3] == int(LOGITS.argmax())

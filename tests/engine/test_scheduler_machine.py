@@ -6,6 +6,7 @@ A few thousand steps belong to the suite; ``MANTA_LONG_TESTS=1`` makes it more t
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,6 +18,10 @@ from engine.scheduler.plan import Load
 from engine.scheduler.scheduler import Scheduler
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
+
+Slot = tuple[int, int, int]  # group, block, place in it
+Content = tuple[str, tuple[int, ...]]  # salt, and tokens up to the one whose KV it is
+NOTHING: Content = ("", ())
 
 LONG = bool(os.environ.get("MANTA_LONG_TESTS"))
 AGEING_S = 20.0
@@ -30,14 +35,23 @@ MOST_STEPS = (MOST_WAITING + LIMITS.sequences) * (MOST_TOKENS + LONGEST_PROMPT) 
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Arrivals of all kinds, aborts, faults, time and steps in any order."""
+    """Arrivals of all kinds, aborts, forks, faults, time and steps in any order."""
+
+    windows: ClassVar[tuple[int | None, ...]] = (None,)  # of the groups of layers
+    blocks: ClassVar[int] = 12  # of each
 
     def __init__(self) -> None:
         super().__init__()
         self.subject: Scheduler = scheduler(
-            blocks=12, ageing_s=AGEING_S, cooldown=4, overtakes=3, decode_slowdown=2.0, weights={"two": 2.0}
+            blocks=self.blocks,
+            windows=self.windows,
+            ageing_s=AGEING_S,
+            cooldown=4,
+            overtakes=3,
+            decode_slowdown=2.0,
+            weights={"two": 2.0},
         )
-        self.slots: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
+        self.slots: dict[Slot, Content] = {}
         self.names = 0
         self.now = 0.0
         self.steps = 0
@@ -75,7 +89,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         if live:
             victim = live[pick % len(live)]
             self.subject.remove(victim)
-            assert victim.blocks == []
+            assert victim.tables == []
+
+    @rule(pick=st.integers(0, 100))
+    def fork(self, pick: int) -> None:
+        parents = [one for one in self.subject.running if one.computed >= one.prompt_length]
+        if not parents or len(self.subject.waiting) >= MOST_WAITING:
+            return
+        parent = parents[pick % len(parents)]
+        self.names += 1
+        child = sequence(str(self.names), parent.tokens[: parent.prompt_length], parent.max_tokens, parent.cache_salt)
+        child.tenant, child.priority, child.reserve = parent.tenant, parent.priority, parent.reserve
+        child.tokens = [*parent.tokens[: parent.computed], 2]
+        child.arrived = child.queued_at = self.now
+        held = self.subject.cache.used
+        if not self.subject.fork(parent, child):
+            assert child.tables == []
+            assert self.subject.cache.used == held
+            self.subject.add(child)
 
     @rule(seconds=st.floats(0.0, 30.0))
     def wait(self, seconds: float) -> None:
@@ -103,12 +134,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert late.deadline is not None
             assert late.deadline <= self.now
             assert late.generated == 0
+        for copy in plan.copies:
+            for place in range(BLOCK_SIZE):
+                source = (copy.group, copy.source, place)
+                self.slots[copy.group, copy.target, place] = self.slots.get(source, NOTHING)
         for chunk in plan.chunks:
             assert 1 <= chunk.length <= LIMITS.prefill_chunk
             self.write(chunk.sequence, chunk.start, chunk.end)
         for chunk in plan.chunks:
-            for position in range(chunk.end):
-                assert self.slots[self.slot(chunk.sequence, position)] == self.content(chunk.sequence, position)
+            for group, window in enumerate(self.windows):
+                seen = 0 if window is None else max(0, chunk.start - window + 1)
+                for position in range(seen, chunk.end):
+                    held = self.slots[self.slot(chunk.sequence, group, position)]
+                    assert held == self.content(chunk.sequence, position)
         self.subject.took(plan.load, 0.01 + 0.001 * plan.tokens)
         if fault is not None and plan.chunks:  # what the engine does about an error inside one sequence
             bad = plan.chunks[fault % len(plan.chunks)].sequence
@@ -131,22 +169,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         return [*self.subject.running, *self.subject.waiting]
 
     def write(self, subject: Sequence, start: int, end: int) -> None:
-        for position in range(start, end):
-            self.slots[self.slot(subject, position)] = self.content(subject, position)
+        for group in range(len(self.windows)):
+            for position in range(start, end):
+                self.slots[self.slot(subject, group, position)] = self.content(subject, position)
 
-    def slot(self, subject: Sequence, position: int) -> tuple[int, int]:
-        return subject.blocks[position // BLOCK_SIZE], position % BLOCK_SIZE
+    def slot(self, subject: Sequence, group: int, position: int) -> Slot:
+        block = subject.tables[group].blocks[position // BLOCK_SIZE]
+        assert block < self.subject.cache.groups[group].zero_page
+        return group, block, position % BLOCK_SIZE
 
-    def content(self, subject: Sequence, position: int) -> tuple[str, tuple[int, ...]]:
+    def content(self, subject: Sequence, position: int) -> Content:
         return subject.cache_salt, tuple(subject.tokens[: position + 1])
 
     @invariant()
     def books_balance(self) -> None:
         self.subject.cache.check_integrity()
-        held = {block for one in self.subject.running for block in one.blocks}
-        assert self.subject.cache.pool.used == len(held)
+        for number, group in enumerate(self.subject.cache.groups):
+            tables = [one.tables[number] for one in self.subject.running]
+            assert group.pool.used == len({block for table in tables for block in table.held})
+            if group.shape.bound is not None:
+                assert all(len(table.held) <= group.shape.bound for table in tables)
         assert len(self.subject.running) <= LIMITS.sequences
-        assert all(one.status is Status.WAITING and not one.blocks for one in self.subject.waiting)
+        assert all(one.status is Status.WAITING and not one.tables for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == len(self.subject.waiting)
 
     def teardown(self) -> None:
@@ -155,17 +199,33 @@ class SchedulerMachine(RuleBasedStateMachine):
                 break
             self.step()
         assert not self.live()
-        assert self.subject.cache.pool.used == 0
+        assert self.subject.cache.used == 0
         assert not self.subject.waiting.by_line()
 
 
+class WindowedMachine(SchedulerMachine):
+    """Layers that all have a window, and no more blocks than one sequence may need."""
+
+    windows = (14,)
+    blocks = 6
+
+
+class HybridMachine(SchedulerMachine):
+    """Layers that see everything, and layers with windows, one of them less than a block."""
+
+    windows = (None, 3, 9)
+
+
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(
-    max_examples=2_500 if LONG else 60,
-    stateful_step_count=60 if LONG else 40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestWindowed = WindowedMachine.TestCase
+TestHybrid = HybridMachine.TestCase
+for case in (TestScheduler, TestWindowed, TestHybrid):
+    case.settings = settings(
+        max_examples=2_500 if LONG else 40,
+        stateful_step_count=60 if LONG else 40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class PaceMachine(RuleBasedStateMachine):

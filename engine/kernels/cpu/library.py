@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_long, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_long, c_uint8, c_void_p
 from functools import cache
 from pathlib import Path
 
 from engine.kernels.cpu.compiler import built
 
-FLOAT32, BFLOAT16 = 0, 1
+FLOAT32, BFLOAT16, INT8, FP8 = range(4)
 
 
 class Linear(ctypes.Structure):
@@ -40,6 +40,8 @@ class Layer(ctypes.Structure):
         ("cos", c_void_p),
         ("sin", c_void_p),
         ("cache", c_void_p),
+        ("scales", c_void_p),
+        ("group", c_long),
         ("window", c_long),
         ("scale", c_float),
     ]
@@ -89,6 +91,7 @@ class Step(ctypes.Structure):
         ("wanted", POINTER(c_int64)),
         ("wanted_count", c_long),
         ("logits", c_void_p),
+        ("sound", POINTER(c_uint8)),
     ]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.cpu.library import BFLOAT16, FLOAT32, Layer, Linear, Model
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT8, Layer, Linear, Model
+from engine.kv.format import KVFormat, KVPages
+from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
@@ -16,9 +19,10 @@ from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWei
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MOST_HEAD = 256  # as in src/attention.c
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+CACHE_TYPES = {**TYPES, torch.int8: INT8, torch.float8_e4m3fn: FP8}
 
 
-def unsupported(spec: ModelSpec, dtype: torch.dtype, block_size: int) -> str | None:
+def unsupported(spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size: int) -> str | None:
     """Why the compiled step cannot run a model, or None if it can."""
     whole = {
         "hidden_size": spec.hidden_size,
@@ -28,6 +32,7 @@ def unsupported(spec: ModelSpec, dtype: torch.dtype, block_size: int) -> str | N
     }
     reasons = {
         f"dtype {dtype}": dtype not in TYPES,
+        f"kv_dtype {form.name}": form.number not in CACHE_TYPES,
         f"{spec.norm.kind} norm": spec.norm.kind != "rms",
         "learned positions": spec.learned_positions,
         f"head norm over the {spec.head_norm}": spec.head_norm == "projection",
@@ -56,23 +61,32 @@ def panels(weight: Tensor) -> Tensor:
 class PackedModel:
     """The C structure of a model and the memory that it points to.
 
-    ``cache`` has one tensor per layer, [blocks, 2 * kv_heads, block_size, head_dim]; inside a block the C code lays
-    keys and values out as it likes.
+    ``cache`` has the pages of each layer; inside a block the C code lays keys and values out as it likes.
     """
 
-    def __init__(self, spec: ModelSpec, weights: ModelWeights, block_size: int, num_blocks: int, context: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: ModelWeights,
+        form: KVFormat,
+        shapes: Sequence[GroupShape],
+        context: int,
+    ) -> None:
         self._kept: list[object] = []
-        dtype = weights.embedding.dtype
+        self.groups = layers_by_group(spec)
+        block_size = shapes[0].block_size
+        dtype, device = weights.embedding.dtype, weights.embedding.device
         self.cache = [
-            torch.zeros(num_blocks, 2 * spec.num_kv_heads, block_size, spec.head_dim, dtype=dtype)
-            for _ in range(spec.num_layers)
+            # A page more than the pool owns: it is never written, and stands for what is no longer seen.
+            KVPages.zeros(form, shapes[group].blocks + 1, 2 * spec.num_kv_heads, block_size, spec.head_dim, device)
+            for group in self.groups
         ]
         tables = [[self._floats(t) for t in rope_tables(k.rope, spec.head_dim, context)] for k in spec.kinds if k.rope]
         layers = (Layer * spec.num_layers)()
         for number, (layer, shape) in enumerate(zip(weights.layers, spec.layers, strict=True)):
             cos, sin = tables[shape.kind]
             window = spec.kinds[shape.kind].window or 0
-            layers[number] = self._layer(layer, cos, sin, self.cache[number].data_ptr(), window, shape.scale)
+            layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
         self.model = Model(
             layers=layers,
             count=spec.num_layers,
@@ -90,12 +104,14 @@ class PackedModel:
             score_cap=spec.score_cap or 0.0,
             logit_cap=spec.logit_cap or 0.0,
             type=TYPES[dtype],
-            cache_type=TYPES[dtype],
+            cache_type=CACHE_TYPES[form.number],
             gelu=int(spec.activation == "gelu_tanh"),
         )
         self._kept.append(layers)
 
-    def _layer(self, layer: LayerWeights, cos: int, sin: int, cache: int, window: int, scale: float) -> Layer:
+    def _layer(
+        self, layer: LayerWeights, cos: int, sin: int, cache: KVPages, group: int, window: int, scale: float
+    ) -> Layer:
         assert isinstance(layer.mlp, MLPWeights)
         return Layer(
             before_attention=self._norm(layer.before_attention),
@@ -109,7 +125,9 @@ class PackedModel:
             down=self._linear(layer.mlp.down, layer.mlp.down_bias),
             cos=cos,
             sin=sin,
-            cache=cache,
+            cache=cache.numbers.data_ptr(),
+            scales=None if cache.scales is None else cache.scales.data_ptr(),
+            group=group,
             window=window,
             scale=scale,
         )

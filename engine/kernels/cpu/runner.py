@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import weakref
 from array import array
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import accumulate, chain, cycle
 
 import torch
 from torch import Tensor
@@ -14,8 +15,11 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import Span, Step, loaded
 from engine.kernels.cpu.packing import PackedModel
+from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
+from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
+from engine.result import StepResult, unsound
 from engine.scheduler.plan import Chunk
 
 
@@ -23,31 +27,44 @@ class CompiledRunner:
     """Runs steps of one model in C. A row's numbers depend on its own sequence alone, to the bit, whatever shares the
     step and however a prompt is cut."""
 
-    def __init__(self, spec: ModelSpec, weights: ModelWeights, config: EngineConfig, context_length: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: ModelWeights,
+        config: EngineConfig,
+        shapes: Sequence[GroupShape],
+        context_length: int,
+    ) -> None:
         self._library = loaded()
         self._block_size = config.block_size
         self._vocab_size = spec.vocab_size
-        self._packed = PackedModel(spec, weights, config.block_size, config.num_blocks, context_length)
+        form = format_of(config.kv_dtype, weights.embedding.dtype)
+        self._groups = len(shapes)
+        self._packed = PackedModel(spec, weights, form, shapes, context_length)
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
-        self._pool = self._library.manta_pool_open(config.threads or torch.get_num_threads())
+        self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
+        # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
+        # operation, on the cores that the kernels' threads need for the next step.
+        torch.set_num_threads(1)
         if self._pool is None:
             raise OSError("no threads could be started for the compiled kernels")
         self._end_threads = weakref.finalize(self, self._library.manta_pool_close, self._pool)
 
-    def run(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], Tensor]:
-        """The chunks after which a token is to be sampled, and their logits [len, vocab] float32 in the same order."""
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
         planned = list(chunks)
         rows = sum(chunk.length for chunk in planned)
         sampled = [chunk for chunk in planned if chunk.samples]
         logits = torch.empty(len(sampled), self._vocab_size)
+        sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
-        tables = [array("i", chunk.sequence.blocks) for chunk in planned]
+        tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
         tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
         positions = array("q", chain.from_iterable(range(c.start, c.end) for c in planned))
-        slots = array("q", chain.from_iterable(map(self._slots, planned)))
+        slots = array("q", chain.from_iterable(self._slots(c, g) for g in range(self._groups) for c in planned))
         spans, wanted = self._spans(planned, tables)
         step = Step(
             tokens=_longs(tokens),
@@ -59,37 +76,39 @@ class CompiledRunner:
             wanted=_longs(wanted),
             wanted_count=len(wanted),
             logits=logits.data_ptr(),
+            sound=sound,
         )
         scratch = self._scratch_for(rows)
         self._library.manta_step(
             self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
         )
-        return sampled, logits
+        return StepResult(sampled, logits, unsound(planned, bytes(sound)))
 
-    def scrub(self, blocks: list[int]) -> None:
-        """Fills blocks with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to another
-        sequence."""
-        for layer in self._packed.cache:
-            layer.index_fill_(0, torch.tensor(blocks, dtype=torch.int64), 0)
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to
+        another sequence."""
+        scrub(self._packed.cache, self._packed.groups, blocks)
+
+    def copy(self, copies: Sequence[BlockCopy]) -> None:
+        """Copies the contents of blocks, in this order."""
+        copy_blocks(self._packed.cache, self._packed.groups, copies)
 
     def close(self) -> None:
         """Ends the threads; the runner is of no use afterwards. May be called again."""
         self._end_threads()
 
     def _spans(self, chunks: list[Chunk], tables: list[array[int]]) -> tuple[ctypes.Array[Span], array[int]]:
-        spans = (Span * len(chunks))()
-        wanted = array("q")
-        row = 0
-        for span, chunk, table in zip(spans, chunks, tables, strict=True):
+        spans = (Span * len(tables))()
+        starts = list(accumulate((chunk.length for chunk in chunks), initial=0))
+        of_each_group = cycle(zip(chunks, starts, strict=False))
+        for span, table, (chunk, row) in zip(spans, tables, of_each_group, strict=False):
             span.row, span.rows, span.position = row, chunk.length, chunk.start
             span.table = ctypes.cast(table.buffer_info()[0], ctypes.POINTER(ctypes.c_int32))
-            row += chunk.length
-            if chunk.samples:
-                wanted.append(row - 1)
-        return spans, wanted
+        ends = zip(chunks, starts[1:], strict=True)
+        return spans, array("q", (end - 1 for chunk, end in ends if chunk.samples))
 
-    def _slots(self, chunk: Chunk) -> Iterable[int]:
-        size, blocks = self._block_size, chunk.sequence.blocks
+    def _slots(self, chunk: Chunk, group: int) -> Iterable[int]:
+        size, blocks = self._block_size, chunk.sequence.tables[group].blocks
         return (blocks[at // size] * size + at % size for at in range(chunk.start, chunk.end))
 
     def _scratch_for(self, rows: int) -> Tensor:
@@ -97,6 +116,12 @@ class CompiledRunner:
         if len(self._scratch) < rows * self._floats_per_row:
             self._scratch = torch.empty(rows * self._floats_per_row)
         return self._scratch
+
+
+@cache
+def _usable_threads() -> int:
+    """Torch's own number, as it was before the first runner asked."""
+    return torch.get_num_threads()
 
 
 def _longs(values: array[int]) -> ctypes._Pointer[ctypes.c_int64]:

@@ -2,7 +2,8 @@
 //
 // A page holds the keys of `page` tokens (a multiple of 16) for one head as panels over tokens, [page / 16] of
 // [head][16], and their values as panels over the head's channels, [head / 16] of [page][16]; in bfloat16 pairwise, as
-// panel.h says. Both products are then the loop of panel.h.
+// panel.h says. Both products are then the loop of panel.h. Numbers of one byte have a scale per token, [page] for each head
+// of a page: that of keys goes to the scores, that of values to the weights.
 //
 // Scores run in chunks of 64 tokens that begin at multiples of 64 (online softmax: Milakov and Gimelshein 2018; Dao et
 // al. 2022). A query's chunks and their order depend on its own position alone, so neither its neighbours nor the way
@@ -21,15 +22,17 @@ typedef struct {
 
 typedef struct {
   float *queries;  // [rows][heads][head], rotated
-  float *output;  // [rows][heads * head], tiled
+  void *output;  // [rows][heads * head], tiled; pairs of bfloat16 where ``pairs``
   long rows, query_stride;  // of the step; floats from row to row
   char *cache;  // [blocks][2 * kv_heads][page][head]: keys of all heads, then values
+  const uint16_t *scales;  // [blocks][2 * kv_heads][page]; null where numbers have none
   const Span *spans;
   long count;  // of spans
   long heads, kv_heads, head, page;
   long window;  // tokens that a query sees, itself included; 0: all
   float scale, softcap;  // softcap 0: none
-  int type;
+  int type;  // of keys and values
+  int pairs;  // whether products with the model's weights, and so this one's too, take pairs of bfloat16
 } Attention;
 
 typedef struct {
@@ -37,31 +40,69 @@ typedef struct {
   float output[TILE][MOST_HEAD];
   float scores[TILE][CHUNK];
   float most[TILE], total[TILE];
+  uint32_t query_pairs[TILE][MOST_HEAD / 2], weight_pairs[TILE][CHUNK / 2];  // as bfloat16, where products take pairs
 } Room;
 
-INLINE const char *page_of(const Attention *a, const Span *span, long token, long head) {
-  size_t bytes = (size_t)a->page * a->head * (a->type == BF16 ? 2 : 4);
-  return a->cache + ((size_t)span->table[token / a->page] * 2 * a->kv_heads + head) * bytes;
+// Which page holds a token's keys (heads below kv_heads) or values.
+INLINE size_t page_of(const Attention *a, const Span *span, long token, long head) {
+  return (size_t)span->table[token / a->page] * 2 * a->kv_heads + head;
+}
+INLINE const char *numbers_of(const Attention *a, size_t page) {
+  return a->cache + page * a->page * a->head * width_of(a->type);
+}
+INLINE vec scales_of(const Attention *a, const Span *span, long token, long head) {
+  return widen(a->scales + page_of(a, span, token, head) * a->page + token % a->page);
 }
 
-#define SCORES(R)                                                                                           \
-  {                                                                                                         \
-    vec acc[R][VECS] = {};                                                                                  \
-    if (a->type == BF16) dots_bf16_##R(acc, room->queries[start], MOST_HEAD, 1, (const uint16_t *)panel, a->head); \
-    else dots_f32_##R(acc, room->queries[start], MOST_HEAD, 1, (const float *)panel, a->head);              \
-    for (int i = 0; i < R; i++)                                                                             \
-      for (int v = 0; v < VECS; v++) store(&room->scores[start + i][at + v * LANES], acc[i][v] * a->scale); \
+// Whether keys and values are multiplied as pairs of bfloat16, and whether that is how they are laid out.
+INLINE int multiplies_pairs(int type, int pairs) { return HALVES && pairs && type != F32; }
+INLINE int lies_in_pairs(int type, int pairs) { return type == BF16 || multiplies_pairs(type, pairs); }
+
+#if HALVES
+#define PAIR_DOTS_OF_BYTES(R) PAIR_DOTS(int8, R, 1) PAIR_DOTS(fp8, R, 1)
+EACH_ROWS(PAIR_DOTS_OF_BYTES)
+#endif
+
+// acc[R][16] += x * panel, whatever the numbers are; pairs of x begin at `halves`, its floats at `floats`.
+#if HALVES
+#define PRODUCTS(R, floats, halves, length, inputs)                                                              \
+  if (multiplies_pairs(a->type, a->pairs)) {                                                                     \
+    __m512(*sums)[1] = (__m512(*)[1])acc;                                                                        \
+    if (a->type == BF16) pair_dots_bf16_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);                \
+    else if (a->type == INT8) pair_dots_int8_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);           \
+    else pair_dots_fp8_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);                                 \
+  } else PLAIN_PRODUCTS(R, floats, length, inputs)
+#else
+#define PRODUCTS(R, floats, halves, length, inputs) PLAIN_PRODUCTS(R, floats, length, inputs)
+#endif
+#define PLAIN_PRODUCTS(R, floats, length, inputs)                                                                \
+  if (a->type == BF16) dots_bf16_##R(acc, floats, length, 1, (const uint16_t *)panel, inputs);                   \
+  else if (a->type == INT8) dots_int8_##R(acc, floats, length, 1, (const int8_t *)panel, inputs);                \
+  else if (a->type == FP8) dots_fp8_##R(acc, floats, length, 1, (const int8_t *)panel, inputs);                  \
+  else dots_f32_##R(acc, floats, length, 1, (const float *)panel, inputs);
+
+#define SCORES(R)                                                                                                \
+  {                                                                                                              \
+    vec acc[R][VECS] = {};                                                                                       \
+    PRODUCTS(R, room->queries[start], room->query_pairs[start], MOST_HEAD, a->head)                              \
+    for (int v = 0; v < VECS; v++) {                                                                             \
+      vec by = splat(a->scale);                                                                                  \
+      if (a->scales) by *= scales_of(a, span, chunk + at + v * LANES, kv_head);                                  \
+      for (int i = 0; i < R; i++) store(&room->scores[start + i][at + v * LANES], acc[i][v] * by);               \
+    }                                                                                                            \
   }
 
-#define VALUES(R)                                                                                           \
-  {                                                                                                         \
-    vec acc[R][VECS];                                                                                       \
-    for (int i = 0; i < R; i++)                                                                             \
-      for (int v = 0; v < VECS; v++) acc[i][v] = load(&room->output[start + i][first + v * LANES]);         \
-    if (a->type == BF16) dots_bf16_##R(acc, &room->scores[start][at], CHUNK, 1, (const uint16_t *)panel, PANEL); \
-    else dots_f32_##R(acc, &room->scores[start][at], CHUNK, 1, (const float *)panel, PANEL);                \
-    for (int i = 0; i < R; i++)                                                                             \
-      for (int v = 0; v < VECS; v++) store(&room->output[start + i][first + v * LANES], acc[i][v]);         \
+#define VALUES(R)                                                                                                \
+  {                                                                                                              \
+    vec acc[R][VECS];                                                                                            \
+    for (int i = 0; i < R; i++)                                                                                  \
+      for (int v = 0; v < VECS; v++) acc[i][v] = load(&room->output[start + i][first + v * LANES]);              \
+    for (long at = 0; at < length; at += PANEL) {                                                                \
+      const char *panel = values[at / PANEL] + (first * a->page + (chunk + at) % a->page * PANEL) * width;       \
+      PRODUCTS(R, &room->scores[start][at], &room->weight_pairs[start][at / 2], CHUNK, PANEL)                    \
+    }                                                                                                            \
+    for (int i = 0; i < R; i++)                                                                                  \
+      for (int v = 0; v < VECS; v++) store(&room->output[start + i][first + v * LANES], acc[i][v]);              \
   }
 
 #define EACH_TILE(queries, CALL)                                                      \
@@ -101,6 +142,20 @@ static void soften(const Attention *a, Room *room, long i, long chunk, long leng
   room->total[i] += sum(total);
 }
 
+// Floats to pairs of bfloat16; without the instruction nobody asks for them.
+INLINE void put_pairs(const float *from, uint32_t *to, long count) {
+  TiledRow row = {to, 1, 1};
+  for (long i = 0; i < count; i += LANES) put(&row, i, load(from + i));
+}
+
+// Weights as they meet the values: times these's scales, and in pairs if need be.
+static void weigh(const Attention *a, const Span *span, Room *room, long i, long chunk, long length, long value_head) {
+  float *weights = room->scores[i];
+  if (a->scales)
+    for (long t = 0; t < length; t += LANES) store(weights + t, load(weights + t) * scales_of(a, span, chunk + t, value_head));
+  if (multiplies_pairs(a->type, a->pairs)) put_pairs(weights, room->weight_pairs[i], length);
+}
+
 // Query heads of one KV head that go together: all of them if they fit.
 INLINE long heads_at_once(const Attention *a) {
   long group = a->heads / a->kv_heads, most = group < TILE ? group : TILE;
@@ -111,36 +166,35 @@ INLINE long heads_at_once(const Attention *a) {
 // Queries of `tokens` rows from `offset` on, for a group of query heads of one KV head.
 static void attend(const Attention *a, const Span *span, long first_head, long offset, long tokens, Room *room) {
   long group = heads_at_once(a), queries = tokens * group, kv_head = first_head / (a->heads / a->kv_heads);
+  size_t width = width_of(a->type);
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
     memcpy(room->queries[i], a->queries + row * a->query_stride + head * a->head, a->head * sizeof(float));
+    if (multiplies_pairs(a->type, a->pairs)) put_pairs(room->queries[i], room->query_pairs[i], a->head);
     memset(room->output[i], 0, a->head * sizeof(float));
     room->most[i] = -INFINITY, room->total[i] = 0;
   }
   long first_position = span->position + offset, last = first_position + tokens - 1;
-  long start = a->window ? first_position - a->window + 1 : 0;
-  start = start < 0 ? 0 : start / CHUNK * CHUNK;
-  size_t width = a->type == BF16 ? 2 : 4;
-  for (long chunk = start; chunk <= last; chunk += CHUNK) {
+  long oldest = a->window ? first_position - a->window + 1 : 0;
+  for (long chunk = oldest < 0 ? 0 : oldest / CHUNK * CHUNK; chunk <= last; chunk += CHUNK) {
     long length = last + 1 - chunk < CHUNK ? (last - chunk) / PANEL * PANEL + PANEL : CHUNK;
+    const char *values[CHUNK / PANEL];
     for (long at = 0; at < length; at += PANEL) {
-      const char *panel = page_of(a, span, chunk + at, kv_head) + (chunk + at) % a->page * a->head * width;
+      const char *panel = numbers_of(a, page_of(a, span, chunk + at, kv_head)) + (chunk + at) % a->page * a->head * width;
+      values[at / PANEL] = numbers_of(a, page_of(a, span, chunk + at, a->kv_heads + kv_head));
       EACH_TILE(queries, SCORES)
     }
-    for (long i = 0; i < queries; i++) soften(a, room, i, chunk, length, first_position + i / group);
-    for (long at = 0; at < length; at += PANEL) {
-      const char *values = page_of(a, span, chunk + at, a->kv_heads + kv_head);
-      for (long first = 0; first < a->head; first += PANEL) {
-        const char *panel = values + (first * a->page + (chunk + at) % a->page * PANEL) * width;
-        EACH_TILE(queries, VALUES)
-      }
+    for (long i = 0; i < queries; i++) {
+      soften(a, room, i, chunk, length, first_position + i / group);
+      weigh(a, span, room, i, chunk, length, a->kv_heads + kv_head);
     }
+    for (long first = 0; first < a->head; first += PANEL) EACH_TILE(queries, VALUES)
   }
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
-    long step;
-    float *to = tiled_row(a->output, a->rows, row, a->heads * a->head, &step) + head * a->head * step;
-    for (long d = 0; d < a->head; d++) to[d * step] = room->output[i][d] / room->total[i];
+    TiledRow to = tiled_row(a->output, a->rows, row, a->heads * a->head, a->pairs);
+    vec by = splat(1.0f / room->total[i]);
+    for (long d = 0; d < a->head; d += LANES) put(&to, head * a->head + d, load(&room->output[i][d]) * by);
   }
 }
 

@@ -10,7 +10,7 @@ typedef struct {
 
 typedef struct {
   const Linear *linear;
-  const float *x;  // [rows][inputs], tiled
+  const void *x;  // [rows][inputs], tiled; pairs of bfloat16 where ``in_pairs(linear->type)``
   float *y;  // [rows][outputs]
   long rows;
   int add;  // to y, instead of overwriting it
@@ -43,17 +43,60 @@ INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long f
     finish(p, acc, start, R, first);                                                                    \
   }
 
+#if HALVES
+// Few rows take four panels at once, so that enough sums are under way to hide an instruction's latency; more take two, as
+// many as the registers hold.
+#define FEW_ROWS 3
+#define EACH_ROWS(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12)
+#define EACH_SHAPE(F) \
+  F(1, 4) F(2, 4) F(3, 4) F(4, 2) F(5, 2) F(6, 2) F(7, 2) F(8, 2) F(9, 2) F(10, 2) F(11, 2) F(12, 2) \
+  F(1, 1) F(2, 1) F(3, 1) F(4, 1) F(5, 1) F(6, 1) F(7, 1) F(8, 1) F(9, 1) F(10, 1) F(11, 1) F(12, 1)
+#define PAIR_TILE(R, P)                                                                                       \
+  PAIR_DOTS(bf16, R, P)                                                                                             \
+  static void pair_tile_##R##_##P(const Product *p, const uint32_t *x, const char *w, long start, long first) { \
+    __m512 acc[R][P] = {};                                                                                    \
+    pair_dots_bf16_##R##_##P(acc, x, 1, R, w, panel_bytes(p->linear->inputs, BF16), p->linear->inputs);                     \
+    for (int at = 0; at < P; at++) {                                                                          \
+      vec one[R][VECS];                                                                                       \
+      for (int i = 0; i < R; i++) one[i][0] = (vec)acc[i][at];                                                \
+      finish(p, one, start, R, first + at * PANEL);                                                           \
+    }                                                                                                         \
+  }
+EACH_SHAPE(PAIR_TILE)
+
+static void multiply_pairs(const Product *p, long from, long to) {
+  const Linear *linear = p->linear;
+  long count = tiles(p->rows), most = p->rows <= FEW_ROWS ? 4 : 2;
+  for (long index = from, together; index < to; index += together) {
+    together = to - index >= most ? most : 1;
+    const char *w = (const char *)linear->weights + index * panel_bytes(linear->inputs, BF16);
+    for (long tile = 0; tile < count; tile++) {
+      long start = tile_start(p->rows, tile), rows = tile_start(p->rows, tile + 1) - start;
+      const uint32_t *x = (const uint32_t *)p->x + start * (linear->inputs / 2);
+#define TRY_SHAPE(R, P) if (rows == R && together == P) pair_tile_##R##_##P(p, x, w, start, index * PANEL);
+      EACH_SHAPE(TRY_SHAPE)
+    }
+  }
+}
+#endif
+
 // The panels of thread `me` of `threads`.
 static void multiply(const Product *p, int me, int threads) {
   const Linear *linear = p->linear;
   long panels = (linear->outputs + PANEL - 1) / PANEL, count = tiles(p->rows);
   long from = panels * me / threads, to = panels * (me + 1) / threads;
+#if HALVES
+  if (in_pairs(linear->type)) {
+    multiply_pairs(p, from, to);
+    return;
+  }
+#endif
   for (long index = from; index < to; index++) {
     const char *panel = (const char *)linear->weights + index * panel_bytes(linear->inputs, linear->type);
     long first = index * PANEL;
     for (long tile = 0; tile < count; tile++) {
       long start = tile_start(p->rows, tile), end = tile_start(p->rows, tile + 1);
-      const float *x = p->x + start * linear->inputs;
+      const float *x = (const float *)p->x + start * linear->inputs;
       FOR_ROWS(end - start, TILE_OF_PANEL)
     }
   }

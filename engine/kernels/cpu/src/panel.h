@@ -3,10 +3,13 @@
 // A panel holds 16 outputs: [inputs][16] in float32; in bfloat16 [inputs / 2][16][2], so that one load brings two inputs
 // of every output, to be parted by a shift and a mask.
 //
+// Keys and values of one byte are laid out in the same two ways: in pairs where the processor multiplies pairs of bfloat16,
+// else one by one.
+//
 // Every output adds up its products in the order of the inputs, whatever the number of rows: a row's result does not
 // depend on the rows beside it, to the bit.
 #pragma once
-#include "vector.h"
+#include "formats.h"
 
 #define PANEL 16
 #define VECS (PANEL / LANES)  // vectors that one row of a panel fills
@@ -17,6 +20,16 @@
 #endif
 
 INLINE size_t panel_bytes(long inputs, int type) { return (size_t)inputs * PANEL * (type == BF16 ? 2 : 4); }
+
+#define DOTS_OF_BYTES(FORMAT, R)                                                                                     \
+  INLINE void dots_##FORMAT##_##R(vec acc[R][VECS], const float *x, long across, long along, const int8_t *w,       \
+                                  long inputs) {                                                                    \
+    for (long k = 0; k < inputs; k++, x += along)                                                                   \
+      for (int v = 0; v < VECS; v++) {                                                                              \
+        vec numbers = widen_##FORMAT(w + k * PANEL + v * LANES);                                                    \
+        for (int i = 0; i < R; i++) acc[i][v] += numbers * x[i * across];                                           \
+      }                                                                                                             \
+  }
 
 // acc[R][16] += x[R][inputs] * panel. Element (i, k) of x is x[i * across + k * along]; both are constants wherever this
 // is inlined, so that one pointer serves all rows.
@@ -37,7 +50,9 @@ INLINE size_t panel_bytes(long inputs, int type) { return (size_t)inputs * PANEL
         for (int i = 0; i < R; i++) acc[i][v] += even * x[i * across];                                              \
         for (int i = 0; i < R; i++) acc[i][v] += odd * x[i * across + along];                                       \
       }                                                                                                             \
-  }
+  }                                                                                                                 \
+  DOTS_OF_BYTES(int8, R)                                                                                            \
+  DOTS_OF_BYTES(fp8, R)
 DOTS(1)
 DOTS(2)
 DOTS(3)
@@ -70,13 +85,81 @@ DOTS(12)
 #endif
 
 // Rows go through the loops in tiles of as equal a number as can be. In a tiled matrix the rows of a tile lie side by
-// side, [inputs][rows of the tile]; with one row that is the plain matrix.
+// side, [inputs][rows of the tile]; with one row that is the plain matrix. Where products take pairs of bfloat16, so does
+// the matrix: [inputs / 2][rows of the tile][2].
 INLINE long tiles(long rows) { return (rows + MOST_ROWS - 1) / MOST_ROWS; }
 INLINE long tile_start(long rows, long tile) { return rows * tile / tiles(rows); }
 
-// Where element 0 of `row` lies in a tiled matrix; the next is `*step` floats on.
-INLINE float *tiled_row(float *matrix, long rows, long row, long width, long *step) {
+// Whether products with weights of `type` take their inputs as pairs of bfloat16.
+INLINE int in_pairs(int type) { return HALVES && type == BF16; }
+
+// A row of a tiled matrix, to be written. `step`: words from one element, or pair, to the next.
+typedef struct {
+  uint32_t *to;
+  long step;
+  int pairs;
+} TiledRow;
+
+INLINE TiledRow tiled_row(void *matrix, long rows, long row, long width, int pairs) {
   long tile = ((row + 1) * tiles(rows) - 1) / rows, start = tile_start(rows, tile);
-  *step = tile_start(rows, tile + 1) - start;
-  return matrix + start * width + (row - start);
+  long step = tile_start(rows, tile + 1) - start;
+  return (TiledRow){(uint32_t *)matrix + start * (pairs ? width / 2 : width) + (row - start), step, pairs};
 }
+
+// Elements `at` to `at` + LANES - 1 of the row; `at` is a multiple of LANES.
+INLINE void put(const TiledRow *row, long at, vec value) {
+#if HALVES
+  if (row->pairs) {
+    __m256i narrow = (__m256i)_mm512_cvtneps_pbh((__m512)value);
+    uint32_t words[LANES / 2];
+    _mm256_storeu_si256((__m256i *)words, narrow);
+    uint32_t *to = row->to + at / 2 * row->step;
+    if (row->step == 1) _mm256_storeu_si256((__m256i *)to, narrow);
+    else for (int i = 0; i < LANES / 2; i++) to[i * row->step] = words[i];
+    return;
+  }
+#endif
+  float *to = (float *)row->to + at * row->step;
+  if (row->step == 1) store(to, value);
+  else for (int i = 0; i < LANES; i++) to[i * row->step] = value[i];
+}
+
+#if HALVES
+// One load of 16 pairs, as bfloat16.
+INLINE __m512bh pairs_bf16(const char *from) { return (__m512bh)_mm512_loadu_si512(from); }
+INLINE __m512bh pairs_int8(const char *from) {
+  __m256i bytes = _mm256_loadu_si256((const __m256i *)from);
+  __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(bytes)));
+  __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(bytes, 1)));
+  return _mm512_cvtne2ps_pbh(high, low);
+}
+INLINE __m512bh pairs_fp8(const char *from) {
+  __m512i codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)from));
+  __m512i magnitude = _mm512_and_si512(codes, _mm512_set1_epi16(0x7f));
+  __m512i normal = _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(120 << 7));
+  // Multiples of 2^-9 below 2^-6, in bfloat16.
+  static const uint16_t tiny[32] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
+  __mmask32 is_tiny = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(8));
+  __m512i value = _mm512_mask_permutexvar_epi16(normal, is_tiny, magnitude, _mm512_loadu_si512(tiny));
+  __m512i sign = _mm512_slli_epi16(_mm512_and_si512(codes, _mm512_set1_epi16(0x80)), 8);
+  return (__m512bh)_mm512_or_si512(value, sign);
+}
+#define BYTES_OF_bf16 64
+#define BYTES_OF_int8 32
+#define BYTES_OF_fp8 32
+
+// acc[R][P] += x[R][inputs] * P panels that lie `apart` bytes from each other. Pair (i, k) of x is x[i * across + k / 2 *
+// along]. The order in which an output adds up its products is that of the inputs, by pairs, for any R and P.
+#define PAIR_DOTS(FORMAT, R, P)                                                                                     \
+  INLINE void pair_dots_##FORMAT##_##R##_##P(__m512 acc[R][P], const uint32_t *x, long across, long along,          \
+                                             const char *w, size_t apart, long inputs) {                            \
+    for (long k = 0; k < inputs; k += 2, x += along, w += BYTES_OF_##FORMAT) {                                      \
+      __m512bh numbers[P];                                                                                          \
+      for (int p = 0; p < P; p++) numbers[p] = pairs_##FORMAT(w + p * apart);                                       \
+      for (int i = 0; i < R; i++) {                                                                                 \
+        __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[i * across]);                                           \
+        for (int p = 0; p < P; p++) acc[i][p] = _mm512_dpbf16_ps(acc[i][p], input, numbers[p]);                     \
+      }                                                                                                             \
+    }                                                                                                               \
+  }
+#endif

@@ -1,6 +1,7 @@
 // One step of a decoder: from token ids to logits, in one call, threads meeting at barriers.
 //
-// Activations are float32 throughout; weights and KV are float32 or bfloat16.
+// Activations are float32, but for inputs of products with bfloat16 weights where the processor multiplies such pairs;
+// weights are float32 or bfloat16, and keys and values either or one byte each.
 #include "pool.h"
 
 #include "attention.c"
@@ -12,6 +13,8 @@ typedef struct {
   Linear qkv, output, gate_up, down;
   const float *cos, *sin;  // [context][head]: the sines of the first half negative
   char *cache;
+  uint16_t *scales;  // of the cache's numbers; null where they have none
+  long group;  // whose spans and slots it has
   long window;
   float scale;  // of the scores
 } Layer;
@@ -31,13 +34,14 @@ typedef struct {
 
 typedef struct {
   const int64_t *tokens, *positions;  // [rows]
-  const int64_t *slots;  // [rows]: block * page + place in it
+  const int64_t *slots;  // [groups][rows]: block * page + place in it
   long rows;
-  const Span *spans;
+  const Span *spans;  // [groups][spans_count]: alike, but for the tables
   long spans_count;
   const int64_t *wanted;  // rows whose logits are wanted
   long wanted_count;
   float *logits;  // [wanted][vocab]
+  uint8_t *sound;  // [rows]: whether all numbers of a row were finite
 } Step;
 
 // What a step needs beside weights and cache: floats per row, in this order.
@@ -72,17 +76,16 @@ INLINE void share(long count, int me, int threads, long *from, long *to) {
 }
 
 // Into a tiled matrix; without weights the row as it is.
-static void normalise_row(const float *x, const float *weight, float *y, long rows, long row, long size, float epsilon) {
-  long step;
-  float *to = tiled_row(y, rows, row, size, &step);
-  float by = weight ? scale_of(x, size, epsilon) : 1;
-  for (long i = 0; i < size; i++) to[i * step] = x[i] * by * (weight ? weight[i] : 1);
+static void normalise_row(const Model *m, const float *x, const float *weight, float *y, long rows, long row) {
+  TiledRow to = tiled_row(y, rows, row, m->hidden, in_pairs(m->type));
+  float by = weight ? scale_of(x, m->hidden, m->epsilon) : 1;
+  for (long i = 0; i < m->hidden; i += LANES) put(&to, i, weight ? load(x + i) * by * load(weight + i) : load(x + i));
 }
 
-static void normalise_rows(const float *x, const float *weight, float *y, long rows, long size, float epsilon, int me, int threads) {
+static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, long rows, int me, int threads) {
   long from, to;
   share(rows, me, threads, &from, &to);
-  for (long row = from; row < to; row++) normalise_row(x + row * size, weight, y, rows, row, size, epsilon);
+  for (long row = from; row < to; row++) normalise_row(m, x + row * m->hidden, weight, y, rows, row);
 }
 
 // x + normalised y, for the families that norm what a block adds.
@@ -119,35 +122,40 @@ static void rotate(float *x, const float *cosines, const float *sines, long head
   }
 }
 
-static void write_key(const Model *m, char *page, long place, const float *key) {
-  // Panels over tokens: [page / 16] of [head][16], or [head / 2][16][2].
-  long panel = place / PANEL, lane = place % PANEL;
-  if (m->cache_type == BF16) {
-    uint16_t *to = (uint16_t *)page + panel * m->head * PANEL;
-    for (long d = 0; d < m->head; d++) to[d / 2 * 2 * PANEL + lane * 2 + d % 2] = narrow1(key[d]);
-  } else {
-    float *to = (float *)page + panel * m->head * PANEL;
-    for (long d = 0; d < m->head; d++) to[d * PANEL + lane] = key[d];
+// Number `index` of a page, multiplied by `by`.
+INLINE void write_number(char *page, int type, long index, float value, float by) {
+  switch (type) {
+    case F32: ((float *)page)[index] = value; break;
+    case BF16: ((uint16_t *)page)[index] = narrow1(value); break;
+    case INT8: ((int8_t *)page)[index] = to_int8(value * by); break;
+    case FP8: ((int8_t *)page)[index] = to_fp8(value * by); break;
   }
 }
 
-static void write_value(const Model *m, char *page, long place, const float *value) {
-  // Panels over channels: [head / 16] of [page][16], or [page / 2][16][2].
-  for (long d = 0; d < m->head; d++) {
-    long panel = d / PANEL, lane = d % PANEL;
-    if (m->cache_type == BF16) {
-      uint16_t *to = (uint16_t *)page + panel * m->page * PANEL;
-      to[place / 2 * 2 * PANEL + lane * 2 + place % 2] = narrow1(value[d]);
-    } else {
-      ((float *)page)[(panel * m->page + place) * PANEL + lane] = value[d];
-    }
+// Place (input, output) in panels of `inputs` rows.
+INLINE long place_in(int pairs, long inputs, long input, long output) {
+  long panel = output / PANEL, lane = output % PANEL;
+  long within = pairs ? input / 2 * 2 * PANEL + lane * 2 + input % 2 : input * PANEL + lane;
+  return panel * inputs * PANEL + within;
+}
+
+// A head's key or value to its page: keys as panels over tokens, values as panels over channels.
+static void write_head(const Model *m, const Layer *layer, size_t page, long place, int is_key, const float *x) {
+  int type = m->cache_type, pairs = lies_in_pairs(type, in_pairs(m->type));
+  char *to = layer->cache + page * m->page * m->head * width_of(type);
+  float by = 1;
+  if (scaled(type)) {
+    uint16_t scale = scale_for(x, m->head, type);
+    layer->scales[page * m->page + place] = scale;
+    by = scale ? 1 / widen1(scale) : 0;
   }
+  if (is_key) for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->head, d, place), x[d], by);
+  else for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->page, place, d), x[d], by);
 }
 
 // Norms and rotates queries and keys in place, and writes keys and values to their pages.
 static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, int me, int threads) {
   long from, to, all = m->heads + 2 * m->kv_heads;
-  size_t bytes = (size_t)m->page * m->head * (m->cache_type == BF16 ? 2 : 4);
   share(s->rows * all, me, threads, &from, &to);
   for (long piece = from; piece < to; piece++) {
     long row = piece / all, head = piece % all, position = s->positions[row];
@@ -157,21 +165,20 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
       rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
     }
     if (head >= m->heads) {
-      long block = s->slots[row] / m->page, place = s->slots[row] % m->page, part = head - m->heads;
-      char *page = layer->cache + ((size_t)block * 2 * m->kv_heads + part) * bytes;
-      if (part < m->kv_heads) write_key(m, page, place, x);
-      else write_value(m, page, place, x);
+      long slot = s->slots[layer->group * s->rows + row], block = slot / m->page, place = slot % m->page;
+      long part = head - m->heads;
+      write_head(m, layer, (size_t)block * 2 * m->kv_heads + part, place, part < m->kv_heads, x);
     }
   }
 }
 
 // inner = act(gate) * up, tiled; `gates` has both, [rows][2 * inner].
 static void activate(const Model *m, const float *gates, float *inner, long rows, int me, int threads) {
-  long from, to, step;
+  long from, to;
   share(rows, me, threads, &from, &to);
   for (long row = from; row < to; row++) {
     const float *gate = gates + row * 2 * m->inner, *up = gate + m->inner;
-    float *out = tiled_row(inner, rows, row, m->inner, &step);
+    TiledRow out = tiled_row(inner, rows, row, m->inner, in_pairs(m->type));
     for (long i = 0; i < m->inner; i += LANES) {
       vec x = load(gate + i), within = x;
       if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
@@ -179,9 +186,7 @@ static void activate(const Model *m, const float *gates, float *inner, long rows
       vec small = vexp(-(vec)((ivec)within & 0x7fffffff));  // e to the minus |x|: no overflow
       vec high = 1.0f / (1.0f + small), low = small / (1.0f + small);
       vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
-      vec value = x * sigmoid * load(up + i);
-      if (step == 1) store(out + i, value);
-      else for (int lane = 0; lane < LANES; lane++) out[(i + lane) * step] = value[lane];
+      put(&out, i, x * sigmoid * load(up + i));
     }
   }
 }
@@ -194,14 +199,14 @@ static void product(const Linear *linear, const float *x, float *y, long rows, i
 static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, int me) {
   int threads = pool->threads;
   long rows = s->rows, hidden = m->hidden, wide = (m->heads + 2 * m->kv_heads) * m->head;
-  normalise_rows(b->stream, layer->before_attention, b->normed, rows, hidden, m->epsilon, me, threads);
+  normalise_rows(m, b->stream, layer->before_attention, b->normed, rows, me, threads);
   meet(pool);
   product(&layer->qkv, b->normed, b->qkv, rows, 0, me, threads);
   meet(pool);
   prepare_heads(m, layer, s, b->qkv, me, threads);
   meet(pool);
-  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, s->spans, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
-                 layer->window, layer->scale, m->score_cap, m->cache_type};
+  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
+                 layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type)};
   attend_share(&a, next, room);
   meet(pool);
   if (layer->after_attention) {
@@ -212,7 +217,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
     product(&layer->output, b->mixed, b->stream, rows, 1, me, threads);
   }
   meet(pool);
-  normalise_rows(b->stream, layer->before_mlp, b->normed, rows, hidden, m->epsilon, me, threads);
+  normalise_rows(m, b->stream, layer->before_mlp, b->normed, rows, me, threads);
   meet(pool);
   product(&layer->gate_up, b->normed, b->gates, rows, 0, me, threads);
   meet(pool);
@@ -231,9 +236,16 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
 static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool, int me) {
   int threads = pool->threads;
   long from, to, vocab = m->head_weights.outputs;
+  share(s->rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    // What was no number in a layer stays in the stream to its end. Zero times any number is zero.
+    vec zeros = {};
+    for (long i = 0; i < m->hidden; i += LANES) zeros += load(b->stream + row * m->hidden + i) * 0;
+    s->sound[row] = sum(zeros) == 0;
+  }
   share(s->wanted_count, me, threads, &from, &to);
   for (long i = from; i < to; i++)
-    normalise_row(b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i, m->hidden, m->epsilon);
+    normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i);
   meet(pool);
   product(&m->head_weights, b->normed, s->logits, s->wanted_count, 0, me, threads);
   if (m->logit_cap > 0) {

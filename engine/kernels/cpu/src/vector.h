@@ -5,6 +5,15 @@
 #include <stdint.h>
 #include <string.h>
 
+// Whether the processor multiplies pairs of bfloat16: twice the products of float32. What meets bfloat16 weights is then
+// rounded to bfloat16 itself; sums stay float32.
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#define HALVES 1
+#else
+#define HALVES 0
+#endif
+
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
@@ -21,8 +30,10 @@ typedef int32_t ivec __attribute__((vector_size(BYTES)));
 typedef float vec_u __attribute__((vector_size(BYTES), aligned(4)));     // from any address
 typedef int32_t ivec_u __attribute__((vector_size(BYTES), aligned(4)));  // from any address
 typedef uint16_t half_u __attribute__((vector_size(BYTES / 2), aligned(2)));  // as many bfloat16
+typedef int8_t int8_u __attribute__((vector_size(LANES), aligned(1)));  // as many numbers of one byte
+typedef uint8_t uint8_u __attribute__((vector_size(LANES), aligned(1)));
 
-enum { F32 = 0, BF16 = 1 };  // types of weights and KV, as kernels.py numbers them
+enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3 };  // of weights, and of keys and values, as library.py numbers them
 
 INLINE vec load(const float *from) { return *(const vec_u *)from; }
 INLINE void store(float *to, vec value) { *(vec_u *)to = value; }
