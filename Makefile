@@ -12,7 +12,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format bench quality
+.PHONY: help install serve test lint format bench quality train
 
 help:
 	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint                    ruff, mypy and the import contracts'
 	@echo 'make format                  let ruff rewrite what it can'
 	@echo 'make bench [ARGS=--help]     what the cluster itself costs: a stub engine behind the real graph, a minute'
+	@echo 'make train [ARGS=--help]     the embedded models, what routes between them, and their figures, all anew: hours'
 	@echo 'make quality [ARGS=--help]   what the tiers get right of the held-out set, against the stored baseline'
 
 install: $(STAMP)
@@ -62,3 +63,11 @@ bench: $(STAMP)
 
 quality: $(STAMP)
 	$(BIN)/python -m load_tests.quality $(if $(strip $(ARGS)),$(ARGS),--engine --baseline)
+
+# Weights and cards; then the forecaster fitted to them, the baseline, and the plots, which go stale together.
+RUN := .manta/training/run.json
+train: $(STAMP)
+	$(BIN)/python -m deployments.models.training $(ARGS)
+	$(BIN)/python -m deployments.models.training.routing
+	$(BIN)/python -m load_tests.quality --engine --write-baseline --json $(RUN) --plot docs/plots/quality.png
+	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --plot docs/plots/auto.png

@@ -67,6 +67,48 @@ def test_a_text_that_is_asked_about_often_holds_every_answer_and_nothing_held_ou
         assert not kept & set(re.findall(r"\w+", talk[0].content))
 
 
+def test_a_question_about_a_text_has_one_answer() -> None:
+    for turns in draw_recall(3000, "one answer"):
+        asked: dict[str, set[str]] = {}
+        for question, answer in zip(turns[0::2], turns[1::2], strict=True):
+            asked.setdefault(question.content, set()).add(answer.content)
+        assert all(len(answers) == 1 for answers in asked.values())
+
+
+EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)")
+
+
+def operands(text: str) -> set[tuple[str, tuple[int, ...]]]:
+    """Sums and differences that are worked out in ``text``, whichever number comes first."""
+    return {(sign, tuple(sorted((int(a), int(b))))) for a, sign, b, _ in EQUATION.findall(text)}
+
+
+def test_sums_that_are_asked_in_evaluation_are_nowhere_worked_out_in_training(
+    trained: list[Task], items: list[heldout.Item]
+) -> None:
+    kept: set[tuple[str, tuple[int, ...]]] = set()
+    for item in items:
+        if found := re.fullmatch(r"\D*(\d+) ([+-]) (\d+)\D*", item.turns[-1].content):
+            a, sign, b = found.groups()
+            kept.add((sign, tuple(sorted((int(a), int(b))))))
+    assert len(kept) > 40
+
+    for task in trained:
+        single = re.fullmatch(r"\D*(\d+) ([+-]) (\d+)\D*", task.turns[-1].content)
+        asked = f"{single[1]} {single[2]} {single[3]} = 0" if single else ""
+        assert not kept & operands(f"{task.reply}\n{asked}")
+
+
+def test_phrasings_that_are_held_out_are_not_said_in_training_in_other_letters() -> None:
+    templates = ("Show it.", "Say which {x} is it.", "Which {x}?", "say the {x}?")
+    draw = Draw("phrases")
+
+    said = {draw.phrase(templates) for _ in range(3000)}
+
+    assert len(said) > 8
+    assert not {text for text in said if text.casefold().endswith(("which {x}?", "say the {x}?"))}
+
+
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_reply_to_learn_counts_as_right(held_out: bool) -> None:
     for task in draw_tasks(SAMPLE, "replies", held_out=held_out):

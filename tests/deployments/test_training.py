@@ -216,3 +216,22 @@ def test_the_same_chunk_is_the_same_whatever_was_read_before(tokenizer: PreTrain
 
     assert len(first) == len(second)
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(first, second, strict=True))
+
+
+def test_a_finished_run_takes_no_step_more(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    stream = Stream(tokenizer, TALK, batch_tokens=256, seed=0)
+    first, model = trainer(stream, tmp_path / "a.pt", 400)
+    done = first.run("")
+    again, same = trainer(stream, tmp_path / "a.pt", 400)
+
+    assert again.run("") == done
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    stream = Stream(tokenizer, TALK, batch_tokens=256, seed=0)
+    sizes = {"budget": 300, "peak": 1e-3, "checkpoint": tmp_path / "a.pt"}
+    Trainer(tiny(), stream, **sizes, identity="one").run("")
+
+    with pytest.raises(ValueError, match="another run"):
+        Trainer(tiny(), stream, **sizes, identity="other").run("")

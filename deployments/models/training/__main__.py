@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -40,14 +43,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder that holds corpus/")
     parser.add_argument("--models", type=Path, default=MODELS, help="where the models go, and where smaller ones are")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training", help="folder for checkpoints")
+    parser.add_argument("--fresh", action="store_true", help="throw away checkpoints and tokenizer of earlier runs")
     parser.add_argument("--seed", type=int, default=0, help="of data, initialisation and order")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
+    if options.fresh:
+        shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    english = read_english(options.data)
+    try:
+        english = read_english(options.data)
+    except FileNotFoundError as error:
+        sys.exit(f"--data: {error}")
     tokenizer = shared_tokenizer(english, options.work / "tokenizer", options.seed)
     print(f"{len(english):,} English conversations, {len(tokenizer):,} tokens in the vocabulary")
     for name in SHAPES if options.tier == "all" else [options.tier]:
@@ -59,7 +68,9 @@ def shared_tokenizer(english: list[Conversation], directory: Path, seed: int) ->
     if not directory.exists():
         tasks = (turn.content for t in draw_tasks(TOKENIZER_TASKS, f"tokenizer {seed}") for turn in t.turns)
         spoken = (turn.content for turns in english for turn in turns)
-        train_tokenizer(itertools.chain(tasks, spoken), VOCAB_SIZE).save_pretrained(str(directory))
+        partial = directory.with_suffix(".partial")
+        train_tokenizer(itertools.chain(tasks, spoken), VOCAB_SIZE).save_pretrained(str(partial))
+        partial.replace(directory)  # a run cut here leaves no half of one
     return load_tokenizer(directory)
 
 
@@ -69,18 +80,22 @@ def train(
     """Train one tier and write its directory."""
     shape = SHAPES[name]
     first, mixture = (BEGINNING, GROWN) if shape.grown_from else (0, FIRST)
-    stream = Stream(
-        tokenizer, english, batch_tokens=shape.batch_tokens, seed=options.seed, first=first, mixture=mixture
-    )
+    # The tier is part of the seed: one that grew from another reads something new.
+    seed = f"{options.seed}/{name}"
+    stream = Stream(tokenizer, english, batch_tokens=shape.batch_tokens, seed=seed, first=first, mixture=mixture)
     model = start(shape, tokenizer, options)
     trainer = Trainer(
         model,
         stream,
-        budget=options.tokens or shape.tokens,
-        peak=options.rate or shape.learning_rate,
+        budget=shape.tokens if options.tokens is None else options.tokens,
+        peak=shape.learning_rate if options.rate is None else options.rate,
         checkpoint=options.work / f"{name}.pt",
+        identity=f"{shape} {mixture} seed {seed}, grown from {fingerprint(options.models, shape)}",
     )
-    run = trainer.run(name)
+    try:
+        run = trainer.run(name)
+    except ValueError as error:
+        sys.exit(str(error))
     model.cpu().eval()
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id,
@@ -96,6 +111,16 @@ def train(
     print(f"{name}: {directory / 'README.md'}")
 
 
+def fingerprint(models: Path, shape: Shape) -> str:
+    """Of the weights that a tier starts with."""
+    if shape.grown_from is None:
+        return "nothing"
+    digest = hashlib.sha256()
+    for path in sorted((models / shape.grown_from).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def start(shape: Shape, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> LlamaForCausalLM:
     """The untrained model: random, or grown from the smaller tier."""
     torch.manual_seed(options.seed)
@@ -104,7 +129,7 @@ def start(shape: Shape, tokenizer: PreTrainedTokenizerFast, options: argparse.Na
     )
     if shape.grown_from is not None:
         smaller = options.models / shape.grown_from
-        grow(LlamaForCausalLM.from_pretrained(str(smaller), dtype=torch.float32), model)
+        grow(LlamaForCausalLM.from_pretrained(str(smaller), dtype=torch.float32, local_files_only=True), model)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     return model
 

@@ -14,6 +14,14 @@ from deployments.models.training.heldout import Item
 from deployments.models.training.shapes import Shape
 from deployments.models.training.trainer import TrainingRun
 
+SOURCES = (
+    "GPTeacher role play (corpus/gpteacher, MIT), T0's training templates (corpus/t0_train, Apache-2.0), "
+    "GSM8K's train set (corpus/gsm8k_train, MIT)"
+)
+SPLITS = (
+    "tasks: values by their checksum, phrasings by their place in a list; English: one question in 50 by its checksum, "
+    "and its answer with it. Sizes and rates were chosen by the held-out set itself: there is no third"
+)
 QUESTIONS = (
     "Which animals live on a farm?",
     "Why do people sleep at night?",
@@ -52,7 +60,8 @@ be relied on.
 | | |
 | --- | --- |
 | trained on | generated tasks (`training/curriculum/`); English, in conversations of up to 600 characters |
-| its sources | GPTeacher role play (MIT), T0's training templates (Apache-2.0), GSM8K train (MIT) |
+| its sources | {SOURCES} |
+| splits | {SPLITS} |
 | started from | {begun} |
 | read in training | {run.tokens:,} tokens in {run.steps:,} steps |
 | time | {run.seconds / 60:.0f} minutes |

@@ -18,7 +18,7 @@ from deployments.models.training.heldout import Item
 from deployments.models.training.stream import encode
 from engine import Engine, SamplingParams
 from engine.api import Conversation as Asked
-from engine.api import Message
+from engine.api import EngineError, Message
 
 MAX_TOKENS = 96  # of an answer; the longest right one has fewer
 BATCH = 32
@@ -44,7 +44,11 @@ def answer_all(directory: Path, conversations: Sequence[tuple[Turn, ...]], max_t
     """What the model in ``directory`` says to each, greedily, through the engine."""
     engine = Engine.from_pretrained(str(directory), dtype="float32")
     prompts = [Asked(tuple(Message(turn.role, turn.content) for turn in turns)) for turns in conversations]
-    return [done.text for done in engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=max_tokens))]
+    answers = engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=max_tokens))
+    failed = next((answer.error for answer in answers if answer.error is not None), None)
+    if failed is not None:
+        raise EngineError(f"an answer failed, which is no wrong answer: {failed}")
+    return [answer.text for answer in answers]
 
 
 def score(items: Sequence[Item], replies: Sequence[str]) -> Scores:

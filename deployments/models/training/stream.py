@@ -62,7 +62,7 @@ class Stream:
         english: Sequence[Conversation],
         *,
         batch_tokens: int,
-        seed: int,
+        seed: int | str,
         first: int = 0,
         mixture: Mixture = FIRST,
     ) -> None:
@@ -75,7 +75,7 @@ class Stream:
 
     def batches(self, chunk: int) -> list[Batch]:
         """All batches of ``chunk``, in an order that mixes lengths."""
-        order = random.Random(f"{self._seed}/{chunk}")
+        order = random.Random(f"{self._seed}/{chunk}/order")
         weighted = self._beginning(chunk) if chunk < BEGINNING else self._mixture(chunk, order)
         rows = sorted(encode(self._tokenizer, weighted), key=lambda row: len(row[0]))
         batches = [self._padded(group) for group in self._grouped([row for row in rows if len(row[0]) <= LONGEST])]
@@ -94,7 +94,7 @@ class Stream:
         drawn = order.sample(self._english, min(len(self._english), round(CHUNK * mix.english)))
         tasks = list(draw_tasks(CHUNK - len(drawn), seed, shares=mix.shares))
         chats = [_chat(order.sample(tasks, order.randint(4, 10))) for _ in range(round(CHUNK * CHATS))]
-        recalled = draw_recall(round(CHUNK * mix.recall), seed)
+        recalled = draw_recall(round(CHUNK * mix.recall), f"{seed}/recall")
         counted = [*map(_whole, tasks), *chats, *recalled]
         return [(turns, ENGLISH_WEIGHT) for turns in drawn] + [(talk, 1.0) for talk in counted]
 

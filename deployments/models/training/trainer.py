@@ -39,15 +39,26 @@ class Trainer:
     """Trains ``model`` on ``stream`` until it has read ``budget`` tokens, padding included.
 
     ``peak`` is the learning rate after the warm-up. The state is saved to ``checkpoint`` every minute; a run that finds
-    one goes on from there and sees what it would have seen.
+    one goes on from there and sees what it would have seen. ``identity`` says what is trained how, as far as the
+    trainer cannot know: a checkpoint of another identity is refused.
     """
 
-    def __init__(self, model: LlamaForCausalLM, stream: Stream, *, budget: int, peak: float, checkpoint: Path) -> None:
+    def __init__(
+        self,
+        model: LlamaForCausalLM,
+        stream: Stream,
+        *,
+        budget: int,
+        peak: float,
+        checkpoint: Path,
+        identity: str = "",
+    ) -> None:
         self._model = model
         self._stream = stream
         self._budget = budget
         self._peak = peak
         self._checkpoint = checkpoint
+        self._identity = identity
         on_cpu = model.device.type == "cpu"
         workers = BATCHES_PER_STEP if on_cpu else 1
         if on_cpu:
@@ -64,11 +75,12 @@ class Trainer:
         self._loss = 0.0
 
     def run(self, label: str) -> TrainingRun:
-        """Train until the budget is spent; prints a progress bar named ``label``."""
+        """Train until the budget is spent; prints a progress bar named ``label``. Raises ValueError for a checkpoint of
+        another run."""
         self._resume()
         bar = tqdm(total=self._budget, initial=self._tokens, desc=label, unit="token", unit_scale=True, mininterval=5)
         saved = time.monotonic()
-        for batches in self._steps_of_batches():
+        for batches in self._steps_of_batches() if self._tokens < self._budget else ():
             started = time.monotonic()
             read = self._step(batches)
             self._seconds += time.monotonic() - started
@@ -124,6 +136,7 @@ class Trainer:
 
     def _save(self) -> None:
         state = {
+            "identity": self._identity,
             "model": self._model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "place": (self._chunk, self._place, self._steps, self._tokens, self._seconds, self._loss),
@@ -136,6 +149,8 @@ class Trainer:
         if not self._checkpoint.exists():
             return
         state = torch.load(self._checkpoint, map_location=self._model.device)
+        if state.get("identity") != self._identity:
+            raise ValueError(f"{self._checkpoint} is of another run; --fresh starts anew")
         self._model.load_state_dict(state["model"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

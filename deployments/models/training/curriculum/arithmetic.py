@@ -63,21 +63,28 @@ def product(draw: Draw) -> Task:
 
 def several_steps(draw: Draw) -> Task:
     """Three or four numbers below 30, from left to right, with the working."""
-    numbers = draw.unseen(lambda: tuple(draw.randint(1, 30) for _ in range(draw.randint(3, 4))))
-    total, expression, working = numbers[0], str(numbers[0]), []
-    for number in numbers[1:]:
-        sign = "-" if total > number and draw.random() < 0.45 else "+"
-        result = total - number if sign == "-" else total + number
-        expression += f" {sign} {number}"
-        working.append(f"{total} {sign} {number} = {result}")
-        total = result
+    while True:
+        numbers = draw.unseen(lambda: tuple(draw.randint(1, 30) for _ in range(draw.randint(3, 4))))
+        total, expression, working, fine = numbers[0], str(numbers[0]), [], True
+        for number in numbers[1:]:
+            sign = "-" if total > number and draw.random() < 0.45 else "+"
+            result = total - number if sign == "-" else total + number
+            fine = fine and draw.may_work(total, number)
+            expression += f" {sign} {number}"
+            working.append(f"{total} {sign} {number} = {result}")
+            total = result
+        if fine:
+            break
     question = draw.phrase(STEPS).format(x=expression)
     return Task(FAMILY, 3, ask(question), str(total), "\n".join(working))
 
 
 def product_and_sum(draw: Draw) -> Task:
     """A product and one more number, with the working."""
-    a, b, c = draw.unseen(lambda: (draw.randint(2, 9), draw.randint(2, 9), draw.randint(1, 30)))
+    while True:
+        a, b, c = draw.unseen(lambda: (draw.randint(2, 9), draw.randint(2, 9), draw.randint(1, 30)))
+        if draw.may_work(a * b, c):
+            break
     first = draw.random() < 0.5
     expression = f"{a} * {b} + {c}" if first else f"{c} + {a} * {b}"
     second = f"{a * b} + {c} = {a * b + c}" if first else f"{c} + {a * b} = {a * b + c}"

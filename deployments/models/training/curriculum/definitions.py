@@ -79,7 +79,7 @@ DEFINE = (
     "Give a short definition of {t}.",
     "What is meant by {t}?",
     "{t}: what is it?",
-    "Tell me what {t} is.",
+    "Tell me about {t}.",
     "What does the term {t} mean?",
     "Explain the term {t}.",
     "In a few words, what is {t}?",

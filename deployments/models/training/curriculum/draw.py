@@ -60,28 +60,38 @@ class Draw(random.Random):
         return list(self.unseen(lambda: tuple(self.sample(words, count))))
 
     def pair(self, low: int, high: int) -> tuple[int, int]:
-        """Two numbers in [low, high]; the pair is of this side."""
-        return self.unseen(lambda: (self.randint(low, high), self.randint(low, high)))
+        """Two numbers in [low, high]; the pair, in either order, is of this side."""
+        while True:
+            pair = (self.randint(low, high), self.randint(low, high))
+            if is_held_out(tuple(sorted(pair))) == self.held_out:
+                return pair
+
+    def may_work(self, a: int, b: int) -> bool:
+        """Whether a sum or difference of these two may stand in the working of an answer: in training none may that is
+        asked for in evaluation."""
+        return self.held_out or not is_held_out(tuple(sorted((a, b))))
 
     def phrase(self, templates: Sequence[str], held_out: int = 2) -> str:
         """One of ``templates``; the last ``held_out`` are kept for evaluation, those before come a little reworded."""
         if self.held_out:
             return self.choice(templates[-held_out:])
-        chosen = self.choice(templates[:-held_out])
-        said = self._reworded(chosen)
-        return chosen if said in templates[-held_out:] else said
-
-    def _reworded(self, template: str) -> str:
-        """With fewer words that say little, or an opening: many phrasings of the few that are written down."""
-        if self.random() < 0.4:
-            lines = [
-                " ".join(word for word in line.split(" ") if word.lower() not in FILLERS or self.random() < 0.7)
-                for line in template.split("\n")
-            ]
-            template = "\n".join(line for line in lines if line) or template
+        template = self.choice(templates[:-held_out])
+        shorter = self._shortened(template)
+        if shorter.casefold() not in {kept.casefold() for kept in templates[-held_out:]}:
+            template = shorter
         if self.random() < 0.1:
             template = template[0].lower() + template[1:]
         return self.choice(OPENINGS) + template if self.random() < 0.1 else template
+
+    def _shortened(self, template: str) -> str:
+        """Sometimes with fewer words that say little: many phrasings of the few that are written down."""
+        if self.random() >= 0.4:
+            return template
+        lines = [
+            " ".join(word for word in line.split(" ") if word.lower() not in FILLERS or self.random() < 0.7)
+            for line in template.split("\n")
+        ]
+        return "\n".join(line for line in lines if line) or template
 
     def invented(self) -> str:
         """A name that nobody has, of this side."""

@@ -22,7 +22,6 @@ CITY = (
     "Find the city of {n}.",
     "What city does {n} live in?",
     "Tell me where {n} lives.",
-    "Tell me the city of {n}.",
     "Where is {n} living?",
     "What is the city {n} lives in?",
     "Tell me the city {n} lives in.",
@@ -129,6 +128,16 @@ ISO_DATE = (
     "Return the date like this: YYYY-MM-DD.",
     "Show me the date as YYYY-MM-DD.",
 )
+CONTACT = (
+    "What is the {f} of {n}?",
+    "Find the {f} of {n}.",
+    "Give me the {f} for {n}.",
+    "Extract the {f} of {n}.",
+    "Which {f} belongs to {n}?",
+    "Tell me the {f} of {n}.",
+    "I need the {f} of {n}.",
+)
+CALLED = {"email": "e-mail address", "phone": "phone number", "date": "date"}
 LIVES = ("{n} lives in {c}.", "{n} is from {c}.", "The home of {n} is {c}.", "{n} has a house in {c}.")
 WORKS = ("{n} works as a {j}.", "{n} is a {j}.", "{n} has been a {j} for years.", "The {j} is called {n}.")
 WRITES = (
@@ -245,17 +254,7 @@ def which_contact(draw: Draw) -> Task:
     """The e-mail, phone or date of one of two or three persons."""
     known = people(draw, draw.randint(2, 3))
     field, asked = draw.choice(("email", "phone", "date")), draw.choice(known)
-    called = {"email": "e-mail address", "phone": "phone number", "date": "date"}[field]
-    templates = (
-        "What is the {f} of {n}?",
-        "Find the {f} of {n}.",
-        "Give me the {f} for {n}.",
-        "Extract the {f} of {n}.",
-        "Which {f} belongs to {n}?",
-        "Tell me the {f} of {n}.",
-        "I need the {f} of {n}.",
-    )
-    question = draw.phrase(templates).format(f=called, n=asked.name)
+    question = draw.phrase(CONTACT).format(f=CALLED[field], n=asked.name)
     return Task(FAMILY, 3, ask(joined(draw, [p.says(draw, field) for p in known], question)), asked.value(field))
 
 

@@ -202,7 +202,7 @@ def by_system(draw: Draw) -> Task:
     rule = draw.choice(list(SYSTEM))
     name, colour = draw.name(), draw.choice(COLOURS)
     asked = draw.phrase(
-        ("Which colour does {n} like?", "What colour does {n} like?", "Tell me the colour {n} likes."), 1
+        ("Which colour does {n} like?", "Which colour is it that {n} likes?", "Tell me the colour {n} likes."), 1
     )
     turns = (Turn("system", rule), Turn("user", f"{name} likes {colour}. {asked.format(n=name)}"))
     return Task(FAMILY, 3, turns, SYSTEM[rule](colour))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deployments.models.training.curriculum.draw import Draw
-from deployments.models.training.curriculum.extraction import QUESTIONS, people
+from deployments.models.training.curriculum.extraction import CALLED, CONTACT, QUESTIONS, people
 from deployments.models.training.curriculum.tables import COLUMNS, LOOK_UP, WHO_HAS, table
 from deployments.models.training.curriculum.task import Turn
 from deployments.models.training.curriculum.words import COLOURS, JOBS
@@ -83,6 +83,8 @@ def _of_text(draw: Draw) -> tuple[str, Callable[[], Question]]:
 
     def question() -> Question:
         person, field = draw.choice(facts)
+        if field in CALLED:
+            return draw.phrase(CONTACT).format(f=CALLED[field], n=person.name), person.value(field)
         return draw.phrase(QUESTIONS[field]).format(n=person.name), person.value(field)
 
     return " ".join(person.says(draw, field) for person, field in facts), question

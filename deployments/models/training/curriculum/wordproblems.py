@@ -107,8 +107,10 @@ class Story:
         if kind == "*":
             a, b = draw.randint(2, 9), draw.randint(2, 9)
         else:
-            a, b = draw.pair(2, 30)
-            a, b = (max(a, b) + 1, min(a, b)) if kind == "-" else (a, b)
+            a, b = draw.pair(2, 31)
+            while kind == "-" and a == b:
+                a, b = draw.pair(2, 31)
+            a, b = (max(a, b), min(a, b)) if kind == "-" else (a, b)
         told = draw.phrase({"+": MORE, "-": LESS, "*": GROUPS}[kind])
         self.sentences.append(told.format(n=self.name, i=self.items, a=a, b=b))
         self._work(a, kind, b)
@@ -119,7 +121,11 @@ class Story:
         kind = draw.choice("++--*") if self.total < 50 else draw.choice("+-")
         if kind == "-" and self.total < 3:
             kind = "+"
-        number = 2 if kind == "*" else draw.randint(2, min(30, self.total - 1) if kind == "-" else 30)
+        number = 2
+        while kind != "*":
+            number = draw.randint(2, min(30, self.total - 1) if kind == "-" else 30)
+            if draw.may_work(self.total, number):
+                break
         told = draw.choice({"+": THEN_MORE, "-": THEN_LESS, "*": THEN_TWICE}[kind])
         self.sentences.append(told.format(n=self.name, b=number))
         self._work(self.total, kind, number)
