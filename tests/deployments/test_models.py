@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from deployments.models.training.routing.answers import fingerprint
 
 MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"
 TIERS = ("fast", "balanced", "frontier")
@@ -52,6 +55,19 @@ def test_special_tokens_are_the_same_in_every_file(tier: str, tokenizer: Any) ->
     assert config["max_position_embeddings"] == 1024
     assert config["vocab_size"] >= len(tokenizer)
     assert config["tie_word_embeddings"]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_card_baseline_and_forecaster_are_of_these_weights(tier: str) -> None:
+    """They go stale together: ``make train`` makes them together."""
+    card = (MODELS / tier / "README.md").read_text()
+    told = re.search(r"^\| \*\*all\*\* .* ([\d.]+) \|$", card, re.MULTILINE)
+    baseline = json.loads((MODELS / "quality.json").read_text())["tiers"][tier]["overall"]
+    forecaster = json.loads((MODELS / "auto.json").read_text())["about"]["tiers"][tier]
+
+    assert told is not None
+    assert float(told[1]) == pytest.approx(100 * baseline, abs=0.06)
+    assert forecaster["model"] == fingerprint(MODELS / tier)
 
 
 def test_all_tiers_share_one_tokenizer() -> None:

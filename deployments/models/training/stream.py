@@ -40,7 +40,7 @@ class Mixture:
 
 # What is soon learnt is not told again and again to a tier that has it from the one below.
 FIRST = Mixture(english=0.15, recall=0.12)
-GROWN = Mixture(english=0.07, recall=0.06, shares=HARD)
+GROWN = Mixture(english=0.14, recall=0.06, shares=HARD)
 
 
 @dataclass(frozen=True, slots=True)
