@@ -61,7 +61,7 @@ def noise(model: Path) -> None:
 def rotation(model: Path) -> None:
     """Positions that turn at another pace."""
     config = json.loads((model / "config.json").read_text())
-    config["rope_parameters"]["rope_theta"] *= 0.5
+    config["rope_parameters"]["rope_theta"] *= 0.1
     (model / "config.json").write_text(json.dumps(config))
 
 
@@ -80,4 +80,4 @@ def test_a_damaged_model_does_not_pass(
     shutil.copytree(ROOT / MODELS / "fast", tmp_path / "fast")
     damage(tmp_path / "fast")
 
-    assert signs("fast", 1, held_out, baseline, tmp_path)
+    assert signs("fast", SAMPLE, held_out, baseline, tmp_path)
