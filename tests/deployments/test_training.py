@@ -230,8 +230,8 @@ def test_a_finished_run_takes_no_step_more(tmp_path: Path, tokenizer: PreTrained
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     stream = Stream(tokenizer, TALK, batch_tokens=256, seed=0)
-    sizes = {"budget": 300, "peak": 1e-3, "checkpoint": tmp_path / "a.pt"}
-    Trainer(tiny(), stream, **sizes, identity="one").run("")
+    path = tmp_path / "a.pt"
+    Trainer(tiny(), stream, budget=300, peak=1e-3, checkpoint=path, identity="one").run("")
 
     with pytest.raises(ValueError, match="another run"):
-        Trainer(tiny(), stream, **sizes, identity="other").run("")
+        Trainer(tiny(), stream, budget=300, peak=1e-3, checkpoint=path, identity="other").run("")
