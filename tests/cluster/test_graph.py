@@ -66,7 +66,9 @@ def test_models_are_the_tiers_and_auto(graph: Graph) -> None:
     assert {model.id for model in graph.client().models.list()} == {*TIERS, "auto"}
 
 
-@pytest.mark.parametrize(("prompt", "tier"), [("hi", "fast"), ("What is (34 + 57) - 26?", "frontier")])
+@pytest.mark.parametrize(
+    ("prompt", "tier"), [("What does KV cache mean?", "fast"), ("What is (34 + 57) - 26?", "frontier")]
+)
 def test_auto_names_its_tier_and_its_reason(graph: Graph, prompt: str, tier: str) -> None:
     response = graph.post(
         "/v1/chat/completions",
