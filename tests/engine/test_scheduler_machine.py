@@ -160,7 +160,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         waiting = {one.request_id: one for one in self.subject.waiting}
         self.rose = {name: step for name, step in self.rose.items() if name in waiting}
         for name, one in waiting.items():
-            assert one.deadline is None or one.generated or one.deadline > self.now
+            # Preempted in this very step, its prompt unfinished, it leaves with the next.
+            fresh = one.preemptions > 0 and one.queued_at == self.now
+            assert one.deadline is None or one.generated or one.deadline > self.now or fresh
             if one.waited(self.now) >= AGEING_S * (one.priority - Priority.INTERACTIVE):
                 self.rose.setdefault(name, self.steps)
                 assert self.steps - self.rose[name] <= MOST_STEPS
