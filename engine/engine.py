@@ -42,12 +42,11 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
-from engine.kv.shape import GroupShape, group_shapes
+from engine.kv.shape import shapes_of
 from engine.memory import available_bytes
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
-from engine.model.spec import ModelSpec
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk, Plan
@@ -380,17 +379,6 @@ def _settle() -> None:
     hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
     gc.collect()
     gc.freeze()
-
-
-def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
-    """The groups of a model's layers, and the blocks that each has in an engine of this config."""
-    return group_shapes(
-        spec,
-        blocks=config.num_blocks,
-        block_size=config.block_size,
-        longest_chunk=config.prefill_chunk,
-        sequences=config.max_sequences,
-    )
 
 
 def _completion(deltas: list[Delta]) -> Completion:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.config import EngineConfig
 from engine.model.spec import ModelSpec
 
 
@@ -67,4 +68,15 @@ def group_shapes(
         GroupShape(window, blocks if most is None else min(blocks, most * sequences), block_size, longest_chunk)
         for window in windows_of(spec)
         for most in (GroupShape(window, 0, block_size, longest_chunk).bound,)
+    )
+
+
+def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
+    """The groups of a model's layers, and the blocks that each has in an engine of this config."""
+    return group_shapes(
+        spec,
+        blocks=config.num_blocks,
+        block_size=config.block_size,
+        longest_chunk=config.prefill_chunk,
+        sequences=config.max_sequences,
     )

@@ -23,11 +23,11 @@ from deployments.models.training.tokenizer import load_tokenizer
 from engine import SamplingParams
 from engine.backend import StepRunner, make_runner
 from engine.config import EngineConfig, KVDTypeName
-from engine.engine import shapes_of
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.planner import bytes_per_token
+from engine.kv.shape import shapes_of
 from engine.model.decoder import Decoder
 from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence as SequenceState
