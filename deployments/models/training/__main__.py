@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from deployments.models.training.growth import grow
 from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, Shape, llama_config
 from deployments.models.training.stream import BEGINNING, FIRST, GROWN, Stream
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
-from deployments.models.training.trainer import Trainer
+from deployments.models.training.trainer import Trainer, has_bfloat16
 
 MODELS = Path(__file__).resolve().parents[1]
 ROOT = MODELS.parents[1]
@@ -96,6 +97,7 @@ def train(
         run = trainer.run(name)
     except ValueError as error:
         sys.exit(str(error))
+    device = described(model.device)
     model.cpu().eval()
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id,
@@ -106,7 +108,18 @@ def train(
     model.to(torch.bfloat16).save_pretrained(str(directory))  # type: ignore[arg-type]
     tokenizer.save_pretrained(str(directory))
     held_out = read_english(options.data, held_out=True)
-    card = write_card(name, directory, model.float(), tokenizer, run, shape, held_out, heldout.read())
+    card = write_card(
+        name,
+        directory,
+        model.float(),
+        tokenizer,
+        run,
+        shape,
+        held_out,
+        heldout.read(),
+        seed=options.seed,
+        device=device,
+    )
     (directory / "README.md").write_text(card, encoding="utf-8")
     print(f"{name}: {directory / 'README.md'}")
 
@@ -119,6 +132,13 @@ def fingerprint(models: Path, shape: Shape) -> str:
     for path in sorted((models / shape.grown_from).glob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def described(device: torch.device) -> str:
+    """The hardware, for the card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores{' with AVX-512 BF16' if has_bfloat16(device) else ''}"
 
 
 def start(shape: Shape, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> LlamaForCausalLM:

@@ -8,7 +8,14 @@ from pathlib import Path
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Turn
-from deployments.models.training.english import Conversation
+from deployments.models.training.english import (
+    COMMON_CHARS,
+    HELD_OUT_SHARE,
+    MAX_CHARS,
+    MAX_ROLE_PLAY_CHARS,
+    MIN_WORDS,
+    Conversation,
+)
 from deployments.models.training.evaluation import Scores, answer_all, bits_per_byte, score, total
 from deployments.models.training.heldout import Item
 from deployments.models.training.shapes import Shape
@@ -18,9 +25,14 @@ SOURCES = (
     "GPTeacher role play (corpus/gpteacher, MIT), T0's training templates (corpus/t0_train, Apache-2.0), "
     "GSM8K's train set (corpus/gsm8k_train, MIT)"
 )
+ENGLISH = (
+    f"conversations of up to {MAX_CHARS} characters (role play: {MAX_ROLE_PLAY_CHARS}), "
+    f"answers of {MIN_WORDS} words or more"
+)
 SPLITS = (
-    "tasks: values by their checksum, phrasings by their place in a list; English: one question in 50 by its checksum, "
-    "and its answer with it. Sizes and rates were chosen by the held-out set itself: there is no third"
+    "tasks: values by their checksum, phrasings by their place in a list; English: one question in "
+    f"{HELD_OUT_SHARE} by its checksum, and its answer with it unless that has up to {COMMON_CHARS} characters. Sizes "
+    "and rates were chosen by the held-out set itself: there is no third"
 )
 QUESTIONS = (
     "Which animals live on a farm?",
@@ -38,10 +50,14 @@ def write_card(
     shape: Shape,
     english: Sequence[Conversation],
     items: Sequence[Item],
+    *,
+    seed: int,
+    device: str,
 ) -> str:
     """Markdown: what it is, how it was trained, how good it is, what it says, unedited.
 
-    ``directory`` holds the saved model, which answers through the engine; ``model`` is the same in float32.
+    ``directory`` holds the saved model, which answers through the engine; ``model`` is the same in float32. ``device``
+    names where it was trained.
     """
     scores = score(items, answer_all(directory, [item.turns for item in items]))
     bits = bits_per_byte(model, tokenizer, english)
@@ -59,12 +75,13 @@ be relied on.
 
 | | |
 | --- | --- |
-| trained on | generated tasks (`training/curriculum/`); English, in conversations of up to 600 characters |
+| trained on | generated tasks (`training/curriculum/`); English: {ENGLISH} |
 | its sources | {SOURCES} |
 | splits | {SPLITS} |
 | started from | {begun} |
 | read in training | {run.tokens:,} tokens in {run.steps:,} steps |
-| time | {run.seconds / 60:.0f} minutes |
+| time | {run.seconds / 60:.0f} minutes on {device} |
+| seed | {seed} |
 | bits per byte on held-out English | {bits:.3f} |
 | command | `python -m deployments.models.training --tier {name}` |
 

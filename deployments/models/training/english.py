@@ -11,10 +11,12 @@ from pathlib import Path
 
 from deployments.models.training.curriculum.task import FINAL, Turn
 
-MAX_CHARS = 600  # of one conversation: longer ones cost much and teach models of this size little
+# Of one conversation: longer ones cost much and teach models of this size little. Role play, which is the only source
+# of whole paragraphs, may be longer.
+MAX_CHARS, MAX_ROLE_PLAY_CHARS = 600, 1000
+MIN_WORDS = 4  # of an answer: most of T0's are shorter, and nobody learns to write from "yes"
 HELD_OUT_SHARE = 50  # one conversation in so many is kept for evaluation
-COMMON_CHARS = 40  # answers up to here, "yes" or a name, are everybody's: that training knows them tells nothing
-FEW_WORDS, SHORT_SHARE = 3, 6  # of the answers of so few words, one in so many is trained on
+COMMON_CHARS = 40  # answers up to here are everybody's: that training knows them tells nothing
 CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
 COMPLETION_END = "<|endoftext|>"
 
@@ -25,26 +27,25 @@ def read_english(data: Path, *, held_out: bool = False) -> list[Conversation]:
     """Short conversations of one question under ``data``/corpus: role play, T0's templates, GSM8K's train set.
 
     Those whose question is kept for evaluation by its checksum come only with ``held_out``, and no answer of theirs
-    comes without, but for those of a few words. Raises FileNotFoundError if the data is not there.
+    comes without, but for the shortest. Raises FileNotFoundError if the data is not there.
     """
     pairs = [
-        (question, answer)
-        for question, answer in (*_role_play(data), *_t0(data), *_gsm8k(data))
-        if answer and len(question) + len(answer) <= MAX_CHARS
+        *_short(_role_play(data), MAX_ROLE_PLAY_CHARS),
+        *_short(_t0(data), MAX_CHARS),
+        *_short(_gsm8k(data), MAX_CHARS),
     ]
     kept = [pair for pair in pairs if _checksum(pair[0]) % HELD_OUT_SHARE == 0]
     if not held_out:
         secret = {answer for _, answer in kept if len(answer) > COMMON_CHARS}
         others = (pair for pair in pairs if _checksum(pair[0]) % HELD_OUT_SHARE != 0)
-        kept = [
-            (question, answer) for question, answer in others if answer not in secret and _is_taken(question, answer)
-        ]
+        kept = [(question, answer) for question, answer in others if answer not in secret]
     return [(Turn("user", question), Turn("assistant", answer)) for question, answer in kept]
 
 
-def _is_taken(question: str, answer: str) -> bool:
-    """Most of T0's answers are single words, from which nobody learns to write: of those only some are taken."""
-    return len(answer.split()) > FEW_WORDS or _checksum(question) % SHORT_SHARE == 1
+def _short(pairs: Iterator[tuple[str, str]], most: int) -> Iterator[tuple[str, str]]:
+    for question, answer in pairs:
+        if len(question) + len(answer) <= most and len(answer.split()) >= MIN_WORDS:
+            yield question, answer
 
 
 def _checksum(text: str) -> int:

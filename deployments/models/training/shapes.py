@@ -27,9 +27,9 @@ class Shape:
 
 
 SHAPES = {
-    "fast": Shape(128, 4, 4, 2, 384, 13_000_000, 1024, 6e-3),
-    "balanced": Shape(256, 4, 8, 4, 704, 7_000_000, 1536, 4e-3, "fast"),
-    "frontier": Shape(320, 8, 10, 5, 896, 8_000_000, 2048, 3e-3, "balanced"),
+    "fast": Shape(128, 4, 4, 2, 384, 12_000_000, 1024, 6e-3),
+    "balanced": Shape(256, 4, 8, 4, 704, 8_500_000, 1536, 4e-3, "fast"),
+    "frontier": Shape(320, 8, 10, 5, 896, 9_500_000, 2048, 3e-3, "balanced"),
 }
 
 
