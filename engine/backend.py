@@ -13,6 +13,7 @@ from engine.kernels.cpu.runner import CompiledRunner
 from engine.kv.format import BlockCopy, format_of
 from engine.kv.shape import GroupShape
 from engine.model.decoder import Decoder
+from engine.quant.weights import rounded_model, weight_formats
 from engine.result import StepResult
 from engine.runner import Runner
 from engine.scheduler.plan import Chunk
@@ -42,10 +43,11 @@ def make_runner(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShap
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
     the log.
     """
+    rounded = weight_formats(config.weight_dtype)
     if config.kernels == "torch" or config.device != "cpu":
-        return Runner(model, config, shapes, context_length)
+        return _on_torch(model, config, shapes, context_length)
     dtype = model.weights.embedding.dtype
-    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size)
+    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size, rounded)
     if reason is None:
         try:
             return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
@@ -56,4 +58,11 @@ def make_runner(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShap
     elif config.kernels == "compiled":
         raise ValueError(f"kernels: the compiled ones do not support {reason}")
     logger.warning("%s runs on torch; the compiled kernels do not serve it: %s", config.model, reason)
+    return _on_torch(model, config, shapes, context_length)
+
+
+def _on_torch(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
+    rounded = weight_formats(config.weight_dtype)
+    if rounded is not None:
+        model = model.with_weights(rounded_model(model.weights, rounded))
     return Runner(model, config, shapes, context_length)

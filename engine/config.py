@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
+WeightDTypeName = Literal["auto", "int8", "int4"]
 KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 DeviceName = Literal["cpu", "cuda"]
 KernelsName = Literal["auto", "compiled", "torch"]
@@ -37,6 +38,12 @@ class EngineConfig:
     dtype: DTypeName = "float32"
     """Type of weights and activations. On torch, float32 is the type in which answers
     do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
+
+    weight_dtype: WeightDTypeName = "auto"
+    """Type of weights in memory. auto: that of ``dtype``. int8 and int4: whole numbers and a scale for each 32 of them,
+    8.5 and 4.5 bits a weight, rounded when the model is loaded; what reads the logits out is int8 in both. The compiled
+    kernels then multiply whole numbers, with inputs rounded to eight bits, and decode faster; torch computes with what
+    rounding left, and saves nothing."""
 
     kv_dtype: KVDTypeName = "auto"
     """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one

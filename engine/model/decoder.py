@@ -40,6 +40,10 @@ class Decoder:
         spec = read_spec(directory)
         return cls(spec, load_weights(directory, spec, dtype, device), kernels)
 
+    def with_weights(self, weights: ModelWeights) -> Self:
+        """The same decoder with others."""
+        return type(self)(self.spec, weights, self._kernels)
+
     def new_cache(self, form: KVFormat, blocks: Sequence[int], block_size: int) -> list[KVPages]:
         """As many empty blocks for each layer as ``blocks`` says."""
         heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.kernels.cpu.compiler import built
 
-FLOAT32, BFLOAT16, INT8, FP8 = range(4)
+FLOAT32, BFLOAT16, INT8, FP8, INT4 = range(5)
 
 
 class Linear(ctypes.Structure):
@@ -17,6 +17,7 @@ class Linear(ctypes.Structure):
 
     _fields_ = [
         ("weights", c_void_p),
+        ("scales", c_void_p),
         ("bias", c_void_p),
         ("inputs", c_long),
         ("outputs", c_long),
@@ -69,6 +70,7 @@ class Model(ctypes.Structure):
         ("type", c_int),
         ("cache_type", c_int),
         ("gelu", c_int),
+        ("coded", c_int),
     ]
 
 

@@ -9,26 +9,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT8, Layer, Linear, Model
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT4, INT8, Layer, Linear, Model
 from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
+from engine.quant.weights import GROUP, QuantisedMatrix, WeightFormat, WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MOST_HEAD = 256  # as in src/attention.c
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+WEIGHT_TYPES = {"int8": INT8, "int4": INT4}
 CACHE_TYPES = {**TYPES, torch.int8: INT8, torch.float8_e4m3fn: FP8}
 
 
-def unsupported(spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size: int) -> str | None:
+def unsupported(
+    spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size: int, rounded: WeightFormats | None
+) -> str | None:
     """Why the compiled step cannot run a model, or None if it can."""
     whole = {
         "hidden_size": spec.hidden_size,
         "head_dim": spec.head_dim,
         "intermediate_size": spec.intermediate_size,
         "block_size": block_size,
+    }
+    inputs = {
+        "hidden_size": spec.hidden_size,
+        "num_heads x head_dim": spec.num_heads * spec.head_dim,
+        "intermediate_size": spec.intermediate_size,
     }
     reasons = {
         f"dtype {dtype}": dtype not in TYPES,
@@ -41,6 +50,11 @@ def unsupported(spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size:
         "experts": any(layer.experts for layer in spec.layers),
         f"heads of more than {MOST_HEAD}": spec.head_dim > MOST_HEAD,
         **{f"{name} {size}, no multiple of {PANEL}": size % PANEL != 0 for name, size in whole.items()},
+        **{
+            f"{rounded.layers.name} weights with {name} {size}, no multiple of {GROUP}": size % GROUP != 0
+            for name, size in inputs.items()
+            if rounded is not None
+        },
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
@@ -58,6 +72,20 @@ def panels(weight: Tensor) -> Tensor:
     return padded.permute(0, 2, 1).contiguous()
 
 
+def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, Tensor]:
+    """Numbers and scales as src/integers.h lays them out: uint8 [panels, inputs / 4, 16, 4], or for four bits
+    [panels, inputs / 8, 16, 4], and bfloat16 [panels, inputs / GROUP, 16]; zeros after the last output."""
+    outputs, inputs = matrix.numbers.shape
+    count = -(-outputs // PANEL)
+    rest = (0, 0, 0, count * PANEL - outputs)
+    scales = F.pad(matrix.scales, rest).view(count, PANEL, -1).permute(0, 2, 1).contiguous()
+    words = F.pad(matrix.numbers, rest).view(count, PANEL, inputs // 4, 4).permute(0, 2, 1, 3)
+    if form.name == "int8":
+        return (words.to(torch.int16) + 128).to(torch.uint8).contiguous(), scales
+    halves = (words + form.lowest).to(torch.uint8)
+    return (halves[:, 0::2] | halves[:, 1::2] << 4).contiguous(), scales
+
+
 class PackedModel:
     """The C structure of a model and the memory that it points to.
 
@@ -71,8 +99,10 @@ class PackedModel:
         form: KVFormat,
         shapes: Sequence[GroupShape],
         context: int,
+        rounded: WeightFormats | None,
     ) -> None:
         self._kept: list[object] = []
+        self._rounded = rounded
         self.groups = layers_by_group(spec)
         block_size = shapes[0].block_size
         dtype, device = weights.embedding.dtype, weights.embedding.device
@@ -92,7 +122,7 @@ class PackedModel:
             count=spec.num_layers,
             embedding=self._keep(weights.embedding.contiguous()),
             final_norm=self._norm(weights.norm),
-            head_weights=self._linear(weights.head, None),
+            head_weights=self._linear(weights.head, None, None if rounded is None else rounded.head),
             hidden=spec.hidden_size,
             heads=spec.num_heads,
             kv_heads=spec.num_kv_heads,
@@ -106,6 +136,7 @@ class PackedModel:
             type=TYPES[dtype],
             cache_type=CACHE_TYPES[form.number],
             gelu=int(spec.activation == "gelu_tanh"),
+            coded=int(rounded is not None),
         )
         self._kept.append(layers)
 
@@ -113,16 +144,17 @@ class PackedModel:
         self, layer: LayerWeights, cos: int, sin: int, cache: KVPages, group: int, window: int, scale: float
     ) -> Layer:
         assert isinstance(layer.mlp, MLPWeights)
+        form = None if self._rounded is None else self._rounded.layers
         return Layer(
             before_attention=self._norm(layer.before_attention),
             after_attention=self._norm(layer.after_attention),
             before_mlp=self._norm(layer.before_mlp),
             after_mlp=self._norm(layer.after_mlp),
             head_norm=None if layer.head_norm is None else self._floats(layer.head_norm),
-            qkv=self._linear(layer.qkv, layer.qkv_bias),
-            output=self._linear(layer.output, layer.output_bias),
-            gate_up=self._linear(layer.mlp.gate_up, layer.mlp.gate_up_bias),
-            down=self._linear(layer.mlp.down, layer.mlp.down_bias),
+            qkv=self._linear(layer.qkv, layer.qkv_bias, form),
+            output=self._linear(layer.output, layer.output_bias, form),
+            gate_up=self._linear(layer.mlp.gate_up, layer.mlp.gate_up_bias, form),
+            down=self._linear(layer.mlp.down, layer.mlp.down_bias, form),
             cos=cos,
             sin=sin,
             cache=cache.numbers.data_ptr(),
@@ -132,10 +164,13 @@ class PackedModel:
             scale=scale,
         )
 
-    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+    def _linear(self, weight: Tensor, bias: Tensor | None, form: WeightFormat | None) -> Linear:
         outputs, inputs = weight.shape
-        packed = self._keep(panels(weight))
-        return Linear(packed, None if bias is None else self._floats(bias), inputs, outputs, TYPES[weight.dtype])
+        offsets = None if bias is None else self._floats(bias)
+        if form is None:
+            return Linear(self._keep(panels(weight)), None, offsets, inputs, outputs, TYPES[weight.dtype])
+        numbers, scales = coded_panels(quantise(weight, form), form)
+        return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form.name])
 
     def _norm(self, norm: NormWeights | None) -> int | None:
         return None if norm is None else self._floats(norm.weight)

@@ -19,6 +19,7 @@ from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
+from engine.quant.weights import weight_formats
 from engine.result import StepResult, unsound
 from engine.scheduler.plan import Chunk
 
@@ -40,7 +41,7 @@ class CompiledRunner:
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
         self._groups = len(shapes)
-        self._packed = PackedModel(spec, weights, form, shapes, context_length)
+        self._packed = PackedModel(spec, weights, form, shapes, context_length, weight_formats(config.weight_dtype))
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)

@@ -22,7 +22,7 @@ typedef struct {
 
 typedef struct {
   float *queries;  // [rows][heads][head], rotated
-  void *output;  // [rows][heads * head], tiled; pairs of bfloat16 where ``pairs``
+  void *output;  // [rows][heads * head], unless ``plain`` tiled; pairs of bfloat16 where ``pairs``
   long rows, query_stride;  // of the step; floats from row to row
   char *cache;  // [blocks][2 * kv_heads][page][head]: keys of all heads, then values
   const uint16_t *scales;  // [blocks][2 * kv_heads][page]; null where numbers have none
@@ -33,6 +33,7 @@ typedef struct {
   float scale, softcap;  // softcap 0: none
   int type;  // of keys and values
   int pairs;  // whether products with the model's weights, and so this one's too, take pairs of bfloat16
+  int plain;  // whether the output is to be floats, row after row
 } Attention;
 
 typedef struct {
@@ -192,7 +193,8 @@ static void attend(const Attention *a, const Span *span, long first_head, long o
   }
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
-    TiledRow to = tiled_row(a->output, a->rows, row, a->heads * a->head, a->pairs);
+    long width = a->heads * a->head;
+    TiledRow to = a->plain ? plain_row(a->output, row, width) : tiled_row(a->output, a->rows, row, width, a->pairs);
     vec by = splat(1.0f / room->total[i]);
     for (long d = 0; d < a->head; d += LANES) put(&to, head * a->head + d, load(&room->output[i][d]) * by);
   }

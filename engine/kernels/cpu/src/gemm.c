@@ -1,8 +1,9 @@
 // y = x W^T + b, with W packed in panels once when the model is loaded.
-#include "panel.h"
+#include "integers.h"
 
 typedef struct {
   const void *weights;  // panels
+  const uint16_t *scales;  // of whole numbers; null for others
   const float *bias;  // [outputs] or null
   long inputs, outputs;
   int type;
@@ -10,7 +11,7 @@ typedef struct {
 
 typedef struct {
   const Linear *linear;
-  const void *x;  // [rows][inputs], tiled; pairs of bfloat16 where ``in_pairs(linear->type)``
+  const void *x;  // [rows][inputs], tiled; pairs of bfloat16 where ``in_pairs(linear->type)``; Coded for whole numbers
   float *y;  // [rows][outputs]
   long rows;
   int add;  // to y, instead of overwriting it
@@ -80,11 +81,62 @@ static void multiply_pairs(const Product *p, long from, long to) {
 }
 #endif
 
+#if defined(__AVX512VNNI__)
+#define FINISH_CODED(R, P)                                                                   \
+  static void finish_coded_##R##_##P(const Product *p, Coded x, CodedPanels w, long start, long first) { \
+    vec acc[R][P] = {};                                                                      \
+    if (p->linear->type == INT4) coded_tile_##R##_##P(acc, x, w, INT4);                      \
+    else coded_tile_##R##_##P(acc, x, w, INT8);                                              \
+    for (int at = 0; at < P; at++) {                                                         \
+      vec one[R][VECS];                                                                      \
+      for (int i = 0; i < R; i++) one[i][0] = acc[i][at];                                    \
+      finish(p, one, start, R, first + at * PANEL);                                          \
+    }                                                                                        \
+  }
+EACH_CODED_SHAPE(FINISH_CODED)
+
+INLINE void multiply_coded_tile(const Product *p, CodedPanels w, long start, long rows, long first, long together) {
+  Coded x = coded(p->x, p->rows, p->linear->inputs, start);
+#define TRY_CODED(R, P) if (rows == R && together == P) finish_coded_##R##_##P(p, x, w, start, first);
+  EACH_CODED_SHAPE(TRY_CODED)
+}
+#else
+INLINE long coded_together(long rows) { return 1; }
+
+INLINE void multiply_coded_tile(const Product *p, CodedPanels w, long start, long rows, long first, long together) {
+  Coded x = coded(p->x, p->rows, p->linear->inputs, start);
+  for (long i = 0; i < rows; i++) {
+    vec acc[1][VECS] = {};
+    coded_row(acc[0], (Coded){x.words + i, x.scales + i, x.sums + i}, rows, w, p->linear->type);
+    finish(p, acc, start + i, 1, first);
+  }
+}
+#endif
+
+static void multiply_coded(const Product *p, long from, long to) {
+  const Linear *linear = p->linear;
+  long count = tiles(p->rows), groups = linear->inputs / GROUP;
+  long most = count ? coded_together((p->rows + count - 1) / count) : 1;
+  size_t apart = coded_panel_bytes(linear->inputs, linear->type);
+  for (long index = from, together; index < to; index += together) {
+    together = to - index >= most ? most : 1;
+    CodedPanels w = {(const char *)linear->weights + index * apart, linear->scales + index * groups * PANEL, apart, groups};
+    for (long tile = 0; tile < count; tile++) {
+      long start = tile_start(p->rows, tile);
+      multiply_coded_tile(p, w, start, tile_start(p->rows, tile + 1) - start, index * PANEL, together);
+    }
+  }
+}
+
 // The panels of thread `me` of `threads`.
 static void multiply(const Product *p, int me, int threads) {
   const Linear *linear = p->linear;
   long panels = (linear->outputs + PANEL - 1) / PANEL, count = tiles(p->rows);
   long from = panels * me / threads, to = panels * (me + 1) / threads;
+  if (is_coded(linear->type)) {
+    multiply_coded(p, from, to);
+    return;
+  }
 #if HALVES
   if (in_pairs(linear->type)) {
     multiply_pairs(p, from, to);

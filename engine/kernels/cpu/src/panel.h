@@ -106,6 +106,9 @@ INLINE TiledRow tiled_row(void *matrix, long rows, long row, long width, int pai
   return (TiledRow){(uint32_t *)matrix + start * (pairs ? width / 2 : width) + (row - start), step, pairs};
 }
 
+// A row of a matrix that is not tiled.
+INLINE TiledRow plain_row(void *matrix, long row, long width) { return (TiledRow){(uint32_t *)matrix + row * width, 1, 0}; }
+
 // Elements `at` to `at` + LANES - 1 of the row; `at` is a multiple of LANES.
 INLINE void put(const TiledRow *row, long at, vec value) {
 #if HALVES

@@ -1,7 +1,7 @@
 // One step of a decoder: from token ids to logits, in one call, threads meeting at barriers.
 //
-// Activations are float32, but for inputs of products with bfloat16 weights where the processor multiplies such pairs;
-// weights are float32 or bfloat16, and keys and values either or one byte each.
+// Activations are float32, but for inputs of products: bfloat16 with such weights, where the processor multiplies pairs of
+// them, and whole numbers with weights that are. Keys and values are float32, bfloat16 or one byte each.
 #include "pool.h"
 
 #include "attention.c"
@@ -30,6 +30,7 @@ typedef struct {
   int type;  // of the embedding
   int cache_type;
   int gelu;  // tanh-approximated GELU instead of SiLU
+  int coded;  // whether all products are of whole numbers
 } Model;
 
 typedef struct {
@@ -52,11 +53,17 @@ typedef struct {
   float *mixed;  // [rows][heads * head], tiled
   float *gates;  // [rows][2 * inner]
   float *inner;  // [rows][inner], tiled
+  float *codes;  // [rows][coded_floats]: what a product of whole numbers reads, in place of `normed`, `mixed` and `inner`
 } Scratch;
+
+INLINE long floats_of_codes(const Model *m) {
+  long wide = m->heads * m->head, most = m->hidden > wide ? m->hidden : wide;
+  return m->coded ? coded_floats(most > m->inner ? most : m->inner) : 0;
+}
 
 EXPORT long manta_scratch_floats(const Model *m) {
   long head = m->head;
-  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner;
+  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m);
 }
 
 // One over the root mean square (Zhang and Sennrich 2019).
@@ -75,11 +82,18 @@ INLINE void share(long count, int me, int threads, long *from, long *to) {
   *from = count * me / threads, *to = count * (me + 1) / threads;
 }
 
-// Into a tiled matrix; without weights the row as it is.
+// A row on its way to a product: tiled at once, or first as a whole in `plain`, to be coded.
+INLINE TiledRow row_of_product(const Model *m, float *plain, float *matrix, long rows, long row, long width) {
+  return m->coded ? plain_row(plain, 0, width) : tiled_row(matrix, rows, row, width, in_pairs(m->type));
+}
+
+// Into a matrix that a product reads; without weights the row as it is.
 static void normalise_row(const Model *m, const float *x, const float *weight, float *y, long rows, long row) {
-  TiledRow to = tiled_row(y, rows, row, m->hidden, in_pairs(m->type));
+  float plain[m->coded ? m->hidden : 1];
+  TiledRow to = row_of_product(m, plain, y, rows, row, m->hidden);
   float by = weight ? scale_of(x, m->hidden, m->epsilon) : 1;
   for (long i = 0; i < m->hidden; i += LANES) put(&to, i, weight ? load(x + i) * by * load(weight + i) : load(x + i));
+  if (m->coded) code_row(plain, y, rows, row, m->hidden);
 }
 
 static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, long rows, int me, int threads) {
@@ -178,7 +192,8 @@ static void activate(const Model *m, const float *gates, float *inner, long rows
   share(rows, me, threads, &from, &to);
   for (long row = from; row < to; row++) {
     const float *gate = gates + row * 2 * m->inner, *up = gate + m->inner;
-    TiledRow out = tiled_row(inner, rows, row, m->inner, in_pairs(m->type));
+    float plain[m->coded ? m->inner : 1];
+    TiledRow out = row_of_product(m, plain, inner, rows, row, m->inner);
     for (long i = 0; i < m->inner; i += LANES) {
       vec x = load(gate + i), within = x;
       if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
@@ -188,7 +203,14 @@ static void activate(const Model *m, const float *gates, float *inner, long rows
       vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
       put(&out, i, x * sigmoid * load(up + i));
     }
+    if (m->coded) code_row(plain, inner, rows, row, m->inner);
   }
+}
+
+static void code_rows(const float *x, float *codes, long rows, long width, int me, int threads) {
+  long from, to;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) code_row(x + row * width, codes, rows, row, width);
 }
 
 static void product(const Linear *linear, const float *x, float *y, long rows, int add, int me, int threads) {
@@ -199,36 +221,41 @@ static void product(const Linear *linear, const float *x, float *y, long rows, i
 static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, int me) {
   int threads = pool->threads;
   long rows = s->rows, hidden = m->hidden, wide = (m->heads + 2 * m->kv_heads) * m->head;
-  normalise_rows(m, b->stream, layer->before_attention, b->normed, rows, me, threads);
+  float *normed = m->coded ? b->codes : b->normed, *mixed = m->coded ? b->codes : b->mixed, *inner = m->coded ? b->codes : b->inner;
+  normalise_rows(m, b->stream, layer->before_attention, normed, rows, me, threads);
   meet(pool);
-  product(&layer->qkv, b->normed, b->qkv, rows, 0, me, threads);
+  product(&layer->qkv, normed, b->qkv, rows, 0, me, threads);
   meet(pool);
   prepare_heads(m, layer, s, b->qkv, me, threads);
   meet(pool);
   Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
-                 layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type)};
+                 layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type), m->coded};
   attend_share(&a, next, room);
   meet(pool);
+  if (m->coded) {
+    code_rows(b->mixed, mixed, rows, m->heads * m->head, me, threads);
+    meet(pool);
+  }
   if (layer->after_attention) {
-    product(&layer->output, b->mixed, b->normed, rows, 0, me, threads);
+    product(&layer->output, mixed, b->normed, rows, 0, me, threads);
     meet(pool);
     add_normalised(b->stream, b->normed, layer->after_attention, rows, hidden, m->epsilon, me, threads);
   } else {
-    product(&layer->output, b->mixed, b->stream, rows, 1, me, threads);
+    product(&layer->output, mixed, b->stream, rows, 1, me, threads);
   }
   meet(pool);
-  normalise_rows(m, b->stream, layer->before_mlp, b->normed, rows, me, threads);
+  normalise_rows(m, b->stream, layer->before_mlp, normed, rows, me, threads);
   meet(pool);
-  product(&layer->gate_up, b->normed, b->gates, rows, 0, me, threads);
+  product(&layer->gate_up, normed, b->gates, rows, 0, me, threads);
   meet(pool);
-  activate(m, b->gates, b->inner, rows, me, threads);
+  activate(m, b->gates, inner, rows, me, threads);
   meet(pool);
   if (layer->after_mlp) {
-    product(&layer->down, b->inner, b->normed, rows, 0, me, threads);
+    product(&layer->down, inner, b->normed, rows, 0, me, threads);
     meet(pool);
     add_normalised(b->stream, b->normed, layer->after_mlp, rows, hidden, m->epsilon, me, threads);
   } else {
-    product(&layer->down, b->inner, b->stream, rows, 1, me, threads);
+    product(&layer->down, inner, b->stream, rows, 1, me, threads);
   }
   meet(pool);
 }
@@ -243,11 +270,12 @@ static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool
     for (long i = 0; i < m->hidden; i += LANES) zeros += load(b->stream + row * m->hidden + i) * 0;
     s->sound[row] = sum(zeros) == 0;
   }
+  float *normed = m->coded ? b->codes : b->normed;
   share(s->wanted_count, me, threads, &from, &to);
   for (long i = from; i < to; i++)
-    normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, b->normed, s->wanted_count, i);
+    normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, normed, s->wanted_count, i);
   meet(pool);
-  product(&m->head_weights, b->normed, s->logits, s->wanted_count, 0, me, threads);
+  product(&m->head_weights, normed, s->logits, s->wanted_count, 0, me, threads);
   if (m->logit_cap > 0) {
     meet(pool);
     share(s->wanted_count * vocab, me, threads, &from, &to);
@@ -284,6 +312,7 @@ EXPORT void manta_step(const Model *m, const Step *s, float *scratch, long *coun
   b.mixed = b.qkv + rows * (m->heads + 2 * m->kv_heads) * m->head;
   b.gates = b.mixed + rows * m->heads * m->head;
   b.inner = b.gates + rows * 2 * m->inner;
+  b.codes = b.inner + rows * m->inner;
   memset(counters, 0, m->count * sizeof(long));
   Job job = {m, s, b, counters, pool};
   run(pool, run_step, &job);

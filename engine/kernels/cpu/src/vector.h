@@ -33,7 +33,7 @@ typedef uint16_t half_u __attribute__((vector_size(BYTES / 2), aligned(2)));  //
 typedef int8_t int8_u __attribute__((vector_size(LANES), aligned(1)));  // as many numbers of one byte
 typedef uint8_t uint8_u __attribute__((vector_size(LANES), aligned(1)));
 
-enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3 };  // of weights, and of keys and values, as library.py numbers them
+enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3, INT4 = 4 };  // of weights, and of keys and values, as library.py numbers them
 
 INLINE vec load(const float *from) { return *(const vec_u *)from; }
 INLINE void store(float *to, vec value) { *(vec_u *)to = value; }
