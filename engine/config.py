@@ -40,10 +40,10 @@ class EngineConfig:
     do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
 
     weight_dtype: WeightDTypeName = "auto"
-    """Type of weights in memory. auto: that of ``dtype``. int8 and int4: whole numbers and a scale for each 32 of them,
-    8.5 and 4.5 bits a weight, rounded when the model is loaded; what reads the logits out is int8 in both. The compiled
-    kernels then multiply whole numbers, with inputs rounded to eight bits, and decode faster; torch computes with what
-    rounding left, and saves nothing."""
+    """Type of weights in memory. auto: that of ``dtype``. int8: whole numbers and a scale per output; int4: and a scale
+    for each 32 weights, 4.5 bits each, but for those that read the logits out, which are int8. Rounded when the model
+    is loaded. The compiled kernels then multiply whole numbers, with inputs rounded to eight bits, and decode faster;
+    torch computes with what rounding left, and saves nothing."""
 
     kv_dtype: KVDTypeName = "auto"
     """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one

@@ -1,7 +1,8 @@
-"""Weight matrices in eight or four bits, a scale for each group of inputs.
+"""Weight matrices in eight or four bits.
 
-Rounded to the nearest, without calibration. Groups of 32 inputs keep an outlier among its neighbours (as llama.cpp's
-Q4_0 and Q8_0 do); in four bits the scale of each is the one of a few that loses least.
+Rounded to the nearest, without calibration. In eight bits all weights of an output share a scale; in four bits 32 do,
+so that an outlier harms its neighbours alone (as in llama.cpp's Q4_0), and each scale is the one of a few that loses
+least.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from torch import Tensor
 from engine.config import WeightDTypeName
 from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights
 
-GROUP = 32  # inputs that share a scale, as in kernels/cpu/src/integers.h
-SCALE = torch.bfloat16
+GROUP = 32  # inputs, as in kernels/cpu/src/integers.h
 CHUNK = 1 << 22  # weights that are worked on at a time: several copies in float32 of a whole matrix would be much
 # Four bits hold one number more below zero than above: the largest of a group becomes that one, or somewhat less, which
 # cuts it off and brings the others nearer.
@@ -25,15 +25,18 @@ SHARES = (1.0, 0.93, 0.86)
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """Numbers of a group reach from -``lowest`` to ``highest``."""
+    """Numbers reach from -``lowest`` to ``highest``. ``group`` inputs share a scale of type ``scale``; None: all of an
+    output."""
 
     name: str
     lowest: int
     highest: int
+    group: int | None
+    scale: torch.dtype
 
 
-INT8 = WeightFormat("int8", 127, 127)
-INT4 = WeightFormat("int4", 8, 7)
+INT8 = WeightFormat("int8", 127, 127, None, torch.float32)
+INT4 = WeightFormat("int4", 8, 7, GROUP, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,16 @@ FORMATS = {"int8": WeightFormats(INT8, INT8), "int4": WeightFormats(INT4, INT8)}
 
 @dataclass(frozen=True, slots=True)
 class QuantisedMatrix:
-    """``numbers`` int8 [outputs, inputs] times ``scales`` bfloat16 [outputs, inputs / GROUP] give the weights."""
+    """``numbers`` int8 [outputs, inputs] times ``scales`` [outputs, groups of inputs] give the weights."""
 
     numbers: Tensor
     scales: Tensor
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """The weights [outputs, inputs]."""
-        outputs, inputs = self.numbers.shape
-        grouped = self.numbers.view(outputs, -1, GROUP).float() * self.scales.float().unsqueeze(-1)
-        return grouped.view(outputs, inputs).to(dtype)
+        outputs, groups = self.scales.shape
+        grouped = self.numbers.view(outputs, groups, -1).float() * self.scales.float().unsqueeze(-1)
+        return grouped.flatten(1).to(dtype)
 
 
 def weight_formats(name: WeightDTypeName) -> WeightFormats | None:
@@ -69,9 +72,10 @@ def weight_formats(name: WeightDTypeName) -> WeightFormats | None:
 def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
     """``weight`` [outputs, inputs] in ``form``. Raises ValueError if its inputs are no whole groups."""
     outputs, inputs = weight.shape
-    if inputs % GROUP:
-        raise ValueError(f"weight_dtype {form.name} takes groups of {GROUP} inputs, a matrix has {inputs}")
-    parts = [_rounded(part.float().view(-1, GROUP), form) for part in weight.split(max(1, CHUNK // inputs))]
+    group = form.group or inputs
+    if inputs % group:
+        raise ValueError(f"weight_dtype {form.name} takes groups of {group} inputs, a matrix has {inputs}")
+    parts = [_rounded(part.float().reshape(-1, group), form) for part in weight.split(max(1, CHUNK // inputs))]
     numbers = torch.cat([numbers for numbers, _ in parts]).view(outputs, inputs)
     return QuantisedMatrix(numbers, torch.cat([scales for _, scales in parts]).view(outputs, -1))
 
@@ -99,7 +103,7 @@ def rounded_model(weights: ModelWeights, formats: WeightFormats) -> ModelWeights
 
 
 def _rounded(groups: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """Numbers int8 [groups, GROUP] and scales [groups] of float32 ``groups``."""
+    """Numbers int8 [groups, inputs] and scales [groups] of float32 ``groups``."""
     best, least = None, None
     for scales in _candidates(groups, form):
         wide = scales.float().unsqueeze(-1)
@@ -118,8 +122,8 @@ def _rounded(groups: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
 def _candidates(groups: Tensor, form: WeightFormat) -> Iterator[Tensor]:
     """Scales [groups] to try. What has no numbers but zero has the scale zero."""
     if form.lowest == form.highest:
-        yield (groups.abs().amax(-1) / form.highest).to(SCALE)
+        yield (groups.abs().amax(-1) / form.highest).to(form.scale)
         return
     largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True)).squeeze(-1)
     for share in SHARES:
-        yield (largest * share / -form.lowest).to(SCALE)
+        yield (largest * share / -form.lowest).to(form.scale)

@@ -31,12 +31,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("requests", type=int, nargs="+", help="at once")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--weight-dtype", default="auto")
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--threads", type=int, help="of the kernels; by default as many as there are cores")
     options = parser.parse_args()
     engine = Engine.from_pretrained(
         options.model,
         dtype=options.dtype,
+        weight_dtype=options.weight_dtype,
         kv_dtype=options.kv_dtype,
         prefix_caching=False,
         kv_cache_tokens=16_384,

@@ -56,12 +56,12 @@ def make_engine(path: Path, **config: Any) -> Engine:
 
 def of_whole_numbers(x: torch.Tensor) -> torch.Tensor:
     """What is left of a product's inputs: 127 steps either way, by groups."""
-    groups = x.unflatten(-1, (-1, GROUP))
+    groups = x.reshape(-1, GROUP)
     step = groups.abs().amax(-1, keepdim=True) / 127
     return ((groups / step).nan_to_num(nan=0.0).round() * step).view_as(x)
 
 
-def oracle(path: Path, weight_dtype: str) -> nn.Module:
+def oracle(path: Path, weight_dtype: str) -> Any:
     """transformers' model with its linear layers rounded, and their inputs."""
     model: Any = AutoModelForCausalLM.from_pretrained(
         path, local_files_only=True, dtype=torch.float32, attn_implementation="eager"
@@ -181,7 +181,7 @@ def test_rounding_loses_no_more_than_half_a_step(form: WeightFormat) -> None:
 
     matrix = quantise(weight, form)
 
-    step = matrix.scales.float().abs().repeat_interleave(GROUP, 1)
+    step = matrix.scales.float().abs().repeat_interleave(96 // matrix.scales.shape[1], 1)
     error = (matrix.dequantised(torch.float32) - weight).abs()
     cut_off = (matrix.numbers == -form.lowest) | (matrix.numbers == form.highest)
     assert (error[~cut_off] <= step[~cut_off] / 2 + 1e-6).all()
@@ -208,7 +208,7 @@ def test_panels_hold_every_number_once(form: WeightFormat) -> None:
 
     bits = 4 if form is INT4 else 8
     assert packed.numel() * 8 == 48 * 64 * bits
-    assert scales.shape == (3, 2, 16)
+    assert scales.shape == ((3, 16) if form is INT8 else (3, 2, 16))
     parts = [packed] if bits == 8 else [packed & 15, packed >> 4]
     numbers = torch.cat([part.flatten() for part in parts]).int() - (128 if bits == 8 else 8)
     assert sorted(numbers[numbers != 0].tolist()) == sorted(matrix.numbers[matrix.numbers != 0].tolist())
@@ -216,4 +216,4 @@ def test_panels_hold_every_number_once(form: WeightFormat) -> None:
 
 def test_a_matrix_of_no_whole_groups_is_refused() -> None:
     with pytest.raises(ValueError, match="groups of 32"):
-        quantise(torch.zeros(4, 40), INT8)
+        quantise(torch.zeros(4, 40), INT4)

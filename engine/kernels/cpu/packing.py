@@ -9,19 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, INT4, INT8, Layer, Linear, Model
+from engine.kernels.cpu import library
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, Layer, Linear, Model
 from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
-from engine.quant.weights import GROUP, QuantisedMatrix, WeightFormat, WeightFormats, quantise
+from engine.quant.weights import GROUP, INT4, INT8, QuantisedMatrix, WeightFormat, WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MOST_HEAD = 256  # as in src/attention.c
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
-WEIGHT_TYPES = {"int8": INT8, "int4": INT4}
-CACHE_TYPES = {**TYPES, torch.int8: INT8, torch.float8_e4m3fn: FP8}
+WEIGHT_TYPES = {INT8: library.INT8, INT4: library.INT4}
+CACHE_TYPES = {**TYPES, torch.int8: library.INT8, torch.float8_e4m3fn: FP8}
 
 
 def unsupported(
@@ -73,15 +74,18 @@ def panels(weight: Tensor) -> Tensor:
 
 
 def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """Numbers and scales as src/integers.h lays them out: uint8 [panels, inputs / 4, 16, 4], or for four bits
-    [panels, inputs / 8, 16, 4], and bfloat16 [panels, inputs / GROUP, 16]; zeros after the last output."""
+    """Numbers and scales as src/integers.h lays them out, zeros after the last output.
+
+    int8: uint8 [panels, inputs / 4, 16, 4] and float32 [panels, 16]; int4: uint8 [panels, inputs / 8, 16, 4] and
+    bfloat16 [panels, inputs / GROUP, 16].
+    """
     outputs, inputs = matrix.numbers.shape
     count = -(-outputs // PANEL)
     rest = (0, 0, 0, count * PANEL - outputs)
     scales = F.pad(matrix.scales, rest).view(count, PANEL, -1).permute(0, 2, 1).contiguous()
     words = F.pad(matrix.numbers, rest).view(count, PANEL, inputs // 4, 4).permute(0, 2, 1, 3)
-    if form.name == "int8":
-        return (words.to(torch.int16) + 128).to(torch.uint8).contiguous(), scales
+    if form is INT8:
+        return (words.to(torch.int16) + 128).to(torch.uint8).contiguous(), scales.view(count, PANEL)
     halves = (words + form.lowest).to(torch.uint8)
     return (halves[:, 0::2] | halves[:, 1::2] << 4).contiguous(), scales
 
@@ -170,7 +174,7 @@ class PackedModel:
         if form is None:
             return Linear(self._keep(panels(weight)), None, offsets, inputs, outputs, TYPES[weight.dtype])
         numbers, scales = coded_panels(quantise(weight, form), form)
-        return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form.name])
+        return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form])
 
     def _norm(self, norm: NormWeights | None) -> int | None:
         return None if norm is None else self._floats(norm.weight)

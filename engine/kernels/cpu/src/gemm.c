@@ -3,7 +3,7 @@
 
 typedef struct {
   const void *weights;  // panels
-  const uint16_t *scales;  // of whole numbers; null for others
+  const void *scales;  // of whole numbers
   const float *bias;  // [outputs] or null
   long inputs, outputs;
   int type;
@@ -18,20 +18,20 @@ typedef struct {
 } Product;
 
 INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long first) {
-  const float *bias = p->linear->bias;
+  const float *bias = p->linear->bias, *scales = p->linear->type == INT8 ? (const float *)p->linear->scales + first : NULL;
   long left = p->linear->outputs - first;
   for (int i = 0; i < rows; i++) {
     float *to = p->y + (row + i) * p->linear->outputs + first;
     if (left >= PANEL) {
       for (int v = 0; v < VECS; v++) {
-        vec value = acc[i][v];
+        vec value = scales ? acc[i][v] * load(scales + v * LANES) : acc[i][v];
         if (bias) value += load(bias + first + v * LANES);
         if (p->add) value += load(to + v * LANES);
         store(to + v * LANES, value);
       }
     } else {
       const float *value = (const float *)acc[i];
-      for (long n = 0; n < left; n++) to[n] = value[n] + (bias ? bias[first + n] : 0) + (p->add ? to[n] : 0);
+      for (long n = 0; n < left; n++) to[n] = value[n] * (scales ? scales[n] : 1) + (bias ? bias[first + n] : 0) + (p->add ? to[n] : 0);
     }
   }
 }
@@ -120,7 +120,8 @@ static void multiply_coded(const Product *p, long from, long to) {
   size_t apart = coded_panel_bytes(linear->inputs, linear->type);
   for (long index = from, together; index < to; index += together) {
     together = to - index >= most ? most : 1;
-    CodedPanels w = {(const char *)linear->weights + index * apart, linear->scales + index * groups * PANEL, apart, groups};
+    const uint16_t *scales = linear->type == INT4 ? (const uint16_t *)linear->scales + index * groups * PANEL : NULL;
+    CodedPanels w = {(const char *)linear->weights + index * apart, scales, apart, groups};
     for (long tile = 0; tile < count; tile++) {
       long start = tile_start(p->rows, tile);
       multiply_coded_tile(p, w, start, tile_start(p->rows, tile + 1) - start, index * PANEL, together);

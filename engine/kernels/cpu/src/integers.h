@@ -1,9 +1,10 @@
-// Products of whole numbers: weights of eight or four bits with inputs rounded to eight. 32 inputs share a scale, and each
-// weight's output one per 32 inputs; what they sum up is exact, so a row's result does not depend on the rows beside it.
+// Products of whole numbers: weights of eight or four bits with inputs rounded to eight. 32 inputs of a row share a scale;
+// weights of an output do, all of them in eight bits, 32 in four. Sums within 32 are exact, and added up in the order of the
+// inputs: a row's result does not depend on the rows beside it, to the bit.
 //
 // A panel holds 16 outputs. Eight bits: [inputs / 4][16][4], each weight plus 128. Four bits: [inputs / 8][16][4] bytes,
 // weights plus 8, of the first four inputs in the lower halves and of the next four in the upper. What was added is taken
-// off again by the sum of the inputs. Scales are bfloat16, [panels][inputs / 32][16].
+// off again by the sum of the inputs. Scales are float32 [panels][16], or bfloat16 [panels][inputs / 32][16] in four bits.
 #pragma once
 #include "panel.h"
 
@@ -61,7 +62,7 @@ static void code_row(const float *x, void *matrix, long rows, long row, long inp
 
 typedef struct {
   const char *weights;  // of the first panel
-  const uint16_t *scales;
+  const uint16_t *scales;  // of four bits
   size_t apart;  // bytes from panel to panel
   long groups;
 } CodedPanels;
@@ -99,7 +100,7 @@ typedef struct {
         }                                                                                                        \
       }                                                                                                          \
       for (int p = 0; p < P; p++) {                                                                              \
-        vec by = widen(w.scales + (p * w.groups + group) * PANEL);                                               \
+        vec by = type == INT4 ? widen(w.scales + (p * w.groups + group) * PANEL) : splat(1);                     \
         for (int i = 0; i < R; i++) acc[i][p] += (vec)_mm512_cvtepi32_ps(part[i][p]) * (by * x.scales[i]);       \
       }                                                                                                          \
     }                                                                                                            \
@@ -132,8 +133,10 @@ INLINE void coded_row(vec acc[VECS], Coded x, long step, CodedPanels w, int type
     ivec part[VECS];
     for (int v = 0; v < VECS; v++) part[v] = (ivec){} + x.sums[group * step] * (type == INT4 ? -8 : -128);
     coded_products(part, w.weights + group * coded_panel_bytes(GROUP, type), type, x.words + group * WORDS * step, step);
-    for (int v = 0; v < VECS; v++)
-      acc[v] += __builtin_convertvector(part[v], vec) * (widen(w.scales + group * PANEL + v * LANES) * x.scales[group * step]);
+    for (int v = 0; v < VECS; v++) {
+      vec by = type == INT4 ? widen(w.scales + group * PANEL + v * LANES) : splat(1);
+      acc[v] += __builtin_convertvector(part[v], vec) * (by * x.scales[group * step]);
+    }
   }
 }
 #endif

@@ -1,9 +1,10 @@
-"""What KV formats cost in quality and in bytes.
+"""What formats of weights, keys and values cost in quality and in bytes.
 
-    python -m load_tests.engine.kv_formats
+    python -m load_tests.engine.formats
 
-Reads held-out English token by token, every key and value through the cache in its format, and prints the perplexity of
-the answers for each format beside that of the engine's own dtype. Needs the data that the models were trained on.
+Reads held-out English token by token, keys and values through the cache in their format, and prints the perplexity of
+the answers for each format beside that of the engine's own dtype; then the same for formats of the weights. Needs the
+data that the models were trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from deployments.models.training.stream import encode
 from deployments.models.training.tokenizer import load_tokenizer
 from engine import SamplingParams
 from engine.backend import StepRunner, make_runner
-from engine.config import EngineConfig, KVDTypeName
+from engine.config import EngineConfig, KVDTypeName, WeightDTypeName
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
@@ -79,22 +80,30 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder that holds corpus/")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--formats", nargs="+", choices=get_args(KVDTypeName), default=["auto", "int8", "fp8"])
+    parser.add_argument("--formats", nargs="*", choices=get_args(KVDTypeName), default=["int8", "fp8"], help="of KV")
+    parser.add_argument(
+        "--weights", nargs="*", choices=get_args(WeightDTypeName), default=["int8", "int4"], help="formats of weights"
+    )
     parser.add_argument("--texts", type=int, default=640)
     options = parser.parse_args()
     texts = read_english(options.data, held_out=True)[: options.texts]
     rows = encode(load_tokenizer(options.model), [(turns, 1.0) for turns in texts])
     dtype: torch.dtype = getattr(torch, options.dtype)
     model = Decoder.from_directory(options.model, dtype, torch.device("cpu"), ReferenceKernels())
+    settings: dict[str, dict[str, Any]] = {
+        options.dtype: {},
+        **{f"KV {name}": {"kv_dtype": name} for name in options.formats},
+        **{f"weights {name}": {"weight_dtype": name} for name in options.weights},
+    }
     usual = 0.0
-    for name in options.formats:
-        config = EngineConfig(model=str(options.model), dtype=options.dtype, kv_dtype=name)
-        with tqdm(total=len(rows), desc=name, unit=" texts") as bar:
+    for label, setting in settings.items():
+        config = EngineConfig(model=str(options.model), dtype=options.dtype, **setting)
+        with tqdm(total=len(rows), desc=label, unit=" texts") as bar:
             nats, counted = surprise(model, config, rows, bar)
         perplexity = math.exp(nats / counted)
         usual = usual or perplexity
-        size = bytes_per_token(model.spec, format_of(name, dtype))
-        print(f"{name}: perplexity {perplexity:.4f} ({perplexity / usual - 1:+.3%}), {size:,} bytes per token")
+        size = bytes_per_token(model.spec, format_of(config.kv_dtype, dtype))
+        print(f"{label}: perplexity {perplexity:.4f} ({perplexity / usual - 1:+.3%}), {size:,} KV bytes per token")
     print(f"over {counted:,} tokens of answers in {len(rows):,} texts")
 
 
