@@ -13,6 +13,7 @@ from deployments.models.training.curriculum import MAKERS, draw_recall, draw_tas
 from deployments.models.training.curriculum.draw import Draw, is_held_out
 from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Task, is_right
 from deployments.models.training.curriculum.words import CITIES, NAMES
+from load_tests.quality.item import Item, read_held_out
 
 SAMPLE = 6000
 
@@ -23,26 +24,26 @@ def _trained() -> list[Task]:
 
 
 @pytest.fixture(name="items", scope="module")
-def _items() -> list[heldout.Item]:
-    return heldout.read()
+def _items() -> list[Item]:
+    return list(read_held_out(heldout.PATH).items)
 
 
-def test_the_held_out_file_is_what_the_curriculum_makes(items: list[heldout.Item]) -> None:
+def test_the_held_out_file_is_what_the_curriculum_makes(items: list[Item]) -> None:
     assert items == heldout.make()
 
 
-def test_the_held_out_set_has_as_many_of_every_family_and_level(items: list[heldout.Item]) -> None:
+def test_the_held_out_set_has_as_many_of_every_family_and_level(items: list[Item]) -> None:
     counted = Counter((item.family, item.level) for item in items)
 
     assert set(counted) == {(family, level) for family in FAMILIES for level in LEVELS}
     assert set(counted.values()) == {heldout.PER_CELL}
-    assert len({item.turns for item in items}) == len(items)
+    assert len({item.messages for item in items}) == len(items)
 
 
-def test_training_never_asks_a_held_out_question(trained: list[Task], items: list[heldout.Item]) -> None:
-    kept = {item.turns for item in items}
+def test_training_never_asks_a_held_out_question(trained: list[Task], items: list[Item]) -> None:
+    kept = {tuple((message.role, message.content) for message in item.messages) for item in items}
 
-    assert not [task for task in trained if task.turns in kept]
+    assert not [task for task in trained if tuple((turn.role, turn.content) for turn in task.turns) in kept]
 
 
 @pytest.mark.parametrize("words", [NAMES, CITIES])
@@ -84,11 +85,11 @@ def operands(text: str) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def test_sums_that_are_asked_in_evaluation_are_nowhere_worked_out_in_training(
-    trained: list[Task], items: list[heldout.Item]
+    trained: list[Task], items: list[Item]
 ) -> None:
     kept: set[tuple[str, tuple[int, ...]]] = set()
     for item in items:
-        if found := re.fullmatch(r"\D*(\d+) ([+-]) (\d+)\D*", item.turns[-1].content):
+        if found := re.fullmatch(r"\D*(\d+) ([+-]) (\d+)\D*", item.messages[-1].content):
             a, sign, b = found.groups()
             kept.add((sign, tuple(sorted((int(a), int(b))))))
     assert len(kept) > 40

@@ -22,6 +22,7 @@ from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, Shape, llama_
 from deployments.models.training.stream import BEGINNING, FIRST, GROWN, Stream
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
 from deployments.models.training.trainer import Trainer, has_bfloat16
+from load_tests.quality.item import read_held_out
 
 MODELS = Path(__file__).resolve().parents[1]
 ROOT = MODELS.parents[1]
@@ -116,7 +117,7 @@ def train(
         run,
         shape,
         held_out,
-        heldout.read(),
+        read_held_out(heldout.PATH).items,
         seed=options.seed,
         device=device,
     )

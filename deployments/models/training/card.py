@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deployments.models.training.curriculum.task import FAMILIES, LEVELS, Turn
+from deployments.models.training.curriculum.task import FAMILIES, LEVELS
 from deployments.models.training.english import (
     COMMON_CHARS,
     HELD_OUT_SHARE,
@@ -16,10 +16,16 @@ from deployments.models.training.english import (
     MIN_WORDS,
     Conversation,
 )
-from deployments.models.training.evaluation import Scores, answer_all, bits_per_byte, score, total
-from deployments.models.training.heldout import Item
+from deployments.models.training.evaluation import bits_per_byte
 from deployments.models.training.shapes import Shape
 from deployments.models.training.trainer import TrainingRun
+from engine import Engine, SamplingParams
+from engine.api import Conversation as Asked
+from engine.api import EngineError, Message
+from load_tests.quality.item import Item
+from load_tests.quality.offline import ask_engine
+from load_tests.quality.outcome import Outcome
+from load_tests.quality.score import score
 
 SOURCES = (
     "GPTeacher role play (corpus/gpteacher, MIT), T0's training templates (corpus/t0_train, Apache-2.0), "
@@ -39,6 +45,7 @@ QUESTIONS = (
     "Why do people sleep at night?",
     "Write a sentence with the words dog, ball and park.",
 )
+MAX_TOKENS = 96  # of an answer, as when quality is measured
 
 
 def write_card(
@@ -59,10 +66,15 @@ def write_card(
     ``directory`` holds the saved model, which answers through the engine; ``model`` is the same in float32. ``device``
     names where it was trained.
     """
-    scores = score(items, answer_all(directory, [item.turns for item in items]))
+    engine = Engine.from_pretrained(str(directory), dtype="float32", max_waiting=len(items))
+    outcomes = ask_engine(engine, name, items, MAX_TOKENS, lambda: None)
+    problem = next((outcome.reply.problem for outcome in outcomes if outcome.reply.problem is not None), None)
+    if problem is not None:
+        raise EngineError(f"an answer failed, which is no wrong answer: {problem}")
     bits = bits_per_byte(model, tokenizer, english)
-    replies = answer_all(directory, [(Turn("user", question),) for question in QUESTIONS])
-    samples = "\n\n".join(quoted(q, said) for q, said in zip(QUESTIONS, replies, strict=True))
+    prompts = [Asked((Message("user", question),)) for question in QUESTIONS]
+    replies = engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS))
+    samples = "\n\n".join(quoted(q, said.text) for q, said in zip(QUESTIONS, replies, strict=True))
     parameters = sum(p.numel() for p in model.parameters())
     begun = f"the weights of `{shape.grown_from}`, widened and deepened" if shape.grown_from else "random weights"
     return f"""# {name}
@@ -88,7 +100,7 @@ be relied on.
 Exact match on the held-out set (`training/heldout.jsonl`, {len(items)} tasks with values and phrasings never trained
 on), greedy, in percent:
 
-{table(scores)}
+{table(outcomes)}
 
 Answers by greedy decoding, unedited:
 
@@ -102,11 +114,12 @@ def quoted(question: str, reply: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in lines)
 
 
-def table(scores: Scores) -> str:
+def table(outcomes: Sequence[Outcome]) -> str:
     """Families down, levels across."""
     lines = ["| family | " + " | ".join(f"level {level}" for level in LEVELS) + " | all |"]
     lines.append("| --- |" + " ---: |" * (len(LEVELS) + 1))
     for family in (*FAMILIES, None):
-        cells = [total(scores, family, level).percent for level in (*LEVELS, None)]
-        lines.append(f"| {family or '**all**'} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+        mine = [outcome for outcome in outcomes if family in (None, outcome.item.family)]
+        cells = [score(o for o in mine if level in (None, o.item.level)).share for level in (*LEVELS, None)]
+        lines.append(f"| {family or '**all**'} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |")
     return "\n".join(lines)

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.models.training.curriculum import MAKERS
 from deployments.models.training.curriculum.draw import Draw
 from deployments.models.training.curriculum.task import Turn
+from engine.api import Message
+from load_tests.quality.item import Item
 
 PATH = Path(__file__).with_name("heldout.jsonl")
 PER_CELL = 30  # of each family and level
 ATTEMPTS = 4000  # a cell with little variety gives fewer
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A held-out task; ``id`` is stable as long as the curriculum is."""
-
-    id: str
-    family: str
-    level: int
-    turns: tuple[Turn, ...]
-    answer: str
-
-
 def make() -> list[Item]:
-    """The set, from scratch: always the same, no question twice."""
+    """The set, from scratch: always the same, no question twice. An id is stable as long as the curriculum is."""
     items = []
     for (family, level), makers in MAKERS.items():
         draw = Draw(f"held out: {family} {level}", held_out=True)
@@ -39,7 +29,8 @@ def make() -> list[Item]:
                 continue
             seen.add(task.turns)
             name = f"{family.replace(' ', '-')}-{level}-{len(seen):03d}"
-            items.append(Item(name, family, level, task.turns, task.answer))
+            messages = tuple(Message(turn.role, turn.content) for turn in task.turns)
+            items.append(Item(name, family, level, messages, task.answer))
             if len(seen) == PER_CELL:
                 break
     return items
@@ -53,26 +44,10 @@ def write(items: Iterable[Item], path: Path = PATH) -> None:
                 "id": item.id,
                 "family": item.family,
                 "level": item.level,
-                "messages": [{"role": turn.role, "content": turn.content} for turn in item.turns],
+                "messages": [{"role": message.role, "content": message.content} for message in item.messages],
                 "answer": item.answer,
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read(path: Path = PATH) -> list[Item]:
-    """What ``write`` wrote."""
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return [
-        Item(
-            row["id"],
-            row["family"],
-            row["level"],
-            tuple(Turn(message["role"], message["content"]) for message in row["messages"]),
-            row["answer"],
-        )
-        for row in rows
-    ]
 
 
 if __name__ == "__main__":

@@ -298,7 +298,7 @@ def negated_sentiment(draw: Draw) -> Task:
     return Task(FAMILY, 2, ask(placed(draw, draw.choice(NEGATED).format(t=thing, a=word), question)), opposite)
 
 
-def aspect(draw: Draw, level: int = 3) -> tuple[str, str, str]:
+def aspect(draw: Draw) -> tuple[str, str, str]:
     """A text about two things, the one asked about, and the sentiment about that one."""
     (first, x), (second, y) = label(draw), label(draw)
     a, b, good, poor = draw.unseen(lambda: (*draw.sample(THINGS, 2), draw.choice(x), draw.choice(y)))

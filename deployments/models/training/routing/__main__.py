@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
-from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key, parameters
+from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
 from deployments.models.training.routing.heads import Fit, HeadReport, fit
 from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
 from engine.config import DeviceName
 from engine.engine import Engine
+from load_tests.quality.size import parameters
 from router.tiers.forecast import Forecaster, features
 
 MODELS = Path(__file__).resolve().parents[2]

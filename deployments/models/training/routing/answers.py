@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from safetensors import safe_open
 from tqdm import tqdm
 
 from deployments.models.training.curriculum.task import Task, is_right
@@ -88,15 +86,6 @@ def fingerprint(directory: Path) -> str:
         if path.suffix in (".safetensors", ".json", ".jinja"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def parameters(directory: Path) -> int:
-    """Weights in a model directory's safetensors; tied ones count once, as they are stored."""
-    total = 0
-    for path in directory.glob("*.safetensors"):
-        with safe_open(path, "pt") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
 
 
 def _read(file: Path) -> dict[str, Answer]:
