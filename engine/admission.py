@@ -6,8 +6,9 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from engine.api import ContextLengthError, Conversation, GenerationRequest, RequestError
+from engine.api import ContextLengthError, Conversation, GenerationRequest, RequestError, SamplingParams
 from engine.decode.output import Output
+from engine.decode.rules import LogitRules
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
 
@@ -36,6 +37,7 @@ class Admission:
         tokens = self.tokenizer.encode(request.prompt)
         self._check_tokens(tokens, param)
         max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
+        rules = self._rules(params, len(tokens))
         output = Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
         self._replay(request.resume, output, max_tokens)
         sequence = Sequence(
@@ -51,8 +53,18 @@ class Admission:
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             reserve=self.reserve or request.reserve,
+            rules=rules,
         )
         return Job(sequence, output)
+
+    def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
+        for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):
+            tokens = getattr(params, param)
+            if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
+                raise RequestError(f"{param} must name tokens between 0 and {self.vocab_size - 1}.", param)
+        final_tokens = self.tokenizer.eos_token_ids | frozenset(params.stop_token_ids)
+        bad_words = self.tokenizer.spellings(params.bad_words)
+        return LogitRules.of(params, prompt_length, self.vocab_size, final_tokens, bad_words)
 
     def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> None:
         """Brings the output to where it was when the last of these tokens was sent."""

@@ -14,6 +14,7 @@ Errors raised by the engine::
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -77,7 +78,8 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen, and when to stop. Field names are vLLM's where it has them.
+    """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
+    order in which they take effect is told in engine/decode/rules.py and sampling.py.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -85,6 +87,18 @@ class SamplingParams:
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # 0 or -1: off
     top_p: float = 1.0  # nucleus, Holtzman et al. 2020
+    min_p: float = 0.0  # least probability, as a share of the likeliest token's (Nguyen et al. 2024); 0: off
+    typical_p: float = (
+        1.0  # mass of the tokens whose surprise is nearest the expected one (Meister et al. 2022); 1: off
+    )
+    repetition_penalty: float = 1.0  # of tokens in prompt and answer (Keskar et al. 2019); 1: off
+    presence_penalty: float = 0.0  # taken off the logits of tokens that the answer has (OpenAI)
+    frequency_penalty: float = 0.0  # the same for each time that it has them (OpenAI)
+    no_repeat_ngram_size: int = 0  # no n-gram of prompt and answer comes twice; 0: off
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
+    bad_words: tuple[str, ...] = ()  # never said, neither at the start of a word nor within one
+    allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
+    min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen
     seed: int | None = None  # None: the engine draws one per request
     max_tokens: int | None = None  # None: up to the end of the context
     stop: tuple[str, ...] = ()
@@ -101,12 +115,34 @@ class SamplingParams:
             raise refuse("top_k", "-1 or 0 (off) or positive")
         if not 0.0 < self.top_p <= 1.0:
             raise refuse("top_p", "in (0, 1]")
+        self._check_rules(refuse)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise refuse("max_tokens", "at least 1")
+        if not 0 <= self.min_tokens <= (self.max_tokens or self.min_tokens):
+            raise refuse("min_tokens", "between 0 and max_tokens")
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise refuse("seed", "a 64-bit signed integer")
         if any(not s for s in self.stop):
             raise refuse("stop", "made of strings that are not empty")
+
+    def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
+        if not 0.0 <= self.min_p <= 1.0:
+            raise refuse("min_p", "between 0 and 1")
+        if not 0.0 < self.typical_p <= 1.0:
+            raise refuse("typical_p", "in (0, 1]")
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise refuse("repetition_penalty", "a positive number")
+        for param in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, param)):
+                raise refuse(param, "a finite number")
+        if self.no_repeat_ngram_size < 0:
+            raise refuse("no_repeat_ngram_size", "0 (off) or positive")
+        if not all(math.isfinite(bias) for bias in self.logit_bias.values()):
+            raise refuse("logit_bias", "made of finite numbers")
+        if any(not word for word in self.bad_words):
+            raise refuse("bad_words", "made of strings that are not empty")
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise refuse("allowed_token_ids", "None or not empty")
 
 
 @dataclass(frozen=True, slots=True)

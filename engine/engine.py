@@ -314,7 +314,8 @@ class Engine:
         prompt: what it wrote is not to be shared."""
         result = self._runner.run(planned)
         launched = self._clock()
-        draws = [Draw(c.sequence.sampling, c.sequence.seed, len(c.sequence.tokens)) for c in result.sampled]
+        sampled = [chunk.sequence for chunk in result.sampled]
+        draws = [Draw(s.sampling, s.seed, len(s.tokens), s.rules, s.tokens) for s in sampled]
         tokens = sample(result.logits, draws)
         spoilt = set(result.unsound)
         for chunk in planned:
@@ -325,7 +326,7 @@ class Engine:
         outcomes: list[tuple[Chunk, int | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
         for chunk, token in zip(result.sampled, tokens, strict=True):
             if chunk not in spoilt:
-                outcomes.append((chunk, FloatingPointError() if token is None else token))
+                outcomes.append((chunk, token))
         return outcomes
 
     def _count(self, plan: Plan) -> None:

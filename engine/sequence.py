@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, SamplingParams, Usage
+from engine.decode.rules import LogitRules
 from engine.kv.group import BlockTable
 from engine.kv.prefix import Miss
 
@@ -57,6 +58,7 @@ class Sequence:
     priority: Priority = Priority.STANDARD
     arrived: float = 0.0  # seconds of the engine's clock, as all instants here
     deadline: float | None = None  # instant by which its first token has to be out
+    rules: LogitRules | None = None
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
     queued_at: float = 0.0  # when it last began to wait
     waited_s: float = 0.0  # before that, in all

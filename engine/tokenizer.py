@@ -63,6 +63,14 @@ class Tokenizer:
             return self._encode_conversation(prompt.messages)
         return list(prompt)
 
+    def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each word within another and, where that differs, at a word's start."""
+        texts = [text for word in words for text in (word, f" {word.lstrip()}")]
+        for text in texts:
+            _check_unicode(text, "bad_words")
+        encoded = (tuple(self._literal.encode(text, add_special_tokens=False).ids) for text in texts)
+        return list(dict.fromkeys(tokens for tokens in encoded if tokens))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of all tokens, special ones left out."""
         return self._fast.decode(list(tokens), skip_special_tokens=True)

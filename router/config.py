@@ -57,12 +57,32 @@ class AutoConfig(Settings):
         return self
 
 
+class ProfileConfig(Settings):
+    """Sampling for a use case; what a request sets itself goes before."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_k: int | None = Field(None, ge=-1)
+    top_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+
+
+PROFILES = {
+    "extraction": ProfileConfig(temperature=0.0, top_k=1, top_p=0.1),
+    "factual": ProfileConfig(temperature=0.4, top_k=40, top_p=0.7),
+    "creative": ProfileConfig(temperature=1.0, top_k=80, top_p=0.95),
+    "experimental": ProfileConfig(temperature=1.5, top_k=200, top_p=0.98),
+}
+
+
 class RouterConfig(Settings):
     """Everything the router decides by."""
 
     keys: tuple[KeyConfig, ...] = Field(min_length=1)
     """Who may come in."""
     auto: AutoConfig = AutoConfig()
+    profiles: dict[str, ProfileConfig] = PROFILES
+    """By the names that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Larger requests get a 413 before they are read whole: memory per request is bounded."""
     max_prompts: int = Field(64, ge=1)

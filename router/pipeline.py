@@ -56,12 +56,22 @@ class Pipeline:
     async def _serve(self, exchange: Exchange, wire: WireFormat[Request]) -> None:
         principal = self.keys.authenticate(exchange.header("authorization"))
         request = wire.parse(await exchange.body(self._config.max_body_bytes))
-        task = self._prepare(principal, request, wire)
+        task = self._prepare(principal, self._profiled(request), wire)
         exchange.headers += [
             (b"x-manta-tier", task.route.tier.encode()),
             (b"x-manta-route-reason", task.route.reason.encode("ascii", "replace")),
         ]
         await exchange.while_connected(self._generate(exchange, wire, task))
+
+    def _profiled(self, request: Request) -> Request:
+        """Raises InvalidRequestError for a profile that is not configured."""
+        if request.profile is None:
+            return request
+        profile = self._config.profiles.get(request.profile)
+        if profile is None:
+            known = ", ".join(self._config.profiles)
+            raise InvalidRequestError(f"There is no such profile; there are {known}.", "unknown_profile", "profile")
+        return request.within(profile.model_dump(exclude_none=True))
 
     def _prepare(self, principal: Principal, request: Request, wire: WireFormat[Request]) -> Task[Request]:
         prompts = wire.prompts(request)

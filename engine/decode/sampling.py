@@ -1,5 +1,9 @@
 """The next token of every row of a batch, each with its own settings.
 
+After its rules (``rules``) a row is divided by temperature, and its distribution cut by top-k (Fan et al. 2018), then
+top-p (Holtzman et al. 2020), min-p (Nguyen et al. 2024) and typical-p (Meister et al. 2022), each of what the one
+before has left: transformers' order. A temperature of 0 takes the largest logit instead.
+
 A row's choice is a function of its own logits, settings, seed and position: no operation here mixes rows.
 """
 
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from engine.api import SamplingParams
 from engine.decode.random import gumbel
+from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
 _FIRST_LOOK = 256
 """Tokens. Most nuclei and common values of top_k are smaller, and sorting so many costs a tenth of sorting all."""
@@ -20,30 +25,66 @@ _FIRST_LOOK = 256
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is to be chosen: settings, and the seed and position that its random numbers come from."""
+    """How one row is to be chosen: settings, and the seed and position that its random numbers come from. ``tokens``
+    are those before it; only ``rules`` read them."""
 
     params: SamplingParams
     seed: int
     position: int  # of the token to be chosen, counted from the start of the prompt
+    rules: LogitRules | None = None
+    tokens: Sequence[int] = ()
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
-    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each; None where the largest is no
-    finite number, so that there is nothing to choose from."""
+class NothingLeftError(ValueError):
+    """The rules of a request forbid every token."""
+
+
+@torch.inference_mode()
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
+    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each. FloatingPointError where the
+    largest is no finite number, NothingLeftError where none is left. Rules change ``logits``."""
+    ruled = [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None]
+    sound = logits.amax(-1).isfinite().tolist() if ruled else None
+    apply_rules(logits, ruled)
     largest, chosen = logits.max(-1)
     rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
     if rows:
         index = torch.tensor(rows, device=logits.device)
         chosen[index] = _sample_random(logits[index], [draws[row] for row in rows])
-    sound = largest.isfinite().tolist()
-    return [token if fine else None for token, fine in zip(chosen.tolist(), sound, strict=True)]
+    left = largest.isfinite().tolist()
+    return [
+        token if some else NothingLeftError() if fine and draw.rules else FloatingPointError()
+        for token, some, fine, draw in zip(chosen.tolist(), left, sound or left, draws, strict=True)
+    ]
+
+
+def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """``logits`` [rows, vocab] float32 as they are drawn from: changed by rules, temperature and cuts, -inf where
+    nothing is left. A temperature of 0 leaves them undivided and uncut."""
+    logits = logits.clone()
+    apply_rules(logits, [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None])
+    rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
+    if rows:
+        index = torch.tensor(rows, device=logits.device)
+        params = [draws[row].params for row in rows]
+        kept, tokens, _ = _narrow(_tempered(logits[index], params), params, logits.shape[1])
+        logits[index] = torch.empty_like(kept).scatter_(1, tokens, kept)
+    return logits
+
+
+def _tempered(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    temperatures = [max(each.temperature, 1e-5) for each in params]
+    return logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
+
+
+def _is_cut(params: SamplingParams) -> bool:
+    return params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
 
 
 def _sample_random(logits: Tensor, draws: list[Draw]) -> Tensor:
-    """One draw from the softmax of each row, after temperature, top-k and top-p."""
-    temperatures = [max(draw.params.temperature, 1e-5) for draw in draws]
-    logits = logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
-    narrow = [draw.params.top_k > 0 or draw.params.top_p < 1 for draw in draws]
+    """One draw from the softmax of each row, after temperature and cuts."""
+    logits = _tempered(logits, [draw.params for draw in draws])
+    narrow = [_is_cut(draw.params) for draw in draws]
     if not any(narrow):
         return _choose_from_all(logits, draws)
     chosen = torch.empty(len(draws), dtype=torch.int64, device=logits.device)
@@ -80,22 +121,40 @@ def _race(logits: Tensor, tokens: Tensor, draws: list[Draw]) -> Tensor:
 
 
 def _narrow(logits: Tensor, params: list[SamplingParams], width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Top-k (Fan et al. 2018), then top-p (Holtzman et al. 2020) of what is left.
-
-    Gives the ``width`` largest logits of each row with -inf for what is cut, their token ids, both [rows, width], and
+    """The ``width`` largest logits of each row with -inf for what is cut, their token ids, both [rows, width], and
     whether they hold all that is not cut [rows]. Top-p keeps the smallest set of the likeliest tokens that reaches
     ``top_p``, so at least one.
     """
-    vocab = logits.shape[1]
-    top_k = torch.tensor([[p.top_k if 0 < p.top_k < vocab else vocab] for p in params], device=logits.device)
-    top_p = torch.tensor([[p.top_p] for p in params], device=logits.device)
+    vocab, device = logits.shape[1], logits.device
+    top_k = torch.tensor([[p.top_k if 0 < p.top_k < vocab else vocab] for p in params], device=device)
+    top_p = torch.tensor([[p.top_p] for p in params], device=device)
     ordered, tokens = logits.topk(width)
-    ordered.masked_fill_(torch.arange(width, device=logits.device) >= top_k, -torch.inf)
+    ordered.masked_fill_(torch.arange(width, device=device) >= top_k, -torch.inf)
     total = torch.where(top_k <= width, ordered.logsumexp(-1, keepdim=True), logits.logsumexp(-1, keepdim=True))
     reached = (ordered - total).exp_().cumsum(-1)
     # A row without top_p keeps all: rounding may bring its sum to 1 before the end.
     cut = (reached[:, :-1] >= top_p) & (top_p < 1)
+    # What lies beyond is cut if the last of these is. With a larger top_k, what top_p is a share of is not known yet.
+    beyond = (reached[:, -1:] >= top_p) & (top_p < 1)
     ordered[:, 1:].masked_fill_(cut, -torch.inf)
-    # With a larger top_k, what top_p is a share of is not known yet.
-    enough = (top_k <= width) | ((top_k == vocab) & (reached[:, -1:] >= top_p) & (top_p < 1))
+    if any(p.min_p > 0 for p in params):
+        least = ordered[:, :1] + torch.tensor([[p.min_p] for p in params], device=device).log()
+        beyond |= logits.gather(1, tokens[:, -1:]) < least
+        ordered.masked_fill_(ordered < least, -torch.inf)
+    enough = (top_k <= width) | ((top_k == vocab) & beyond)
+    if any(p.typical_p < 1 for p in params):
+        _keep_typical(ordered, torch.tensor([[p.typical_p] for p in params], device=device))
     return ordered, tokens, enough.squeeze(1)
+
+
+def _keep_typical(logits: Tensor, mass: Tensor) -> None:
+    """Cuts all but the tokens whose surprise is nearest the entropy, so many that their probabilities reach ``mass``
+    [rows, 1]; 1 cuts nothing."""
+    surprise = -logits.log_softmax(-1)
+    probabilities = (-surprise).exp()
+    entropy = (probabilities * surprise).nansum(-1, keepdim=True)
+    distance, order = (surprise - entropy).abs().sort(-1)
+    reached = probabilities.gather(1, order).cumsum(-1)
+    last = (reached < mass).sum(-1, keepdim=True).clamp_(max=logits.shape[1] - 1)
+    farthest = distance.gather(1, last)
+    logits.masked_fill_(((surprise - entropy).abs() > farthest) & (mass < 1), -torch.inf)

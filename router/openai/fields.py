@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -66,6 +67,11 @@ def kind_of_text(value: object) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Unsupported = Annotated[Any, not_yet()]
+TokenId = Annotated[int, Field(ge=0, le=2**31)]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+"""A token id as a key of a JSON object."""
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Word = Annotated[Text, Field(min_length=1, max_length=256)]
 StopField = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
@@ -99,20 +105,26 @@ class GenerationFields(StrictModel):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=2**31)
+    min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=1024)
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024, fail_fast=True)] | None = None
+    bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None
+    min_tokens: int | None = Field(None, ge=0, le=2**31)
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
-    stop_token_ids: (
-        Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=64, fail_fast=True)] | None
-    ) = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
+    profile: Text | None = None  # ours: a use case, whose settings apply where the request has none
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
     n: Annotated[Any, not_yet(1)] = None
     user: Text | None = None
-    presence_penalty: Annotated[Any, not_yet(0, 0.0)] = None
-    frequency_penalty: Annotated[Any, not_yet(0, 0.0)] = None
-    logit_bias: Annotated[Any, not_yet({})] = None
 
     def sampling(self, max_tokens: int | None) -> SamplingParams:
         """These fields as the engine takes them. OpenAI's ``top_p: 0`` means the most probable token alone."""
@@ -121,12 +133,26 @@ class GenerationFields(StrictModel):
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),
+            min_p=self.min_p or 0.0,
+            typical_p=1.0 if self.typical_p is None else self.typical_p,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            no_repeat_ngram_size=self.no_repeat_ngram_size or 0,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            bad_words=tuple(self.bad_words or ()),
+            allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
+            min_tokens=self.min_tokens or 0,
             seed=self.seed,
             max_tokens=max_tokens,
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
         )
+
+    def within(self, profile: Mapping[str, float | int]) -> Self:
+        """The same request with the settings of ``profile`` where it has none of its own."""
+        return self.model_copy(update={name: value for name, value in profile.items() if getattr(self, name) is None})
 
     @property
     def class_of_service(self) -> Priority:

@@ -17,7 +17,7 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, 1.5, -3.0, 0.2])
 
 
 def drawn(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    tokens = [token for token in sample(logits, draws) if token is not None]
+    tokens = [token for token in sample(logits, draws) if isinstance(token, int)]
     assert len(tokens) == len(draws)
     return tokens
 
@@ -120,5 +120,5 @@ def test_a_row_without_a_finite_largest_has_no_token() -> None:
 
     tokens = sample(logits, [Draw(SamplingParams(temperature=0), 0, 0)] * 4)
 
-    assert tokens[:3] == [None] * 3
+    assert all(isinstance(token, FloatingPointError) for token in tokens[:3])
     assert tokens[3] == int(LOGITS.argmax())

@@ -34,7 +34,7 @@ sampling: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.none() | st.integers(-(2**63), 2**63 - 1),
     "max_tokens": st.none() | st.integers(1, 100),
     "n": st.none() | st.just(1),
-    "presence_penalty": st.none() | st.just(0),
+    "presence_penalty": st.none() | st.floats(-2, 2),
     "stream_options": st.none() | st.fixed_dictionaries({}, optional={"include_usage": st.booleans()}),
     "user": st.none() | text,
 }

@@ -1,0 +1,47 @@
+"""Which tokens occur, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_FIRST_ROOM = 64
+
+
+class TokenCounts:
+    """Tokens in the order of their first occurrence. A token more costs O(1)."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+        self._ids = np.empty(_FIRST_ROOM, np.int64)
+        self._counts = np.zeros(_FIRST_ROOM, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def ids(self) -> Tensor:
+        """int64 [len]; shares memory with this."""
+        return torch.from_numpy(self._ids[: len(self)])
+
+    @property
+    def counts(self) -> Tensor:
+        """float32 [len]; shares memory with this."""
+        return torch.from_numpy(self._counts[: len(self)])
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Counts ``tokens``."""
+        for token in tokens:
+            place = self._places.setdefault(token, len(self._places))
+            if place == len(self._ids):
+                self._grow()
+            self._ids[place] = token
+            self._counts[place] += 1
+
+    def _grow(self) -> None:
+        room = len(self._ids)
+        self._ids = np.concatenate((self._ids, np.empty(room, np.int64)))
+        self._counts = np.concatenate((self._counts, np.zeros(room, np.float32)))
