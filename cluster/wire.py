@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from engine.api import Delta, EngineStats, FinishReason, ModelInfo, Usage
+from engine.api import Delta, EngineStats, FinishReason, ModelInfo, TokenLogprobs, Usage
 
-DeltaRow = tuple[str, tuple[int, ...], str, str | None, tuple[int, int, int] | None, str | None]
-"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error."""
+DeltaRow = tuple[
+    str,
+    tuple[int, ...],
+    str,
+    str | None,
+    tuple[int, int, int] | None,
+    str | None,
+    tuple[TokenLogprobs, ...] | None,
+]
+"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs."""
 
 
 class ReplicaLoad(NamedTuple):
@@ -45,6 +53,7 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
             None if d.finish_reason is None else d.finish_reason.value,
             None if d.usage is None else (d.usage.prompt_tokens, d.usage.completion_tokens, d.usage.cached_tokens),
             d.error,
+            d.logprobs,
         )
         for d in deltas
     ]
@@ -52,7 +61,8 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
 
 def unpack(row: DeltaRow) -> Delta:
     """The Delta that ``row`` was packed from."""
-    request_id, token_ids, text, reason, usage, error = row
+    request_id, token_ids, text, reason, usage, error, logprobs = row
     if reason is None:
-        return Delta(request_id, token_ids, text)
-    return Delta(request_id, token_ids, text, FinishReason(reason), None if usage is None else Usage(*usage), error)
+        return Delta(request_id, token_ids, text, logprobs=logprobs)
+    counts = None if usage is None else Usage(*usage)
+    return Delta(request_id, token_ids, text, FinishReason(reason), counts, error, logprobs)

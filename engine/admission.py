@@ -6,7 +6,16 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from engine.api import ContextLengthError, Conversation, GenerationRequest, RequestError, SamplingParams
+from engine.api import (
+    ContextLengthError,
+    Conversation,
+    GenerationRequest,
+    Logprob,
+    RequestError,
+    SamplingParams,
+    TokenLogprobs,
+)
+from engine.decode.logprobs import Scored
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
 from engine.sequence import Sequence
@@ -56,6 +65,17 @@ class Admission:
             rules=rules,
         )
         return Job(sequence, output)
+
+    def logprobs(self, token: int, scored: Scored, output: Output) -> tuple[TokenLogprobs, ...]:
+        """What is told of a token that was chosen: nothing of one that is no part of the text."""
+        if output.is_end(token):
+            return ()
+        chosen = self._logprob(token, scored.logprob)
+        return (TokenLogprobs(chosen, tuple(self._logprob(*one) for one in scored.top)),)
+
+    def _logprob(self, token: int, logprob: float) -> Logprob:
+        raw = self.tokenizer.token_bytes(token)
+        return Logprob(token, raw.decode("utf-8", "replace"), raw, logprob)
 
     def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
         for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):

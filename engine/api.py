@@ -14,9 +14,12 @@ Errors raised by the engine::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Literal, Self
+
+MOST_LOGPROBS = 20  # as OpenAI allows
 
 
 class EngineError(Exception):
@@ -98,6 +101,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
     bad_words: tuple[str, ...] = ()  # never said, neither at the start of a word nor within one
     allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
+    logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
+    logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
     min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen
     seed: int | None = None  # None: the engine draws one per request
     max_tokens: int | None = None  # None: up to the end of the context
@@ -141,6 +146,10 @@ class SamplingParams:
             raise refuse("logit_bias", "made of finite numbers")
         if any(not word for word in self.bad_words):
             raise refuse("bad_words", "made of strings that are not empty")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise refuse("logprobs", f"between 0 and {MOST_LOGPROBS}")
+        if self.logprobs_mode not in ("raw", "processed"):
+            raise refuse("logprobs_mode", "raw or processed")
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise refuse("allowed_token_ids", "None or not empty")
 
@@ -209,12 +218,32 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token, what it is as text (incomplete characters as U+FFFD) and in bytes, and the natural logarithm of its
+    probability."""
+
+    token_id: int
+    text: str
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The token that was chosen, and the likeliest ones in its place, likeliest first."""
+
+    chosen: Logprob
+    top: tuple[Logprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What one engine step added to one request.
 
     ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
     the whole answer. ``finish_reason`` and ``usage`` are set on the last delta of a request and only there. ``error``
-    is set only with FinishReason.ERROR.
+    is set only with FinishReason.ERROR. ``logprobs``, if they were asked for, has one for each token
+    but one that ends the sequence without being part of its text.
     """
 
     request_id: str
@@ -223,6 +252,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     error: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +294,19 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     error: str | None = None  # only with FinishReason.ERROR
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta]) -> Self:
+        """All ``deltas`` of one request together. Raises EngineError if they have no end."""
+        last = deltas[-1]
+        if last.finish_reason is None or last.usage is None:
+            raise EngineError(f"request {last.request_id} has no end")
+        return cls(
+            text="".join(delta.text for delta in deltas),
+            token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+            finish_reason=last.finish_reason,
+            usage=last.usage,
+            error=last.error,
+            logprobs=None if last.logprobs is None else tuple(one for d in deltas for one in d.logprobs or ()),
+        )

@@ -23,7 +23,8 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from engine.engine import Engine, log_failure
+from engine.engine import Engine
+from engine.failures import log_failure
 from engine.metrics import EngineMetrics
 from engine.scheduler.door import check_room
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import gc
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -36,7 +35,9 @@ from engine.api import (
 )
 from engine.backend import make_runner
 from engine.config import EngineConfig
+from engine.decode.logprobs import LogprobRecorder, Scored
 from engine.decode.sampling import Draw, sample
+from engine.failures import log_failure
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
@@ -56,6 +57,13 @@ from engine.sequence import Status
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+
+class Choice(NamedTuple):
+    """A token that was drawn, and how probable it was if that is asked."""
+
+    token: int
+    scored: Scored | None
 
 
 @dataclass(slots=True)
@@ -179,7 +187,7 @@ class Engine:
             sampled = self._compute(plan, planned)
             self._count(plan)
             computed = self._clock()
-            self.recorder.told([chunk.sequence for chunk, outcome in sampled if isinstance(outcome, int)], computed)
+            self.recorder.told([chunk.sequence for chunk, outcome in sampled if isinstance(outcome, Choice)], computed)
             deltas += [self._emit(chunk.sequence.request_id, outcome) for chunk, outcome in sampled]
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
@@ -258,7 +266,7 @@ class Engine:
         while self.has_work:
             for delta in self.step():
                 deltas[delta.request_id].append(delta)
-        return [_completion(parts) for parts in deltas.values()]
+        return [Completion.of(parts) for parts in deltas.values()]
 
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
@@ -293,7 +301,7 @@ class Engine:
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._open_books()
 
-    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, int | Exception]]:
+    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, Choice | Exception]]:
         """Runs the plan; the chunks after which a token was sampled, and what failed, with the token or the error."""
         try:
             return self._run(plan.chunks, began)
@@ -301,7 +309,7 @@ class Engine:
             log_failure("a step", error)
             if len(plan.chunks) == 1:
                 return [(plan.chunks[0], error)]
-        outcomes: list[tuple[Chunk, int | Exception]] = []
+        outcomes: list[tuple[Chunk, Choice | Exception]] = []
         for chunk in plan.chunks:
             try:
                 outcomes += self._run([chunk], self._clock())
@@ -309,24 +317,26 @@ class Engine:
                 outcomes.append((chunk, error))
         return outcomes
 
-    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, int | Exception]]:
+    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, Choice | Exception]]:
         """One forward pass. Numbers that have overflowed are the error of their sequence, be it in the middle of its
         prompt: what it wrote is not to be shared."""
         result = self._runner.run(planned)
         launched = self._clock()
         sampled = [chunk.sequence for chunk in result.sampled]
         draws = [Draw(s.sampling, s.seed, len(s.tokens), s.rules, s.tokens) for s in sampled]
+        recorder = LogprobRecorder(result.logits, draws)
         tokens = sample(result.logits, draws)
+        scores = recorder.scores(tokens)
         spoilt = set(result.unsound)
         for chunk in planned:
             if chunk not in spoilt:
                 self._scheduler.computed(chunk)
         self.recorder.phase(Phase.FORWARD, launched - began)
         self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
-        outcomes: list[tuple[Chunk, int | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
-        for chunk, token in zip(result.sampled, tokens, strict=True):
+        outcomes: list[tuple[Chunk, Choice | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
+        for row, (chunk, token) in enumerate(zip(result.sampled, tokens, strict=True)):
             if chunk not in spoilt:
-                outcomes.append((chunk, token))
+                outcomes.append((chunk, token if isinstance(token, Exception) else Choice(token, scores.get(row))))
         return outcomes
 
     def _count(self, plan: Plan) -> None:
@@ -335,7 +345,7 @@ class Engine:
             sequence = chunk.sequence
             self._counters.prompt_tokens += max(0, min(chunk.end, sequence.prompt_length) - chunk.start)
 
-    def _emit(self, request_id: str, outcome: int | Exception) -> Delta:
+    def _emit(self, request_id: str, outcome: Choice | Exception) -> Delta:
         """Adds a token to its sequence, and ends the sequence if it is the last or none came."""
         job = self._jobs[request_id]
         sequence = job.sequence
@@ -343,18 +353,20 @@ class Engine:
             if isinstance(outcome, FloatingPointError):
                 self._runner.scrub(self._cache.disown(sequence))
             return self._fail(request_id, outcome)
-        sequence.tokens.append(outcome)
+        token, scored = outcome
+        sequence.tokens.append(token)
         self._counters.generated_tokens += 1
         try:
-            text, reason = job.output.push(outcome, last=sequence.generated >= sequence.max_tokens)
+            text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
+            logprobs = None if scored is None else self._admission.logprobs(token, scored, job.output)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)
             return self._fail(request_id, error)
         if reason is None:
-            return Delta(request_id, (outcome,), text)
+            return Delta(request_id, (token,), text, logprobs=logprobs)
         self._end(request_id, finished=True)
         self._counters.finished += 1
-        return Delta(request_id, (outcome,), text, reason, sequence.usage)
+        return Delta(request_id, (token,), text, reason, sequence.usage, logprobs=logprobs)
 
     def _expire(self, request_id: str) -> Delta:
         self._counters.expired += 1
@@ -380,22 +392,3 @@ def _settle() -> None:
     hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
     gc.collect()
     gc.freeze()
-
-
-def _completion(deltas: list[Delta]) -> Completion:
-    last = deltas[-1]
-    if last.finish_reason is None or last.usage is None:
-        raise EngineError(f"request {last.request_id} has no end")
-    return Completion(
-        text="".join(delta.text for delta in deltas),
-        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
-        finish_reason=last.finish_reason,
-        usage=last.usage,
-        error=last.error,
-    )
-
-
-def log_failure(what: str, error: BaseException) -> None:
-    """Logs where it happened, but not the error's own words: they may quote a prompt."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s failed with %s at\n%s", what, type(error).__name__, frames)

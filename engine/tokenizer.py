@@ -75,6 +75,13 @@ class Tokenizer:
         """Text of all tokens, special ones left out."""
         return self._fast.decode(list(tokens), skip_special_tokens=True)
 
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for by itself; a special one its name."""
+        if self._bytes is not None and token in self._bytes:
+            return self._bytes[token]
+        text = self._fast.decode([token], skip_special_tokens=False)
+        return text.encode("utf-8")
+
     def detokenizer(self) -> Detokenizer:
         """A new incremental decoder, for one sequence."""
         return WindowDetokenizer(self.decode) if self._bytes is None else ByteDetokenizer(self._bytes)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from engine.api import Delta, FinishReason, GenerationRequest, TokenLogprobs, Usage
 from router.openai.errors import ServerError, TimedOutError
 from router.openai.sse import DONE
 from router.openai.wire import Answer, Frames, total, usage_fields
@@ -56,15 +56,24 @@ async def _merge(backend: TierBackend, tier: str, requests: Sequence[GenerationR
 async def gather(batches: AsyncIterator[Batch], count: int) -> tuple[list[Answer], Usage]:
     """The whole answers of ``count`` sequences, in order, and their token counts together."""
     texts: list[list[str]] = [[] for _ in range(count)]
+    logprobs: list[list[TokenLogprobs]] = [[] for _ in range(count)]
+    told = False
     reasons = [FinishReason.LENGTH] * count
     usages: list[Usage] = []
     async for index, deltas in batches:
-        texts[index].extend(delta.text for delta in deltas)
+        for delta in deltas:
+            texts[index].append(delta.text)
+            if delta.logprobs is not None:
+                told = True
+                logprobs[index].extend(delta.logprobs)
         last = deltas[-1]
         if last.finish_reason is not None:
             reasons[index] = last.finish_reason
             usages.append(last.usage or Usage(0, 0, 0))
-    answers = [Answer("".join(text), reason) for text, reason in zip(texts, reasons, strict=True)]
+    answers = [
+        Answer("".join(text), reason, tuple(each) if told else None)
+        for text, reason, each in zip(texts, reasons, logprobs, strict=True)
+    ]
     return answers, total(usages)
 
 
@@ -77,7 +86,7 @@ async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bo
         if index not in opened:
             opened.add(index)
             parts.append(frames.opening(index))
-        parts.extend([frames.text(index, delta.text) for delta in deltas if delta.text])
+        parts.extend([frames.text(index, d.text, d.logprobs) for d in deltas if d.text or d.logprobs])
         last = deltas[-1]
         if last.finish_reason is not None:
             parts.append(frames.end(index, last.finish_reason))

@@ -19,6 +19,10 @@ class Output:
         self._detokenizer = detokenizer
         self._stop = StopStrings(params.stop)
 
+    def is_end(self, token: int) -> bool:
+        """Whether the sequence ends with this token, which then adds no text."""
+        return token in self._final_tokens
+
     def push(self, token: int, last: bool) -> tuple[str, FinishReason | None]:
         """Text that became certain with this token, and why the sequence ends here, if it does.
 

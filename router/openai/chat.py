@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from json.encoder import encode_basestring_ascii as quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
-from engine.api import Conversation, FinishReason, Message, Prompt, SamplingParams, Usage
+from engine.api import (
+    MOST_LOGPROBS,
+    Conversation,
+    FinishReason,
+    Message,
+    Prompt,
+    SamplingParams,
+    TokenLogprobs,
+    Usage,
+)
 from router.openai.fields import (
     MANY,
     GenerationFields,
@@ -19,6 +30,7 @@ from router.openai.fields import (
     not_yet,
     parse,
 )
+from router.openai.logprobs import chat_logprobs
 from router.openai.wire import Answer, Stamp, usage_fields
 
 
@@ -67,8 +79,8 @@ class ChatRequest(GenerationFields):
     prompt_cache_key: Text | None = None
     store: Annotated[Any, not_yet(False)] = None
     modalities: Annotated[Any, not_yet(["text"])] = None
-    logprobs: Annotated[Any, not_yet(False)] = None
-    top_logprobs: Unsupported = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     tools: Annotated[Any, not_yet([])] = None
     tool_choice: Unsupported = None
     parallel_tool_calls: bool | None = None  # without tools it asks for nothing
@@ -80,6 +92,17 @@ class ChatRequest(GenerationFields):
     reasoning_effort: Unsupported = None
     verbosity: Unsupported = None
     moderation: Unsupported = None
+
+    @model_validator(mode="after")
+    def _logprobs_are_wanted(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("misplaced", "needs 'logprobs' to be true", {"name": "top_logprobs"})
+        return self
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """As the engine counts them."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class ChatFormat:
@@ -96,7 +119,7 @@ class ChatFormat:
         return [Conversation(tuple(message.plain() for message in request.messages))]
 
     def sampling(self, request: ChatRequest) -> SamplingParams:
-        return request.sampling(request.max_completion_tokens or request.max_tokens)
+        return request.sampling(request.max_completion_tokens or request.max_tokens, request.wanted_logprobs)
 
     def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -114,7 +137,7 @@ class ChatFormat:
                         "refusal": None,
                         "annotations": [],
                     },
-                    "logprobs": None,
+                    "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
                     "finish_reason": answer.finish_reason,
                 }
                 for index, answer in enumerate(answers)
@@ -144,9 +167,12 @@ class ChatFrames:
         delta = '{"role":"assistant","content":"","refusal":null}'
         return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}{self._tail}'
 
-    def text(self, index: int, text: str) -> str:
+    def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
         """A piece of the answer. Chat answers have one choice."""
-        return f"{self._text_head}{quote(text)}{self._text_tail}"
+        if logprobs is None:
+            return f"{self._text_head}{quote(text)}{self._text_tail}"
+        told = json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
+        return f'{self._text_head}{quote(text)}}},"logprobs":{told},"finish_reason":null}}{self._tail}'
 
     def end(self, index: int, reason: FinishReason) -> str:
         """The last chunk of a choice."""

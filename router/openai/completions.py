@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from engine.api import FinishReason, Prompt, SamplingParams, Usage
+from engine.api import MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import MANY, GenerationFields, Text, Unsupported, not_yet, parse
+from router.openai.logprobs import text_logprobs
 from router.openai.wire import Answer, Stamp, usage_fields
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -40,7 +42,7 @@ class CompletionRequest(GenerationFields):
     best_of: Annotated[Any, not_yet(1)] = None
     echo: Annotated[Any, not_yet(False)] = None
     suffix: Unsupported = None
-    logprobs: Unsupported = None  # here 0 asks for something: the chosen token's
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)  # here 0 asks for something: the chosen token's
 
 
 class CompletionFormat:
@@ -62,7 +64,7 @@ class CompletionFormat:
         return [each if isinstance(each, str) else tuple(each) for each in prompt]
 
     def sampling(self, request: CompletionRequest) -> SamplingParams:
-        return request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS)
+        return request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
 
     def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -72,7 +74,12 @@ class CompletionFormat:
             "created": stamp.created,
             "model": stamp.model,
             "choices": [
-                {"index": index, "text": answer.text, "logprobs": None, "finish_reason": answer.finish_reason}
+                {
+                    "index": index,
+                    "text": answer.text,
+                    "logprobs": None if answer.logprobs is None else text_logprobs(answer.logprobs, 0)[0],
+                    "finish_reason": answer.finish_reason,
+                }
                 for index, answer in enumerate(answers)
             ],
             "usage": usage_fields(usage),
@@ -93,14 +100,19 @@ class CompletionFrames:
         no_usage = ',"usage":null' if include_usage else ""
         self._tail = f"]{no_usage}}}\n\n"
         self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
+        self._offsets: dict[int, int] = {}  # characters of each choice's tokens so far
 
     def opening(self, index: int) -> str:
         """Text completions open with their first text."""
         return ""
 
-    def text(self, index: int, text: str) -> str:
+    def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
         """A piece of choice ``index``."""
-        return f'{self._head}{{"index":{index},"text":{quote(text)}{self._text_tail}'
+        opened = f'{self._head}{{"index":{index},"text":{quote(text)}'
+        if logprobs is None:
+            return opened + self._text_tail
+        told, self._offsets[index] = text_logprobs(logprobs, self._offsets.get(index, 0))
+        return f'{opened},"logprobs":{json.dumps(told, separators=(",", ":"))},"finish_reason":null}}{self._tail}'
 
     def end(self, index: int, reason: FinishReason) -> str:
         """The last chunk of a choice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, Self, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -115,6 +115,7 @@ class GenerationFields(StrictModel):
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None
     min_tokens: int | None = Field(None, ge=0, le=2**31)
+    logprobs_mode: Literal["raw", "processed"] | None = None
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
@@ -126,8 +127,9 @@ class GenerationFields(StrictModel):
     n: Annotated[Any, not_yet(1)] = None
     user: Text | None = None
 
-    def sampling(self, max_tokens: int | None) -> SamplingParams:
-        """These fields as the engine takes them. OpenAI's ``top_p: 0`` means the most probable token alone."""
+    def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """These fields as the engine takes them, and two that the endpoints spell differently. OpenAI's ``top_p: 0``
+        means the most probable token alone."""
         stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -143,6 +145,8 @@ class GenerationFields(StrictModel):
             bad_words=tuple(self.bad_words or ()),
             allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
             min_tokens=self.min_tokens or 0,
+            logprobs=logprobs,
+            logprobs_mode=self.logprobs_mode or "raw",
             seed=self.seed,
             max_tokens=max_tokens,
             stop=stop,
@@ -193,7 +197,7 @@ def _load(body: bytes) -> dict[str, Any]:
 
 def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
     location = error["loc"]
-    if error["type"] == "unknown_member":
+    if error["type"] in ("unknown_member", "misplaced"):
         location = (*location, error["ctx"]["name"])
     param = _field_name(location, document)
     if not param:  # the name itself is no text

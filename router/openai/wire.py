@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from engine.api import FinishReason, Prompt, SamplingParams, Usage
+from engine.api import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import GenerationFields
 
 Request = TypeVar("Request", bound=GenerationFields)
@@ -26,13 +26,14 @@ class Answer:
 
     text: str
     finish_reason: FinishReason
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 class Frames(Protocol):
     """The SSE frames of one stream, as text ending in a blank line."""
 
     def opening(self, index: int) -> str: ...
-    def text(self, index: int, text: str) -> str: ...
+    def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str: ...
     def end(self, index: int, reason: FinishReason) -> str: ...
     def usage(self, fields: str) -> str: ...
 

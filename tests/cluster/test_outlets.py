@@ -9,13 +9,14 @@ import pytest
 
 from cluster.outlets import OutletBoard
 from cluster.replica import INLINE_PROMPT
+from cluster.wire import DeltaRow
 from engine.api import EngineDeadError, FinishReason, GenerationRequest, SamplingParams
 from tests.cluster.engines import LocalReplica
 from tests.cluster.test_lanes import settle
 
 
-def row(request_id: str, last: bool = False) -> tuple[str, tuple[int, ...], str, str | None, None, None]:
-    return (request_id, (1,), "x", FinishReason.STOP.value if last else None, None, None)
+def row(request_id: str, last: bool = False) -> DeltaRow:
+    return (request_id, (1,), "x", FinishReason.STOP.value if last else None, None, None, None)
 
 
 async def test_rows_reach_the_lane_that_owns_them_until_the_last() -> None:

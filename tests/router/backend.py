@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from engine.api import Conversation, Delta, FinishReason, GenerationRequest, Usage
+from engine.api import (
+    Conversation,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    Logprob,
+    SamplingParams,
+    TokenLogprobs,
+    Usage,
+)
 from router.ports import TierStatus
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
@@ -41,7 +50,7 @@ class ScriptedBackend:
                     raise self.fault
                 if self.stall_at == i:
                     await asyncio.Event().wait()
-                yield [Delta(request.request_id, (i,), word)]
+                yield [Delta(request.request_id, (i,), word, logprobs=scripted_logprobs(i, word, request.sampling))]
             if self.fault is not None and self.fault_at >= len(WORDS):
                 raise self.fault
             yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1))]
@@ -52,3 +61,12 @@ class ScriptedBackend:
         if isinstance(request.prompt, Conversation):
             return WORDS
         return (f"<{request.prompt}>", *WORDS)
+
+
+def scripted_logprobs(at: int, word: str, sampling: SamplingParams) -> tuple[TokenLogprobs, ...] | None:
+    """Those of one word, taken for a token: the less probable the later, beside as many others as were asked for."""
+    if sampling.logprobs is None:
+        return None
+    chosen = Logprob(at, word, word.encode(), -0.5 * (at + 1))
+    others = [Logprob(100 + n, f"other{n}", f"other{n}".encode(), -1.0 - n) for n in range(sampling.logprobs)]
+    return (TokenLogprobs(chosen, tuple(others)),)

@@ -54,7 +54,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]
         ({"presence_penalty": 2.5}, "presence_penalty"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"profile": "no-such"}, "profile"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 1}, "logprobs"),
         ({"no_such_field": 1}, "no_such_field"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

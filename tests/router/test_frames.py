@@ -46,7 +46,7 @@ def parsed(body: bytes) -> list[dict[str, Any]]:
 @given(st.text())
 def test_any_text_survives_and_none_breaks_a_frame(text: str) -> None:
     for form in FORMATS:
-        body = form.frames(STAMP, include_usage=False).text(0, text)
+        body = form.frames(STAMP, include_usage=False).text(0, text, None)
         assert body.count("\n") == 2
         assert body.isascii()  # so no proxy and no reader of lines can split it at U+2028 or the like
         (chunk,) = parsed(body.encode())

@@ -32,6 +32,7 @@ def refusal(form: ChatFormat | CompletionFormat, document: dict[str, Any]) -> In
         ({"n": 0}, "n"),
         ({"logprobs": 0}, "logprobs"),
         ({"top_logprobs": 0}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"store": 0}, "store"),
         ({"store": True}, "store"),
         ({"presence_penalty": False}, "presence_penalty"),
@@ -80,7 +81,6 @@ def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | Non
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"logprobs": 0}, "logprobs"),  # asks for the chosen token's, unlike in chat
         ({"logprobs": False}, "logprobs"),
         ({"echo": True}, "echo"),
         ({"suffix": "."}, "suffix"),

@@ -1,0 +1,49 @@
+"""Log probabilities of tokens, as the two endpoints write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.api import Logprob, TokenLogprobs
+
+FLOOR = -9999.0
+"""What OpenAI gives for a token that is all but impossible; JSON knows no infinity."""
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    """``choices[].logprobs`` of chat completions."""
+    content = [{**_fields(token.chosen), "top_logprobs": [_fields(one) for one in token.top]} for token in tokens]
+    return {"content": content, "refusal": None}
+
+
+def text_logprobs(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[dict[str, Any], int]:
+    """``choices[].logprobs`` of text completions, the first token beginning ``offset`` characters into the text; and
+    where the next one will."""
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.chosen.text)
+    told = {
+        "tokens": [token.chosen.text for token in tokens],
+        "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
+        "top_logprobs": [_by_text(token) for token in tokens],
+        "text_offset": offsets,
+    }
+    return told, offset
+
+
+def _by_text(token: TokenLogprobs) -> dict[str, float]:
+    """The likeliest tokens and the chosen one. Of several with one text, as parts of a character are, the likeliest."""
+    told: dict[str, float] = {}
+    for one in (*token.top, token.chosen):
+        told.setdefault(one.text, _finite(one.logprob))
+    return told
+
+
+def _fields(token: Logprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": _finite(token.logprob), "bytes": list(token.bytes)}
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, FLOOR)

@@ -1,0 +1,108 @@
+"""Log probabilities are those of transformers, raw or processed, cached or not, and of the tokens beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from engine import Engine, SamplingParams
+from engine.api import RequestError
+from tests.engine.models import VOCAB, ragged_prompts
+
+ASKED = SamplingParams(temperature=0.9, seed=3, max_tokens=12, ignore_eos=True, logprobs=5)
+
+
+def exact(path: Path, prompt: list[int], answer: tuple[int, ...]) -> torch.Tensor:
+    """Raw log probabilities [answer, vocab] before each of the answer's tokens."""
+    model: Any = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+    return torch.as_tensor(logits.log_softmax(-1))
+
+
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+def test_raw_ones_are_those_of_transformers_cold_and_warm(model_path: Callable[[str], Path], kernels: Any) -> None:
+    path, prompts = model_path("qwen3"), ragged_prompts(VOCAB)
+    engine = Engine.from_pretrained(path, kv_cache_tokens=4096, kernels=kernels)
+
+    cold, warm = engine.generate(prompts, ASKED), engine.generate(prompts, ASKED)
+
+    assert engine.stats().cached_tokens > 0
+    for prompt, first, second in zip(prompts, cold, warm, strict=True):
+        wanted = exact(path, prompt, first.token_ids)
+        assert first.logprobs is not None
+        assert second.token_ids == first.token_ids
+        for row, token, one in zip(wanted, first.token_ids, first.logprobs, strict=True):
+            values, tokens = row.topk(5)
+            assert one.chosen.token_id == token
+            assert one.chosen.logprob == pytest.approx(float(row[token]), abs=1e-4)
+            assert [each.token_id for each in one.top] == tokens.tolist()
+            assert [each.logprob for each in one.top] == pytest.approx(values.tolist(), abs=1e-4)
+
+
+def test_processed_ones_are_those_that_were_drawn_from(model_path: Callable[[str], Path]) -> None:
+    path, [prompt, *_] = model_path("qwen3"), ragged_prompts(VOCAB)[3:]
+    params = replace(ASKED, logprobs_mode="processed", top_k=3, temperature=2.0, repetition_penalty=1.3)
+
+    [answer] = Engine.from_pretrained(path, kv_cache_tokens=4096).generate([prompt], params)
+
+    assert answer.logprobs is not None
+    for one in answer.logprobs:
+        kept = [each for each in one.top if each.logprob > -1e30]
+        assert len(kept) == 3
+        assert sum(torch.tensor([each.logprob for each in kept]).exp()) == pytest.approx(1, abs=1e-5)
+        assert one.chosen.token_id in {each.token_id for each in kept}
+
+
+def test_bytes_joined_are_the_text(model_path: Callable[[str], Path]) -> None:
+    engine = Engine.from_pretrained(model_path("llama-tied"), kv_cache_tokens=4096)
+    params = SamplingParams(temperature=3.0, seed=1, max_tokens=60, ignore_eos=True, logprobs=0)
+
+    answers = engine.generate(["The river", "naïve café"], params)
+
+    for answer in answers:
+        assert answer.logprobs is not None
+        special = engine._admission.tokenizer.eos_token_ids
+        said = b"".join(one.chosen.bytes for one in answer.logprobs if one.chosen.token_id not in special)
+        assert said.decode("utf-8", "replace") == answer.text
+        assert all(one.top == () for one in answer.logprobs)
+
+
+def test_the_token_that_ends_an_answer_has_none(model_path: Callable[[str], Path]) -> None:
+    engine = Engine.from_pretrained(model_path("llama-tied"), kv_cache_tokens=4096)
+    [plain] = engine.generate([[5, 6, 7]], SamplingParams(temperature=0, max_tokens=6, ignore_eos=True))
+    last = plain.token_ids[3]
+    assert last not in plain.token_ids[:3]
+
+    [answer] = engine.generate(
+        [[5, 6, 7]], SamplingParams(temperature=0, max_tokens=6, stop_token_ids=(last,), ignore_eos=True, logprobs=1)
+    )
+
+    assert answer.token_ids == plain.token_ids[:4]
+    assert answer.logprobs is not None
+    assert [one.chosen.token_id for one in answer.logprobs] == list(plain.token_ids[:3])
+
+
+def test_rows_that_ask_for_none_get_none(model_path: Callable[[str], Path]) -> None:
+    engine = Engine.from_pretrained(model_path("llama-tied"), kv_cache_tokens=4096)
+    plain = replace(ASKED, logprobs=None)
+
+    asked, unasked = engine.generate([[5, 6, 7], [5, 6, 7]], [ASKED, plain])
+
+    assert asked.logprobs is not None
+    assert unasked.logprobs is None
+    assert asked.token_ids == unasked.token_ids
+
+
+@pytest.mark.parametrize("field", [{"logprobs": 21}, {"logprobs": -1}, {"logprobs_mode": "cooked"}])
+def test_values_out_of_range_are_refused_by_name(field: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as refusal:
+        SamplingParams(**field)
+
+    assert refusal.value.param == next(iter(field))

@@ -1,0 +1,59 @@
+"""Log probabilities reach the openai client, whole and streamed alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.router.backend import WORDS
+from tests.router.conftest import Served
+
+CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def test_a_chat_answer_has_one_for_each_token(served: Served) -> None:
+    answer = served.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2)
+
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [one.token for one in logprobs.content] == list(WORDS)
+    assert [one.logprob for one in logprobs.content] == [-0.5, -1.0, -1.5, -2.0, -2.5]
+    assert bytes(logprobs.content[2].bytes or ()).decode() == WORDS[2]
+    assert [other.token for other in logprobs.content[0].top_logprobs] == ["other0", "other1"]
+
+
+def test_a_streamed_chat_answer_has_the_same(served: Served) -> None:
+    whole = served.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=1)
+    chunks = list(served.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=1, stream=True))
+
+    told = [
+        one
+        for chunk in chunks
+        if chunk.choices and chunk.choices[0].logprobs is not None
+        for one in chunk.choices[0].logprobs.content or ()
+    ]
+    assert whole.choices[0].logprobs is not None
+    assert told == whole.choices[0].logprobs.content
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "".join(WORDS)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_completion_has_them_in_lists(served: Served, stream: bool) -> None:
+    answer: Any = served.openai.completions.create(model="fast", prompt="Hi", logprobs=2, stream=stream)
+    parts = [part.choices[0] for part in (answer if stream else [answer]) if part.choices]
+
+    told = [part.logprobs for part in parts if part.logprobs is not None]
+    tokens = [token for one in told for token in one.tokens]
+    offsets = [at for one in told for at in one.text_offset]
+    text = "".join(part.text for part in parts)
+    assert tokens == ["<Hi>", *WORDS]
+    assert [text[at : at + len(token)] for at, token in zip(offsets, tokens, strict=True)] == tokens
+    assert [value for one in told for value in one.token_logprobs] == [-0.5, -1.0, -1.5, -2.0, -2.5, -3.0]
+    assert told[0].top_logprobs[0] == {"other0": -1.0, "other1": -2.0, "<Hi>": -0.5}
+
+
+def test_without_the_wish_there_are_none(served: Served) -> None:
+    assert served.openai.chat.completions.create(**CHAT).choices[0].logprobs is None
+    assert served.openai.completions.create(model="fast", prompt="Hi").choices[0].logprobs is None
