@@ -139,7 +139,7 @@ class Lane:
             while True:
                 deltas = await stream.take()
                 yield deltas
-                if deltas[-1].finish_reason is not None:
+                if deltas[-1].last:
                     return
         finally:
             del self._streams[request.request_id]

@@ -98,6 +98,6 @@ class OutletBoard:
             outlet = self._owners.get(row[0])
             if outlet is None:
                 continue
-            if row[3] is not None:
+            if row[-1]:
                 self.release(row[0])
             outlet.put(row)

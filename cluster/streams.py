@@ -30,7 +30,7 @@ class DeltaStream:
         if self.finished:
             return True
         self._buffer.append(delta)
-        self.finished = delta.finish_reason is not None
+        self.finished = delta.last
         self._wake()
         if len(self._buffer) > self._limit and not self.finished:
             self.fail(SlowReaderError(f"The client did not read for {self._limit} tokens; the request was ended."))

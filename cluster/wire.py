@@ -18,8 +18,11 @@ DeltaRow = tuple[
     tuple[int, int, int] | None,
     str | None,
     tuple[TokenLogprobs, ...] | None,
+    int,
+    bool,
 ]
-"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs."""
+"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs, choice, whether the
+request has ended."""
 
 
 class ReplicaLoad(NamedTuple):
@@ -54,6 +57,8 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
             None if d.usage is None else (d.usage.prompt_tokens, d.usage.completion_tokens, d.usage.cached_tokens),
             d.error,
             d.logprobs,
+            d.choice,
+            d.last,
         )
         for d in deltas
     ]
@@ -61,8 +66,8 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
 
 def unpack(row: DeltaRow) -> Delta:
     """The Delta that ``row`` was packed from."""
-    request_id, token_ids, text, reason, usage, error, logprobs = row
+    request_id, token_ids, text, reason, usage, error, logprobs, choice, _ = row
     if reason is None:
-        return Delta(request_id, token_ids, text, logprobs=logprobs)
+        return Delta(request_id, token_ids, text, logprobs=logprobs, choice=choice)
     counts = None if usage is None else Usage(*usage)
-    return Delta(request_id, token_ids, text, FinishReason(reason), counts, error, logprobs)
+    return Delta(request_id, token_ids, text, FinishReason(reason), counts, error, logprobs, choice)

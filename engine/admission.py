@@ -63,8 +63,14 @@ class Admission:
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             reserve=self.reserve or request.reserve,
             rules=rules,
+            branches=params.choices - 1,
         )
         return Job(sequence, output)
+
+    def branch(self, job: Job, choice: int, token: int) -> Job:
+        """Another choice of a request, with its first token."""
+        output = Output(job.sequence.sampling, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
+        return Job(job.sequence.branch(choice, token), output)
 
     def logprobs(self, token: int, scored: Scored, output: Output) -> tuple[TokenLogprobs, ...]:
         """What is told of a token that was chosen: nothing of one that is no part of the text."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Literal, Self
 
 MOST_LOGPROBS = 20  # as OpenAI allows
+MOST_CHOICES = 128  # likewise
 
 
 class EngineError(Exception):
@@ -87,6 +88,8 @@ class SamplingParams:
     Raises RequestError, naming the field, for a value out of range.
     """
 
+    n: int = 1  # choices: answers to one prompt, which is computed once
+    best_of: int | None = None  # of so many, ``n`` with the highest mean log probability of a token; None: all of ``n``
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # 0 or -1: off
     top_p: float = 1.0  # nucleus, Holtzman et al. 2020
@@ -114,6 +117,10 @@ class SamplingParams:
         def refuse(param: str, rule: str) -> RequestError:
             return RequestError(f"{param} must be {rule}, got {getattr(self, param)!r}", param)
 
+        if not 1 <= self.n <= MOST_CHOICES:
+            raise refuse("n", f"between 1 and {MOST_CHOICES}")
+        if self.best_of is not None and not self.n <= self.best_of <= MOST_CHOICES:
+            raise refuse("best_of", f"between n and {MOST_CHOICES}")
         if not 0.0 <= self.temperature <= 100.0:  # also refuses NaN
             raise refuse("temperature", "between 0 and 100")
         if self.top_k < -1:
@@ -129,6 +136,16 @@ class SamplingParams:
             raise refuse("seed", "a 64-bit signed integer")
         if any(not s for s in self.stop):
             raise refuse("stop", "made of strings that are not empty")
+
+    @property
+    def choices(self) -> int:
+        """Answers that are generated."""
+        return self.best_of or self.n
+
+    @property
+    def records_logprobs(self) -> bool:
+        """Whether log probabilities are told, or needed to find the best."""
+        return self.logprobs is not None or self.choices > self.n
 
     def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
         if not 0.0 <= self.min_p <= 1.0:
@@ -206,6 +223,8 @@ class GenerationRequest:
             raise RequestError(f"priority must be -1, 0 or 1, got {self.priority!r}", "priority")
         if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
             raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
+        if self.resume and self.sampling.choices > 1:
+            raise RequestError("Only a request of one choice can be resumed.", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +260,9 @@ class Delta:
     """What one engine step added to one request.
 
     ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
-    the whole answer. ``finish_reason`` and ``usage`` are set on the last delta of a request and only there. ``error``
-    is set only with FinishReason.ERROR. ``logprobs``, if they were asked for, has one for each token
-    but one that ends the sequence without being part of its text.
+    the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
+    an error, an abort or a deadline ends all choices at once. ``error`` is set only with FinishReason.ERROR.
+    ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
     """
 
     request_id: str
@@ -253,6 +272,16 @@ class Delta:
     usage: Usage | None = None
     error: str | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    choice: int = 0
+
+    @property
+    def last(self) -> bool:
+        """Whether the request has ended."""
+        return self.usage is not None or self.finish_reason in BREAKS
+
+
+BREAKS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.ERROR})
+"""Ends of a request as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,17 +325,43 @@ class Completion:
     error: str | None = None  # only with FinishReason.ERROR
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
+    choice: int = 0
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens, as far as they were recorded; what ``best_of`` goes by."""
+        told = self.logprobs or ()
+        return sum(one.chosen.logprob for one in told) / len(told) if told else -math.inf
+
     @classmethod
-    def of(cls, deltas: Sequence[Delta]) -> Self:
-        """All ``deltas`` of one request together. Raises EngineError if they have no end."""
+    def of(cls, deltas: Sequence[Delta], usage: Usage) -> Self:
+        """All ``deltas`` of one choice together, ``usage`` being its request's. Raises EngineError without an end."""
         last = deltas[-1]
-        if last.finish_reason is None or last.usage is None:
+        if last.finish_reason is None:
             raise EngineError(f"request {last.request_id} has no end")
+        told = [delta.logprobs for delta in deltas if delta.logprobs is not None]
         return cls(
             text="".join(delta.text for delta in deltas),
             token_ids=tuple(token for delta in deltas for token in delta.token_ids),
             finish_reason=last.finish_reason,
-            usage=last.usage,
+            usage=usage,
             error=last.error,
-            logprobs=None if last.logprobs is None else tuple(one for d in deltas for one in d.logprobs or ()),
+            logprobs=tuple(one for each in told for one in each) if told else None,
+            choice=last.choice,
         )
+
+
+def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Completion]:
+    """The ``n`` choices of a request that has ended, by their numbers; of ``best_of`` the best, best first. A request
+    that broke has one. Raises EngineError without an end."""
+    last = deltas[-1]
+    if not last.last:
+        raise EngineError(f"request {last.request_id} has no end")
+    usage = last.usage or Usage(0, 0, 0)
+    if last.finish_reason in BREAKS:
+        return [Completion.of([delta for delta in deltas if delta.choice == last.choice], usage)]
+    numbers = sorted({delta.choice for delta in deltas})
+    found = [Completion.of([delta for delta in deltas if delta.choice == number], usage) for number in numbers]
+    if params.choices > params.n:
+        found = sorted(found, key=lambda one: -one.mean_logprob)[: params.n]
+    return found if params.logprobs is not None else [replace(one, logprobs=None) for one in found]

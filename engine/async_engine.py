@@ -159,7 +159,7 @@ class AsyncEngine:
         deltas = self._engine.step()
         self._step_began = None
         with self._changed:
-            self._live.difference_update(delta.request_id for delta in deltas if delta.finish_reason is not None)
+            self._live.difference_update(delta.request_id for delta in deltas if delta.last)
             self._look()
         if deltas:
             self._on_step(deltas)

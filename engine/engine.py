@@ -7,14 +7,11 @@ itself fails, nobody can say whose fault it was: all end, and the engine goes on
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 
@@ -32,19 +29,22 @@ from engine.api import (
     Priority,
     RequestError,
     SamplingParams,
+    Usage,
+    completions,
 )
 from engine.backend import make_runner
 from engine.config import EngineConfig
-from engine.decode.logprobs import LogprobRecorder, Scored
-from engine.decode.sampling import Draw, sample
+from engine.counters import Counters
+from engine.decode.choice import Choice, choose
 from engine.failures import log_failure
+from engine.group import Group
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import shapes_of
-from engine.memory import available_bytes
+from engine.memory import available_bytes, settle
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
@@ -57,26 +57,6 @@ from engine.sequence import Status
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-
-class Choice(NamedTuple):
-    """A token that was drawn, and how probable it was if that is asked."""
-
-    token: int
-    scored: Scored | None
-
-
-@dataclass(slots=True)
-class _Counters:
-    steps: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    finished: int = 0
-    aborted: int = 0
-    failed: int = 0
-    expired: int = 0
-    preemptions: int = 0  # by schedulers that have been replaced
-    cached_tokens: int = 0  # likewise
 
 
 class Engine:
@@ -98,8 +78,8 @@ class Engine:
         self._admission = Admission(tokenizer, model.spec.vocab_size, context, config.reserve_answers)
         self._open_books()
         self._runner = make_runner(model, config, self._shapes, context)
-        self._jobs: dict[str, Job] = {}
-        self._counters = _Counters()
+        self._groups: dict[str, Group] = {}
+        self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
 
     @classmethod
@@ -128,13 +108,13 @@ class Engine:
         model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
         logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
         engine = cls(config, model, Tokenizer.from_directory(directory))
-        _settle()
+        settle()
         return engine
 
     @property
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
-        return bool(self._jobs)
+        return bool(self._groups)
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenises and checks a request, which arrives now; from any thread. Raises RequestError."""
@@ -152,17 +132,17 @@ class Engine:
     def enqueue(self, job: Job) -> None:
         """Queues a prepared request, however full the queue is. Raises RequestError for an id that is in use."""
         request_id = job.sequence.request_id
-        if request_id in self._jobs:
+        if request_id in self._groups:
             raise RequestError(f"request_id {request_id!r} is in use", "request_id")
-        self._jobs[request_id] = job
+        self._groups[request_id] = Group(job)
         self._scheduler.add(job.sequence)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Ends requests at once, without a delta; their blocks are free on return. Unknown ids are ignored: a request
         may have ended while its abort was on the way."""
         for request_id in request_ids:
-            if request_id in self._jobs:
-                self._end(request_id)
+            if request_id in self._groups:
+                self._break(request_id)
                 self._counters.aborted += 1
 
     def step(self) -> list[Delta]:
@@ -187,8 +167,10 @@ class Engine:
             sampled = self._compute(plan, planned)
             self._count(plan)
             computed = self._clock()
-            self.recorder.told([chunk.sequence for chunk, outcome in sampled if isinstance(outcome, Choice)], computed)
-            deltas += [self._emit(chunk.sequence.request_id, outcome) for chunk, outcome in sampled]
+            told = [chunk.sequence for chunk, outcome in sampled if not isinstance(outcome, Exception)]
+            self.recorder.told(told, computed)
+            for chunk, outcome in sampled:
+                deltas += self._emit(chunk.sequence, outcome)
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
@@ -244,8 +226,8 @@ class Engine:
         prompts: Sequence[str | Sequence[int] | Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """Completions of all prompts, in their order. ``params`` is one for all or one for each. They run as a batch:
-        nobody watches single tokens, so prompts take all that a step has room for.
+        """Completions of all prompts, in their order, ``n`` of each. ``params`` is one for all or one for each. They
+        run as a batch: nobody watches single tokens, so prompts take all that a step has room for.
 
         Raises RequestError before anything is run, and EngineError when other requests are under way.
         """
@@ -266,7 +248,8 @@ class Engine:
         while self.has_work:
             for delta in self.step():
                 deltas[delta.request_id].append(delta)
-        return [Completion.of(parts) for parts in deltas.values()]
+        asked_for = zip(deltas.values(), settings, strict=True)
+        return [one for parts, each in asked_for for one in completions(parts, each)]
 
     def _open_books(self) -> None:
         """A KV cache that knows nothing, and a scheduler for it."""
@@ -289,19 +272,19 @@ class Engine:
 
     def _start_afresh(self, error: Exception) -> list[Delta]:
         """Ends everything with an error. Old books are thrown away, since nobody knows what they are worth."""
-        for job in self._jobs.values():
+        for job in (job for group in self._groups.values() for job in group.live.values()):
             job.sequence.tables = []
             if job.sequence.status is not Status.ENDED:
                 job.sequence.move(Status.ENDED)
         self._renew_books()
-        return [self._fail(request_id, error) for request_id in list(self._jobs)]
+        return [self._fail(request_id, error) for request_id in list(self._groups)]
 
     def _renew_books(self) -> None:
         self._counters.preemptions += self._scheduler.preemptions
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._open_books()
 
-    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, Choice | Exception]]:
+    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, list[Choice] | Exception]]:
         """Runs the plan; the chunks after which a token was sampled, and what failed, with the token or the error."""
         try:
             return self._run(plan.chunks, began)
@@ -309,7 +292,7 @@ class Engine:
             log_failure("a step", error)
             if len(plan.chunks) == 1:
                 return [(plan.chunks[0], error)]
-        outcomes: list[tuple[Chunk, Choice | Exception]] = []
+        outcomes: list[tuple[Chunk, list[Choice] | Exception]] = []
         for chunk in plan.chunks:
             try:
                 outcomes += self._run([chunk], self._clock())
@@ -317,27 +300,22 @@ class Engine:
                 outcomes.append((chunk, error))
         return outcomes
 
-    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, Choice | Exception]]:
+    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, list[Choice] | Exception]]:
         """One forward pass. Numbers that have overflowed are the error of their sequence, be it in the middle of its
         prompt: what it wrote is not to be shared."""
         result = self._runner.run(planned)
         launched = self._clock()
-        sampled = [chunk.sequence for chunk in result.sampled]
-        draws = [Draw(s.sampling, s.seed, len(s.tokens), s.rules, s.tokens) for s in sampled]
-        recorder = LogprobRecorder(result.logits, draws)
-        tokens = sample(result.logits, draws)
-        scores = recorder.scores(tokens)
+        choices = choose(result)
         spoilt = set(result.unsound)
         for chunk in planned:
             if chunk not in spoilt:
                 self._scheduler.computed(chunk)
         self.recorder.phase(Phase.FORWARD, launched - began)
         self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
-        outcomes: list[tuple[Chunk, Choice | Exception]] = [(chunk, FloatingPointError()) for chunk in result.unsound]
-        for row, (chunk, token) in enumerate(zip(result.sampled, tokens, strict=True)):
-            if chunk not in spoilt:
-                outcomes.append((chunk, token if isinstance(token, Exception) else Choice(token, scores.get(row))))
-        return outcomes
+        broken: list[tuple[Chunk, list[Choice] | Exception]] = [
+            (chunk, FloatingPointError()) for chunk in result.unsound
+        ]
+        return broken + [pair for pair in zip(result.sampled, choices, strict=True) if pair[0] not in spoilt]
 
     def _count(self, plan: Plan) -> None:
         self._counters.steps += 1
@@ -345,50 +323,75 @@ class Engine:
             sequence = chunk.sequence
             self._counters.prompt_tokens += max(0, min(chunk.end, sequence.prompt_length) - chunk.start)
 
-    def _emit(self, request_id: str, outcome: Choice | Exception) -> Delta:
-        """Adds a token to its sequence, and ends the sequence if it is the last or none came."""
-        job = self._jobs[request_id]
-        sequence = job.sequence
+    def _emit(self, sequence: SequenceState, outcome: list[Choice] | Exception) -> list[Delta]:
+        """Adds a token to a sequence, and begins the branches that start from it; or ends its request."""
+        group = self._groups.get(sequence.request_id)
+        if group is None or sequence.choice not in group.live:
+            return []  # another choice of its request has failed in this step
         if isinstance(outcome, Exception):
             if isinstance(outcome, FloatingPointError):
                 self._runner.scrub(self._cache.disown(sequence))
-            return self._fail(request_id, outcome)
-        token, scored = outcome
-        sequence.tokens.append(token)
+            return [self._fail(sequence.request_id, outcome)]
+        job, (own, *others) = group.live[sequence.choice], outcome
+        jobs = [job, *(self._branch(group, job, number, each) for number, each in enumerate(others, start=1))]
+        sequence.branches = 0
+        sequence.tokens.append(own.token)
+        deltas: list[Delta] = []
+        for each, choice in zip(jobs, outcome, strict=True):
+            deltas.append(self._tell(group, each, choice))
+            if deltas[-1].last:
+                break
+        return deltas
+
+    def _branch(self, group: Group, job: Job, number: int, choice: Choice) -> Job:
+        """Another choice of a request, on the blocks of the first; without room for it, in the queue."""
+        branch = group.live[number] = self._admission.branch(job, number, choice.token)
+        if not self._scheduler.fork(job.sequence, branch.sequence):
+            self._scheduler.add(branch.sequence)
+        return branch
+
+    def _tell(self, group: Group, job: Job, choice: Choice) -> Delta:
+        """What a sequence's newest token adds to its answer; ends the sequence if it is the last."""
+        sequence, (token, scored) = job.sequence, choice
         self._counters.generated_tokens += 1
         try:
             text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
             logprobs = None if scored is None else self._admission.logprobs(token, scored, job.output)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)
-            return self._fail(request_id, error)
-        if reason is None:
-            return Delta(request_id, (token,), text, logprobs=logprobs)
-        self._end(request_id, finished=True)
+            return self._fail(sequence.request_id, error)
+        usage = None if reason is None else self._finish(group, job)
+        return Delta(sequence.request_id, (token,), text, reason, usage, None, logprobs, sequence.choice)
+
+    def _finish(self, group: Group, job: Job) -> Usage | None:
+        """Ends a choice; the usage of its request if that was its last."""
+        ended = len(group.live) == 1
+        self._leave(group, job.sequence, finished=ended)
+        if not ended:
+            return None
+        del self._groups[job.sequence.request_id]
         self._counters.finished += 1
-        return Delta(request_id, (token,), text, reason, sequence.usage, logprobs=logprobs)
+        return group.usage
 
     def _expire(self, request_id: str) -> Delta:
         self._counters.expired += 1
-        return Delta(request_id, (), "", FinishReason.DEADLINE, self._end(request_id).usage)
+        return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
 
     def _fail(self, request_id: str, error: Exception) -> Delta:
         self._counters.failed += 1
-        usage = self._end(request_id).usage
+        usage = self._break(request_id)
         return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
 
-    def _end(self, request_id: str, finished: bool = False) -> SequenceState:
-        """Forgets a job; its sequence, unless the scheduler has let go of it already, gives its blocks back."""
-        sequence = self._jobs.pop(request_id).sequence
+    def _break(self, request_id: str) -> Usage:
+        """Ends a request with all its choices."""
+        group = self._groups.pop(request_id)
+        for job in list(group.live.values()):
+            self._leave(group, job.sequence, finished=False)
+        return group.usage
+
+    def _leave(self, group: Group, sequence: SequenceState, finished: bool) -> None:
+        """A sequence, unless the scheduler has let go of it already, gives its blocks back."""
+        group.leave(sequence.choice)
         if sequence.status is not Status.ENDED:
             self._scheduler.remove(sequence)
         self.recorder.ended(sequence, finished)
-        return sequence
-
-
-@cache
-def _settle() -> None:
-    """Once per process: takes what is alive out of the garbage collector's sight. Libraries and a loaded model are some
-    hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
-    gc.collect()
-    gc.freeze()

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, SamplingParams, Usage
+from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
+from engine.decode.sampling import Draw
 from engine.kv.group import BlockTable
 from engine.kv.prefix import Miss
 
@@ -59,6 +61,8 @@ class Sequence:
     arrived: float = 0.0  # seconds of the engine's clock, as all instants here
     deadline: float | None = None  # instant by which its first token has to be out
     rules: LogitRules | None = None
+    choice: int = 0  # its number among the choices of its request
+    branches: int = 0  # more choices that begin with its first token
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
     queued_at: float = 0.0  # when it last began to wait
     waited_s: float = 0.0  # before that, in all
@@ -97,6 +101,29 @@ class Sequence:
     def usage(self) -> Usage:
         """Token counts so far."""
         return Usage(self.prompt_length, self.generated, self.cached_tokens or 0)
+
+    def draw(self, branch: int = 0) -> Draw:
+        """How its next token is chosen, or the first one of a branch."""
+        seed = choice_seed(self.seed, branch)
+        return Draw(self.sampling, seed, len(self.tokens), self.rules, self.tokens)
+
+    def branch(self, choice: int, token: int) -> Sequence:
+        """The choice that begins with ``token`` after the same prompt."""
+        return Sequence(
+            request_id=self.request_id,
+            tokens=[*self.tokens[: self.prompt_length], token],
+            prompt_length=self.prompt_length,
+            sampling=self.sampling,
+            cache_salt=self.cache_salt,
+            seed=choice_seed(self.seed, choice),
+            max_tokens=self.max_tokens,
+            tenant=self.tenant,
+            priority=self.priority,
+            arrived=self.arrived,
+            reserve=self.reserve,
+            rules=None if self.rules is None else self.rules.anew(),
+            choice=choice,
+        )
 
     def move(self, status: Status) -> None:
         """Raises IllegalTransitionError for a move the table does not know."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from engine.api import Delta, FinishReason, GenerationRequest, TokenLogprobs, Usage
+from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage, completions
 from router.openai.errors import ServerError, TimedOutError
 from router.openai.sse import DONE
 from router.openai.wire import Answer, Frames, total, usage_fields
@@ -53,44 +53,35 @@ async def _merge(backend: TierBackend, tier: str, requests: Sequence[GenerationR
                     yield index, deltas
 
 
-async def gather(batches: AsyncIterator[Batch], count: int) -> tuple[list[Answer], Usage]:
-    """The whole answers of ``count`` sequences, in order, and their token counts together."""
-    texts: list[list[str]] = [[] for _ in range(count)]
-    logprobs: list[list[TokenLogprobs]] = [[] for _ in range(count)]
-    told = False
-    reasons = [FinishReason.LENGTH] * count
-    usages: list[Usage] = []
+async def gather(batches: AsyncIterator[Batch], count: int, sampling: SamplingParams) -> tuple[list[Answer], Usage]:
+    """The whole answers to ``count`` prompts, in order, with all choices of each; and their token counts together."""
+    told: list[list[Delta]] = [[] for _ in range(count)]
     async for index, deltas in batches:
-        for delta in deltas:
-            texts[index].append(delta.text)
-            if delta.logprobs is not None:
-                told = True
-                logprobs[index].extend(delta.logprobs)
-        last = deltas[-1]
-        if last.finish_reason is not None:
-            reasons[index] = last.finish_reason
-            usages.append(last.usage or Usage(0, 0, 0))
-    answers = [
-        Answer("".join(text), reason, tuple(each) if told else None)
-        for text, reason, each in zip(texts, reasons, logprobs, strict=True)
-    ]
-    return answers, total(usages)
+        told[index].extend(deltas)
+    chosen = [one for each in told for one in completions(each, sampling)]
+    answers = [Answer(one.text, one.finish_reason, one.logprobs) for one in chosen]
+    return answers, total([each[-1].usage or Usage(0, 0, 0) for each in told])
 
 
-async def frame(batches: AsyncIterator[Batch], frames: Frames, include_usage: bool) -> AsyncGenerator[bytes, None]:
-    """SSE frames for every delta with text; those that arrive together leave together."""
+async def frame(
+    batches: AsyncIterator[Batch], frames: Frames, choices: int, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """SSE frames for every delta with text; those that arrive together leave together. Each prompt has ``choices``."""
     opened: set[int] = set()
     usages: list[Usage] = []
-    async for index, deltas in batches:
+    async for prompt, deltas in batches:
         parts: list[str] = []
-        if index not in opened:
-            opened.add(index)
-            parts.append(frames.opening(index))
-        parts.extend([frames.text(index, d.text, d.logprobs) for d in deltas if d.text or d.logprobs])
-        last = deltas[-1]
-        if last.finish_reason is not None:
-            parts.append(frames.end(index, last.finish_reason))
-            usages.append(last.usage or Usage(0, 0, 0))
+        for delta in deltas:
+            index = prompt * choices + delta.choice
+            if index not in opened:
+                opened.add(index)
+                parts.append(frames.opening(index))
+            if delta.text or delta.logprobs:
+                parts.append(frames.text(index, delta.text, delta.logprobs))
+            if delta.finish_reason is not None:
+                parts.append(frames.end(index, delta.finish_reason))
+        if deltas[-1].last:
+            usages.append(deltas[-1].usage or Usage(0, 0, 0))
         if body := "".join(parts):
             yield body.encode()
     if include_usage:
@@ -103,8 +94,9 @@ def _checked(deltas: Sequence[Delta], index: int, running: set[int]) -> Sequence
 
     Takes a sequence that has ended out of ``running``.
     """
-    reason = deltas[-1].finish_reason
-    if reason is None:
+    last = deltas[-1]
+    reason = last.finish_reason
+    if not last.last:
         return deltas
     if reason is FinishReason.ERROR:
         raise ServerError("The model failed on this request.", "engine_error")

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic
 
-from engine.api import GenerationRequest, RequestError
+from engine.api import MOST_CHOICES, GenerationRequest, RequestError
 from router.access.keys import KeyRing, Principal
 from router.config import RouterConfig
 from router.exchange import Exchange
@@ -79,6 +79,13 @@ class Pipeline:
             message = f"At most {self._config.max_prompts} prompts fit in one request, got {len(prompts)}."
             raise InvalidRequestError(message, "too_many_prompts", wire.prompt_field)
         sampling = wire.sampling(request)
+        if len(prompts) * sampling.choices > MOST_CHOICES:
+            message = (
+                f"At most {MOST_CHOICES} answers fit in one request, {len(prompts) * sampling.choices} are asked for."
+            )
+            raise InvalidRequestError(message, "too_many_choices", "n")
+        if request.stream and sampling.choices > sampling.n:
+            raise InvalidRequestError("The best answers are known at the end: they are not streamed.", None, "best_of")
         tiers = [tier.name for tier in self.backend.status()]
         auto, forecaster = self._config.auto, self._forecaster
         route = choose_tier(request.model, prompts, sampling.max_tokens, tiers, auto, forecaster)
@@ -98,11 +105,13 @@ class Pipeline:
         return Task(request, route, sequences)
 
     async def _generate(self, exchange: Exchange, wire: WireFormat[Request], task: Task[Request]) -> None:
+        sampling = task.sequences[0].sampling
         stamp = Stamp(wire.id_prefix + uuid.uuid4().hex, int(time.time()), task.route.tier)
         async with aclosing(generate(self.backend, task.route.tier, task.sequences)) as batches:
             if task.request.stream:
                 include_usage = task.request.include_usage
-                await exchange.stream(frame(batches, wire.frames(stamp, include_usage), include_usage))
+                frames = wire.frames(stamp, include_usage)
+                await exchange.stream(frame(batches, frames, sampling.choices, include_usage))
             else:
-                answers, usage = await gather(batches, len(task.sequences))
+                answers, usage = await gather(batches, len(task.sequences), sampling)
                 await exchange.answer(200, wire.whole(stamp, answers, usage))

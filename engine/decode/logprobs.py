@@ -25,7 +25,7 @@ class LogprobRecorder:
 
     def __init__(self, logits: Tensor, draws: Sequence[Draw]) -> None:
         """``logits`` [rows, vocab] float32, one draw for each row."""
-        self._rows = [row for row, draw in enumerate(draws) if draw.params.logprobs is not None]
+        self._rows = [row for row, draw in enumerate(draws) if draw.params.records_logprobs]
         self._draws = [draws[row] for row in self._rows]
         self._logits = logits[self._rows] if self._rows else None
 

@@ -26,6 +26,11 @@ def gumbel(seeds: list[int], positions: list[int], tokens: Tensor) -> Tensor:
     return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
+def choice_seed(seed: int, choice: int) -> int:
+    """Where the numbers of a request's choice come from; the first has the request's own."""
+    return seed if choice == 0 else _mix(_mix(seed & _MASK) ^ choice) >> 1
+
+
 def _mix(value: int) -> int:
     value = value + _GAMMA & _MASK
     value = (value ^ value >> 30) * _MIX_1 & _MASK

@@ -38,6 +38,7 @@ class LogitRules:
         """``final_tokens`` end an answer; ``bad_words`` are those of the request, as tokens."""
         self.params = params
         self._prompt_length = prompt_length
+        self._vocab_size = vocab_size
         self._final_tokens = tuple(final_tokens)
         self._bad_words = tuple(bad_words)
         self._read = 0
@@ -68,6 +69,10 @@ class LogitRules:
             params.allowed_token_ids is not None,
         )
         return cls(params, prompt_length, vocab_size, final_tokens, bad_words) if any(wanted) else None
+
+    def anew(self) -> LogitRules:
+        """The same for another sequence with this prompt."""
+        return LogitRules(self.params, self._prompt_length, self._vocab_size, self._final_tokens, self._bad_words)
 
     def read(self, tokens: Sequence[int]) -> None:
         """Takes note of those of ``tokens``, the sequence's so far, that are new."""

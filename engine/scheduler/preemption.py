@@ -14,7 +14,7 @@ from collections.abc import Sequence as Ordered
 from engine.sequence import Sequence
 
 Blocks = tuple[int, ...]  # numbers of blocks, one for each group of layers
-Strength = tuple[bool, bool, int, int, int, float, str]
+Strength = tuple[bool, bool, int, int, int, float, str, int]
 
 
 def protected(sequence: Sequence, cooldown: int) -> bool:
@@ -35,6 +35,7 @@ def strength(sequence: Sequence, cooldown: int) -> Strength:
         -sequence.computed,
         sequence.arrived,
         sequence.request_id,
+        sequence.choice,  # no two are alike: who is planned and who gives way must agree on the order
     )
 
 

@@ -159,8 +159,11 @@ class ChatFrames:
         )
         no_usage = ',"usage":null' if include_usage else ""
         self._tail = f"]{no_usage}}}\n\n"
-        self._text_head = self._head + '{"index":0,"delta":{"content":'
+        self._text_head = self._head_of(0)
         self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._tail
+
+    def _head_of(self, index: int) -> str:
+        return f'{self._head}{{"index":{index},"delta":{{"content":'
 
     def opening(self, index: int) -> str:
         """The first chunk: the role."""
@@ -168,11 +171,12 @@ class ChatFrames:
         return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}{self._tail}'
 
     def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        """A piece of the answer. Chat answers have one choice."""
+        """A piece of choice ``index``."""
+        head = self._text_head if index == 0 else self._head_of(index)
         if logprobs is None:
-            return f"{self._text_head}{quote(text)}{self._text_tail}"
+            return f"{head}{quote(text)}{self._text_tail}"
         told = json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
-        return f'{self._text_head}{quote(text)}}},"logprobs":{told},"finish_reason":null}}{self._tail}'
+        return f'{head}{quote(text)}}},"logprobs":{told},"finish_reason":null}}{self._tail}'
 
     def end(self, index: int, reason: FinishReason) -> str:
         """The last chunk of a choice."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from engine.api import MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from engine.api import MOST_CHOICES, MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import MANY, GenerationFields, Text, Unsupported, not_yet, parse
 from router.openai.logprobs import text_logprobs
 from router.openai.wire import Answer, Stamp, usage_fields
@@ -39,7 +40,7 @@ class CompletionRequest(GenerationFields):
     """POST /v1/completions."""
 
     prompt: PromptField
-    best_of: Annotated[Any, not_yet(1)] = None
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
     echo: Annotated[Any, not_yet(False)] = None
     suffix: Unsupported = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)  # here 0 asks for something: the chosen token's
@@ -64,7 +65,8 @@ class CompletionFormat:
         return [each if isinstance(each, str) else tuple(each) for each in prompt]
 
     def sampling(self, request: CompletionRequest) -> SamplingParams:
-        return request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
+        sampling = request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
+        return sampling if request.best_of is None else replace(sampling, best_of=request.best_of)
 
     def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""

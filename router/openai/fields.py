@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from engine.api import Priority, SamplingParams
+from engine.api import MOST_CHOICES, Priority, SamplingParams
 from router.openai.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -124,7 +124,7 @@ class GenerationFields(StrictModel):
     profile: Text | None = None  # ours: a use case, whose settings apply where the request has none
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
-    n: Annotated[Any, not_yet(1)] = None
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     user: Text | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
@@ -132,6 +132,7 @@ class GenerationFields(StrictModel):
         means the most probable token alone."""
         stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(
+            n=self.n or 1,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),

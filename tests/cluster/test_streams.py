@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.streams import DeltaStream, SlowReaderError
 from cluster.wire import pack, unpack
-from engine.api import Delta, FinishReason, Usage
+from engine.api import Delta, FinishReason, Logprob, TokenLogprobs, Usage
 from router.ports import ReplicaLostError
 
 
@@ -65,7 +65,14 @@ async def test_a_reader_too_far_behind_is_given_up_once() -> None:
         st.builds(Usage, st.integers(0), st.integers(0), st.integers(0)),
         st.none() | st.text(max_size=5),
     )
-    | st.builds(Delta, st.text(max_size=5), st.lists(st.integers(0, 100)).map(tuple), st.text(max_size=5))
+    | st.builds(
+        Delta,
+        st.text(max_size=5),
+        st.lists(st.integers(0, 100)).map(tuple),
+        st.text(max_size=5),
+        choice=st.integers(0, 127),
+        logprobs=st.none() | st.just((TokenLogprobs(Logprob(1, "a", b"a", -0.5), ()),)),
+    )
 )
 def test_a_delta_survives_the_wire(sent: Delta) -> None:
     assert unpack(pack([sent])[0]) == sent

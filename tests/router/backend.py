@@ -44,7 +44,10 @@ class ScriptedBackend:
         self.requests.append(request)
         self.tiers_used.append(tier)
         try:
-            for i, word in enumerate(self._words(request)):
+            words = list(enumerate(self._words(request)))
+            for choice in range(1, request.sampling.choices):
+                yield self._choice(request, choice, words)
+            for i, word in words:
                 await asyncio.sleep(0)
                 if self.fault is not None and i == self.fault_at:
                     raise self.fault
@@ -57,6 +60,21 @@ class ScriptedBackend:
         finally:
             self.closed += 1
 
+    def _choice(self, request: GenerationRequest, choice: int, words: Sequence[tuple[int, str]]) -> list[Delta]:
+        """Another choice, all at once: the same words after its number, the more probable the higher that is."""
+        told = [(0, str(choice)), *words]
+        deltas = [
+            Delta(
+                request.request_id,
+                (i,),
+                word,
+                logprobs=scripted_logprobs(-choice, word, request.sampling),
+                choice=choice,
+            )
+            for i, word in told
+        ]
+        return [*deltas, Delta(request.request_id, (), "", self.outcome, choice=choice)]
+
     def _words(self, request: GenerationRequest) -> Sequence[str]:
         if isinstance(request.prompt, Conversation):
             return WORDS
@@ -65,8 +83,8 @@ class ScriptedBackend:
 
 def scripted_logprobs(at: int, word: str, sampling: SamplingParams) -> tuple[TokenLogprobs, ...] | None:
     """Those of one word, taken for a token: the less probable the later, beside as many others as were asked for."""
-    if sampling.logprobs is None:
+    if not sampling.records_logprobs:
         return None
     chosen = Logprob(at, word, word.encode(), -0.5 * (at + 1))
-    others = [Logprob(100 + n, f"other{n}", f"other{n}".encode(), -1.0 - n) for n in range(sampling.logprobs)]
+    others = [Logprob(100 + n, f"other{n}", f"other{n}".encode(), -1.0 - n) for n in range(sampling.logprobs or 0)]
     return (TokenLogprobs(chosen, tuple(others)),)

@@ -35,7 +35,7 @@ async def written(
         for deltas in batches:
             yield 0, deltas
 
-    return [body async for body in frame(source(), form.frames(STAMP, include_usage), include_usage)]
+    return [body async for body in frame(source(), form.frames(STAMP, include_usage), 1, include_usage)]
 
 
 def parsed(body: bytes) -> list[dict[str, Any]]:

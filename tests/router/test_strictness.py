@@ -84,7 +84,7 @@ def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | Non
         ({"logprobs": False}, "logprobs"),
         ({"echo": True}, "echo"),
         ({"suffix": "."}, "suffix"),
-        ({"best_of": 2}, "best_of"),
+        ({"best_of": 129}, "best_of"),
         ({"prompt": {}}, "prompt"),
         ({"prompt": [True]}, "prompt[0]"),
         ({"prompt": ["a", 1]}, "prompt[1]"),
@@ -106,7 +106,7 @@ def test_an_answer_can_be_sent_back_as_a_message() -> None:
 
 
 def test_what_is_supported_instead_is_said() -> None:
-    assert refusal(ChatFormat(), CHAT | {"n": 2}).message == "Invalid 'n': only 1 is supported so far."
+    assert refusal(ChatFormat(), CHAT | {"store": True}).message == "Invalid 'store': only false is supported so far."
 
 
 @pytest.mark.parametrize("key", ["sha256:abc", "sha256:" + "A" * 64, "sha256:", "two words", "schlüssel", "tab\t", ""])

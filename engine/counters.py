@@ -1,0 +1,20 @@
+"""What an engine counts since its start, over all schedulers that it has had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one engine."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    finished: int = 0
+    aborted: int = 0
+    failed: int = 0
+    expired: int = 0
+    preemptions: int = 0  # by schedulers that have been replaced
+    cached_tokens: int = 0  # likewise
