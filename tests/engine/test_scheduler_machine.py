@@ -55,7 +55,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.names = 0
         self.now = 0.0
         self.steps = 0
-        self.rose: dict[str, int] = {}  # the step at which a waiting sequence reached the highest level
+        self.rose: dict[tuple[str, int], int] = {}  # the step at which a waiting sequence reached the highest level
 
     @precondition(lambda self: len(self.subject.waiting) < MOST_WAITING)
     @rule(
@@ -98,10 +98,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         parent = parents[pick % len(parents)]
         self.names += 1
-        child = sequence(str(self.names), parent.tokens[: parent.prompt_length], parent.max_tokens, parent.cache_salt)
+        prompt = parent.tokens[: parent.prompt_length]
+        child = sequence(parent.request_id, prompt, parent.max_tokens, parent.cache_salt)
+        child.choice = self.names
         child.tenant, child.priority, child.reserve = parent.tenant, parent.priority, parent.reserve
         child.tokens = [*parent.tokens[: parent.computed], 2]
-        child.arrived = child.queued_at = self.now
+        child.arrived = child.queued_at = parent.arrived
         held = self.subject.cache.used
         if not self.subject.fork(parent, child):
             assert child.tables == []
@@ -157,7 +159,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def check_waits(self) -> None:
         """Who has reached the top level is started within a number of steps that depends on the queue's bound only."""
-        waiting = {one.request_id: one for one in self.subject.waiting}
+        waiting = {(one.request_id, one.choice): one for one in self.subject.waiting}
         self.rose = {name: step for name, step in self.rose.items() if name in waiting}
         for name, one in waiting.items():
             # Preempted in this very step, its prompt unfinished, it leaves with the next.
