@@ -81,7 +81,7 @@ class TierReplica:
         if not self._board.claim(lane_id, request.request_id):
             return EngineDeadError("The lane of this request is not open here.")
         try:
-            if _prompt_length(request) > INLINE_PROMPT:
+            if _prompt_length(request) > INLINE_PROMPT or request.sampling.grammar is not None:
                 # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
                 await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
             else:

@@ -15,6 +15,7 @@ from engine.api import (
     SamplingParams,
     TokenLogprobs,
 )
+from engine.decode.grammar import GrammarCompiler
 from engine.decode.logprobs import Scored
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
@@ -38,6 +39,7 @@ class Admission:
     vocab_size: int
     context_length: int  # tokens, prompt and answer together
     reserve: bool  # for whatever the request says
+    grammars: GrammarCompiler
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
         """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
@@ -63,6 +65,7 @@ class Admission:
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             reserve=self.reserve or request.reserve,
             rules=rules,
+            grammar=None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens)),
             branches=params.choices - 1,
         )
         return Job(sequence, output)

@@ -13,11 +13,12 @@ Errors raised by the engine::
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 MOST_LOGPROBS = 20  # as OpenAI allows
 MOST_CHOICES = 128  # likewise
@@ -81,6 +82,39 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like."""
+
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | bool) -> Self:
+        """JSON that is valid by ``schema``, written as Python's json.dumps does."""
+        return cls("json_schema", json.dumps(schema))
+
+    @classmethod
+    def json_object(cls) -> Self:
+        """Any JSON object."""
+        return cls("json_object", "")
+
+    @classmethod
+    def regex(cls, pattern: str) -> Self:
+        """Text that ``pattern`` matches as a whole; Rust's syntax, without look-around."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def choice(cls, choices: Sequence[str]) -> Self:
+        """One of ``choices``."""
+        return cls("choice", json.dumps(list(choices)))
+
+    @classmethod
+    def lark(cls, text: str) -> Self:
+        """A context-free grammar in the syntax of Lark; its start is ``start``."""
+        return cls("lark", text)
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
     order in which they take effect is told in engine/decode/rules.py and sampling.py.
@@ -106,6 +140,7 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
     logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
     logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
+    grammar: Grammar | None = None
     min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen
     seed: int | None = None  # None: the engine draws one per request
     max_tokens: int | None = None  # None: up to the end of the context

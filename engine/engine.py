@@ -75,7 +75,9 @@ class Engine:
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
-        self._admission = Admission(tokenizer, model.spec.vocab_size, context, config.reserve_answers)
+        vocab_size = model.spec.vocab_size
+        grammars = tokenizer.grammars(vocab_size)
+        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars)
         self._open_books()
         self._runner = make_runner(model, config, self._shapes, context)
         self._groups: dict[str, Group] = {}
@@ -355,7 +357,8 @@ class Engine:
         sequence, (token, scored) = job.sequence, choice
         self._counters.generated_tokens += 1
         try:
-            text, reason = job.output.push(token, last=sequence.generated >= sequence.max_tokens)
+            last = sequence.generated >= sequence.max_tokens
+            text, reason = job.output.push(token, last, sequence.follows_grammar())
             logprobs = None if scored is None else self._admission.logprobs(token, scored, job.output)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)

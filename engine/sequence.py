@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, SamplingParams, Usage
+from engine.decode.grammar import GrammarState
 from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
 from engine.decode.sampling import Draw
@@ -61,6 +62,7 @@ class Sequence:
     arrived: float = 0.0  # seconds of the engine's clock, as all instants here
     deadline: float | None = None  # instant by which its first token has to be out
     rules: LogitRules | None = None
+    grammar: GrammarState | None = None
     choice: int = 0  # its number among the choices of its request
     branches: int = 0  # more choices that begin with its first token
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
@@ -102,10 +104,18 @@ class Sequence:
         """Token counts so far."""
         return Usage(self.prompt_length, self.generated, self.cached_tokens or 0)
 
+    def follows_grammar(self) -> bool:
+        """Whether its tokens are a whole answer by its grammar, to which nothing can be added. Raises GrammarError for
+        tokens that do not follow it."""
+        if self.grammar is None:
+            return False
+        self.grammar.read(self.tokens)
+        return self.grammar.complete
+
     def draw(self, branch: int = 0) -> Draw:
         """How its next token is chosen, or the first one of a branch."""
         seed = choice_seed(self.seed, branch)
-        return Draw(self.sampling, seed, len(self.tokens), self.rules, self.tokens)
+        return Draw(self.sampling, seed, len(self.tokens), self.rules, self.tokens, self.grammar)
 
     def branch(self, choice: int, token: int) -> Sequence:
         """The choice that begins with ``token`` after the same prompt."""
@@ -122,6 +132,7 @@ class Sequence:
             arrived=self.arrived,
             reserve=self.reserve,
             rules=None if self.rules is None else self.rules.anew(),
+            grammar=None if self.grammar is None else self.grammar.anew(),
             choice=choice,
         )
 

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from engine.api import Conversation, Message, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer, byte_alphabet
+from engine.decode.grammar import GrammarCompiler
 
 
 class Tokenizer:
@@ -45,6 +46,10 @@ class Tokenizer:
         if not hasattr(hub, "backend_tokenizer"):
             raise ValueError(f"{directory} has no tokenizer.json")
         return cls(hub, _eos_token_ids(directory, hub.eos_token_id))
+
+    def grammars(self, vocab_size: int) -> GrammarCompiler:
+        """What compiles grammars for a model of this vocabulary."""
+        return GrammarCompiler(self._hub, vocab_size, self.eos_token_ids)
 
     @property
     def size(self) -> int:

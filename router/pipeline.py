@@ -61,7 +61,12 @@ class Pipeline:
             (b"x-manta-tier", task.route.tier.encode()),
             (b"x-manta-route-reason", task.route.reason.encode("ascii", "replace")),
         ]
-        await exchange.while_connected(self._generate(exchange, wire, task))
+        try:
+            await exchange.while_connected(self._generate(exchange, wire, task))
+        except RequestError as error:
+            if error.param == "grammar":  # one of several fields asked for it
+                raise RequestError(error.message, next(iter(task.request.forms)), error.code) from None
+            raise
 
     def _profiled(self, request: Request) -> Request:
         """Raises InvalidRequestError for a profile that is not configured."""

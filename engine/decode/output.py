@@ -23,16 +23,18 @@ class Output:
         """Whether the sequence ends with this token, which then adds no text."""
         return token in self._final_tokens
 
-    def push(self, token: int, last: bool) -> tuple[str, FinishReason | None]:
+    def push(self, token: int, last: bool, complete: bool = False) -> tuple[str, FinishReason | None]:
         """Text that became certain with this token, and why the sequence ends here, if it does.
 
-        ``last`` says that no further token fits; the text held back then comes out.
+        ``last`` says that no further token fits, ``complete`` that none is wanted; the text held back then comes out.
         """
         if token in self._final_tokens:
             return self._rest(), FinishReason.STOP
         text, stopped = self._stop.push(self._detokenizer.push(token))
         if stopped:
             return text, FinishReason.STOP
+        if complete:
+            return text + self._rest(), FinishReason.STOP
         if last:
             return text + self._rest(), FinishReason.LENGTH
         return text, None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.api import SamplingParams
+from engine.decode.grammar import GrammarError, GrammarState, forbid
 from engine.decode.random import gumbel
 from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
@@ -26,13 +27,14 @@ _FIRST_LOOK = 256
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How one row is to be chosen: settings, and the seed and position that its random numbers come from. ``tokens``
-    are those before it; only ``rules`` read them."""
+    are those before it; only ``rules`` and ``grammar`` read them."""
 
     params: SamplingParams
     seed: int
     position: int  # of the token to be chosen, counted from the start of the prompt
     rules: LogitRules | None = None
     tokens: Sequence[int] = ()
+    grammar: GrammarState | None = None
 
 
 class NothingLeftError(ValueError):
@@ -43,9 +45,9 @@ class NothingLeftError(ValueError):
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
     """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each. FloatingPointError where the
     largest is no finite number, NothingLeftError where none is left. Rules change ``logits``."""
-    ruled = [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None]
-    sound = logits.amax(-1).isfinite().tolist() if ruled else None
-    apply_rules(logits, ruled)
+    constrained = any(draw.rules is not None or draw.grammar is not None for draw in draws)
+    sound = logits.amax(-1).isfinite().tolist() if constrained else None
+    faults = constrain(logits, draws)
     largest, chosen = logits.max(-1)
     rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
     if rows:
@@ -53,16 +55,31 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
         chosen[index] = _sample_random(logits[index], [draws[row] for row in rows])
     left = largest.isfinite().tolist()
     return [
-        token if some else NothingLeftError() if fine and draw.rules else FloatingPointError()
-        for token, some, fine, draw in zip(chosen.tolist(), left, sound or left, draws, strict=True)
+        faults.get(row) or (token if some else NothingLeftError() if fine else FloatingPointError())
+        for row, (token, some, fine) in enumerate(zip(chosen.tolist(), left, sound or left, strict=True))
     ]
+
+
+def constrain(logits: Tensor, draws: Sequence[Draw]) -> dict[int, Exception]:
+    """Changes ``logits`` by the rules and grammars of the rows; those whose grammar gave up come back with why."""
+    apply_rules(logits, [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None])
+    faults: dict[int, Exception] = {}
+    formed: list[tuple[int, GrammarState]] = []
+    for row, draw in enumerate(draws):
+        if draw.grammar is not None:
+            try:
+                draw.grammar.read(draw.tokens)
+                formed.append((row, draw.grammar))
+            except GrammarError as error:
+                faults[row] = error
+    return faults | forbid(logits, formed) if formed else faults
 
 
 def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """``logits`` [rows, vocab] float32 as they are drawn from: changed by rules, temperature and cuts, -inf where
     nothing is left. A temperature of 0 leaves them undivided and uncut."""
     logits = logits.clone()
-    apply_rules(logits, [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None])
+    constrain(logits, draws)
     rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
     if rows:
         index = torch.tensor(rows, device=logits.device)

@@ -13,24 +13,17 @@ from engine.api import (
     MOST_LOGPROBS,
     Conversation,
     FinishReason,
+    Grammar,
     Message,
     Prompt,
     SamplingParams,
     TokenLogprobs,
     Usage,
 )
-from router.openai.fields import (
-    MANY,
-    GenerationFields,
-    StrictModel,
-    Text,
-    Unsupported,
-    few_pairs,
-    kind_of_text,
-    not_yet,
-    parse,
-)
+from router.openai.fields import GenerationFields
+from router.openai.formats import ResponseFormat, grammar_of_format
 from router.openai.logprobs import chat_logprobs
+from router.openai.strict import MANY, StrictModel, Text, Unsupported, few_pairs, kind_of_text, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 
@@ -63,16 +56,12 @@ class ChatMessage(StrictModel):
         return Message(self.role, "".join(part.text for part in self.content))
 
 
-class TextFormat(StrictModel):
-    type: Literal["text"]
-
-
 class ChatRequest(GenerationFields):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MANY, fail_fast=True)]
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = None
     service_tier: Literal["auto", "default"] | None = None
     metadata: Annotated[dict[Text, Text], BeforeValidator(few_pairs)] | None = None
     safety_identifier: Text | None = None
@@ -98,6 +87,12 @@ class ChatRequest(GenerationFields):
         if self.top_logprobs is not None and not self.logprobs:
             raise PydanticCustomError("misplaced", "needs 'logprobs' to be true", {"name": "top_logprobs"})
         return self
+
+    @property
+    def forms(self) -> dict[str, Grammar]:
+        """OpenAI's own field beside those of vLLM."""
+        form = grammar_of_format(self.response_format)
+        return super().forms | ({} if form is None else {"response_format": form})
 
     @property
     def wanted_logprobs(self) -> int | None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag
 
 from engine.api import MOST_CHOICES, MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
-from router.openai.fields import MANY, GenerationFields, Text, Unsupported, not_yet, parse
+from router.openai.fields import GenerationFields
 from router.openai.logprobs import text_logprobs
+from router.openai.strict import MANY, Text, Unsupported, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's

@@ -1,72 +1,17 @@
-"""What the wire formats share: strict models, fields that are refused until they are built, and named errors."""
+"""The fields that the endpoints have in common."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
-from engine.api import MOST_CHOICES, Priority, SamplingParams
-from router.openai.errors import InvalidRequestError
+from engine.api import MOST_CHOICES, Grammar, Priority, SamplingParams
+from router.openai.formats import Choices, GuidedJson, Pattern, StructuredOutputs, kind_of_schema, schema_grammar
+from router.openai.strict import StrictModel, Text, kind_of_text
 
-Model = TypeVar("Model", bound=BaseModel)
-
-MANY = 2048
-"""Items of one list: messages, parts, prompts. More is a mistake; to look at each would hold everybody up."""
-
-
-def _encodable(text: str) -> str:
-    if "\x00" in text:
-        raise PydanticCustomError("null_character", "must not contain the character U+0000")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("surrogate", "must not contain half of a surrogate pair") from None
-    return text
-
-
-def not_yet(*neutral: object) -> BeforeValidator:
-    """For a field of the API that is not built yet: null and ``neutral`` pass, all else is refused, never ignored."""
-
-    def check(value: object) -> object:
-        # By type as well: True == 1 and 0 == False, but they do not ask for the same.
-        if value is None or any(type(value) is type(each) and value == each for each in neutral):
-            return value
-        if not neutral:
-            raise PydanticCustomError("unsupported", "is not supported yet")
-        accepted = " or ".join(json.dumps(each) for each in neutral)
-        raise PydanticCustomError("unsupported", "only {accepted} is supported so far", {"accepted": accepted})
-
-    return BeforeValidator(check)
-
-
-def few_pairs(value: object) -> object:
-    """For OpenAI's metadata, which has at most 16 pairs."""
-    if isinstance(value, dict) and len(value) > 16:
-        raise PydanticCustomError("too_long", "must have at most 16 pairs")
-    return value
-
-
-def kind_of_text(value: object) -> str:
-    """The tag of a union of text and a list. Tags look like no field, so that errors can leave them out."""
-    return "<list>" if isinstance(value, list) else "<text>"
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-Unsupported = Annotated[Any, not_yet()]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 """A token id as a key of a JSON object."""
@@ -76,19 +21,6 @@ StopField = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
-
-
-class StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few(cls, members: Any) -> Any:
-        # Collecting an error for each of a million unknown names would hold everybody up; the first will do.
-        if isinstance(members, dict) and len(members) > len(cls.model_fields):
-            unknown = next(name for name in members if name not in cls.model_fields)
-            raise PydanticCustomError("unknown_member", "has an unknown member", {"name": unknown})
-        return members
 
 
 class StreamOptions(StrictModel):
@@ -115,6 +47,11 @@ class GenerationFields(StrictModel):
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None
     min_tokens: int | None = Field(None, ge=0, le=2**31)
+    guided_json: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Pattern | None = None
+    structured_outputs: StructuredOutputs | None = None
     logprobs_mode: Literal["raw", "processed"] | None = None
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
@@ -147,6 +84,7 @@ class GenerationFields(StrictModel):
             allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
             min_tokens=self.min_tokens or 0,
             logprobs=logprobs,
+            grammar=next(iter(self.forms.values()), None),
             logprobs_mode=self.logprobs_mode or "raw",
             seed=self.seed,
             max_tokens=max_tokens,
@@ -154,6 +92,25 @@ class GenerationFields(StrictModel):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
         )
+
+    @property
+    def forms(self) -> dict[str, Grammar]:
+        """The forms that the answer is to have, by the fields that ask for them."""
+        asked = {
+            "guided_json": None if self.guided_json is None else schema_grammar(self.guided_json),
+            "guided_regex": None if self.guided_regex is None else Grammar.regex(self.guided_regex),
+            "guided_choice": None if self.guided_choice is None else Grammar.choice(self.guided_choice),
+            "guided_grammar": None if self.guided_grammar is None else Grammar.lark(self.guided_grammar),
+            "structured_outputs": None if self.structured_outputs is None else self.structured_outputs.grammar,
+        }
+        return {name: grammar for name, grammar in asked.items() if grammar is not None}
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if len(self.forms) > 1:
+            *_, name = self.forms
+            raise PydanticCustomError("misplaced", "cannot be combined with another form of the answer", {"name": name})
+        return self
 
     def within(self, profile: Mapping[str, float | int]) -> Self:
         """The same request with the settings of ``profile`` where it has none of its own."""
@@ -169,60 +126,3 @@ class GenerationFields(StrictModel):
     def include_usage(self) -> bool:
         """Whether the stream ends with a chunk of token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-
-def parse(model: type[Model], body: bytes) -> Model:
-    """``body`` as a ``model``. Raises InvalidRequestError that names the field which is wrong."""
-    document = _load(body)
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise _named(error.errors(include_url=False)[0], document) from None
-    except RecursionError:
-        raise InvalidRequestError("The request is nested too deeply.", "invalid_json") from None
-
-
-def _load(body: bytes) -> dict[str, Any]:
-    def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        document = json.loads(body, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:  # also what is not UTF-8, and integers of thousands of digits
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise InvalidRequestError(f"The body of the request is not valid JSON: {reason}.", "invalid_json") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError("The body of the request must be a JSON object.", "invalid_json")
-    return document
-
-
-def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
-    location = error["loc"]
-    if error["type"] in ("unknown_member", "misplaced"):
-        location = (*location, error["ctx"]["name"])
-    param = _field_name(location, document)
-    if not param:  # the name itself is no text
-        return InvalidRequestError("The names of parameters must be valid text.", "invalid_json")
-    if error["type"] in ("extra_forbidden", "unknown_member"):
-        return InvalidRequestError(f"Unrecognized request argument supplied: {param}.", "unknown_parameter", param)
-    if error["type"] == "missing":
-        return InvalidRequestError(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
-    code = "unsupported_parameter" if error["type"] == "unsupported" else "invalid_value"
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return InvalidRequestError(f"Invalid '{param}': {message}.", code, param)
-
-
-def _field_name(location: tuple[int | str, ...], document: Any) -> str:
-    """The path of a field, like ``messages[0].content``; pydantic's names of union members are left out."""
-    name = ""
-    for i, part in enumerate(location):
-        if isinstance(part, int):
-            name += f"[{part}]"
-            document = document[part] if isinstance(document, list) and part < len(document) else None
-        elif isinstance(document, dict) and (
-            part in document or (i == len(location) - 1 and part[:1] not in ("<", "["))
-        ):
-            name += f".{part}" if name else part
-            document = document.get(part)
-    # A client chose this name when the field is unknown: keep what is echoed short and printable.
-    return name.encode("ascii", "backslashreplace").decode()[:128]

@@ -125,7 +125,7 @@ def test_a_choice_that_breaks_ends_its_request_and_no_other(
     engine.step()
     job = engine._groups["a"].live[5]
 
-    def fail(token: int, last: bool) -> Any:
+    def fail(token: int, last: bool, complete: bool) -> Any:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(job.output, "push", fail)

@@ -44,9 +44,9 @@ def in_the_output(engine: Engine, saboteur: Saboteur) -> None:
     output = engine._groups["bad"].first.output
     push = output.push
 
-    def sabotaged(token: int, last: bool) -> Any:
+    def sabotaged(token: int, last: bool, complete: bool = False) -> Any:
         saboteur.meet("bad")
-        return push(token, last)
+        return push(token, last, complete)
 
     output.push = sabotaged  # type: ignore[method-assign]
 

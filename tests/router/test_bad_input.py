@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.openai.chat import ChatRequest
 from router.openai.errors import InvalidRequestError
-from router.openai.fields import parse
+from router.openai.strict import parse
 from tests.router.conftest import CONFIG, Served
 
 GOOD: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
@@ -50,7 +50,14 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]
         ({"messages": [{"role": "user", "content": "a\x00b"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "Hi", "mood": "good"}]}, "messages[0].mood"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format.json_schema.name",
+        ),
+        ({"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
+        ({"response_format": {"type": "json_object"}, "guided_choice": ["a"]}, "response_format"),
         ({"presence_penalty": 2.5}, "presence_penalty"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"profile": "no-such"}, "profile"),

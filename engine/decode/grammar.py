@@ -1,0 +1,161 @@
+"""Answers of a given form: which tokens may come next, by llguidance (an Earley parser over a trie of the vocabulary).
+
+A grammar is compiled once and kept; each sequence has a copy of it that has read the sequence's tokens. The library is
+loaded with the first grammar: an engine that never sees one runs without it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.api import Grammar, RequestError
+
+if TYPE_CHECKING:
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
+
+MOST_SOURCE = 262_144  # characters
+KEPT = 128  # compiled grammars
+# What one grammar may cost, in llguidance's units: about 20 ms to build its lexer, 15 ms for the mask of a step.
+LIMITS: dict[str, Any] = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,  # they quote the text, and end in logs
+}
+# As Python's json.dumps writes, so that most of an object's syntax is forced.
+JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class GrammarError(ValueError):
+    """A grammar gave up on a sequence: too complex, or its tokens do not follow it."""
+
+
+class GrammarState:
+    """One sequence's place in its grammar; a function of the tokens of its answer."""
+
+    def __init__(self, start: LLMatcher, prompt_length: int) -> None:
+        """``start`` is copied."""
+        self._start = start
+        self._prompt_length = prompt_length
+        self._read = prompt_length
+        self.matcher = start.deep_copy()
+
+    def anew(self) -> GrammarState:
+        """The same for another sequence with this prompt."""
+        return GrammarState(self._start, self._prompt_length)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow but the end."""
+        return self.matcher.is_stopped() and not self.matcher.is_error()
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Takes note of those of ``tokens``, the sequence's so far, that are new. Raises GrammarError."""
+        new = list(tokens[self._read :])
+        self._read = max(self._read, len(tokens))
+        if new and not self.matcher.consume_tokens(new):
+            raise GrammarError(self.matcher.get_error())
+
+    def forced(self) -> list[int]:
+        """The tokens that come next whatever the model says."""
+        return list(self.matcher.compute_ff_tokens())
+
+
+class GrammarCompiler:
+    """For one tokenizer; from any thread."""
+
+    def __init__(self, hub: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
+        """``hub`` is a tokenizer of transformers; ``vocab_size`` the model's, which may be larger."""
+        self._hub = hub
+        self._vocab_size = vocab_size
+        self._eos_token_ids = sorted(eos_token_ids)
+        self._lock = threading.Lock()
+        self._tokenizer: LLTokenizer | None = None  # takes a second to make, and few models ever need it
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
+        """The start of an answer. Raises RequestError that says what is wrong with the grammar."""
+        if len(grammar.source) > MOST_SOURCE:
+            raise RequestError(f"A grammar has at most {MOST_SOURCE} characters.", "grammar", "invalid_grammar")
+        with self._lock:
+            start = self._compiled.get(grammar)
+            if start is not None:
+                self._compiled.move_to_end(grammar)
+        if start is None:
+            start = self._build(grammar)
+        return GrammarState(start, prompt_length)
+
+    def _build(self, grammar: Grammar) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(**LIMITS)
+        start = LLMatcher(self._vocabulary(), _definition(grammar), log_level=0, limits=limits)
+        if start.is_error():
+            raise RequestError(
+                f"The {grammar.kind} cannot be used: {start.get_error()[:500]}", "grammar", "invalid_grammar"
+            )
+        with self._lock:
+            self._compiled[grammar] = start
+            if len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        return start
+
+    def _vocabulary(self) -> LLTokenizer:
+        from llguidance.hf import from_tokenizer
+
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = from_tokenizer(self._hub, n_vocab=self._vocab_size, eos_token=self._eos_token_ids)
+            return self._tokenizer
+
+
+def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int, GrammarError]:
+    """Sets ``logits`` [rows, vocab] float32 to -inf where the grammar of a row allows no token; rows whose grammar gave
+    up come back with why. Branches of one request have a state in common."""
+    words = -(-logits.shape[1] // 32)
+    places = {state: place for place, state in enumerate(dict.fromkeys(state for _, state in rows))}
+    bits = np.zeros((len(places), words), np.int32)
+    matchers = [(state.matcher, place) for state, place in places.items()]
+    _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(places))
+    allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
+    mask = torch.from_numpy(allowed)[[places[state] for _, state in rows]].to(logits.device)
+    index = torch.tensor([row for row, _ in rows], device=logits.device)
+    logits[index] = logits[index].masked_fill(~mask, -torch.inf)
+    return {row: GrammarError(state.matcher.get_error()) for row, state in rows if state.matcher.is_error()}
+
+
+@cache
+def _executor() -> LLExecutor:
+    """Threads that compute masks side by side; one set for the process."""
+    from llguidance import LLExecutor
+
+    return LLExecutor()
+
+
+def _definition(grammar: Grammar) -> str:
+    """In llguidance's own language. Raises RequestError for JSON that is none."""
+    from llguidance import LLMatcher
+
+    try:
+        if grammar.kind == "json_schema":
+            return LLMatcher.grammar_from_json_schema(grammar.source, overrides=JSON_STYLE)
+        if grammar.kind == "json_object":
+            return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=JSON_STYLE)
+    except ValueError as error:
+        raise RequestError(f"The schema is no JSON: {error}", "grammar", "invalid_grammar") from None
+    if grammar.kind == "regex":
+        return LLMatcher.grammar_from_regex(grammar.source)
+    if grammar.kind == "choice":
+        choices = " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
+        return LLMatcher.grammar_from_lark(f"start: {choices}")
+    return LLMatcher.grammar_from_lark(grammar.source)

@@ -1,0 +1,109 @@
+"""The form that an answer is to have: OpenAI's ``response_format``, and what vLLM's users know."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from engine.api import Grammar
+from router.openai.strict import MANY, StrictModel, Text
+
+MOST_SCHEMA = 65_536  # characters of a schema as JSON
+
+
+def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
+    if len(json.dumps(schema)) > MOST_SCHEMA:
+        raise ValueError(f"must have at most {MOST_SCHEMA} characters as JSON")
+    return schema
+
+
+Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
+Pattern = Annotated[Text, Field(min_length=1, max_length=MOST_SCHEMA)]
+Choices = Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MANY, fail_fast=True)]
+
+
+class TextFormat(StrictModel):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(StrictModel):
+    type: Literal["json_object"]
+
+
+class JsonSchema(StrictModel):
+    name: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Text | None = None
+    schema_: Schema = Field(True, alias="schema")
+    strict: bool | None = None  # every schema is followed to the letter
+
+
+class JsonSchemaFormat(StrictModel):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+def _kind(value: object) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>" if kind in ("text", "json_object", "json_schema") else "<text>"
+
+
+ResponseFormat = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JsonObjectFormat, Tag("<json_object>")]
+    | Annotated[JsonSchemaFormat, Tag("<json_schema>")],
+    Discriminator(_kind),
+]
+
+
+GuidedJson = Annotated[Schema, Tag("<schema>")] | Annotated[Text, Field(max_length=MOST_SCHEMA), Tag("<text>")]
+
+
+def kind_of_schema(value: object) -> str:
+    """The tag of a schema that may come as JSON in a string."""
+    return "<text>" if isinstance(value, str) else "<schema>"
+
+
+def schema_grammar(schema: dict[str, Any] | bool | str) -> Grammar:
+    """JSON by a schema."""
+    return Grammar("json_schema", schema) if isinstance(schema, str) else Grammar.json_schema(schema)
+
+
+class StructuredOutputs(StrictModel):
+    """vLLM's newer field: one of its members says what the answer looks like."""
+
+    json_: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = Field(None, alias="json")
+    regex: Pattern | None = None
+    choice: Choices | None = None
+    grammar_: Pattern | None = Field(None, alias="grammar")
+    json_object: bool | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        asked = (self.json_, self.regex, self.choice, self.grammar_, self.json_object or None)
+        if sum(each is not None for each in asked) != 1:
+            raise ValueError("must have exactly one of json, regex, choice, grammar and json_object")
+        return self
+
+    @property
+    def grammar(self) -> Grammar:
+        """As the engine takes it."""
+        if self.json_ is not None:
+            return schema_grammar(self.json_)
+        if self.regex is not None:
+            return Grammar.regex(self.regex)
+        if self.choice is not None:
+            return Grammar.choice(self.choice)
+        return Grammar.lark(self.grammar_) if self.grammar_ is not None else Grammar.json_object()
+
+
+def grammar_of_format(form: TextFormat | JsonObjectFormat | JsonSchemaFormat | None) -> Grammar | None:
+    """What the engine is asked for; None for any text."""
+    match form:
+        case JsonObjectFormat():
+            return Grammar.json_object()
+        case JsonSchemaFormat(json_schema=described):
+            return Grammar.json_schema(described.schema_)
+        case _:
+            return None
