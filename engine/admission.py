@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from engine.api import (
     ContextLengthError,
     Conversation,
+    FinishReason,
     GenerationRequest,
     Logprob,
     RequestError,
     SamplingParams,
     TokenLogprobs,
 )
+from engine.decode.choice import Choice
 from engine.decode.grammar import GrammarCompiler
-from engine.decode.logprobs import Scored
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
+
+MOST_FORCED = 63  # tokens that a grammar adds to one step of a sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,31 @@ class Job:
 
     sequence: Sequence
     output: Output
+
+    def accept(self, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
+        """Takes the sequence's newest token, and adds up to ``most_forced`` that its grammar lets follow it: all of
+        them, their text, and why the sequence ends, if it does. Raises GrammarError.
+
+        Where log probabilities are told each token needs a step of its own, and so it does where a stop string might
+        end the answer within what is forced.
+        """
+        sequence, params = self.sequence, self.sequence.sampling
+        text, reason = self._push()
+        taken = len(sequence.tokens) - 1
+        if sequence.grammar is not None and reason is None and not params.records_logprobs and not params.stop:
+            for token in sequence.grammar.forced()[:most_forced]:
+                sequence.tokens.append(token)
+                more, reason = self._push()
+                text += more
+                if reason is not None:
+                    break
+        sequence.newest = len(sequence.tokens) - taken
+        return tuple(sequence.tokens[taken:]), text, reason
+
+    def _push(self) -> tuple[str, FinishReason | None]:
+        sequence = self.sequence
+        last = sequence.generated >= sequence.max_tokens
+        return self.output.push(sequence.tokens[-1], last, sequence.follows_grammar())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +103,11 @@ class Admission:
         output = Output(job.sequence.sampling, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
         return Job(job.sequence.branch(choice, token), output)
 
-    def logprobs(self, token: int, scored: Scored, output: Output) -> tuple[TokenLogprobs, ...]:
-        """What is told of a token that was chosen: nothing of one that is no part of the text."""
-        if output.is_end(token):
-            return ()
+    def logprobs(self, choice: Choice, output: Output) -> tuple[TokenLogprobs, ...] | None:
+        """What is told of a token that was chosen, if it is: nothing of one that is no part of the text."""
+        token, scored = choice
+        if scored is None or output.is_end(token):
+            return None if scored is None else ()
         chosen = self._logprob(token, scored.logprob)
         return (TokenLogprobs(chosen, tuple(self._logprob(*one) for one in scored.top)),)
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import torch
 
-from engine.admission import Admission, Job
+from engine.admission import MOST_FORCED, Admission, Job
 from engine.api import (
     Completion,
     Conversation,
@@ -81,6 +81,7 @@ class Engine:
         self._open_books()
         self._runner = make_runner(model, config, self._shapes, context)
         self._groups: dict[str, Group] = {}
+        self._most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
 
@@ -354,17 +355,16 @@ class Engine:
 
     def _tell(self, group: Group, job: Job, choice: Choice) -> Delta:
         """What a sequence's newest token adds to its answer; ends the sequence if it is the last."""
-        sequence, (token, scored) = job.sequence, choice
-        self._counters.generated_tokens += 1
+        sequence = job.sequence
         try:
-            last = sequence.generated >= sequence.max_tokens
-            text, reason = job.output.push(token, last, sequence.follows_grammar())
-            logprobs = None if scored is None else self._admission.logprobs(token, scored, job.output)
+            tokens, text, reason = job.accept(self._most_forced)
+            logprobs = self._admission.logprobs(choice, job.output)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)
             return self._fail(sequence.request_id, error)
+        self._counters.generated_tokens += len(tokens)
         usage = None if reason is None else self._finish(group, job)
-        return Delta(sequence.request_id, (token,), text, reason, usage, None, logprobs, sequence.choice)
+        return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice)
 
     def _finish(self, group: Group, job: Job) -> Usage | None:
         """Ends a choice; the usage of its request if that was its last."""

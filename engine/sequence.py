@@ -3,7 +3,7 @@
     tokens   [ prompt .................... | generated ........ ]
              [ computed: KV is in blocks ........ | pending ... ]
 
-While decoding, the one pending token is the one sampled last.
+While decoding, the pending tokens are the one sampled last and those that a grammar let follow it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Sequence:
     rules: LogitRules | None = None
     grammar: GrammarState | None = None
     choice: int = 0  # its number among the choices of its request
+    newest: int = 1  # tokens that came with the one sampled last, itself included
     branches: int = 0  # more choices that begin with its first token
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
     queued_at: float = 0.0  # when it last began to wait
@@ -87,8 +88,8 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether only the token sampled last is pending."""
-        return self.pending == 1 and self.generated > 0
+        """Whether only the tokens of the last step are pending."""
+        return 0 < self.pending <= self.newest and self.generated > 0
 
     @property
     def room(self) -> int:
@@ -121,7 +122,7 @@ class Sequence:
         """The choice that begins with ``token`` after the same prompt."""
         return Sequence(
             request_id=self.request_id,
-            tokens=[*self.tokens[: self.prompt_length], token],
+            tokens=[*self.tokens, token],
             prompt_length=self.prompt_length,
             sampling=self.sampling,
             cache_salt=self.cache_salt,

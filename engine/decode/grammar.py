@@ -67,7 +67,7 @@ class GrammarState:
             raise GrammarError(self.matcher.get_error())
 
     def forced(self) -> list[int]:
-        """The tokens that come next whatever the model says."""
+        """The tokens that come next whatever the model says: what must be written, as a tokenizer writes it."""
         return list(self.matcher.compute_ff_tokens())
 
 
@@ -128,6 +128,11 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
     matchers = [(state.matcher, place) for state, place in places.items()]
     _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(places))
     allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
+    for state, place in places.items():
+        # Of several ways to write what must be written only this one, so that it need not be asked of the model.
+        if forced := state.forced():
+            allowed[place] = False
+            allowed[place, forced[0]] = True
     mask = torch.from_numpy(allowed)[[places[state] for _, state in rows]].to(logits.device)
     index = torch.tensor([row for row, _ in rows], device=logits.device)
     logits[index] = logits[index].masked_fill(~mask, -torch.inf)

@@ -3,7 +3,8 @@ tenants. Each step:
 
 1. who waits past its deadline leaves;
 2. the first in the queue may displace running sequences of a lower class, if it cannot start otherwise;
-3. every decoding sequence computes its one token; when blocks run out, the weakest gives its own up;
+3. every decoding sequence computes what its last step gave it, mostly one token; when blocks run out, the weakest gives
+   its own up;
 4. running prompts go on, a chunk each; long ones at a pace at which decodes do not suffer;
 5. waiting sequences are started while their whole prompt fits, with one block to spare for each that runs: a prompt
    admitted by halves, or into the last block, would be preempted before it answers. None in a step that ran out of
@@ -116,7 +117,7 @@ class Scheduler:
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
-        tokens = self.limits.batch_tokens - len(decodes)
+        tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
         budget = _Budget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
         self._prefill(budget)
         started, failed = ([], []) if preempted else self._start(now, budget)
@@ -125,7 +126,7 @@ class Scheduler:
             if chunk.samples:
                 self.counters.charge(chunk.sequence.tenant, OUTPUT_COST)
         short, long = budget.load
-        load = Load(len(decodes), watched, long, short)
+        load = Load(len(decodes), watched, long, short + sum(chunk.length - 1 for chunk in decodes))
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
     def computed(self, chunk: Chunk) -> None:
@@ -179,7 +180,8 @@ class Scheduler:
         preempted: list[Sequence] = []
         copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        if self.cache.available < len(decoding):
+        spare = self.limits.batch_tokens - len(decoding)  # for those who compute more than one
+        if self.cache.available < sum(self.cache.most_blocks(sequence.pending) for sequence in decoding):
             # The strongest first, so that whoever gives way has not been planned yet.
             decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
         for sequence in decoding:
@@ -187,7 +189,9 @@ class Scheduler:
                 preempted.append(weakest(self.running, self.limits.cooldown))
                 self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
-                chunks.append(Chunk(sequence, sequence.computed, 1))
+                more = min(sequence.pending - 1, spare)
+                spare -= more
+                chunks.append(Chunk(sequence, sequence.computed, 1 + more))
                 copies += prepared or ()
         return chunks, preempted, tuple(copies)
 

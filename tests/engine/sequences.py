@@ -45,14 +45,17 @@ def scheduler(
     return Scheduler(KVCache(shapes, prefix_caching), limits)
 
 
-def finish_step(subject: Scheduler, plan: Plan) -> None:
-    """What the engine does with a plan, every sampled token being 1."""
-    for chunk in plan.chunks:
+def finish_step(subject: Scheduler, plan: Plan, forced: int = 0) -> None:
+    """What the engine does with a plan, every sampled token being 1; in every other sequence ``forced`` follow it."""
+    for place, chunk in enumerate(plan.chunks):
         subject.computed(chunk)
-        if chunk.end == len(chunk.sequence.tokens):
-            chunk.sequence.tokens.append(1)
-            if chunk.sequence.generated >= chunk.sequence.max_tokens:
-                subject.remove(chunk.sequence)
+        sequence = chunk.sequence
+        if chunk.end == len(sequence.tokens):
+            left = sequence.max_tokens - sequence.generated
+            sequence.newest = min(left, 1 + forced * (place % 2))
+            sequence.tokens += [1] * sequence.newest
+            if sequence.generated >= sequence.max_tokens:
+                subject.remove(sequence)
 
 
 def step(subject: Scheduler, now: float = 0.0) -> list[str]:

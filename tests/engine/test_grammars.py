@@ -30,6 +30,8 @@ PERSON: dict[str, Any] = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+LONG = {name: {"type": "boolean"} for name in ("interesting", "comprehensible", "recommendable")}
+CLOSED = {"additionalProperties": False}
 WILD = SamplingParams(temperature=1.5, seed=7, max_tokens=120)
 
 
@@ -104,6 +106,41 @@ def test_a_seed_gives_the_same_answer_alone_in_a_batch_and_after_preemption(engi
     assert tight.stats().preemptions > 0
     params = replace(WILD, grammar=Grammar.json_schema(PERSON), seed=3)
     assert engine.generate(["Tell me something of 3."], params)[0].token_ids == together[3]
+
+
+def test_what_must_be_written_takes_no_steps_and_changes_no_answer(engine: Engine) -> None:
+    """Where log probabilities are told, every token takes its own."""
+    grammar = Grammar.json_schema({"type": "object", "properties": LONG, "required": list(LONG)} | CLOSED)
+    before = engine.stats().steps
+    jumped = answers(engine, grammar, count=8)
+    between = engine.stats().steps
+
+    walked = answers(engine, grammar, count=8, logprobs=0)
+
+    assert [answer.token_ids for answer in jumped] == [answer.token_ids for answer in walked]
+    assert [answer.text for answer in jumped] == [answer.text for answer in walked]
+    assert between - before < 0.5 * (engine.stats().steps - between)
+    assert all(list(json.loads(answer.text)) == list(LONG) for answer in jumped)
+
+
+@pytest.mark.parametrize("most", range(1, 16))
+def test_an_answer_is_cut_at_any_length(engine: Engine, most: int) -> None:
+    params = replace(WILD, grammar=Grammar.json_schema(PERSON), seed=5)
+    [whole] = engine.generate(["Who is it?"], params)
+
+    [cut] = engine.generate(["Who is it?"], replace(params, max_tokens=most))
+
+    assert cut.token_ids == whole.token_ids[:most]
+    assert cut.finish_reason is FinishReason.LENGTH
+    assert cut.usage.completion_tokens == most
+
+
+def test_a_stop_string_ends_an_answer_within_what_must_be_written(engine: Engine) -> None:
+    params = replace(WILD, grammar=Grammar.json_schema(PERSON), stop=("am",))
+
+    [answer] = engine.generate(["Who is it?"], params)
+
+    assert (answer.text, answer.finish_reason) == ('{"n', FinishReason.STOP)
 
 
 def test_an_answer_goes_on_from_any_cut(engine: Engine) -> None:

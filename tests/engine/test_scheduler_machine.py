@@ -123,7 +123,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.step()
 
-    def step(self, fault: int | None = None) -> None:
+    @rule(forced=st.integers(1, LIMITS.prefill_chunk - 1))
+    def step_in_which_tokens_are_forced(self, forced: int) -> None:
+        self.step(forced=forced)
+
+    def step(self, fault: int | None = None, forced: int = 0) -> None:
         self.steps += 1
         self.now += 0.25
         plan = self.subject.schedule(self.now)
@@ -154,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             bad = plan.chunks[fault % len(plan.chunks)].sequence
             self.subject.remove(bad)
             plan = type(plan)(tuple(chunk for chunk in plan.chunks if chunk.sequence is not bad))
-        finish_step(self.subject, plan)
+        finish_step(self.subject, plan, forced)
         self.check_waits()
 
     def check_waits(self) -> None:
