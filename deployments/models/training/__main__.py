@@ -18,7 +18,7 @@ from deployments.models.training.card import write_card
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.english import Conversation, read_english
 from deployments.models.training.growth import grow
-from deployments.models.training.shapes import SHAPES, VOCAB_SIZE, Shape, llama_config
+from deployments.models.training.shapes import SHAPES, TIERS, VOCAB_SIZE, Shape, llama_config
 from deployments.models.training.stream import BEGINNING, FIRST, GROWN, Stream
 from deployments.models.training.tokenizer import load_tokenizer, train_tokenizer
 from deployments.models.training.trainer import Trainer, has_bfloat16
@@ -33,13 +33,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m deployments.models.training",
         description="Train the embedded models and write them in Hugging Face layout, each with a model card that "
-        "holds its figures. Without options: all three, one after another, each larger one grown from the one before. "
+        "holds its figures. Without options: all three, one after another, each larger one grown from a smaller. "
         "A run that was interrupted goes on from its last checkpoint, at most a minute back.",
         epilog="A GPU is used if there is one. On two CPU cores the fast tier takes about 20 minutes, all three a few "
         "hours. Example: python -m deployments.models.training --tier fast --models /tmp/again",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--tier", choices=[*SHAPES, "all"], default="all", help="which to train")
+    parser.add_argument("--tier", choices=[*TIERS, "all"], default="all", help="which to train")
     parser.add_argument("--tokens", type=int, help="tokens to read, instead of what shapes.py says")
     parser.add_argument("--rate", type=float, help="peak learning rate, instead of what shapes.py says")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder that holds corpus/")
@@ -61,8 +61,21 @@ def main() -> None:
         sys.exit(f"--data: {error}")
     tokenizer = shared_tokenizer(english, options.work / "tokenizer", options.seed)
     print(f"{len(english):,} English conversations, {len(tokenizer):,} tokens in the vocabulary")
-    for name in SHAPES if options.tier == "all" else [options.tier]:
+    for name in SHAPES if options.tier == "all" else needed(options.tier, options):
         train(name, tokenizer, english, options)
+
+
+def place(name: str, options: argparse.Namespace) -> Path:
+    """Where a model goes; what is no tier only serves to start another, and stays among the checkpoints."""
+    directory: Path = options.models if name in TIERS else options.work / "models"
+    return directory / name
+
+
+def needed(tier: str, options: argparse.Namespace) -> list[str]:
+    """The tier, after what it starts with if that has to be made first: a smaller tier is there."""
+    source = SHAPES[tier].grown_from
+    missing = source is not None and source not in TIERS and not place(source, options).exists()
+    return [source, tier] if missing and source is not None else [tier]
 
 
 def shared_tokenizer(english: list[Conversation], directory: Path, seed: int) -> PreTrainedTokenizerFast:
@@ -83,7 +96,7 @@ def train(
     shape = SHAPES[name]
     first, mixture = (BEGINNING, GROWN) if shape.grown_from else (0, FIRST)
     # The tier is part of the seed: one that grew from another reads something new.
-    seed = f"{options.seed}/{name}"
+    seed = f"{options.seed}/{shape.reads or name}"
     stream = Stream(tokenizer, english, batch_tokens=shape.batch_tokens, seed=seed, first=first, mixture=mixture)
     model = start(shape, tokenizer, options)
     trainer = Trainer(
@@ -92,7 +105,7 @@ def train(
         budget=shape.tokens if options.tokens is None else options.tokens,
         peak=shape.learning_rate if options.rate is None else options.rate,
         checkpoint=options.work / f"{name}.pt",
-        identity=f"{shape} {mixture} seed {seed}, grown from {fingerprint(options.models, shape)}",
+        identity=f"{shape} {mixture} seed {seed}, grown from {fingerprint(shape, options)}",
     )
     try:
         run = trainer.run(name)
@@ -105,9 +118,11 @@ def train(
         eos_token_id=model.config.eos_token_id,
         pad_token_id=model.config.pad_token_id,
     )
-    directory = options.models / name
+    directory = place(name, options)
     model.to(torch.bfloat16).save_pretrained(str(directory))  # type: ignore[arg-type]
     tokenizer.save_pretrained(str(directory))
+    if name not in TIERS:
+        return
     held_out = read_english(options.data, held_out=True)
     card = write_card(
         name,
@@ -125,12 +140,12 @@ def train(
     print(f"{name}: {directory / 'README.md'}")
 
 
-def fingerprint(models: Path, shape: Shape) -> str:
-    """Of the weights that a tier starts with."""
+def fingerprint(shape: Shape, options: argparse.Namespace) -> str:
+    """Of the weights that a model starts with."""
     if shape.grown_from is None:
         return "nothing"
     digest = hashlib.sha256()
-    for path in sorted((models / shape.grown_from).glob("*.safetensors")):
+    for path in sorted(place(shape.grown_from, options).glob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -149,7 +164,7 @@ def start(shape: Shape, tokenizer: PreTrainedTokenizerFast, options: argparse.Na
         llama_config(shape, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     )
     if shape.grown_from is not None:
-        smaller = options.models / shape.grown_from
+        smaller = place(shape.grown_from, options)
         grow(LlamaForCausalLM.from_pretrained(str(smaller), dtype=torch.float32, local_files_only=True), model)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     return model

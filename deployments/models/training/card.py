@@ -76,7 +76,11 @@ def write_card(
     replies = engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS))
     samples = "\n\n".join(quoted(q, said.text) for q, said in zip(QUESTIONS, replies, strict=True))
     parameters = sum(p.numel() for p in model.parameters())
-    begun = f"the weights of `{shape.grown_from}`, widened and deepened" if shape.grown_from else "random weights"
+    begun = (
+        f"the weights of `{shape.grown_from}` (`training/shapes.py`), widened and deepened"
+        if shape.grown_from
+        else "random weights"
+    )
     return f"""# {name}
 
 The embedded `{name}` tier: a llama-family model of {parameters / 1e6:.1f} M parameters ({shape.layers} layers of

@@ -13,7 +13,8 @@ CONTEXT = 1024  # tokens
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A llama shape with tied embeddings, and its training: ``tokens`` to read, ``batch_tokens`` at a time, at a peak
-    ``learning_rate``; ``grown_from`` names the tier whose weights it starts with."""
+    ``learning_rate``. ``grown_from`` names what it starts with the weights of; ``reads`` whose stream it reads, None:
+    its own."""
 
     hidden: int
     layers: int
@@ -24,13 +25,17 @@ class Shape:
     batch_tokens: int
     learning_rate: float
     grown_from: str | None = None
+    reads: str | None = None
 
 
 SHAPES = {
     "fast": Shape(128, 4, 4, 2, 384, 12_000_000, 1024, 6e-3),
-    "balanced": Shape(256, 4, 8, 4, 704, 8_500_000, 1536, 4e-3, "fast"),
-    "frontier": Shape(320, 8, 10, 5, 896, 9_500_000, 2048, 3e-3, "balanced"),
+    "balanced": Shape(256, 4, 8, 4, 704, 6_000_000, 1536, 4e-3, "fast"),
+    # The balanced tier, had it read on: what comes after it starts better from there.
+    "stem": Shape(256, 4, 8, 4, 704, 8_500_000, 1536, 4e-3, "fast", "balanced"),
+    "frontier": Shape(320, 8, 10, 5, 896, 9_500_000, 2048, 3e-3, "stem"),
 }
+TIERS = ("fast", "balanced", "frontier")
 
 
 def llama_config(shape: Shape, bos: int, eos: int, pad: int) -> LlamaConfig:
