@@ -19,10 +19,11 @@ DeltaRow = tuple[
     str | None,
     tuple[TokenLogprobs, ...] | None,
     int,
+    tuple[TokenLogprobs | None, ...] | None,
     bool,
 ]
-"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs, choice, whether the
-request has ended."""
+"""request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs, choice, logprobs of
+the prompt, whether the request has ended."""
 
 
 class ReplicaLoad(NamedTuple):
@@ -58,6 +59,7 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
             d.error,
             d.logprobs,
             d.choice,
+            d.prompt_logprobs,
             d.last,
         )
         for d in deltas
@@ -66,8 +68,8 @@ def pack(deltas: Iterable[Delta]) -> list[DeltaRow]:
 
 def unpack(row: DeltaRow) -> Delta:
     """The Delta that ``row`` was packed from."""
-    request_id, token_ids, text, reason, usage, error, logprobs, choice, _ = row
+    request_id, token_ids, text, reason, usage, error, logprobs, choice, of_prompt, _ = row
     if reason is None:
-        return Delta(request_id, token_ids, text, logprobs=logprobs, choice=choice)
+        return Delta(request_id, token_ids, text, logprobs=logprobs, choice=choice, prompt_logprobs=of_prompt)
     counts = None if usage is None else Usage(*usage)
-    return Delta(request_id, token_ids, text, FinishReason(reason), counts, error, logprobs, choice)
+    return Delta(request_id, token_ids, text, FinishReason(reason), counts, error, logprobs, choice, of_prompt)

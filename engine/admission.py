@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from engine.api import (
     ContextLengthError,
@@ -18,8 +20,10 @@ from engine.api import (
 )
 from engine.decode.choice import Choice
 from engine.decode.grammar import GrammarCompiler
+from engine.decode.logprobs import Scored, score
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
+from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
 
@@ -32,6 +36,14 @@ class Job:
 
     sequence: Sequence
     output: Output
+    prompt_scores: dict[int, Scored] = field(default_factory=dict)  # by position of the token
+
+    def score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
+        """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
+        follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
+        tokens = [self.sequence.tokens[at] for at in follow]
+        scores = score(logits, tokens, [self.sequence.sampling.prompt_logprobs or 0] * len(tokens))
+        self.prompt_scores.update(zip(follow, scores, strict=True))
 
     def accept(self, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
         """Takes the sequence's newest token, and adds up to ``most_forced`` that its grammar lets follow it: all of
@@ -95,6 +107,7 @@ class Admission:
             rules=rules,
             grammar=None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens)),
             branches=params.choices - 1,
+            scores_prompt=params.prompt_logprobs is not None,
         )
         return Job(sequence, output)
 
@@ -108,8 +121,19 @@ class Admission:
         token, scored = choice
         if scored is None or output.is_end(token):
             return None if scored is None else ()
-        chosen = self._logprob(token, scored.logprob)
-        return (TokenLogprobs(chosen, tuple(self._logprob(*one) for one in scored.top)),)
+        return (self._scored(token, scored),)
+
+    def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs | None, ...] | None:
+        """What is told of a prompt, once: none before it has been computed, and none if nobody asked."""
+        if not job.sequence.scores_prompt or job.sequence.choice or job.sequence.generated != 1:
+            return None
+        scores = job.prompt_scores
+        prompt = list(enumerate(job.sequence.tokens[: job.sequence.prompt_length]))
+        return (None, *(self._scored(token, scores[at]) for at, token in prompt[1:]))
+
+    def _scored(self, token: int, scored: Scored) -> TokenLogprobs:
+        top = tuple(self._logprob(*one) for one in scored.top)
+        return TokenLogprobs(self._logprob(token, scored.logprob), top, scored.rank)
 
     def _logprob(self, token: int, logprob: float) -> Logprob:
         raw = self.tokenizer.token_bytes(token)

@@ -139,6 +139,7 @@ class SamplingParams:
     bad_words: tuple[str, ...] = ()  # never said, neither at the start of a word nor within one
     allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
     logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
+    prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
     logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
     grammar: Grammar | None = None
     min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen
@@ -198,8 +199,10 @@ class SamplingParams:
             raise refuse("logit_bias", "made of finite numbers")
         if any(not word for word in self.bad_words):
             raise refuse("bad_words", "made of strings that are not empty")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
-            raise refuse("logprobs", f"between 0 and {MOST_LOGPROBS}")
+        for param in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, param)
+            if value is not None and not 0 <= value <= MOST_LOGPROBS:
+                raise refuse(param, f"between 0 and {MOST_LOGPROBS}")
         if self.logprobs_mode not in ("raw", "processed"):
             raise refuse("logprobs_mode", "raw or processed")
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
@@ -284,10 +287,12 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The token that was chosen, and the likeliest ones in its place, likeliest first."""
+    """The token that was chosen, its rank among all (1: the likeliest), and the likeliest in its place, likeliest
+    first."""
 
     chosen: Logprob
     top: tuple[Logprob, ...]
+    rank: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +303,8 @@ class Delta:
     the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
     an error, an abort or a deadline ends all choices at once. ``error`` is set only with FinishReason.ERROR.
     ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
+    ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt, None for the first,
+    which follows nothing.
     """
 
     request_id: str
@@ -308,6 +315,7 @@ class Delta:
     error: str | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
     choice: int = 0
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     @property
     def last(self) -> bool:
@@ -361,6 +369,7 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
     choice: int = 0
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None  # the same for all choices
 
     @property
     def mean_logprob(self) -> float:
@@ -396,7 +405,9 @@ def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Complet
     if last.finish_reason in BREAKS:
         return [Completion.of([delta for delta in deltas if delta.choice == last.choice], usage)]
     numbers = sorted({delta.choice for delta in deltas})
+    of_prompt = next((delta.prompt_logprobs for delta in deltas if delta.prompt_logprobs is not None), None)
     found = [Completion.of([delta for delta in deltas if delta.choice == number], usage) for number in numbers]
     if params.choices > params.n:
         found = sorted(found, key=lambda one: -one.mean_logprob)[: params.n]
-    return found if params.logprobs is not None else [replace(one, logprobs=None) for one in found]
+    told = params.logprobs is not None
+    return [replace(one, logprobs=one.logprobs if told else None, prompt_logprobs=of_prompt) for one in found]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.scheduler.plan import Plan
+
 
 @dataclass(slots=True)
 class Counters:
@@ -18,3 +20,9 @@ class Counters:
     expired: int = 0
     preemptions: int = 0  # by schedulers that have been replaced
     cached_tokens: int = 0  # likewise
+
+    def count(self, plan: Plan) -> None:
+        """A step that was computed."""
+        self.steps += 1
+        for chunk in plan.chunks:
+            self.prompt_tokens += max(0, min(chunk.end, chunk.sequence.prompt_length) - chunk.start)

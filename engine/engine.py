@@ -168,7 +168,7 @@ class Engine:
         self.recorder.phase(Phase.SCHEDULE, planned - began)
         if plan.chunks:
             sampled = self._compute(plan, planned)
-            self._count(plan)
+            self._counters.count(plan)
             computed = self._clock()
             told = [chunk.sequence for chunk, outcome in sampled if not isinstance(outcome, Exception)]
             self.recorder.told(told, computed)
@@ -309,6 +309,8 @@ class Engine:
         result = self._runner.run(planned)
         launched = self._clock()
         choices = choose(result)
+        for chunk, rows in result.scored:
+            self._groups[chunk.sequence.request_id].first.score_prompt(chunk, rows)
         spoilt = set(result.unsound)
         for chunk in planned:
             if chunk not in spoilt:
@@ -319,12 +321,6 @@ class Engine:
             (chunk, FloatingPointError()) for chunk in result.unsound
         ]
         return broken + [pair for pair in zip(result.sampled, choices, strict=True) if pair[0] not in spoilt]
-
-    def _count(self, plan: Plan) -> None:
-        self._counters.steps += 1
-        for chunk in plan.chunks:
-            sequence = chunk.sequence
-            self._counters.prompt_tokens += max(0, min(chunk.end, sequence.prompt_length) - chunk.start)
 
     def _emit(self, sequence: SequenceState, outcome: list[Choice] | Exception) -> list[Delta]:
         """Adds a token to a sequence, and begins the branches that start from it; or ends its request."""
@@ -359,12 +355,13 @@ class Engine:
         try:
             tokens, text, reason = job.accept(self._most_forced)
             logprobs = self._admission.logprobs(choice, job.output)
+            of_prompt = self._admission.prompt_logprobs(job)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
             log_failure("a sequence", error)
             return self._fail(sequence.request_id, error)
         self._counters.generated_tokens += len(tokens)
         usage = None if reason is None else self._finish(group, job)
-        return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice)
+        return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice, of_prompt)
 
     def _finish(self, group: Group, job: Job) -> Usage | None:
         """Ends a choice; the usage of its request if that was its last."""

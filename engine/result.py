@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from engine.scheduler.plan import Chunk
@@ -14,11 +15,42 @@ from engine.scheduler.plan import Chunk
 class StepResult(NamedTuple):
     """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [len, vocab] float32 in the
     same order. ``unsound``: the chunks in which a number has overflowed; what they wrote to the cache must not be
-    read."""
+    read. ``scored``: the chunks some of whose rows are to be scored, with those rows' logits."""
 
     sampled: list[Chunk]
     logits: Tensor
     unsound: list[Chunk]
+    scored: Sequence[tuple[Chunk, Tensor]] = ()
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], logits: Tensor, sound: Sequence[bool] | Sequence[int]) -> StepResult:
+        """From the ``logits`` of ``rows_wanted(chunks)``, and whether each row of the step was ``sound``."""
+        sampled = [chunk for chunk in chunks if chunk.samples]
+        if not any(chunk.scored for chunk in chunks):
+            return cls(sampled, logits, unsound(chunks, sound))
+        scored: list[tuple[Chunk, Tensor]] = []
+        last: list[int] = []
+        row = 0
+        for chunk in chunks:
+            if chunk.scored:
+                scored.append((chunk, logits[row : row + chunk.scored]))
+            row += chunk.scored + chunk.samples
+            if chunk.samples:
+                last.append(row - 1)
+        rows = torch.tensor(last, dtype=torch.int64, device=logits.device)
+        return cls(sampled, logits.index_select(0, rows), unsound(chunks, sound), scored)
+
+
+def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:
+    """The rows of a step whose logits are wanted: those to be scored, and the last of a chunk that samples."""
+    rows: list[int] = []
+    first = 0
+    for chunk in chunks:
+        rows += range(first, first + chunk.scored)
+        first += chunk.length
+        if chunk.samples:
+            rows.append(first - 1)
+    return rows
 
 
 def unsound(chunks: Sequence[Chunk], sound: Sequence[bool] | Sequence[int]) -> list[Chunk]:

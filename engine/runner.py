@@ -19,7 +19,7 @@ from engine.kv.shape import GroupShape, layers_by_group, windows_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec
-from engine.result import StepResult, unsound
+from engine.result import StepResult, rows_wanted
 from engine.scheduler.plan import Chunk
 
 _MIN_DECODE_PAGES = 4
@@ -54,9 +54,9 @@ class Runner:
         """Computes the chunks, at most one of each sequence."""
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in ordered))
-        wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._last_rows(ordered)
+        wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._int_tensor(rows_wanted(ordered))
         logits, sound = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
-        return StepResult([chunk for chunk in ordered if chunk.samples], logits, unsound(ordered, sound.tolist()))
+        return StepResult.of(ordered, logits, sound.tolist())
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """Fills blocks of each group with zeros. What is masked still gets multiplied, and zero times NaN is NaN:
@@ -77,15 +77,6 @@ class Runner:
         power = 1 << (pages - 1).bit_length()
         middle = power // 4 * 3
         return middle if pages <= middle else power
-
-    def _last_rows(self, chunks: list[Chunk]) -> Tensor:
-        rows: list[int] = []
-        row = -1
-        for chunk in chunks:
-            row += chunk.length
-            if chunk.samples:
-                rows.append(row)
-        return self._int_tensor(rows)
 
     def _plan(self, chunks: list[Chunk]) -> StepPlan:
         positions = self._int_tensor(chain.from_iterable(range(c.start, c.end) for c in chunks))

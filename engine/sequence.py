@@ -64,6 +64,7 @@ class Sequence:
     rules: LogitRules | None = None
     grammar: GrammarState | None = None
     choice: int = 0  # its number among the choices of its request
+    scores_prompt: bool = False  # logits after each of its prompt's tokens are wanted: none may come from the cache
     newest: int = 1  # tokens that came with the one sampled last, itself included
     branches: int = 0  # more choices that begin with its first token
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them

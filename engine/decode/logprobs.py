@@ -13,11 +13,12 @@ from engine.decode.sampling import Draw, processed
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Natural logarithms of probabilities: of the token that was chosen, and of the likeliest with their ids, the first
-    of equals by id."""
+    """Natural logarithms of probabilities: of a token, and of the likeliest in its place with their ids; and its rank
+    among all, from 1."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
+    rank: int
 
 
 class LogprobRecorder:
@@ -47,7 +48,8 @@ def score(logits: Tensor, chosen: Sequence[int], counts: Sequence[int]) -> list[
     """For each row of ``logits`` [rows, vocab] float32 the token ``chosen`` and as many of the likeliest as ``counts``
     says."""
     logprobs = logits.log_softmax(-1)
-    own = logprobs.gather(1, torch.tensor(chosen, device=logits.device).unsqueeze(1)).squeeze(1).tolist()
+    own = logprobs.gather(1, torch.tensor(chosen, device=logits.device).unsqueeze(1))
+    ranks = (logprobs > own).sum(-1) + 1
     values, tokens = logprobs.topk(min(max(counts), logits.shape[1]))
-    rows = zip(own, values.tolist(), tokens.tolist(), counts, strict=True)
-    return [Scored(one, tuple(zip(ids[:count], best[:count], strict=True))) for one, best, ids, count in rows]
+    rows = zip(own.squeeze(1).tolist(), ranks.tolist(), values.tolist(), tokens.tolist(), counts, strict=True)
+    return [Scored(one, tuple(zip(ids[:n], best[:n], strict=True)), rank) for one, rank, best, ids, n in rows]

@@ -75,7 +75,7 @@ class KVCache:
         """Share of a waiting sequence's tokens whose KV is cached now, 0 to 1. Where a group sees everything an
         estimate, from that group alone and in O(log blocks): that a block is known says that those before it are, but
         for rare evictions out of order."""
-        if not self._prefix_caching:
+        if not self._prefix_caching or sequence.scores_prompt:
             return 0.0
         first = self.groups[0]
         if first.shape.window is not None:
@@ -88,7 +88,7 @@ class KVCache:
     def miss(self, sequence: Sequence) -> Miss | None:
         """Why no more of a sequence that has just been admitted was found; None if all that can be was, or nothing is
         ever looked for."""
-        if not self._prefix_caching:
+        if not self._prefix_caching or sequence.scores_prompt:
             return None
         digests = self._digests(sequence, self._reusable(sequence))
         found, first = sequence.committed // self.block_size, sequence.tokens[: self.block_size]
@@ -170,7 +170,7 @@ class KVCache:
 
     def _known(self, sequence: Sequence) -> tuple[list[bytes], int]:
         """Digests of a sequence's full blocks, and how many of them every group can take up from."""
-        if not self._prefix_caching:
+        if not self._prefix_caching or sequence.scores_prompt:
             return [], 0
         digests = self._digests(sequence, self._reusable(sequence))
         count, agreed = len(digests), 0

@@ -22,6 +22,12 @@ class Chunk:
         return self.start + self.length
 
     @property
+    def scored(self) -> int:
+        """Of the first so many rows the logits are wanted because the prompt's own next token is to be scored."""
+        sequence = self.sequence
+        return max(0, min(self.end, sequence.prompt_length - 1) - self.start) if sequence.scores_prompt else 0
+
+    @property
     def samples(self) -> bool:
         """Whether the next token can be sampled after this chunk."""
         return self.end == len(self.sequence.tokens)

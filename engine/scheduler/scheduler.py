@@ -31,6 +31,8 @@ from engine.scheduler.queue import WaitingQueue, level
 from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 
+MOST_SCORED = 64  # tokens of one prompt in a step whose logits are all wanted
+
 
 @dataclass(slots=True)
 class _Budget:
@@ -200,7 +202,7 @@ class Scheduler:
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
-            budget.take(sequence, self.limits.prefill_chunk)
+            budget.take(sequence, self._most(sequence))
 
     def _start(self, now: float, budget: _Budget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Those that start for the first time, and those whom looking at raised an error."""
@@ -227,7 +229,7 @@ class Scheduler:
             if sequence.cached_tokens is None:
                 first.append(sequence)
             self._run(sequence, now)
-            budget.take(sequence, self.limits.prefill_chunk)
+            budget.take(sequence, self._most(sequence))
             starts += 1
             for other in passed:
                 other.overtaken += 1
@@ -235,6 +237,10 @@ class Scheduler:
                 break
         self._rate.observe(now, starts, len(self.waiting))
         return first, failed
+
+    def _most(self, sequence: Sequence) -> int:
+        """Tokens of its prompt in one step; logits of many at once would take much memory."""
+        return min(self.limits.prefill_chunk, MOST_SCORED) if sequence.scores_prompt else self.limits.prefill_chunk
 
     def _too_many_long(self, sequence: Sequence, budget: _Budget | None = None) -> bool:
         """Whether a prompt takes several steps and has to wait for others that do."""

@@ -69,7 +69,7 @@ def read(
     for state, (ids, _) in live:
         state.tokens, state.computed = ids[: place + 1], place
         assert cache.prepare(state) == []
-    chunks, logits, _ = runner.run([Chunk(state, place, 1) for state, _ in live])
+    chunks, logits, *_ = runner.run([Chunk(state, place, 1) for state, _ in live])
     by_name = {state.request_id: row for state, row in live}
     for chunk, found in zip(chunks, logits, strict=True):
         yield found, by_name[chunk.sequence.request_id]

@@ -16,7 +16,7 @@ from tests.cluster.test_lanes import settle
 
 
 def row(request_id: str, last: bool = False) -> DeltaRow:
-    return (request_id, (1,), "x", FinishReason.STOP.value if last else None, None, None, None, 0, last)
+    return (request_id, (1,), "x", FinishReason.STOP.value if last else None, None, None, None, 0, None, last)
 
 
 async def test_rows_reach_the_lane_that_owns_them_until_the_last() -> None:

@@ -111,7 +111,7 @@ async def test_a_lane_lost_and_a_list_that_changes_meanwhile_open_one_lane_not_t
 
 async def await_lane_loss(calls: LocalCalls) -> None:
     board = calls.replicas["a"].actor._board
-    board.deliver([("nobody", (), "", None, None, None, None, 0, False)])
+    board.deliver([("nobody", (), "", None, None, None, None, 0, None, False)])
     for outlet in list(board._outlets.values()):
         outlet.wake()
     await settle()

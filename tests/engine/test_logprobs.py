@@ -106,3 +106,44 @@ def test_values_out_of_range_are_refused_by_name(field: dict[str, Any]) -> None:
         SamplingParams(**field)
 
     assert refusal.value.param == next(iter(field))
+
+
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+@pytest.mark.parametrize("config", [{}, {"prefill_chunk": 7}, {"kv_cache_tokens": 416}], ids=str)
+def test_those_of_the_prompt_are_those_of_transformers_cached_or_not(
+    model_path: Callable[[str], Path], kernels: Any, config: dict[str, Any]
+) -> None:
+    path, prompts = model_path("qwen3"), ragged_prompts(VOCAB)
+    engine = Engine.from_pretrained(path, **{"kv_cache_tokens": 4096, "kernels": kernels} | config)
+    plain = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    expected = engine.generate(prompts, plain)  # and now the cache knows the prompts
+
+    answers = engine.generate(prompts, replace(plain, prompt_logprobs=3))
+
+    for prompt, answer, usual in zip(prompts, answers, expected, strict=True):
+        assert answer.token_ids == usual.token_ids
+        assert answer.logprobs is None
+        assert answer.prompt_logprobs is not None
+        first, *rest = answer.prompt_logprobs
+        assert first is None
+        wanted = exact(path, prompt[:1], tuple(prompt[1:])) if len(prompt) > 1 else torch.empty(0, VOCAB)
+        for row, token, one in zip(wanted, prompt[1:], rest, strict=True):
+            assert one is not None
+            assert one.chosen.token_id == token
+            assert one.chosen.logprob == pytest.approx(float(row[token]), abs=1e-4)
+            assert one.rank == int((row > row[token]).sum()) + 1
+            assert [each.logprob for each in one.top] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+    engine.check_integrity()
+
+
+def test_a_prompt_is_scored_beside_others_and_for_all_its_choices(model_path: Callable[[str], Path]) -> None:
+    engine = Engine.from_pretrained(model_path("qwen3"), kv_cache_tokens=4096)
+    prompt = ragged_prompts(VOCAB)[-1]
+    plain = SamplingParams(temperature=1.0, seed=1, max_tokens=4, ignore_eos=True)
+
+    *scored, beside = engine.generate([prompt, prompt], [replace(plain, prompt_logprobs=0, n=3), plain])
+
+    assert [one.choice for one in scored] == [0, 1, 2]
+    assert all(one.prompt_logprobs is not None and len(one.prompt_logprobs) == len(prompt) for one in scored)
+    assert beside.prompt_logprobs is None
+    assert beside.token_ids == scored[0].token_ids

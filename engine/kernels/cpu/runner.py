@@ -20,7 +20,7 @@ from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
 from engine.quant.weights import weight_formats
-from engine.result import StepResult, unsound
+from engine.result import StepResult, rows_wanted
 from engine.scheduler.plan import Chunk
 
 
@@ -58,15 +58,15 @@ class CompiledRunner:
         """Computes the chunks, at most one of each sequence."""
         planned = list(chunks)
         rows = sum(chunk.length for chunk in planned)
-        sampled = [chunk for chunk in planned if chunk.samples]
-        logits = torch.empty(len(sampled), self._vocab_size)
+        wanted = array("q", rows_wanted(planned))
+        logits = torch.empty(len(wanted), self._vocab_size)
         sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
         tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
         tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
         positions = array("q", chain.from_iterable(range(c.start, c.end) for c in planned))
         slots = array("q", chain.from_iterable(self._slots(c, g) for g in range(self._groups) for c in planned))
-        spans, wanted = self._spans(planned, tables)
+        spans = self._spans(planned, tables)
         step = Step(
             tokens=_longs(tokens),
             positions=_longs(positions),
@@ -83,7 +83,7 @@ class CompiledRunner:
         self._library.manta_step(
             self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
         )
-        return StepResult(sampled, logits, unsound(planned, bytes(sound)))
+        return StepResult.of(planned, logits, bytes(sound))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to
@@ -98,15 +98,14 @@ class CompiledRunner:
         """Ends the threads; the runner is of no use afterwards. May be called again."""
         self._end_threads()
 
-    def _spans(self, chunks: list[Chunk], tables: list[array[int]]) -> tuple[ctypes.Array[Span], array[int]]:
+    def _spans(self, chunks: list[Chunk], tables: list[array[int]]) -> ctypes.Array[Span]:
         spans = (Span * len(tables))()
         starts = list(accumulate((chunk.length for chunk in chunks), initial=0))
         of_each_group = cycle(zip(chunks, starts, strict=False))
         for span, table, (chunk, row) in zip(spans, tables, of_each_group, strict=False):
             span.row, span.rows, span.position = row, chunk.length, chunk.start
             span.table = ctypes.cast(table.buffer_info()[0], ctypes.POINTER(ctypes.c_int32))
-        ends = zip(chunks, starts[1:], strict=True)
-        return spans, array("q", (end - 1 for chunk, end in ends if chunk.samples))
+        return spans
 
     def _slots(self, chunk: Chunk, group: int) -> Iterable[int]:
         size, blocks = self._block_size, chunk.sequence.tables[group].blocks

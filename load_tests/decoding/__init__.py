@@ -1,0 +1,1 @@
+"""What decoding controls cost, and whether they hold."""
