@@ -19,7 +19,7 @@ DeltaRow = tuple[
     str | None,
     tuple[TokenLogprobs, ...] | None,
     int,
-    tuple[TokenLogprobs | None, ...] | None,
+    tuple[TokenLogprobs, ...] | None,
     bool,
 ]
 """request id, token ids, text, finish reason, usage (prompt, completion, cached), error, logprobs, choice, logprobs of

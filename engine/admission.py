@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -123,13 +124,14 @@ class Admission:
             return None if scored is None else ()
         return (self._scored(token, scored),)
 
-    def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs | None, ...] | None:
+    def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
         """What is told of a prompt, once: none before it has been computed, and none if nobody asked."""
         if not job.sequence.scores_prompt or job.sequence.choice or job.sequence.generated != 1:
             return None
         scores = job.prompt_scores
         prompt = list(enumerate(job.sequence.tokens[: job.sequence.prompt_length]))
-        return (None, *(self._scored(token, scores[at]) for at, token in prompt[1:]))
+        first = Scored(math.nan, (), 0)
+        return tuple(self._scored(token, scores.get(at, first)) for at, token in prompt)
 
     def _scored(self, token: int, scored: Scored) -> TokenLogprobs:
         top = tuple(self._logprob(*one) for one in scored.top)

@@ -303,8 +303,8 @@ class Delta:
     the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
     an error, an abort or a deadline ends all choices at once. ``error`` is set only with FinishReason.ERROR.
     ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
-    ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt, None for the first,
-    which follows nothing.
+    ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt; that of the first,
+    which follows nothing, is no number.
     """
 
     request_id: str
@@ -315,7 +315,7 @@ class Delta:
     error: str | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
     choice: int = 0
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
 
     @property
     def last(self) -> bool:
@@ -369,7 +369,7 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
     choice: int = 0
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None  # the same for all choices
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # the same for all choices
 
     @property
     def mean_logprob(self) -> float:

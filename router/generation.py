@@ -59,7 +59,7 @@ async def gather(batches: AsyncIterator[Batch], count: int, sampling: SamplingPa
     async for index, deltas in batches:
         told[index].extend(deltas)
     chosen = [one for each in told for one in completions(each, sampling)]
-    answers = [Answer(one.text, one.finish_reason, one.logprobs) for one in chosen]
+    answers = [Answer(one.text, one.finish_reason, one.logprobs, one.prompt_logprobs) for one in chosen]
     return answers, total([each[-1].usage or Usage(0, 0, 0) for each in told])
 
 

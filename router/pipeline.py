@@ -119,4 +119,4 @@ class Pipeline:
                 await exchange.stream(frame(batches, frames, sampling.choices, include_usage))
             else:
                 answers, usage = await gather(batches, len(task.sequences), sampling)
-                await exchange.answer(200, wire.whole(stamp, answers, usage))
+                await exchange.answer(200, wire.whole(task.request, stamp, answers, usage))

@@ -22,7 +22,7 @@ from engine.api import (
 )
 from router.openai.fields import GenerationFields
 from router.openai.formats import ResponseFormat, grammar_of_format
-from router.openai.logprobs import chat_logprobs
+from router.openai.logprobs import chat_logprobs, prompt_fields
 from router.openai.strict import MANY, StrictModel, Text, Unsupported, few_pairs, kind_of_text, not_yet, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
@@ -116,7 +116,7 @@ class ChatFormat:
     def sampling(self, request: ChatRequest) -> SamplingParams:
         return request.sampling(request.max_completion_tokens or request.max_tokens, request.wanted_logprobs)
 
-    def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         return {
             "id": stamp.id,
@@ -138,10 +138,16 @@ class ChatFormat:
                 for index, answer in enumerate(answers)
             ],
             "usage": usage_fields(usage),
+            **_of_prompt(answers[0]),
         }
 
     def frames(self, stamp: Stamp, include_usage: bool) -> ChatFrames:
         return ChatFrames(stamp, include_usage)
+
+
+def _of_prompt(answer: Answer) -> dict[str, Any]:
+    """vLLM's member; absent unless it was asked for, since OpenAI's clients do not know it."""
+    return {} if answer.prompt_logprobs is None else {"prompt_logprobs": prompt_fields(answer.prompt_logprobs)}
 
 
 class ChatFrames:

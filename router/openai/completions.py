@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quote
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.api import MOST_CHOICES, MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import GenerationFields
-from router.openai.logprobs import text_logprobs
-from router.openai.strict import MANY, Text, Unsupported, not_yet, parse
+from router.openai.logprobs import prompt_fields, said, text_logprobs
+from router.openai.strict import MANY, Text, Unsupported, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -42,9 +43,27 @@ class CompletionRequest(GenerationFields):
 
     prompt: PromptField
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    echo: Annotated[Any, not_yet(False)] = None
+    echo: bool | None = None
     suffix: Unsupported = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)  # here 0 asks for something: the chosen token's
+
+    @model_validator(mode="after")
+    def _streams_no_echo(self) -> Self:
+        if self.stream and self.echo:
+            raise PydanticCustomError("misplaced", "is not streamed", {"name": "echo"})
+        return self
+
+    @property
+    def scored_prompt(self) -> int | None:
+        """Log probabilities that are wanted of the prompt. To echo one that came as tokens takes their text."""
+        of_echo = self.logprobs if self.logprobs is not None else None if self.says_prompt else 0
+        asked = (self.prompt_logprobs, of_echo if self.echo else None)
+        return max((each for each in asked if each is not None), default=None)
+
+    @property
+    def says_prompt(self) -> bool:
+        """Whether the prompt came as text."""
+        return isinstance(self.prompt, str) or isinstance(self.prompt[0], str)
 
 
 class CompletionFormat:
@@ -67,26 +86,30 @@ class CompletionFormat:
 
     def sampling(self, request: CompletionRequest) -> SamplingParams:
         sampling = request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
-        return sampling if request.best_of is None else replace(sampling, best_of=request.best_of)
+        return replace(sampling, best_of=request.best_of, prompt_logprobs=request.scored_prompt)
 
-    def whole(self, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+    def whole(self, request: CompletionRequest, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         return {
             "id": stamp.id,
             "object": "text_completion",
             "created": stamp.created,
             "model": stamp.model,
-            "choices": [
-                {
-                    "index": index,
-                    "text": answer.text,
-                    "logprobs": None if answer.logprobs is None else text_logprobs(answer.logprobs, 0)[0],
-                    "finish_reason": answer.finish_reason,
-                }
-                for index, answer in enumerate(answers)
-            ],
+            "choices": [self._choice(request, index, answer) for index, answer in enumerate(answers)],
             "usage": usage_fields(usage),
         }
+
+    def _choice(self, request: CompletionRequest, index: int, answer: Answer) -> dict[str, Any]:
+        echoed = answer.prompt_logprobs or () if request.echo else ()
+        text = answer.text
+        if request.echo:
+            prompt = self.prompts(request)[index // (request.n or 1)]
+            text = (prompt if isinstance(prompt, str) else said(echoed)) + text
+        logprobs = None if answer.logprobs is None else text_logprobs((*echoed, *answer.logprobs), 0)[0]
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+        if request.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
+        return choice
 
     def frames(self, stamp: Stamp, include_usage: bool) -> CompletionFrames:
         return CompletionFrames(stamp, include_usage)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MOST_CHOICES, Grammar, Priority, SamplingParams
+from engine.api import MOST_CHOICES, MOST_LOGPROBS, Grammar, Priority, SamplingParams
 from router.openai.formats import Choices, GuidedJson, Pattern, StructuredOutputs, kind_of_schema, schema_grammar
 from router.openai.strict import StrictModel, Text, kind_of_text
 
@@ -52,6 +52,7 @@ class GenerationFields(StrictModel):
     guided_choice: Choices | None = None
     guided_grammar: Pattern | None = None
     structured_outputs: StructuredOutputs | None = None
+    prompt_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     logprobs_mode: Literal["raw", "processed"] | None = None
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
@@ -84,6 +85,7 @@ class GenerationFields(StrictModel):
             allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
             min_tokens=self.min_tokens or 0,
             logprobs=logprobs,
+            prompt_logprobs=self.prompt_logprobs,
             grammar=next(iter(self.forms.values()), None),
             logprobs_mode=self.logprobs_mode or "raw",
             seed=self.seed,
@@ -104,6 +106,12 @@ class GenerationFields(StrictModel):
             "structured_outputs": None if self.structured_outputs is None else self.structured_outputs.grammar,
         }
         return {name: grammar for name, grammar in asked.items() if grammar is not None}
+
+    @model_validator(mode="after")
+    def _streams_no_prompt(self) -> Self:
+        if self.stream and self.prompt_logprobs is not None:
+            raise PydanticCustomError("misplaced", "is not streamed", {"name": "prompt_logprobs"})
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

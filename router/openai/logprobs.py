@@ -19,18 +19,36 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
 
 def text_logprobs(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[dict[str, Any], int]:
     """``choices[].logprobs`` of text completions, the first token beginning ``offset`` characters into the text; and
-    where the next one will."""
+    where the next one will. A token that follows nothing has no probability."""
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token.chosen.text)
     told = {
         "tokens": [token.chosen.text for token in tokens],
-        "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
-        "top_logprobs": [_by_text(token) for token in tokens],
+        "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
+        "top_logprobs": [_by_text(token) if token.rank else None for token in tokens],
         "text_offset": offsets,
     }
     return told, offset
+
+
+def prompt_fields(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None]:
+    """vLLM's ``prompt_logprobs``: by token id, the prompt's own and the likeliest, with their ranks."""
+    return [_ranked(token) if token.rank else None for token in tokens]
+
+
+def said(tokens: Sequence[TokenLogprobs]) -> str:
+    """The text of tokens."""
+    return b"".join(token.chosen.bytes for token in tokens).decode("utf-8", "replace")
+
+
+def _ranked(token: TokenLogprobs) -> dict[str, Any]:
+    places = [(token.chosen, token.rank), *((one, rank) for rank, one in enumerate(token.top, start=1))]
+    return {
+        str(one.token_id): {"logprob": _finite(one.logprob), "rank": rank, "decoded_token": one.text}
+        for one, rank in places
+    }
 
 
 def _by_text(token: TokenLogprobs) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,10 +126,10 @@ def test_those_of_the_prompt_are_those_of_transformers_cached_or_not(
         assert answer.logprobs is None
         assert answer.prompt_logprobs is not None
         first, *rest = answer.prompt_logprobs
-        assert first is None
+        assert first.chosen.token_id == prompt[0]
+        assert math.isnan(first.chosen.logprob)
         wanted = exact(path, prompt[:1], tuple(prompt[1:])) if len(prompt) > 1 else torch.empty(0, VOCAB)
         for row, token, one in zip(wanted, prompt[1:], rest, strict=True):
-            assert one is not None
             assert one.chosen.token_id == token
             assert one.chosen.logprob == pytest.approx(float(row[token]), abs=1e-4)
             assert one.rank == int((row > row[token]).sum()) + 1

@@ -56,7 +56,8 @@ class ScriptedBackend:
                 yield [Delta(request.request_id, (i,), word, logprobs=scripted_logprobs(i, word, request.sampling))]
             if self.fault is not None and self.fault_at >= len(WORDS):
                 raise self.fault
-            yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1))]
+            of_prompt = scripted_prompt(request)
+            yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1), prompt_logprobs=of_prompt)]
         finally:
             self.closed += 1
 
@@ -79,6 +80,16 @@ class ScriptedBackend:
         if isinstance(request.prompt, Conversation):
             return WORDS
         return (f"<{request.prompt}>", *WORDS)
+
+
+def scripted_prompt(request: GenerationRequest) -> tuple[TokenLogprobs, ...] | None:
+    """A prompt of two tokens, "Pro" and "mpt", of which the second is scored."""
+    count = request.sampling.prompt_logprobs
+    if count is None:
+        return None
+    others = tuple(Logprob(100 + n, f"other{n}", f"other{n}".encode(), -1.0 - n) for n in range(count))
+    first = TokenLogprobs(Logprob(7, "Pro", b"Pro", float("nan")), (), 0)
+    return (first, TokenLogprobs(Logprob(8, "mpt", b"mpt", -4.0), others, 9))
 
 
 def scripted_logprobs(at: int, word: str, sampling: SamplingParams) -> tuple[TokenLogprobs, ...] | None:

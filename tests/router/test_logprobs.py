@@ -9,6 +9,7 @@ import pytest
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
+TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -57,3 +58,51 @@ def test_a_text_completion_has_them_in_lists(served: Served, stream: bool) -> No
 def test_without_the_wish_there_are_none(served: Served) -> None:
     assert served.openai.chat.completions.create(**CHAT).choices[0].logprobs is None
     assert served.openai.completions.create(model="fast", prompt="Hi").choices[0].logprobs is None
+
+
+def test_a_prompt_is_scored_as_vllm_tells_it(served: Served) -> None:
+    told = {"8": {"logprob": -4.0, "rank": 9, "decoded_token": "mpt"}}
+    told |= {"100": {"logprob": -1.0, "rank": 1, "decoded_token": "other0"}}
+
+    chat = served.http.post("/v1/chat/completions", json=CHAT | {"prompt_logprobs": 1}).json()
+    text = served.http.post("/v1/completions", json=TEXT | {"prompt_logprobs": 1}).json()
+
+    assert chat["prompt_logprobs"] == [None, told]
+    assert text["choices"][0]["prompt_logprobs"] == [None, told]
+    assert "prompt_logprobs" not in served.http.post("/v1/chat/completions", json=CHAT).json()
+
+
+@pytest.mark.parametrize(("prompt", "said"), [("Prompt", "Prompt<Prompt>"), ([7, 8], "Prompt<(7, 8)>")])
+def test_an_echo_is_the_prompt_and_its_log_probabilities_before_the_answer(
+    served: Served, prompt: Any, said: str
+) -> None:
+    answer = served.openai.completions.create(model="fast", prompt=prompt, echo=True, logprobs=1, n=1)
+
+    choice = answer.choices[0]
+    assert choice.text.startswith(said)
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens is not None
+    assert choice.logprobs.tokens[:2] == ["Pro", "mpt"]
+    assert choice.logprobs.token_logprobs is not None
+    assert choice.logprobs.token_logprobs[:3] == [None, -4.0, -0.5]
+    assert choice.logprobs.text_offset is not None
+    assert choice.logprobs.text_offset[:3] == [0, 3, 6]
+
+
+def test_an_echo_without_log_probabilities_is_text_alone(served: Served) -> None:
+    words = served.openai.completions.create(model="fast", prompt="Prompt", echo=True).choices[0]
+    tokens = served.openai.completions.create(model="fast", prompt=[7, 8], echo=True).choices[0]
+
+    assert words.text.startswith("Prompt<Prompt>")
+    assert tokens.text.startswith("Prompt<(7, 8)>")
+    assert words.logprobs is None
+    assert tokens.logprobs is None
+    assert served.backend.requests[0].sampling.prompt_logprobs is None
+
+
+@pytest.mark.parametrize("field", [{"echo": True}, {"prompt_logprobs": 1}])
+def test_what_belongs_before_an_answer_is_not_streamed(served: Served, field: dict[str, Any]) -> None:
+    answer = served.http.post("/v1/completions", json=TEXT | field | {"stream": True})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == next(iter(field))

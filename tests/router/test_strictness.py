@@ -82,7 +82,7 @@ def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | Non
     ("change", "param"),
     [
         ({"logprobs": False}, "logprobs"),
-        ({"echo": True}, "echo"),
+        ({"echo": 1}, "echo"),
         ({"suffix": "."}, "suffix"),
         ({"best_of": 129}, "best_of"),
         ({"prompt": {}}, "prompt"),
