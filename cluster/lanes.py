@@ -76,8 +76,8 @@ LANE_STATES: dict[LaneState, frozenset[LaneState]] = {
 class Lane:
     """One lane, from this router to the replica ``replica_id``.
 
-    ``buffer_limit``: deltas a slow reader may leave unread before its request is ended. ``on_change`` is called after
-    each change of state.
+    ``buffer_limit``: deltas of each choice that a slow reader may leave unread before its request is ended.
+    ``on_change`` is called after each change of state.
     """
 
     def __init__(
@@ -126,7 +126,8 @@ class Lane:
 
         Raises the replica's refusal (an EngineError), ReplicaLostError, or SlowReaderError.
         """
-        stream = self._streams[request.request_id] = DeltaStream(self._buffer_limit)
+        limit = self._buffer_limit * request.sampling.choices
+        stream = self._streams[request.request_id] = DeltaStream(limit)
         if self.state is LaneState.CLOSED:
             stream.fail(ReplicaLostError("The replica closed its lane before the request was sent."))
         submission = _detached(self._calls.submit(self.replica_id, self.lane_id, request))

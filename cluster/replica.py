@@ -56,6 +56,13 @@ def _prompt_length(request: GenerationRequest) -> int:
     return len(request.prompt)
 
 
+def _effort(request: GenerationRequest) -> int:
+    """What there is to look at before a request can be queued, in characters or token ids."""
+    sampling = request.sampling
+    words = 2 * sum(map(len, sampling.bad_words))
+    return _prompt_length(request) + words + len(sampling.allowed_token_ids or ()) + len(sampling.logit_bias)
+
+
 class TierReplica:
     """One replica of one tier. Its public methods are called through Serve handles."""
 
@@ -81,7 +88,7 @@ class TierReplica:
         if not self._board.claim(lane_id, request.request_id):
             return EngineDeadError("The lane of this request is not open here.")
         try:
-            if _prompt_length(request) > INLINE_PROMPT or request.sampling.grammar is not None:
+            if request.sampling.grammar is not None or _effort(request) > INLINE_PROMPT:
                 # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
                 await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
             else:

@@ -19,8 +19,8 @@ from engine.api import (
     SamplingParams,
     TokenLogprobs,
 )
-from engine.decode.choice import Choice
-from engine.decode.grammar import GrammarCompiler
+from engine.decode.drawing import Drawn
+from engine.decode.grammar import GrammarCompiler, GrammarError, GrammarState
 from engine.decode.logprobs import Scored, score
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
@@ -31,19 +31,22 @@ from engine.tokenizer import Tokenizer
 MOST_FORCED = 63  # tokens that a grammar adds to one step of a sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One admitted request: what the scheduler moves about, and what turns its tokens into text."""
 
     sequence: Sequence
     output: Output
-    prompt_scores: dict[int, Scored] = field(default_factory=dict)  # by position of the token
+    prompt_scores: dict[int, Scored] = field(default_factory=dict)  # by position of the token, until they are told
+
+    told_prompt: bool = False
 
     def score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
         """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
         follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
         tokens = [self.sequence.tokens[at] for at in follow]
-        scores = score(logits, tokens, [self.sequence.sampling.prompt_logprobs or 0] * len(tokens))
+        counts = [self.sequence.sampling.prompt_logprobs or 0] * len(tokens)
+        scores = score(logits, range(len(tokens)), tokens, counts)
         self.prompt_scores.update(zip(follow, scores, strict=True))
 
     def accept(self, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
@@ -57,7 +60,7 @@ class Job:
         text, reason = self._push()
         taken = len(sequence.tokens) - 1
         if sequence.grammar is not None and reason is None and not params.records_logprobs and not params.stop:
-            for token in sequence.grammar.forced()[:most_forced]:
+            for token in sequence.grammar.forced(most_forced):
                 sequence.tokens.append(token)
                 more, reason = self._push()
                 text += more
@@ -90,8 +93,13 @@ class Admission:
         self._check_tokens(tokens, param)
         max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
         rules = self._rules(params, len(tokens))
+        grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
         self._replay(request.resume, output, max_tokens)
+        if rules is not None:
+            rules.read([*tokens, *request.resume])  # here, where it holds nobody up
+        if grammar is not None:
+            self._follow(grammar, [*tokens, *request.resume])
         sequence = Sequence(
             request_id=request.request_id,
             tokens=[*tokens, *request.resume],
@@ -106,7 +114,7 @@ class Admission:
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             reserve=self.reserve or request.reserve,
             rules=rules,
-            grammar=None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens)),
+            grammar=grammar,
             branches=params.choices - 1,
             scores_prompt=params.prompt_logprobs is not None,
         )
@@ -117,18 +125,19 @@ class Admission:
         output = Output(job.sequence.sampling, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
         return Job(job.sequence.branch(choice, token), output)
 
-    def logprobs(self, choice: Choice, output: Output) -> tuple[TokenLogprobs, ...] | None:
+    def logprobs(self, drawn: Drawn, output: Output) -> tuple[TokenLogprobs, ...] | None:
         """What is told of a token that was chosen, if it is: nothing of one that is no part of the text."""
-        token, scored = choice
+        token, scored = drawn
         if scored is None or output.is_end(token):
             return None if scored is None else ()
         return (self._scored(token, scored),)
 
     def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
-        """What is told of a prompt, once: none before it has been computed, and none if nobody asked."""
-        if not job.sequence.scores_prompt or job.sequence.choice or job.sequence.generated != 1:
+        """What is told of a prompt with the first token after it, if anybody asked."""
+        if not job.sequence.scores_prompt or job.sequence.choice or job.told_prompt:
             return None
-        scores = job.prompt_scores
+        job.told_prompt = True
+        scores, job.prompt_scores = job.prompt_scores, {}
         prompt = list(enumerate(job.sequence.tokens[: job.sequence.prompt_length]))
         first = Scored(math.nan, (), 0)
         return tuple(self._scored(token, scores.get(at, first)) for at, token in prompt)
@@ -157,6 +166,14 @@ class Admission:
         for generated, token in enumerate(resume, start=1):
             if output.push(token, last=generated >= max_tokens)[1] is not None:
                 raise RequestError("The answer to resume has ended already.", "resume")
+
+    def _follow(self, grammar: GrammarState, tokens: list[int]) -> None:
+        try:
+            grammar.read(tokens)
+        except GrammarError as error:
+            raise RequestError("The answer to resume does not follow its grammar.", "resume") from error
+        if grammar.complete:
+            raise RequestError("The answer to resume has ended already.", "resume")
 
     def _check_tokens(self, tokens: Collection[int], param: str) -> None:
         if not tokens:

@@ -7,6 +7,7 @@ Errors raised by the engine::
     EngineError
     ├── RequestError                 the request is at fault; carries the name of the field that is wrong
     │   └── ContextLengthError       prompt (plus the tokens asked for) does not fit the model's context
+    ├── UnsatisfiableError           what is asked of the answer cannot be had; found on the way
     ├── OverloadedError              the queue is full; try again later
     └── EngineDeadError              the engine's thread has ended; nothing can be served
 """
@@ -22,6 +23,7 @@ from typing import Any, Literal, Self
 
 MOST_LOGPROBS = 20  # as OpenAI allows
 MOST_CHOICES = 128  # likewise
+LONGEST_NGRAM = 32  # tokens: each place of a prompt is remembered by so many
 
 
 class EngineError(Exception):
@@ -58,6 +60,10 @@ class OverloadedError(EngineError):
         return type(self), (self.message, self.retry_after_s)
 
 
+class UnsatisfiableError(EngineError):
+    """What a request asks of its answer cannot be had with the tokens it has so far."""
+
+
 class EngineDeadError(EngineError):
     """The engine's loop has ended and will not come back in this process."""
 
@@ -69,6 +75,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"  # max_tokens or the end of the context
     ABORT = "abort"  # the caller gave it up
     DEADLINE = "deadline"  # its deadline passed before its first token; there is no text
+    REFUSED = "refused"  # what it asks of its answer cannot be had; Delta.error says why
     ERROR = "error"  # something raised inside this one sequence; Delta.error says what
 
 
@@ -136,13 +143,13 @@ class SamplingParams:
     frequency_penalty: float = 0.0  # the same for each time that it has them (OpenAI)
     no_repeat_ngram_size: int = 0  # no n-gram of prompt and answer comes twice; 0: off
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
-    bad_words: tuple[str, ...] = ()  # never said, neither at the start of a word nor within one
+    bad_words: tuple[str, ...] = ()  # not said as a tokenizer writes them, after a space or without
     allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
     logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
     prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
     logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
     grammar: Grammar | None = None
-    min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen
+    min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen, and no stop string ends it
     seed: int | None = None  # None: the engine draws one per request
     max_tokens: int | None = None  # None: up to the end of the context
     stop: tuple[str, ...] = ()
@@ -193,8 +200,8 @@ class SamplingParams:
         for param in ("presence_penalty", "frequency_penalty"):
             if not math.isfinite(getattr(self, param)):
                 raise refuse(param, "a finite number")
-        if self.no_repeat_ngram_size < 0:
-            raise refuse("no_repeat_ngram_size", "0 (off) or positive")
+        if not 0 <= self.no_repeat_ngram_size <= LONGEST_NGRAM:
+            raise refuse("no_repeat_ngram_size", f"between 0 (off) and {LONGEST_NGRAM}")
         if not all(math.isfinite(bias) for bias in self.logit_bias.values()):
             raise refuse("logit_bias", "made of finite numbers")
         if any(not word for word in self.bad_words):
@@ -301,7 +308,7 @@ class Delta:
 
     ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
     the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
-    an error, an abort or a deadline ends all choices at once. ``error`` is set only with FinishReason.ERROR.
+    an error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and REFUSED.
     ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
     ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt; that of the first,
     which follows nothing, is no number.
@@ -323,7 +330,7 @@ class Delta:
         return self.usage is not None or self.finish_reason in BREAKS
 
 
-BREAKS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.ERROR})
+BREAKS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.REFUSED, FinishReason.ERROR})
 """Ends of a request as a whole."""
 
 

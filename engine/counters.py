@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.scheduler.plan import Plan
+from engine.scheduler.plan import Chunk
 
 
 @dataclass(slots=True)
@@ -21,8 +22,8 @@ class Counters:
     preemptions: int = 0  # by schedulers that have been replaced
     cached_tokens: int = 0  # likewise
 
-    def count(self, plan: Plan) -> None:
+    def count(self, chunks: Sequence[Chunk]) -> None:
         """A step that was computed."""
         self.steps += 1
-        for chunk in plan.chunks:
+        for chunk in chunks:
             self.prompt_tokens += max(0, min(chunk.end, chunk.sequence.prompt_length) - chunk.start)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from engine.admission import MOST_FORCED, Admission, Job
 from engine.api import (
@@ -29,14 +30,16 @@ from engine.api import (
     Priority,
     RequestError,
     SamplingParams,
+    UnsatisfiableError,
     Usage,
     completions,
 )
 from engine.backend import make_runner
 from engine.config import EngineConfig
 from engine.counters import Counters
-from engine.decode.choice import Choice, choose
+from engine.decode.drawing import Drawn
 from engine.failures import log_failure
+from engine.forward import Forward, Outcome
 from engine.group import Group
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
@@ -50,7 +53,7 @@ from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
-from engine.scheduler.plan import Chunk, Plan
+from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
 from engine.sequence import Sequence as SequenceState
 from engine.sequence import Status
@@ -84,6 +87,7 @@ class Engine:
         self._most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
+        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._score_prompt)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -159,16 +163,18 @@ class Engine:
             log_failure("the scheduler", error)
             return self._start_afresh(error)
         for sequence in plan.started:
-            self.recorder.started(sequence)
+            if not sequence.choice:
+                self.recorder.started(sequence)
         deltas = [self._expire(sequence.request_id) for sequence in plan.expired]
         for sequence, fault in plan.failed:
-            log_failure("admitting a sequence", fault)
-            deltas.append(self._fail(sequence.request_id, fault))
-        planned = self._clock()
-        self.recorder.phase(Phase.SCHEDULE, planned - began)
-        if plan.chunks:
-            sampled = self._compute(plan, planned)
-            self._counters.count(plan)
+            if sequence.request_id in self._groups:  # else another of its choices has failed as well
+                deltas.append(self._fail(sequence.request_id, fault))
+        self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
+        chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # not ended by a failure
+        if chunks:
+            sampled = self._forward.compute(chunks)
+            self._scrub(sampled)
+            self._counters.count(chunks)
             computed = self._clock()
             told = [chunk.sequence for chunk, outcome in sampled if not isinstance(outcome, Exception)]
             self.recorder.told(told, computed)
@@ -258,7 +264,7 @@ class Engine:
         """A KV cache that knows nothing, and a scheduler for it."""
         config = self.config
         form = format_of(config.kv_dtype, getattr(torch, config.dtype))
-        version = f"{self.model_info.name} {config.dtype} {form.name}"
+        version = f"{self.model_info.name} {config.dtype} {config.weight_dtype} {form.name}"
         self._cache = KVCache(self._shapes, config.prefix_caching, version)
         limits = Limits(
             batch_tokens=config.max_batch_tokens,
@@ -287,78 +293,52 @@ class Engine:
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._open_books()
 
-    def _compute(self, plan: Plan, began: float) -> list[tuple[Chunk, list[Choice] | Exception]]:
-        """Runs the plan; the chunks after which a token was sampled, and what failed, with the token or the error."""
-        try:
-            return self._run(plan.chunks, began)
-        except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
-            log_failure("a step", error)
-            if len(plan.chunks) == 1:
-                return [(plan.chunks[0], error)]
-        outcomes: list[tuple[Chunk, list[Choice] | Exception]] = []
-        for chunk in plan.chunks:
-            try:
-                outcomes += self._run([chunk], self._clock())
-            except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
-                outcomes.append((chunk, error))
-        return outcomes
+    def _computed(self, chunk: Chunk) -> None:
+        self._scheduler.computed(chunk)
 
-    def _run(self, planned: Sequence[Chunk], began: float) -> list[tuple[Chunk, list[Choice] | Exception]]:
-        """One forward pass. Numbers that have overflowed are the error of their sequence, be it in the middle of its
-        prompt: what it wrote is not to be shared."""
-        result = self._runner.run(planned)
-        launched = self._clock()
-        choices = choose(result)
-        for chunk, rows in result.scored:
-            self._groups[chunk.sequence.request_id].first.score_prompt(chunk, rows)
-        spoilt = set(result.unsound)
-        for chunk in planned:
-            if chunk not in spoilt:
-                self._scheduler.computed(chunk)
-        self.recorder.phase(Phase.FORWARD, launched - began)
-        self.recorder.phase(Phase.SAMPLE, self._clock() - launched)
-        broken: list[tuple[Chunk, list[Choice] | Exception]] = [
-            (chunk, FloatingPointError()) for chunk in result.unsound
-        ]
-        return broken + [pair for pair in zip(result.sampled, choices, strict=True) if pair[0] not in spoilt]
+    def _score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
+        self._groups[chunk.sequence.request_id].first.score_prompt(chunk, logits)
 
-    def _emit(self, sequence: SequenceState, outcome: list[Choice] | Exception) -> list[Delta]:
+    def _scrub(self, outcomes: Iterable[Outcome]) -> None:
+        """What sequences wrote whose numbers have overflowed must not come to others. Of all of them, before the first
+        ends: its request may take the others with it."""
+        for chunk, outcome in outcomes:
+            if isinstance(outcome, FloatingPointError):
+                self._runner.scrub(self._cache.disown(chunk.sequence))
+
+    def _emit(self, sequence: SequenceState, outcome: list[Drawn] | Exception) -> list[Delta]:
         """Adds a token to a sequence, and begins the branches that start from it; or ends its request."""
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
             return []  # another choice of its request has failed in this step
         if isinstance(outcome, Exception):
-            if isinstance(outcome, FloatingPointError):
-                self._runner.scrub(self._cache.disown(sequence))
             return [self._fail(sequence.request_id, outcome)]
         job, (own, *others) = group.live[sequence.choice], outcome
-        jobs = [job, *(self._branch(group, job, number, each) for number, each in enumerate(others, start=1))]
-        sequence.branches = 0
-        sequence.tokens.append(own.token)
         deltas: list[Delta] = []
-        for each, choice in zip(jobs, outcome, strict=True):
-            deltas.append(self._tell(group, each, choice))
-            if deltas[-1].last:
-                break
+        try:
+            jobs = [job, *(self._branch(group, job, number, each) for number, each in enumerate(others, start=1))]
+            sequence.branches = 0
+            sequence.tokens.append(own.token)
+            for each, drawn in zip(jobs, outcome, strict=True):
+                deltas.append(self._tell(group, each, drawn))
+        except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
+            deltas.append(self._fail(sequence.request_id, error))
         return deltas
 
-    def _branch(self, group: Group, job: Job, number: int, choice: Choice) -> Job:
+    def _branch(self, group: Group, job: Job, number: int, drawn: Drawn) -> Job:
         """Another choice of a request, on the blocks of the first; without room for it, in the queue."""
-        branch = group.live[number] = self._admission.branch(job, number, choice.token)
+        branch = self._admission.branch(job, number, drawn.token)
         if not self._scheduler.fork(job.sequence, branch.sequence):
             self._scheduler.add(branch.sequence)
+        group.live[number] = branch
         return branch
 
-    def _tell(self, group: Group, job: Job, choice: Choice) -> Delta:
+    def _tell(self, group: Group, job: Job, drawn: Drawn) -> Delta:
         """What a sequence's newest token adds to its answer; ends the sequence if it is the last."""
         sequence = job.sequence
-        try:
-            tokens, text, reason = job.accept(self._most_forced)
-            logprobs = self._admission.logprobs(choice, job.output)
-            of_prompt = self._admission.prompt_logprobs(job)
-        except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
-            log_failure("a sequence", error)
-            return self._fail(sequence.request_id, error)
+        tokens, text, reason = job.accept(self._most_forced)
+        logprobs = self._admission.logprobs(drawn, job.output)
+        of_prompt = self._admission.prompt_logprobs(job)
         self._counters.generated_tokens += len(tokens)
         usage = None if reason is None else self._finish(group, job)
         return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice, of_prompt)
@@ -380,6 +360,9 @@ class Engine:
     def _fail(self, request_id: str, error: Exception) -> Delta:
         self._counters.failed += 1
         usage = self._break(request_id)
+        if isinstance(error, UnsatisfiableError):
+            return Delta(request_id, (), "", FinishReason.REFUSED, usage, str(error))
+        log_failure("a request", error)
         return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
 
     def _break(self, request_id: str) -> Usage:

@@ -26,8 +26,6 @@ class Group:
         prompt = self.first.sequence
         return Usage(prompt.prompt_length, self.completion_tokens + running, prompt.cached_tokens or 0)
 
-    def leave(self, choice: int) -> Job:
+    def leave(self, choice: int) -> None:
         """A choice has ended."""
-        job = self.live.pop(choice)
-        self.completion_tokens += job.sequence.generated
-        return job
+        self.completion_tokens += self.live.pop(choice).sequence.generated

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.api import Priority, SamplingParams, Usage
+from engine.api import Priority, SamplingParams
 from engine.decode.grammar import GrammarState
 from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
@@ -101,11 +101,6 @@ class Sequence:
         """Seconds in which it held no blocks, up to ``now``, at which it still waits."""
         return self.waited_s + max(0.0, now - self.queued_at)
 
-    @property
-    def usage(self) -> Usage:
-        """Token counts so far."""
-        return Usage(self.prompt_length, self.generated, self.cached_tokens or 0)
-
     def follows_grammar(self) -> bool:
         """Whether its tokens are a whole answer by its grammar, to which nothing can be added. Raises GrammarError for
         tokens that do not follow it."""
@@ -133,8 +128,10 @@ class Sequence:
             priority=self.priority,
             arrived=self.arrived,
             reserve=self.reserve,
-            rules=None if self.rules is None else self.rules.anew(),
-            grammar=None if self.grammar is None else self.grammar.anew(),
+            rules=None if self.rules is None else self.rules.branch(),
+            grammar=None if self.grammar is None else self.grammar.copy(),
+            digests=list(self.digests),
+            told_at=self.told_at,
             choice=choice,
         )
 

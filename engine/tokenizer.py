@@ -81,11 +81,14 @@ class Tokenizer:
         return self._fast.decode(list(tokens), skip_special_tokens=True)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token stands for by itself; a special one its name."""
+        """What one token stands for within a text; a special one its name."""
         if self._bytes is not None and token in self._bytes:
             return self._bytes[token]
-        text = self._fast.decode([token], skip_special_tokens=False)
-        return text.encode("utf-8")
+        piece = self._fast.id_to_token(token) or ""
+        if self._bytes is None and (byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece)):
+            return bytes.fromhex(byte[1])
+        # SentencePiece has a mark for spaces; decoding a token alone would take it for the beginning of a text.
+        return piece.replace("\u2581", " ").encode("utf-8")
 
     def detokenizer(self) -> Detokenizer:
         """A new incremental decoder, for one sequence."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage, completions
-from router.openai.errors import ServerError, TimedOutError
+from router.openai.errors import InvalidRequestError, ServerError, TimedOutError
 from router.openai.sse import DONE
 from router.openai.wire import Answer, Frames, total, usage_fields
 from router.ports import TierBackend
@@ -22,8 +22,9 @@ async def generate(
 ) -> AsyncGenerator[Batch, None]:
     """The deltas of all ``requests``, each with its index. Closing it aborts whatever still runs.
 
-    Raises what the backend raises, ServerError for a sequence that failed in the engine or ended unfinished, and
-    TimedOutError for one whose deadline passed before it began.
+    Raises what the backend raises, ServerError for a sequence that failed in the engine or ended unfinished,
+    InvalidRequestError for one whose answer cannot be what was asked, and TimedOutError for one whose deadline passed
+    before it began.
     """
     running = set(range(len(requests)))
     if len(requests) == 1:
@@ -98,6 +99,8 @@ def _checked(deltas: Sequence[Delta], index: int, running: set[int]) -> Sequence
     reason = last.finish_reason
     if not last.last:
         return deltas
+    if reason is FinishReason.REFUSED:
+        raise InvalidRequestError(last.error or "The answer cannot be what it is to be.", "unsatisfiable")
     if reason is FinishReason.ERROR:
         raise ServerError("The model failed on this request.", "engine_error")
     if reason is FinishReason.DEADLINE:

@@ -88,7 +88,7 @@ class Pipeline:
             message = (
                 f"At most {MOST_CHOICES} answers fit in one request, {len(prompts) * sampling.choices} are asked for."
             )
-            raise InvalidRequestError(message, "too_many_choices", "n")
+            raise InvalidRequestError(message, "too_many_choices", "n" if sampling.n == sampling.choices else "best_of")
         if request.stream and sampling.choices > sampling.n:
             raise InvalidRequestError("The best answers are known at the end: they are not streamed.", None, "best_of")
         tiers = [tier.name for tier in self.backend.status()]

@@ -32,6 +32,12 @@ class TokenCounts:
         """float32 [len]; shares memory with this."""
         return torch.from_numpy(self._counts[: len(self)])
 
+    def copy(self) -> TokenCounts:
+        """Another that counts on from here."""
+        twin = TokenCounts()
+        twin._places, twin._ids, twin._counts = dict(self._places), self._ids.copy(), self._counts.copy()
+        return twin
+
     def add(self, tokens: Sequence[int]) -> None:
         """Counts ``tokens``."""
         for token in tokens:

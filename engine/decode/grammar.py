@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.api import Grammar, RequestError
+from engine.api import Grammar, RequestError, UnsatisfiableError
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-MOST_SOURCE = 262_144  # characters
+MOST_SOURCE = 65_536  # characters
 KEPT = 128  # compiled grammars
 # What one grammar may cost, in llguidance's units: about 20 ms to build its lexer, 15 ms for the mask of a step.
 LIMITS: dict[str, Any] = {
@@ -36,23 +36,25 @@ LIMITS: dict[str, Any] = {
 JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-class GrammarError(ValueError):
+class GrammarError(UnsatisfiableError):
     """A grammar gave up on a sequence: too complex, or its tokens do not follow it."""
 
 
 class GrammarState:
     """One sequence's place in its grammar; a function of the tokens of its answer."""
 
-    def __init__(self, start: LLMatcher, prompt_length: int) -> None:
-        """``start`` is copied."""
-        self._start = start
-        self._prompt_length = prompt_length
+    def __init__(self, matcher: LLMatcher, prompt_length: int) -> None:
+        """``matcher`` is at its start, and nobody else's."""
+        self.matcher = matcher
         self._read = prompt_length
-        self.matcher = start.deep_copy()
+        self._ahead: list[int] = []  # what must come next, as far as it is known, the next one last
+        self._look_ahead()
 
-    def anew(self) -> GrammarState:
-        """The same for another sequence with this prompt."""
-        return GrammarState(self._start, self._prompt_length)
+    def copy(self) -> GrammarState:
+        """Another at the same place, for a branch."""
+        twin = object.__new__(GrammarState)
+        twin.matcher, twin._read, twin._ahead = self.matcher.deep_copy(), self._read, list(self._ahead)
+        return twin
 
     @property
     def complete(self) -> bool:
@@ -62,13 +64,24 @@ class GrammarState:
     def read(self, tokens: Sequence[int]) -> None:
         """Takes note of those of ``tokens``, the sequence's so far, that are new. Raises GrammarError."""
         new = list(tokens[self._read :])
-        self._read = max(self._read, len(tokens))
-        if new and not self.matcher.consume_tokens(new):
-            raise GrammarError(self.matcher.get_error())
+        if not new:
+            return
+        self._read = len(tokens)
+        if not self.matcher.consume_tokens(new):
+            raise GrammarError(f"The answer cannot go on by its grammar: {self.matcher.get_error()[:200]}")
+        if len(new) < len(self._ahead) and self._ahead[-len(new) :] == new[::-1]:
+            del self._ahead[-len(new) :]
+        else:
+            self._look_ahead()
 
-    def forced(self) -> list[int]:
-        """The tokens that come next whatever the model says: what must be written, as a tokenizer writes it."""
-        return list(self.matcher.compute_ff_tokens())
+    def forced(self, most: int) -> list[int]:
+        """Up to ``most`` of the tokens that come next whatever the model says: what must be written, as a tokenizer
+        writes it."""
+        return self._ahead[: -most - 1 : -1]
+
+    def _look_ahead(self) -> None:
+        # Once for a whole run: a long literal takes milliseconds, and would at each of its tokens.
+        self._ahead = list(self.matcher.compute_ff_tokens())[::-1]
 
 
 class GrammarCompiler:
@@ -93,7 +106,7 @@ class GrammarCompiler:
                 self._compiled.move_to_end(grammar)
         if start is None:
             start = self._build(grammar)
-        return GrammarState(start, prompt_length)
+        return GrammarState(start.deep_copy(), prompt_length)
 
     def _build(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
@@ -121,22 +134,28 @@ class GrammarCompiler:
 
 def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int, GrammarError]:
     """Sets ``logits`` [rows, vocab] float32 to -inf where the grammar of a row allows no token; rows whose grammar gave
-    up come back with why. Branches of one request have a state in common."""
+    up come back with why.
+
+    Of several ways to write what must be written the tokenizer's is taken, so that it need not be asked of the model;
+    and it is taken whatever else the request forbids, so that it makes no difference whether it was asked.
+    """
+    free: list[tuple[int, GrammarState]] = []
+    for row, state in rows:
+        if forced := state.forced(1):
+            logits[row] = -torch.inf
+            logits[row, forced[0]] = 0.0
+        else:
+            free.append((row, state))
+    if not free:
+        return {}
     words = -(-logits.shape[1] // 32)
-    places = {state: place for place, state in enumerate(dict.fromkeys(state for _, state in rows))}
-    bits = np.zeros((len(places), words), np.int32)
-    matchers = [(state.matcher, place) for state, place in places.items()]
-    _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(places))
+    bits = np.zeros((len(free), words), np.int32)
+    matchers = [(state.matcher, place) for place, (_, state) in enumerate(free)]
+    _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(free))
     allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
-    for state, place in places.items():
-        # Of several ways to write what must be written only this one, so that it need not be asked of the model.
-        if forced := state.forced():
-            allowed[place] = False
-            allowed[place, forced[0]] = True
-    mask = torch.from_numpy(allowed)[[places[state] for _, state in rows]].to(logits.device)
-    index = torch.tensor([row for row, _ in rows], device=logits.device)
-    logits[index] = logits[index].masked_fill(~mask, -torch.inf)
-    return {row: GrammarError(state.matcher.get_error()) for row, state in rows if state.matcher.is_error()}
+    index = torch.tensor([row for row, _ in free], device=logits.device)
+    logits[index] = logits[index].masked_fill(~torch.from_numpy(allowed).to(logits.device), -torch.inf)
+    return {row: GrammarError(state.matcher.get_error()[:200]) for row, state in free if state.matcher.is_error()}
 
 
 @cache

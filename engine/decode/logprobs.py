@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.decode.sampling import Draw, processed
+from engine.decode.sampling import Draw, cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +22,40 @@ class Scored:
 
 
 class LogprobRecorder:
-    """Of one step: takes what is needed before tokens are drawn, since rules change the logits."""
+    """Of one step: takes raw logits before rules change them, and processed ones after."""
 
     def __init__(self, logits: Tensor, draws: Sequence[Draw]) -> None:
         """``logits`` [rows, vocab] float32, one draw for each row."""
-        self._rows = [row for row, draw in enumerate(draws) if draw.params.records_logprobs]
-        self._draws = [draws[row] for row in self._rows]
-        self._logits = logits[self._rows] if self._rows else None
+        rows = [row for row, draw in enumerate(draws) if draw.params.records_logprobs]
+        self._places = {row: place for place, row in enumerate(rows)}
+        self._params = [draws[row].params for row in rows]
+        self._logits = logits[rows] if rows else None
 
-    def scores(self, tokens: Sequence[int | Exception]) -> dict[int, Scored]:
-        """For the rows that asked, what was chosen there being ``tokens``."""
-        if self._logits is None:
+    def constrained(self, logits: Tensor) -> None:
+        """``logits`` have been changed by rules and grammars."""
+        changed = [row for row, at in self._places.items() if self._params[at].logprobs_mode == "processed"]
+        if self._logits is not None and changed:
+            places = [self._places[row] for row in changed]
+            self._logits[places] = cut(logits[changed], [self._params[at] for at in places])
+
+    def scores(self, rows: Sequence[int], tokens: Sequence[int]) -> dict[int, Scored]:
+        """For each of ``tokens``, drawn from ``rows``, whose row asked: by its place."""
+        asked = [place for place, row in enumerate(rows) if row in self._places]
+        if self._logits is None or not asked:
             return {}
-        logits = self._logits
-        changed = [at for at, draw in enumerate(self._draws) if draw.params.logprobs_mode == "processed"]
-        if changed:
-            logits[changed] = processed(logits[changed], [self._draws[at] for at in changed])
-        chosen = [token if isinstance(token := tokens[row], int) else 0 for row in self._rows]
-        counts = [draw.params.logprobs or 0 for draw in self._draws]
-        return dict(zip(self._rows, score(logits, chosen, counts), strict=True))
+        counts = [params.logprobs or 0 for params in self._params]
+        found = score(self._logits, [self._places[rows[at]] for at in asked], [tokens[at] for at in asked], counts)
+        return dict(zip(asked, found, strict=True))
 
 
 @torch.inference_mode()
-def score(logits: Tensor, chosen: Sequence[int], counts: Sequence[int]) -> list[Scored]:
-    """For each row of ``logits`` [rows, vocab] float32 the token ``chosen`` and as many of the likeliest as ``counts``
-    says."""
+def score(logits: Tensor, rows: Sequence[int], chosen: Sequence[int], counts: Sequence[int]) -> list[Scored]:
+    """The tokens ``chosen`` in ``rows`` of ``logits`` [rows, vocab] float32, and as many of a row's likeliest as
+    ``counts`` [rows] says."""
     logprobs = logits.log_softmax(-1)
-    own = logprobs.gather(1, torch.tensor(chosen, device=logits.device).unsqueeze(1))
-    ranks = (logprobs > own).sum(-1) + 1
-    values, tokens = logprobs.topk(min(max(counts), logits.shape[1]))
-    rows = zip(own.squeeze(1).tolist(), ranks.tolist(), values.tolist(), tokens.tolist(), counts, strict=True)
-    return [Scored(one, tuple(zip(ids[:n], best[:n], strict=True)), rank) for one, rank, best, ids, n in rows]
+    values, tokens = (each.tolist() for each in logprobs.topk(min(max(counts), logits.shape[1])))
+    own = logprobs[list(rows), list(chosen)]
+    # Row by row: many branches share one, and all of them at once would be as many copies of it.
+    ranks = [int((logprobs[row] > one).sum()) + 1 for row, one in zip(rows, own, strict=True)]
+    tops = [tuple(zip(tokens[row][: counts[row]], values[row][: counts[row]], strict=True)) for row in rows]
+    return [Scored(one, top, rank) for one, top, rank in zip(own.tolist(), tops, ranks, strict=True)]

@@ -18,6 +18,7 @@ class Output:
         self._final_tokens = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
         self._detokenizer = detokenizer
         self._stop = StopStrings(params.stop)
+        self._unstopped = params.min_tokens  # tokens whose text no stop string ends
 
     def is_end(self, token: int) -> bool:
         """Whether the sequence ends with this token, which then adds no text."""
@@ -30,7 +31,9 @@ class Output:
         """
         if token in self._final_tokens:
             return self._rest(), FinishReason.STOP
-        text, stopped = self._stop.push(self._detokenizer.push(token))
+        self._unstopped -= 1
+        text = self._detokenizer.push(token)
+        text, stopped = (text, False) if self._unstopped > 0 else self._stop.push(text)
         if stopped:
             return text, FinishReason.STOP
         if complete:

@@ -14,7 +14,8 @@ Temperature and the cuts of the distribution follow, in ``sampling``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,6 @@ class LogitRules:
         """``final_tokens`` end an answer; ``bad_words`` are those of the request, as tokens."""
         self.params = params
         self._prompt_length = prompt_length
-        self._vocab_size = vocab_size
         self._final_tokens = tuple(final_tokens)
         self._bad_words = tuple(bad_words)
         self._read = 0
@@ -47,6 +47,7 @@ class LogitRules:
         self.seen = TokenCounts() if params.repetition_penalty != 1 else None
         self.said = TokenCounts() if params.presence_penalty or params.frequency_penalty else None
         self._followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
+        self._common: tuple[Mapping[tuple[int, ...], set[int]], ...] = ()  # read before branches parted
 
     @classmethod
     def of(
@@ -70,9 +71,15 @@ class LogitRules:
         )
         return cls(params, prompt_length, vocab_size, final_tokens, bad_words) if any(wanted) else None
 
-    def anew(self) -> LogitRules:
-        """The same for another sequence with this prompt."""
-        return LogitRules(self.params, self._prompt_length, self._vocab_size, self._final_tokens, self._bad_words)
+    def branch(self) -> LogitRules:
+        """The same for another sequence that begins with the tokens read so far."""
+        twin = copy(self)
+        twin.seen = None if self.seen is None else self.seen.copy()
+        twin.said = None if self.said is None else self.said.copy()
+        # What both have read neither changes any more.
+        self._common = twin._common = (*self._common, self._followers)
+        self._followers, twin._followers = defaultdict(set), defaultdict(set)
+        return twin
 
     def read(self, tokens: Sequence[int]) -> None:
         """Takes note of those of ``tokens``, the sequence's so far, that are new."""
@@ -89,9 +96,11 @@ class LogitRules:
         """Tokens that may not follow ``tokens``, which have been read."""
         found: set[int] = set()
         if size := self.params.no_repeat_ngram_size:
-            found |= self._followers.get(tuple(tokens[len(tokens) - size + 1 :]), set())
-        for *beginning, last in self._bad_words:
-            if not beginning or list(tokens[-len(beginning) :]) == beginning:
+            beginning = tuple(tokens[len(tokens) - size + 1 :])
+            for followers in (*self._common, self._followers):
+                found |= followers.get(beginning, set())
+        for *start, last in self._bad_words:
+            if not start or list(tokens[-len(start) :]) == start:
                 found.add(last)
         if len(tokens) - self._prompt_length < self.params.min_tokens:
             found.update(self._final_tokens)

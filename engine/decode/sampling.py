@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.api import SamplingParams
+from engine.api import SamplingParams, UnsatisfiableError
 from engine.decode.grammar import GrammarError, GrammarState, forbid
 from engine.decode.random import gumbel
 from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
+_MOST_LOGITS = 1 << 24
+"""Numbers that are drawn from at a time: many choices of large vocabularies would take gigabytes."""
 _FIRST_LOOK = 256
 """Tokens. Most nuclei and common values of top_k are smaller, and sorting so many costs a tenth of sorting all."""
 
@@ -37,33 +39,28 @@ class Draw:
     grammar: GrammarState | None = None
 
 
-class NothingLeftError(ValueError):
+class NothingLeftError(UnsatisfiableError):
     """The rules of a request forbid every token."""
 
 
-@torch.inference_mode()
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
-    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each. FloatingPointError where the
-    largest is no finite number, NothingLeftError where none is left. Rules change ``logits``."""
-    constrained = any(draw.rules is not None or draw.grammar is not None for draw in draws)
-    sound = logits.amax(-1).isfinite().tolist() if constrained else None
+    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each, or why there is none. Rules change
+    ``logits``."""
     faults = constrain(logits, draws)
-    largest, chosen = logits.max(-1)
-    rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
-    if rows:
-        index = torch.tensor(rows, device=logits.device)
-        chosen[index] = _sample_random(logits[index], [draws[row] for row in rows])
-    left = largest.isfinite().tolist()
-    return [
-        faults.get(row) or (token if some else NothingLeftError() if fine else FloatingPointError())
-        for row, (token, some, fine) in enumerate(zip(chosen.tolist(), left, sound or left, strict=True))
-    ]
+    tokens = draw_tokens(logits, draws, range(len(draws)))
+    return [faults.get(row, token) for row, token in enumerate(tokens)]
 
 
+@torch.inference_mode()
 def constrain(logits: Tensor, draws: Sequence[Draw]) -> dict[int, Exception]:
-    """Changes ``logits`` by the rules and grammars of the rows; those whose grammar gave up come back with why."""
+    """Changes ``logits`` [rows, vocab] by the rules and grammars of the rows. Rows that nothing can be drawn from come
+    back with why: FloatingPointError where the largest is no finite number, GrammarError where a grammar gave up,
+    NothingLeftError where all is forbidden."""
+    unsound = [row for row, sound in enumerate(logits.amax(-1).isfinite().tolist()) if not sound]
+    faults: dict[int, Exception] = {row: FloatingPointError() for row in unsound}
+    if not any(draw.rules is not None or draw.grammar is not None for draw in draws):
+        return faults
     apply_rules(logits, [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None])
-    faults: dict[int, Exception] = {}
     formed: list[tuple[int, GrammarState]] = []
     for row, draw in enumerate(draws):
         if draw.grammar is not None:
@@ -71,21 +68,49 @@ def constrain(logits: Tensor, draws: Sequence[Draw]) -> dict[int, Exception]:
                 draw.grammar.read(draw.tokens)
                 formed.append((row, draw.grammar))
             except GrammarError as error:
-                faults[row] = error
-    return faults | forbid(logits, formed) if formed else faults
+                faults.setdefault(row, error)
+    for row, why in forbid(logits, formed).items():
+        faults.setdefault(row, why)
+    for row, some in enumerate(logits.amax(-1).isfinite().tolist()):
+        if not some:
+            faults.setdefault(row, NothingLeftError("The rules of this request leave no token to choose from."))
+    return faults
+
+
+@torch.inference_mode()
+def draw_tokens(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> list[int]:
+    """A token for each draw, from the row of ``logits`` [rows, vocab] float32 that ``rows`` names; several may draw
+    from one. What comes from a row with nothing to choose from means nothing."""
+    index = torch.tensor(list(rows), dtype=torch.int64, device=logits.device)
+    chosen = logits.argmax(-1)[index]
+    drawn = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]
+    together = max(1, _MOST_LOGITS // logits.shape[1])
+    for start in range(0, len(drawn), together):
+        part = drawn[start : start + together]
+        places = torch.tensor(part, device=logits.device)
+        chosen[places] = _sample_random(logits[index[places]], [draws[place] for place in part])
+    tokens: list[int] = chosen.tolist()
+    return tokens
 
 
 def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """``logits`` [rows, vocab] float32 as they are drawn from: changed by rules, temperature and cuts, -inf where
-    nothing is left. A temperature of 0 leaves them undivided and uncut."""
+    """``logits`` [rows, vocab] float32 as they are drawn from: changed by rules and grammars, and cut."""
     logits = logits.clone()
     constrain(logits, draws)
-    rows = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
-    if rows:
-        index = torch.tensor(rows, device=logits.device)
-        params = [draws[row].params for row in rows]
-        kept, tokens, _ = _narrow(_tempered(logits[index], params), params, logits.shape[1])
-        logits[index] = torch.empty_like(kept).scatter_(1, tokens, kept)
+    return cut(logits, [draw.params for draw in draws])
+
+
+def cut(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """``logits`` [rows, vocab] float32 after temperature and cuts, -inf where nothing is left. A temperature of 0
+    leaves them undivided and uncut."""
+    rows = [row for row, each in enumerate(params) if each.temperature > 0]
+    if not rows:
+        return logits
+    index = torch.tensor(rows, device=logits.device)
+    drawn = [params[row] for row in rows]
+    kept, tokens, _ = _narrow(_tempered(logits[index], drawn), drawn, logits.shape[1])
+    logits = logits.clone()
+    logits[index] = torch.empty_like(kept).scatter_(1, tokens, kept)
     return logits
 
 

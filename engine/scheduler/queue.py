@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, takewhile
@@ -47,6 +48,7 @@ class WaitingQueue:
         self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap; those that have left are skipped when due
         self._serial = count()
         self._length = 0
+        self._branches: Counter[Line] = Counter()  # of these, choices of requests that have begun
 
     def __len__(self) -> int:
         return self._length
@@ -55,14 +57,21 @@ class WaitingQueue:
         for line in self._lines.values():
             yield from line
 
+    @property
+    def requests(self) -> int:
+        """How many requests wait to begin, or to go on."""
+        return self._length - self._branches.total()
+
     def by_line(self) -> dict[Line, int]:
-        """How many wait, by class and tenant."""
-        return {key: len(line) for key, line in self._lines.items()}
+        """The same, by class and tenant."""
+        return {key: len(line) - self._branches[key] for key, line in self._lines.items()}
 
     def push(self, sequence: Sequence) -> None:
         """Adds a sequence at its place by arrival; one that was preempted is in front of those that came later."""
         insort(self._lines.setdefault(_line(sequence), []), sequence, key=attrgetter("arrived"))
         self._length += 1
+        if sequence.choice:
+            self._branches[_line(sequence)] += 1
         if sequence.deadline is not None and sequence.generated == 0:
             heappush(self._deadlines, (sequence.deadline, next(self._serial), sequence))
 
@@ -71,7 +80,10 @@ class WaitingQueue:
         line = self._lines[_line(sequence)]
         line.remove(sequence)
         self._length -= 1
+        if sequence.choice:
+            self._branches[_line(sequence)] -= 1
         if not line:
+            del self._branches[_line(sequence)]
             del self._lines[_line(sequence)]
 
     def overdue(self, now: float) -> list[Sequence]:

@@ -126,9 +126,11 @@ class Scheduler:
         chunks = (*decodes, *budget.chunks)
         for chunk in chunks:
             if chunk.samples:
-                self.counters.charge(chunk.sequence.tenant, OUTPUT_COST)
+                sequence = chunk.sequence
+                tokens = chunk.length if sequence.decoding else 1 + sequence.branches
+                self.counters.charge(sequence.tenant, OUTPUT_COST * tokens)
         short, long = budget.load
-        load = Load(len(decodes), watched, long, short + sum(chunk.length - 1 for chunk in decodes))
+        load = Load(len(decodes), watched, long, short)
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
     def computed(self, chunk: Chunk) -> None:
@@ -143,7 +145,7 @@ class Scheduler:
 
     def queue_state(self) -> QueueState:
         """The queue, for those who decide whether it takes one more."""
-        return QueueState(len(self.waiting), self.waiting.by_line(), self._rate.wait_s(len(self.waiting)))
+        return QueueState(self.waiting.requests, self.waiting.by_line(), self._rate.wait_s(len(self.waiting)))
 
     def wait_s(self) -> float:
         """Estimated wait of one more sequence, in seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Self
@@ -12,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.api import MOST_CHOICES, MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import GenerationFields
-from router.openai.logprobs import prompt_fields, said, text_logprobs
+from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.strict import MANY, Text, Unsupported, parse
 from router.openai.wire import Answer, Stamp, usage_fields
 
@@ -105,7 +106,7 @@ class CompletionFormat:
         if request.echo:
             prompt = self.prompts(request)[index // (request.n or 1)]
             text = (prompt if isinstance(prompt, str) else said(echoed)) + text
-        logprobs = None if answer.logprobs is None else text_logprobs((*echoed, *answer.logprobs), 0)[0]
+        logprobs = None if answer.logprobs is None else text_logprobs((*echoed, *answer.logprobs), TextPlace())
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
         if request.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
@@ -126,7 +127,7 @@ class CompletionFrames:
         no_usage = ',"usage":null' if include_usage else ""
         self._tail = f"]{no_usage}}}\n\n"
         self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
-        self._offsets: dict[int, int] = {}  # characters of each choice's tokens so far
+        self._places: defaultdict[int, TextPlace] = defaultdict(TextPlace)  # of each choice
 
     def opening(self, index: int) -> str:
         """Text completions open with their first text."""
@@ -137,7 +138,7 @@ class CompletionFrames:
         opened = f'{self._head}{{"index":{index},"text":{quote(text)}'
         if logprobs is None:
             return opened + self._text_tail
-        told, self._offsets[index] = text_logprobs(logprobs, self._offsets.get(index, 0))
+        told = text_logprobs(logprobs, self._places[index])
         return f'{opened},"logprobs":{json.dumps(told, separators=(",", ":"))},"finish_reason":null}}{self._tail}'
 
     def end(self, index: int, reason: FinishReason) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MOST_CHOICES, MOST_LOGPROBS, Grammar, Priority, SamplingParams
+from engine.api import LONGEST_NGRAM, MOST_CHOICES, MOST_LOGPROBS, Grammar, Priority, SamplingParams
 from router.openai.formats import Choices, GuidedJson, Pattern, StructuredOutputs, kind_of_schema, schema_grammar
 from router.openai.strict import StrictModel, Text, kind_of_text
 
@@ -42,7 +42,7 @@ class GenerationFields(StrictModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=1024)
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=LONGEST_NGRAM)
     logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024, fail_fast=True)] | None = None
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None

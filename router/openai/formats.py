@@ -21,7 +21,9 @@ def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
 
 Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
 Pattern = Annotated[Text, Field(min_length=1, max_length=MOST_SCHEMA)]
-Choices = Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MANY, fail_fast=True)]
+Choices = Annotated[
+    list[Annotated[Text, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=MANY, fail_fast=True)
+]
 
 
 class TextFormat(StrictModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,20 +18,29 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def text_logprobs(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[dict[str, Any], int]:
-    """``choices[].logprobs`` of text completions, the first token beginning ``offset`` characters into the text; and
-    where the next one will. A token that follows nothing has no probability."""
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.chosen.text)
-    told = {
+class TextPlace:
+    """How many characters the tokens of a choice have come to. One that several tokens make up begins at the first."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._characters = 0
+
+    def next(self, token: bytes) -> int:
+        """Where ``token`` begins."""
+        place = self._characters
+        self._characters += len(self._decoder.decode(token))
+        return place
+
+
+def text_logprobs(tokens: Sequence[TokenLogprobs], place: TextPlace) -> dict[str, Any]:
+    """``choices[].logprobs`` of text completions, the first token beginning at ``place``, which moves on. A token that
+    follows nothing has no probability."""
+    return {
         "tokens": [token.chosen.text for token in tokens],
         "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
         "top_logprobs": [_by_text(token) if token.rank else None for token in tokens],
-        "text_offset": offsets,
+        "text_offset": [place.next(token.chosen.bytes) for token in tokens],
     }
-    return told, offset
 
 
 def prompt_fields(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None]:

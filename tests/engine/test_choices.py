@@ -177,3 +177,93 @@ def test_values_out_of_range_are_refused_by_name(field: dict[str, Any]) -> None:
 def test_fewer_to_choose_from_than_wanted_are_refused() -> None:
     with pytest.raises(RequestError, match="best_of"):
         SamplingParams(n=4, best_of=3)
+
+
+def test_choices_that_overflow_together_leave_no_numbers_behind(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to be told ends the others; what those wrote must be scrubbed before."""
+    engine = make_engine(kernels="torch", prefix_caching=False)
+    engine.add(GenerationRequest("a", PROMPT, EIGHT))
+    engine.step()
+    scrubbed: list[int] = []
+    run, scrub = engine._runner.run, engine._runner.scrub
+
+    def overflowing(chunks: Any) -> Any:
+        result = run(chunks)
+        return result._replace(unsound=list(result.sampled))
+
+    def counted(blocks: Any) -> None:
+        scrubbed.extend(block for group in blocks for block in group)
+        scrub(blocks)
+
+    monkeypatch.setattr(engine._runner, "run", overflowing)
+    monkeypatch.setattr(engine._runner, "scrub", counted)
+    own = [table.held[-1] for job in engine._groups["a"].live.values() for table in job.sequence.tables]
+
+    deltas = engine.step()
+
+    assert [delta.finish_reason for delta in deltas] == [FinishReason.ERROR]
+    assert len(set(own)) == 1  # of all, until they write: then each has a copy
+    assert len(set(scrubbed)) >= 8
+    assert not engine.has_work
+    engine.check_integrity()
+
+
+def test_several_choices_that_cannot_be_admitted_end_their_request_once(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(max_sequences=2)
+    engine.add(GenerationRequest("a", PROMPT, EIGHT))
+    engine.add(GenerationRequest("b", (1, 2, 3), SamplingParams(max_tokens=40, ignore_eos=True)))
+    admit = engine._scheduler.cache.admit
+
+    def fail(sequence: Any, spare: int) -> bool:
+        if sequence.request_id == "a" and sequence.choice > 1:
+            raise RuntimeError("broken")
+        return admit(sequence, spare)
+
+    monkeypatch.setattr(engine._scheduler.cache, "admit", fail)
+    deltas = [delta for _ in range(120) if engine.has_work for delta in engine.step()]
+
+    ends = [delta for delta in deltas if delta.last]
+    assert [(delta.request_id, delta.finish_reason) for delta in ends] == [
+        ("a", FinishReason.ERROR),
+        ("b", FinishReason.LENGTH),
+    ]
+    assert engine.stats().blocks_used == 0
+    engine.check_integrity()
+
+
+def test_a_branch_that_cannot_begin_ends_its_request_alone(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    engine.add(GenerationRequest("a", PROMPT, EIGHT))
+    engine.add(GenerationRequest("b", (1, 2, 3), replace(EIGHT, n=1)))
+    fork = engine._scheduler.fork
+
+    def fail(parent: Any, child: Any) -> bool:
+        if child.choice == 3:
+            raise RuntimeError("broken")
+        return fork(parent, child)
+
+    monkeypatch.setattr(engine._scheduler, "fork", fail)
+    ends = [delta for _ in range(60) if engine.has_work for delta in engine.step() if delta.last]
+
+    assert {(delta.request_id, delta.finish_reason) for delta in ends} == {
+        ("a", FinishReason.ERROR),
+        ("b", FinishReason.LENGTH),
+    }
+    assert engine.stats().blocks_used == 0
+    engine.check_integrity()
+
+
+def test_choices_that_wait_keep_nobody_out(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_sequences=2, max_waiting=4)
+    engine.add(GenerationRequest("a", PROMPT, EIGHT))
+    engine.step()
+
+    assert engine.stats().waiting > 4
+    for number in range(4):
+        engine.add(GenerationRequest(str(number), (1, 2, 3), SamplingParams(max_tokens=1)))

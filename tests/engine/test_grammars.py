@@ -57,9 +57,41 @@ def test_json_by_a_schema_is_valid(engine: Engine) -> None:
 
 
 def test_a_json_object_is_one(engine: Engine) -> None:
-    for answer in answers(engine, Grammar.json_object(), temperature=1.0):
-        if answer.finish_reason is FinishReason.STOP:
-            assert isinstance(json.loads(answer.text), dict)
+    found = answers(engine, Grammar.json_object(), temperature=1.0)
+
+    whole = [answer for answer in found if answer.finish_reason is FinishReason.STOP]
+    assert len(whole) > 4
+    assert all(isinstance(json.loads(answer.text), dict) for answer in whole)
+
+
+def test_what_must_be_written_is_written_whatever_else_is_forbidden(engine: Engine) -> None:
+    """With a step for each token as without."""
+    grammar = Grammar.json_schema(PERSON)
+    word = SamplingParams(temperature=0, bad_words=("name",), no_repeat_ngram_size=1, max_tokens=8, grammar=grammar)
+
+    jumped, walked = engine.generate(["Who?", "Who?"], [word, replace(word, logprobs=0)])
+
+    assert jumped.text.startswith('{"name": "')
+    assert walked.token_ids == jumped.token_ids
+
+
+def test_a_prompt_is_scored_before_an_answer_with_a_form(engine: Engine) -> None:
+    params = replace(WILD, grammar=Grammar.json_schema(PERSON), prompt_logprobs=0)
+
+    [answer] = engine.generate(["Who is it?"], params)
+
+    assert answer.prompt_logprobs is not None
+    assert len(answer.prompt_logprobs) == answer.usage.prompt_tokens
+
+
+def test_what_does_not_follow_its_grammar_is_not_resumed(engine: Engine) -> None:
+    grammar = Grammar.choice(["yes", "no"])
+    [whole] = engine.generate(["Is it?"], SamplingParams(temperature=0, grammar=grammar))
+
+    for resume in (whole.token_ids, (5, 5, 5)):
+        with pytest.raises(RequestError) as refusal:
+            engine.add(GenerationRequest("r", "Is it?", SamplingParams(grammar=grammar), resume=resume))
+        assert refusal.value.param == "resume"
 
 
 @pytest.mark.parametrize("pattern", [r"[A-Z]{2}-[0-9]{3}(, [A-Z]{2}-[0-9]{3}){0,2}", r"(yes|no)\.", r"é{1,3}🎉?"])

@@ -221,10 +221,16 @@ def test_rules_say_the_same_however_their_tokens_come(tokens: list[int], size: i
         parts.read(tokens[:cut])
     parts.read(tokens)
 
-    assert parts.forbidden(tokens) == whole.forbidden(tokens)
-    assert parts.said is not None
-    assert whole.said is not None
-    assert torch.equal(parts.said.counts, whole.said.counts)
+    branch = parts.branch()
+    assert branch.forbidden(tokens) == parts.forbidden(tokens) == whole.forbidden(tokens)
+    for one, follows in ((parts, [1]), (branch, [2, 3])):
+        alone = LogitRules(params, 2, SIZE)
+        alone.read([*tokens, *follows])
+        one.read([*tokens, *follows])
+        assert one.forbidden([*tokens, *follows]) == alone.forbidden([*tokens, *follows])
+        assert one.said is not None
+        assert alone.said is not None
+        assert torch.equal(one.said.counts, alone.said.counts)
 
 
 class TestInTheEngine:
@@ -288,7 +294,8 @@ class TestInTheEngine:
 
         failed, fine = engine.generate([[1, 2, 3], [1, 2, 3]], [nothing, SamplingParams(max_tokens=4, ignore_eos=True)])
 
-        assert failed.finish_reason is FinishReason.ERROR
+        assert failed.finish_reason is FinishReason.REFUSED
+        assert "no token" in (failed.error or "")
         assert fine.finish_reason is FinishReason.LENGTH
         engine.check_integrity()
 
@@ -302,6 +309,7 @@ class TestInTheEngine:
         {"presence_penalty": float("nan")},
         {"frequency_penalty": float("inf")},
         {"no_repeat_ngram_size": -1},
+        {"no_repeat_ngram_size": 33},
         {"logit_bias": {1: float("nan")}},
         {"bad_words": ("",)},
         {"allowed_token_ids": ()},

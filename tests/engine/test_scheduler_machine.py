@@ -199,7 +199,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert all(len(table.held) <= group.shape.bound for table in tables)
         assert len(self.subject.running) <= LIMITS.sequences
         assert all(one.status is Status.WAITING and not one.tables for one in self.subject.waiting)
-        assert sum(self.subject.waiting.by_line().values()) == len(self.subject.waiting)
+        first = sum(not one.choice for one in self.subject.waiting)
+        assert sum(self.subject.waiting.by_line().values()) == self.subject.waiting.requests == first
 
     def teardown(self) -> None:
         for _ in range(MOST_STEPS):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from engine.api import Conversation, FinishReason, Message, Prompt, RequestError, SamplingParams
 from engine.decode.detokenizer import Detokenizer, WindowDetokenizer
@@ -130,3 +131,11 @@ def test_without_chat_template_conversations_are_refused() -> None:
     with pytest.raises(RequestError) as refusal:
         Tokenizer(hub, frozenset()).encode(Conversation((Message("user", "hi"),)))
     assert refusal.value.param == "messages"
+
+
+def test_bytes_of_sentencepiece_tokens_join_to_the_text() -> None:
+    hub = PreTrainedTokenizerFast(tokenizer_object=sentencepiece())
+    subject = Tokenizer(hub, frozenset())
+    tokens = list(sentencepiece().encode("\u2581ab\u2581好🙂\u2581a").ids)
+
+    assert b"".join(map(subject.token_bytes, tokens)).decode() == " ab 好🙂 a"

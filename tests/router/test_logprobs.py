@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from engine.api import FinishReason
+from router.openai.logprobs import TextPlace
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
@@ -106,3 +108,19 @@ def test_what_belongs_before_an_answer_is_not_streamed(served: Served, field: di
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == next(iter(field))
+
+
+def test_characters_of_several_tokens_are_counted_once() -> None:
+    place = TextPlace()
+    pieces = [b"a", *(bytes([byte]) for byte in "🎉".encode()), b"b"]
+
+    assert [place.next(piece) for piece in pieces] == [0, 1, 1, 1, 1, 2]
+
+
+def test_what_cannot_be_had_is_the_requests_own_fault(served: Served) -> None:
+    served.backend.outcome = FinishReason.REFUSED
+
+    answer = served.http.post("/v1/chat/completions", json=CHAT)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "unsatisfiable"

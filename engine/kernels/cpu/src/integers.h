@@ -43,7 +43,7 @@ static void code_row(const float *x, void *matrix, long rows, long row, long inp
       most = vmax(most, (vec)((ivec)value & 0x7fffffff));
       unsound += value * 0;
     }
-    float top = largest(most), by = top > 0 ? 127 / top : 0;
+    float top = largest(most), by = top > 1e-30f ? 127 / top : 0;
     ivec total = {};
     for (int i = 0; i < GROUP; i += LANES) {
       ivec code = (ivec)(load(x + i) * by + 12582912.0f) - 0x4b400000;  // 1.5 * 2^23 rounds to the nearest whole number
