@@ -22,6 +22,7 @@ from engine.api import (
 from engine.decode.drawing import Drawn
 from engine.decode.grammar import GrammarCompiler, GrammarError, GrammarState
 from engine.decode.logprobs import Scored, score
+from engine.decode.lookup import PromptLookup
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
 from engine.scheduler.plan import Chunk
@@ -49,30 +50,37 @@ class Job:
         scores = score(logits, range(len(tokens)), tokens, counts)
         self.prompt_scores.update(zip(follow, scores, strict=True))
 
-    def accept(self, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
-        """Takes the sequence's newest token, and adds up to ``most_forced`` that its grammar lets follow it: all of
+    def accept(self, new: int, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
+        """Takes the sequence's ``new`` last tokens, and adds up to ``most_forced`` that its grammar lets follow: all of
         them, their text, and why the sequence ends, if it does. Raises GrammarError.
 
         Where log probabilities are told each token needs a step of its own, and so it does where a stop string might
         end the answer within what is forced.
         """
         sequence, params = self.sequence, self.sequence.sampling
-        text, reason = self._push()
-        taken = len(sequence.tokens) - 1
+        taken = len(sequence.tokens) - new
+        text, reason = "", None
+        for end in range(taken + 1, len(sequence.tokens) + 1):
+            more, reason = self._push(end)
+            text += more
+            if reason is not None:
+                del sequence.tokens[end:]  # guessed right, but too late
+                break
         if sequence.grammar is not None and reason is None and not params.records_logprobs and not params.stop:
             for token in sequence.grammar.forced(most_forced):
                 sequence.tokens.append(token)
-                more, reason = self._push()
+                more, reason = self._push(len(sequence.tokens))
                 text += more
                 if reason is not None:
                     break
-        sequence.newest = len(sequence.tokens) - taken
+        sequence.newest = len(sequence.tokens) - taken - new + 1
         return tuple(sequence.tokens[taken:]), text, reason
 
-    def _push(self) -> tuple[str, FinishReason | None]:
+    def _push(self, end: int) -> tuple[str, FinishReason | None]:
+        """The token before position ``end``, the newest that its grammar reads."""
         sequence = self.sequence
-        last = sequence.generated >= sequence.max_tokens
-        return self.output.push(sequence.tokens[-1], last, sequence.follows_grammar())
+        last = end - sequence.prompt_length >= sequence.max_tokens
+        return self.output.push(sequence.tokens[end - 1], last, sequence.follows_grammar())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,7 @@ class Admission:
     context_length: int  # tokens, prompt and answer together
     reserve: bool  # for whatever the request says
     grammars: GrammarCompiler
+    guesses: bool  # whether what follows is guessed
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
         """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
@@ -115,10 +124,15 @@ class Admission:
             reserve=self.reserve or request.reserve,
             rules=rules,
             grammar=grammar,
+            lookup=PromptLookup() if self._can_guess(params, rules) else None,
             branches=params.choices - 1,
             scores_prompt=params.prompt_logprobs is not None,
         )
         return Job(sequence, output)
+
+    def _can_guess(self, params: SamplingParams, rules: LogitRules | None) -> bool:
+        """Rules and grammars would have to read guesses and take them back."""
+        return self.guesses and rules is None and params.grammar is None and not params.records_logprobs
 
     def branch(self, job: Job, choice: int, token: int) -> Job:
         """Another choice of a request, with its first token."""

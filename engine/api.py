@@ -352,6 +352,8 @@ class EngineStats:
     failed: int
     expired: int = 0  # ended by their deadline
     preemptions: int = 0
+    guessed_tokens: int = 0  # computed as guesses
+    right_guesses: int = 0  # of these, what was drawn
     wait_s: float = 0.0  # estimated wait of one more request, in seconds
 
 

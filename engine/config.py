@@ -113,6 +113,14 @@ class EngineConfig:
     prefix_caching: bool = True
     """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same salt."""
 
+    speculative_tokens: int = 0
+    """Most tokens guessed for a sequence in a step, from what followed the same tokens before (prompt lookup), and
+    computed with it. Answers stay the same, token by token; texts that repeat their prompt, such as edits and
+    extractions, come in fewer steps. Not for requests with rules, grammars or log probabilities. 0: none."""
+
+    speculative_rows: int = 12
+    """Rows of a step up to which guesses are added: what one reading of the weights serves."""
+
     threads: int | None = None
     """Threads that compute a step. None: as many as torch takes, usually one per core. On torch it holds for the whole
     process, and small models are faster with 1: their operations are shorter than the hand-over to another thread.
@@ -126,6 +134,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")
+        if self.speculative_tokens < 0 or self.speculative_rows < 0:
+            raise ValueError("speculative_tokens and speculative_rows must not be negative")
         if self.max_decode_slowdown is not None and not self.max_decode_slowdown > 1.0:
             raise ValueError(f"max_decode_slowdown must be above 1 or None, got {self.max_decode_slowdown}")
         if not self.ageing_s > 0:

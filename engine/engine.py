@@ -57,6 +57,7 @@ from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
 from engine.sequence import Sequence as SequenceState
 from engine.sequence import Status
+from engine.speculation import Speculator
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -80,14 +81,18 @@ class Engine:
         self._clock = clock
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammars(vocab_size)
-        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars)
+        guesses = config.speculative_tokens > 0
+        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, guesses)
         self._open_books()
         self._runner = make_runner(model, config, self._shapes, context)
         self._groups: dict[str, Group] = {}
         self._most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
-        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._score_prompt)
+        self._speculator = Speculator(min(config.speculative_tokens, config.prefill_chunk - 1), config.speculative_rows)
+        self._forward = Forward(
+            self._runner, self.recorder, clock, self._computed, self._score_prompt, self._speculator
+        )
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -156,6 +161,7 @@ class Engine:
         """One forward pass for the sequences that the scheduler picks; a delta for each that got a token or ended."""
         began = self._clock()
         try:
+            self._speculator.guess(self._scheduler.running)
             plan = self._scheduler.schedule(began)
             if plan.copies:
                 self._runner.copy(plan.copies)
@@ -174,6 +180,7 @@ class Engine:
         if chunks:
             sampled = self._forward.compute(chunks)
             self._scrub(sampled)
+            self._speculator.forget(chunks)
             self._counters.count(chunks)
             computed = self._clock()
             told = [chunk.sequence for chunk, outcome in sampled if not isinstance(outcome, Exception)]
@@ -212,6 +219,8 @@ class Engine:
             expired=counters.expired,
             preemptions=counters.preemptions + self._scheduler.preemptions,
             wait_s=self._scheduler.wait_s(),
+            guessed_tokens=self._speculator.guessed,
+            right_guesses=self._speculator.right,
         )
 
     def check_integrity(self) -> None:
@@ -313,14 +322,18 @@ class Engine:
             return []  # another choice of its request has failed in this step
         if isinstance(outcome, Exception):
             return [self._fail(sequence.request_id, outcome)]
-        job, (own, *others) = group.live[sequence.choice], outcome
+        job = group.live[sequence.choice]
         deltas: list[Delta] = []
         try:
+            if not sequence.branches:
+                sequence.tokens.append(outcome[-1].token)
+                return [self._tell(group, job, outcome)]
+            own, *others = outcome
             jobs = [job, *(self._branch(group, job, number, each) for number, each in enumerate(others, start=1))]
             sequence.branches = 0
             sequence.tokens.append(own.token)
             for each, drawn in zip(jobs, outcome, strict=True):
-                deltas.append(self._tell(group, each, drawn))
+                deltas.append(self._tell(group, each, [drawn]))
         except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
             deltas.append(self._fail(sequence.request_id, error))
         return deltas
@@ -333,11 +346,11 @@ class Engine:
         group.live[number] = branch
         return branch
 
-    def _tell(self, group: Group, job: Job, drawn: Drawn) -> Delta:
-        """What a sequence's newest token adds to its answer; ends the sequence if it is the last."""
+    def _tell(self, group: Group, job: Job, drawn: list[Drawn]) -> Delta:
+        """What a sequence's newest tokens, which were ``drawn``, add to its answer; ends it with the last."""
         sequence = job.sequence
-        tokens, text, reason = job.accept(self._most_forced)
-        logprobs = self._admission.logprobs(drawn, job.output)
+        tokens, text, reason = job.accept(len(drawn), self._most_forced)
+        logprobs = self._admission.logprobs(drawn[-1], job.output)
         of_prompt = self._admission.prompt_logprobs(job)
         self._counters.generated_tokens += len(tokens)
         usage = None if reason is None else self._finish(group, job)

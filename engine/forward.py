@@ -11,6 +11,7 @@ from engine.decode.drawing import Drawn, draw_all
 from engine.failures import log_failure
 from engine.metrics import Phase, Recorder
 from engine.scheduler.plan import Chunk
+from engine.speculation import Speculator
 
 Outcome = tuple[Chunk, list[Drawn] | Exception]
 """A chunk after which tokens were drawn, with them (more than one where branches begin), or one that failed."""
@@ -27,12 +28,14 @@ class Forward:
         clock: Callable[[], float],
         computed: Callable[[Chunk], None],
         scored: Callable[[Chunk, Tensor], None],
+        speculator: Speculator,
     ) -> None:
         self._runner = runner
         self._recorder = recorder
         self._clock = clock
         self._computed = computed
         self._scored = scored
+        self._speculator = speculator
 
     def compute(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """Runs ``chunks``; what is drawn after them, and what failed."""
@@ -60,10 +63,21 @@ class Forward:
         for chunk, logits in result.scored:
             self._scored(chunk, logits)
         spoilt = set(result.unsound)
+        guessed = {chunk: self._guessed(chunk, each) for chunk, each in zip(result.sampled, drawn, strict=True)}
         for chunk in chunks:
             if chunk not in spoilt:
-                self._computed(chunk)
+                self._computed(guessed.get(chunk, chunk))
         self._recorder.phase(Phase.FORWARD, launched - began)
         self._recorder.phase(Phase.SAMPLE, self._clock() - launched)
         outcomes: list[Outcome] = [(chunk, FloatingPointError()) for chunk in result.unsound]
         return outcomes + [pair for pair in zip(result.sampled, drawn, strict=True) if pair[0] not in spoilt]
+
+    def _guessed(self, chunk: Chunk, drawn: list[Drawn] | Exception) -> Chunk:
+        """What of a chunk stands. Tokens that were guessed right join their sequence: what is computed is of them."""
+        if not chunk.draft or isinstance(drawn, Exception):
+            return chunk.kept(0) if chunk.draft else chunk
+        right = len(drawn) - 1
+        self._speculator.learn(chunk, right)
+        kept = chunk.kept(right)
+        chunk.sequence.tokens += [each.token for each in drawn[:-1]]
+        return kept

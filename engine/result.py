@@ -13,9 +13,10 @@ from engine.scheduler.plan import Chunk
 
 
 class StepResult(NamedTuple):
-    """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [len, vocab] float32 in the
-    same order. ``unsound``: the chunks in which a number has overflowed; what they wrote to the cache must not be
-    read. ``scored``: the chunks some of whose rows are to be scored, with those rows' logits."""
+    """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [rows, vocab] float32 in the
+    same order, one row each and one more for each token of its draft. ``unsound``: the chunks in which a number has
+    overflowed; what they wrote to the cache must not be read. ``scored``: the chunks some of whose rows are to be
+    scored, with those rows' logits."""
 
     sampled: list[Chunk]
     logits: Tensor
@@ -34,22 +35,21 @@ class StepResult(NamedTuple):
         for chunk in chunks:
             if chunk.scored:
                 scored.append((chunk, logits[row : row + chunk.scored]))
-            row += chunk.scored + chunk.samples
-            if chunk.samples:
-                last.append(row - 1)
+            row += chunk.scored
+            last += range(row, row + chunk.sampled)
+            row += chunk.sampled
         rows = torch.tensor(last, dtype=torch.int64, device=logits.device)
         return cls(sampled, logits.index_select(0, rows), unsound(chunks, sound), scored)
 
 
 def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:
-    """The rows of a step whose logits are wanted: those to be scored, and the last of a chunk that samples."""
+    """The rows of a step whose logits are wanted: those to be scored, and those after which tokens are sampled."""
     rows: list[int] = []
     first = 0
     for chunk in chunks:
         rows += range(first, first + chunk.scored)
         first += chunk.length
-        if chunk.samples:
-            rows.append(first - 1)
+        rows += range(first - chunk.sampled, first)
     return rows
 
 

@@ -53,7 +53,7 @@ class Runner:
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
         """Computes the chunks, at most one of each sequence."""
         ordered = sorted(chunks, key=self._group_key)
-        tokens = self._int_tensor(chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in ordered))
+        tokens = self._int_tensor(chain.from_iterable(c.tokens for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._int_tensor(rows_wanted(ordered))
         logits, sound = self.model.forward(tokens, self._plan(ordered), self._cache, wanted)
         return StepResult.of(ordered, logits, sound.tolist())

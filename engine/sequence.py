@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from engine.api import Priority, SamplingParams
 from engine.decode.grammar import GrammarState
+from engine.decode.lookup import PromptLookup
 from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
 from engine.decode.sampling import Draw
@@ -63,6 +64,8 @@ class Sequence:
     deadline: float | None = None  # instant by which its first token has to be out
     rules: LogitRules | None = None
     grammar: GrammarState | None = None
+    lookup: PromptLookup | None = None
+    draft: list[int] = field(default_factory=list)  # guessed to follow, for one step
     choice: int = 0  # its number among the choices of its request
     scores_prompt: bool = False  # logits after each of its prompt's tokens are wanted: none may come from the cache
     newest: int = 1  # tokens that came with the one sampled last, itself included
@@ -95,7 +98,7 @@ class Sequence:
     @property
     def room(self) -> int:
         """Tokens that its blocks must hold."""
-        return self.prompt_length + self.max_tokens if self.reserve else len(self.tokens)
+        return self.prompt_length + self.max_tokens if self.reserve else len(self.tokens) + len(self.draft)
 
     def waited(self, now: float) -> float:
         """Seconds in which it held no blocks, up to ``now``, at which it still waits."""
@@ -109,10 +112,10 @@ class Sequence:
         self.grammar.read(self.tokens)
         return self.grammar.complete
 
-    def draw(self, branch: int = 0) -> Draw:
-        """How its next token is chosen, or the first one of a branch."""
+    def draw(self, branch: int = 0, ahead: int = 0) -> Draw:
+        """How its next token is chosen, or the first one of a branch, or the one after ``ahead`` that are guessed."""
         seed = choice_seed(self.seed, branch)
-        return Draw(self.sampling, seed, len(self.tokens), self.rules, self.tokens, self.grammar)
+        return Draw(self.sampling, seed, len(self.tokens) + ahead, self.rules, self.tokens, self.grammar)
 
     def branch(self, choice: int, token: int) -> Sequence:
         """The choice that begins with ``token`` after the same prompt."""
@@ -130,6 +133,7 @@ class Sequence:
             reserve=self.reserve,
             rules=None if self.rules is None else self.rules.branch(),
             grammar=None if self.grammar is None else self.grammar.copy(),
+            lookup=None if self.lookup is None else PromptLookup(),
             digests=list(self.digests),
             told_at=self.told_at,
             choice=choice,

@@ -10,16 +10,27 @@ from engine.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """``length`` tokens of one sequence from position ``start`` on."""
+    """``length`` tokens of one sequence from position ``start`` on, the last ``draft`` of them guessed."""
 
     sequence: Sequence
     start: int
     length: int
+    draft: int = 0
 
     @property
     def end(self) -> int:
         """Position after the last token."""
         return self.start + self.length
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those to compute."""
+        known = self.sequence.tokens[self.start : self.end]
+        return [*known, *self.sequence.draft[: self.draft]] if self.draft else known
+
+    def kept(self, right: int) -> Chunk:
+        """What it comes to when the first ``right`` tokens of its draft were."""
+        return Chunk(self.sequence, self.start, self.length - self.draft + right)
 
     @property
     def scored(self) -> int:
@@ -30,7 +41,12 @@ class Chunk:
     @property
     def samples(self) -> bool:
         """Whether the next token can be sampled after this chunk."""
-        return self.end == len(self.sequence.tokens)
+        return self.end - self.draft == len(self.sequence.tokens)
+
+    @property
+    def sampled(self) -> int:
+        """Of the last so many rows a token is sampled."""
+        return 1 + self.draft if self.samples else 0
 
 
 @dataclass(frozen=True, slots=True)

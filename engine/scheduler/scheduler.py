@@ -127,7 +127,7 @@ class Scheduler:
         for chunk in chunks:
             if chunk.samples:
                 sequence = chunk.sequence
-                tokens = chunk.length if sequence.decoding else 1 + sequence.branches
+                tokens = chunk.length - chunk.draft if sequence.decoding else 1 + sequence.branches
                 self.counters.charge(sequence.tenant, OUTPUT_COST * tokens)
         short, long = budget.load
         load = Load(len(decodes), watched, long, short)
@@ -185,7 +185,9 @@ class Scheduler:
         copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
         spare = self.limits.batch_tokens - len(decoding)  # for those who compute more than one
-        if self.cache.available < sum(self.cache.most_blocks(sequence.pending) for sequence in decoding):
+        if self.cache.available < sum(self.cache.most_blocks(s.pending + len(s.draft)) for s in decoding):
+            for sequence in decoding:
+                sequence.draft = []  # nobody gives way to a guess
             # The strongest first, so that whoever gives way has not been planned yet.
             decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
         for sequence in decoding:
@@ -194,8 +196,9 @@ class Scheduler:
                 self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
                 more = min(sequence.pending - 1, spare)
-                spare -= more
-                chunks.append(Chunk(sequence, sequence.computed, 1 + more))
+                guessed = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
+                spare -= more + guessed
+                chunks.append(Chunk(sequence, sequence.computed, 1 + more + guessed, guessed))
                 copies += prepared or ()
         return chunks, preempted, tuple(copies)
 
@@ -278,6 +281,7 @@ class Scheduler:
     def _preempt(self, victim: Sequence, now: float) -> None:
         self.running.remove(victim)
         self.cache.release(victim)
+        victim.draft = []
         victim.move(Status.WAITING)
         victim.queued_at = now
         victim.preemptions += 1

@@ -45,12 +45,16 @@ def scheduler(
     return Scheduler(KVCache(shapes, prefix_caching), limits)
 
 
-def finish_step(subject: Scheduler, plan: Plan, forced: int = 0) -> None:
-    """What the engine does with a plan, every sampled token being 1; in every other sequence ``forced`` follow it."""
+def finish_step(subject: Scheduler, plan: Plan, forced: int = 0, right: int = 0) -> None:
+    """What the engine does with a plan, every sampled token being 1; in every other sequence ``forced`` follow it. Of
+    drafts the first ``right`` tokens were."""
     for place, chunk in enumerate(plan.chunks):
-        subject.computed(chunk)
         sequence = chunk.sequence
-        if chunk.end == len(sequence.tokens):
+        guessed = min(right, chunk.draft)
+        sequence.tokens += sequence.draft[:guessed]
+        sequence.draft = []
+        subject.computed(chunk.kept(guessed))
+        if sequence.computed == len(sequence.tokens):
             left = sequence.max_tokens - sequence.generated
             sequence.newest = min(left, 1 + forced * (place % 2))
             sequence.tokens += [1] * sequence.newest

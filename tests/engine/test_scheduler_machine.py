@@ -127,7 +127,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step_in_which_tokens_are_forced(self, forced: int) -> None:
         self.step(forced=forced)
 
-    def step(self, fault: int | None = None, forced: int = 0) -> None:
+    @rule(data=st.data())
+    def step_with_guesses(self, data: st.DataObject) -> None:
+        for one in self.subject.running:
+            most = min(LIMITS.prefill_chunk - one.pending, one.max_tokens - one.generated - 1)
+            if one.decoding and most > 0:
+                one.draft = [2] * data.draw(st.integers(0, most))
+        self.step(right=data.draw(st.integers(0, LIMITS.prefill_chunk)))
+
+    def step(self, fault: int | None = None, forced: int = 0, right: int = 0) -> None:
         self.steps += 1
         self.now += 0.25
         plan = self.subject.schedule(self.now)
@@ -158,7 +166,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             bad = plan.chunks[fault % len(plan.chunks)].sequence
             self.subject.remove(bad)
             plan = type(plan)(tuple(chunk for chunk in plan.chunks if chunk.sequence is not bad))
-        finish_step(self.subject, plan, forced)
+        finish_step(self.subject, plan, forced, right)
         self.check_waits()
 
     def check_waits(self) -> None:
@@ -187,7 +195,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return group, block, position % BLOCK_SIZE
 
     def content(self, subject: Sequence, position: int) -> Content:
-        return subject.cache_salt, tuple(subject.tokens[: position + 1])
+        return subject.cache_salt, (*subject.tokens, *subject.draft)[: position + 1]
 
     @invariant()
     def books_balance(self) -> None:

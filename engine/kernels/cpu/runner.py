@@ -63,7 +63,7 @@ class CompiledRunner:
         sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
         tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
-        tokens = array("q", chain.from_iterable(c.sequence.tokens[c.start : c.end] for c in planned))
+        tokens = array("q", chain.from_iterable(c.tokens for c in planned))
         positions = array("q", chain.from_iterable(range(c.start, c.end) for c in planned))
         slots = array("q", chain.from_iterable(self._slots(c, g) for g in range(self._groups) for c in planned))
         spans = self._spans(planned, tables)
