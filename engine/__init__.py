@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.api import (
-        Completion,
         ContextLengthError,
         Conversation,
         Delta,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         EngineStats,
         FinishReason,
         GenerationRequest,
+        Grammar,
         Message,
         ModelInfo,
         OverloadedError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from engine.async_engine import AsyncEngine
+    from engine.completion import Completion
     from engine.config import EngineConfig
     from engine.engine import Engine
 
@@ -45,6 +46,7 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerationRequest",
+    "Grammar",
     "Message",
     "ModelInfo",
     "OverloadedError",
@@ -53,7 +55,12 @@ __all__ = [
     "Usage",
 ]
 
-_ELSEWHERE = {"AsyncEngine": "engine.async_engine", "Engine": "engine.engine", "EngineConfig": "engine.config"}
+_ELSEWHERE = {
+    "AsyncEngine": "engine.async_engine",
+    "Completion": "engine.completion",
+    "Engine": "engine.engine",
+    "EngineConfig": "engine.config",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from engine.admission import MOST_FORCED, Admission, Job
 from engine.api import (
-    Completion,
     Conversation,
     Delta,
     EngineError,
@@ -32,9 +31,9 @@ from engine.api import (
     SamplingParams,
     UnsatisfiableError,
     Usage,
-    completions,
 )
 from engine.backend import make_runner
+from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.decode.drawing import Drawn

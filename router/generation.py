@@ -7,7 +7,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage, completions
+from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
+from engine.completion import completions
 from router.openai.errors import InvalidRequestError, ServerError, TimedOutError
 from router.openai.sse import DONE
 from router.openai.wire import Answer, Frames, total, usage_fields

@@ -23,7 +23,8 @@ import jsonschema
 from tqdm import tqdm
 
 from engine import Engine, SamplingParams
-from engine.api import Completion, FinishReason, Grammar, RequestError
+from engine.api import FinishReason, Grammar, RequestError
+from engine.completion import Completion
 from engine.decode.grammar import GrammarCompiler
 from engine.tokenizer import Tokenizer
 from load_tests.decoding.schemas import DATA, ROOT

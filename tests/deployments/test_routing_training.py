@@ -17,7 +17,8 @@ from deployments.models.training.curriculum.task import ask as question
 from deployments.models.training.routing.answers import MAX_TOKENS, Answer, ask, key
 from deployments.models.training.routing.heads import Fit, area_under_curve, fit
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
-from engine.api import Completion, Conversation, FinishReason, SamplingParams, Usage
+from engine.api import Conversation, FinishReason, SamplingParams, Usage
+from engine.completion import Completion
 from router.tiers.forecast import Features, Forecaster, features
 
 MODELS = Path(__file__).parents[2] / "deployments" / "models"

@@ -15,7 +15,8 @@ import jsonschema
 import pytest
 
 from engine import Engine, SamplingParams
-from engine.api import Completion, FinishReason, GenerationRequest, Grammar, RequestError
+from engine.api import FinishReason, GenerationRequest, Grammar, RequestError
+from engine.completion import Completion
 from engine.decode.random import choice_seed
 
 MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"

@@ -16,7 +16,8 @@ from typing import Protocol
 from tqdm import tqdm
 
 from deployments.models.training.curriculum.task import Task, is_right
-from engine.api import Completion, Conversation, Message, SamplingParams
+from engine.api import Conversation, Message, SamplingParams
+from engine.completion import Completion
 
 MAX_TOKENS = 96  # of an answer, as when quality is measured (load_tests.quality)
 AT_ONCE = 128  # tasks in the engine together, and lost at most when a run is interrupted
