@@ -38,17 +38,13 @@ class Job:
 
     sequence: Sequence
     output: Output
-    prompt_scores: dict[int, Scored] = field(default_factory=dict)  # by position of the token, until they are told
+    prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position of the token, until told
 
     told_prompt: bool = False
+    told: int = field(init=False)  # tokens of the sequence that have been told, or came with the request
 
-    def score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
-        """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
-        follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
-        tokens = [self.sequence.tokens[at] for at in follow]
-        counts = [self.sequence.sampling.prompt_logprobs or 0] * len(tokens)
-        scores = score(logits, range(len(tokens)), tokens, counts)
-        self.prompt_scores.update(zip(follow, scores, strict=True))
+    def __post_init__(self) -> None:
+        self.told = len(self.sequence.tokens)
 
     def accept(self, new: int, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
         """Takes the sequence's ``new`` last tokens, and adds up to ``most_forced`` that its grammar lets follow: all of
@@ -74,6 +70,7 @@ class Job:
                 if reason is not None:
                     break
         sequence.newest = len(sequence.tokens) - taken - new + 1
+        self.told = len(sequence.tokens)
         return tuple(sequence.tokens[taken:]), text, reason
 
     def _push(self, end: int) -> tuple[str, FinishReason | None]:
@@ -105,8 +102,10 @@ class Admission:
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
         self._replay(request.resume, output, max_tokens)
-        if rules is not None:
-            rules.read([*tokens, *request.resume])  # here, where it holds nobody up
+        lookup = PromptLookup() if self._can_guess(params, rules) else None
+        for reader in (rules, lookup):
+            if reader is not None:
+                reader.read([*tokens, *request.resume])  # here, where it holds nobody up
         if grammar is not None:
             self._follow(grammar, [*tokens, *request.resume])
         sequence = Sequence(
@@ -124,7 +123,7 @@ class Admission:
             reserve=self.reserve or request.reserve,
             rules=rules,
             grammar=grammar,
-            lookup=PromptLookup() if self._can_guess(params, rules) else None,
+            lookup=lookup,
             branches=params.choices - 1,
             scores_prompt=params.prompt_logprobs is not None,
         )
@@ -137,7 +136,9 @@ class Admission:
     def branch(self, job: Job, choice: int, token: int) -> Job:
         """Another choice of a request, with its first token."""
         output = Output(job.sequence.sampling, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
-        return Job(job.sequence.branch(choice, token), output)
+        branch = Job(job.sequence.branch(choice, token), output)
+        branch.told -= 1
+        return branch
 
     def logprobs(self, drawn: Drawn, output: Output) -> tuple[TokenLogprobs, ...] | None:
         """What is told of a token that was chosen, if it is: nothing of one that is no part of the text."""
@@ -152,9 +153,16 @@ class Admission:
             return None
         job.told_prompt = True
         scores, job.prompt_scores = job.prompt_scores, {}
-        prompt = list(enumerate(job.sequence.tokens[: job.sequence.prompt_length]))
-        first = Scored(math.nan, (), 0)
-        return tuple(self._scored(token, scores.get(at, first)) for at, token in prompt)
+        first = self._scored(job.sequence.tokens[0], Scored(math.nan, (), 0))
+        return (first, *(scores[at] for at in range(1, job.sequence.prompt_length)))
+
+    def score_prompt(self, job: Job, chunk: Chunk, logits: Tensor) -> None:
+        """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
+        follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
+        tokens = [job.sequence.tokens[at] for at in follow]
+        counts = [job.sequence.sampling.prompt_logprobs or 0] * len(tokens)
+        scores = score(logits, range(len(tokens)), tokens, counts)
+        job.prompt_scores.update(zip(follow, map(self._scored, tokens, scores), strict=True))
 
     def _scored(self, token: int, scored: Scored) -> TokenLogprobs:
         top = tuple(self._logprob(*one) for one in scored.top)

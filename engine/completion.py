@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -57,9 +58,11 @@ def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Complet
     usage = last.usage or Usage(0, 0, 0)
     if last.finish_reason in BREAKS:
         return [Completion.of([delta for delta in deltas if delta.choice == last.choice], usage)]
-    numbers = sorted({delta.choice for delta in deltas})
+    by_choice: defaultdict[int, list[Delta]] = defaultdict(list)
+    for delta in deltas:
+        by_choice[delta.choice].append(delta)
     of_prompt = next((delta.prompt_logprobs for delta in deltas if delta.prompt_logprobs is not None), None)
-    found = [Completion.of([delta for delta in deltas if delta.choice == number], usage) for number in numbers]
+    found = [Completion.of(parts, usage) for _, parts in sorted(by_choice.items())]
     if params.choices > params.n:
         found = sorted(found, key=lambda one: -one.mean_logprob)[: params.n]
     told = params.logprobs is not None

@@ -38,7 +38,7 @@ from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.decode.drawing import Drawn
 from engine.failures import log_failure
-from engine.forward import Forward, Outcome
+from engine.forward import Forward, Outcome, SpoiltGuessError
 from engine.group import Group
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
@@ -89,9 +89,7 @@ class Engine:
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
         self._speculator = Speculator(min(config.speculative_tokens, config.prefill_chunk - 1), config.speculative_rows)
-        self._forward = Forward(
-            self._runner, self.recorder, clock, self._computed, self._score_prompt, self._speculator
-        )
+        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._score_prompt)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -301,17 +299,21 @@ class Engine:
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._open_books()
 
-    def _computed(self, chunk: Chunk) -> None:
-        self._scheduler.computed(chunk)
+    def _computed(self, chunk: Chunk, guessed: int) -> None:
+        """A chunk stands, in which so many tokens were ``guessed``."""
+        right = chunk.length - 1 if guessed else 0  # only one token was pending
+        self._scheduler.computed(chunk, right)
+        if guessed:
+            self._speculator.learn(chunk.sequence, guessed, right)
 
     def _score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
-        self._groups[chunk.sequence.request_id].first.score_prompt(chunk, logits)
+        self._admission.score_prompt(self._groups[chunk.sequence.request_id].first, chunk, logits)
 
     def _scrub(self, outcomes: Iterable[Outcome]) -> None:
         """What sequences wrote whose numbers have overflowed must not come to others. Of all of them, before the first
         ends: its request may take the others with it."""
         for chunk, outcome in outcomes:
-            if isinstance(outcome, FloatingPointError):
+            if isinstance(outcome, FloatingPointError | SpoiltGuessError):
                 self._runner.scrub(self._cache.disown(chunk.sequence))
 
     def _emit(self, sequence: SequenceState, outcome: list[Drawn] | Exception) -> list[Delta]:
@@ -319,6 +321,10 @@ class Engine:
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
             return []  # another choice of its request has failed in this step
+        if isinstance(outcome, SpoiltGuessError):
+            sequence.lookup = None
+            self._scheduler.requeue(sequence, self._clock())
+            return []
         if isinstance(outcome, Exception):
             return [self._fail(sequence.request_id, outcome)]
         job = group.live[sequence.choice]
@@ -381,6 +387,7 @@ class Engine:
         """Ends a request with all its choices."""
         group = self._groups.pop(request_id)
         for job in list(group.live.values()):
+            del job.sequence.tokens[job.told :]  # guessed right, or drawn for a branch, and told to nobody
             self._leave(group, job.sequence, finished=False)
         return group.usage
 

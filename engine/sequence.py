@@ -133,7 +133,7 @@ class Sequence:
             reserve=self.reserve,
             rules=None if self.rules is None else self.rules.branch(),
             grammar=None if self.grammar is None else self.grammar.copy(),
-            lookup=None if self.lookup is None else PromptLookup(),
+            lookup=None if self.lookup is None else self.lookup.branch(),
             digests=list(self.digests),
             told_at=self.told_at,
             choice=choice,

@@ -32,12 +32,12 @@ class Speculator:
             if sequence.lookup is not None and sequence.pending == 1 and left > 0:
                 sequence.draft = sequence.lookup.guess(sequence.tokens, min(each, left))
 
-    def learn(self, chunk: Chunk, right: int) -> None:
-        """Of a chunk's draft the first ``right`` tokens were drawn."""
-        self.guessed += chunk.draft
+    def learn(self, sequence: SequenceState, guessed: int, right: int) -> None:
+        """Of so many tokens that were guessed the first ``right`` were drawn."""
+        self.guessed += guessed
         self.right += right
-        if chunk.sequence.lookup is not None:
-            chunk.sequence.lookup.learn(chunk.draft, right)
+        if sequence.lookup is not None:
+            sequence.lookup.learn(guessed, right)
 
     def forget(self, chunks: Iterable[Chunk]) -> None:
         """A step is over: no draft outlives it."""

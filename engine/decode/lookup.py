@@ -2,12 +2,14 @@
 
 The tokens that followed the last few the last time are guessed to follow again. Guesses are computed together with the
 token before them, and kept as far as they are what the sequence would have drawn anyway: its draws are a function of
-seed and position, so an answer is the same with guesses and without, token by token.
+seed and position, so where a row's numbers do not depend on the rows beside it an answer is the same with guesses and
+without, token by token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 
 LENGTHS = (4, 3, 2)  # tokens that must be alike, the longest first
 WARINESS = 0.25  # weight of the newest guess in what guesses are trusted by
@@ -20,31 +22,47 @@ class PromptLookup:
 
     def __init__(self) -> None:
         self._after: dict[tuple[int, ...], int] = {}  # where the last occurrence of some tokens was followed
+        self._common: Mapping[tuple[int, ...], int] = {}  # the same, read before branches parted
         self._read = 0
         self._trust = 1.0
         self._tried_at = 0
 
+    def branch(self) -> PromptLookup:
+        """Another for a sequence that begins with the tokens read so far. For one that has no branches yet."""
+        twin = copy(self)
+        if self._after:
+            self._common = twin._common = self._after
+        self._after, twin._after = {}, {}
+        return twin
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Takes note of ``tokens``, the sequence's so far: of all but the last, which nothing has followed yet."""
+        for end in range(max(self._read, 1), len(tokens)):
+            for length in LENGTHS:
+                if end >= length:
+                    self._after[tuple(tokens[end - length : end])] = end
+        self._read = max(self._read, len(tokens))
+
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Up to ``most`` tokens that may follow ``tokens``; the fewer, the less the last guesses were worth."""
-        self._index(tokens)
+        self.read(tokens)
         if self._trust < LEAST_TRUST and len(tokens) - self._tried_at < PATIENCE:
             return []
         most = max(1, round(most * self._trust))
         for length in LENGTHS:
-            place = self._after.get(tuple(tokens[-length:])) if len(tokens) >= length else None
+            tail = tuple(tokens[-length:])
+            place = self._after.get(tail, self._common.get(tail)) if len(tokens) >= length else None
             if place is not None:
                 self._tried_at = len(tokens)
-                return list(tokens[place : place + most])
+                return _copied(tokens, place, most)
         return []
 
     def learn(self, guessed: int, right: int) -> None:
         """Of ``guessed`` tokens the first ``right`` were."""
         self._trust += WARINESS * (right / guessed - self._trust)
 
-    def _index(self, tokens: Sequence[int]) -> None:
-        """All but the last token: nothing has followed it yet."""
-        for end in range(max(self._read, 1), len(tokens)):
-            for length in LENGTHS:
-                if end >= length:
-                    self._after[tuple(tokens[end - length : end])] = end
-        self._read = max(self._read, len(tokens))
+
+def _copied(tokens: Sequence[int], place: int, count: int) -> list[int]:
+    """What follows from ``place`` on, and then what that would be followed by: a repetition goes on for ever."""
+    period = len(tokens) - place
+    return [tokens[place + at % period] for at in range(count)]

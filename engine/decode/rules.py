@@ -77,7 +77,8 @@ class LogitRules:
         twin.seen = None if self.seen is None else self.seen.copy()
         twin.said = None if self.said is None else self.said.copy()
         # What both have read neither changes any more.
-        self._common = twin._common = (*self._common, self._followers)
+        if self._followers:
+            self._common = twin._common = (*self._common, self._followers)
         self._followers, twin._followers = defaultdict(set), defaultdict(set)
         return twin
 

@@ -50,9 +50,10 @@ class KVCache:
         """The pool of which the largest part is taken: who looks for room looks there."""
         return min((group.pool for group in self.groups), key=lambda pool: pool.available / pool.total)
 
-    def most_blocks(self, tokens: int) -> int:
-        """Blocks that so many more tokens of a running sequence may take, a copy included."""
-        return -(-tokens // self.block_size) + (tokens > 1)
+    def needs(self, sequence: Sequence) -> int:
+        """Blocks that ``prepare`` takes for a running sequence, in the group that takes most."""
+        tables = zip(self.groups, sequence.tables, strict=True)
+        return max(group.needs(table, sequence.computed, sequence.room) for group, table in tables)
 
     def lacks(self, sequence: Sequence, spare: int) -> tuple[int, ...]:
         """Blocks that would have to become available, in each group, before the sequence can be admitted with ``spare``

@@ -70,11 +70,15 @@ class BlockGroup:
 
     def lacks(self, table: BlockTable, start: int, tokens: int) -> int:
         """Blocks that are missing for the sequence, ``tokens`` long by now, to compute from ``start`` on; 0: none."""
+        return max(0, self.needs(table, start, tokens) - self.pool.available)
+
+    def needs(self, table: BlockTable, start: int, tokens: int) -> int:
+        """Blocks that become taken when the sequence is prepared for that; those that it lets go of are taken off."""
         first = max(table.gone, self.shape.first_seen(start))
         missing = max(0, self._end(first, tokens) - len(table.blocks))
         copied = self._copied(table, start) and not self.pool.cost_of_sharing
         back = (first - table.gone) * self.pool.cost_of_sharing  # only windows let anything go
-        return max(0, missing + copied - back - self.pool.available)
+        return max(0, missing + copied - back)
 
     def prepare(self, table: BlockTable, start: int, tokens: int) -> tuple[int, int] | None:
         """Lets go of what a query at ``start`` does not see, and takes blocks up to the last token, or the bound.

@@ -60,6 +60,8 @@ class Pace:
         size = load.decodes.bit_length()
         base = self._alone.get(size)
         if not load.long:
+            if load.extra and base is not None:
+                return  # it took longer than decodes alone
             self._alone[size] = seconds if base is None else _blend(base, seconds)
         elif base is not None:
             cost = max(seconds - base, 0.05 * base) / load.long  # the clock is not finer than that

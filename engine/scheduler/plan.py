@@ -57,6 +57,7 @@ class Load:
     watched: int = 0  # of these, decodes of a class above batch: somebody waits for each token
     long: int = 0  # tokens of prompts that take more than one step
     short: int = 0  # tokens of prompts that fit into one
+    extra: int = 0  # tokens of decodes beside one each: forced or guessed
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ class WaitingQueue:
 
     def by_line(self) -> dict[Line, int]:
         """The same, by class and tenant."""
-        return {key: len(line) - self._branches[key] for key, line in self._lines.items()}
+        counts = ((key, len(line) - self._branches[key]) for key, line in self._lines.items())
+        return {key: requests for key, requests in counts if requests}
 
     def push(self, sequence: Sequence) -> None:
         """Adds a sequence at its place by arrival; one that was preempted is in front of those that came later."""

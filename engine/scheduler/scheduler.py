@@ -130,13 +130,19 @@ class Scheduler:
                 tokens = chunk.length - chunk.draft if sequence.decoding else 1 + sequence.branches
                 self.counters.charge(sequence.tenant, OUTPUT_COST * tokens)
         short, long = budget.load
-        load = Load(len(decodes), watched, long, short)
+        load = Load(len(decodes), watched, long, short, sum(chunk.length - 1 for chunk in decodes))
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
-    def computed(self, chunk: Chunk) -> None:
-        """The chunk has been run: its keys and values may be shared from now on."""
+    def computed(self, chunk: Chunk, right: int = 0) -> None:
+        """The chunk has been run: its keys and values may be shared from now on. ``right`` of its tokens were
+        guessed."""
+        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * right)
         chunk.sequence.computed = chunk.end
         self.cache.commit(chunk.sequence)
+
+    def requeue(self, sequence: Sequence, now: float) -> None:
+        """A running sequence is to be computed again from its start."""
+        self._preempt(sequence, now)
 
     def took(self, load: Load, seconds: float) -> None:
         """A step of this load took ``seconds``; paces long prompts from now on."""
@@ -185,7 +191,7 @@ class Scheduler:
         copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
         spare = self.limits.batch_tokens - len(decoding)  # for those who compute more than one
-        if self.cache.available < sum(self.cache.most_blocks(s.pending + len(s.draft)) for s in decoding):
+        if self.cache.available < sum(map(self.cache.needs, decoding)):
             for sequence in decoding:
                 sequence.draft = []  # nobody gives way to a guess
             # The strongest first, so that whoever gives way has not been planned yet.

@@ -53,7 +53,7 @@ def finish_step(subject: Scheduler, plan: Plan, forced: int = 0, right: int = 0)
         guessed = min(right, chunk.draft)
         sequence.tokens += sequence.draft[:guessed]
         sequence.draft = []
-        subject.computed(chunk.kept(guessed))
+        subject.computed(chunk.kept(guessed), guessed)
         if sequence.computed == len(sequence.tokens):
             left = sequence.max_tokens - sequence.generated
             sequence.newest = min(left, 1 + forced * (place % 2))
