@@ -70,4 +70,4 @@ train: $(STAMP)
 	$(BIN)/python -m deployments.models.training $(ARGS)
 	$(BIN)/python -m deployments.models.training.routing
 	$(BIN)/python -m load_tests.quality --engine --write-baseline --json $(RUN) --plot docs/plots/quality.png
-	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.1 --plot docs/plots/auto.png
+	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --plot docs/plots/auto.png
