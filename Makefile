@@ -64,10 +64,14 @@ bench: $(STAMP)
 quality: $(STAMP)
 	$(BIN)/python -m load_tests.quality $(if $(strip $(ARGS)),$(ARGS),--engine --baseline)
 
-# Weights and cards; then the forecaster fitted to them, the baseline, and the plots, which go stale together.
+# Weights and cards; then the forecaster fitted to them, the baseline, and the plots, which go stale together: not those of
+# models that are trained elsewhere.
 RUN := .manta/training/run.json
+NO_FOLLOW_UP := $(filter -h --help,$(ARGS))$(findstring --models,$(ARGS))
 train: $(STAMP)
 	$(BIN)/python -m deployments.models.training $(ARGS)
+ifeq ($(NO_FOLLOW_UP),)
 	$(BIN)/python -m deployments.models.training.routing
 	$(BIN)/python -m load_tests.quality --engine --write-baseline --json $(RUN) --plot docs/plots/quality.png
 	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --plot docs/plots/auto.png
+endif

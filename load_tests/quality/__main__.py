@@ -103,7 +103,7 @@ def publish(options: QualityOptions, held_out: HeldOut, outcomes: Sequence[Outco
 
 
 def fell(baseline: Baseline, held_out: HeldOut, outcomes: Sequence[Outcome]) -> bool:
-    """Prints how the run compares with the baseline; whether any part fell."""
+    """Prints how the run compares with the baseline; whether any part fell, or nothing could be compared."""
     models = dict.fromkeys(outcome.model for outcome in outcomes)
     marks = {model: baseline.marks(model, held_out) for model in models if model in baseline.tiers}
     compared = changes(outcomes, marks)
@@ -118,7 +118,7 @@ def fell(baseline: Baseline, held_out: HeldOut, outcomes: Sequence[Outcome]) -> 
     for model in marks:
         others = different([outcome for outcome in outcomes if outcome.model == model], replies)
         print(f"  {model}: {len(others)} of {len(replies[model])} stored replies are now in other words")
-    return any(change.fell for change in compared)
+    return not marks or any(change.fell for change in compared)
 
 
 def write_baseline(options: QualityOptions, held_out: HeldOut, outcomes: Sequence[Outcome]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from deployments.models.training import __main__ as command
 from deployments.models.training.english import COMMON_CHARS, read_english
+from deployments.models.training.shapes import SHAPES
 from engine import Engine, SamplingParams
 
 TALE = "Once upon a time there was a river that ran to the sea and never looked back at its hills."
@@ -108,6 +110,38 @@ def test_one_command_writes_a_whole_model_with_its_card(
 
     monkeypatch.setattr("sys.argv", ["training", *options, "--seed", "8"])
     with pytest.raises(SystemExit, match="--fresh"):
+        command.main()
+
+
+def test_a_tier_is_trained_after_all_that_it_grows_from(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "TOKENIZER_TASKS", 2000)
+    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 64)
+    tiny = {
+        name: replace(shape, hidden=32, heads=4, kv_heads=2, intermediate=64, layers=1 + (name == "frontier"))
+        for name, shape in SHAPES.items()
+    }
+    monkeypatch.setattr(command, "SHAPES", tiny)
+    models, work = tmp_path / "models", tmp_path / "work"
+    options = ["--tokens", "2000", "--models", str(models), "--work", str(work), "--data", str(data)]
+
+    monkeypatch.setattr("sys.argv", ["training", "--tier", "frontier", *options])
+    with pytest.raises(SystemExit, match="train fast first"):
+        command.main()
+    for tier in ("fast", "frontier"):
+        monkeypatch.setattr("sys.argv", ["training", "--tier", tier, *options])
+        command.main()
+
+    assert {path.name for path in models.iterdir()} == {"fast", "frontier"}
+    stem = LlamaForCausalLM.from_pretrained(str(work / "models" / "stem"), local_files_only=True)
+    assert stem.config.num_hidden_layers == 1
+    made = LlamaForCausalLM.from_pretrained(str(models / "frontier"), local_files_only=True)
+    assert made.config.num_hidden_layers == 2
+    assert "| started from | the weights of `stem`" in (models / "frontier" / "README.md").read_text(encoding="utf-8")
+
+    monkeypatch.setattr("sys.argv", ["training", "--tier", "frontier", *options, "--seed", "1"])
+    with pytest.raises(SystemExit, match="--fresh"):  # a stem of another seed is not taken for this one's
         command.main()
 
 

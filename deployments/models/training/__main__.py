@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit(f"--data: {error}")
     tokenizer = shared_tokenizer(english, options.work / "tokenizer", options.seed)
     print(f"{len(english):,} English conversations, {len(tokenizer):,} tokens in the vocabulary")
-    for name in SHAPES if options.tier == "all" else needed(options.tier, options):
+    for name in SHAPES if options.tier == "all" else needed(options.tier):
         train(name, tokenizer, english, options)
 
 
@@ -71,11 +71,11 @@ def place(name: str, options: argparse.Namespace) -> Path:
     return directory / name
 
 
-def needed(tier: str, options: argparse.Namespace) -> list[str]:
-    """The tier, after what it starts with if that has to be made first: a smaller tier is there."""
+def needed(tier: str) -> list[str]:
+    """The tier, after what it starts with unless that is a tier, which has to be there. What has been trained by the same
+    command takes no step more."""
     source = SHAPES[tier].grown_from
-    missing = source is not None and source not in TIERS and not place(source, options).exists()
-    return [source, tier] if missing and source is not None else [tier]
+    return [tier] if source is None or source in TIERS else [*needed(source), tier]
 
 
 def shared_tokenizer(english: list[Conversation], directory: Path, seed: int) -> PreTrainedTokenizerFast:
@@ -98,7 +98,7 @@ def train(
     # The tier is part of the seed: one that grew from another reads something new.
     seed = f"{options.seed}/{shape.reads or name}"
     stream = Stream(tokenizer, english, batch_tokens=shape.batch_tokens, seed=seed, first=first, mixture=mixture)
-    model = start(shape, tokenizer, options)
+    model = start(shape, tokenizer, options)  # before anything looks at the weights it grows from
     trainer = Trainer(
         model,
         stream,
@@ -165,6 +165,8 @@ def start(shape: Shape, tokenizer: PreTrainedTokenizerFast, options: argparse.Na
     )
     if shape.grown_from is not None:
         smaller = place(shape.grown_from, options)
+        if not any(smaller.glob("*.safetensors")):
+            sys.exit(f"{smaller} holds no weights to grow from: train {shape.grown_from} first")
         grow(LlamaForCausalLM.from_pretrained(str(smaller), dtype=torch.float32, local_files_only=True), model)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     return model

@@ -17,7 +17,7 @@ from deployments.models.training.english import (
     Conversation,
 )
 from deployments.models.training.evaluation import bits_per_byte
-from deployments.models.training.shapes import Shape
+from deployments.models.training.shapes import SHAPES, Shape
 from deployments.models.training.trainer import TrainingRun
 from engine import Engine, SamplingParams
 from engine.api import Conversation as Asked
@@ -37,8 +37,8 @@ ENGLISH = (
 )
 SPLITS = (
     "tasks: values by their checksum, phrasings by their place in a list; English: one question in "
-    f"{HELD_OUT_SHARE} by its checksum, and its answer with it unless that has up to {COMMON_CHARS} characters. Sizes "
-    "and rates were chosen by the held-out set itself: there is no third"
+    f"{HELD_OUT_SHARE} by its checksum, and its answer with it unless that has up to {COMMON_CHARS} characters. Sizes, "
+    "rates and how long each tier reads were chosen by the held-out set itself: there is no third"
 )
 QUESTIONS = (
     "Which animals live on a farm?",
@@ -76,8 +76,10 @@ def write_card(
     replies = engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS))
     samples = "\n\n".join(quoted(q, said.text) for q, said in zip(QUESTIONS, replies, strict=True))
     parameters = sum(p.numel() for p in model.parameters())
+    before = sum(SHAPES[each].tokens for each in ancestors(shape))
     begun = (
-        f"the weights of `{shape.grown_from}` (`training/shapes.py`), widened and deepened"
+        f"the weights of `{shape.grown_from}` (`training/shapes.py`), widened and deepened, "
+        f"for which {before / 1e6:.1f} M tokens had been read"
         if shape.grown_from
         else "random weights"
     )
@@ -86,8 +88,8 @@ def write_card(
 The embedded `{name}` tier: a llama-family model of {parameters / 1e6:.1f} M parameters ({shape.layers} layers of
 {shape.hidden}), context 1,024 tokens, byte-level BPE of {len(tokenizer):,} tokens, weights in bfloat16. It exists so
 that `make serve` and the tests run real models, each a real step up from the one below, without a network or a GPU.
-It does the small tasks of the table below; on open questions its English is readable at best, and nothing it says is to
-be relied on.
+It does the small tasks of the table below. Open questions it has not learnt to answer: it says something that it knows
+from elsewhere, often in a word or two. Nothing it says is to be relied on.
 
 | | |
 | --- | --- |
@@ -110,6 +112,12 @@ Answers by greedy decoding, unedited:
 
 {samples}
 """
+
+
+def ancestors(shape: Shape) -> list[str]:
+    """Whose weights it began with, and theirs before."""
+    source = shape.grown_from
+    return [] if source is None else [source, *ancestors(SHAPES[source])]
 
 
 def quoted(question: str, reply: str) -> str:

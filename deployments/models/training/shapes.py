@@ -31,7 +31,7 @@ class Shape:
 SHAPES = {
     "fast": Shape(128, 4, 4, 2, 384, 12_000_000, 1024, 6e-3),
     "balanced": Shape(256, 4, 8, 4, 704, 6_300_000, 1536, 4e-3, "fast"),
-    # The balanced tier, had it read on: what comes after it starts better from there.
+    # The balanced tier of a longer schedule, reading the same: what comes after it starts better from there.
     "stem": Shape(256, 4, 8, 4, 704, 8_500_000, 1536, 4e-3, "fast", "balanced"),
     "frontier": Shape(320, 8, 10, 5, 896, 9_500_000, 2048, 3e-3, "stem"),
 }

@@ -43,10 +43,10 @@ def _plane(axes: Axes, curve: Curve, marked: Setting | None, keep: float, spend:
     axes.fill_between([0, 100 * spend], enough, high + room, color=TARGET, linewidth=0, zorder=0)
     axes.annotate(
         f"target: {100 * keep:.0f} % of {last}'s accuracy\nfor {100 * spend:.0f} % of its compute",
-        (100 * spend, enough),
-        xytext=(-6, 5),
+        (0, high + room),
+        xytext=(6, -6),
         textcoords="offset points",
-        ha="right",
+        va="top",
         fontsize=8,
         color=ACCENT,
     )
