@@ -72,8 +72,8 @@ def place(name: str, options: argparse.Namespace) -> Path:
 
 
 def needed(tier: str) -> list[str]:
-    """The tier, after what it starts with unless that is a tier, which has to be there. What has been trained by the same
-    command takes no step more."""
+    """The tier, after what it begins with, unless that is a tier, which has to be there. What the same command has
+    trained before takes no step more."""
     source = SHAPES[tier].grown_from
     return [tier] if source is None or source in TIERS else [*needed(source), tier]
 

@@ -52,8 +52,8 @@ def asked(task: Task) -> set[Sum]:
 
 
 def make(english: Iterable[Conversation]) -> list[Item]:
-    """The set, from scratch: always the same for the same ``english`` of training, no question twice, and no sum that is
-    worked out there. An id is stable as long as the curriculum is."""
+    """The set, from scratch: always the same for the same ``english`` of training, no question twice, and no sum that
+    is worked out there. An id is stable as long as the curriculum is."""
     worked = {each for turns in english for turn in turns for each in sums_in(turn.content)}
     items = []
     for (family, level), makers in MAKERS.items():
