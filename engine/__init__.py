@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.api import (
+        BeamSearch,
         ContextLengthError,
         Conversation,
         Delta,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncEngine",
+    "BeamSearch",
     "Completion",
     "ContextLengthError",
     "Conversation",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from engine.api import (
+    MOST_BEAM_STOPS,
     ContextLengthError,
     Conversation,
     FinishReason,
@@ -19,7 +20,7 @@ from engine.api import (
     SamplingParams,
     TokenLogprobs,
 )
-from engine.decode.drawing import Drawn
+from engine.decode.beams import Whole
 from engine.decode.grammar import GrammarCompiler, GrammarError, GrammarState
 from engine.decode.logprobs import Scored, score
 from engine.decode.lookup import PromptLookup
@@ -73,6 +74,25 @@ class Job:
         self.told = len(sequence.tokens)
         return tuple(sequence.tokens[taken:]), text, reason
 
+    def would_end(self, token: int) -> FinishReason | None:
+        """Whether a beam would end with this token, its length aside. Raises GrammarError."""
+        sequence = self.sequence
+        if self.output.is_end(token):
+            return FinishReason.STOP
+        if sequence.sampling.stop and self.output.copy().push(token, last=False)[1] is not None:
+            return FinishReason.STOP
+        if sequence.grammar is not None:
+            state = sequence.grammar.copy()
+            state.read([*sequence.tokens, token])
+            return FinishReason.STOP if state.complete else None
+        return None
+
+    def lengthen(self, token: int) -> None:
+        """Adds a token to a beam. Only stop strings have to know its text before its end."""
+        self.sequence.tokens.append(token)
+        if self.sequence.sampling.stop:
+            self.output.push(token, last=False)
+
     def _push(self, end: int) -> tuple[str, FinishReason | None]:
         """The token before position ``end``, the newest that its grammar reads."""
         sequence = self.sequence
@@ -100,7 +120,7 @@ class Admission:
         max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
-        output = Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
+        output = self._output(params)
         self._replay(request.resume, output, max_tokens)
         lookup = PromptLookup() if self._can_guess(params, rules) else None
         for reader in (rules, lookup):
@@ -120,29 +140,54 @@ class Admission:
             priority=request.priority,
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
-            reserve=self.reserve or request.reserve,
+            reserve=(self.reserve or request.reserve) and params.beam is None,  # who knows what beams need
             rules=rules,
             grammar=grammar,
             lookup=lookup,
-            branches=params.choices - 1,
+            branches=params.choices - 1 if params.beam is None else 0,
+            candidates=self._candidates(params),
             scores_prompt=params.prompt_logprobs is not None,
         )
         return Job(sequence, output)
 
     def _can_guess(self, params: SamplingParams, rules: LogitRules | None) -> bool:
         """Rules and grammars would have to read guesses and take them back."""
-        return self.guesses and rules is None and params.grammar is None and not params.records_logprobs
+        plain = rules is None and params.grammar is None and params.beam is None
+        return self.guesses and plain and not params.records_logprobs
+
+    def _candidates(self, params: SamplingParams) -> int:
+        """Tokens that a beam search looks at: so many more than its width that those which go on always fill it."""
+        if params.beam is None:
+            return 0
+        final = len(self._output(params).final_tokens)
+        if final > MOST_BEAM_STOPS:
+            raise RequestError(f"A beam search has at most {MOST_BEAM_STOPS} tokens that end it.", "stop_token_ids")
+        return params.beam.width * max(2, 1 + final)
 
     def branch(self, job: Job, choice: int, token: int) -> Job:
-        """Another choice of a request, with its first token."""
-        output = Output(job.sequence.sampling, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
-        branch = Job(job.sequence.branch(choice, token), output)
+        """Another choice of a request, with its first token; or another beam, with one more."""
+        if job.sequence.candidates:
+            beam = Job(job.sequence.branch(choice, token), job.output.copy())
+            if job.sequence.sampling.stop:
+                beam.output.push(token, last=False)
+            return beam
+        branch = Job(job.sequence.branch(choice, token), self._output(job.sequence.sampling))
         branch.told -= 1
         return branch
 
-    def logprobs(self, drawn: Drawn, output: Output) -> tuple[TokenLogprobs, ...] | None:
+    def write(self, job: Job, whole: Whole) -> tuple[str, tuple[TokenLogprobs, ...] | None]:
+        """The text of an answer that was searched for, and what is told of its tokens, if anything is."""
+        output, last = self._output(job.sequence.sampling), len(whole.hypothesis.tokens) - 1
+        text, told = "", list[TokenLogprobs]()
+        for place, (token, scored) in enumerate(zip(whole.hypothesis.tokens, whole.hypothesis.scored, strict=True)):
+            at_end = place == last
+            long, stopped = at_end and whole.reason is FinishReason.LENGTH, at_end and whole.reason is FinishReason.STOP
+            text += output.push(token, last=long, complete=stopped)[0]
+            told += self.logprobs(token, scored, output) or ()
+        return text, tuple(told) if job.sequence.sampling.records_logprobs else None
+
+    def logprobs(self, token: int, scored: Scored | None, output: Output) -> tuple[TokenLogprobs, ...] | None:
         """What is told of a token that was chosen, if it is: nothing of one that is no part of the text."""
-        token, scored = drawn
         if scored is None or output.is_end(token):
             return None if scored is None else ()
         return (self._scored(token, scored),)
@@ -171,6 +216,9 @@ class Admission:
     def _logprob(self, token: int, logprob: float) -> Logprob:
         raw = self.tokenizer.token_bytes(token)
         return Logprob(token, raw.decode("utf-8", "replace"), raw, logprob)
+
+    def _output(self, params: SamplingParams) -> Output:
+        return Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
 
     def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
         for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):

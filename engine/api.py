@@ -1,71 +1,63 @@
 """All that crosses the engine's boundary: requests in, deltas out, typed errors.
 
 Nothing here imports torch, so that the floors above can speak of requests and deltas without loading a model.
-
-Errors raised by the engine::
-
-    EngineError
-    ├── RequestError                 the request is at fault; carries the name of the field that is wrong
-    │   └── ContextLengthError       prompt (plus the tokens asked for) does not fit the model's context
-    ├── UnsatisfiableError           what is asked of the answer cannot be had; found on the way
-    ├── OverloadedError              the queue is full; try again later
-    └── EngineDeadError              the engine's thread has ended; nothing can be served
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Literal, Self
+from itertools import compress
+from typing import Literal
+
+from engine.errors import (
+    ContextLengthError,
+    EngineDeadError,
+    EngineError,
+    OverloadedError,
+    RequestError,
+    UnsatisfiableError,
+)
+from engine.forms import MOST_BEAM_STOPS, MOST_BEAMS, BeamSearch, Grammar
+
+__all__ = [
+    "BREAKS",
+    "CALL_BEGIN",
+    "CALL_END",
+    "LONGEST_NGRAM",
+    "MOST_BEAMS",
+    "MOST_BEAM_STOPS",
+    "MOST_CHOICES",
+    "MOST_LOGPROBS",
+    "BeamSearch",
+    "ContextLengthError",
+    "Conversation",
+    "Delta",
+    "EngineDeadError",
+    "EngineError",
+    "EngineStats",
+    "FinishReason",
+    "GenerationRequest",
+    "Grammar",
+    "Logprob",
+    "Message",
+    "ModelInfo",
+    "OverloadedError",
+    "Priority",
+    "Prompt",
+    "RequestError",
+    "SamplingParams",
+    "TokenLogprobs",
+    "ToolCall",
+    "UnsatisfiableError",
+    "Usage",
+]
 
 MOST_LOGPROBS = 20  # as OpenAI allows
 MOST_CHOICES = 128  # likewise
 LONGEST_NGRAM = 32  # tokens: each place of a prompt is remembered by so many
-
-
-class EngineError(Exception):
-    """Root of what the engine raises across its boundary."""
-
-
-class RequestError(EngineError):
-    """The request itself is wrong. ``param`` names the field, in the words of the OpenAI API."""
-
-    def __init__(self, message: str, param: str, code: str = "invalid_value") -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
-        self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.param, self.code)
-
-
-class ContextLengthError(RequestError):
-    """The prompt, or the prompt and the tokens asked for, exceed the model's context."""
-
-
-class OverloadedError(EngineError):
-    """The waiting queue is full. ``retry_after_s`` estimates, from the rate at which requests were started of late, how
-    long one more would have waited, in seconds."""
-
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.message = message
-        self.retry_after_s = retry_after_s
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.retry_after_s)
-
-
-class UnsatisfiableError(EngineError):
-    """What a request asks of its answer cannot be had with the tokens it has so far."""
-
-
-class EngineDeadError(EngineError):
-    """The engine's loop has ended and will not come back in this process."""
 
 
 class FinishReason(StrEnum):
@@ -89,39 +81,6 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Grammar:
-    """What an answer must look like."""
-
-    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
-    source: str
-
-    @classmethod
-    def json_schema(cls, schema: Mapping[str, Any] | bool) -> Self:
-        """JSON that is valid by ``schema``, written as Python's json.dumps does."""
-        return cls("json_schema", json.dumps(schema))
-
-    @classmethod
-    def json_object(cls) -> Self:
-        """Any JSON object."""
-        return cls("json_object", "")
-
-    @classmethod
-    def regex(cls, pattern: str) -> Self:
-        """Text that ``pattern`` matches as a whole; Rust's syntax, without look-around."""
-        return cls("regex", pattern)
-
-    @classmethod
-    def choice(cls, choices: Sequence[str]) -> Self:
-        """One of ``choices``."""
-        return cls("choice", json.dumps(list(choices)))
-
-    @classmethod
-    def lark(cls, text: str) -> Self:
-        """A context-free grammar in the syntax of Lark; its start is ``start``."""
-        return cls("lark", text)
-
-
-@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
     order in which they take effect is told in engine/decode/rules.py and sampling.py.
@@ -135,9 +94,7 @@ class SamplingParams:
     top_k: int = 0  # 0 or -1: off
     top_p: float = 1.0  # nucleus, Holtzman et al. 2020
     min_p: float = 0.0  # least probability, as a share of the likeliest token's (Nguyen et al. 2024); 0: off
-    typical_p: float = (
-        1.0  # mass of the tokens whose surprise is nearest the expected one (Meister et al. 2022); 1: off
-    )
+    typical_p: float = 1.0  # mass of tokens whose surprise is nearest the expected (Meister et al. 2022); 1: off
     repetition_penalty: float = 1.0  # of tokens in prompt and answer (Keskar et al. 2019); 1: off
     presence_penalty: float = 0.0  # taken off the logits of tokens that the answer has (OpenAI)
     frequency_penalty: float = 0.0  # the same for each time that it has them (OpenAI)
@@ -149,6 +106,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
     logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
     grammar: Grammar | None = None
+    beam: BeamSearch | None = None  # None: each answer is drawn by itself
     min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen, and no stop string ends it
     seed: int | None = None  # None: the engine draws one per request
     max_tokens: int | None = None  # None: up to the end of the context
@@ -171,6 +129,8 @@ class SamplingParams:
         if not 0.0 < self.top_p <= 1.0:
             raise refuse("top_p", "in (0, 1]")
         self._check_rules(refuse)
+        if self.beam is not None:
+            self._check_beam(self.beam, refuse)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise refuse("max_tokens", "at least 1")
         if not 0 <= self.min_tokens <= (self.max_tokens or self.min_tokens):
@@ -186,9 +146,31 @@ class SamplingParams:
         return self.best_of or self.n
 
     @property
+    def side_by_side(self) -> int:
+        """Answers that are under way at once."""
+        return self.choices if self.beam is None else self.beam.width
+
+    @property
     def records_logprobs(self) -> bool:
         """Whether log probabilities are told, or needed to find the best."""
         return self.logprobs is not None or self.choices > self.n
+
+    def _check_beam(self, beam: BeamSearch, refuse: Callable[[str, str], RequestError]) -> None:
+        if self.best_of is not None:
+            raise refuse("best_of", "None: a beam search has a width")
+        if self.n > beam.width:
+            raise refuse("n", f"at most the width of the search, {beam.width}")
+        if self.logprobs_mode != "raw":
+            raise refuse("logprobs_mode", "raw for a beam search")
+        if beam.do_sample:
+            if self.temperature == 0:
+                raise refuse("temperature", "above 0 for a beam search that samples")
+            return
+        if self.temperature not in (0, 1):
+            raise refuse("temperature", "0 or 1 for a beam search that does not sample")
+        cuts = (self.top_k > 0, self.top_p < 1, self.min_p > 0, self.typical_p < 1)
+        for param in compress(("top_k", "top_p", "min_p", "typical_p"), cuts):
+            raise refuse(param, "off for a beam search that does not sample")
 
     def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
         if not 0.0 <= self.min_p <= 1.0:
@@ -216,19 +198,34 @@ class SamplingParams:
             raise refuse("allowed_token_ids", "None or not empty")
 
 
+CALL_BEGIN, CALL_END = "<tool_call>", "</tool_call>"
+"""What a model writes around a call of a tool: Hermes' way, which Qwen and others are trained to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant made; ``arguments`` is JSON."""
+
+    name: str
+    arguments: str
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, as the chat template sees it."""
+    """One turn of a conversation, as the chat template sees it. The result of a call has the role ``tool``."""
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt that the model's own chat template turns into tokens (with the assistant's turn opened)."""
+    """A prompt that the model's own chat template turns into tokens (with the assistant's turn opened). ``tools`` are
+    descriptions of functions, as the OpenAI API has them, each as JSON."""
 
     messages: tuple[Message, ...]
+    tools: tuple[str, ...] = ()
 
 
 Prompt = str | tuple[int, ...] | Conversation
@@ -268,8 +265,8 @@ class GenerationRequest:
             raise RequestError(f"priority must be -1, 0 or 1, got {self.priority!r}", "priority")
         if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
             raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
-        if self.resume and self.sampling.choices > 1:
-            raise RequestError("Only a request of one choice can be resumed.", "resume")
+        if self.resume and (self.sampling.choices > 1 or self.sampling.beam is not None):
+            raise RequestError("Only a request of one choice, not searched for, can be resumed.", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +308,7 @@ class Delta:
     an error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and REFUSED.
     ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
     ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt; that of the first,
-    which follows nothing, is no number.
+    which follows nothing, is no number. Of a beam search each answer comes whole, at the end, with its ``score``.
     """
 
     request_id: str
@@ -323,6 +320,7 @@ class Delta:
     logprobs: tuple[TokenLogprobs, ...] | None = None
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    score: float | None = None
 
     @property
     def last(self) -> bool:

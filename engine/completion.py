@@ -24,6 +24,7 @@ class Completion:
 
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # the same for all choices
+    score: float | None = None  # of a beam search: sum of log probabilities over (tokens ** length_penalty)
 
     @property
     def mean_logprob(self) -> float:
@@ -46,6 +47,7 @@ class Completion:
             error=last.error,
             logprobs=tuple(one for each in told for one in each) if told else None,
             choice=last.choice,
+            score=last.score,
         )
 
 

@@ -14,32 +14,27 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from engine.admission import MOST_FORCED, Admission, Job
+from engine.answers import Answers
 from engine.api import (
     Conversation,
     Delta,
     EngineError,
     EngineStats,
-    FinishReason,
     GenerationRequest,
     ModelInfo,
     OverloadedError,
     Priority,
     RequestError,
     SamplingParams,
-    UnsatisfiableError,
-    Usage,
 )
 from engine.backend import make_runner
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
-from engine.decode.drawing import Drawn
 from engine.failures import log_failure
 from engine.forward import Forward, Outcome, SpoiltGuessError
-from engine.group import Group
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
@@ -54,7 +49,6 @@ from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
-from engine.sequence import Sequence as SequenceState
 from engine.sequence import Status
 from engine.speculation import Speculator
 from engine.tokenizer import Tokenizer
@@ -84,12 +78,12 @@ class Engine:
         self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, guesses)
         self._open_books()
         self._runner = make_runner(model, config, self._shapes, context)
-        self._groups: dict[str, Group] = {}
-        self._most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
+        most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
+        self._answers = Answers(self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced)
         self._speculator = Speculator(min(config.speculative_tokens, config.prefill_chunk - 1), config.speculative_rows)
-        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._score_prompt)
+        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._answers.score_prompt)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -123,7 +117,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
-        return bool(self._groups)
+        return len(self._answers) > 0
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenises and checks a request, which arrives now; from any thread. Raises RequestError."""
@@ -140,24 +134,19 @@ class Engine:
 
     def enqueue(self, job: Job) -> None:
         """Queues a prepared request, however full the queue is. Raises RequestError for an id that is in use."""
-        request_id = job.sequence.request_id
-        if request_id in self._groups:
-            raise RequestError(f"request_id {request_id!r} is in use", "request_id")
-        self._groups[request_id] = Group(job)
-        self._scheduler.add(job.sequence)
+        self._answers.begin(job)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Ends requests at once, without a delta; their blocks are free on return. Unknown ids are ignored: a request
         may have ended while its abort was on the way."""
         for request_id in request_ids:
-            if request_id in self._groups:
-                self._break(request_id)
-                self._counters.aborted += 1
+            self._answers.abort(request_id)
 
     def step(self) -> list[Delta]:
         """One forward pass for the sequences that the scheduler picks; a delta for each that got a token or ended."""
         began = self._clock()
         try:
+            self._answers.make_way()
             self._speculator.guess(self._scheduler.running)
             plan = self._scheduler.schedule(began)
             if plan.copies:
@@ -168,10 +157,10 @@ class Engine:
         for sequence in plan.started:
             if not sequence.choice:
                 self.recorder.started(sequence)
-        deltas = [self._expire(sequence.request_id) for sequence in plan.expired]
+        deltas = [self._answers.expire(sequence.request_id) for sequence in plan.expired]
         for sequence, fault in plan.failed:
-            if sequence.request_id in self._groups:  # else another of its choices has failed as well
-                deltas.append(self._fail(sequence.request_id, fault))
+            if sequence.request_id in self._answers:  # else another of its choices has failed as well
+                deltas.append(self._answers.fail(sequence.request_id, fault))
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # not ended by a failure
         if chunks:
@@ -180,10 +169,10 @@ class Engine:
             self._speculator.forget(chunks)
             self._counters.count(chunks)
             computed = self._clock()
-            told = [chunk.sequence for chunk, outcome in sampled if not isinstance(outcome, Exception)]
+            told = [chunk.sequence for chunk, outcome in sampled if isinstance(outcome, list)]
             self.recorder.told(told, computed)
             for chunk, outcome in sampled:
-                deltas += self._emit(chunk.sequence, outcome)
+                deltas += self._answers.emit(chunk.sequence, outcome)
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
@@ -287,17 +276,15 @@ class Engine:
 
     def _start_afresh(self, error: Exception) -> list[Delta]:
         """Ends everything with an error. Old books are thrown away, since nobody knows what they are worth."""
-        for job in (job for group in self._groups.values() for job in group.live.values()):
-            job.sequence.tables = []
-            if job.sequence.status is not Status.ENDED:
-                job.sequence.move(Status.ENDED)
+        names = self._answers.forsake()
         self._renew_books()
-        return [self._fail(request_id, error) for request_id in list(self._groups)]
+        return [self._answers.fail(request_id, error) for request_id in names]
 
     def _renew_books(self) -> None:
         self._counters.preemptions += self._scheduler.preemptions
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._open_books()
+        self._answers.scheduler = self._scheduler
 
     def _computed(self, chunk: Chunk, guessed: int) -> None:
         """A chunk stands, in which so many tokens were ``guessed``."""
@@ -306,94 +293,9 @@ class Engine:
         if guessed:
             self._speculator.learn(chunk.sequence, guessed, right)
 
-    def _score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
-        self._admission.score_prompt(self._groups[chunk.sequence.request_id].first, chunk, logits)
-
     def _scrub(self, outcomes: Iterable[Outcome]) -> None:
         """What sequences wrote whose numbers have overflowed must not come to others. Of all of them, before the first
         ends: its request may take the others with it."""
         for chunk, outcome in outcomes:
             if isinstance(outcome, FloatingPointError | SpoiltGuessError):
                 self._runner.scrub(self._cache.disown(chunk.sequence))
-
-    def _emit(self, sequence: SequenceState, outcome: list[Drawn] | Exception) -> list[Delta]:
-        """Adds a token to a sequence, and begins the branches that start from it; or ends its request."""
-        group = self._groups.get(sequence.request_id)
-        if group is None or sequence.choice not in group.live:
-            return []  # another choice of its request has failed in this step
-        if isinstance(outcome, SpoiltGuessError):
-            sequence.lookup = None
-            self._scheduler.requeue(sequence, self._clock())
-            return []
-        if isinstance(outcome, Exception):
-            return [self._fail(sequence.request_id, outcome)]
-        job = group.live[sequence.choice]
-        deltas: list[Delta] = []
-        try:
-            if not sequence.branches:
-                sequence.tokens.append(outcome[-1].token)
-                return [self._tell(group, job, outcome)]
-            own, *others = outcome
-            jobs = [job, *(self._branch(group, job, number, each) for number, each in enumerate(others, start=1))]
-            sequence.branches = 0
-            sequence.tokens.append(own.token)
-            for each, drawn in zip(jobs, outcome, strict=True):
-                deltas.append(self._tell(group, each, [drawn]))
-        except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
-            deltas.append(self._fail(sequence.request_id, error))
-        return deltas
-
-    def _branch(self, group: Group, job: Job, number: int, drawn: Drawn) -> Job:
-        """Another choice of a request, on the blocks of the first; without room for it, in the queue."""
-        branch = self._admission.branch(job, number, drawn.token)
-        if not self._scheduler.fork(job.sequence, branch.sequence):
-            self._scheduler.add(branch.sequence)
-        group.live[number] = branch
-        return branch
-
-    def _tell(self, group: Group, job: Job, drawn: list[Drawn]) -> Delta:
-        """What a sequence's newest tokens, which were ``drawn``, add to its answer; ends it with the last."""
-        sequence = job.sequence
-        tokens, text, reason = job.accept(len(drawn), self._most_forced)
-        logprobs = self._admission.logprobs(drawn[-1], job.output)
-        of_prompt = self._admission.prompt_logprobs(job)
-        self._counters.generated_tokens += len(tokens)
-        usage = None if reason is None else self._finish(group, job)
-        return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice, of_prompt)
-
-    def _finish(self, group: Group, job: Job) -> Usage | None:
-        """Ends a choice; the usage of its request if that was its last."""
-        ended = len(group.live) == 1
-        self._leave(group, job.sequence, finished=ended)
-        if not ended:
-            return None
-        del self._groups[job.sequence.request_id]
-        self._counters.finished += 1
-        return group.usage
-
-    def _expire(self, request_id: str) -> Delta:
-        self._counters.expired += 1
-        return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
-
-    def _fail(self, request_id: str, error: Exception) -> Delta:
-        self._counters.failed += 1
-        usage = self._break(request_id)
-        if isinstance(error, UnsatisfiableError):
-            return Delta(request_id, (), "", FinishReason.REFUSED, usage, str(error))
-        log_failure("a request", error)
-        return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
-
-    def _break(self, request_id: str) -> Usage:
-        """Ends a request with all its choices."""
-        group = self._groups.pop(request_id)
-        for job in list(group.live.values()):
-            del job.sequence.tokens[job.told :]  # guessed right, or drawn for a branch, and told to nobody
-            self._leave(group, job.sequence, finished=False)
-        return group.usage
-
-    def _leave(self, group: Group, sequence: SequenceState, finished: bool) -> None:
-        """A sequence, unless the scheduler has let go of it already, gives its blocks back."""
-        group.leave(sequence.choice)
-        if sequence.status is not Status.ENDED:
-            self._scheduler.remove(sequence)
-        self.recorder.ended(sequence, finished)

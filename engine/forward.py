@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from engine.backend import StepRunner
-from engine.decode.drawing import Drawn, draw_all
+from engine.decode.beams import Candidate
+from engine.decode.drawing import Drawn, Found, draw_all
 from engine.failures import log_failure
 from engine.metrics import Phase, Recorder
 from engine.result import StepResult
 from engine.scheduler.plan import Chunk
 
-Outcome = tuple[Chunk, list[Drawn] | Exception]
+Outcome = tuple[Chunk, Found]
 """A chunk after which tokens were drawn, with them, or one that failed. Several tokens: the first ones of branches, or
-those of a draft that were right and the one after them."""
+those of a draft that were right and the one after them; or the candidates of a beam."""
 
 
 class SpoiltGuessError(Exception):
@@ -55,7 +56,7 @@ class Forward:
                 outcomes.append((chunk, error))
         return outcomes
 
-    def _run(self, chunks: Sequence[Chunk]) -> tuple[StepResult, list[list[Drawn] | Exception]]:
+    def _run(self, chunks: Sequence[Chunk]) -> tuple[StepResult, list[Found]]:
         """One forward pass, and what is drawn after it. May be run again: nothing is changed but the cache."""
         began = self._clock()
         result = self._runner.run(chunks)
@@ -65,12 +66,10 @@ class Forward:
         self._recorder.phase(Phase.SAMPLE, self._clock() - launched)
         return result, drawn
 
-    def _apply(
-        self, chunks: Sequence[Chunk], result: StepResult, drawn: Sequence[list[Drawn] | Exception]
-    ) -> list[Outcome]:
+    def _apply(self, chunks: Sequence[Chunk], result: StepResult, drawn: Sequence[Found]) -> list[Outcome]:
         """Numbers that have overflowed are the error of their sequence, be it in the middle of its prompt: what it
         wrote is not to be shared. Whatever else is wrong with a sequence is its own as well."""
-        outcomes: dict[Chunk, list[Drawn] | Exception] = dict(zip(result.sampled, drawn, strict=True))
+        outcomes: dict[Chunk, Found] = dict(zip(result.sampled, drawn, strict=True))
         outcomes |= {chunk: FloatingPointError() for chunk in result.unsound}
         scored = dict(result.scored)
         for chunk in chunks:
@@ -86,7 +85,7 @@ class Forward:
                 outcomes[chunk] = error
         return list(outcomes.items())
 
-    def _stand(self, chunk: Chunk, drawn: list[Drawn] | None) -> None:
+    def _stand(self, chunk: Chunk, drawn: list[Drawn] | tuple[Candidate, ...] | None) -> None:
         """Tokens that were guessed right join their sequence: what is computed is of them."""
         right = len(drawn) - 1 if chunk.draft and drawn else 0
         if chunk.draft:

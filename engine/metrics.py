@@ -178,12 +178,12 @@ class Recorder:
             self._between_tokens_s.observe(now - last, regular)
         self._last_step = now
 
-    def ended(self, sequence: Sequence, finished: bool) -> None:
-        """A sequence has ended, by itself or not."""
+    def ended(self, sequence: Sequence, generated: int, finished: bool) -> None:
+        """A sequence has ended, by itself or not, after so many tokens that were told."""
         use = self.tenant(sequence.tenant)
         if sequence.cached_tokens is not None:
             use.prompt_tokens += sequence.prompt_length - sequence.cached_tokens
-        use.generated_tokens += sequence.generated
+        use.generated_tokens += generated
         use.finished += finished
 
     def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:

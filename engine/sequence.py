@@ -3,7 +3,8 @@
     tokens   [ prompt .................... | generated ........ ]
              [ computed: KV is in blocks ........ | pending ... ]
 
-While decoding, the pending tokens are the one sampled last and those that a grammar let follow it.
+While decoding, the pending tokens are the one sampled last and those that a grammar let follow it. A beam has none
+until all beams of its search have been computed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ class Status(StrEnum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"  # holds no blocks
+    PARKED = "parked"  # holds none either, and waits for the other beams of its search, not for its turn
     RUNNING = "running"  # holds blocks for all its tokens, or all that its layers see
     ENDED = "ended"
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.WAITING: frozenset({Status.RUNNING, Status.ENDED}),
-    Status.RUNNING: frozenset({Status.WAITING, Status.ENDED}),  # back to waiting: preempted
+    Status.RUNNING: frozenset({Status.WAITING, Status.PARKED, Status.ENDED}),  # back to waiting: preempted
+    Status.PARKED: frozenset({Status.WAITING, Status.ENDED}),
     Status.ENDED: frozenset(),
 }
 
@@ -70,6 +73,7 @@ class Sequence:
     scores_prompt: bool = False  # logits after each of its prompt's tokens are wanted: none may come from the cache
     newest: int = 1  # tokens that came with the one sampled last, itself included
     branches: int = 0  # more choices that begin with its first token
+    candidates: int = 0  # tokens that are looked at in each step of its beam search; 0: it is drawn
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
     queued_at: float = 0.0  # when it last began to wait
     waited_s: float = 0.0  # before that, in all
@@ -89,6 +93,11 @@ class Sequence:
     def generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.tokens) - self.prompt_length
+
+    @property
+    def held(self) -> bool:
+        """Whether all its tokens are computed: it waits for the other beams of its search."""
+        return self.pending == 0
 
     @property
     def decoding(self) -> bool:
@@ -115,7 +124,8 @@ class Sequence:
     def draw(self, branch: int = 0, ahead: int = 0) -> Draw:
         """How its next token is chosen, or the first one of a branch, or the one after ``ahead`` that are guessed."""
         seed = choice_seed(self.seed, branch)
-        return Draw(self.sampling, seed, len(self.tokens) + ahead, self.rules, self.tokens, self.grammar)
+        position = len(self.tokens) + ahead
+        return Draw(self.sampling, seed, position, self.rules, self.tokens, self.grammar, self.candidates)
 
     def branch(self, choice: int, token: int) -> Sequence:
         """The choice that begins with ``token`` after the same prompt."""
@@ -137,6 +147,7 @@ class Sequence:
             digests=list(self.digests),
             told_at=self.told_at,
             choice=choice,
+            candidates=self.candidates,
         )
 
     def move(self, status: Status) -> None:

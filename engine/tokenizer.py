@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer as FastTokenizer
 from transformers import AutoTokenizer
 
-from engine.api import Conversation, Message, Prompt, RequestError
+from engine.api import Conversation, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer, byte_alphabet
 from engine.decode.grammar import GrammarCompiler
+from engine.template import ChatTemplate
 
 
 class Tokenizer:
@@ -36,6 +36,7 @@ class Tokenizer:
         added = self._fast.get_added_tokens_decoder()
         special = [token.content for token in added.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._template = ChatTemplate(hub)
         self._bytes = _byte_table(self._fast) if _is_byte_level(self._fast) else None
         self.eos_token_ids = eos_token_ids
 
@@ -64,8 +65,10 @@ class Tokenizer:
             return list(self._fast.encode(prompt, add_special_tokens=True).ids)
         if isinstance(prompt, Conversation):
             for message in prompt.messages:
-                _check_unicode(message.role + message.content, "messages")
-            return self._encode_conversation(prompt.messages)
+                calls = "".join(call.name + call.arguments for call in message.tool_calls)
+                _check_unicode(message.role + message.content + calls, "messages")
+            _check_unicode("".join(prompt.tools), "tools")
+            return self._encode_conversation(prompt)
         return list(prompt)
 
     def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
@@ -94,7 +97,7 @@ class Tokenizer:
         """A new incremental decoder, for one sequence."""
         return WindowDetokenizer(self.decode) if self._bytes is None else ByteDetokenizer(self._bytes)
 
-    def _encode_conversation(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_conversation(self, conversation: Conversation) -> list[int]:
         """Special tokens come from the template alone. Where a message spells one out, the spelling is replaced by a
         mark before the template is applied and encoded apart, as plain text; all other messages are tokenised in one
         piece with the template, exactly as in training."""
@@ -105,7 +108,7 @@ class Tokenizer:
             literals.append(found[0])
             return f"\ue000{nonce}.{len(literals) - 1}\ue001"
 
-        rendered = self._render([Message(m.role, self._special.sub(mark, m.content)) for m in messages])
+        rendered = self._template.render(conversation, lambda text: self._special.sub(mark, text))
         tokens: list[int] = []
         # Every second piece is the number of a literal; a template may drop some or repeat them.
         for place, piece in enumerate(re.split(rf"\ue000{nonce}\.(\d+)\ue001", rendered)):
@@ -113,15 +116,6 @@ class Tokenizer:
             text, tokenizer = (literals[int(piece)], self._literal) if literal else (piece, self._fast)
             tokens += tokenizer.encode(text, add_special_tokens=False).ids
         return tokens
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        if not self._hub.chat_template:
-            raise RequestError("The model has no chat template; send a text prompt instead", "messages")
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            return str(self._hub.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:  # templates refuse with raise_exception, for example two user turns in a row
-            raise RequestError(f"The model's chat template refuses these messages: {error}", "messages") from error
 
 
 def _check_unicode(text: str, param: str) -> None:

@@ -84,11 +84,11 @@ class Pipeline:
             message = f"At most {self._config.max_prompts} prompts fit in one request, got {len(prompts)}."
             raise InvalidRequestError(message, "too_many_prompts", wire.prompt_field)
         sampling = wire.sampling(request)
-        if len(prompts) * sampling.choices > MOST_CHOICES:
-            message = (
-                f"At most {MOST_CHOICES} answers fit in one request, {len(prompts) * sampling.choices} are asked for."
-            )
-            raise InvalidRequestError(message, "too_many_choices", "n" if sampling.n == sampling.choices else "best_of")
+        many = len(prompts) * sampling.side_by_side
+        if many > MOST_CHOICES:
+            message = f"At most {MOST_CHOICES} answers fit in one request, {many} are asked for."
+            param = "n" if sampling.n == sampling.side_by_side else "best_of"
+            raise InvalidRequestError(message, "too_many_choices", param)
         if request.stream and sampling.choices > sampling.n:
             raise InvalidRequestError("The best answers are known at the end: they are not streamed.", None, "best_of")
         tiers = [tier.name for tier in self.backend.status()]
@@ -115,7 +115,7 @@ class Pipeline:
         async with aclosing(generate(self.backend, task.route.tier, task.sequences)) as batches:
             if task.request.stream:
                 include_usage = task.request.include_usage
-                frames = wire.frames(stamp, include_usage)
+                frames = wire.frames(task.request, stamp, include_usage)
                 await exchange.stream(frame(batches, frames, sampling.choices, include_usage))
             else:
                 answers, usage = await gather(batches, len(task.sequences), sampling)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 _REPLACEMENT = "\ufffd"
 _MAX_WINDOW = 16
@@ -27,6 +27,10 @@ class Detokenizer(Protocol):
         """The rest, when no more tokens will come; incomplete bytes become U+FFFD."""
         ...
 
+    def copy(self) -> Self:
+        """Another at the same place."""
+        ...
+
 
 class ByteDetokenizer:
     """For byte-level vocabularies: ``table`` gives each token's bytes; a special token is absent and adds none."""
@@ -40,6 +44,11 @@ class ByteDetokenizer:
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+    def copy(self) -> Self:
+        twin = type(self)(self._table)
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
 
 
 class WindowDetokenizer:
@@ -59,6 +68,11 @@ class WindowDetokenizer:
 
     def flush(self) -> str:
         return self._advance(self._decode(self._window))
+
+    def copy(self) -> Self:
+        twin = type(self)(self._decode)
+        twin._window, twin._shown = list(self._window), self._shown
+        return twin
 
     def _advance(self, text: str) -> str:
         """Gives out what is new; the tokens just shown stay as context for the next ones.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count, islice
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from engine.decode.beams import Candidate, candidates, normalise
 from engine.decode.logprobs import LogprobRecorder, Scored
 from engine.decode.sampling import Draw, constrain, draw_tokens
 from engine.result import StepResult
@@ -18,21 +24,32 @@ class Drawn(NamedTuple):
     scored: Scored | None
 
 
-def draw_all(result: StepResult) -> list[list[Drawn] | Exception]:
+Found = list[Drawn] | tuple[Candidate, ...] | Exception
+"""What a sequence may go on with, or why it cannot."""
+
+
+def draw_all(result: StepResult) -> list[Found]:
     """For each sampled chunk its sequence's next token, or why there is none. Where branches begin, the first token of
-    each follows. After a draft there are as many as it guessed right, and the one that is drawn after them.
+    each follows. After a draft there are as many as it guessed right, and the one that is drawn after them. A beam of a
+    search gets its candidates.
 
     Branches draw from one row, which is constrained once. Changes the logits of ``result``.
     """
     heads = [chunk.sequence.draw(ahead=row) for chunk in result.sampled for row in range(chunk.sampled)]
     recorder = LogprobRecorder(result.logits, heads)
+    searching = [row for row, head in enumerate(heads) if head.candidates]
+    normalise(result.logits, searching)  # rules change log probabilities there, as in transformers
     faults = constrain(result.logits, heads)
     recorder.constrained(result.logits)
+    found = _search(result.logits, heads, searching, recorder)
     rows: list[int] = []
     draws: list[Draw] = []
     first = 0
     for chunk in result.sampled:
         sequence = chunk.sequence
+        if sequence.candidates:
+            first += chunk.sampled
+            continue
         rows += [first] * sequence.branches + list(range(first, first + chunk.sampled))
         draws += heads[first : first + chunk.sampled]
         draws += [sequence.draw(branch) for branch in range(1, sequence.branches + 1)]
@@ -40,14 +57,32 @@ def draw_all(result: StepResult) -> list[list[Drawn] | Exception]:
     tokens = draw_tokens(result.logits, draws, rows)
     scores = recorder.scores(rows, tokens)
     drawn = iter([Drawn(token, scores.get(place)) for place, token in enumerate(tokens)])
-    outcomes: list[list[Drawn] | Exception] = []
+    outcomes: list[Found] = []
     first = 0
     for chunk in result.sampled:
-        taken = list(islice(drawn, chunk.sampled + chunk.sequence.branches))
         fault = next((faults[row] for row in range(first, first + chunk.sampled) if row in faults), None)
-        outcomes.append(fault or _agreed(chunk, taken))
+        if first in found:
+            outcomes.append(fault or found[first])
+        else:
+            taken = list(islice(drawn, chunk.sampled + chunk.sequence.branches))
+            outcomes.append(fault or _agreed(chunk, taken))
         first += chunk.sampled
     return outcomes
+
+
+def _search(
+    logits: Tensor, heads: Sequence[Draw], rows: Sequence[int], recorder: LogprobRecorder
+) -> dict[int, tuple[Candidate, ...]]:
+    """The candidates of the rows of beams."""
+    if not rows:
+        return {}
+    found = candidates(logits[torch.tensor(rows, device=logits.device)], [heads[row] for row in rows])
+    of_row = [row for row, some in zip(rows, found, strict=True) for _ in some]
+    scores = recorder.scores(of_row, [one.token for some in found for one in some])
+    if scores:
+        places = count()
+        found = [[replace(one, scored=scores.get(next(places))) for one in some] for some in found]
+    return {row: tuple(some) for row, some in zip(rows, found, strict=True)}
 
 
 def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:

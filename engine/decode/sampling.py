@@ -37,6 +37,7 @@ class Draw:
     rules: LogitRules | None = None
     tokens: Sequence[int] = ()
     grammar: GrammarState | None = None
+    candidates: int = 0  # of a beam search: so many tokens are wanted, not one
 
 
 class NothingLeftError(UnsatisfiableError):
@@ -100,15 +101,15 @@ def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     return cut(logits, [draw.params for draw in draws])
 
 
-def cut(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    """``logits`` [rows, vocab] float32 after temperature and cuts, -inf where nothing is left. A temperature of 0
-    leaves them undivided and uncut."""
+def cut(logits: Tensor, params: Sequence[SamplingParams], least: int = 1) -> Tensor:
+    """``logits`` [rows, vocab] float32 after temperature and cuts, -inf where nothing is left; ``least`` tokens stay,
+    each cut's best. A temperature of 0 leaves them undivided and uncut."""
     rows = [row for row, each in enumerate(params) if each.temperature > 0]
     if not rows:
         return logits
     index = torch.tensor(rows, device=logits.device)
     drawn = [params[row] for row in rows]
-    kept, tokens, _ = _narrow(_tempered(logits[index], drawn), drawn, logits.shape[1])
+    kept, tokens, _ = _narrow(_tempered(logits[index], drawn), drawn, logits.shape[1], least)
     logits = logits.clone()
     logits[index] = torch.empty_like(kept).scatter_(1, tokens, kept)
     return logits
@@ -162,13 +163,13 @@ def _race(logits: Tensor, tokens: Tensor, draws: list[Draw]) -> Tensor:
     return tokens.expand(len(draws), -1).gather(1, winner).squeeze(1)
 
 
-def _narrow(logits: Tensor, params: list[SamplingParams], width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _narrow(logits: Tensor, params: list[SamplingParams], width: int, least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """The ``width`` largest logits of each row with -inf for what is cut, their token ids, both [rows, width], and
     whether they hold all that is not cut [rows]. Top-p keeps the smallest set of the likeliest tokens that reaches
-    ``top_p``, so at least one.
+    ``top_p``. None cuts its ``least`` best.
     """
     vocab, device = logits.shape[1], logits.device
-    top_k = torch.tensor([[p.top_k if 0 < p.top_k < vocab else vocab] for p in params], device=device)
+    top_k = torch.tensor([[max(p.top_k, least) if 0 < p.top_k < vocab else vocab] for p in params], device=device)
     top_p = torch.tensor([[p.top_p] for p in params], device=device)
     ordered, tokens = logits.topk(width)
     ordered.masked_fill_(torch.arange(width, device=device) >= top_k, -torch.inf)
@@ -178,25 +179,25 @@ def _narrow(logits: Tensor, params: list[SamplingParams], width: int) -> tuple[T
     cut = (reached[:, :-1] >= top_p) & (top_p < 1)
     # What lies beyond is cut if the last of these is. With a larger top_k, what top_p is a share of is not known yet.
     beyond = (reached[:, -1:] >= top_p) & (top_p < 1)
-    ordered[:, 1:].masked_fill_(cut, -torch.inf)
+    ordered[:, least:].masked_fill_(cut[:, least - 1 :], -torch.inf)
     if any(p.min_p > 0 for p in params):
-        least = ordered[:, :1] + torch.tensor([[p.min_p] for p in params], device=device).log()
-        beyond |= logits.gather(1, tokens[:, -1:]) < least
-        ordered.masked_fill_(ordered < least, -torch.inf)
+        lowest = ordered[:, :1] + torch.tensor([[p.min_p] for p in params], device=device).log()
+        beyond |= logits.gather(1, tokens[:, -1:]) < lowest
+        ordered[:, least:].masked_fill_(ordered[:, least:] < lowest, -torch.inf)
     enough = (top_k <= width) | ((top_k == vocab) & beyond)
     if any(p.typical_p < 1 for p in params):
-        _keep_typical(ordered, torch.tensor([[p.typical_p] for p in params], device=device))
+        _keep_typical(ordered, torch.tensor([[p.typical_p] for p in params], device=device), least)
     return ordered, tokens, enough.squeeze(1)
 
 
-def _keep_typical(logits: Tensor, mass: Tensor) -> None:
+def _keep_typical(logits: Tensor, mass: Tensor, least: int) -> None:
     """Cuts all but the tokens whose surprise is nearest the entropy, so many that their probabilities reach ``mass``
-    [rows, 1]; 1 cuts nothing."""
+    [rows, 1], and ``least`` at least; 1 cuts nothing."""
     surprise = -logits.log_softmax(-1)
     probabilities = (-surprise).exp()
     entropy = (probabilities * surprise).nansum(-1, keepdim=True)
     distance, order = (surprise - entropy).abs().sort(-1)
     reached = probabilities.gather(1, order).cumsum(-1)
-    last = (reached < mass).sum(-1, keepdim=True).clamp_(max=logits.shape[1] - 1)
+    last = (reached < mass).sum(-1, keepdim=True).clamp_(min=least - 1).clamp_(max=logits.shape[1] - 1)
     farthest = distance.gather(1, last)
     logits.masked_fill_(((surprise - entropy).abs() > farthest) & (mass < 1), -torch.inf)

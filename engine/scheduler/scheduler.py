@@ -86,15 +86,17 @@ class Scheduler:
         if sequence.status is Status.RUNNING:
             self.running.remove(sequence)
             self.cache.release(sequence)
-        else:
+        elif sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
         sequence.move(Status.ENDED)
         self.counters.leave(sequence.tenant)
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
-        """Starts ``child`` on the blocks of the running ``parent``: it has the same tokens but for the last, which is
+        """Starts ``child`` on the blocks of ``parent``: it has the same tokens but for the last, which is
         yet to be computed. False, and nothing changed, if there is no room: then it is added, and finds what it can in
         the prefix cache. Raises ValueError for a child that is no such thing."""
+        if parent.status is not Status.RUNNING:
+            return False  # its blocks are gone
         alike = child.cache_salt == parent.cache_salt and child.tokens[:-1] == parent.tokens[: parent.computed]
         if child.generated < 1 or not alike:
             raise ValueError("a child has its parent's salt and computed tokens, and one token of its own")
@@ -110,6 +112,19 @@ class Scheduler:
         child.move(Status.RUNNING)
         child.level, child.kept = parent.level, child.generated
         return True
+
+    def park(self, sequence: Sequence) -> None:
+        """A running beam, all of whose tokens are computed, gives its blocks up: other beams of its search wait for
+        some, and it waits for them."""
+        self.running.remove(sequence)
+        self.cache.release(sequence)
+        sequence.move(Status.PARKED)
+
+    def unpark(self, sequence: Sequence, now: float) -> None:
+        """A parked beam has got its next token, and a place in the queue."""
+        sequence.move(Status.WAITING)
+        sequence.queued_at = now
+        self.waiting.push(sequence)
 
     def schedule(self, now: float) -> Plan:
         """Decides the next step and takes the blocks it needs."""
@@ -209,7 +224,7 @@ class Scheduler:
         return chunks, preempted, tuple(copies)
 
     def _prefill(self, budget: _Budget) -> None:
-        prompts = [sequence for sequence in self.running if not sequence.decoding]
+        prompts = [sequence for sequence in self.running if not sequence.decoding and not sequence.held]
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
@@ -260,7 +275,7 @@ class Scheduler:
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = sum(one.piecemeal and not one.decoding for one in self.running)
+        busy = sum(one.piecemeal and not one.decoding and not one.held for one in self.running)
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
@@ -285,6 +300,9 @@ class Scheduler:
             self.counters.charge(sequence.tenant, INPUT_COST * sequence.pending)
 
     def _preempt(self, victim: Sequence, now: float) -> None:
+        if victim.held:
+            self.park(victim)
+            return
         self.running.remove(victim)
         self.cache.release(victim)
         victim.draft = []
@@ -297,6 +315,6 @@ class Scheduler:
     def _long_tokens(self, decodes: int) -> int:
         if self._pace is None:
             return self.limits.batch_tokens
-        if any(one.piecemeal and not one.decoding for one in self.running):
+        if any(one.piecemeal and not one.decoding and not one.held for one in self.running):
             return self._pace.tokens(decodes)
         return self._pace.allowed  # for one that may be started now

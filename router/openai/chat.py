@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Literal, Self
 
@@ -18,12 +19,15 @@ from engine.api import (
     Prompt,
     SamplingParams,
     TokenLogprobs,
+    ToolCall,
     Usage,
 )
+from router.openai.calls import CallArguments, CallBegun, CallReader, Content, Piece, read_calls
 from router.openai.fields import GenerationFields
 from router.openai.formats import ResponseFormat, grammar_of_format
 from router.openai.logprobs import chat_logprobs, prompt_fields
 from router.openai.strict import MANY, StrictModel, Text, Unsupported, few_pairs, kind_of_text, not_yet, parse
+from router.openai.tools import MOST_TOOLS, CallMade, Tool, ToolChoice, ToolUse, use_of
 from router.openai.wire import Answer, Stamp, usage_fields
 
 
@@ -32,7 +36,7 @@ class TextPart(StrictModel):
     text: Text
 
 
-Content = Annotated[
+ContentField = Annotated[
     Annotated[Text, Tag("<text>")]
     | Annotated[list[TextPart], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
@@ -40,20 +44,33 @@ Content = Annotated[
 
 
 class ChatMessage(StrictModel):
-    role: Literal["developer", "system", "user", "assistant"]
-    content: Content
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: ContentField | None = None
     name: Text | None = None
     refusal: Unsupported = None
-    tool_calls: Annotated[Any, not_yet([])] = None
+    tool_calls: Annotated[list[CallMade], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tool_call_id: Text | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
     annotations: Annotated[Any, not_yet([])] = None  # our own answers carry an empty list, and may be sent back
 
     def plain(self) -> Message:
         """The message as the chat template sees it; text parts are joined."""
-        if isinstance(self.content, str):
-            return Message(self.role, self.content)
-        return Message(self.role, "".join(part.text for part in self.content))
+        calls = tuple(ToolCall(call.function.name, call.function.arguments) for call in self.tool_calls or ())
+        if isinstance(self.content, list):
+            return Message(self.role, "".join(part.text for part in self.content), calls)
+        return Message(self.role, self.content or "", calls)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("misplaced", "belongs to messages of the assistant", {"name": "tool_calls"})
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("misplaced", "is required, unless the message has calls", {"name": "content"})
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            message = "is required where the role is tool, and misplaced elsewhere"
+            raise PydanticCustomError("misplaced", message, {"name": "tool_call_id"})
+        return self
 
 
 class ChatRequest(GenerationFields):
@@ -70,8 +87,8 @@ class ChatRequest(GenerationFields):
     modalities: Annotated[Any, not_yet(["text"])] = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    tools: Annotated[Any, not_yet([])] = None
-    tool_choice: Unsupported = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None  # without tools it asks for nothing
     functions: Annotated[Any, not_yet([])] = None
     function_call: Unsupported = None
@@ -88,11 +105,30 @@ class ChatRequest(GenerationFields):
             raise PydanticCustomError("misplaced", "needs 'logprobs' to be true", {"name": "top_logprobs"})
         return self
 
+    @model_validator(mode="after")
+    def _tools_are_known(self) -> Self:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("misplaced", "has two tools of one name", {"name": "tools"})
+        if self.tool_choice is not None and self.tool_choice != "none" and not names:
+            raise PydanticCustomError("misplaced", "needs 'tools'", {"name": "tool_choice"})
+        try:
+            use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls)
+        except ValueError as error:
+            raise PydanticCustomError("misplaced", "{why}", {"name": "tool_choice", "why": str(error)}) from None
+        return self
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """What the answer may call."""
+        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls)
+
     @property
     def forms(self) -> dict[str, Grammar]:
-        """OpenAI's own field beside those of vLLM."""
-        form = grammar_of_format(self.response_format)
-        return super().forms | ({} if form is None else {"response_format": form})
+        """OpenAI's own fields beside those of vLLM."""
+        form, use = grammar_of_format(self.response_format), self.tool_use
+        calls = {} if use is None else {"tools": use.grammar}
+        return calls | super().forms | ({} if form is None else {"response_format": form})
 
     @property
     def wanted_logprobs(self) -> int | None:
@@ -111,7 +147,9 @@ class ChatFormat:
         return parse(ChatRequest, body)
 
     def prompts(self, request: ChatRequest) -> list[Prompt]:
-        return [Conversation(tuple(message.plain() for message in request.messages))]
+        told = request.tools if request.tools and request.tool_choice != "none" else ()
+        tools = tuple(tool.model_dump_json(exclude_none=True) for tool in told)
+        return [Conversation(tuple(message.plain() for message in request.messages), tools)]
 
     def sampling(self, request: ChatRequest) -> SamplingParams:
         return request.sampling(request.max_completion_tokens or request.max_tokens, request.wanted_logprobs)
@@ -123,26 +161,34 @@ class ChatFormat:
             "object": "chat.completion",
             "created": stamp.created,
             "model": stamp.model,
-            "choices": [
-                {
-                    "index": index,
-                    "message": {
-                        "role": "assistant",
-                        "content": answer.text,
-                        "refusal": None,
-                        "annotations": [],
-                    },
-                    "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
-                    "finish_reason": answer.finish_reason,
-                }
-                for index, answer in enumerate(answers)
-            ],
+            "choices": [_choice(index, answer, request.tool_use is not None) for index, answer in enumerate(answers)],
             "usage": usage_fields(usage),
             **_of_prompt(answers[0]),
         }
 
-    def frames(self, stamp: Stamp, include_usage: bool) -> ChatFrames:
-        return ChatFrames(stamp, include_usage)
+    def frames(self, request: ChatRequest, stamp: Stamp, include_usage: bool) -> ChatFrames:
+        return ChatFrames(stamp, include_usage, request.tool_use is not None)
+
+
+def _choice(index: int, answer: Answer, with_calls: bool) -> dict[str, Any]:
+    text, calls = read_calls(answer.text) if with_calls else (answer.text, [])
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    if calls:
+        message["content"] = text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
+        "finish_reason": _reason(answer.finish_reason, bool(calls)),
+    }
+
+
+def _reason(reason: FinishReason, called: bool) -> str:
+    return "tool_calls" if called and reason is FinishReason.STOP else reason.value
 
 
 def _of_prompt(answer: Answer) -> dict[str, Any]:
@@ -151,9 +197,11 @@ def _of_prompt(answer: Answer) -> dict[str, Any]:
 
 
 class ChatFrames:
-    """The SSE frames of one streamed chat completion. All but the text is serialised once per stream."""
+    """The SSE frames of one streamed chat completion. All but the text is serialised once per stream. ``with_calls``:
+    calls of tools are looked for in the text."""
 
-    def __init__(self, stamp: Stamp, include_usage: bool) -> None:
+    def __init__(self, stamp: Stamp, include_usage: bool, with_calls: bool = False) -> None:
+        self._readers: defaultdict[int, CallReader] | None = defaultdict(CallReader) if with_calls else None
         self._head = (
             f'data: {{"id":{quote(stamp.id)},"object":"chat.completion.chunk","created":{stamp.created},'
             f'"model":{quote(stamp.model)},"choices":['
@@ -173,6 +221,35 @@ class ChatFrames:
 
     def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
         """A piece of choice ``index``."""
+        if self._readers is not None:
+            return self._pieces(index, self._readers[index].push(text), logprobs)
+        return self._content(index, text, logprobs)
+
+    def _pieces(self, index: int, pieces: list[Piece], logprobs: tuple[TokenLogprobs, ...] | None) -> str:
+        """Text and calls; log probabilities come with the first."""
+        if logprobs is not None and not pieces:
+            return self._content(index, "", logprobs)
+        frames = ""
+        for piece in pieces:
+            frames += (
+                self._content(index, piece.text, logprobs)
+                if isinstance(piece, Content)
+                else self._call(index, piece, logprobs)
+            )
+            logprobs = None
+        return frames
+
+    def _call(self, index: int, piece: CallBegun | CallArguments, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
+        if isinstance(piece, CallBegun):
+            function = {"name": piece.name, "arguments": ""}
+            call: dict[str, Any] = {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+        else:
+            call = {"index": piece.index, "function": {"arguments": piece.text}}
+        told = None if logprobs is None else chat_logprobs(logprobs)
+        delta, scores = (json.dumps(each, separators=(",", ":")) for each in ({"tool_calls": [call]}, told))
+        return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":{scores},"finish_reason":null}}{self._tail}'
+
+    def _content(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
         head = self._text_head if index == 0 else self._head_of(index)
         if logprobs is None:
             return f"{head}{quote(text)}{self._text_tail}"
@@ -180,9 +257,13 @@ class ChatFrames:
         return f'{head}{quote(text)}}},"logprobs":{told},"finish_reason":null}}{self._tail}'
 
     def end(self, index: int, reason: FinishReason) -> str:
-        """The last chunk of a choice."""
-        finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{reason.value}"'
-        return f'{self._head}{{"index":{index},{finish}}}{self._tail}'
+        """The last chunk of a choice, after what of its text was held back."""
+        rest, called = "", False
+        if self._readers is not None:
+            reader = self._readers.pop(index, None) or CallReader()
+            rest, called = self._pieces(index, reader.finish(), None), reader.calls > 0
+        finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{_reason(reason, called)}"'
+        return f'{rest}{self._head}{{"index":{index},{finish}}}{self._tail}'
 
     def usage(self, fields: str) -> str:
         """The chunk of token counts; ``fields`` is JSON."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MOST_CHOICES, MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from engine.api import MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.strict import MANY, Text, Unsupported, parse
@@ -43,7 +43,6 @@ class CompletionRequest(GenerationFields):
     """POST /v1/completions."""
 
     prompt: PromptField
-    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
     echo: bool | None = None
     suffix: Unsupported = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)  # here 0 asks for something: the chosen token's
@@ -87,7 +86,7 @@ class CompletionFormat:
 
     def sampling(self, request: CompletionRequest) -> SamplingParams:
         sampling = request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
-        return replace(sampling, best_of=request.best_of, prompt_logprobs=request.scored_prompt)
+        return replace(sampling, prompt_logprobs=request.scored_prompt)
 
     def whole(self, request: CompletionRequest, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -112,7 +111,7 @@ class CompletionFormat:
             choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
         return choice
 
-    def frames(self, stamp: Stamp, include_usage: bool) -> CompletionFrames:
+    def frames(self, request: CompletionRequest, stamp: Stamp, include_usage: bool) -> CompletionFrames:
         return CompletionFrames(stamp, include_usage)
 
 

@@ -8,7 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import LONGEST_NGRAM, MOST_CHOICES, MOST_LOGPROBS, Grammar, Priority, SamplingParams
+from engine.api import (
+    LONGEST_NGRAM,
+    MOST_BEAMS,
+    MOST_CHOICES,
+    MOST_LOGPROBS,
+    BeamSearch,
+    Grammar,
+    Priority,
+    SamplingParams,
+)
 from router.openai.formats import Choices, GuidedJson, Pattern, StructuredOutputs, kind_of_schema, schema_grammar
 from router.openai.strict import StrictModel, Text, kind_of_text
 
@@ -63,6 +72,11 @@ class GenerationFields(StrictModel):
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    use_beam_search: bool | None = None
+    length_penalty: float | None = Field(None, ge=-10, le=10, allow_inf_nan=False)
+    early_stopping: bool | Literal["never"] | None = None
+    do_sample: bool | None = None  # transformers': whether beams are drawn
     user: Text | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
@@ -71,6 +85,8 @@ class GenerationFields(StrictModel):
         stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(
             n=self.n or 1,
+            best_of=None if self.use_beam_search else self.best_of,
+            beam=self._beam(),
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),
@@ -95,6 +111,17 @@ class GenerationFields(StrictModel):
             ignore_eos=bool(self.ignore_eos),
         )
 
+    def _beam(self) -> BeamSearch | None:
+        """vLLM's spelling: a search is as wide as ``best_of``, or as many answers as are wanted."""
+        if not self.use_beam_search:
+            return None
+        return BeamSearch(
+            width=self.best_of or self.n or 1,
+            length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
+            early_stopping=self.early_stopping or False,
+            do_sample=bool(self.do_sample),
+        )
+
     @property
     def forms(self) -> dict[str, Grammar]:
         """The forms that the answer is to have, by the fields that ask for them."""
@@ -111,6 +138,18 @@ class GenerationFields(StrictModel):
     def _streams_no_prompt(self) -> Self:
         if self.stream and self.prompt_logprobs is not None:
             raise PydanticCustomError("misplaced", "is not streamed", {"name": "prompt_logprobs"})
+        return self
+
+    @model_validator(mode="after")
+    def _searches_in_earnest(self) -> Self:
+        if self.use_beam_search:
+            name = "n" if self.best_of is None else "best_of"
+            if (self.best_of or self.n or 1) > MOST_BEAMS:
+                raise PydanticCustomError("misplaced", f"is at most {MOST_BEAMS} beams", {"name": name})
+            return self
+        for name in ("length_penalty", "early_stopping", "do_sample"):
+            if getattr(self, name) is not None:
+                raise PydanticCustomError("misplaced", "needs 'use_beam_search' to be true", {"name": name})
         return self
 
     @model_validator(mode="after")

@@ -45,16 +45,16 @@ def scheduler(
     return Scheduler(KVCache(shapes, prefix_caching), limits)
 
 
-def finish_step(subject: Scheduler, plan: Plan, forced: int = 0, right: int = 0) -> None:
+def finish_step(subject: Scheduler, plan: Plan, forced: int = 0, right: int = 0, held: Sequence | None = None) -> None:
     """What the engine does with a plan, every sampled token being 1; in every other sequence ``forced`` follow it. Of
-    drafts the first ``right`` tokens were."""
+    drafts the first ``right`` tokens were. The one that is to be ``held`` gets none, as a beam."""
     for place, chunk in enumerate(plan.chunks):
         sequence = chunk.sequence
         guessed = min(right, chunk.draft)
         sequence.tokens += sequence.draft[:guessed]
         sequence.draft = []
         subject.computed(chunk.kept(guessed), guessed)
-        if sequence.computed == len(sequence.tokens):
+        if sequence.computed == len(sequence.tokens) and sequence is not held:
             left = sequence.max_tokens - sequence.generated
             sequence.newest = min(left, 1 + forced * (place % 2))
             sequence.tokens += [1] * sequence.newest

@@ -167,6 +167,9 @@ class BrokenDetokenizer:
     def flush(self) -> str:
         return ""
 
+    def copy(self) -> BrokenDetokenizer:
+        raise NotImplementedError
+
 
 def test_a_bad_sequence_fails_alone(make_engine: MakeEngine) -> None:
     expected = [delta.text for delta in run_one(make_engine(), "good")]

@@ -65,7 +65,7 @@ def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
 def test_tenants_are_told_apart_up_to_a_bound() -> None:
     recorder = Recorder(["named"], tenants=3)
     for name in ("a", "b", "c", "named", "(x)"):
-        recorder.ended(sequence(name, [1], tenant=name), finished=True)
+        recorder.ended(sequence(name, [1], tenant=name), 0, finished=True)
     found = recorder.snapshot(None, {(Priority.BATCH, "d"): 4})  # type: ignore[arg-type]
 
     assert {name: use.finished for name, use in found.tenants.items()} == {"named": 1, "a": 1, "b": 1, OTHERS: 2}

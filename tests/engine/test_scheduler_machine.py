@@ -55,6 +55,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.names = 0
         self.now = 0.0
         self.steps = 0
+        self.beams: list[Sequence] = []  # computed as far as they go, in blocks of their own or parked
         self.rose: dict[tuple[str, int], int] = {}  # the step at which a waiting sequence reached the highest level
 
     @precondition(lambda self: len(self.subject.waiting) < MOST_WAITING)
@@ -85,24 +86,51 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 100))
     def abort(self, pick: int) -> None:
-        live = self.live()
+        live = [*self.live(), *self.parked()]
         if live:
             victim = live[pick % len(live)]
             self.subject.remove(victim)
+            self.beams = [one for one in self.beams if one is not victim]
             assert victim.tables == []
 
     @rule(pick=st.integers(0, 100))
     def fork(self, pick: int) -> None:
         parents = [one for one in self.subject.running if one.computed >= one.prompt_length]
-        if not parents or len(self.subject.waiting) >= MOST_WAITING:
+        if parents and len(self.subject.waiting) < MOST_WAITING:
+            self.fork_of(parents[pick % len(parents)])
+
+    @rule(pick=st.integers(0, 100))
+    def step_in_which_a_beam_is_held(self, pick: int) -> None:
+        self.step(beam_at=pick)
+
+    @rule(pick=st.integers(0, 100))
+    def park(self, pick: int) -> None:
+        beams = [one for one in self.beams if one.status is Status.RUNNING]
+        if beams:
+            beam = beams[pick % len(beams)]
+            self.subject.park(beam)
+            assert beam.tables == []
+
+    @rule(pick=st.integers(0, 100), forks=st.integers(0, 2))
+    def beam_goes_on(self, pick: int, forks: int) -> None:
+        if not self.beams or len(self.subject.waiting) + forks >= MOST_WAITING:
             return
-        parent = parents[pick % len(parents)]
+        beam = self.beams.pop(pick % len(self.beams))
+        for _ in range(forks):
+            self.fork_of(beam, len(beam.tokens))
+        beam.tokens.append(1)
+        if beam.generated >= beam.max_tokens:
+            self.subject.remove(beam)
+        elif beam.status is Status.PARKED:
+            self.subject.unpark(beam, self.now)
+
+    def fork_of(self, parent: Sequence, computed: int | None = None) -> None:
         self.names += 1
         prompt = parent.tokens[: parent.prompt_length]
         child = sequence(parent.request_id, prompt, parent.max_tokens, parent.cache_salt)
         child.choice = self.names
         child.tenant, child.priority, child.reserve = parent.tenant, parent.priority, parent.reserve
-        child.tokens = [*parent.tokens[: parent.computed], 2]
+        child.tokens = [*parent.tokens[: parent.computed if computed is None else computed], 2]
         child.arrived = child.queued_at = parent.arrived
         held = self.subject.cache.used
         if not self.subject.fork(parent, child):
@@ -135,14 +163,15 @@ class SchedulerMachine(RuleBasedStateMachine):
                 one.draft = [2] * data.draw(st.integers(0, most))
         self.step(right=data.draw(st.integers(0, LIMITS.prefill_chunk)))
 
-    def step(self, fault: int | None = None, forced: int = 0, right: int = 0) -> None:
+    def step(self, fault: int | None = None, forced: int = 0, right: int = 0, beam_at: int | None = None) -> None:
         self.steps += 1
         self.now += 0.25
         plan = self.subject.schedule(self.now)
         assert plan.tokens <= LIMITS.batch_tokens
         assert not plan.failed
         assert len({id(chunk.sequence) for chunk in plan.chunks}) == len(plan.chunks)
-        assert plan.chunks or not self.live()  # somebody always goes on
+        assert plan.chunks or not self.live() or self.beams  # somebody always goes on
+        assert not any(chunk.sequence in self.beams for chunk in plan.chunks)
         assert not any(victim.reserve for victim in plan.preempted)
         for late in plan.expired:
             assert late.deadline is not None
@@ -166,7 +195,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             bad = plan.chunks[fault % len(plan.chunks)].sequence
             self.subject.remove(bad)
             plan = type(plan)(tuple(chunk for chunk in plan.chunks if chunk.sequence is not bad))
-        finish_step(self.subject, plan, forced, right)
+        ready = [chunk.sequence for chunk in plan.chunks if chunk.samples and not chunk.draft]
+        beam = ready[beam_at % len(ready)] if ready and beam_at is not None else None
+        self.beams += [] if beam is None else [beam]
+        finish_step(self.subject, plan, forced, right, beam)
         self.check_waits()
 
     def check_waits(self) -> None:
@@ -183,6 +215,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def live(self) -> list[Sequence]:
         return [*self.subject.running, *self.subject.waiting]
+
+    def parked(self) -> list[Sequence]:
+        return [one for one in self.beams if one.status is Status.PARKED]
 
     def write(self, subject: Sequence, start: int, end: int) -> None:
         for group in range(len(self.windows)):
@@ -207,10 +242,15 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert all(len(table.held) <= group.shape.bound for table in tables)
         assert len(self.subject.running) <= LIMITS.sequences
         assert all(one.status is Status.WAITING and not one.tables for one in self.subject.waiting)
+        assert not any(one.tables for one in self.parked())
+        assert all(one.held for one in self.beams if one.status is Status.RUNNING)
         first = sum(not one.choice for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == self.subject.waiting.requests == first
 
     def teardown(self) -> None:
+        for beam in self.beams:
+            self.subject.remove(beam)
+        self.beams = []
         for _ in range(MOST_STEPS):
             if not self.live():
                 break
@@ -243,6 +283,7 @@ for case in (TestScheduler, TestWindowed, TestHybrid):
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+del case  # else it would be run again by this name
 
 
 class PaceMachine(RuleBasedStateMachine):

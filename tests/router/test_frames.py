@@ -15,7 +15,7 @@ from router.generation import Batch, frame
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
 from router.openai.sse import DONE
-from router.openai.wire import Stamp
+from router.openai.wire import Frames, Stamp
 
 STAMP = Stamp("id-1", 1_700_000_000, "fast")
 FORMATS: list[ChatFormat | CompletionFormat] = [ChatFormat(), CompletionFormat()]
@@ -24,6 +24,13 @@ LAST = Delta("r", (), "", FinishReason.STOP, Usage(3, 2, 1))
 
 def delta(text: str) -> Delta:
     return Delta("r", (1,), text)
+
+
+def frames_of(form: ChatFormat | CompletionFormat, include_usage: bool = False) -> Frames:
+    if isinstance(form, ChatFormat):
+        request = form.parse(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
+        return form.frames(request, STAMP, include_usage)
+    return form.frames(form.parse(b'{"model": "fast", "prompt": "Hi"}'), STAMP, include_usage)
 
 
 async def written(
@@ -35,7 +42,7 @@ async def written(
         for deltas in batches:
             yield 0, deltas
 
-    return [body async for body in frame(source(), form.frames(STAMP, include_usage), 1, include_usage)]
+    return [body async for body in frame(source(), frames_of(form, include_usage), 1, include_usage)]
 
 
 def parsed(body: bytes) -> list[dict[str, Any]]:
@@ -46,7 +53,7 @@ def parsed(body: bytes) -> list[dict[str, Any]]:
 @given(st.text())
 def test_any_text_survives_and_none_breaks_a_frame(text: str) -> None:
     for form in FORMATS:
-        body = form.frames(STAMP, include_usage=False).text(0, text, None)
+        body = frames_of(form).text(0, text, None)
         assert body.count("\n") == 2
         assert body.isascii()  # so no proxy and no reader of lines can split it at U+2028 or the like
         (chunk,) = parsed(body.encode())

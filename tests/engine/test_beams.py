@@ -1,0 +1,341 @@
+"""Beam search and beam sampling: transformers' sequences and scores, within the batch of everybody else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from engine import Engine, SamplingParams
+from engine.api import BeamSearch, Delta, FinishReason, GenerationRequest, Grammar, RequestError
+from engine.completion import Completion, completions
+from engine.decode.random import choice_seed, gumbel
+from tests.engine.models import VOCAB, ragged_prompts
+
+MakeEngine = Callable[..., Engine]
+EOS = 0
+NEW = 12
+LATER_ENDS = tuple(range(3, VOCAB, 9))[:12]  # so that random models end answers at all lengths
+OTHERS = SamplingParams(temperature=1.0, seed=5, max_tokens=40, ignore_eos=True)
+
+
+def prompts(count: int) -> list[tuple[int, ...]]:
+    numbers = random.Random(3)
+    return [tuple(numbers.randrange(1, VOCAB) for _ in range(numbers.randrange(1, 40))) for _ in range(count)]
+
+
+@cache
+def reference(path: Path) -> Any:
+    """In float64: where two beams are a millionth apart, rounding would choose between them."""
+    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float64)
+
+
+def oracle(
+    path: Path, prompt: tuple[int, ...], beam: BeamSearch, **settings: Any
+) -> list[tuple[tuple[int, ...], float]]:
+    """The answers of ``transformers.generate`` and their scores."""
+    ids = torch.tensor([prompt])
+    output = reference(path).generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        num_beams=beam.width,
+        num_return_sequences=beam.width,
+        length_penalty=beam.length_penalty,
+        early_stopping=beam.early_stopping,
+        do_sample=beam.do_sample,
+        max_new_tokens=NEW,
+        eos_token_id=[EOS, *LATER_ENDS],
+        pad_token_id=EOS,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **settings,
+    )
+    found = []
+    for row, score in zip(output.sequences[:, len(prompt) :].tolist(), output.sequences_scores.tolist(), strict=True):
+        end = next((at for at, token in enumerate(row) if token in (EOS, *LATER_ENDS)), len(row) - 1)
+        found.append((tuple(row[: end + 1]), score))
+    return found
+
+
+def params(beam: BeamSearch, **settings: Any) -> SamplingParams:
+    return SamplingParams(n=beam.width, beam=beam, max_tokens=NEW, stop_token_ids=LATER_ENDS, **settings)
+
+
+def serve(engine: Engine, requests: dict[str, GenerationRequest]) -> dict[str, list[Completion]]:
+    for request in requests.values():
+        engine.add(request)
+    deltas: dict[str, list[Delta]] = {name: [] for name in requests}
+    while engine.has_work:
+        for delta in engine.step():
+            deltas[delta.request_id].append(delta)
+        engine.check_integrity()
+    assert engine.stats().blocks_used == 0
+    return {name: completions(deltas[name], request.sampling) for name, request in requests.items()}
+
+
+def among_others(engine: Engine, asked: list[tuple[tuple[int, ...], SamplingParams]]) -> list[list[Completion]]:
+    """The answers to what is asked, while other requests share the batch."""
+    requests = {str(n): GenerationRequest(str(n), *one) for n, one in enumerate(asked)}
+    others = {f"x{n}": GenerationRequest(f"x{n}", tuple(p), OTHERS) for n, p in enumerate(ragged_prompts(VOCAB))}
+    answers = serve(engine, others | requests)
+    return [answers[name] for name in requests]
+
+
+def same(mine: list[Completion], theirs: list[tuple[tuple[int, ...], float]]) -> None:
+    assert [answer.token_ids for answer in mine] == [tokens for tokens, _ in theirs]
+    assert [answer.score for answer in mine] == pytest.approx([score for _, score in theirs], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize("length_penalty", [1.0, -0.7])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_beam_search_is_that_of_transformers(
+    make_engine: MakeEngine, model_path: Callable[[str], Path], width: int, length_penalty: float, early_stopping: Any
+) -> None:
+    beam = BeamSearch(width, length_penalty, early_stopping)
+    asked = prompts(50)
+
+    answers = among_others(make_engine(max_sequences=64, max_waiting=100), [(one, params(beam)) for one in asked])
+
+    for prompt, mine in zip(asked, answers, strict=True):
+        same(mine, oracle(model_path("llama-tied"), prompt, beam))
+    assert len({len(answer.token_ids) for mine in answers for answer in mine}) > 3
+
+
+class Noise:
+    """Draws as the engine does, in the place of ``torch.multinomial``: without replacement, by Gumbel noise of its seed
+    and position."""
+
+    def __init__(self, seed: int, position: int, width: int) -> None:
+        self._seed, self._position, self._width = seed, position, width
+
+    def __call__(self, probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
+        seeds = [choice_seed(self._seed, beam) for beam in range(self._width)]
+        noise = gumbel(seeds, [self._position] * self._width, torch.arange(VOCAB).unsqueeze(0))
+        self._position += 1
+        return (probabilities.log() + noise.view(1, -1)).topk(num_samples).indices
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize(("width", "cuts"), [(2, {}), (4, {"top_k": 30, "temperature": 2.0}), (8, {"top_p": 0.9})])
+def test_beam_sampling_is_that_of_transformers(
+    make_engine: MakeEngine,
+    model_path: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    cuts: dict[str, Any],
+    early_stopping: Any,
+) -> None:
+    beam = BeamSearch(width, 0.8, early_stopping, do_sample=True)
+    asked = [(prompt, params(beam, seed=seed, **cuts)) for seed, prompt in enumerate(prompts(50))]
+
+    answers = among_others(make_engine(max_sequences=64, max_waiting=100), asked)
+
+    for (prompt, settings), mine in zip(asked, answers, strict=True):
+        monkeypatch.setattr("torch.multinomial", Noise(settings.seed or 0, len(prompt), width))
+        same(mine, oracle(model_path("llama-tied"), prompt, beam, **{"top_k": 0, **cuts}))
+
+
+def test_rules_change_what_beams_are_made_of(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> None:
+    beam = BeamSearch(4)
+    rules = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}
+    asked = prompts(12)
+
+    answers = among_others(make_engine(max_sequences=64), [(prompt, params(beam, **rules)) for prompt in asked])
+
+    for prompt, mine in zip(asked, answers, strict=True):
+        same(mine, oracle(model_path("llama-tied"), prompt, beam, **rules))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kv_cache_tokens": 160},
+        {"kv_cache_tokens": 160, "prefix_caching": False},
+        {"kv_cache_tokens": 144},
+        {"max_sequences": 3},
+        {"max_sequences": 1},
+        {"reserve_answers": True},
+        {"prefill_chunk": 7, "max_batch_tokens": 9, "max_sequences": 9},
+        {"kernels": "torch"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_beams_without_room_find_the_same(make_engine: MakeEngine, config: dict[str, Any], do_sample: bool) -> None:
+    beam = BeamSearch(8, do_sample=do_sample)
+    asked = [(tuple(prompt), replace(params(beam), seed=3)) for prompt in ragged_prompts(VOCAB)]
+    expected = among_others(make_engine(max_sequences=200), asked)
+
+    answers = among_others(make_engine(**config), asked)
+
+    assert [[one.token_ids for one in each] for each in answers] == [[one.token_ids for one in e] for e in expected]
+
+
+def test_four_beams_need_little_more_memory_than_one_answer(make_engine: MakeEngine) -> None:
+    prompt = tuple(1 + n % (VOCAB - 1) for n in range(512))
+    settings = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
+    peaks = []
+    for beam in (None, BeamSearch(4)):
+        engine = make_engine("llama-long", prefix_caching=False)
+        engine.add(GenerationRequest("a", prompt, replace(settings, beam=beam)))
+        peak = 0
+        while engine.has_work:
+            engine.step()
+            peak = max(peak, engine.stats().blocks_used)
+        assert engine.stats().prompt_tokens == 512
+        peaks.append(peak)
+
+    assert peaks[1] < 1.6 * peaks[0]
+
+
+def test_answers_come_whole_at_the_end_and_are_counted_once(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.add(GenerationRequest("a", (1, 2, 3), replace(params(BeamSearch(4)), n=3, logprobs=2, prompt_logprobs=1)))
+    deltas = [delta for _ in range(NEW + 4) for delta in engine.step()]
+
+    assert [delta.choice for delta in deltas] == [0, 1, 2]
+    assert [delta.last for delta in deltas] == [False, False, True]
+    assert deltas[0].prompt_logprobs is not None
+    assert len(deltas[0].prompt_logprobs) == 3
+    usage, stats = deltas[-1].usage, engine.stats()
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, sum(len(delta.token_ids) for delta in deltas))
+    assert (stats.generated_tokens, stats.finished, stats.running) == (usage.completion_tokens, 1, 0)
+    [use] = engine.metrics().tenants.values()
+    assert (use.prompt_tokens, use.generated_tokens, use.finished) == (3, usage.completion_tokens, 1)
+    for delta in deltas:
+        assert delta.score is not None
+        assert delta.logprobs is not None
+        shown = len(delta.token_ids) - (delta.finish_reason is FinishReason.STOP)
+        assert len(delta.logprobs) == shown
+        if delta.finish_reason is FinishReason.LENGTH:
+            total = sum(one.chosen.logprob for one in delta.logprobs)
+            assert total / len(delta.token_ids) == pytest.approx(delta.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("stop", ["a", "ab", "xyz", "0", "1"])
+def test_no_answer_holds_a_stop_string(make_engine: MakeEngine, stop: str) -> None:
+    settings = SamplingParams(n=6, beam=BeamSearch(6), max_tokens=30, stop=(stop,), ignore_eos=True)
+
+    answers = make_engine().generate(["The quick"], settings)
+
+    assert not [answer for answer in answers if stop in answer.text]
+    for answer in answers:
+        assert (answer.finish_reason is FinishReason.LENGTH) == (len(answer.token_ids) == 30)
+
+
+def test_all_answers_follow_the_grammar(make_engine: MakeEngine) -> None:
+    settings = SamplingParams(n=4, beam=BeamSearch(4), max_tokens=20, grammar=Grammar.choice(["cat", "cow", "dog"]))
+
+    answers = make_engine().generate(["x"], settings)
+
+    assert {answer.text for answer in answers} == {"cat", "cow", "dog"}  # one of them in other tokens
+    assert len({answer.token_ids for answer in answers}) == 4
+    assert {answer.finish_reason for answer in answers} == {FinishReason.STOP}
+    assert [answer.score for answer in answers] == sorted([a.score or 0 for a in answers], reverse=True)
+
+
+def test_where_no_answer_can_be_found_the_request_is_refused_and_no_other(make_engine: MakeEngine) -> None:
+    nothing = SamplingParams(beam=BeamSearch(2), max_tokens=5, grammar=Grammar.regex("é+"), allowed_token_ids=(7,))
+    requests = {"bad": GenerationRequest("bad", (1,), nothing), "good": GenerationRequest("good", (1, 2), OTHERS)}
+
+    answers = serve(make_engine(), requests)
+
+    assert answers["bad"][0].finish_reason is FinishReason.REFUSED
+    assert len(answers["good"][0].token_ids) == 40
+
+
+def test_aborting_a_search_gives_all_its_blocks_back(make_engine: MakeEngine) -> None:
+    engine = make_engine(kv_cache_tokens=160)
+    engine.add(GenerationRequest("a", tuple(range(1, 60)), params(BeamSearch(8))))
+    for _ in range(5):
+        engine.step()
+
+    engine.abort(["a"])
+
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.blocks_used, stats.aborted) == (0, 0, 0, 1)
+    assert not engine.has_work
+    assert engine.generate([[1, 2]], replace(OTHERS, max_tokens=3))[0].finish_reason is FinishReason.LENGTH
+
+
+def test_a_beam_that_breaks_ends_its_request_and_no_other(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = serve(make_engine(), {"b": GenerationRequest("b", (1, 2, 3), params(BeamSearch(3)))})
+    engine = make_engine()
+    deltas: list[Delta] = []
+    for name in "ab":
+        engine.add(GenerationRequest(name, (1, 2, 3), params(BeamSearch(3))))
+    for _ in range(3):
+        deltas += engine.step()
+
+    def fail(token: int) -> Any:
+        raise RuntimeError("broken")
+
+    search = engine._answers._searches["a"]
+    monkeypatch.setattr(search.jobs[2].output, "is_end", fail)
+    while engine.has_work:
+        deltas += engine.step()
+        engine.check_integrity()
+
+    by_name = {name: [delta for delta in deltas if delta.request_id == name] for name in "ab"}
+    assert [delta.finish_reason for delta in by_name["a"]] == [FinishReason.ERROR]
+    assert [delta.token_ids for delta in by_name["b"]] == [answer.token_ids for answer in expected["b"]]
+    assert engine.stats().blocks_used == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"n": 3}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"top_k": 5}, "top_k"),
+        ({"top_p": 0.5}, "top_p"),
+        ({"min_p": 0.1}, "min_p"),
+        ({"typical_p": 0.9}, "typical_p"),
+        ({"logprobs_mode": "processed"}, "logprobs_mode"),
+        ({"beam": BeamSearch(2, do_sample=True), "temperature": 0.0}, "temperature"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(settings: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        SamplingParams(**{"beam": BeamSearch(2), **settings})
+
+    assert refusal.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"width": 0}, "beam"),
+        ({"width": 33}, "beam"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"early_stopping": "always"}, "early_stopping"),
+    ],
+    ids=str,
+)
+def test_a_bad_search_is_refused(settings: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        BeamSearch(**settings)
+
+    assert refusal.value.param == param
+
+
+def test_too_many_tokens_that_end_a_search_are_refused(make_engine: MakeEngine) -> None:
+    settings = SamplingParams(beam=BeamSearch(2), stop_token_ids=tuple(range(1, 30)))
+
+    with pytest.raises(RequestError) as refusal:
+        make_engine().generate([[1]], settings)
+
+    assert refusal.value.param == "stop_token_ids"
