@@ -110,17 +110,13 @@ class ChatRequest(GenerationFields):
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise PydanticCustomError("misplaced", "has two tools of one name", {"name": "tools"})
-        if self.tool_choice is not None and self.tool_choice != "none" and not names:
+        if self.tool_choice is not None and not names:
             raise PydanticCustomError("misplaced", "needs 'tools'", {"name": "tool_choice"})
-        try:
-            use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls)
-        except ValueError as error:
-            raise PydanticCustomError("misplaced", "{why}", {"name": "tool_choice", "why": str(error)}) from None
         return self
 
     @property
     def tool_use(self) -> ToolUse | None:
-        """What the answer may call."""
+        """What the answer may call. Raises PydanticCustomError for a choice that is none of the tools."""
         return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls)
 
     @property

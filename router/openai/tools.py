@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from engine.api import CALL_BEGIN, CALL_END, Grammar
 from router.openai.formats import MOST_SCHEMA
@@ -126,7 +127,8 @@ class ToolUse:
 def use_of(
     tools: Sequence[Tool], choice: str | NamedTool | AllowedToolsChoice | None, parallel: bool | None
 ) -> ToolUse | None:
-    """What a request may call; None: nothing. Raises ValueError for names that no tool has."""
+    """What a request may call; None: nothing. Raises PydanticCustomError for names that no tool
+    has."""
     functions = {tool.function.name: tool.function for tool in tools}
     if choice == "none" or not functions:
         return None
@@ -143,7 +145,7 @@ def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) 
     wanted = dict.fromkeys(each.function.name for each in names)
     missing = [name for name in wanted if name not in functions]
     if missing:
-        raise ValueError(f"names {missing[0]!r}, which is none of the tools")
+        raise PydanticCustomError("misplaced", "names a function that is none of the tools", {"name": "tool_choice"})
     return {name: functions[name] for name in wanted}
 
 

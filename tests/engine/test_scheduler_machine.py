@@ -95,7 +95,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 100))
     def fork(self, pick: int) -> None:
-        parents = [one for one in self.subject.running if one.computed >= one.prompt_length]
+        # Who has its last token is not there any more, and is not begun either.
+        parents = [one for one in self.subject.running if 0 <= one.computed - one.prompt_length < one.max_tokens - 1]
         if parents and len(self.subject.waiting) < MOST_WAITING:
             self.fork_of(parents[pick % len(parents)])
 
@@ -116,7 +117,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not self.beams or len(self.subject.waiting) + forks >= MOST_WAITING:
             return
         beam = self.beams.pop(pick % len(self.beams))
-        for _ in range(forks):
+        for _ in range(forks if beam.generated < beam.max_tokens - 1 else 0):
             self.fork_of(beam, len(beam.tokens))
         beam.tokens.append(1)
         if beam.generated >= beam.max_tokens:

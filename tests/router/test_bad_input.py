@@ -49,7 +49,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]
         ({"messages": [{"role": "user", "content": IMAGE}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": "a\x00b"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "Hi", "mood": "good"}]}, "messages[0].mood"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         (

@@ -1,0 +1,47 @@
+"""A TierBackend over one real engine, without a cluster: for what only a model's own tokens can show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from engine import AsyncEngine, Engine
+from engine.api import Delta, GenerationRequest
+from router.ports import TierStatus
+
+
+class EngineBackend:
+    """Every tier is the same engine."""
+
+    def __init__(self, model: Path) -> None:
+        self._queues: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Delta]]] = {}
+        self.engine = AsyncEngine(Engine.from_pretrained(model, dtype="float32", threads=1), self._on_step)
+        self.engine.start()
+
+    def status(self) -> Sequence[TierStatus]:
+        return [TierStatus(name, "model", 1024, True, 1) for name in ("fast", "balanced", "frontier")]
+
+    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+        queue: asyncio.Queue[Delta] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._queues[request.request_id] = loop, queue
+        try:
+            await loop.run_in_executor(None, self.engine.submit, request)
+            while True:
+                delta = await queue.get()
+                yield [delta]
+                if delta.last:
+                    return
+        finally:
+            del self._queues[request.request_id]
+            self.engine.abort([request.request_id])
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _on_step(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            if found := self._queues.get(delta.request_id):
+                loop, queue = found
+                loop.call_soon_threadsafe(queue.put_nowait, delta)
