@@ -37,7 +37,7 @@ class Tokenizer:
         special = [token.content for token in added.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
         self._template = ChatTemplate(hub)
-        self._bytes = _byte_table(self._fast) if _is_byte_level(self._fast) else None
+        self._bytes, self._bare = _byte_table(self._fast), _strips(self._fast)
         self.eos_token_ids = eos_token_ids
 
     @classmethod
@@ -80,22 +80,22 @@ class Tokenizer:
         return list(dict.fromkeys(tokens for tokens in encoded if tokens))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of all tokens, special ones left out."""
-        return self._fast.decode(list(tokens), skip_special_tokens=True)
+        """Text of all tokens, special ones left out. Where tokens are bytes, each byte that belongs to no character is
+        one U+FFFD or a part of one, and spoils no other."""
+        if self._bytes is None:
+            return self._fast.decode(list(tokens), skip_special_tokens=True)
+        detokenizer = self.detokenizer()
+        return "".join(map(detokenizer.push, tokens)) + detokenizer.flush()
 
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for within a text; a special one its name."""
         if self._bytes is not None and token in self._bytes:
             return self._bytes[token]
-        piece = self._fast.id_to_token(token) or ""
-        if self._bytes is None and (byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece)):
-            return bytes.fromhex(byte[1])
-        # SentencePiece has a mark for spaces; decoding a token alone would take it for the beginning of a text.
-        return piece.replace("\u2581", " ").encode("utf-8")
+        return _piece_bytes(self._fast.id_to_token(token) or "")
 
     def detokenizer(self) -> Detokenizer:
         """A new incremental decoder, for one sequence."""
-        return WindowDetokenizer(self.decode) if self._bytes is None else ByteDetokenizer(self._bytes)
+        return WindowDetokenizer(self.decode) if self._bytes is None else ByteDetokenizer(self._bytes, self._bare)
 
     def _encode_conversation(self, conversation: Conversation) -> list[int]:
         """Special tokens come from the template alone. Where a message spells one out, the spelling is replaced by a
@@ -126,21 +126,45 @@ def _check_unicode(text: str, param: str) -> None:
         raise RequestError("The text holds half of a surrogate pair, which is no character.", param) from error
 
 
-def _is_byte_level(fast: FastTokenizer) -> bool:
-    decoder = fast.decoder
-    return decoder is not None and json.loads(decoder.__getstate__())["type"] == "ByteLevel"
+def _steps(fast: FastTokenizer) -> list[dict[str, Any]]:
+    """What its decoder does, one after another."""
+    if fast.decoder is None:
+        return []
+    decoder = json.loads(fast.decoder.__getstate__())
+    return list(decoder["decoders"]) if decoder["type"] == "Sequence" else [decoder]
 
 
-def _byte_table(fast: FastTokenizer) -> dict[int, bytes]:
-    """Bytes of every token but special ones. A token with characters outside the alphabet stands for its own text."""
-    alphabet = byte_alphabet()
+def _strips(fast: FastTokenizer) -> bool:
+    """Whether a space at the start of a text is left out."""
+    return any(step["type"] == "Strip" and step["content"] == " " and step["start"] > 0 for step in _steps(fast))
+
+
+def _byte_table(fast: FastTokenizer) -> dict[int, bytes] | None:
+    """Bytes of every token but special ones; None if tokens are no bytes, or nobody knows which."""
+    kinds = [step["type"] for step in _steps(fast)]
+    if kinds == ["ByteLevel"]:
+        spelt = _alphabet_bytes
+    elif kinds in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):
+        spelt = _piece_bytes
+    else:
+        return None
     special = {token_id for token_id, token in fast.get_added_tokens_decoder().items() if token.special}
-    table: dict[int, bytes] = {}
-    for text, token_id in fast.get_vocab(with_added_tokens=True).items():
-        if token_id not in special:
-            known = all(character in alphabet for character in text)
-            table[token_id] = bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
-    return table
+    vocab = fast.get_vocab(with_added_tokens=True)
+    return {token_id: spelt(text) for text, token_id in vocab.items() if token_id not in special}
+
+
+def _alphabet_bytes(text: str) -> bytes:
+    """Of a token of a byte-level vocabulary. One with characters outside the alphabet stands for its own text."""
+    alphabet = byte_alphabet()
+    known = all(character in alphabet for character in text)
+    return bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
+
+
+def _piece_bytes(text: str) -> bytes:
+    """Of a token of SentencePiece's."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", text):
+        return bytes.fromhex(byte[1])
+    return text.replace("\u2581", " ").encode("utf-8")
 
 
 def _eos_token_ids(directory: Path, tokenizer_eos: int | None) -> frozenset[int]:

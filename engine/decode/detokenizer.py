@@ -1,14 +1,16 @@
 """Tokens to text as they come: the texts of a stream joined are exactly the decoding of all its tokens.
 
-Byte-level vocabularies (GPT-2, Llama 3, Qwen) are decoded byte by byte: a token is a fixed string of bytes, and an
-incremental UTF-8 decoder holds back what is not yet a character. Others (SentencePiece) are decoded in a window that
-begins at a recent token whose text is complete: their decoders look at neighbours, but not far.
+Byte-level vocabularies (GPT-2, Llama 3, Qwen) and SentencePiece's with tokens of single bytes (Llama 2, Mistral,
+Gemma) are decoded byte by byte: a token is a fixed string of bytes, and an incremental UTF-8 decoder holds back what is
+not yet a character. Others are decoded in a window that begins at a recent token whose text is complete: their decoders
+look at neighbours, but not far.
 """
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Protocol, Self
 
 _REPLACEMENT = "\ufffd"
@@ -33,20 +35,26 @@ class Detokenizer(Protocol):
 
 
 class ByteDetokenizer:
-    """For byte-level vocabularies: ``table`` gives each token's bytes; a special token is absent and adds none."""
+    """For vocabularies of bytes: ``table`` gives each token's; a special token is absent and adds none. ``bare``: a
+    space at the start of the text stands for its beginning, and is left out."""
 
-    def __init__(self, table: Mapping[int, bytes]) -> None:
+    def __init__(self, table: Mapping[int, bytes], bare: bool = False) -> None:
         self._table = table
+        self._bare = bare
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        return self._decoder.decode(self._table.get(token, b""))
+        text = self._decoder.decode(self._table.get(token, b""))
+        if self._bare and text:
+            self._bare = False
+            return text.removeprefix(" ")
+        return text
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
 
     def copy(self) -> Self:
-        twin = type(self)(self._table)
+        twin = type(self)(self._table, self._bare)
         twin._decoder.setstate(self._decoder.getstate())
         return twin
 
@@ -86,6 +94,7 @@ class WindowDetokenizer:
         return new
 
 
+@cache
 def byte_alphabet() -> dict[str, int]:
     """The 256 characters that byte-level vocabularies write bytes with (Radford et al. 2019): printable ones stand
     for themselves, the others for code points from 256 on, in order."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,32 +23,64 @@ def drawn(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     return tokens
 
 
-def exact(temperature: float, top_k: int, top_p: float) -> np.ndarray:
+def exact(params: SamplingParams) -> np.ndarray:
     """The distribution by the book, in numpy."""
-    probabilities = np.exp(LOGITS.numpy().astype(np.float64) / temperature)
+    probabilities = np.exp(LOGITS.numpy().astype(np.float64) / params.temperature)
     order = np.argsort(-probabilities)
-    if top_k > 0:
-        probabilities[order[top_k:]] = 0
+    if params.top_k > 0:
+        probabilities[order[params.top_k :]] = 0
     probabilities /= probabilities.sum()
     before = np.cumsum(probabilities[order]) - probabilities[order]
-    probabilities[order[before >= top_p]] = 0
+    probabilities[order[before >= params.top_p]] = 0
+    probabilities /= probabilities.sum()
+    probabilities[probabilities < params.min_p * probabilities.max()] = 0
+    probabilities /= probabilities.sum()
+    if params.typical_p < 1:
+        surprise = -np.log(np.maximum(probabilities, 1e-300))
+        order = np.argsort(np.abs(surprise - (probabilities * surprise).sum()))
+        before = np.cumsum(probabilities[order]) - probabilities[order]
+        probabilities[order[before >= params.typical_p]] = 0
     return np.asarray(probabilities / probabilities.sum())
 
 
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 3, 1.0), (1.5, 0, 0.8), (1.0, 5, 0.7)]
-)
-def test_frequencies_match_the_exact_distribution(temperature: float, top_k: int, top_p: float) -> None:
-    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
-    count = 20_000
-    chosen = drawn(LOGITS.repeat(count, 1), [Draw(params, 3, position) for position in range(count)])
+KINDS = [
+    SamplingParams(),
+    SamplingParams(temperature=0.7),
+    SamplingParams(top_k=3),
+    SamplingParams(temperature=1.5, top_p=0.8),
+    SamplingParams(top_k=5, top_p=0.7),
+    SamplingParams(temperature=2.0, min_p=0.2),
+    SamplingParams(typical_p=0.7),
+    SamplingParams(temperature=1.3, top_k=6, top_p=0.95, min_p=0.05, typical_p=0.9),
+]
+"""Temperature, each cut, and all of them."""
+MANY = 200_000
 
-    expected = exact(temperature, top_k, top_p) * count
-    observed = np.bincount(chosen, minlength=len(LOGITS))
+
+def fit(draw_all: Callable[[Tensor, Sequence[Draw]], list[int]], params: SamplingParams) -> float:
+    """How probable it is that many draws differ from the exact distribution as much as they do; 0 if any is a token
+    that has no probability."""
+    chosen = draw_all(LOGITS.repeat(MANY, 1), [Draw(params, 3, position) for position in range(MANY)])
+    expected, observed = exact(params) * MANY, np.bincount(chosen, minlength=len(LOGITS))
     possible = expected > 0
+    if observed[~possible].any():
+        return 0.0
+    return float(stats.chisquare(observed[possible], expected[possible]).pvalue)
 
-    assert observed[~possible].sum() == 0
-    assert stats.chisquare(observed[possible], expected[possible]).pvalue > 1e-3
+
+@pytest.mark.parametrize("params", KINDS, ids=range(len(KINDS)))
+def test_frequencies_match_the_exact_distribution(params: SamplingParams) -> None:
+    assert fit(drawn, params) > 1e-3
+
+
+@pytest.mark.parametrize("params", KINDS, ids=range(len(KINDS)))
+def test_a_sampler_that_is_a_little_wrong_does_not_pass(params: SamplingParams) -> None:
+    def wrong(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+        return drawn(
+            logits, [replace(draw, params=replace(params, temperature=params.temperature * 1.05)) for draw in draws]
+        )
+
+    assert fit(wrong, params) < 1e-3
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(700, 1.0), (0, 0.9), (800, 0.5), (500, 0.3)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,9 @@ def stream(detokenizer: Detokenizer, tokens: list[int]) -> str:
 @given(st.lists(st.integers(0, VOCAB - 1), max_size=60))
 @settings(deadline=None)
 def test_any_tokens_joined_are_the_decoding_of_all(tokens: list[int]) -> None:
-    assert stream(tokenizer().detokenizer(), tokens) == tokenizer().decode(tokens)
+    expected = make_tokenizer().decode(tokens, skip_special_tokens=True)
+
+    assert stream(tokenizer().detokenizer(), tokens) == tokenizer().decode(tokens) == expected
 
 
 @given(TEXT)
@@ -66,6 +70,86 @@ def sentencepiece() -> FastTokenizer:
     steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     fast.decoder = decoders.Sequence(steps)
     return fast
+
+
+FUZZED = 10_000
+SCRIPTS = (
+    *((chr(first), chr(last)) for first, last in ((0x20, 0x7E), (0x4E00, 0x4FFF), (0x3040, 0x30FF), (0x0621, 0x064A))),
+    *(
+        (chr(first), chr(last))
+        for first, last in ((0x1F600, 0x1F64F), (0x0300, 0x036F), (0x05D0, 0x05EA), (0x0900, 0x0939))
+    ),
+)
+JOINED = ("\u200d", "\ufe0f", "👩\u200d👩\u200d👧", "🏳\ufe0f\u200d🌈", "e\u0301", " ", "\n", "\ufffd", "🇮🇹")
+
+
+def any_text(numbers: random.Random) -> str:
+    """Letters of many scripts, combining marks and joined emoji."""
+    pieces = []
+    for _ in range(numbers.randrange(1, 12)):
+        first, last = numbers.choice(SCRIPTS)
+        pieces.append(numbers.choice(JOINED) if numbers.random() < 0.3 else chr(numbers.randint(ord(first), ord(last))))
+    return "".join(pieces)
+
+
+@cache
+def vocabularies() -> dict[str, Tokenizer]:
+    """Byte-level BPE, large and small, and SentencePiece's kind."""
+    directory = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
+    pieces = PreTrainedTokenizerFast(tokenizer_object=sentencepiece())
+    return {
+        "embedded": Tokenizer.from_directory(directory),
+        "small": tokenizer(),
+        "sentencepiece": Tokenizer(pieces, frozenset()),
+    }
+
+
+@pytest.mark.parametrize("name", ["embedded", "small", "sentencepiece"])
+def test_any_text_and_any_tokens_stream_as_they_are_decoded(name: str) -> None:
+    subject, numbers = vocabularies()[name], random.Random(name)
+    for turn in range(FUZZED):
+        if turn % 2:  # bytes in any order
+            tokens = [numbers.randrange(subject.size) for _ in range(numbers.randrange(1, 12))]
+            if name == "sentencepiece":  # the hub's decoder spoils a whole run of bytes for one that is wrong
+                expected = b"".join(map(subject.token_bytes, tokens)).decode("utf-8", "replace")
+            else:
+                expected = subject._hub.decode(tokens, skip_special_tokens=True)
+        else:
+            expected = any_text(numbers)
+            tokens = subject.encode(expected)
+            assert subject._hub.decode(tokens, skip_special_tokens=True) == expected.removeprefix(" " * subject._bare)
+        whole = subject.decode(tokens)
+        output = Output(SamplingParams(ignore_eos=True), frozenset(), subject.detokenizer())
+        pieces = [output.push(token, last=place + 1 == len(tokens))[0] for place, token in enumerate(tokens)]
+
+        assert "".join(pieces) == whole == stream(subject.detokenizer(), tokens)
+        assert whole == expected.removeprefix(" " * subject._bare)
+        assert sum(piece.count("\ufffd") for piece in pieces) == whole.count("\ufffd")
+
+
+@given(TEXT, st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), min_size=1, max_size=3), st.booleans())
+@settings(deadline=None)
+def test_a_stop_string_ends_the_text_before_it_wherever_tokens_are_cut(
+    text: str, slices: list[tuple[int, int]], singly: bool
+) -> None:
+    subject = tokenizer()
+    stops = tuple(stop for at, size in slices if (stop := text[at : at + size])) or ("zz",)
+    output = Output(SamplingParams(stop=stops), frozenset(), subject.detokenizer())
+    tokens = [t for c in text for t in subject.encode(c)] if singly else subject.encode(text)
+    shown, reason = "", None
+    for token in tokens:
+        piece, reason = output.push(token, last=False)
+        shown += piece
+        if reason is not None:
+            break
+    ends = [(at + len(s), at) for s in stops if (at := text.find(s)) >= 0]
+
+    assert (reason is FinishReason.STOP) == bool(ends)
+    if ends:
+        assert shown == text[: min(ends)[1]]
+    else:
+        assert text.startswith(shown)
+        assert len(text) - len(shown) < max(map(len, stops))
 
 
 @given(
