@@ -33,6 +33,7 @@ from engine.backend import make_runner
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
+from engine.draft import Drafter
 from engine.failures import log_failure
 from engine.forward import Forward, Outcome, SpoiltGuessError
 from engine.kernels.reference import ReferenceKernels
@@ -82,7 +83,9 @@ class Engine:
         self.recorder = Recorder(config.tenant_weights)
         most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
         self._answers = Answers(self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced)
-        self._speculator = Speculator(min(config.speculative_tokens, config.prefill_chunk - 1), config.speculative_rows)
+        self._drafter = Drafter.of(config, model.spec, self._shapes, context)
+        guesses_most = min(config.speculative_tokens, config.prefill_chunk - 1)
+        self._speculator = Speculator(guesses_most, config.speculative_rows, self._drafter is not None)
         self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._answers.score_prompt)
 
     @classmethod
@@ -106,11 +109,17 @@ class Engine:
         spec = read_spec(directory)
         plan = KVPlan(spec, form, shapes_of(spec, config))
         available = available_bytes(device)
+        tokenizer = Tokenizer.from_directory(directory)
+        if config.draft_model is not None:
+            smaller = KVPlan(read_spec(Path(config.draft_model)), form, shapes_of(spec, config)[:1])
+            available = None if available is None else available - smaller.total_bytes
+            if Tokenizer.from_directory(Path(config.draft_model)).vocabulary != tokenizer.vocabulary:
+                raise ValueError("draft_model has other tokens than the model")
         if available is not None:
             plan.check(available)
         model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
         logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
-        engine = cls(config, model, Tokenizer.from_directory(directory))
+        engine = cls(config, model, tokenizer)
         settle()
         return engine
 
@@ -151,6 +160,8 @@ class Engine:
             plan = self._scheduler.schedule(began)
             if plan.copies:
                 self._runner.copy(plan.copies)
+                if self._drafter is not None:
+                    self._drafter.copy(plan.copies)
         except Exception as error:  # noqa: BLE001 - a bug of ours; the engine outlives it
             log_failure("the scheduler", error)
             return self._start_afresh(error)
@@ -164,9 +175,9 @@ class Engine:
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # not ended by a failure
         if chunks:
+            chunks = self._drafted(chunks)
             sampled = self._forward.compute(chunks)
             self._scrub(sampled)
-            self._speculator.forget(chunks)
             self._counters.count(chunks)
             computed = self._clock()
             told = [chunk.sequence for chunk, outcome in sampled if isinstance(outcome, list)]
@@ -176,6 +187,8 @@ class Engine:
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
+            self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
+            self._speculator.forget(chunks)
         return deltas
 
     def queue_state(self) -> QueueState:
@@ -286,6 +299,19 @@ class Engine:
         self._open_books()
         self._answers.scheduler = self._scheduler
 
+    def _drafted(self, chunks: list[Chunk]) -> list[Chunk]:
+        """With the guesses of a smaller model. Should that fail, there are none."""
+        if self._drafter is None:
+            return chunks
+        began = self._clock()
+        try:
+            chunks = self._drafter.fill(chunks)
+        except Exception as error:  # noqa: BLE001 - guesses are not needed
+            log_failure("a draft", error)
+            chunks = self._drafter.without([chunk for chunk in chunks if chunk.sequence.drafting], chunks)
+        self.recorder.phase(Phase.DRAFT, self._clock() - began)
+        return chunks
+
     def _computed(self, chunk: Chunk, guessed: int) -> None:
         """A chunk stands, in which so many tokens were ``guessed``."""
         right = chunk.length - 1 if guessed else 0  # only one token was pending
@@ -298,4 +324,7 @@ class Engine:
         ends: its request may take the others with it."""
         for chunk, outcome in outcomes:
             if isinstance(outcome, FloatingPointError | SpoiltGuessError):
-                self._runner.scrub(self._cache.disown(chunk.sequence))
+                blocks = self._cache.disown(chunk.sequence)
+                self._runner.scrub(blocks)
+                if self._drafter is not None:
+                    self._drafter.scrub(blocks)

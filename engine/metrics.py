@@ -31,6 +31,7 @@ class Phase(StrEnum):
     """The parts of a step. On a GPU ``forward`` ends when its work is launched; ``sample`` waits for it."""
 
     SCHEDULE = "schedule"
+    DRAFT = "draft"  # a smaller model's guesses
     FORWARD = "forward"
     SAMPLE = "sample"
     EMIT = "emit"

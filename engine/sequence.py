@@ -69,6 +69,8 @@ class Sequence:
     grammar: GrammarState | None = None
     lookup: PromptLookup | None = None
     draft: list[int] = field(default_factory=list)  # guessed to follow, for one step
+    drafting: bool = False  # by a smaller model
+    drafted: int = 0  # tokens whose KV of the smaller model is in the blocks
     choice: int = 0  # its number among the choices of its request
     scores_prompt: bool = False  # logits after each of its prompt's tokens are wanted: none may come from the cache
     newest: int = 1  # tokens that came with the one sampled last, itself included

@@ -57,6 +57,11 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return self._fast.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, added ones included."""
+        return dict(self._fast.get_vocab(with_added_tokens=True))
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Raises RequestError for text that is no Unicode, and for a conversation that the chat
         template refuses."""

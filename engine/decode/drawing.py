@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.decode.beams import Candidate, candidates, normalise
 from engine.decode.logprobs import LogprobRecorder, Scored
-from engine.decode.sampling import Draw, constrain, draw_tokens
+from engine.decode.sampling import Draw, can_be_checked, check, constrain, draw_tokens
 from engine.result import StepResult
 from engine.scheduler.plan import Chunk
 
@@ -39,7 +39,8 @@ def draw_all(result: StepResult) -> list[Found]:
     recorder = LogprobRecorder(result.logits, heads)
     searching = [row for row, head in enumerate(heads) if head.candidates]
     normalise(result.logits, searching)  # rules change log probabilities there, as in transformers
-    faults = constrain(result.logits, heads)
+    postponed = {row for row, head in enumerate(heads) if can_be_checked(head)}
+    faults = constrain(result.logits, heads, postponed)
     recorder.constrained(result.logits)
     found = _search(result.logits, heads, searching, recorder)
     rows: list[int] = []
@@ -55,6 +56,7 @@ def draw_all(result: StepResult) -> list[Found]:
         draws += [sequence.draw(branch) for branch in range(1, sequence.branches + 1)]
         first += chunk.sampled
     tokens = draw_tokens(result.logits, draws, rows)
+    check(result.logits, draws, rows, tokens, postponed, faults)
     scores = recorder.scores(rows, tokens)
     drawn = iter([Drawn(token, scores.get(place)) for place, token in enumerate(tokens)])
     outcomes: list[Found] = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.api import Grammar, RequestError, UnsatisfiableError
@@ -73,6 +74,10 @@ class GrammarState:
             del self._ahead[-len(new) :]
         else:
             self._look_ahead()
+
+    def allows(self, token: int) -> bool:
+        """Whether ``token`` may come next. What has been read stays as it is."""
+        return self.matcher.validate_tokens([token]) == 1
 
     def forced(self, most: int) -> list[int]:
         """Up to ``most`` of the tokens that come next whatever the model says: what must be written, as a tokenizer
@@ -152,10 +157,20 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
     bits = np.zeros((len(free), words), np.int32)
     matchers = [(state.matcher, place) for place, (_, state) in enumerate(free)]
     _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(free))
-    allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
-    index = torch.tensor([row for row, _ in free], device=logits.device)
-    logits[index] = logits[index].masked_fill(~torch.from_numpy(allowed).to(logits.device), -torch.inf)
+    _fill(logits, [row for row, _ in free], np.bitwise_not(bits, out=bits))
     return {row: GrammarError(state.matcher.get_error()[:200]) for row, state in free if state.matcher.is_error()}
+
+
+def _fill(logits: Tensor, rows: list[int], forbidden: NDArray[np.int32]) -> None:
+    """-inf where the bits of ``forbidden`` [rows, words] are set. In place where that can be: a copy costs as much as
+    all the rest."""
+    told = np.unpackbits(forbidden.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
+    mask = torch.from_numpy(told).to(logits.device)
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        logits[rows[0] : rows[0] + len(rows)].masked_fill_(mask, -torch.inf)
+    else:
+        for row, each in zip(rows, mask, strict=True):
+            logits[row].masked_fill_(each, -torch.inf)
 
 
 @cache

@@ -9,7 +9,7 @@ A row's choice is a function of its own logits, settings, seed and position: no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,9 @@ class Draw:
     candidates: int = 0  # of a beam search: so many tokens are wanted, not one
 
 
+NOTHING_LEFT = "The rules of this request leave no token to choose from."
+
+
 class NothingLeftError(UnsatisfiableError):
     """The rules of a request forbid every token."""
 
@@ -53,10 +56,10 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
 
 
 @torch.inference_mode()
-def constrain(logits: Tensor, draws: Sequence[Draw]) -> dict[int, Exception]:
+def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] = ()) -> dict[int, Exception]:
     """Changes ``logits`` [rows, vocab] by the rules and grammars of the rows. Rows that nothing can be drawn from come
     back with why: FloatingPointError where the largest is no finite number, GrammarError where a grammar gave up,
-    NothingLeftError where all is forbidden."""
+    NothingLeftError where all is forbidden. Of ``postponed`` rows the grammar is asked by ``check`` after drawing."""
     unsound = [row for row, sound in enumerate(logits.amax(-1).isfinite().tolist()) if not sound]
     faults: dict[int, Exception] = {row: FloatingPointError() for row in unsound}
     if not any(draw.rules is not None or draw.grammar is not None for draw in draws):
@@ -67,15 +70,52 @@ def constrain(logits: Tensor, draws: Sequence[Draw]) -> dict[int, Exception]:
         if draw.grammar is not None:
             try:
                 draw.grammar.read(draw.tokens)
-                formed.append((row, draw.grammar))
+                if row not in postponed or draw.grammar.forced(1):
+                    formed.append((row, draw.grammar))
             except GrammarError as error:
                 faults.setdefault(row, error)
     for row, why in forbid(logits, formed).items():
         faults.setdefault(row, why)
     for row, some in enumerate(logits.amax(-1).isfinite().tolist()):
         if not some:
-            faults.setdefault(row, NothingLeftError("The rules of this request leave no token to choose from."))
+            faults.setdefault(row, NothingLeftError(NOTHING_LEFT))
     return faults
+
+
+def can_be_checked(draw: Draw) -> bool:
+    """Whether the grammar of a row may be asked after drawing: the likeliest of all, noise added, is the likeliest of
+    those that are allowed if it is one of them. Not where a cut, or somebody who is told, goes by what is allowed."""
+    told = draw.params.records_logprobs and draw.params.logprobs_mode == "processed"
+    return draw.grammar is not None and not (_is_cut(draw.params) or told or draw.candidates)
+
+
+@torch.inference_mode()
+def check(
+    logits: Tensor,
+    draws: Sequence[Draw],
+    rows: Sequence[int],
+    tokens: list[int],
+    postponed: Container[int],
+    faults: dict[int, Exception],
+) -> None:
+    """Draws again, with what is forbidden left out, where one of ``tokens`` is not allowed by its grammar, and adds to
+    ``faults`` the rows where that cannot be. ``tokens`` were drawn from ``rows`` as ``draw_tokens`` does."""
+    wrong = [
+        place
+        for place, (row, draw, token) in enumerate(zip(rows, draws, tokens, strict=True))
+        if row in postponed and row not in faults and draw.grammar is not None and not draw.grammar.allows(token)
+    ]
+    if not wrong:
+        return
+    states = {rows[place]: state for place in wrong if (state := draws[place].grammar) is not None}
+    for row, why in forbid(logits, sorted(states.items())).items():
+        faults.setdefault(row, why)
+    for row in states:
+        if not logits[row].amax().isfinite():
+            faults.setdefault(row, NothingLeftError(NOTHING_LEFT))
+    again = draw_tokens(logits, [draws[place] for place in wrong], [rows[place] for place in wrong])
+    for place, token in zip(wrong, again, strict=True):
+        tokens[place] = token
 
 
 @torch.inference_mode()

@@ -122,6 +122,7 @@ class KVCache:
                 return None
         child.tables = [group.fork(table, parent.computed, child.room) for group, table in tables]
         child.computed, child.committed = parent.computed, parent.committed
+        child.drafted = min(parent.drafted, parent.computed)
         if not eager:
             return []
         forked = enumerate(zip(self.groups, child.tables, strict=True))
@@ -143,7 +144,7 @@ class KVCache:
         for group, table in zip(self.groups, sequence.tables, strict=True):
             group.release(table)
         sequence.tables = []
-        sequence.computed = sequence.committed = 0
+        sequence.computed = sequence.committed = sequence.drafted = 0
 
     def disown(self, sequence: Sequence) -> list[list[int]]:
         """The blocks that this sequence alone refers to, by group; their content will not be reused."""

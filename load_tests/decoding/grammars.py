@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,32 +45,40 @@ RECORD: dict[str, Any] = {
 }
 
 
-def usable(compiler: GrammarCompiler, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first schemas of ``rows`` that compile, with a type of their own: others allow nearly anything."""
-    found: list[dict[str, Any]] = []
+def usable(compiler: GrammarCompiler, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The schemas of ``rows`` that are some and compile, with a type of their own: others allow nearly anything."""
     for row in rows:
-        if len(found) < SCHEMAS and row["schema"].get("type") == "object":
+        if row["schema"].get("type") == "object":
             try:
+                jsonschema.Draft202012Validator.check_schema(row["schema"])
                 compiler.compile(Grammar.json_schema(row["schema"]), 0)
-            except RequestError:
+            except (RequestError, jsonschema.SchemaError):
                 continue
-            found.append(row["schema"])
-    return found
+            yield row["schema"]
 
 
 def hold(engine: Engine, compiler: GrammarCompiler, rows: Sequence[dict[str, Any]], most: int) -> None:
-    """Answers under wild schemas, each validated."""
+    """Answers under wild schemas, each validated, until there are enough schemas under which all came to an end: where
+    text of any length is allowed, so wild a model may never close it."""
     ends: Counter[str] = Counter()
-    invalid = 0
-    for number, schema in enumerate(tqdm(usable(compiler, rows), unit=" schemas")):
-        grammar = Grammar.json_schema(schema)
-        params = [
-            SamplingParams(temperature=1.5, seed=number * ANSWERS + n, max_tokens=most, grammar=grammar)
-            for n in range(ANSWERS)
-        ]
-        for answer in engine.generate([f"Make up example {n}." for n in range(ANSWERS)], params):
-            ends[answer.finish_reason] += 1
-            invalid += answer.finish_reason is FinishReason.STOP and not is_valid(answer, schema)
+    invalid = whole = seen = 0
+    with tqdm(total=SCHEMAS, unit=" schemas") as bar:
+        for schema in usable(compiler, rows):
+            if whole == SCHEMAS:
+                break
+            grammar = Grammar.json_schema(schema)
+            params = [
+                SamplingParams(temperature=1.5, seed=seen * ANSWERS + n, max_tokens=most, grammar=grammar)
+                for n in range(ANSWERS)
+            ]
+            seen += 1
+            answers = engine.generate([f"Make up example {n}." for n in range(ANSWERS)], params)
+            ends.update(answer.finish_reason.value for answer in answers)
+            invalid += sum(one.finish_reason is FinishReason.STOP and not is_valid(one, schema) for one in answers)
+            if all(answer.finish_reason is FinishReason.STOP for answer in answers):
+                whole += 1
+                bar.update()
+    print(f"{seen} schemas, under {whole} of which all {ANSWERS} answers came to an end within {most} tokens")
     print(f"ends: {dict(ends)}; of those that came to an end {invalid} are invalid")
 
 

@@ -229,3 +229,17 @@ def test_an_engine_that_sees_no_grammar_runs_without_the_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.stdout.strip() == "3", done.stderr
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 2.0])
+@pytest.mark.parametrize(
+    "grammar",
+    [Grammar.json_schema(PERSON), Grammar.regex(r"[a-z]+ [0-9]{2,4}\."), Grammar.choice(["yes", "yes, it is", "no"])],
+    ids=lambda grammar: grammar.kind,
+)
+def test_asking_after_drawing_changes_nothing(engine: Engine, grammar: Grammar, temperature: float) -> None:
+    """Log probabilities of what is allowed need the grammar before anything is drawn."""
+    late = answers(engine, grammar, temperature=temperature, min_tokens=2, n=2)
+    early = answers(engine, grammar, temperature=temperature, min_tokens=2, n=2, logprobs=0, logprobs_mode="processed")
+
+    assert [answer.token_ids for answer in late] == [answer.token_ids for answer in early]

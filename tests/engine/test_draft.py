@@ -1,0 +1,191 @@
+"""A smaller model guesses for a larger one: answers are the same, and it stops where it costs more than it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import Engine, SamplingParams
+from engine.speculation import RENEWAL, SAMPLE, Worth
+from tests.engine.models import VOCAB, ragged_prompts
+
+MakeEngine = Callable[..., Engine]
+PROMPTS = [tuple(prompt) for prompt in ragged_prompts(VOCAB)]
+KINDS = {
+    "greedy": SamplingParams(temperature=0, max_tokens=40, ignore_eos=True),
+    "warm": SamplingParams(temperature=0.8, seed=4, max_tokens=40, ignore_eos=True),
+    "cut": SamplingParams(temperature=1.2, seed=4, top_p=0.9, max_tokens=40, ignore_eos=True),
+    "stopped": SamplingParams(temperature=0.8, seed=4, max_tokens=40, stop_token_ids=tuple(range(0, VOCAB, 9))),
+    "choices": SamplingParams(n=3, temperature=0.9, seed=4, max_tokens=30, ignore_eos=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether guesses pay is a matter of time, and not asked here."""
+    monkeypatch.setattr(Worth, "wanted", lambda worth: True)
+
+
+@pytest.fixture
+def drafting(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> MakeEngine:
+    """An engine for whose model another one guesses, or its like."""
+
+    def make(draft: str = "llama-untied", **config: Any) -> Engine:
+        speculation = {"speculative_tokens": 4, "speculative_rows": 64, "draft_model": str(model_path(draft))}
+        return make_engine("llama-tied", **{**speculation, **config})
+
+    return make
+
+
+def answers(engine: Engine, prompts: Sequence[tuple[int, ...]], params: SamplingParams) -> list[tuple[int, ...]]:
+    found = [answer.token_ids for answer in engine.generate(prompts, params)]
+    engine.check_integrity()
+    assert engine.stats().blocks_used == 0
+    return found
+
+
+@pytest.mark.parametrize("draft", ["llama-untied", "llama-tied"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_the_same_token_by_token(
+    make_engine: MakeEngine, drafting: MakeEngine, kind: str, draft: str
+) -> None:
+    plain, guessing = make_engine("llama-tied"), drafting(draft)
+
+    assert answers(guessing, PROMPTS, KINDS[kind]) == answers(plain, PROMPTS, KINDS[kind])
+    for prompt in PROMPTS[-2:]:
+        assert answers(guessing, [prompt], KINDS[kind]) == answers(plain, [prompt], KINDS[kind])
+    assert guessing.stats().guessed_tokens > 0
+
+
+@pytest.mark.parametrize("kind", ["greedy", "warm", "cut"])
+def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str) -> None:
+    engine = drafting("llama-tied")
+
+    answers(engine, PROMPTS[-1:], KINDS[kind])
+
+    stats = engine.stats()
+    assert stats.right_guesses == stats.guessed_tokens > 20
+    assert stats.steps < 20
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kv_cache_tokens": 256},
+        {"kv_cache_tokens": 256, "prefix_caching": False},
+        {"prefill_chunk": 7},
+        {"max_sequences": 2},
+        {"reserve_answers": True},
+        {"block_size": 4},
+    ],
+    ids=str,
+)
+def test_memory_and_chunks_change_nothing(
+    make_engine: MakeEngine, drafting: MakeEngine, config: dict[str, Any]
+) -> None:
+    expected = answers(make_engine("llama-tied"), PROMPTS, KINDS["choices"])
+
+    for draft in ("llama-untied", "llama-tied"):
+        engine = drafting(draft, **config)
+        assert answers(engine, PROMPTS, KINDS["choices"]) == expected
+        assert engine.stats().guessed_tokens > 0
+
+
+def test_what_the_prefix_cache_knows_the_smaller_model_reads_again(drafting: MakeEngine) -> None:
+    engine = drafting("llama-tied")
+    first = answers(engine, PROMPTS[-1:], KINDS["greedy"])
+    cold = engine.stats()
+
+    assert answers(engine, PROMPTS[-1:], KINDS["greedy"]) == first
+    warm = engine.stats()
+    assert warm.cached_tokens > 0
+    assert warm.right_guesses - cold.right_guesses == warm.guessed_tokens - cold.guessed_tokens > 20
+
+
+def test_a_draft_that_fails_harms_nobody(
+    make_engine: MakeEngine, drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = drafting()
+
+    def fail(chunks: Any) -> Any:
+        raise RuntimeError("broken")
+
+    assert engine._drafter is not None
+    monkeypatch.setattr(engine._drafter, "_guess", fail)
+
+    assert answers(engine, PROMPTS, KINDS["warm"]) == answers(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
+    assert engine.stats().failed == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"presence_penalty": 0.5}, {"logprobs": 1}, {"min_tokens": 3}],
+    ids=str,
+)
+def test_for_requests_with_rules_nothing_is_guessed(drafting: MakeEngine, settings: dict[str, Any]) -> None:
+    engine = drafting()
+
+    answers(engine, PROMPTS[:2], replace(KINDS["warm"], **settings))
+
+    assert engine.stats().guessed_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"speculative_tokens": 0}, "speculative_tokens"),
+        ({"context_length": 300}, "context"),
+    ],
+    ids=str,
+)
+def test_a_model_that_cannot_guess_is_refused(
+    make_engine: MakeEngine, model_path: Callable[[str], Path], config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make_engine("llama-long", **{"speculative_tokens": 3, "draft_model": str(model_path("llama-tied")), **config})
+
+
+def test_a_model_of_other_tokens_is_refused(make_engine: MakeEngine) -> None:
+    embedded = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
+
+    with pytest.raises(ValueError, match="tokens"):
+        make_engine("llama-tied", speculative_tokens=3, draft_model=str(embedded))
+
+
+class TestWorth:
+    """By measured steps alone."""
+
+    @pytest.fixture(autouse=True)
+    def always(self) -> None:
+        """Asked here."""
+
+    @staticmethod
+    def run(worth: Worth, steps: int, plain: float, guessed: float) -> list[bool]:
+        """What is chosen where a step of each kind brings so many tokens a second."""
+        chosen = []
+        for _ in range(steps):
+            guess = worth.wanted()
+            chosen.append(guess)
+            worth.learn(guess, 2 if guess else 1, 2 / guessed if guess else 1 / plain)
+        return chosen
+
+    @given(st.floats(1, 1e4), st.floats(1.05, 20), st.booleans())
+    def test_what_is_faster_is_done_nearly_always(self, rate: float, ratio: float, guesses_pay: bool) -> None:
+        plain, guessed = (rate, rate * ratio) if guesses_pay else (rate * ratio, rate)
+
+        chosen = self.run(Worth(), 2000, plain, guessed)[2 * SAMPLE :]
+
+        right = chosen.count(guesses_pay) / len(chosen)
+        assert 1 - 2 * SAMPLE / RENEWAL <= right < 1  # now and then the other is tried
+
+    def test_it_notices_when_things_change(self) -> None:
+        worth = Worth()
+        assert self.run(worth, 300, 100, 150)[-1]
+        assert not self.run(worth, 60, 200, 120)[-1]
+        assert self.run(worth, 400, 100, 300)[-1]
