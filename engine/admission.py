@@ -82,9 +82,7 @@ class Job:
         if sequence.sampling.stop and self.output.copy().push(token, last=False)[1] is not None:
             return FinishReason.STOP
         if sequence.grammar is not None:
-            state = sequence.grammar.copy()
-            state.read([*sequence.tokens, token])
-            return FinishReason.STOP if state.complete else None
+            return FinishReason.STOP if sequence.grammar.completed_by(token) else None
         return None
 
     def lengthen(self, token: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.admission import Admission, Job
 from engine.api import Delta, FinishReason, RequestError, UnsatisfiableError, Usage
 from engine.counters import Counters
-from engine.decode.beams import Candidate, Step, Whole
+from engine.decode.beams import Candidates, Step, Whole
 from engine.decode.drawing import Drawn, Found
 from engine.failures import log_failure
 from engine.forward import SpoiltGuessError
@@ -118,7 +118,7 @@ class Answers:
                 job.sequence.move(Status.ENDED)
         return list(self._groups)
 
-    def _go_on(self, group: Group, job: Job, found: list[Drawn] | tuple[Candidate, ...]) -> Iterable[Delta]:
+    def _go_on(self, group: Group, job: Job, found: list[Drawn] | Candidates) -> Iterable[Delta]:
         """Makes a sequence, or the search that it belongs to, longer."""
         if isinstance(found, list):
             yield from self._lengthen(group, job, found)
@@ -143,7 +143,7 @@ class Answers:
         """Another sequence of a request, on the blocks of ``job``; without room for it, in the queue."""
         branch = self._admission.branch(job, number, token)
         if not self.scheduler.fork(job.sequence, branch.sequence):
-            self.scheduler.add(branch.sequence)
+            self.scheduler.add_fork(branch.sequence, self._clock())
         group.live[number] = branch
         return branch
 

@@ -26,6 +26,7 @@ __all__ = [
     "BREAKS",
     "CALL_BEGIN",
     "CALL_END",
+    "DEEPEST",
     "LONGEST_NGRAM",
     "MOST_BEAMS",
     "MOST_BEAM_STOPS",
@@ -53,6 +54,7 @@ __all__ = [
     "ToolCall",
     "UnsatisfiableError",
     "Usage",
+    "plain",
 ]
 
 MOST_LOGPROBS = 20  # as OpenAI allows
@@ -201,6 +203,20 @@ class SamplingParams:
 CALL_BEGIN, CALL_END = "<tool_call>", "</tool_call>"
 """What a model writes around a call of a tool: Hermes' way, which Qwen and others are trained to."""
 
+DEEPEST = 64
+"""Lists and objects within each other in what is told of tools: templates and writers of JSON go down by recursion."""
+
+
+def plain(value: object, depth: int = DEEPEST) -> bool:
+    """Whether JSON is nested no deeper than that, and all its text is Unicode."""
+    if isinstance(value, str):
+        return not any(0xD800 <= ord(character) < 0xE000 for character in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(plain(name) and plain(each, depth - 1) for name, each in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(plain(each, depth - 1) for each in value)
+    return True
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -265,6 +281,8 @@ class GenerationRequest:
             raise RequestError(f"priority must be -1, 0 or 1, got {self.priority!r}", "priority")
         if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
             raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
+        if self.reserve and self.sampling.beam is not None:
+            raise RequestError("Nobody knows how many blocks beams need: none can be reserved.", "reserve")
         if self.resume and (self.sampling.choices > 1 or self.sampling.beam is not None):
             raise RequestError("Only a request of one choice, not searched for, can be resumed.", "resume")
 

@@ -101,10 +101,11 @@ class Drafter:
             start = min(chunk.sequence.drafted, len(twin.tokens) - 1)
             length = min(len(twin.tokens) - start, self._chunk)
             behind.append(Chunk(twin, start, length))
-            chunk.sequence.drafted = start + length
             if start + length == len(twin.tokens):
                 ready.append(chunk)
         self._guess(behind)
+        for chunk, read in zip(twins, behind, strict=True):
+            chunk.sequence.drafted = read.end
         return ready
 
     def _guess(self, chunks: Iterable[Chunk]) -> None:

@@ -175,7 +175,8 @@ class Engine:
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # not ended by a failure
         if chunks:
-            chunks = self._drafted(chunks)
+            drafting = any(chunk.sequence.drafting for chunk in chunks)
+            chunks = self._drafted(chunks) if drafting else chunks
             sampled = self._forward.compute(chunks)
             self._scrub(sampled)
             self._counters.count(chunks)
@@ -187,7 +188,8 @@ class Engine:
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
-            self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
+            if drafting == any(chunk.sequence.drafting for chunk in chunks):  # else it only read what it had missed
+                self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
             self._speculator.forget(chunks)
         return deltas
 
@@ -308,6 +310,7 @@ class Engine:
             chunks = self._drafter.fill(chunks)
         except Exception as error:  # noqa: BLE001 - guesses are not needed
             log_failure("a draft", error)
+            self._speculator.failed()
             chunks = self._drafter.without([chunk for chunk in chunks if chunk.sequence.drafting], chunks)
         self.recorder.phase(Phase.DRAFT, self._clock() - began)
         return chunks

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from engine.backend import StepRunner
-from engine.decode.beams import Candidate
+from engine.decode.beams import Candidates
 from engine.decode.drawing import Drawn, Found, draw_all
 from engine.failures import log_failure
 from engine.metrics import Phase, Recorder
@@ -85,9 +85,9 @@ class Forward:
                 outcomes[chunk] = error
         return list(outcomes.items())
 
-    def _stand(self, chunk: Chunk, drawn: list[Drawn] | tuple[Candidate, ...] | None) -> None:
+    def _stand(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
         """Tokens that were guessed right join their sequence: what is computed is of them."""
-        right = len(drawn) - 1 if chunk.draft and drawn else 0
+        right = len(drawn) - 1 if chunk.draft and isinstance(drawn, list) else 0
         if chunk.draft:
             kept = chunk.kept(right)
             chunk.sequence.tokens += chunk.sequence.draft[:right]

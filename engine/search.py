@@ -7,12 +7,11 @@ wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 
 from engine.admission import Job
 from engine.api import FinishReason, UnsatisfiableError
-from engine.decode.beams import Beams, Candidate, Step, Whole
+from engine.decode.beams import Beams, Candidates, Step, Whole
 from engine.decode.random import choice_seed
 from engine.sequence import Status
 
@@ -27,11 +26,11 @@ class Search:
             raise ValueError("a request without a beam search")
         self._beams = Beams(beam, sequence.candidates, sequence.max_tokens)
         self._seed = sequence.seed
-        self._rows: dict[Job, Sequence[Candidate]] = {}
+        self._rows: dict[Job, Candidates] = {}
         self.jobs = [first]
         self.names = count(1)  # of sequences to come
 
-    def take(self, job: Job, candidates: Sequence[Candidate]) -> bool:
+    def take(self, job: Job, candidates: Candidates) -> bool:
         """A beam has been computed; whether all have."""
         self._rows[job] = candidates
         return len(self._rows) == len(self.jobs)

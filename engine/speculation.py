@@ -16,6 +16,7 @@ from engine.sequence import Sequence as SequenceState
 
 NEWEST = 0.2  # weight of the newest step in what is known of steps
 SAMPLE = 4  # steps in a row that are measured of each kind
+MOST_FAILURES = 3
 RENEWAL = 100  # steps after which the kind that is not in use is measured again
 
 
@@ -80,6 +81,7 @@ class Speculator:
     drafts: bool = False
     guessed: int = 0
     right: int = 0
+    failures: int = 0  # of the smaller model
     _worth: dict[int, Worth] = field(default_factory=dict)  # by sequences that run
     _run: float = 1.0  # tokens that a smaller model has had right in a row of late
 
@@ -109,6 +111,11 @@ class Speculator:
         elif sequence.lookup is not None:
             sequence.lookup.learn(guessed, right)
 
+    def failed(self) -> None:
+        """The smaller model has raised an error; of one that does again and again no more is asked."""
+        self.failures += 1
+        self.drafts = self.failures < MOST_FAILURES
+
     def took(self, chunks: Sequence[Chunk], tokens: int, seconds: float) -> None:
         """A step took so long and brought so many tokens. Of interest is one of decodes, guessed by the smaller model
         or not at all."""
@@ -123,4 +130,4 @@ class Speculator:
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.draft, sequence.drafting = [], False
-            sequence.drafted = min(sequence.drafted, len(sequence.tokens))
+            sequence.drafted = min(sequence.drafted, len(sequence.tokens) - 1)  # the last was drawn, not guessed

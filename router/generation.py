@@ -60,8 +60,11 @@ async def gather(batches: AsyncIterator[Batch], count: int, sampling: SamplingPa
     told: list[list[Delta]] = [[] for _ in range(count)]
     async for index, deltas in batches:
         told[index].extend(deltas)
-    chosen = [one for each in told for one in completions(each, sampling)]
-    answers = [Answer(one.text, one.finish_reason, one.logprobs, one.prompt_logprobs) for one in chosen]
+    answers = [
+        Answer(prompt * sampling.n + place, prompt, one.text, one.finish_reason, one.logprobs, one.prompt_logprobs)
+        for prompt, each in enumerate(told)
+        for place, one in enumerate(completions(each, sampling))
+    ]
     return answers, total([each[-1].usage or Usage(0, 0, 0) for each in told])
 
 

@@ -10,28 +10,37 @@ Pure: which tokens follow is asked of nobody here, and no block is known.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from engine.api import BeamSearch, FinishReason
-from engine.decode.logprobs import Scored
+from engine.api import BeamSearch, FinishReason, UnsatisfiableError
+from engine.decode.logprobs import RowScorer, Scored
 from engine.decode.random import gumbel
 from engine.decode.sampling import Draw, cut
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A token that may come next: the natural logarithm of its probability after rules, temperature and cuts, and what
-    it is ranked by among all, which is the same but where candidates are drawn."""
+class Candidates:
+    """Tokens that may come next after one hypothesis, best first: ``tokens`` [n] int64, the natural logarithms of their
+    probabilities after rules, temperature and cuts, and what they are ranked by among all, which is the same but where
+    candidates are drawn, both [n] float64."""
 
+    tokens: Tensor
+    logprobs: Tensor
+    ranks: Tensor
+    scorer: RowScorer | None = None  # where log probabilities are told
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of them: ``parent`` is the place of its hypothesis, ``total`` the sum with all tokens before."""
+
+    parent: int
     token: int
-    logprob: float
-    rank: float
-    scored: Scored | None = None
+    total: float
 
 
 @dataclass(slots=True)
@@ -42,11 +51,10 @@ class Hypothesis:
     total: float = 0.0
     scored: list[Scored | None] = field(default_factory=list)
 
-    def longer(self, candidate: Candidate) -> Hypothesis:
+    def longer(self, candidate: Candidate, scorer: RowScorer | None) -> Hypothesis:
         """With one more token."""
-        return Hypothesis(
-            [*self.tokens, candidate.token], self.total + candidate.logprob, [*self.scored, candidate.scored]
-        )
+        scored = None if scorer is None else scorer.score(candidate.token)
+        return Hypothesis([*self.tokens, candidate.token], candidate.total, [*self.scored, scored])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,44 +88,55 @@ class Beams:
         self.live = [Hypothesis()]  # best first; empty when the search is over
         self.wholes: list[Whole] = []  # best first
 
-    def advance(self, rows: Sequence[Sequence[Candidate]], ends: Ends) -> list[Step]:
+    def advance(self, rows: Sequence[Candidates], ends: Ends) -> list[Step]:
         """One token more: ``rows`` has the candidates after each live hypothesis, at least as many as are looked at in
         all, or all that there are. Where the new live ones come from, best first; none: the search is over."""
         length = len(self.live[0].tokens) + 1
-        found = self._likeliest(rows)
-        reasons = [self._reason(parent, candidate, length, ends) for parent, candidate in found]
-        self._end(found, reasons)
-        going = [one for one, reason in zip(found, reasons, strict=True) if reason is None]
-        going.sort(key=lambda one: -self._total(*one))
-        going = going[: self._search.width]
-        self.live = [self.live[parent].longer(candidate) for parent, candidate in going]
+        ended, going = self._parted(self._likeliest(rows), length, ends)
+        scorers = [row.scorer for row in rows]
+        if not (self._search.early_stopping is True and len(self.wholes) >= self._search.width):
+            for candidate, reason in ended:
+                whole = self.live[candidate.parent].longer(candidate, scorers[candidate.parent])
+                self.wholes.append(Whole(whole, self._score(whole.total, length), reason))
+            self.wholes.sort(key=lambda whole: -whole.score)
+            del self.wholes[self._search.width :]
+        self.live = [self.live[one.parent].longer(one, scorers[one.parent]) for one in going]
         if self._over(length):
             self.live = []
-        return [Step(parent, candidate.token) for parent, candidate in going] if self.live else []
+        return [Step(one.parent, one.token) for one in going] if self.live else []
 
-    def _total(self, parent: int, candidate: Candidate) -> float:
-        return self.live[parent].total + candidate.logprob
+    def _likeliest(self, rows: Sequence[Candidates]) -> list[Candidate]:
+        """Of all rows together."""
+        pairs = list(zip(rows, self.live, strict=True))
+        totals = torch.cat([row.logprobs + beam.total for row, beam in pairs])
+        ranks = torch.cat([row.ranks + beam.total for row, beam in pairs])
+        parents = [place for place, row in enumerate(rows) for _ in range(len(row.tokens))]
+        tokens = torch.cat([row.tokens for row in rows])
+        best = ranks.sort(descending=True, stable=True).indices[: self._candidates]
+        found = zip(best.tolist(), tokens[best].tolist(), totals[best].tolist(), strict=True)
+        return [Candidate(parents[at], token, total) for at, token, total in found]
 
-    def _likeliest(self, rows: Sequence[Sequence[Candidate]]) -> list[tuple[int, Candidate]]:
-        """Of all rows together, by place of their hypotheses."""
-        every = [(parent, candidate) for parent, row in enumerate(rows) for candidate in row]
-        every.sort(key=lambda one: -(self.live[one[0]].total + one[1].rank))
-        return every[: self._candidates]
-
-    def _reason(self, parent: int, candidate: Candidate, length: int, ends: Ends) -> FinishReason | None:
-        reason = ends(parent, candidate.token)
-        return FinishReason.LENGTH if reason is None and length >= self._max_tokens else reason
-
-    def _end(self, found: Sequence[tuple[int, Candidate]], reasons: Sequence[FinishReason | None]) -> None:
-        """Keeps the best of what has ended, unless it is full and wants no better."""
-        if self._search.early_stopping is True and len(self.wholes) >= self._search.width:
-            return
-        for (parent, candidate), reason in list(zip(found, reasons, strict=True))[: self._search.width]:
-            if reason is not None:
-                whole = self.live[parent].longer(candidate)
-                self.wholes.append(Whole(whole, self._score(whole.total, len(whole.tokens)), reason))
-        self.wholes.sort(key=lambda whole: -whole.score)
-        del self.wholes[self._search.width :]
+    def _parted(
+        self, found: Sequence[Candidate], length: int, ends: Ends
+    ) -> tuple[list[tuple[Candidate, FinishReason]], list[Candidate]]:
+        """Of the likeliest ``width`` those that end, and of all others the best ``width`` that go on. What cannot be
+        continued by its grammar is no candidate."""
+        width, ended, going = self._search.width, list[tuple[Candidate, FinishReason]](), list[Candidate]()
+        for place, candidate in enumerate(found):
+            if place >= width and len(going) >= width and not self._search.do_sample:
+                break  # what follows is less likely
+            try:
+                reason = ends(candidate.parent, candidate.token)
+            except UnsatisfiableError:
+                continue
+            if reason is None and length >= self._max_tokens:
+                reason = FinishReason.LENGTH
+            if reason is None:
+                going.append(candidate)
+            elif place < width:
+                ended.append((candidate, reason))
+        going.sort(key=lambda one: -one.total)
+        return ended, going[:width]
 
     def _score(self, total: float, tokens: int) -> float:
         return float(total / tokens**self._search.length_penalty)
@@ -144,18 +163,26 @@ def normalise(logits: Tensor, rows: Sequence[int]) -> None:
 
 
 @torch.inference_mode()
-def candidates(logits: Tensor, draws: Sequence[Draw]) -> list[list[Candidate]]:
-    """The candidates of each row, best first, as many as its draw says or fewer. ``logits`` [rows, vocab] float32 are
-    log probabilities that rules and grammars have changed; -inf is no candidate."""
+def candidates(logits: Tensor, draws: Sequence[Draw], scorers: Sequence[RowScorer | None]) -> list[Candidates]:
+    """The candidates of each row, as many as its draw says or fewer. ``logits`` [rows, vocab] float32 are log
+    probabilities that rules and grammars have changed; -inf is no candidate."""
     logits = _drawn_from(logits, draws)
     ranks = _ranks(logits, draws)
     width = min(max(draw.candidates for draw in draws), logits.shape[1])
     top, tokens = ranks.topk(width)
-    rows = zip(draws, tokens.tolist(), logits.gather(1, tokens).tolist(), top.tolist(), strict=True)
-    return [
-        [Candidate(*one) for one in list(zip(*row, strict=True))[: draw.candidates] if one[1] > -math.inf]
-        for draw, *row in rows
-    ]
+    probabilities = logits.gather(1, tokens)
+    found: list[Candidates] = []
+    for row, (draw, scorer) in enumerate(zip(draws, scorers, strict=True)):
+        some = slice(min(draw.candidates, int(probabilities[row].isfinite().sum())))
+        own, ranked = probabilities[row, some].double(), top[row, some].double()
+        found.append(Candidates(tokens[row, some], own, ranked, scorer))
+    return found
+
+
+def no_candidates() -> Candidates:
+    """Of a hypothesis that cannot be continued."""
+    none = torch.empty(0, dtype=torch.float64)
+    return Candidates(torch.empty(0, dtype=torch.int64), none, none)
 
 
 def _drawn_from(logits: Tensor, draws: Sequence[Draw]) -> Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import count, islice
+from collections.abc import Container, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from engine.decode.beams import Candidate, candidates, normalise
+from engine.decode.beams import Candidates, candidates, no_candidates, normalise
 from engine.decode.logprobs import LogprobRecorder, Scored
 from engine.decode.sampling import Draw, can_be_checked, check, constrain, draw_tokens
 from engine.result import StepResult
@@ -24,7 +23,7 @@ class Drawn(NamedTuple):
     scored: Scored | None
 
 
-Found = list[Drawn] | tuple[Candidate, ...] | Exception
+Found = list[Drawn] | Candidates | Exception
 """What a sequence may go on with, or why it cannot."""
 
 
@@ -42,7 +41,7 @@ def draw_all(result: StepResult) -> list[Found]:
     postponed = {row for row, head in enumerate(heads) if can_be_checked(head)}
     faults = constrain(result.logits, heads, postponed)
     recorder.constrained(result.logits)
-    found = _search(result.logits, heads, searching, recorder)
+    found = _search(result.logits, heads, searching, recorder, faults)
     rows: list[int] = []
     draws: list[Draw] = []
     first = 0
@@ -64,7 +63,7 @@ def draw_all(result: StepResult) -> list[Found]:
     for chunk in result.sampled:
         fault = next((faults[row] for row in range(first, first + chunk.sampled) if row in faults), None)
         if first in found:
-            outcomes.append(fault or found[first])
+            outcomes.append(fault if isinstance(fault, FloatingPointError) else found[first])
         else:
             taken = list(islice(drawn, chunk.sampled + chunk.sequence.branches))
             outcomes.append(fault or _agreed(chunk, taken))
@@ -73,18 +72,18 @@ def draw_all(result: StepResult) -> list[Found]:
 
 
 def _search(
-    logits: Tensor, heads: Sequence[Draw], rows: Sequence[int], recorder: LogprobRecorder
-) -> dict[int, tuple[Candidate, ...]]:
-    """The candidates of the rows of beams."""
+    logits: Tensor,
+    heads: Sequence[Draw],
+    rows: Sequence[int],
+    recorder: LogprobRecorder,
+    faults: Container[int],
+) -> dict[int, Candidates]:
+    """The candidates of the rows of beams; none where rules or a grammar leave none, which ends that beam alone."""
     if not rows:
         return {}
-    found = candidates(logits[torch.tensor(rows, device=logits.device)], [heads[row] for row in rows])
-    of_row = [row for row, some in zip(rows, found, strict=True) for _ in some]
-    scores = recorder.scores(of_row, [one.token for some in found for one in some])
-    if scores:
-        places = count()
-        found = [[replace(one, scored=scores.get(next(places))) for one in some] for some in found]
-    return {row: tuple(some) for row, some in zip(rows, found, strict=True)}
+    scorers = [recorder.scorer(row) for row in rows]
+    found = candidates(logits[torch.tensor(rows, device=logits.device)], [heads[row] for row in rows], scorers)
+    return {row: no_candidates() if row in faults else some for row, some in zip(rows, found, strict=True)}
 
 
 def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:

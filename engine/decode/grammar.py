@@ -7,6 +7,7 @@ loaded with the first grammar: an engine that never sees one runs without it.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -61,6 +62,14 @@ class GrammarState:
     def complete(self) -> bool:
         """Whether nothing can follow but the end."""
         return self.matcher.is_stopped() and not self.matcher.is_error()
+
+    def completed_by(self, token: int) -> bool:
+        """Whether nothing could follow ``token`` but the end. What has been read stays as it is. Raises GrammarError if
+        it may not come next."""
+        matcher = self.matcher.deep_copy()
+        if not matcher.consume_tokens([token]):
+            raise GrammarError(f"The answer cannot go on by its grammar: {matcher.get_error()[:200]}")
+        return bool(matcher.is_stopped())
 
     def read(self, tokens: Sequence[int]) -> None:
         """Takes note of those of ``tokens``, the sequence's so far, that are new. Raises GrammarError."""
@@ -147,8 +156,9 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
     free: list[tuple[int, GrammarState]] = []
     for row, state in rows:
         if forced := state.forced(1):
+            own = float(logits[row, forced[0]])  # what it adds to the score of a beam
             logits[row] = -torch.inf
-            logits[row, forced[0]] = 0.0
+            logits[row, forced[0]] = own if math.isfinite(own) else 0.0
         else:
             free.append((row, state))
     if not free:

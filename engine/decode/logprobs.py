@@ -38,6 +38,13 @@ class LogprobRecorder:
             places = [self._places[row] for row in changed]
             self._logits[places] = cut(logits[changed], [self._params[at] for at in places])
 
+    def scorer(self, row: int) -> RowScorer | None:
+        """What scores any token of a row that asked, later and one by one."""
+        at = self._places.get(row)
+        if at is None or self._logits is None:
+            return None
+        return RowScorer(self._logits[at], self._params[at].logprobs or 0)
+
     def scores(self, rows: Sequence[int], tokens: Sequence[int]) -> dict[int, Scored]:
         """For each of ``tokens``, drawn from ``rows``, whose row asked: by its place."""
         asked = [place for place, row in enumerate(rows) if row in self._places]
@@ -46,6 +53,19 @@ class LogprobRecorder:
         counts = [params.logprobs or 0 for params in self._params]
         found = score(self._logits, [self._places[rows[at]] for at in asked], [tokens[at] for at in asked], counts)
         return dict(zip(asked, found, strict=True))
+
+
+class RowScorer:
+    """Scores tokens in the place of one row: of many candidates few are chosen, and those alone need it."""
+
+    def __init__(self, logits: Tensor, count: int) -> None:
+        """``logits`` [vocab] float32; ``count`` of the likeliest are told beside each token."""
+        self._logits = logits
+        self._count = count
+
+    def score(self, token: int) -> Scored:
+        """As ``score`` does for several."""
+        return score(self._logits.unsqueeze(0), [0], [token], [self._count])[0]
 
 
 @torch.inference_mode()

@@ -81,6 +81,14 @@ class Scheduler:
         self.counters.arrive(sequence.tenant)
         self.waiting.push(sequence)
 
+    def add_fork(self, child: Sequence, now: float) -> None:
+        """Puts a fork for which there was no room into the queue. It begins to wait ``now``, and its prompt has been
+        counted and paid for."""
+        child.queued_at = now
+        child.cached_tokens = child.prompt_length
+        self.counters.arrive(child.tenant)
+        self.waiting.push(child)
+
     def remove(self, sequence: Sequence) -> None:
         """Ends a sequence wherever it is; its blocks are available at once."""
         if sequence.status is Status.RUNNING:
@@ -93,8 +101,8 @@ class Scheduler:
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Starts ``child`` on the blocks of ``parent``: it has the same tokens but for the last, which is
-        yet to be computed. False, and nothing changed, if there is no room: then it is added, and finds what it can in
-        the prefix cache. Raises ValueError for a child that is no such thing."""
+        yet to be computed. False, and nothing changed, if there is no room: then ``add_fork`` queues it, and it finds
+        what it can in the prefix cache. Raises ValueError for a child that is no such thing."""
         if parent.status is not Status.RUNNING:
             return False  # its blocks are gone
         alike = child.cache_salt == parent.cache_salt and child.tokens[:-1] == parent.tokens[: parent.computed]

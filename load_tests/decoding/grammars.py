@@ -50,7 +50,7 @@ def usable(compiler: GrammarCompiler, rows: Iterable[dict[str, Any]]) -> Iterato
     for row in rows:
         if row["schema"].get("type") == "object":
             try:
-                jsonschema.Draft202012Validator.check_schema(row["schema"])
+                jsonschema.validators.validator_for(row["schema"]).check_schema(row["schema"])
                 compiler.compile(Grammar.json_schema(row["schema"]), 0)
             except (RequestError, jsonschema.SchemaError):
                 continue

@@ -69,6 +69,11 @@ class CallReader:
         self._in_string = self._escaped = False
         self.calls = 0
 
+    @property
+    def called(self) -> bool:
+        """Whether there are calls, and the last is whole."""
+        return self._state is _State.AFTER
+
     def push(self, text: str) -> list[Piece]:
         """What ``text`` adds."""
         self._held += text
@@ -146,10 +151,10 @@ class CallReader:
         return []
 
 
-def read_calls(text: str) -> tuple[str, list[Call]]:
-    """A whole answer: its text, and the calls after it."""
+def read_calls(text: str) -> tuple[str, list[Call], bool]:
+    """A whole answer: its text, the calls after it, and whether it has some and ends with a whole one."""
     reader = CallReader()
-    return gathered([*reader.push(text), *reader.finish()])
+    return (*gathered([*reader.push(text), *reader.finish()]), reader.called)
 
 
 def gathered(pieces: Iterable[Piece]) -> tuple[str, list[Call]]:

@@ -157,7 +157,7 @@ class ChatFormat:
             "object": "chat.completion",
             "created": stamp.created,
             "model": stamp.model,
-            "choices": [_choice(index, answer, request.tool_use is not None) for index, answer in enumerate(answers)],
+            "choices": [_choice(answer, request.tool_use is not None) for answer in answers],
             "usage": usage_fields(usage),
             **_of_prompt(answers[0]),
         }
@@ -166,8 +166,8 @@ class ChatFormat:
         return ChatFrames(stamp, include_usage, request.tool_use is not None)
 
 
-def _choice(index: int, answer: Answer, with_calls: bool) -> dict[str, Any]:
-    text, calls = read_calls(answer.text) if with_calls else (answer.text, [])
+def _choice(answer: Answer, with_calls: bool) -> dict[str, Any]:
+    text, calls, whole = read_calls(answer.text) if with_calls else (answer.text, [], False)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     if calls:
         message["content"] = text or None
@@ -176,10 +176,10 @@ def _choice(index: int, answer: Answer, with_calls: bool) -> dict[str, Any]:
             for call in calls
         ]
     return {
-        "index": index,
+        "index": answer.index,
         "message": message,
         "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
-        "finish_reason": _reason(answer.finish_reason, bool(calls)),
+        "finish_reason": _reason(answer.finish_reason, whole),
     }
 
 
@@ -257,7 +257,7 @@ class ChatFrames:
         rest, called = "", False
         if self._readers is not None:
             reader = self._readers.pop(index, None) or CallReader()
-            rest, called = self._pieces(index, reader.finish(), None), reader.calls > 0
+            rest, called = self._pieces(index, reader.finish(), None), reader.called
         finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{_reason(reason, called)}"'
         return f'{rest}{self._head}{{"index":{index},{finish}}}{self._tail}'
 

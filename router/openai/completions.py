@@ -95,18 +95,18 @@ class CompletionFormat:
             "object": "text_completion",
             "created": stamp.created,
             "model": stamp.model,
-            "choices": [self._choice(request, index, answer) for index, answer in enumerate(answers)],
+            "choices": [self._choice(request, answer) for answer in answers],
             "usage": usage_fields(usage),
         }
 
-    def _choice(self, request: CompletionRequest, index: int, answer: Answer) -> dict[str, Any]:
+    def _choice(self, request: CompletionRequest, answer: Answer) -> dict[str, Any]:
         echoed = answer.prompt_logprobs or () if request.echo else ()
         text = answer.text
         if request.echo:
-            prompt = self.prompts(request)[index // (request.n or 1)]
+            prompt = self.prompts(request)[answer.prompt]
             text = (prompt if isinstance(prompt, str) else said(echoed)) + text
         logprobs = None if answer.logprobs is None else text_logprobs((*echoed, *answer.logprobs), TextPlace())
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+        choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
         if request.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
         return choice

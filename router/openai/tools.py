@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import CALL_BEGIN, CALL_END, Grammar
+from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Grammar, plain
 from router.openai.formats import MOST_SCHEMA
 from router.openai.strict import StrictModel, Text
 
@@ -24,8 +24,12 @@ FunctionName = Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
-    if schema and schema.get("type", "object") != "object":
+    if schema.get("type", "object") not in ("object", ["object"]):
         raise ValueError("must describe an object")
+    if "x-guidance" in schema:
+        raise ValueError("must not have 'x-guidance', which is the grammar's own")
+    if not plain(schema):
+        raise ValueError(f"must be nested at most {DEEPEST} deep, and hold no half of a surrogate pair")
     if len(json.dumps(schema)) > MOST_SCHEMA:
         raise ValueError(f"must have at most {MOST_SCHEMA} characters as JSON")
     return schema
@@ -119,7 +123,7 @@ class ToolUse:
         rules.append(f"call: ({body}) {_quoted('}' + chr(10) + CALL_END)}")
         for place, function in enumerate(self.functions):
             name = _quoted(f"{HEAD}{json.dumps(function.name)}{ARGUMENTS}")
-            schema = {"x-guidance": STYLE, "type": "object", **(function.parameters or NOTHING)}
+            schema = {**(function.parameters or NOTHING), "type": "object", "x-guidance": STYLE}
             rules.append(f"call_{place}: {name} %json {json.dumps(schema)}")
         return Grammar.lark("\n".join(rules))
 

@@ -22,8 +22,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The whole text of one choice."""
+    """The whole text of one choice; ``index`` is its number in the response, ``prompt`` that of its prompt."""
 
+    index: int
+    prompt: int
     text: str
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprobs, ...] | None = None

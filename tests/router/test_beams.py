@@ -61,6 +61,16 @@ def test_answers_are_the_same_streamed_and_whole(served: Served, backend: Engine
     assert 3 < whole.usage.completion_tokens <= 60
 
 
+def test_fewer_answers_than_were_asked_for_belong_to_their_prompts(served: Served, backend: EngineBackend) -> None:
+    served.backend = backend  # type: ignore[assignment]
+    asked = {"use_beam_search": True, "guided_choice": ["yes"], "echo": True, "n": 4, "prompt": ["aaa", "bbb"]}
+
+    found = served.http.post("/v1/completions", json={"model": "fast", **asked}).json()["choices"]
+
+    assert 2 <= len(found) < 8
+    assert {(choice["index"] // 4, choice["text"]) for choice in found} == {(0, "aaayes"), (1, "bbbyes")}
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -41,6 +41,13 @@ def tool(name: str, parameters: Any = None) -> dict[str, Any]:
     return {"type": "function", "function": function | ({} if parameters is None else {"parameters": parameters})}
 
 
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
 TOOLS = [tool(name, schema) for name, schema in SCHEMAS.items()]
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "The weather in Rome?"}]}
 NAMED = {"type": "function", "function": {"name": "get_time"}}
@@ -128,9 +135,14 @@ def test_however_the_text_is_cut_the_calls_are_the_same(
 @pytest.mark.parametrize("end", range(1, 120, 7))
 def test_of_a_call_that_is_cut_off_there_is_the_beginning(end: int) -> None:
     whole = written(("get_weather", {"city": 'a "quoted" \\ name', "days": 3}), ("get_time", {"zone": "UTC"}))
-    content, calls = read_calls(whole[:end])
+    content, calls, called = read_calls(whole[:end])
 
     assert content in ("", whole[:end])
+    assert len(calls) == whole[:end].count('"arguments": ')
+    last = whole[:end].rpartition(CALL_BEGIN)[2]
+    assert called == any(
+        json.dumps(each) in last for each in ({"city": r'a "quoted" \ name', "days": 3}, {"zone": "UTC"})
+    )
     for call, arguments in zip(calls, ({"city": 'a "quoted" \\ name', "days": 3}, {"zone": "UTC"}), strict=False):
         assert json.dumps(arguments).startswith(call.arguments)
 
@@ -204,6 +216,16 @@ def test_calls_are_the_same_streamed_and_whole_and_valid(real: Served, fields: d
         assert choice.logprobs is not None
 
 
+def test_a_call_that_a_stop_string_cuts_off_is_not_called_one(real: Served) -> None:
+    asked: dict[str, Any] = {"seed": 1, "tools": TOOLS, "tool_choice": NAMED, "stop": ["UTC", "CET"], "max_tokens": 99}
+
+    choice = real.openai.chat.completions.create(**CHAT, **asked).choices[0]
+    _, calls, reason = streamed(real, **asked)
+
+    assert choice.finish_reason == reason == "stop"
+    assert calls == [("get_time", '{"zone": "')]
+
+
 def test_several_choices_call_by_themselves(real: Served) -> None:
     answer = real.openai.chat.completions.create(
         **CHAT,
@@ -274,6 +296,9 @@ SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": {
         ({"tools": [tool("a b")]}, "tools[0].function.name"),
         ({"tools": [tool("a"), tool("a")]}, "tools"),
         ({"tools": [tool("a", {"type": "array"})]}, "tools[0].function.parameters"),
+        ({"tools": [tool("a", {"x-guidance": {}})]}, "tools[0].function.parameters"),
+        ({"tools": [tool("a", {"title": "\ud800"})]}, "tools[0].function.parameters"),
+        ({"tools": [tool("a", deep(200))]}, "tools[0].function.parameters"),
         ({"tools": [{"type": "custom", "custom": {"name": "a"}}]}, "tools[0].type"),
         ({"tools": TOOLS, "tool_choice": "some"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
@@ -288,7 +313,8 @@ SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": {
     ids=str,
 )
 def test_what_is_wrong_is_refused_by_its_name(served: Served, fields: dict[str, Any], param: str) -> None:
-    answer = served.http.post("/v1/chat/completions", json=CHAT | fields)
+    body = json.dumps(CHAT | fields).encode()
+    answer = served.http.post("/v1/chat/completions", content=body)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param, answer.text
