@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Engine, SamplingParams
-from engine.speculation import RENEWAL, SAMPLE, Worth
+from engine.speculation import MOST_FAILURES, RENEWAL, SAMPLE, Worth
 from tests.engine.models import VOCAB, ragged_prompts
 
 MakeEngine = Callable[..., Engine]
@@ -113,7 +113,10 @@ def test_a_draft_that_fails_harms_nobody(
 ) -> None:
     engine = drafting()
 
+    tried = []
+
     def fail(chunks: Any) -> Any:
+        tried.append(chunks)
         raise RuntimeError("broken")
 
     assert engine._drafter is not None
@@ -121,6 +124,22 @@ def test_a_draft_that_fails_harms_nobody(
 
     assert answers(engine, PROMPTS, KINDS["warm"]) == answers(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
     assert engine.stats().failed == 0
+    assert len(tried) == MOST_FAILURES  # and then it is given up
+
+
+def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second step without guesses: the smaller model is behind by what it guessed wrong, and by what it missed."""
+    engine, turn = drafting("llama-tied"), [0]
+
+    def every_second(worth: Worth) -> bool:
+        turn[0] += 1
+        return turn[0] % 2 == 0
+
+    monkeypatch.setattr(Worth, "wanted", every_second)
+    answers(engine, PROMPTS[-1:], KINDS["greedy"])
+
+    stats = engine.stats()
+    assert stats.right_guesses == stats.guessed_tokens > 10
 
 
 @pytest.mark.parametrize(
