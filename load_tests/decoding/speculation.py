@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--draft", type=Path, default=MODELS / "fast", help="the smaller model")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--tokens", type=int, default=5, help="most guesses in a step")
+    parser.add_argument("--requests", type=int, nargs="+", default=[1, 32], help="at once")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     made = engines(options.model, options.draft, options.tokens, options.dtype)
@@ -70,7 +71,7 @@ def main() -> None:
     print("| --- | ---: " + "| ---: " * 8 + "|")
     for name, prompts in workloads(32).items():
         for temperature in (0.0, 1.0):
-            for requests in (1, 32):
+            for requests in options.requests:
                 found: dict[str, list[tuple[float, float]]] = defaultdict(list)
                 for turn in tqdm(range(options.rounds + 1), desc=f"{name} {requests}", leave=False):
                     asked = prompts if requests > 1 else [prompts[turn % len(prompts)]]

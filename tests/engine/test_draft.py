@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Engine, SamplingParams
+from engine.decode.lookup import PromptLookup
 from engine.speculation import MOST_FAILURES, RENEWAL, SAMPLE, Worth
 from tests.engine.models import VOCAB, ragged_prompts
 
@@ -128,7 +129,7 @@ def test_a_draft_that_fails_harms_nobody(
 
 
 def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every second step without guesses: the smaller model is behind by what it guessed wrong, and by what it missed."""
+    """Every second step without guesses: the smaller model is behind by what it guessed, and by what it missed."""
     engine, turn = drafting("llama-tied"), [0]
 
     def every_second(worth: Worth) -> bool:
@@ -136,6 +137,7 @@ def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monk
         return turn[0] % 2 == 0
 
     monkeypatch.setattr(Worth, "wanted", every_second)
+    monkeypatch.setattr(PromptLookup, "guess", lambda lookup, tokens, most: [])
     answers(engine, PROMPTS[-1:], KINDS["greedy"])
 
     stats = engine.stats()
