@@ -15,6 +15,7 @@ from engine.api import Delta, FinishReason, RequestError, UnsatisfiableError, Us
 from engine.counters import Counters
 from engine.decode.beams import Candidates, Step, Whole
 from engine.decode.drawing import Drawn, Found
+from engine.decode.grammar import GrammarError
 from engine.failures import log_failure
 from engine.forward import SpoiltGuessError
 from engine.group import Group
@@ -104,6 +105,9 @@ class Answers:
     def fail(self, request_id: str, error: Exception) -> Delta:
         """Something raised in a request."""
         self._counters.failed += 1
+        grammar = self._groups[request_id].first.sequence.sampling.grammar
+        if grammar is not None and isinstance(error, GrammarError):
+            self._admission.grammars.forget(grammar)
         usage = self._break(request_id)
         if isinstance(error, UnsatisfiableError):
             return Delta(request_id, (), "", FinishReason.REFUSED, usage, str(error))

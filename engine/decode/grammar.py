@@ -122,6 +122,11 @@ class GrammarCompiler:
             start = self._build(grammar)
         return GrammarState(start.deep_copy(), prompt_length)
 
+    def forget(self, grammar: Grammar) -> None:
+        """An answer's place in it gave up: its copies share what they have learnt of it, and may give up as well."""
+        with self._lock:
+            self._compiled.pop(grammar, None)
+
     def _build(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 

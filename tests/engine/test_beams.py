@@ -124,6 +124,7 @@ class Noise:
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize("length_penalty", [0.8, -0.7])
 @pytest.mark.parametrize(("width", "cuts"), [(2, {}), (4, {"top_k": 30, "temperature": 2.0}), (8, {"top_p": 0.9})])
 def test_beam_sampling_is_that_of_transformers(
     make_engine: MakeEngine,
@@ -131,9 +132,10 @@ def test_beam_sampling_is_that_of_transformers(
     monkeypatch: pytest.MonkeyPatch,
     width: int,
     cuts: dict[str, Any],
+    length_penalty: float,
     early_stopping: Any,
 ) -> None:
-    beam = BeamSearch(width, 0.8, early_stopping, do_sample=True)
+    beam = BeamSearch(width, length_penalty, early_stopping, do_sample=True)
     asked = [(prompt, params(beam, seed=seed, **cuts)) for seed, prompt in enumerate(prompts(50))]
 
     answers = among_others(make_engine(max_sequences=64, max_waiting=100), asked)

@@ -17,6 +17,7 @@ import pytest
 from engine import Engine, SamplingParams
 from engine.api import FinishReason, GenerationRequest, Grammar, RequestError
 from engine.completion import Completion
+from engine.decode.grammar import GrammarError, GrammarState
 from engine.decode.random import choice_seed
 
 MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"
@@ -217,6 +218,26 @@ def test_a_grammar_that_cannot_be_used_is_refused_with_a_reason(engine: Engine, 
     assert refusal.value.param == "grammar"
     assert len(refusal.value.message) < 700
     assert not engine.has_work
+
+
+def test_a_grammar_that_gave_up_is_compiled_anew(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = SamplingParams(grammar=Grammar.regex("[ab]{3}"), max_tokens=9)
+    compiled = engine._admission.grammars._compiled
+    [whole] = engine.generate(["Hello"], params)
+    assert params.grammar in compiled
+
+    def give_up(state: GrammarState, tokens: Any) -> None:
+        raise GrammarError("out of fuel")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(GrammarState, "read", give_up)
+        engine.add(GenerationRequest("a", "Hello", replace(params, seed=1)))
+        [delta] = [delta for _ in range(3) for delta in engine.step()]
+
+    assert delta.finish_reason is FinishReason.REFUSED
+    assert params.grammar not in compiled
+    assert re.fullmatch("[ab]{3}", whole.text)
+    assert re.fullmatch("[ab]{3}", engine.generate(["Hello"], params)[0].text)
 
 
 def test_an_engine_that_sees_no_grammar_runs_without_the_library() -> None:
