@@ -229,9 +229,9 @@ def test_a_grammar_that_gave_up_is_compiled_anew(engine: Engine, monkeypatch: py
     def give_up(state: GrammarState, tokens: Any) -> None:
         raise GrammarError("out of fuel")
 
+    engine.add(GenerationRequest("a", "Hello", replace(params, seed=1)))
     with monkeypatch.context() as broken:
         broken.setattr(GrammarState, "read", give_up)
-        engine.add(GenerationRequest("a", "Hello", replace(params, seed=1)))
         [delta] = [delta for _ in range(3) for delta in engine.step()]
 
     assert delta.finish_reason is FinishReason.REFUSED
