@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from engine import Engine, SamplingParams
 from engine.decode.lookup import PromptLookup
@@ -73,6 +75,36 @@ def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str
     stats = engine.stats()
     assert stats.right_guesses == stats.guessed_tokens > 20
     assert stats.steps < 20
+
+
+MANY = 3000
+
+
+def third_tokens(engine: Engine, first_seed: int) -> list[int]:
+    """The third token of many answers, each of its own seed."""
+    params = [SamplingParams(seed=first_seed + n, top_k=6, max_tokens=5, ignore_eos=True) for n in range(MANY)]
+    return [answer.token_ids[2] for answer in engine.generate([PROMPTS[2]] * MANY, params)]
+
+
+def alike(one: list[int], other: list[int]) -> float:
+    """How probable it is that both, if drawn alike, differ as much as they do (chi-square)."""
+    table = np.array([[found.count(token) for token in {*one, *other}] for found in (one, other)])
+    return float(stats.chi2_contingency(table[:, table.sum(0) >= 20]).pvalue)
+
+
+def test_the_distribution_of_answers_is_the_same(
+    make_engine: MakeEngine, drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"max_sequences": 500, "kv_cache_tokens": 32_768, "max_waiting": 2 * MANY}
+    plain = third_tokens(make_engine("llama-tied", **config), 0)
+    engine = drafting(**config, speculative_rows=4096)
+
+    assert alike(plain, third_tokens(engine, MANY)) > 1e-3
+    assert engine.stats().guessed_tokens > MANY
+
+    # What is guessed taken as it comes: not the same.
+    monkeypatch.setattr("engine.decode.drawing._agreed", lambda chunk, drawn: drawn)
+    assert alike(plain, third_tokens(drafting(**config, speculative_rows=4096), MANY)) < 1e-3
 
 
 @pytest.mark.parametrize(
