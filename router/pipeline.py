@@ -65,7 +65,10 @@ class Pipeline:
             await exchange.while_connected(self._generate(exchange, wire, task))
         except RequestError as error:
             if error.param == "grammar":  # one of several fields asked for it
-                raise RequestError(error.message, next(iter(task.request.forms)), error.code) from None
+                param, message = next(iter(task.request.forms)), error.message
+                if param == "tools":  # the grammar is ours: what follows the reason quotes it
+                    message = message.partition("\n")[0].replace("The lark", "The schema of a tool")
+                raise RequestError(message, param, error.code) from None
             raise
 
     def _profiled(self, request: Request) -> Request:

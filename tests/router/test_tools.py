@@ -328,6 +328,8 @@ def test_a_schema_that_cannot_be_followed_is_refused_by_the_field_that_asked(rea
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == ("tools", "invalid_grammar")
+    assert "does not exist" in error["message"]
+    assert CALL_BEGIN not in error["message"]
 
 
 def test_a_template_that_knows_no_tools_is_told_of_them_in_words() -> None:
