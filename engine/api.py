@@ -54,7 +54,7 @@ __all__ = [
     "ToolCall",
     "UnsatisfiableError",
     "Usage",
-    "plain",
+    "is_plain_json",
 ]
 
 MOST_LOGPROBS = 20  # as OpenAI allows
@@ -207,14 +207,14 @@ DEEPEST = 64
 """Lists and objects within each other in what is told of tools: templates and writers of JSON go down by recursion."""
 
 
-def plain(value: object, depth: int = DEEPEST) -> bool:
+def is_plain_json(value: object, depth: int = DEEPEST) -> bool:
     """Whether JSON is nested no deeper than that, and all its text is Unicode."""
     if isinstance(value, str):
         return not any(0xD800 <= ord(character) < 0xE000 for character in value)
     if isinstance(value, dict):
-        return depth > 0 and all(plain(name) and plain(each, depth - 1) for name, each in value.items())
+        return depth > 0 and all(is_plain_json(name) and is_plain_json(each, depth - 1) for name, each in value.items())
     if isinstance(value, list):
-        return depth > 0 and all(plain(each, depth - 1) for each in value)
+        return depth > 0 and all(is_plain_json(each, depth - 1) for each in value)
     return True
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Conversation, Message, RequestError, ToolCall, plain
+from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Conversation, Message, RequestError, ToolCall, is_plain_json
 
 TOOLS_TOLD = (
     """\
@@ -97,7 +97,7 @@ def _arguments(call: ToolCall) -> Any:
         loaded = json.loads(call.arguments)
     except (ValueError, RecursionError):
         return call.arguments
-    return loaded if isinstance(loaded, dict) and plain(loaded) else call.arguments
+    return loaded if isinstance(loaded, dict) and is_plain_json(loaded) else call.arguments
 
 
 def _loaded(tool: str) -> Any:
@@ -106,7 +106,7 @@ def _loaded(tool: str) -> Any:
         loaded = json.loads(tool)
     except (ValueError, RecursionError) as error:
         raise RequestError("A tool is described by JSON.", "tools") from error
-    if not plain(loaded):
+    if not is_plain_json(loaded):
         raise RequestError(f"Tools are nested at most {DEEPEST} deep, and their text is Unicode.", "tools")
     return loaded
 

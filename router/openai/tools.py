@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Grammar, plain
+from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Grammar, is_plain_json
 from router.openai.formats import MOST_SCHEMA
 from router.openai.strict import StrictModel, Text
 
@@ -28,7 +28,7 @@ def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("must describe an object")
     if "x-guidance" in schema:
         raise ValueError("must not have 'x-guidance', which is the grammar's own")
-    if not plain(schema):
+    if not is_plain_json(schema):
         raise ValueError(f"must be nested at most {DEEPEST} deep, and hold no half of a surrogate pair")
     if len(json.dumps(schema)) > MOST_SCHEMA:
         raise ValueError(f"must have at most {MOST_SCHEMA} characters as JSON")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from engine import Engine, SamplingParams
 from engine.decode.lookup import PromptLookup
 from engine.speculation import MOST_FAILURES, RENEWAL, SAMPLE, Worth
 from tests.engine.models import VOCAB, ragged_prompts
+from tests.engine.test_speculation import tokens_of
 
 MakeEngine = Callable[..., Engine]
 PROMPTS = [tuple(prompt) for prompt in ragged_prompts(VOCAB)]
@@ -46,13 +47,6 @@ def drafting(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> Make
     return make
 
 
-def answers(engine: Engine, prompts: Sequence[tuple[int, ...]], params: SamplingParams) -> list[tuple[int, ...]]:
-    found = [answer.token_ids for answer in engine.generate(prompts, params)]
-    engine.check_integrity()
-    assert engine.stats().blocks_used == 0
-    return found
-
-
 @pytest.mark.parametrize("draft", ["llama-untied", "llama-tied"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_the_same_token_by_token(
@@ -60,9 +54,9 @@ def test_answers_are_the_same_token_by_token(
 ) -> None:
     plain, guessing = make_engine("llama-tied"), drafting(draft)
 
-    assert answers(guessing, PROMPTS, KINDS[kind]) == answers(plain, PROMPTS, KINDS[kind])
+    assert tokens_of(guessing, PROMPTS, KINDS[kind]) == tokens_of(plain, PROMPTS, KINDS[kind])
     for prompt in PROMPTS[-2:]:
-        assert answers(guessing, [prompt], KINDS[kind]) == answers(plain, [prompt], KINDS[kind])
+        assert tokens_of(guessing, [prompt], KINDS[kind]) == tokens_of(plain, [prompt], KINDS[kind])
     assert guessing.stats().guessed_tokens > 0
 
 
@@ -70,7 +64,7 @@ def test_answers_are_the_same_token_by_token(
 def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str) -> None:
     engine = drafting("llama-tied")
 
-    answers(engine, PROMPTS[-1:], KINDS[kind])
+    tokens_of(engine, PROMPTS[-1:], KINDS[kind])
 
     stats = engine.stats()
     assert stats.right_guesses == stats.guessed_tokens > 20
@@ -122,20 +116,20 @@ def test_the_distribution_of_answers_is_the_same(
 def test_memory_and_chunks_change_nothing(
     make_engine: MakeEngine, drafting: MakeEngine, config: dict[str, Any]
 ) -> None:
-    expected = answers(make_engine("llama-tied"), PROMPTS, KINDS["choices"])
+    expected = tokens_of(make_engine("llama-tied"), PROMPTS, KINDS["choices"])
 
     for draft in ("llama-untied", "llama-tied"):
         engine = drafting(draft, **config)
-        assert answers(engine, PROMPTS, KINDS["choices"]) == expected
+        assert tokens_of(engine, PROMPTS, KINDS["choices"]) == expected
         assert engine.stats().guessed_tokens > 0
 
 
 def test_what_the_prefix_cache_knows_the_smaller_model_reads_again(drafting: MakeEngine) -> None:
     engine = drafting("llama-tied")
-    first = answers(engine, PROMPTS[-1:], KINDS["greedy"])
+    first = tokens_of(engine, PROMPTS[-1:], KINDS["greedy"])
     cold = engine.stats()
 
-    assert answers(engine, PROMPTS[-1:], KINDS["greedy"]) == first
+    assert tokens_of(engine, PROMPTS[-1:], KINDS["greedy"]) == first
     warm = engine.stats()
     assert warm.cached_tokens > 0
     assert warm.right_guesses - cold.right_guesses == warm.guessed_tokens - cold.guessed_tokens > 20
@@ -155,7 +149,7 @@ def test_a_draft_that_fails_harms_nobody(
     assert engine._drafter is not None
     monkeypatch.setattr(engine._drafter, "_guess", fail)
 
-    assert answers(engine, PROMPTS, KINDS["warm"]) == answers(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
+    assert tokens_of(engine, PROMPTS, KINDS["warm"]) == tokens_of(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
     assert engine.stats().failed == 0
     assert len(tried) == MOST_FAILURES  # and then it is given up
 
@@ -170,7 +164,7 @@ def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monk
 
     monkeypatch.setattr(Worth, "wanted", every_second)
     monkeypatch.setattr(PromptLookup, "guess", lambda lookup, tokens, most: [])
-    answers(engine, PROMPTS[-1:], KINDS["greedy"])
+    tokens_of(engine, PROMPTS[-1:], KINDS["greedy"])
 
     stats = engine.stats()
     assert stats.right_guesses == stats.guessed_tokens > 10
@@ -184,7 +178,7 @@ def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monk
 def test_for_requests_with_rules_nothing_is_guessed(drafting: MakeEngine, settings: dict[str, Any]) -> None:
     engine = drafting()
 
-    answers(engine, PROMPTS[:2], replace(KINDS["warm"], **settings))
+    tokens_of(engine, PROMPTS[:2], replace(KINDS["warm"], **settings))
 
     assert engine.stats().guessed_tokens == 0
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -15,7 +16,9 @@ import uvicorn
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
 from tests.router.backend import ScriptedBackend
+from tests.router.engines import EngineBackend
 
+FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 KEY, OTHER_KEY = "sk-test", "sk-other"
 CONFIG = RouterConfig(
     keys=(KeyConfig(key=KEY, tenant="acme", team="core"), KeyConfig(key=OTHER_KEY, tenant="other", team="x")),
@@ -74,3 +77,11 @@ def served(_server: Served) -> Served:
     """The session's server with a fresh backend."""
     _server.backend = ScriptedBackend()
     return _server
+
+
+@pytest.fixture(scope="session")
+def backend() -> Iterator[EngineBackend]:
+    """A real engine, for what a scripted one cannot show."""
+    made = EngineBackend(FAST)
+    yield made
+    made.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +10,7 @@ from engine.api import BeamSearch
 from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
 
-FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "What is prefill?"}]}
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[EngineBackend]:
-    made = EngineBackend(FAST)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -17,10 +15,9 @@ from engine.api import CALL_BEGIN, CALL_END, Conversation, Message, RequestError
 from engine.tokenizer import Tokenizer
 from router.openai.calls import Call, CallReader, Piece, gathered, read_calls
 from router.openai.tools import FunctionDefinition, ToolUse
-from tests.router.conftest import Served
+from tests.router.conftest import FAST, Served
 from tests.router.engines import EngineBackend
 
-FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 WEATHER = {
     "type": "object",
     "properties": {
@@ -145,13 +142,6 @@ def test_of_a_call_that_is_cut_off_there_is_the_beginning(end: int) -> None:
     )
     for call, arguments in zip(calls, ({"city": 'a "quoted" \\ name', "days": 3}, {"zone": "UTC"}), strict=False):
         assert json.dumps(arguments).startswith(call.arguments)
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[EngineBackend]:
-    made = EngineBackend(FAST)
-    yield made
-    made.close()
 
 
 @pytest.fixture
