@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.config import EngineConfig
 from engine.kernels.cpu.compiler import CompilerError
@@ -37,7 +37,9 @@ class StepRunner(Protocol):
         ...
 
 
-def make_runner(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> StepRunner:
+def make_runner(
+    model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
+) -> StepRunner:
     """The runner that ``config.kernels`` asks for.
 
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
@@ -61,7 +63,7 @@ def make_runner(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShap
     return _on_torch(model, config, shapes, context_length)
 
 
-def _on_torch(model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
+def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
     rounded = weight_formats(config.weight_dtype)
     if rounded is not None:
         model = model.with_weights(rounded_model(model.weights, rounded))

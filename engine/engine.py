@@ -64,7 +64,11 @@ class Engine:
     """
 
     def __init__(
-        self, config: EngineConfig, model: Decoder, tokenizer: Tokenizer, clock: Callable[[], float] = time.monotonic
+        self,
+        config: EngineConfig,
+        model: Decoder[Any],
+        tokenizer: Tokenizer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self._shapes = shapes_of(model.spec, config)

@@ -30,7 +30,9 @@ most half as much again to read."""
 class Runner:
     """The model, its KV cache, and what is needed to lay a step out for them."""
 
-    def __init__(self, model: Decoder, config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> None:
+    def __init__(
+        self, model: Decoder[AttentionPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
+    ) -> None:
         self.model = model
         self._block_size = config.block_size
         self._groups = layers_by_group(model.spec)
@@ -78,7 +80,7 @@ class Runner:
         middle = power // 4 * 3
         return middle if pages <= middle else power
 
-    def _plan(self, chunks: list[Chunk]) -> StepPlan:
+    def _plan(self, chunks: list[Chunk]) -> StepPlan[AttentionPlan]:
         positions = self._int_tensor(chain.from_iterable(range(c.start, c.end) for c in chunks))
         rotations = {rope: self._rotation(tables, positions) for rope, tables in self._ropes.items()}
         slots = {window: self._slots(chunks, positions, group) for group, window in enumerate(self._windows)}

@@ -11,11 +11,15 @@ reads one after the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from engine.kv.format import KVPages
+from engine.model.spec import Activation
+
+Plan = TypeVar("Plan")
+PlanIn = TypeVar("PlanIn", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,20 @@ class AttentionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(Generic[Plan]):
     """One step: where its rows stand in their sequences, and a plan for each of ``ModelSpec.kinds``."""
 
     positions: Tensor  # [tokens] int64
-    kinds: tuple[AttentionPlan, ...]
+    kinds: tuple[Plan, ...]
 
 
-class Kernels(Protocol):
-    """All take and return tensors of one floating dtype on one device, unless said otherwise."""
+class Kernels(Protocol[PlanIn]):
+    """All take and return tensors of one floating dtype on one device, unless said otherwise. What the
+    attention of one kind of layers works from is their own."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]."""
+        ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Root mean square norm over the last dimension (Zhang and Sennrich 2019), in float32 inside.
@@ -62,22 +71,25 @@ class Kernels(Protocol):
         """
         ...
 
-    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates ``x`` [tokens, heads, head_dim] by the plan's cosines and signed sines."""
+    def add_rms_norm(self, stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Adds ``update`` to ``stream`` in place, both [tokens, size]; the ``rms_norm`` of the sum."""
         ...
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        """silu(gate) * up, from [tokens, 2 * n] to [tokens, n] (Shazeer 2020)."""
+    def place_heads(self, qkv: Tensor, norm: Tensor | None, eps: float, cache: KVPages, plan: PlanIn) -> None:
+        """Prepares ``qkv`` [tokens, heads + 2 kv_heads, head_dim] in place and writes its keys and values to ``cache``,
+        in its format, where the plan says.
+
+        Queries and keys are normalised, each head by itself, if there is a ``norm`` [heads + kv_heads, head_dim], as
+        ``rms_norm`` does; then rotated as the plan says (Su et al. 2021). Values stay as they are.
+        """
         ...
 
-    def write_kv(self, cache: KVPages, kv: Tensor, slots: Tensor) -> None:
-        """Writes ``kv`` [tokens, 2 * kv_heads, head_dim] to ``cache``, where the plan's slots say, in its format."""
+    def gated(self, gate_up: Tensor, activation: Activation) -> Tensor:
+        """activation(gate) * up, from [tokens, 2 * n] to [tokens, n] (Shazeer 2020)."""
         ...
 
-    def attention(
-        self, query: Tensor, cache: KVPages, plan: AttentionPlan, scale: float, score_cap: float | None
-    ) -> Tensor:
+    def attention(self, query: Tensor, cache: KVPages, plan: PlanIn, scale: float, score_cap: float | None) -> Tensor:
         """Causal paged attention (Kwon et al. 2023) of ``query`` [tokens, heads, head_dim], with grouped heads (Ainslie
-        et al. 2023); the same shape back. Scores are multiplied by ``scale`` and, with a ``score_cap`` c, become
-        c * tanh(score / c) (Gemma 2), before the plan's mask is added."""
+        et al. 2023); the same shape back, contiguous. Scores are multiplied by ``scale`` and, with a ``score_cap`` c,
+        become c * tanh(score / c) (Gemma 2), before the plan's mask is added."""
         ...

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.interface import AttentionGroup, AttentionPlan
 from engine.kv.format import SCALED, KVPages, dequantise, quantise
+from engine.model.spec import Activation
 
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
 _FORMATS = {form.number: form for form in SCALED.values()}
 
 
@@ -18,19 +26,35 @@ class ReferenceKernels:
     def __init__(self) -> None:
         self._gathered = torch.empty(0)
 
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
         return ((wide * scale).to(weight.dtype) * weight).to(x.dtype)
 
-    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
+    def add_rms_norm(self, stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return self.rms_norm(stream.add_(update), weight, eps)
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
+    def place_heads(self, qkv: Tensor, norm: Tensor | None, eps: float, cache: KVPages, plan: AttentionPlan) -> None:
+        both = cache.numbers.shape[1]
+        qk = qkv[:, : -(both // 2)]
+        placed = qk if norm is None else self.rms_norm(qk, norm, eps)
+        if plan.rotation is not None:
+            cos, sin = plan.rotation
+            placed = (placed * cos).addcmul_(placed.roll(placed.shape[-1] // 2, -1), sin)
+        if placed is not qk:
+            # Back into place, so that keys and values lie next to each other and are written at once.
+            qk.copy_(placed)
+        self._write(cache, qkv[:, -both:], plan.slots)
+
+    def gated(self, gate_up: Tensor, activation: Activation) -> Tensor:
         gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate).mul_(up)
+        return ACTIVATIONS[activation](gate).mul_(up)
 
-    def write_kv(self, cache: KVPages, kv: Tensor, slots: Tensor) -> None:
+    def _write(self, cache: KVPages, kv: Tensor, slots: Tensor) -> None:
+        """``kv`` is [tokens, 2 * kv_heads, head_dim]."""
         head_dim = kv.shape[-1]
         numbers = kv.reshape(-1, head_dim)
         if cache.scales is not None:

@@ -39,7 +39,7 @@ BATCH = 32  # texts that are read side by side
 Row = tuple[list[int], list[float]]  # tokens, and what predicting each counts
 
 
-def surprise(model: Decoder, config: EngineConfig, rows: Sequence[Row], bar: tqdm[None]) -> tuple[float, int]:
+def surprise(model: Decoder[Any], config: EngineConfig, rows: Sequence[Row], bar: tqdm[None]) -> tuple[float, int]:
     """Nats of all tokens that count, and their number. One token of each row in a step, as when decoding."""
     nats, counted = 0.0, 0
     shapes = shapes_of(model.spec, config)

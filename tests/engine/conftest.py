@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 from engine import Engine
 from tests.engine.models import save_model
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports the kernels, which look once
+
 MakeEngine = Callable[..., Engine]
 
 
@@ -20,6 +24,12 @@ MakeEngine = Callable[..., Engine]
 def single_thread() -> None:
     """Tiny operations are slower on two threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where Triton's kernels run: a card if there is one, else the CPU, in Triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(scope="session")

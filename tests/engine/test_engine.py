@@ -18,7 +18,7 @@ from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, Gene
 from engine.admission import Job
 from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError
 from engine.decode.output import Output
-from engine.kernels.interface import StepPlan
+from engine.kernels.interface import AttentionPlan, StepPlan
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.format import KVPages
 from engine.model.decoder import Decoder
@@ -193,11 +193,11 @@ def run_one(engine: Engine, name: str) -> list[Delta]:
     return drain(engine)[name]
 
 
-class PoisonedDecoder(Decoder):
+class PoisonedDecoder(Decoder[AttentionPlan]):
     """Fails on token 13."""
 
     def forward(
-        self, tokens: Tensor, plan: StepPlan, cache: list[KVPages], wanted: Tensor | None
+        self, tokens: Tensor, plan: StepPlan[AttentionPlan], cache: list[KVPages], wanted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if (tokens == 13).any():
             raise RuntimeError("poison")
