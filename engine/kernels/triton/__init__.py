@@ -1,1 +1,1 @@
-"""Kernels for CUDA in Triton. With TRITON_INTERPRET=1 in the environment, before this is imported, they run on a CPU."""
+"""Kernels for CUDA in Triton. With TRITON_INTERPRET=1 set before they are imported they run on a CPU."""
