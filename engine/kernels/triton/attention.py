@@ -8,9 +8,7 @@ each key is read once for all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -20,7 +18,6 @@ from engine.kernels.triton.attention_split import merge_kernel, split_kernel
 from engine.kernels.triton.attention_tiles import tiles_kernel
 from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.tuning import AttentionTuning, Shape, card_of, format_of, padded_head, tuning_of
-from engine.kernels.triton.variants import Variant
 from engine.kv.format import KVPages
 
 _PROGRAMS_PER_SM = 4

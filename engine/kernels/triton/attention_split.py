@@ -6,8 +6,6 @@ As in Flash-Decoding (Dao et al. 2023), a part is a sum of values weighted by it
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -16,9 +14,9 @@ from engine.kernels.triton.attention_walk import first_seen, load_queries, merge
 
 @triton.jit
 def _split_of(
-    position: Any, rows: Any, splits: Any,
-    WINDOW: tl.constexpr, SPLIT: tl.constexpr, LEAST: tl.constexpr, BLOCK_N: tl.constexpr,
-) -> Any:  # fmt: skip
+    position: tl.tensor, rows: tl.tensor, splits: tl.tensor, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+    LEAST: tl.constexpr, BLOCK_N: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Where the first split of a tile begins, how many keys each has, and where the last ends."""
     lo = first_seen(position, WINDOW) // BLOCK_N * BLOCK_N
     end = position + rows
@@ -30,8 +28,9 @@ def _split_of(
 
 @triton.jit
 def split_kernel(
-    query: Any, numbers: Any, scales: Any, tables: Any, starts: Any, counts: Any, lengths: Any, tiles: Any, out: Any,
-    parts: Any, tops: Any, totals: Any, bend: Any, unit: Any, row_stride: Any, width: Any, splits: Any,
+    query: tl.tensor, numbers: tl.tensor, scales: tl.tensor, tables: tl.tensor, starts: tl.tensor, counts: tl.tensor,
+    lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor, tops: tl.tensor, totals: tl.tensor,
+    bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor, width: tl.tensor, splits: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr,
     LEAST: tl.constexpr, ALONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -83,7 +82,9 @@ def split_kernel(
 
 
 @triton.jit
-def _merge_in_order(parts: Any, tops: Any, totals: Any, count: Any, d: Any, HEAD_DIM: tl.constexpr) -> Any:
+def _merge_in_order(
+    parts: tl.tensor, tops: tl.tensor, totals: tl.tensor, count: tl.tensor, d: tl.tensor, HEAD_DIM: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """One row's parts, one after the other, as ``tiles_kernel`` merges its own: total and acc [BLOCK_D]."""
     top = tl.load(tops)
     total = tl.load(totals)
@@ -99,8 +100,9 @@ def _merge_in_order(parts: Any, tops: Any, totals: Any, count: Any, d: Any, HEAD
 
 @triton.jit
 def _merge_at_once(
-    parts: Any, tops: Any, totals: Any, count: Any, d: Any, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr
-) -> Any:  # fmt: skip
+    parts: tl.tensor, tops: tl.tensor, totals: tl.tensor, count: tl.tensor, d: tl.tensor, HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """One row's parts, SPLITS at a time: all loads of a round are under way together. Total and acc [BLOCK_D]."""
     top = float("-inf")
     total = 0.0
@@ -122,10 +124,10 @@ def _merge_at_once(
 
 @triton.jit
 def merge_kernel(
-    starts: Any, counts: Any, lengths: Any, tiles: Any, out: Any, parts: Any, tops: Any, totals: Any, splits: Any,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr,
-    QUERIES: tl.constexpr, SPLIT: tl.constexpr, LEAST: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    SPLITS: tl.constexpr,
+    starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor,
+    tops: tl.tensor, totals: tl.tensor, splits: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, LEAST: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (QUERIES * GROUP, kv_heads, tiles): the parts that ``split_kernel`` wrote to ``out`` [rows, heads, head_dim].
     With SPLIT in order, else SPLITS at a time."""

@@ -3,8 +3,6 @@
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -13,11 +11,12 @@ from engine.kernels.triton.attention_walk import first_seen, load_queries, merge
 
 @triton.jit
 def _walk_all(
-    query: Any, position: Any, numbers: Any, scales: Any, table: Any, head: Any,
-    lo: Any, hi: Any, low: Any, end: Any, full_lo: Any, full_hi: Any, bend: Any, unit: Any,
-    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr,
-    CAPPED: tl.constexpr, SCALED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> Any:  # fmt: skip
+    query: tl.tensor, position: tl.tensor, numbers: tl.tensor, scales: tl.tensor, table: tl.tensor, head: tl.tensor,
+    lo: tl.tensor, hi: tl.tensor, low: tl.tensor, end: tl.tensor, full_lo: tl.tensor, full_hi: tl.tensor,
+    bend: tl.tensor, unit: tl.tensor, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Top, total and acc of the keys ``lo`` to ``hi``; masks outside ``full_lo`` to ``full_hi`` only."""
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -41,9 +40,9 @@ def _walk_all(
 
 @triton.jit
 def tiles_kernel(
-    query: Any, numbers: Any, scales: Any, tables: Any, starts: Any, counts: Any, lengths: Any, tiles: Any, out: Any,
-    bend: Any, unit: Any, row_stride: Any, width: Any,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    query: tl.tensor, numbers: tl.tensor, scales: tl.tensor, tables: tl.tensor, starts: tl.tensor, counts: tl.tensor,
+    lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor,
+    width: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip

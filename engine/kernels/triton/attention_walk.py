@@ -12,16 +12,15 @@ depend on the other rows of its tile: a key tile that a row sees nothing of mult
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
 def place_of(
-    tiles: Any, starts: Any, counts: Any, lengths: Any, tile: Any, sequence: Any, QUERIES: tl.constexpr
-) -> Any:  # fmt: skip
+    tiles: tl.tensor, starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tile: tl.tensor, sequence: tl.tensor,
+    QUERIES: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """First row of a tile, counted in all rows; how many it has; the position of its first."""
     offset = tl.load(tiles + 2 * tile + 1)
     count = tl.load(counts + sequence)
@@ -30,16 +29,16 @@ def place_of(
 
 
 @triton.jit
-def first_seen(position: Any, WINDOW: tl.constexpr) -> Any:
+def first_seen(position: tl.tensor, WINDOW: tl.constexpr) -> tl.tensor:
     """The first key that the query at ``position`` sees."""
     return tl.maximum(position - (WINDOW - 1), 0) if WINDOW > 0 else position * 0
 
 
 @triton.jit
 def load_queries(
-    query: Any, row: Any, rows: Any, row_stride: Any, head: Any,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> Any:  # fmt: skip
+    query: tl.tensor, row: tl.tensor, rows: tl.tensor, row_stride: tl.tensor, head: tl.tensor, GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """[BLOCK_M, BLOCK_D]; zeros beyond the tile's rows and the head's numbers."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
@@ -52,8 +51,9 @@ def load_queries(
 
 @triton.jit
 def _load_numbers(
-    numbers: Any, page: Any, used: Any, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
-) -> Any:  # fmt: skip
+    numbers: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Keys or values [BLOCK_N, BLOCK_D] as they are stored, zeros where not ``used``: what is masked is multiplied
     by zero all the same, which would not rid it of infinities."""
     d = tl.arange(0, BLOCK_D)
@@ -69,7 +69,13 @@ def _load_numbers(
 
 
 @triton.jit
-def _load_scales(scales: Any, page: Any, used: Any, MASKED: tl.constexpr) -> Any:
+def _load_blocks(table: tl.tensor, keys: tl.tensor, low: tl.tensor, end: tl.tensor, BLOCK_SIZE: tl.constexpr) -> tl.tensor:
+    """The block of each key [BLOCK_N] int32."""
+    return tl.load(table + keys // BLOCK_SIZE, mask=(keys >= low) & (keys < end), other=0)
+
+
+@triton.jit
+def _load_scales(scales: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl.constexpr) -> tl.tensor:
     """[BLOCK_N] float32."""
     if MASKED:
         return tl.load(scales + page, mask=used, other=0.0).to(tl.float32)
@@ -77,32 +83,31 @@ def _load_scales(scales: Any, page: Any, used: Any, MASKED: tl.constexpr) -> Any
 
 
 @triton.jit
-def capped(scores: Any, bend: Any) -> Any:
+def capped(scores: tl.tensor, bend: tl.tensor) -> tl.tensor:
     """tanh(score * scale / cap), where ``bend`` is 2 * scale / cap * log2(e)."""
     return 1.0 - 2.0 / (1.0 + tl.exp2(scores * bend))
 
 
 @triton.jit
 def walk(
-    top: Any, total: Any, acc: Any, query: Any, position: Any, numbers: Any, scales: Any, table: Any, head: Any,
-    lo: Any, hi: Any, low: Any, end: Any, bend: Any, unit: Any,
-    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, WINDOW: tl.constexpr,
-    CAPPED: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> Any:  # fmt: skip
+    top: tl.tensor, total: tl.tensor, acc: tl.tensor, query: tl.tensor, position: tl.tensor, numbers: tl.tensor,
+    scales: tl.tensor, table: tl.tensor, head: tl.tensor, lo: tl.tensor, hi: tl.tensor, low: tl.tensor, end: tl.tensor,
+    bend: tl.tensor, unit: tl.tensor, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Adds the keys ``lo`` (a multiple of BLOCK_N) to ``hi`` to ``top``, ``total``, ``acc``.
 
     Nothing before ``low`` or from ``end`` on is read. Without MASKED, every row must see all keys from ``lo`` to the end
     of the last key tile. ``position`` [BLOCK_M] is of each row's query; a score times ``unit`` is in powers of two.
     """
-    narrow = numbers.dtype.element_ty != query.dtype
+    block = _load_blocks(table, lo + tl.arange(0, BLOCK_N), low, end, BLOCK_SIZE)
     for first in tl.range(lo, hi, BLOCK_N):
         keys = first + tl.arange(0, BLOCK_N)
         used = (keys >= low) & (keys < end)
-        if MASKED:
-            block = tl.load(table + keys // BLOCK_SIZE, mask=used, other=0)
-        else:
-            block = tl.load(table + keys // BLOCK_SIZE)
         page = (block.to(tl.int64) * (2 * KV_HEADS) + head) * BLOCK_SIZE + keys % BLOCK_SIZE
+        # A round ahead: were it of the same round, loads of keys could not be under way before it came.
+        block = _load_blocks(table, keys + BLOCK_N, low, end, BLOCK_SIZE)
         k = _load_numbers(numbers, page, used, MASKED, HEAD_DIM, BLOCK_D)
         scores = tl.dot(query, tl.trans(k.to(query.dtype)), input_precision="ieee")
         if SCALED:
@@ -135,7 +140,7 @@ def walk(
 
 
 @triton.jit
-def merge(top: Any, other: Any) -> Any:
+def merge(top: tl.tensor, other: tl.tensor) -> tl.tensor:
     """Of two parts with these tops: the top of both together, and what the sums of each are to be multiplied by."""
     higher = tl.maximum(top, other)
     base = tl.where(higher == float("-inf"), 0.0, higher)
@@ -144,9 +149,9 @@ def merge(top: Any, other: Any) -> Any:
 
 @triton.jit
 def store_rows(
-    out: Any, acc: Any, total: Any, row: Any, rows: Any, head: Any, KV_HEADS: tl.constexpr,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> Any:  # fmt: skip
+    out: tl.tensor, acc: tl.tensor, total: tl.tensor, row: tl.tensor, rows: tl.tensor, head: tl.tensor,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Divides, and writes the tile's rows to ``out`` [rows, heads, head_dim]."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)

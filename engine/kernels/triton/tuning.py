@@ -39,16 +39,16 @@ class AttentionTuning:
     exact_split: int = 512  # keys of every part where all are to be alike; multiples of the keys of a tile, both
 
 
-_WIDE = AttentionTuning(few=Shape(16, 32, 4, 2), many=Shape(32, 32, 4, 2), exact=Shape(16, 32, 4, 2))
+_WIDE = AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(16, 32, 4, 2), exact=Shape(16, 16, 4, 2))
 _HALF = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 128, 8, 2), exact=Shape(64, 64, 4, 3)),
-    256: AttentionTuning(few=Shape(16, 64, 4, 2), many=Shape(128, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
+    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
 }
 _BYTE = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
-    256: AttentionTuning(few=Shape(16, 64, 4, 2), many=Shape(128, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 4), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
+    256: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
 }
 MEASURED: Mapping[tuple[str, int, Format], AttentionTuning] = {}
 """(beginning of the card's name, padded head size, format): what was found to be fastest there."""
