@@ -16,12 +16,14 @@ class StepResult(NamedTuple):
     """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [rows, vocab] float32 in the
     same order, one row each and one more for each token of its draft. ``unsound``: the chunks in which a number has
     overflowed; what they wrote to the cache must not be read. ``scored``: the chunks some of whose rows are to be
-    scored, with those rows' logits."""
+    scored, with those rows' logits. ``tokens``: what was drawn after the sampled chunks, if the device has done that;
+    then there are no logits."""
 
     sampled: list[Chunk]
     logits: Tensor
     unsound: list[Chunk]
     scored: Sequence[tuple[Chunk, Tensor]] = ()
+    tokens: Sequence[int] | None = None
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], logits: Tensor, sound: Sequence[bool] | Sequence[int]) -> StepResult:

@@ -76,6 +76,7 @@ class Sequence:
     newest: int = 1  # tokens that came with the one sampled last, itself included
     branches: int = 0  # more choices that begin with its first token
     candidates: int = 0  # tokens that are looked at in each step of its beam search; 0: it is drawn
+    ahead: int = 0  # tokens that are computed before anybody knows whether the answer goes so far
     reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
     queued_at: float = 0.0  # when it last began to wait
     waited_s: float = 0.0  # before that, in all
@@ -109,7 +110,8 @@ class Sequence:
     @property
     def room(self) -> int:
         """Tokens that its blocks must hold."""
-        return self.prompt_length + self.max_tokens if self.reserve else len(self.tokens) + len(self.draft)
+        most = self.prompt_length + self.max_tokens
+        return most if self.reserve else min(most, len(self.tokens) + self.ahead) + len(self.draft)
 
     @property
     def takes_largest(self) -> bool:
@@ -149,6 +151,7 @@ class Sequence:
             tenant=self.tenant,
             priority=self.priority,
             arrived=self.arrived,
+            ahead=self.ahead,
             reserve=self.reserve,
             rules=None if self.rules is None else self.rules.branch(),
             grammar=None if self.grammar is None else self.grammar.copy(),

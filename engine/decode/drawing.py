@@ -34,6 +34,8 @@ def draw_all(result: StepResult) -> list[Found]:
 
     Branches draw from one row, which is constrained once. Changes the logits of ``result``.
     """
+    if result.tokens is not None:
+        return [[Drawn(token, None)] for token in result.tokens]
     heads = [chunk.sequence.draw(ahead=row) for chunk in result.sampled for row in range(chunk.sampled)]
     recorder = LogprobRecorder(result.logits, heads)
     searching = [row for row, head in enumerate(heads) if head.candidates]

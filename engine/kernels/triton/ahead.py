@@ -1,0 +1,68 @@
+"""The step after the one at hand, launched before anybody has read what that one sampled.
+
+A decoding sequence will most likely go on, by the token that is about to be sampled: the device knows it, and the host
+need not. So the next step is launched at once, and when the engine asks for it, it is under way. If a sequence has
+ended by then, its row is computed for nothing. Where keys and values of such a row go nobody looks: behind the end of
+its sequence, in a block that is its own; whoever gets the block next writes it later, in the device's order of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import is_
+from typing import Generic, TypeVar
+
+from engine.kv.group import BlockTable
+from engine.scheduler.plan import Chunk
+from engine.sequence import Sequence as SequenceState
+
+Launch = TypeVar("Launch")
+
+
+def following(chunk: Chunk, block_size: int, context_length: int) -> Chunk | None:
+    """The step of one token after ``chunk``, if that samples, the answer may go on and its blocks have room for it."""
+    sequence = chunk.sequence
+    more = chunk.end + 1 < min(context_length, sequence.prompt_length + sequence.max_tokens)
+    room = all(chunk.end < len(table.blocks) * block_size for table in sequence.tables)
+    return Chunk(sequence, chunk.end, 1) if chunk.samples and more and room else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Expected:
+    """A chunk of one token, and which blocks that goes to."""
+
+    start: int
+    tables: tuple[BlockTable, ...]
+    blocks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chunk: Chunk, block_size: int) -> _Expected:
+        tables = tuple(chunk.sequence.tables)
+        return cls(chunk.start, tables, tuple(table.blocks[chunk.start // block_size] for table in tables))
+
+    def is_that_of(self, other: _Expected) -> bool:
+        """Tables that hold the same by chance are not the same."""
+        same = len(self.tables) == len(other.tables) and all(map(is_, self.tables, other.tables))
+        return same and (self.start, self.blocks) == (other.start, other.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead(Generic[Launch]):
+    """A launched step, and what it was launched for."""
+
+    launch: Launch
+    expected: dict[SequenceState, _Expected]
+    block_size: int
+
+    @classmethod
+    def of(cls, launch: Launch, chunks: Sequence[Chunk], block_size: int) -> Ahead[Launch]:
+        """``chunks``, of one token each, were launched."""
+        return cls(launch, {chunk.sequence: _Expected.of(chunk, block_size) for chunk in chunks}, block_size)
+
+    def covers(self, chunk: Chunk) -> bool:
+        """Whether it has computed ``chunk``: the same token in the same blocks."""
+        expected = self.expected.get(chunk.sequence)
+        if expected is None or chunk.length != 1 or chunk.draft:
+            return False
+        return _Expected.of(chunk, self.block_size).is_that_of(expected)

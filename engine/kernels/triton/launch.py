@@ -1,0 +1,56 @@
+"""A step under way, and transfers between host and device that nobody waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.result import unsound
+from engine.scheduler.plan import Chunk
+
+
+def to_host(array: NDArray[np.int32], device: torch.device) -> Tensor:
+    """Where ``device`` can fetch it by itself: memory of its own, which is not written again before it has."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def to_device(array: NDArray[np.int32], device: torch.device) -> Tensor:
+    """On its way to the device."""
+    return to_host(array, device).to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Chunks under way. ``told``, complete once ``done``: the tokens drawn after them, -1 where there was nothing to
+    draw from, ``padded`` in all, then for each row whether its numbers were finite; int32."""
+
+    chunks: tuple[Chunk, ...]
+    told: Tensor
+    padded: int
+    done: torch.cuda.Event | None
+
+    def read(self) -> tuple[dict[Chunk, int], set[Chunk]]:
+        """Waits for it; the tokens after the chunks that sample, and the chunks in which something was no number."""
+        if self.done is not None:
+            self.done.synchronize()
+        told: list[int] = self.told.tolist()
+        tokens = dict(zip((chunk for chunk in self.chunks if chunk.samples), told, strict=False))
+        rows = sum(chunk.length for chunk in self.chunks)
+        bad = unsound(self.chunks, told[self.padded : self.padded + rows])
+        return tokens, {*bad, *(chunk for chunk, token in tokens.items() if token < 0)}
+
+
+def launched(chunks: tuple[Chunk, ...], output: Tensor, padded: int) -> Launch:
+    """Sends the ``output`` of a step on its way to the host, behind all that has been launched so far."""
+    if output.device.type != "cuda":
+        return Launch(chunks, output.clone(), padded, None)
+    told = torch.empty_like(output, device="cpu", pin_memory=True)
+    told.copy_(output, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+    return Launch(chunks, told, padded, done)

@@ -1,0 +1,106 @@
+"""A step as one array of whole numbers, so that one transfer brings it to the device.
+
+Where each part lies follows from the padded sizes alone: a captured graph finds them where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.kernels.triton.tiles import Tiles
+from engine.result import rows_wanted
+from engine.scheduler.plan import Chunk
+
+SAMPLED_BEFORE = -1
+"""In the place of a token that the device has and the host does not know yet."""
+
+
+class Sizes(NamedTuple):
+    """Padded sizes of a step."""
+
+    rows: int
+    wanted: int
+    few: int
+    many: int
+    slots: int  # rows of the tables of blocks
+
+    def places(self) -> dict[str, slice]:
+        """Where each part of the array lies."""
+        lengths = {
+            "tokens": self.rows,
+            "positions": self.rows,
+            "sequences": self.rows,
+            "wanted": self.wanted,
+            "winners": self.wanted,
+            "few_tiles": 2 * self.few,
+            "tiles": 2 * self.many,
+            "starts": self.slots,
+            "counts": self.slots,
+            "lengths": self.slots,
+        }
+        ends = list(accumulate(lengths.values()))
+        return {name: slice(end - length, end) for (name, length), end in zip(lengths.items(), ends, strict=True)}
+
+    def parts(self, numbers: Tensor) -> dict[str, Tensor]:
+        """The parts of the array on the device."""
+        return {name: numbers[place] for name, place in self.places().items()}
+
+    @property
+    def total(self) -> int:
+        """Numbers in all."""
+        return 3 * self.rows + 2 * self.wanted + 2 * (self.few + self.many) + 3 * self.slots
+
+
+class Tiling(Protocol):
+    """Makes tiles, so many of each kind, from the number of rows and the tokens of each slot."""
+
+    def __call__(self, counts: NDArray[np.int32], lengths: NDArray[np.int32], few: int, many: int, /) -> Tiles: ...
+
+
+def blank(sizes: Sizes, tiles: Tiling) -> NDArray[np.int32]:
+    """A step of nothing but padding."""
+    return lay_out((), (), False, sizes, tiles)
+
+
+def lay_out(
+    chunks: Sequence[Chunk],
+    slots: Sequence[int],
+    unknown: bool,
+    sizes: Sizes,
+    tiles: Tiling,
+) -> NDArray[np.int32]:
+    """The array of a step that computes ``chunks``, whose sequences have the rows ``slots`` in the tables of blocks.
+    With ``unknown`` their tokens are those that were sampled last. Raises ValueError for what does not fit ``sizes``.
+
+    Rows of padding have the token 0 and the position -1; what is padded of ``wanted`` is row 0. ``winners`` are where
+    the tokens sampled after those rows go, by slot; those of padding go behind the last.
+    """
+    rows = sum(chunk.length for chunk in chunks)
+    if rows > sizes.rows:
+        raise ValueError(f"{rows} rows do not fit into {sizes.rows}")
+    array = np.zeros(sizes.total, dtype=np.int32)
+    places = sizes.places()
+    part = {name: array[place] for name, place in places.items()}
+    part["positions"][rows:] = -1
+    row = 0
+    for chunk, slot in zip(chunks, slots, strict=True):
+        end = row + chunk.length
+        part["tokens"][row:end] = SAMPLED_BEFORE if unknown else chunk.tokens
+        part["positions"][row:end] = np.arange(chunk.start, chunk.end)
+        part["sequences"][row:end] = slot
+        part["starts"][slot], part["counts"][slot], part["lengths"][slot] = row, chunk.length, chunk.end
+        row = end
+    cut = tiles(part["counts"], part["lengths"], sizes.few, sizes.many)
+    part["few_tiles"][:], part["tiles"][:] = cut.few.reshape(-1), cut.others.reshape(-1)
+    wanted = rows_wanted(chunks)
+    part["wanted"][: len(wanted)] = wanted
+    winners = [slot for chunk, slot in zip(chunks, slots, strict=True) if chunk.samples]
+    part["winners"][:] = sizes.slots
+    part["winners"][: len(winners)] = winners
+    return array

@@ -1,0 +1,207 @@
+"""Plan of a batch → one array to the device → forward → tokens, which the device samples where it can.
+
+Decodes run as graphs of padded sizes, and the next ones are launched before the last ones' tokens have been read (see
+``ahead``). All other steps are launched kernel by kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.config import EngineConfig
+from engine.kernels.triton.ahead import Ahead, following
+from engine.kernels.triton.graphs import Graphs
+from engine.kernels.triton.launch import Launch, launched, to_device, to_host
+from engine.kernels.triton.layout import Sizes, blank, lay_out
+from engine.kernels.triton.plan import PagedPlan
+from engine.kernels.triton.plans import Plans
+from engine.kernels.triton.sampling import Settings, can_sample, sample_tokens
+from engine.kernels.triton.slots import Slots
+from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
+from engine.kv.shape import GroupShape, layers_by_group
+from engine.model.decoder import Decoder
+from engine.result import StepResult, rows_wanted
+from engine.scheduler.plan import Chunk
+
+SHORTEST_BOUND = 1024
+"""Tokens. The bounds on sequences for which steps are compiled and captured are so many times powers of two."""
+
+
+class Size(NamedTuple):
+    """Of a captured step: decodes, and a bound on the tokens of their sequences."""
+
+    rows: int
+    longest: int
+
+
+class Buffers(NamedTuple):
+    """What a captured step of so many decodes reads: ``numbers`` int32, as ``Sizes`` lays them out."""
+
+    sizes: Sizes
+    numbers: Tensor
+    settings: Settings
+
+
+class TritonRunner:
+    """Runs the steps of one model on one device; ``model`` has TritonKernels."""
+
+    def __init__(
+        self, model: Decoder[PagedPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
+    ) -> None:
+        spec, embedding = model.spec, model.weights.embedding
+        if spec.learned_positions and context_length > spec.context_length:
+            raise ValueError(f"the model has learned {spec.context_length} positions, not {context_length}")
+        self._model = model
+        self._device = embedding.device
+        self._block_size = config.block_size
+        self._context = context_length
+        self._groups = layers_by_group(spec)
+        form = format_of(config.kv_dtype, embedding.dtype)
+        # A page more than each pool owns stands for what is no longer seen.
+        self._cache = model.new_cache(form, [shapes[group].blocks + 1 for group in self._groups], config.block_size)
+        width = -(-context_length // config.block_size)
+        self._slots = Slots(config.max_sequences, width, len(shapes), config.block_size)
+        self._plans = Plans(model, form, config, width, context_length)
+        # One place more, for what is sampled after padding.
+        self._last = torch.zeros(config.max_sequences + 1, dtype=torch.int32, device=self._device)
+        self._buffers: dict[int, Buffers] = {}
+        self._decode_sizes = decode_sizes(config.max_sequences)
+        largest = Size(self._decode_sizes[-1], self._bound(context_length))
+        self._graphs = Graphs(self._decode, largest, self._device)
+        self._ahead: Ahead[Launch] | None = None
+
+    @torch.inference_mode()
+    def run(self, chunks: Iterable[Chunk]) -> StepResult:
+        """Computes the chunks, at most one of each sequence."""
+        planned = tuple(chunks)
+        ahead, self._ahead = self._ahead, None
+        # All of them, before any goes to the device: nobody who takes part may lose the row that has its last token.
+        self._slots.place(planned)
+        if not all(map(_samples_plainly, planned)):
+            return self._run_for_logits(planned)
+        covered = frozenset(chunk for chunk in planned if ahead is not None and ahead.covers(chunk))
+        rest = tuple(chunk for chunk in planned if chunk not in covered)
+        launches = [ahead.launch] if ahead is not None and covered else []
+        launches += [self._launch(rest)] if rest else []
+        self._look_ahead(planned)
+        return _result(planned, launches)
+
+    def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Fills blocks of each group with zeros: what held no numbers must not come to another sequence."""
+        scrub(self._cache, self._groups, blocks)
+
+    def copy(self, copies: Sequence[BlockCopy]) -> None:
+        """Copies the contents of blocks, in this order."""
+        copy_blocks(self._cache, self._groups, copies)
+
+    def _run_for_logits(self, chunks: tuple[Chunk, ...]) -> StepResult:
+        """With the logits, for those who do more with them than the device can."""
+        part, longest = self._sent(chunks, len(rows_wanted(chunks)))
+        plan = self._plans.of(part, longest)
+        logits, sound = self._model.forward(part["tokens"], plan, self._cache, part["wanted"].long())
+        return StepResult.of(chunks, logits, sound.tolist())
+
+    def _look_ahead(self, chunks: tuple[Chunk, ...]) -> None:
+        """Launches the decodes that follow."""
+        follow = [following(chunk, self._block_size, self._context) for chunk in chunks]
+        expected = tuple(chunk for chunk in follow if chunk is not None)
+        if expected:
+            self._ahead = Ahead.of(self._launch_decodes(expected, unknown=True), expected, self._block_size)
+
+    def _launch(self, chunks: tuple[Chunk, ...]) -> Launch:
+        if all(chunk.length == 1 and chunk.samples for chunk in chunks):
+            return self._launch_decodes(chunks, unknown=False)
+        sampling = [chunk for chunk in chunks if chunk.samples]
+        part, longest = self._sent(chunks, len(sampling))
+        settings = Settings.of([chunk.sequence.draw() for chunk in sampling], self._device)
+        return launched(chunks, self._compute(part, longest, settings), len(sampling))
+
+    def _launch_decodes(self, chunks: tuple[Chunk, ...], unknown: bool) -> Launch:
+        """One token of each sequence, padded to a size that is captured. With ``unknown``, the token that the device
+        has sampled last."""
+        rows = next(size for size in self._decode_sizes if size >= len(chunks))
+        size = Size(rows, self._bound(max(chunk.end for chunk in chunks)))
+        self._graphs.prepare(size)
+        buffers = self._buffers_of(rows)
+        slots = self._place(chunks)
+        numbers = lay_out(chunks, slots, unknown, buffers.sizes, self._plans.tiles)
+        buffers.numbers.copy_(to_host(numbers, self._device), non_blocking=True)
+        buffers.settings.fill([chunk.sequence.draw(ahead=int(unknown)) for chunk in chunks])
+        return launched(chunks, self._graphs.run(size), rows)
+
+    def _decode(self, size: Size) -> Tensor:
+        """What a graph captures."""
+        buffers = self._buffers_of(size.rows)
+        return self._compute(buffers.sizes.parts(buffers.numbers), size.longest, buffers.settings)
+
+    def _compute(self, part: dict[str, Tensor], longest: int, settings: Settings) -> Tensor:
+        """Tokens after the wanted rows, -1 where there is none, and whether each row is sound: int32 [wanted + rows].
+        Nothing here waits for the device."""
+        tokens = torch.where(part["tokens"] < 0, self._last[part["sequences"]], part["tokens"])
+        plan = self._plans.of(part, longest)
+        logits, sound = self._model.forward(tokens, plan, self._cache, part["wanted"].long())
+        drawn = sample_tokens(logits, settings).int()
+        self._last.index_copy_(0, part["winners"].long(), drawn)
+        return torch.cat((drawn, sound.int()))
+
+    def _sent(self, chunks: tuple[Chunk, ...], wanted: int) -> tuple[dict[str, Tensor], int]:
+        """A step on the device, in its own size, and a bound on the tokens of its sequences."""
+        slots = self._place(chunks)
+        sizes = self._plans.sizes(chunks, wanted, self._slots.count)
+        numbers = to_device(lay_out(chunks, slots, False, sizes, self._plans.tiles), self._device)
+        return sizes.parts(numbers), self._bound(max(chunk.end for chunk in chunks))
+
+    def _place(self, chunks: tuple[Chunk, ...]) -> list[int]:
+        """Slots of the chunks' sequences, whose tables are brought up to date on the device."""
+        slots = self._slots.place(chunks)
+        for group, changes in enumerate(self._slots.changes(chunks)):
+            self._plans.write(group, to_device(changes, self._device))
+        return slots
+
+    def _buffers_of(self, rows: int) -> Buffers:
+        """Those of a captured step, at first with nothing but padding."""
+        if rows not in self._buffers:
+            sizes = Sizes(rows, rows, rows, 0, self._slots.count)
+            numbers = to_device(blank(sizes, self._plans.tiles), self._device)
+            self._buffers[rows] = Buffers(sizes, numbers, Settings.blank(rows, self._device))
+        return self._buffers[rows]
+
+    def _bound(self, tokens: int) -> int:
+        bound = SHORTEST_BOUND
+        while bound < tokens:
+            bound *= 2
+        return bound
+
+
+def decode_sizes(most: int) -> list[int]:
+    """How many decodes a captured step has: few sizes, and little padding."""
+    sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, most + 32, 32)]
+    smaller = [size for size in sizes if size < most]
+    return [*smaller, most]
+
+
+def _samples_plainly(chunk: Chunk) -> bool:
+    """Whether the device can draw what follows the chunk, if anything does."""
+    sequence = chunk.sequence
+    if chunk.draft or chunk.scored:
+        return False
+    told = sequence.sampling.records_logprobs or sequence.candidates or sequence.branches
+    return not chunk.samples or (not told and can_sample(sequence.draw()))
+
+
+def _result(chunks: tuple[Chunk, ...], launches: Sequence[Launch]) -> StepResult:
+    """Of ``chunks`` what ``launches`` found; they may have computed others as well."""
+    tokens: dict[Chunk, int] = {}
+    unsound: set[Chunk] = set()
+    for launch in launches:
+        found, bad = launch.read()
+        tokens |= found
+        unsound |= bad
+    sampled = [chunk for chunk in chunks if chunk.samples]
+    bad = [chunk for chunk in chunks if chunk in unsound]
+    return StepResult(sampled, torch.empty(0), bad, (), [tokens[chunk] for chunk in sampled])
