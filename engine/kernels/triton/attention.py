@@ -1,8 +1,8 @@
 """Paged attention (Kwon et al. 2023) of a ragged batch: chunks of prompts and decodes in one call.
 
-FlashAttention-2 (Dao 2023) over keys that a table of blocks finds, for tiles of many queries; Flash-Decoding (Dao et al.
-2023) for tiles of few. In both, the query heads that share a KV head (Ainslie et al. 2023) are rows of one tile, so that
-each key is read once for all of them.
+FlashAttention-2 (Dao 2023) over keys that a table of blocks finds, for tiles of many queries; Flash-Decoding (Dao et
+al. 2023) for tiles of few. In both, the query heads that share a KV head (Ainslie et al. 2023) are rows of one tile, so
+that each key is read once for all of them.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _merge_in_order(
     for split in range(1, count):
         other = tl.load(tops + split)
         part = tl.load(parts + split * HEAD_DIM + d, mask=d < HEAD_DIM, other=0.0)
-        top, mine, its = merge(top, other)
+        top, mine, its = merge(top, other, other)
         total = total * mine + tl.load(totals + split) * its
         acc = acc * mine + part * its
     return total, acc
@@ -114,9 +114,7 @@ def _merge_at_once(
         their = tl.load(totals + split, mask=some, other=0.0)
         mask = some[:, None] & (d < HEAD_DIM)[None, :]
         part = tl.load(parts + (split * HEAD_DIM)[:, None] + d[None, :], mask=mask, other=0.0)
-        top, mine, its = merge(top, tl.max(others, 0))
-        base = tl.where(top == float("-inf"), 0.0, top)
-        weights = tl.exp2(others - base)
+        top, mine, weights = merge(top, others, tl.max(others, 0))
         total = total * mine + tl.sum(their * weights, 0)
         acc = acc * mine + tl.sum(part * weights[:, None], 0)
     return total, acc
@@ -129,8 +127,8 @@ def merge_kernel(
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, LEAST: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (QUERIES * GROUP, kv_heads, tiles): the parts that ``split_kernel`` wrote to ``out`` [rows, heads, head_dim].
-    With SPLIT in order, else SPLITS at a time."""
+    """Grid (QUERIES * GROUP, kv_heads, tiles): merges what ``split_kernel`` wrote into ``out`` [rows, heads, head_dim];
+    with SPLIT in order, else SPLITS parts at a time."""
     m = tl.program_id(0)
     head = tl.program_id(1)
     tile = tl.program_id(2)

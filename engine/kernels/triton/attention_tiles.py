@@ -82,7 +82,7 @@ def tiles_kernel(
                 low, end, full_lo, full_hi, bend, unit,
                 KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, BLOCK_M, BLOCK_N, BLOCK_D,
             )  # fmt: skip
-            top, mine, its = merge(top, part_top)
+            top, mine, its = merge(top, part_top, part_top)
             total = total * mine + part_total * its
             acc = acc * mine[:, None] + part * its[:, None]
     store_rows(out, acc, total, row, rows, head, KV_HEADS, GROUP, HEAD_DIM, BLOCK_M, BLOCK_D)

@@ -69,7 +69,9 @@ def _load_numbers(
 
 
 @triton.jit
-def _load_blocks(table: tl.tensor, keys: tl.tensor, low: tl.tensor, end: tl.tensor, BLOCK_SIZE: tl.constexpr) -> tl.tensor:
+def _load_blocks(
+    table: tl.tensor, keys: tl.tensor, low: tl.tensor, end: tl.tensor, BLOCK_SIZE: tl.constexpr
+) -> tl.tensor:
     """The block of each key [BLOCK_N] int32."""
     return tl.load(table + keys // BLOCK_SIZE, mask=(keys >= low) & (keys < end), other=0)
 
@@ -98,8 +100,8 @@ def walk(
 ) -> tl.tensor:  # fmt: skip
     """Adds the keys ``lo`` (a multiple of BLOCK_N) to ``hi`` to ``top``, ``total``, ``acc``.
 
-    Nothing before ``low`` or from ``end`` on is read. Without MASKED, every row must see all keys from ``lo`` to the end
-    of the last key tile. ``position`` [BLOCK_M] is of each row's query; a score times ``unit`` is in powers of two.
+    Nothing before ``low`` or from ``end`` on is read. Without MASKED, every row must see all keys from ``lo`` to the
+    end of the last key tile. ``position`` [BLOCK_M] is of each row's query; a score times ``unit`` is in powers of two.
     """
     block = _load_blocks(table, lo + tl.arange(0, BLOCK_N), low, end, BLOCK_SIZE)
     for first in tl.range(lo, hi, BLOCK_N):
@@ -140,11 +142,12 @@ def walk(
 
 
 @triton.jit
-def merge(top: tl.tensor, other: tl.tensor) -> tl.tensor:
-    """Of two parts with these tops: the top of both together, and what the sums of each are to be multiplied by."""
-    higher = tl.maximum(top, other)
+def merge(top: tl.tensor, others: tl.tensor, highest: tl.tensor) -> tl.tensor:
+    """Of a part and ``others`` with these tops, ``highest`` the highest of the latter: the top of all together, and
+    what the sums of the part and of the others are to be multiplied by."""
+    higher = tl.maximum(top, highest)
     base = tl.where(higher == float("-inf"), 0.0, higher)
-    return higher, tl.exp2(top - base), tl.exp2(other - base)
+    return higher, tl.exp2(top - base), tl.exp2(others - base)
 
 
 @triton.jit

@@ -7,15 +7,19 @@ to be under way to keep the memory busy, some 40 KB on each processor of an H100
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import torch
-import triton
 
 Format = Literal["float32", "16", "int8", "fp8"]
 """What queries and cache are: float32 queries; both 16 bits; 16 bits with a cache of one byte."""
+
+
+FEW_ROWS = 16
+"""Queries times the heads that share keys: with so few, the product that has the least rows is full, and memory is
+what a tile waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +42,35 @@ class AttentionTuning:
     least_split: int = 256  # keys: less than that is not worth a program of its own
     exact_split: int = 512  # keys of every part where all are to be alike; multiples of the keys of a tile, both
 
+    def rows(self, deterministic: bool) -> tuple[int, int]:
+        """Rows that tiles of few queries are made for, and those of many."""
+        return FEW_ROWS, (self.exact if deterministic else self.many).rows
 
-_WIDE = AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(16, 32, 4, 2), exact=Shape(16, 16, 4, 2))
+
+_WIDE = {
+    # Products are of single numbers here, and hold whole rows in registers.
+    64: AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(32, 16, 8, 2), exact=Shape(16, 16, 8, 2)),
+    128: AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(32, 16, 8, 2), exact=Shape(16, 16, 8, 2)),
+    256: AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(16, 16, 4, 2), exact=Shape(16, 16, 4, 2)),
+}
 _HALF = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
-    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 32, 4, 4)),
+    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(128, 64, 8, 2), exact=Shape(64, 32, 8, 3)),
 }
 _BYTE = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 64, 4, 4), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
-    256: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 4), many=Shape(128, 64, 8, 3), exact=Shape(64, 32, 4, 4)),
+    256: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(64, 16, 8, 3), exact=Shape(64, 16, 8, 3)),
 }
+_TABLES: Mapping[Format, Mapping[int, AttentionTuning]] = {"float32": _WIDE, "16": _HALF, "int8": _BYTE, "fp8": _BYTE}
 MEASURED: Mapping[tuple[str, int, Format], AttentionTuning] = {}
 """(beginning of the card's name, padded head size, format): what was found to be fastest there."""
 
 
 def padded_head(head_dim: int) -> int:
     """The power of two that a head's numbers are padded to; products need 16 at least."""
-    return max(16, triton.next_power_of_2(head_dim))
+    return max(16, 1 << (head_dim - 1).bit_length())
 
 
 def format_of(query: torch.dtype, number: torch.dtype) -> Format:
@@ -75,10 +89,7 @@ def tuning_of(card: str, head_dim: int, form: Format) -> AttentionTuning:
     for (prefix, measured_size, measured_form), tuning in MEASURED.items():
         if card.startswith(prefix) and (measured_size, measured_form) == (size, form):
             return tuning
-    if form == "float32":
-        # Products are of single numbers here, and hold whole rows in registers.
-        return _WIDE if size <= 128 else replace(_WIDE, many=_WIDE.few)
-    return (_HALF if form == "16" else _BYTE)[min(256, max(64, size))]
+    return _TABLES[form][min(256, max(64, size))]
 
 
 @cache

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.kernels.triton.attention import paged_attention
-from engine.kernels.triton.tuning import AttentionTuning, Shape
+from engine.kernels.triton.tiles import queries_per_tile
+from engine.kernels.triton.tuning import AttentionTuning, Shape, format_of, tuning_of
 from engine.kv.format import FP8, INT8, KVFormat
 from tests.engine.triton.pages import Pages, Part, dense_attention, make_pages, make_plan
 
@@ -44,15 +45,14 @@ def check(
     padding: int = 0,
     deterministic: bool = False,
     tuning: AttentionTuning | None = SMALL,
-    tile_rows: int = 32,
 ) -> None:
     """Asserts that what comes out is what the definition gives."""
     both, head_dim = pages.cache.numbers.shape[1], pages.cache.numbers.shape[3]
-    rows = tile_rows if not deterministic else SMALL.exact.rows
-    few, many = max(1, 16 // group), max(1, rows // group)
+    heads = both // 2 * group
+    known = tuning or tuning_of("", head_dim, format_of(dtype, pages.cache.numbers.dtype))
+    few, many = (queries_per_tile(rows, heads, both // 2) for rows in known.rows(deterministic))
     plan = make_plan(pages, parts, window=window, few_queries=few, tile_queries=many, padding=padding)
     count = sum(part.count for part in parts)
-    heads = both // 2 * group
     query = make_query(count + padding, heads, head_dim, dtype, pages.cache.numbers.device)
     scale = 1.7 * head_dim**-0.5
     output = paged_attention(
