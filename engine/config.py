@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
-WeightDTypeName = Literal["auto", "int8", "int4"]
+WeightDTypeName = Literal["auto", "int8", "int4", "w8a8", "fp8"]
 KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 DeviceName = Literal["cpu", "cuda"]
 KernelsName = Literal["auto", "compiled", "torch"]
@@ -43,7 +43,10 @@ class EngineConfig:
     """Type of weights in memory. auto: that of ``dtype``. int8: whole numbers and a scale per output; int4: and a scale
     for each 32 weights, 4.5 bits each, but for those that read the logits out, which are int8. Rounded when the model
     is loaded. The compiled kernels then multiply whole numbers, with inputs rounded to eight bits, and decode faster;
-    torch computes with what rounding left, and saves nothing."""
+    on a card the weights are unpacked as they are read, and inputs stay as they are. w8a8 and fp8 (e4m3) have a scale
+    per output and are for a card: inputs are rounded as well, to int8 or fp8 with a scale per token, so that long
+    prompts are computed faster too; weights that read the logits out are int8 as above. torch computes with what
+    rounding left of the weights, in any of them, and saves nothing."""
 
     kv_dtype: KVDTypeName = "auto"
     """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one

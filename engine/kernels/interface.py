@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.kv.format import KVPages
 from engine.model.spec import Activation
+from engine.model.weights import ExpertWeights, Matrix
 
 Plan = TypeVar("Plan")
 PlanIn = TypeVar("PlanIn", contravariant=True)
@@ -60,8 +61,14 @@ class Kernels(Protocol[PlanIn]):
     """All take and return tensors of one floating dtype on one device, unless said otherwise. What the
     attention of one kind of layers works from is their own."""
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]."""
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
+        """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]. Packed weights
+        of a format that rounds inputs are multiplied by what rounding leaves of ``x``."""
+        ...
+
+    def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:
+        """A mixture of experts (Shazeer et al. 2017) of ``x`` [tokens, hidden]; the same shape back. A token's outputs
+        are added from the likeliest expert to the least."""
         ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:

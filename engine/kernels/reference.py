@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from engine.kernels.interface import AttentionGroup, AttentionPlan
 from engine.kv.format import SCALED, KVPages, dequantise, quantise
+from engine.model.experts import mix
 from engine.model.spec import Activation
+from engine.model.weights import ExpertWeights, Matrix
+from engine.quant.matrix import PackedMatrix, rounded_rows
 
 ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -26,8 +30,13 @@ class ReferenceKernels:
     def __init__(self) -> None:
         self._gathered = torch.empty(0)
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
+        if isinstance(weight, PackedMatrix):
+            return F.linear(rounded_rows(x, weight.form), weight.dequantised(x.dtype), bias)
         return F.linear(x, weight, bias)
+
+    def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:
+        return mix(x, weights, partial(self.gated, activation=activation))
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()

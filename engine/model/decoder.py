@@ -20,7 +20,6 @@ from engine.kernels.interface import Kernels, Plan, StepPlan
 from engine.kernels.reference import ACTIVATIONS
 from engine.kv.format import KVFormat, KVPages
 from engine.model.configuration import read_spec
-from engine.model.experts import mix
 from engine.model.loader import load_weights
 from engine.model.spec import LayerSpec, ModelSpec
 from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights, NormWeights
@@ -98,7 +97,7 @@ class Decoder(Generic[Plan]):
 
     def _transform(self, normed: Tensor, mlp: MLPWeights | ExpertWeights) -> Tensor:
         if isinstance(mlp, ExpertWeights):
-            return mix(normed, mlp, self._activate)
+            return self._kernels.experts(normed, mlp, self.spec.activation)
         inner = self._activate(self._kernels.linear(normed, mlp.gate_up, mlp.gate_up_bias))
         return self._kernels.linear(inner, mlp.down, mlp.down_bias)
 

@@ -8,19 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.model.spec import ExpertSpec
 from engine.model.weights import ExpertWeights
 
 
-def route(x: Tensor, weights: ExpertWeights) -> tuple[Tensor, Tensor]:
-    """Shares [tokens, per_token] of dtype of ``x`` and numbers [tokens, per_token] int64 of each token's experts.
+def route(scores: Tensor, spec: ExpertSpec) -> tuple[Tensor, Tensor]:
+    """Shares [tokens, per_token] of dtype of ``scores`` [tokens, experts], and numbers [tokens, per_token] int64 of
+    each token's experts.
 
     Softmax over all experts in float32, then the largest (Mixtral, Jiang et al. 2024; Qwen 3).
     """
-    likes = F.linear(x, weights.router).softmax(-1, dtype=torch.float32)
-    shares, chosen = likes.topk(weights.spec.per_token, -1)
-    if weights.spec.normalised:
+    shares, chosen = scores.softmax(-1, dtype=torch.float32).topk(spec.per_token, -1)
+    if spec.normalised:
         shares = shares / shares.sum(-1, keepdim=True)
-    return shares.to(x.dtype), chosen
+    return shares.to(scores.dtype), chosen
 
 
 def mix(x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:
@@ -29,7 +30,7 @@ def mix(x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor])
     Tokens are sorted by expert, so that each multiplies its own at once, and a token's outputs are summed from the
     likeliest expert to the least: in an order that does not depend on the other tokens.
     """
-    shares, chosen = route(x, weights)
+    shares, chosen = route(F.linear(x, weights.router), weights.spec)
     order = chosen.flatten().argsort(stable=True)
     loads = chosen.flatten().bincount(minlength=weights.spec.count).tolist()
     gathered = x.index_select(0, order.div(weights.spec.per_token, rounding_mode="floor"))

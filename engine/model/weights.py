@@ -1,6 +1,7 @@
 """The weights of a model, fused into the shapes in which the decoder multiplies them.
 
-Matrices are [out, in] as torch's linear takes them, in the dtype of the activations; biases are [out], or None.
+Matrices are [out, in] as torch's linear takes them, in the dtype of the activations, or packed; biases are [out], or
+None.
 """
 
 from __future__ import annotations
@@ -10,6 +11,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engine.model.spec import ExpertSpec
+from engine.quant.matrix import PackedMatrix
+
+Matrix = Tensor | PackedMatrix
+
+
+def plain(matrix: Matrix) -> Tensor:
+    """``matrix`` for those who read no packed ones. Raises TypeError if it is one."""
+    if isinstance(matrix, PackedMatrix):
+        raise TypeError(f"a matrix packed in {matrix.form.name} stands where numbers of the model's dtype are wanted")
+    return matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +35,9 @@ class NormWeights:
 class MLPWeights:
     """Two projections with an activation between them."""
 
-    gate_up: Tensor  # [2 * intermediate, hidden]: gate, then up; without a gate [intermediate, hidden]
+    gate_up: Matrix  # [2 * intermediate, hidden]: gate, then up; without a gate [intermediate, hidden]
     gate_up_bias: Tensor | None
-    down: Tensor  # [hidden, intermediate]
+    down: Matrix  # [hidden, intermediate]
     down_bias: Tensor | None
 
 
@@ -45,10 +56,10 @@ class LayerWeights:
     """One layer; a norm that the family does not have is None."""
 
     before_attention: NormWeights | None
-    qkv: Tensor  # [(heads + 2 kv_heads) * head_dim, hidden]: q, k, v in this order
+    qkv: Matrix  # [(heads + 2 kv_heads) * head_dim, hidden]: q, k, v in this order
     qkv_bias: Tensor | None
     head_norm: Tensor | None  # [heads + kv_heads, head_dim]: weights of queries' norm, then of keys'
-    output: Tensor  # [hidden, heads * head_dim]
+    output: Matrix  # [hidden, heads * head_dim]
     output_bias: Tensor | None
     after_attention: NormWeights | None
     before_mlp: NormWeights | None
@@ -64,4 +75,4 @@ class ModelWeights:
     positions: Tensor | None  # [context, hidden], where they are learned
     layers: tuple[LayerWeights, ...]
     norm: NormWeights
-    head: Tensor  # [vocab, hidden]
+    head: Matrix  # [vocab, hidden]

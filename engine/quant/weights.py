@@ -7,36 +7,22 @@ least.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from engine.config import WeightDTypeName
-from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights
+from engine.model.weights import ExpertWeights, LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
+from engine.quant.format import FP8, INT4, INT8, W8A8, WeightFormat
+from engine.quant.matrix import PackedMatrix, QuantisedMatrix, packed
 
-GROUP = 32  # inputs, as in kernels/cpu/src/integers.h
 CHUNK = 1 << 22  # weights that are worked on at a time: several copies in float32 of a whole matrix would be much
 # Four bits hold one number more below zero than above: the largest of a group becomes that one, or somewhat less, which
 # cuts it off and brings the others nearer.
 SHARES = (1.0, 0.93, 0.86)
-
-
-@dataclass(frozen=True, slots=True)
-class WeightFormat:
-    """Numbers reach from -``lowest`` to ``highest``. ``group`` inputs share a scale of type ``scale``; None: all of an
-    output."""
-
-    name: str
-    lowest: int
-    highest: int
-    group: int | None
-    scale: torch.dtype
-
-
-INT8 = WeightFormat("int8", 127, 127, None, torch.float32)
-INT4 = WeightFormat("int4", 8, 7, GROUP, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +33,13 @@ class WeightFormats:
     head: WeightFormat
 
 
-FORMATS = {"int8": WeightFormats(INT8, INT8), "int4": WeightFormats(INT4, INT8)}
-
-
-@dataclass(frozen=True, slots=True)
-class QuantisedMatrix:
-    """``numbers`` int8 [outputs, inputs] times ``scales`` [outputs, groups of inputs] give the weights."""
-
-    numbers: Tensor
-    scales: Tensor
-
-    def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weights [outputs, inputs]."""
-        outputs, groups = self.scales.shape
-        grouped = self.numbers.view(outputs, groups, -1).float() * self.scales.float().unsqueeze(-1)
-        return grouped.flatten(1).to(dtype)
+FORMATS = {
+    "int8": WeightFormats(INT8, INT8),
+    "int4": WeightFormats(INT4, INT8),
+    "w8a8": WeightFormats(W8A8, INT8),
+    "fp8": WeightFormats(FP8, INT8),
+}
+"""A head reads few rows, and is as small with inputs as they are."""
 
 
 def weight_formats(name: WeightDTypeName) -> WeightFormats | None:
@@ -83,31 +61,84 @@ def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
 def rounded_model(weights: ModelWeights, formats: WeightFormats) -> ModelWeights:
     """The same model with what rounding leaves of its weights, in its own dtype; experts' routers stay as they are.
 
-    For kernels that multiply no whole numbers.
+    For kernels that multiply no whole numbers. Where the format would round inputs too, they stay as they are.
     """
 
-    def through(weight: Tensor, form: WeightFormat = formats.layers) -> Tensor:
-        return quantise(weight, form).dequantised(weight.dtype)
+    def through(weight: Matrix, form: WeightFormat) -> Tensor:
+        whole = plain(weight)
+        return quantise(whole, form).dequantised(whole.dtype)
+
+    return _each_matrix(weights, formats, weights.embedding.device, through)
+
+
+def packed_model(
+    weights: ModelWeights, formats: WeightFormats, device: torch.device | None = None, *, release: bool = False
+) -> ModelWeights:
+    """The same model with packed matrices on ``device`` (None: where its embedding is), for kernels that read them.
+
+    One matrix after the other is brought there, rounded and packed: a model loaded to the CPU needs no more memory on
+    a card than it has packed, and one matrix. With ``release`` each gives its memory back once it is packed, and
+    ``weights`` are of no use afterwards. Experts keep their dtype, and hold what rounding leaves.
+    """
+    place = device or weights.embedding.device
+
+    def through(weight: Matrix, form: WeightFormat) -> PackedMatrix:
+        whole = plain(weight)
+        done = packed(quantise(whole.to(place), form), form)
+        if release and whole is not weights.embedding:
+            whole.data = whole.new_empty(0)
+        return done
+
+    return _moved(_each_matrix(weights, formats, place, through), place)
+
+
+def _each_matrix(
+    weights: ModelWeights,
+    formats: WeightFormats,
+    place: torch.device,
+    through: Callable[[Matrix, WeightFormat], Matrix],
+) -> ModelWeights:
+    """The model with its matrices put ``through``; of experts, what rounding leaves of them, on ``place``."""
 
     def layer(whole: LayerWeights) -> LayerWeights:
-        return replace(whole, qkv=through(whole.qkv), output=through(whole.output), mlp=mlp(whole.mlp))
+        qkv, output = through(whole.qkv, formats.layers), through(whole.output, formats.layers)
+        return replace(whole, qkv=qkv, output=output, mlp=mlp(whole.mlp))
 
     def mlp(whole: MLPWeights | ExpertWeights) -> MLPWeights | ExpertWeights:
         if isinstance(whole, MLPWeights):
-            return replace(whole, gate_up=through(whole.gate_up), down=through(whole.down))
-        gate_up, down = (torch.stack([through(one) for one in each]) for each in (whole.gate_up, whole.down))
-        return replace(whole, gate_up=gate_up, down=down)
+            gate_up, down = through(whole.gate_up, formats.layers), through(whole.down, formats.layers)
+            return replace(whole, gate_up=gate_up, down=down)
+        return replace(whole, gate_up=left(whole.gate_up), down=left(whole.down))
+
+    def left(stack: Tensor) -> Tensor:
+        return torch.stack([quantise(one.to(place), formats.layers).dequantised(one.dtype) for one in stack])
 
     layers = tuple(layer(whole) for whole in weights.layers)
     return replace(weights, layers=layers, head=through(weights.head, formats.head))
 
 
+@overload
+def _moved(whole: ModelWeights, device: torch.device) -> ModelWeights: ...
+@overload
+def _moved(whole: object, device: torch.device) -> object: ...
+def _moved(whole: object, device: torch.device) -> object:
+    """All tensors inside of it on ``device``."""
+    if isinstance(whole, Tensor):
+        return whole.to(device)
+    if isinstance(whole, tuple):
+        return tuple(_moved(part, device) for part in whole)
+    if isinstance(whole, ModelWeights | LayerWeights | MLPWeights | ExpertWeights | NormWeights):
+        return replace(whole, **{part.name: _moved(getattr(whole, part.name), device) for part in fields(whole)})
+    return whole
+
+
 def _rounded(groups: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """Numbers int8 [groups, inputs] and scales [groups] of float32 ``groups``."""
+    """Numbers [groups, inputs] and scales [groups] of float32 ``groups``."""
     best, least = None, None
     for scales in _candidates(groups, form):
         wide = scales.float().unsqueeze(-1)
-        numbers = (groups / wide).nan_to_num_(nan=0.0).round_().clamp_(-form.lowest, form.highest)
+        numbers = (groups / wide).nan_to_num_(nan=0.0).clamp_(-form.lowest, form.highest)
+        numbers = numbers.round_() if form.number == torch.int8 else numbers.to(form.number).float()
         lost = (numbers * wide - groups).square_().sum(-1)
         if best is None or least is None:
             best, least = (numbers, scales), lost
@@ -116,7 +147,7 @@ def _rounded(groups: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
             best = (torch.where(better.unsqueeze(-1), numbers, best[0]), torch.where(better, scales, best[1]))
             least = torch.minimum(least, lost)
     assert best is not None
-    return best[0].to(torch.int8), best[1]
+    return best[0].to(form.number), best[1]
 
 
 def _candidates(groups: Tensor, form: WeightFormat) -> Iterator[Tensor]:

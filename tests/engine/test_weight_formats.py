@@ -18,7 +18,8 @@ from engine.kernels.cpu import compiler
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import coded_panels
 from engine.kernels.cpu.runner import CompiledRunner
-from engine.quant.weights import FORMATS, GROUP, INT4, INT8, WeightFormat, quantise
+from engine.quant.format import GROUP, INT4, INT8, WeightFormat
+from engine.quant.weights import FORMATS, quantise
 from engine.runner import Runner
 from tests.engine.families import CONFIGS, Recorded, disturb, record
 from tests.engine.models import VOCAB, ragged_prompts, write

@@ -15,8 +15,10 @@ from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
-from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights
-from engine.quant.weights import GROUP, INT4, INT8, QuantisedMatrix, WeightFormat, WeightFormats, quantise
+from engine.model.weights import LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
+from engine.quant.format import GROUP, INT4, INT8, WeightFormat
+from engine.quant.matrix import QuantisedMatrix
+from engine.quant.weights import WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MOST_HEAD = 256  # as in src/attention.c
@@ -44,6 +46,7 @@ def unsupported(
     reasons = {
         f"dtype {dtype}": dtype not in TYPES,
         f"kv_dtype {form.name}": form.number not in CACHE_TYPES,
+        f"weight_dtype {rounded and rounded.layers.name}": rounded is not None and rounded.layers not in WEIGHT_TYPES,
         f"{spec.norm.kind} norm": spec.norm.kind != "rms",
         "learned positions": spec.learned_positions,
         f"head norm over the {spec.head_norm}": spec.head_norm == "projection",
@@ -200,7 +203,8 @@ class PackedModel:
             scale=scale,
         )
 
-    def _linear(self, weight: Tensor, bias: Tensor | None, form: WeightFormat | None) -> Linear:
+    def _linear(self, matrix: Matrix, bias: Tensor | None, form: WeightFormat | None) -> Linear:
+        weight = plain(matrix)
         outputs, inputs = weight.shape
         offsets = None if bias is None else self._floats(bias)
         if form is None:

@@ -1,0 +1,232 @@
+"""Products of matrices whose order of summation does not depend on how many rows there are.
+
+What cuBLAS chooses for a matrix depends on its number of rows, and with it the last bits of a row depend on the batch.
+Here one tiling serves any number of them, and inputs are split, where they are, by the shape of the weights alone
+(cf. Thinking Machines 2025, "Defeating nondeterminism in LLM inference"): a part that has its own program where there
+are few rows is a loop of its own where there are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.kernels.triton.products import store_tile, sum_eights, sum_plain, sum_words, tile_order
+from engine.kernels.triton.tiling import ARRIVALS, DEFAULT, Kind, Tiling, tiling
+from engine.kernels.triton.variants import Variant
+from engine.quant.format import FP8, WeightFormat
+from engine.quant.matrix import WORD
+
+
+@triton.jit
+def _part(
+    x: tl.tensor,
+    seen: tl.tensor,
+    weights: tl.tensor,
+    scales: tl.tensor,
+    outputs: tl.tensor,
+    count: tl.tensor,
+    inputs: tl.tensor,
+    width: tl.tensor,
+    start: tl.tensor,
+    end: tl.tensor,
+    bits: tl.constexpr,
+    fast: tl.constexpr,
+    whole: tl.constexpr,
+    step: tl.constexpr,
+) -> tl.tensor:
+    """The sum over one part of the inputs, of whatever is multiplied."""
+    if weights.dtype.element_ty == tl.int16:
+        total = sum_words(x, seen, weights, scales, outputs, count, inputs, width, start, end, bits, fast, whole, step)
+    elif x.dtype.element_ty.primitive_bitwidth == 8:
+        total = sum_eights(x, seen, weights, start, end, whole, step)
+    else:
+        total = sum_plain(x, seen, weights, start, end, whole, step)
+    return total
+
+
+@triton.jit
+def product_kernel(
+    x: tl.tensor,
+    weights: tl.tensor,
+    scales: tl.tensor,
+    row_scales: tl.tensor,
+    bias: tl.tensor,
+    output: tl.tensor,
+    partial: tl.tensor,
+    arrivals: tl.tensor,
+    rows: tl.tensor,
+    count: tl.tensor,
+    inputs: tl.tensor,
+    width: tl.tensor,
+    stride: tl.tensor,
+    length: tl.tensor,
+    bits: tl.constexpr,
+    fast: tl.constexpr,
+    whole: tl.constexpr,
+    parts: tl.constexpr,
+    alone: tl.constexpr,
+    block_rows: tl.constexpr,
+    block_outputs: tl.constexpr,
+    step: tl.constexpr,
+    group: tl.constexpr,
+) -> None:
+    """One tile, or one of its ``parts`` of ``length`` inputs if each is computed ``alone``; if not, all of its parts.
+
+    The last of the programs that share a tile to arrive adds up what all of them left in ``partial``, in their order.
+    """
+    tile = tl.program_id(0)
+    row_tile, output_tile = tile_order(tile, tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs), group)
+    own = row_tile * block_rows + tl.arange(0, block_rows)
+    seen = own < rows
+    outputs = output_tile * block_outputs + tl.arange(0, block_outputs)
+    # Rows of weights beyond the last are computed from the last and not stored.
+    lines = weights + tl.minimum(outputs, count - 1).to(tl.int64) * width
+    starts = x + own.to(tl.int64) * stride
+    target = output + own.to(tl.int64) * count
+    group_scales = scales if bits == 4 else None
+    output_scales = scales if bits == 8 else None
+    by_row = None if row_scales is None else tl.load(row_scales + own, mask=seen, other=0.0)
+    place = tl.program_id(1)
+    start = place * length
+    end = tl.minimum(start + length, width)
+    total = _part(starts, seen, lines, group_scales, outputs, count, inputs, width, start, end, bits, fast, whole, step)
+    if not alone:
+        for part in range(1, parts):
+            start = part * length
+            end = tl.minimum(start + length, width)
+            total += _part(
+                starts, seen, lines, group_scales, outputs, count, inputs, width, start, end, bits, fast, whole, step
+            )
+    if parts == 1 or not alone:
+        store_tile(total, target, output_scales, by_row, bias, outputs, count, seen)
+    else:
+        within = tl.arange(0, block_rows)[None, :] * block_outputs + tl.arange(0, block_outputs)[:, None]
+        slots = partial + tile * (parts * block_rows * block_outputs) + within
+        tl.store(slots + place * (block_rows * block_outputs), total, mask=seen[None, :])
+        tl.debug_barrier()  # all threads' parts are written before one thread tells of them
+        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel", scope="gpu") == parts - 1:
+            total = tl.load(slots, mask=seen[None, :], other=0, cache_modifier=".cg")
+            for part in range(1, parts):
+                total += tl.load(
+                    slots + part * (block_rows * block_outputs), mask=seen[None, :], other=0, cache_modifier=".cg"
+                )
+            store_tile(total, target, output_scales, by_row, bias, outputs, count, seen)
+            tl.store(arrivals + tile, 0)  # ready for the next product
+
+
+def new_arrivals(device: torch.device) -> Tensor:
+    """The counters by which programs that share a tile find the last of them: zero before and after each product. For
+    one stream at a time."""
+    return torch.zeros(ARRIVALS, dtype=torch.int32, device=device)
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, arrivals: Tensor, *, tile: Tiling | None = None) -> Tensor:
+    """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in their dtype;
+    summed in float32, in an order that depends on the shape of ``weight`` alone. float32 takes no tensor cores, which
+    would round it."""
+    kind: Kind = "float32" if x.dtype == torch.float32 else "bfloat16"
+    chosen = tile or tiling(kind, x.shape[0], x.device, fixed=True)
+    return launch(x, weight, None, None, bias, weight.shape[1], x.dtype, arrivals, chosen, fixed=True)
+
+
+def launch(
+    x: Tensor,
+    weights: Tensor,
+    scales: Tensor | None,
+    row_scales: Tensor | None,
+    bias: Tensor | None,
+    inputs: int,
+    dtype: torch.dtype,
+    arrivals: Tensor,
+    tile: Tiling,
+    *,
+    bits: int = 8,
+    fixed: bool,
+) -> Tensor:
+    """Runs ``product_kernel``: ``weights`` [outputs, columns] of any kind for ``x`` [rows, inputs] whose columns follow
+    each other. The grid follows from these shapes."""
+    rows, (count, width) = x.shape[0], weights.shape
+    output = torch.empty(rows, count, dtype=dtype, device=x.device)
+    if not rows:
+        return output
+    packed = weights.dtype == torch.int16
+    output_tiles, steps = triton.cdiv(count, tile.outputs), triton.cdiv(width, tile.inputs)
+    tiles = triton.cdiv(rows, tile.rows) * output_tiles
+    length = triton.cdiv(steps, parts_of(output_tiles if fixed else tiles, steps, tile))
+    parts = triton.cdiv(steps, length)
+    alone = parts == 1 or tiles <= tile.programs
+    kept = parts * tiles * tile.rows * tile.outputs if alone and parts > 1 else 0
+    exact = x.dtype == torch.int8
+    partial = torch.empty(kept, dtype=torch.int32 if exact else torch.float32, device=x.device) if kept else None
+    product_kernel[(tiles, parts if alone else 1)](
+        x,
+        weights,
+        scales,
+        row_scales,
+        bias,
+        output,
+        partial,
+        arrivals,
+        rows,
+        count,
+        inputs,
+        width,
+        x.stride(0),
+        length * tile.inputs,
+        bits=bits,
+        fast=packed and x.is_cuda and dtype == torch.bfloat16,
+        whole=width % tile.inputs == 0 and inputs == width * (WORD // bits if packed else 1),
+        parts=parts,
+        alone=alone,
+        block_rows=tile.rows,
+        block_outputs=tile.outputs,
+        step=tile.inputs,
+        group=tile.group,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    return output
+
+
+def parts_of(tiles: int, steps: int, tile: Tiling) -> int:
+    """Into how many parts the ``steps`` over the inputs are cut: no more than fill the device, at least two steps
+    each."""
+    return max(1, min(tile.programs // tiles, steps // 2))
+
+
+def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: str = "bf16") -> Variant:
+    """``product_kernel`` as it is launched for sizes that are multiples of all tiles, its inputs split if they may."""
+    split = tile.programs > 1
+    element = dtype if form is None else "i16" if not form.rounds_inputs else "fp8e4nv" if form is FP8 else "i8"
+    rounded = form is not None and form.rounds_inputs
+    types = {"x": f"*{element if rounded else dtype}", "weights": f"*{element}", "output": f"*{dtype}"}
+    types |= {"scales": "*bf16" if form is not None and form.group else "*fp32", "row_scales": "*fp32"}
+    types |= {"partial": "*i32" if element == "i8" else "*fp32", "arrivals": "*i32"}
+    sizes = ("rows", "count", "inputs", "width", "stride", "length")
+    absent = {"bias"} | (set() if rounded else {"row_scales"}) | (set() if form else {"scales"})
+    constants: dict[str, object] = dict.fromkeys(absent)
+    constants |= {"bits": 8 if form is None else form.bits, "fast": element == "i16" and dtype == "bf16", "whole": True}
+    constants |= {"parts": 4 if split else 1, "alone": True, "group": tile.group, "step": tile.inputs}
+    constants |= {"block_rows": tile.rows, "block_outputs": tile.outputs}
+    if not split:
+        constants |= {"partial": None}
+    title = f"{name} {tile.rows}x{tile.outputs}x{tile.inputs}"
+    types |= dict.fromkeys(sizes, "i32")
+    aligned = frozenset(sizes) - {"rows"}
+    return Variant(title, product_kernel, types, constants, aligned, tile.warps, tile.stages)
+
+
+def variants() -> Iterator[Variant]:
+    """bfloat16 and float32, with parts computed alone and one after the other."""
+    kinds: tuple[tuple[Kind, str], ...] = (("bfloat16", "bf16"), ("float32", "fp32"))
+    for kind, dtype in kinds:
+        for _, tile in DEFAULT[kind]:
+            alone = product_variant(f"matmul {kind}", tile, None, dtype)
+            yield alone
+            yield replace(alone, name=f"{alone.name} in turn", constants={**alone.constants, "alone": False})

@@ -1,0 +1,209 @@
+"""What the kernels that multiply matrices share: the order of tiles, and the sum over a part of the inputs.
+
+Everywhere a tile is [outputs, rows], the weights to the left: there they may be unpacked in registers on their way to
+the tensor cores, and few rows make a narrow tile rather than an empty one.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from engine.quant.format import GROUP
+
+_GROUP = tl.constexpr(GROUP)
+_OFFSET = tl.constexpr(136.0)  # 128, the number that 0x4300 is in bfloat16, and 8, which is added to what is stored
+
+
+def _four_bits(shift: int) -> str:
+    """PTX that makes 128 + number, without a conversion, of four bits of both halves of a register: they become the
+    last of the mantissa of 128.0 in bfloat16."""
+    return f"{{ .reg .b32 t; shr.b32 t, $1, {shift}; lop3.b32 $0, t, 0x000F000F, 0x43004300, 0xEA; }}"
+
+
+def _eight_bits(shift: int) -> str:
+    """Likewise of seven bits; the eighth, the sign, makes 128 or 256 of the same kind, which is taken off."""
+    return (
+        f"{{ .reg .b32 t, u, v, m; shr.b32 t, $1, {shift}; lop3.b32 u, t, 0x007F007F, 0x43004300, 0xEA; "
+        "lop3.b32 v, t, 0x00800080, 0x43004300, 0xEA; mov.b32 m, 0xBF80BF80; fma.rn.bf16x2 $0, v, m, u; }"
+    )
+
+
+_NIBBLE_0, _NIBBLE_1, _NIBBLE_2, _NIBBLE_3 = (tl.constexpr(_four_bits(shift)) for shift in (0, 4, 8, 12))
+_BYTE_0, _BYTE_1 = (tl.constexpr(_eight_bits(shift)) for shift in (0, 8))
+
+
+@triton.jit
+def tile_order(tile: tl.tensor, row_tiles: tl.tensor, output_tiles: tl.tensor, group: tl.constexpr) -> tl.tensor:
+    """Tile of rows and tile of outputs of the program ``tile``: ``group`` tiles of rows, then the next of outputs."""
+    span = group * output_tiles
+    first = tile // span * group
+    size = tl.minimum(row_tiles - first, group)
+    return first + tile % span % size, tile % span // size
+
+
+@triton.jit
+def sum_plain(
+    rows: tl.tensor,
+    seen: tl.tensor,
+    weights: tl.tensor,
+    start: tl.tensor,
+    end: tl.tensor,
+    whole: tl.constexpr,
+    step: tl.constexpr,
+) -> tl.tensor:
+    """Sum [outputs, rows] over the inputs from ``start`` up to ``end``, of pointers to the starts of rows and of rows
+    of weights. ``whole``: there is no part of a step at the end."""
+    total = tl.zeros((weights.shape[0], rows.shape[0]), tl.float32)
+    for first in range(start, end, step):
+        at = first + tl.arange(0, step)
+        if whole:
+            x = tl.load(rows[:, None] + at[None, :], mask=seen[:, None], other=0.0)
+            w = tl.load(weights[:, None] + at[None, :])
+        else:
+            inside = at < end
+            x = tl.load(rows[:, None] + at[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
+            w = tl.load(weights[:, None] + at[None, :], mask=inside[None, :], other=0.0)
+        total = tl.dot(w, tl.trans(x), total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def sum_eights(
+    rows: tl.tensor,
+    seen: tl.tensor,
+    weights: tl.tensor,
+    start: tl.tensor,
+    end: tl.tensor,
+    whole: tl.constexpr,
+    step: tl.constexpr,
+) -> tl.tensor:
+    """As ``sum_plain``, of numbers of one byte each on both sides: int8, summed in int32, or float8."""
+    exact: tl.constexpr = rows.dtype.element_ty == tl.int8
+    kind: tl.constexpr = tl.int32 if exact else tl.float32
+    none: tl.constexpr = 0 if exact else 0.0
+    total = tl.zeros((weights.shape[0], rows.shape[0]), kind)
+    for first in range(start, end, step):
+        at = first + tl.arange(0, step)
+        if whole:
+            x = tl.load(rows[:, None] + at[None, :], mask=seen[:, None], other=none)
+            w = tl.load(weights[:, None] + at[None, :])
+        else:
+            inside = at < end
+            x = tl.load(rows[:, None] + at[None, :], mask=seen[:, None] & inside[None, :], other=none)
+            w = tl.load(weights[:, None] + at[None, :], mask=inside[None, :], other=none)
+        if exact:
+            total = tl.dot(w, tl.trans(x), total, out_dtype=tl.int32)
+        else:
+            # The tensor cores keep about 14 bits of a sum of float8 products; it is added up in float32 so often.
+            total = tl.dot(w, tl.trans(x), total, max_num_imprecise_acc=min(step, 128))
+    return total
+
+
+@triton.jit
+def _through(words: tl.tensor, code: tl.constexpr) -> tl.tensor:
+    """int16 to bfloat16, two to a register."""
+    return tl.inline_asm_elementwise(code, "=r,r", [words], dtype=tl.bfloat16, is_pure=True, pack=2)
+
+
+@triton.jit
+def _unpacked_fast(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr) -> tl.tensor:
+    if bits == 8:
+        numbers = _through(words, _BYTE_0 if place == 0 else _BYTE_1)
+    elif place < 2:
+        numbers = _through(words, _NIBBLE_0 if place == 0 else _NIBBLE_1) - _OFFSET
+    else:
+        numbers = _through(words, _NIBBLE_2 if place == 2 else _NIBBLE_3) - _OFFSET
+    return numbers
+
+
+@triton.jit
+def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl.constexpr) -> tl.tensor:
+    """Number ``place`` of each of the int16 ``words``, exactly: in bfloat16 if ``fast``, by PTX, which Triton's
+    interpreter knows nothing of; else in float32."""
+    if fast:
+        numbers = _unpacked_fast(words, place, bits)
+    elif bits == 4:
+        numbers = ((words >> place * bits) & 15).to(tl.float32) - 8.0
+    else:
+        numbers = (words >> place * bits).to(tl.int8).to(tl.float32)
+    return numbers
+
+
+@triton.jit
+def spread(scales: tl.tensor, outputs: tl.constexpr, inputs: tl.constexpr) -> tl.tensor:
+    """Scales [groups, outputs] for each weight [outputs, inputs] of a tile."""
+    grouped = tl.broadcast_to(tl.trans(scales)[:, :, None], (outputs, inputs // _GROUP, _GROUP))
+    return tl.reshape(grouped, (outputs, inputs))
+
+
+@triton.jit
+def sum_words(
+    rows: tl.tensor,
+    seen: tl.tensor,
+    weights: tl.tensor,
+    scales: tl.tensor,
+    outputs: tl.tensor,
+    count: tl.tensor,
+    inputs: tl.tensor,
+    width: tl.tensor,
+    start: tl.tensor,
+    end: tl.tensor,
+    bits: tl.constexpr,
+    fast: tl.constexpr,
+    whole: tl.constexpr,
+    step: tl.constexpr,
+) -> tl.tensor:
+    """As ``sum_plain``, of weights packed into words as quant/matrix.py says, over the words from ``start`` up to
+    ``end`` of the ``width`` of a row. Scales of groups are applied here, those of outputs (``bits`` is 8) are not.
+    ``outputs`` are those of this tile, ``count`` is how many the matrix has."""
+    size: tl.constexpr = weights.shape[0]
+    total = tl.zeros((size, rows.shape[0]), tl.float32)
+    for first in range(start, end, step):
+        at = first + tl.arange(0, step)
+        group = first // _GROUP + tl.arange(0, step // _GROUP)
+        if whole:
+            words = tl.load(weights[:, None] + at[None, :])
+        else:
+            words = tl.load(weights[:, None] + at[None, :], mask=(at < end)[None, :], other=0)
+        for place in tl.static_range(16 // bits):
+            column = place * width + at
+            if whole:
+                x = tl.load(rows[:, None] + column[None, :], mask=seen[:, None], other=0.0)
+            else:
+                inside = (at < end) & (column < inputs)
+                x = tl.load(rows[:, None] + column[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
+            w = unpacked(words, place, bits, fast)
+            if bits == 4:
+                known = (outputs < count)[None, :]
+                if not whole:
+                    known = known & (group * _GROUP < end)[:, None]
+                line = (place * (width // _GROUP) + group)[:, None] * count
+                s = tl.load(scales + line + outputs[None, :], mask=known, other=0.0)
+                w = w * spread(s if fast else s.to(tl.float32), size, step)
+            total = tl.dot(w.to(x.dtype), tl.trans(x), total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def store_tile(
+    total: tl.tensor,
+    target: tl.tensor,
+    by_output: tl.tensor,
+    by_row: tl.tensor,
+    bias: tl.tensor,
+    outputs: tl.tensor,
+    count: tl.tensor,
+    seen: tl.tensor,
+) -> tl.tensor:
+    """Writes a tile [outputs, rows], scaled by output and by row where there are such scales, plus the bias; ``target``
+    points to the starts of the rows."""
+    kept = outputs < count
+    result = total.to(tl.float32)
+    if by_output is not None:
+        result = result * tl.load(by_output + outputs, mask=kept, other=0.0)[:, None]
+    if by_row is not None:
+        result = result * by_row[None, :]
+    if bias is not None:
+        result += tl.load(bias + outputs, mask=kept, other=0.0).to(tl.float32)[:, None]
+    tl.store(target[None, :] + outputs[:, None], result.to(target.dtype.element_ty), mask=kept[:, None] & seen[None, :])
