@@ -15,8 +15,8 @@ if not torch.cuda.is_available():
     # Before anybody imports triton, as transformers does: it looks once, when its own functions are made.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from engine import Engine  # noqa: E402
-from tests.engine.models import save_model  # noqa: E402
+from engine import Engine
+from tests.engine.models import save_model
 
 MakeEngine = Callable[..., Engine]
 

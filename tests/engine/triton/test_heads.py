@@ -58,8 +58,11 @@ def placed(case: Case, form: KVFormat, device: torch.device) -> tuple[Tensor, KV
         cos, sin = rope_tables(case.rope, head_dim, 12)
         rotation = cos.to(device), sin.to(device)
     whole = torch.zeros(2, dtype=torch.int32, device=device)
-    on_device = (tensor.to(device) for tensor in (POSITIONS, SEQUENCES, TABLES))
-    plan = PagedPlan(*on_device, whole, whole, whole, whole, whole, rotation, None, 12)
+    positions, sequences, tables = (tensor.to(device) for tensor in (POSITIONS, SEQUENCES, TABLES))
+    plan = PagedPlan(
+        positions=positions, sequences=sequences, tables=tables, starts=whole, counts=whole, lengths=whole,
+        few_tiles=whole, tiles=whole, rotation=rotation, window=None, longest=12,
+    )  # fmt: skip
     place_heads(qkv, None if case.norm is None else case.norm.to(device), EPS, cache, plan)
     return qkv.cpu(), cache
 
