@@ -83,8 +83,8 @@ class Kernels(Protocol[PlanIn]):
         ...
 
     def place_heads(self, qkv: Tensor, norm: Tensor | None, eps: float, cache: KVPages, plan: PlanIn) -> None:
-        """Prepares ``qkv`` [tokens, heads + 2 kv_heads, head_dim] in place and writes its keys and values to ``cache``,
-        in its format, where the plan says.
+        """Prepares the queries of ``qkv`` [tokens, heads + 2 kv_heads, head_dim] in place, and writes its keys and
+        values to ``cache``, in its format, where the plan says. What is left of those two in ``qkv`` means nothing.
 
         Queries and keys are normalised, each head by itself, if there is a ``norm`` [heads + kv_heads, head_dim], as
         ``rms_norm`` does; then rotated as the plan says (Su et al. 2021). Values stay as they are.
