@@ -57,7 +57,9 @@ class Drafter:
         device = torch.device(config.device)
         model = Decoder.from_directory(directory, getattr(torch, config.dtype), device, ReferenceKernels())
         # One thread: its steps are shorter than the hand-over to another.
-        own = replace(config, model=config.draft_model, draft_model=None, weight_dtype="auto", threads=1)
+        own = replace(
+            config, model=config.draft_model, draft_model=None, weight_dtype="auto", threads=1, tensor_parallel=1
+        )
         return cls(make_runner(model, own, shapes[:1], context_length), config.prefill_chunk)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
