@@ -100,11 +100,12 @@ class Share:
 
     def _check(self, whole: ModelSpec) -> None:
         kv_heads, ranks = whole.num_kv_heads, self.ranks
-        inner = {
-            layer.experts.intermediate_size if layer.experts else whole.intermediate_size for layer in whole.layers
-        }
-        uneven = [f"num_attention_heads {whole.num_heads}"] if whole.num_heads % ranks else []
-        uneven += [f"intermediate_size {size}" for size in sorted(inner) if size % ranks]
+        dense = any(layer.experts is None for layer in whole.layers)
+        experts = sorted({layer.experts.intermediate_size for layer in whole.layers if layer.experts is not None})
+        sizes = [("num_attention_heads", whole.num_heads)]
+        sizes += [("intermediate_size", whole.intermediate_size)] if dense else []
+        sizes += [("intermediate_size of experts", size) for size in experts]
+        uneven = [f"{name} {size}" for name, size in sizes if size % ranks]
         if kv_heads % ranks and ranks % kv_heads:
             uneven.append(f"num_key_value_heads {kv_heads}")
         if (ranks - 1) * self.vocabulary_rows(whole) >= whole.vocab_size:
