@@ -13,6 +13,7 @@ from ray.serve.deployment import Application
 from cluster.config import MantaConfig, TierConfig
 from cluster.ingress import Router
 from cluster.pinning import PinnedRequestRouter
+from cluster.ranks import PlacedRanks, bundles
 from cluster.replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
@@ -30,7 +31,8 @@ def build(config: MantaConfig) -> Application:
 
 def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
     """The engine of a tier, its model loaded. Runs in the replica's process."""
-    return AsyncEngine(Engine.from_config(tier.engine), on_step)
+    launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
+    return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)
 
 
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
@@ -71,6 +73,9 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
 
 
 def _tier_deployment(name: str, tier: TierConfig) -> Any:
+    together: dict[str, Any] = {}
+    if tier.engine.tensor_parallel > 1:
+        together = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
     return serve.deployment(
         name=name,
         num_replicas=tier.replicas,
@@ -80,4 +85,5 @@ def _tier_deployment(name: str, tier: TierConfig) -> Any:
         graceful_shutdown_timeout_s=tier.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.2,  # how soon a drained replica notices; Serve's 2 s only delays shutdown
         health_check_period_s=tier.health_check_period_s,
+        **together,
     )(TierReplica)

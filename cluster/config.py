@@ -25,11 +25,11 @@ class TierConfig(Settings):
 
     engine: EngineConfig
     replicas: int = Field(1, ge=1)
-    """Actors, each with the whole model."""
+    """Actors, each with the whole model; with engine.tensor_parallel, that of its first process."""
     num_cpus: float = Field(1.0, ge=0)
-    """CPU cores that Ray sets aside per replica; 0 when several share a small machine."""
+    """CPU cores that Ray sets aside per process of a replica; 0 when several share a small machine."""
     num_gpus: float = Field(0.0, ge=0)
-    """GPUs per replica."""
+    """GPUs per process of a replica: 1 with engine.tensor_parallel, which has as many processes as it says."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources per replica, to place a tier on a node pool."""
     drain_timeout_s: float = Field(600.0, gt=0)
@@ -37,6 +37,15 @@ class TierConfig(Settings):
     router.request_timeout_s may cut the longest answers."""
     health_check_period_s: float = Field(10.0, gt=0)
     """Seconds between checks that the engine makes progress; three failures in a row replace the replica."""
+
+    @model_validator(mode="after")
+    def _can_be_placed(self) -> Self:
+        if self.engine.tensor_parallel > 1:
+            if self.engine.device == "cuda" and self.num_gpus != 1:
+                raise ValueError("num_gpus must be 1 with engine.tensor_parallel: each process has a GPU of its own")
+            if self.num_cpus == self.num_gpus == 0:
+                raise ValueError("num_cpus must be above 0 with engine.tensor_parallel: Ray places no empty bundles")
+        return self
 
 
 class IngressConfig(Settings):

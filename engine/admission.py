@@ -108,6 +108,7 @@ class Admission:
     reserve: bool  # for whatever the request says
     grammars: GrammarCompiler
     guesses: bool  # whether what follows is guessed
+    ahead: int  # tokens for which blocks are held before they are due
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
         """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
@@ -138,6 +139,7 @@ class Admission:
             priority=request.priority,
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
+            ahead=self.ahead,
             reserve=(self.reserve or request.reserve) and params.beam is None,  # who knows what beams need
             rules=rules,
             grammar=grammar,

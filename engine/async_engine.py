@@ -68,8 +68,11 @@ class AsyncEngine:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        if self._thread is threading.current_thread():
+            return
+        if self._thread.is_alive():
             self._thread.join()
+        self._engine.close()
 
     def submit(self, request: GenerationRequest) -> None:
         """Tokenises and checks the request on the calling thread and queues it.
@@ -109,14 +112,17 @@ class AsyncEngine:
         return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
 
     def check_health(self) -> None:
-        """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit."""
+        """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit; or
+        if a process of another rank is gone, even while there is nothing to do."""
         if self._death is not None:
-            raise EngineDeadError(f"The engine has died: {type(self._death).__name__}") from self._death
+            words = self._death if isinstance(self._death, EngineDeadError) else type(self._death).__name__
+            raise EngineDeadError(f"The engine has died: {words}") from self._death
         if self._closing or not self._thread.is_alive():
             raise EngineDeadError("The engine is not running.")
         began = self._step_began
         if began is not None and time.monotonic() - began > self._step_limit_s:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
+        self._engine.check_health()
 
     def _check_room(self, tenant: str) -> None:
         """Under the lock. Raises OverloadedError or EngineDeadError."""
@@ -163,6 +169,7 @@ class AsyncEngine:
             self._look()
         if deltas:
             self._on_step(deltas)
+        self._engine.check_health()  # nobody is to queue for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
 

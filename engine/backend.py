@@ -1,19 +1,30 @@
-"""Who runs the steps: the compiled kernels where they can, torch everywhere else."""
+"""What loads a model, and who runs its steps: the compiled kernels where they can, torch everywhere else."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from engine.config import EngineConfig
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.packing import unsupported
 from engine.kernels.cpu.runner import CompiledRunner
+from engine.kernels.interface import Kernels
+from engine.kernels.reference import ReferenceKernels
 from engine.kv.format import BlockCopy, format_of
-from engine.kv.shape import GroupShape
+from engine.kv.planner import KVPlan
+from engine.kv.shape import GroupShape, shapes_of
+from engine.memory import available_bytes
+from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
-from engine.quant.weights import rounded_model, weight_formats
+from engine.parallel.exchange import ALONE, Exchange
+from engine.parallel.share import Share
+from engine.quant.weights import packed_model, rounded_model, weight_formats
 from engine.result import StepResult
 from engine.runner import Runner
 from engine.scheduler.plan import Chunk
@@ -37,6 +48,43 @@ class StepRunner(Protocol):
         ...
 
 
+def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]:
+    """This rank's share of what ``config.model`` points to, once there is room for its KV cache.
+
+    Raises as ``Decoder.from_directory`` does, and MemoryPlanError.
+    """
+    directory, dtype = Path(config.model), getattr(torch, config.dtype)
+    device = torch.device(config.device)
+    form = format_of(config.kv_dtype, dtype)
+    spec = Share(exchange.rank, exchange.ranks).spec(read_spec(directory))
+    plan = KVPlan(spec, form, shapes_of(spec, config))
+    available = available_bytes(device)
+    if available is not None:
+        if config.draft_model is not None and exchange.rank == 0:
+            available -= KVPlan(read_spec(Path(config.draft_model)), form, plan.shapes[:1]).total_bytes
+        plan.check(available // exchange.ranks if device.type == "cpu" else available)
+    model = Decoder.from_directory(directory, dtype, device, kernels_of(config, device), exchange)
+    logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
+    return model
+
+
+def uses_triton(config: EngineConfig) -> bool:
+    """Whether the kernels for CUDA run the model."""
+    return config.kernels == "triton" or (config.kernels == "auto" and config.device == "cuda")
+
+
+def kernels_of(config: EngineConfig, device: torch.device) -> Kernels[Any]:
+    """What computes between a decoder's products. Raises ValueError for Triton's where there is no card."""
+    if not uses_triton(config):
+        return ReferenceKernels()
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError("kernels: triton needs device cuda; TRITON_INTERPRET=1 runs it on a CPU, for tests")
+    # Here, because Triton is not on every system, takes a while to come up, and looks at that variable only once.
+    from engine.kernels.triton.kernels import TritonKernels
+
+    return TritonKernels(device, config.deterministic)
+
+
 def make_runner(
     model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
 ) -> StepRunner:
@@ -45,8 +93,10 @@ def make_runner(
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
     the log.
     """
+    if uses_triton(config):
+        return _on_triton(model, config, shapes, context_length)
     rounded = weight_formats(config.weight_dtype)
-    if config.kernels == "torch" or config.device != "cpu":
+    if config.kernels == "torch" or config.device != "cpu" or config.tensor_parallel > 1:
         return _on_torch(model, config, shapes, context_length)
     dtype = model.weights.embedding.dtype
     reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size, rounded)
@@ -61,6 +111,17 @@ def make_runner(
         raise ValueError(f"kernels: the compiled ones do not support {reason}")
     logger.warning("%s runs on torch; the compiled kernels do not serve it: %s", config.model, reason)
     return _on_torch(model, config, shapes, context_length)
+
+
+def _on_triton(
+    model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
+) -> StepRunner:
+    from engine.kernels.triton.runner import TritonRunner
+
+    formats = weight_formats(config.weight_dtype)
+    if formats is not None:
+        model = model.with_weights(packed_model(model.weights, formats, release=True))
+    return TritonRunner(model, config, shapes, context_length)
 
 
 def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:

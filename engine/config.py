@@ -11,9 +11,10 @@ DTypeName = Literal["float32", "bfloat16", "float16"]
 WeightDTypeName = Literal["auto", "int8", "int4", "w8a8", "fp8"]
 KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 DeviceName = Literal["cpu", "cuda"]
-KernelsName = Literal["auto", "compiled", "torch"]
+KernelsName = Literal["auto", "compiled", "triton", "torch"]
 
 _AT_LEAST_ONE = (
+    "tensor_parallel",
     "block_size",
     "max_batch_tokens",
     "prefill_chunk",
@@ -56,8 +57,20 @@ class EngineConfig:
     """Where the model runs."""
 
     kernels: KernelsName = "auto"
-    """What computes on a CPU: kernels compiled for it on first use, or torch. auto takes the compiled ones where there
-    is a C compiler and they know the model's family."""
+    """What computes. auto: on CUDA Triton's kernels; on a CPU those compiled for it on first use, where there is a C
+    compiler and they know the model's family, else torch."""
+
+    deterministic: bool = False
+    """Of Triton's kernels: answers in 16 bits that do not depend, to the bit, on what else a step computes, for some
+    throughput. The compiled kernels on a CPU are so always."""
+
+    tensor_parallel: int = 1
+    """Processes, each with a GPU of its own on the same machine, over which every layer is split: for models that one
+    GPU does not hold, or not fast enough. Heads and inner sizes must divide by it. On a CPU it runs on torch."""
+
+    rank_timeout_s: float = 60.0
+    """With tensor_parallel, seconds that a step may take before the other processes are given up and the engine with
+    them. Must leave time for what the first steps compile."""
 
     context_length: int | None = None
     """Most tokens of one sequence, prompt and answer together. None: what the model was trained for."""
@@ -145,6 +158,10 @@ class EngineConfig:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")
         if self.speculative_tokens < 0 or self.speculative_rows < 0:
             raise ValueError("speculative_tokens and speculative_rows must not be negative")
+        if not self.rank_timeout_s > 0:
+            raise ValueError(f"rank_timeout_s must be positive, got {self.rank_timeout_s}")
+        if self.tensor_parallel > 1 and self.kernels == "compiled":
+            raise ValueError("tensor_parallel: the compiled kernels run a model in one process")
         if self.draft_model is not None and not self.speculative_tokens:
             raise ValueError("draft_model needs speculative_tokens")
         if self.max_decode_slowdown is not None and not self.max_decode_slowdown > 1.0:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from engine.backend import StepRunner, make_runner
+from engine.backend import StepRunner, make_runner, uses_triton
 from engine.config import EngineConfig
 from engine.decode.sampling import draw_tokens
 from engine.kernels.reference import ReferenceKernels
@@ -56,8 +56,17 @@ class Drafter:
             raise ValueError(f"draft_model has a context of {smaller.context_length} tokens, not {context_length}")
         device = torch.device(config.device)
         model = Decoder.from_directory(directory, getattr(torch, config.dtype), device, ReferenceKernels())
-        # One thread: its steps are shorter than the hand-over to another.
-        own = replace(config, model=config.draft_model, draft_model=None, weight_dtype="auto", threads=1)
+        # One thread: its steps are shorter than the hand-over to another. Logits are read here, so none of the runners
+        # that keep them on the device.
+        own = replace(
+            config,
+            model=config.draft_model,
+            draft_model=None,
+            weight_dtype="auto",
+            threads=1,
+            tensor_parallel=1,
+            kernels="torch" if uses_triton(config) else config.kernels,
+        )
         return cls(make_runner(model, own, shapes[:1], context_length), config.prefill_chunk)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:

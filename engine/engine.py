@@ -29,23 +29,25 @@ from engine.api import (
     RequestError,
     SamplingParams,
 )
-from engine.backend import make_runner
+from engine.backend import StepRunner, load_model, make_runner, uses_triton
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.draft import Drafter
 from engine.failures import log_failure
 from engine.forward import Forward, Outcome, SpoiltGuessError
-from engine.kernels.reference import ReferenceKernels
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
-from engine.kv.planner import KVPlan
 from engine.kv.pool import KVIntegrityError
-from engine.kv.shape import shapes_of
-from engine.memory import available_bytes, settle
+from engine.kv.shape import context_of, shapes_of
+from engine.memory import settle
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.parallel.crew import Crew
+from engine.parallel.launch import Launcher, Subprocesses
+from engine.parallel.runner import ParallelRunner
+from engine.parallel.share import Share
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
 from engine.scheduler.plan import Chunk
@@ -60,7 +62,8 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Continuous batching over one model. Not thread-safe, but for ``prepare``; AsyncEngine puts it on a thread.
 
-    ``clock`` tells the seconds by which requests age and expire and steps are measured; it never goes back.
+    ``clock`` tells the seconds by which requests age and expire and steps are measured; it never goes back. ``crew``
+    has the other ranks where ``model`` is one of several shares.
     """
 
     def __init__(
@@ -69,20 +72,23 @@ class Engine:
         model: Decoder[Any],
         tokenizer: Tokenizer,
         clock: Callable[[], float] = time.monotonic,
+        crew: Crew | None = None,
     ) -> None:
         self.config = config
+        self._crew = crew
         self._shapes = shapes_of(model.spec, config)
-        limits = [shape.longest for shape in self._shapes if shape.longest is not None]
-        context = min([config.context_length or model.spec.context_length, *limits])
+        context = context_of(model.spec, config, self._shapes)
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammars(vocab_size)
         guesses = config.speculative_tokens > 0
-        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, guesses)
+        ahead = int(uses_triton(config))  # its runner launches the next step before this one's tokens are known
+        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, guesses, ahead)
         self._open_books()
-        self._runner = make_runner(model, config, self._shapes, context)
+        runner = make_runner(model, config, self._shapes, context)
+        self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
         most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
@@ -102,29 +108,34 @@ class Engine:
         return cls.from_config(EngineConfig(model=str(path), **config))
 
     @classmethod
-    def from_config(cls, config: EngineConfig) -> Self:
-        """Loads what ``config.model`` points to. Raises as ``from_pretrained`` does."""
+    def from_config(cls, config: EngineConfig, launcher: Launcher | None = None) -> Self:
+        """Loads what ``config.model`` points to. ``launcher`` starts the processes of the other ranks, if the config
+        asks for any: by default as children of this one. Raises as ``from_pretrained`` does, and EngineDeadError if
+        they do not come up."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        directory = Path(config.model)
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        device = torch.device(config.device)
-        form = format_of(config.kv_dtype, dtype)
-        spec = read_spec(directory)
-        plan = KVPlan(spec, form, shapes_of(spec, config))
-        available = available_bytes(device)
-        tokenizer = Tokenizer.from_directory(directory)
+        tokenizer = Tokenizer.from_directory(Path(config.model))
         if config.draft_model is not None:
-            smaller = KVPlan(read_spec(Path(config.draft_model)), form, shapes_of(spec, config)[:1])
-            available = None if available is None else available - smaller.total_bytes
-            if Tokenizer.from_directory(Path(config.draft_model)).vocabulary != tokenizer.vocabulary:
+            smaller = Tokenizer.from_directory(Path(config.draft_model))
+            if smaller.vocabulary != tokenizer.vocabulary:
                 raise ValueError("draft_model has other tokens than the model")
-        if available is not None:
-            plan.check(available)
-        model = Decoder.from_directory(directory, dtype, device, ReferenceKernels())
-        logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
-        engine = cls(config, model, tokenizer)
+        if config.tensor_parallel == 1:
+            engine = cls(config, load_model(config), tokenizer)
+        else:
+            engine = cls._over_ranks(config, tokenizer, launcher or Subprocesses())
         settle()
+        return engine
+
+    @classmethod
+    def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer, launcher: Launcher) -> Self:
+        Share(0, config.tensor_parallel).spec(read_spec(Path(config.model)))  # refused before anything is started
+        crew = Crew.start(config, launcher)
+        try:
+            engine = cls(config, load_model(config, crew.exchange), tokenizer, crew=crew)
+            crew.await_ready()
+        except BaseException:
+            crew.close()
+            raise
         return engine
 
     @property
@@ -227,6 +238,18 @@ class Engine:
             guessed_tokens=self._speculator.guessed,
             right_guesses=self._speculator.right,
         )
+
+    def check_health(self) -> None:
+        """From any thread. Raises EngineDeadError once a process of another rank has died, failed or hung: nothing can
+        be computed any more."""
+        if self._crew is not None:
+            self._crew.check_health()
+
+    def close(self) -> None:
+        """Ends the processes of other ranks, if there are any; without it they end with this process. May be called
+        again."""
+        if self._crew is not None:
+            self._crew.close()
 
     def check_integrity(self) -> None:
         """Raises KVIntegrityError if the books of the KV cache do not balance."""

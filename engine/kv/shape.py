@@ -6,6 +6,7 @@ tokens in a group that sees everything; in a windowed one only those that a quer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
@@ -80,3 +81,9 @@ def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
         longest_chunk=config.prefill_chunk,
         sequences=config.max_sequences,
     )
+
+
+def context_of(spec: ModelSpec, config: EngineConfig, shapes: Sequence[GroupShape]) -> int:
+    """Tokens of the longest sequence that an engine of this config takes."""
+    limits = [shape.longest for shape in shapes if shape.longest is not None]
+    return min([config.context_length or spec.context_length, *limits])

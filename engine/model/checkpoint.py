@@ -33,15 +33,29 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of the tensor ``name``. Raises KeyError."""
+        return tuple(self._file(name).get_slice(name).get_shape())
+
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         """The tensor ``name``, converted. Raises KeyError."""
+        found: Tensor = self._file(name).get_tensor(name)
+        return found.to(self.device, dtype)
+
+    def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
+        """What is ``kept`` of each dimension of the tensor ``name``; nothing else is read. Raises KeyError."""
+        if all(piece == slice(0, size) for piece, size in zip(kept, self.shape(name), strict=True)):
+            return self.tensor(name, dtype)  # not copied, and so stays mapped
+        found: Tensor = self._file(name).get_slice(name)[kept]
+        return found.to(self.device, dtype)
+
+    def _file(self, name: str) -> Any:
         if name not in self._names:
             raise KeyError(f"{self._directory} has no tensor {name!r}")
         file = self._names[name]
         if file not in self._open:
             self._open[file] = self._stack.enter_context(safe_open(self._directory / file, framework="pt"))
-        found: Tensor = self._open[file].get_tensor(name)
-        return found.to(self.device, dtype)
+        return self._open[file]
 
 
 def _tensor_files(directory: Path) -> dict[str, str]:

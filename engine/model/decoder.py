@@ -3,6 +3,9 @@
 Plain functions over fused weights rather than a tree of modules: at the size where Python's own time counts, a module
 call costs as much as the operation inside it. What differs between families is in the spec and the weights; where it
 needs other operations, those are chosen once, when the decoder is made.
+
+With an exchange of several ranks, spec and weights are those of this one's share, and the stream is the same on all of
+them: what a rank adds to it is summed first.
 """
 
 from __future__ import annotations
@@ -23,27 +26,42 @@ from engine.model.configuration import read_spec
 from engine.model.loader import load_weights
 from engine.model.spec import LayerSpec, ModelSpec
 from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights, NormWeights
+from engine.parallel.exchange import ALONE, Exchange
+from engine.parallel.share import Share
 
 
 class Decoder(Generic[Plan]):
     """A causal language model of one of the families in model/family.py. ``Plan`` is that of its kernels."""
 
-    def __init__(self, spec: ModelSpec, weights: ModelWeights, kernels: Kernels[Plan]) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: ModelWeights, kernels: Kernels[Plan], exchange: Exchange = ALONE
+    ) -> None:
         self.spec = spec
         self.weights = weights
         self._kernels = kernels
+        self._exchange = exchange
         self._activate = _activation(spec, kernels)
         self._embedding_scale = _rounded(spec.embedding_scale, weights.embedding.dtype)
 
     @classmethod
-    def from_directory(cls, directory: Path, dtype: torch.dtype, device: torch.device, kernels: Kernels[Plan]) -> Self:
-        """Raises UnsupportedModelError, FileNotFoundError, KeyError or ValueError for what it cannot load."""
-        spec = read_spec(directory)
-        return cls(spec, load_weights(directory, spec, dtype, device), kernels)
+    def from_directory(
+        cls,
+        directory: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernels: Kernels[Plan],
+        exchange: Exchange = ALONE,
+    ) -> Self:
+        """Loads the share of this rank of the ``exchange``.
+
+        Raises UnsupportedModelError, FileNotFoundError, KeyError or ValueError for what it cannot load.
+        """
+        spec, share = read_spec(directory), Share(exchange.rank, exchange.ranks)
+        return cls(share.spec(spec), load_weights(directory, spec, dtype, device, share), kernels, exchange)
 
     def with_weights(self, weights: ModelWeights) -> Self:
         """The same decoder with others."""
-        return type(self)(self.spec, weights, self._kernels)
+        return type(self)(self.spec, weights, self._kernels, self._exchange)
 
     def new_cache(self, form: KVFormat, blocks: Sequence[int], block_size: int) -> list[KVPages]:
         """As many empty blocks for each layer as ``blocks`` says."""
@@ -55,6 +73,8 @@ class Decoder(Generic[Plan]):
     ) -> tuple[Tensor, Tensor]:
         """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64;
         and for each token whether all its numbers were finite, bool [tokens].
+
+        Ranks other than the first have no whole logits: theirs are of their part of the vocabulary.
 
         Writes keys and values of all tokens to ``cache``.
         """
@@ -72,17 +92,28 @@ class Decoder(Generic[Plan]):
         sound = (stream * 0).sum(-1) == 0
         if wanted is not None:
             stream = stream.index_select(0, wanted)
-        logits = self._kernels.linear(self._norm(stream, self.weights.norm), self.weights.head, None).float()
+        logits = self._kernels.linear(self._norm(stream, self.weights.norm), self.weights.head, None)
+        logits = self._exchange.gather(logits)[:, : self.spec.vocab_size].float().contiguous()
         cap = self.spec.logit_cap
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap), sound
 
     def _embed(self, tokens: Tensor, plan: StepPlan[Plan]) -> Tensor:
-        stream = F.embedding(tokens, self.weights.embedding)
+        stream = self._look_up(tokens)
         if self._embedding_scale is not None:
             stream *= self._embedding_scale
         if self.weights.positions is not None:
             stream += F.embedding(plan.positions, self.weights.positions)
         return stream
+
+    def _look_up(self, tokens: Tensor) -> Tensor:
+        """The embedding's rows, each of which one rank has."""
+        table, exchange = self.weights.embedding, self._exchange
+        if exchange.ranks == 1:
+            return F.embedding(tokens, table)
+        own = tokens - exchange.rank * table.shape[0]
+        elsewhere = (own < 0) | (own >= table.shape[0])
+        found = F.embedding(own.masked_fill_(elsewhere, 0), table)
+        return exchange.sum(found.masked_fill_(elsewhere.unsqueeze(1), 0.0))
 
     def _attend(self, normed: Tensor, spec: LayerSpec, layer: LayerWeights, plan: Plan, pages: KVPages) -> Tensor:
         kernels, heads = self._kernels, self.spec.num_heads
@@ -93,13 +124,13 @@ class Decoder(Generic[Plan]):
             norm = None
         kernels.place_heads(qkv, norm, self.spec.norm.eps, pages, plan)
         output = kernels.attention(qkv[:, :heads], pages, plan, spec.scale, self.spec.score_cap)
-        return kernels.linear(output.flatten(1), layer.output, layer.output_bias)
+        return self._exchange.sum(kernels.linear(output.flatten(1), layer.output, layer.output_bias))
 
     def _transform(self, normed: Tensor, mlp: MLPWeights | ExpertWeights) -> Tensor:
         if isinstance(mlp, ExpertWeights):
-            return self._kernels.experts(normed, mlp, self.spec.activation)
+            return self._exchange.sum(self._kernels.experts(normed, mlp, self.spec.activation))
         inner = self._activate(self._kernels.linear(normed, mlp.gate_up, mlp.gate_up_bias))
-        return self._kernels.linear(inner, mlp.down, mlp.down_bias)
+        return self._exchange.sum(self._kernels.linear(inner, mlp.down, mlp.down_bias))
 
     def _add_norm(self, stream: Tensor, update: Tensor | None, norm: NormWeights | None) -> Tensor:
         """Adds ``update`` to ``stream``, in place; the norm of the sum."""
@@ -118,10 +149,17 @@ class Decoder(Generic[Plan]):
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, self.spec.norm.eps)
 
     def _norm_projections(self, qkv: Tensor, weight: Tensor) -> None:
-        """All heads of queries, and all of keys, together (OLMo 2); in place."""
-        sides = (self.spec.num_heads, self.spec.num_kv_heads)
-        for part, own in zip(qkv[:, : sum(sides)].split(sides, 1), weight.split(sides), strict=True):
-            part.copy_(self._kernels.rms_norm(part.flatten(1), own.flatten(), self.spec.norm.eps).view_as(part))
+        """All heads of queries, and all of keys, together (OLMo 2), those of other ranks too; in place."""
+        sides, eps, exchange = (self.spec.num_heads, self.spec.num_kv_heads), self.spec.norm.eps, self._exchange
+        parts = qkv[:, : sum(sides)].split(sides, 1)
+        if exchange.ranks == 1:
+            for part, own in zip(parts, weight.split(sides), strict=True):
+                part.copy_(self._kernels.rms_norm(part.flatten(1), own.flatten(), eps).view_as(part))
+            return
+        # All ranks have as many heads, and those that several have are on equally many: means of means are right.
+        means = exchange.sum(torch.stack([part.float().square().mean((1, 2)) for part in parts])) / exchange.ranks
+        for part, own, mean in zip(parts, weight.split(sides), means, strict=True):
+            part.copy_((part.float() * torch.rsqrt(mean + eps).view(-1, 1, 1)).to(own.dtype) * own)
 
 
 def _activation(spec: ModelSpec, kernels: Kernels[Any]) -> Callable[[Tensor], Tensor]:

@@ -1,10 +1,11 @@
-"""From a checkpoint to ModelWeights: named, fused and reordered as the model's family declares."""
+"""From a checkpoint to ModelWeights: named, fused and reordered as the model's family declares; all or one rank's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.checkpoint import Checkpoint
@@ -13,20 +14,31 @@ from engine.model.names import TensorNames
 from engine.model.rope import head_order
 from engine.model.spec import ExpertSpec, LayerSpec, ModelSpec
 from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights, NormWeights
+from engine.parallel.share import WHOLE, Cut, Share
 
 
-def load_weights(directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> ModelWeights:
-    """Raises FileNotFoundError without safetensors, KeyError for a missing tensor, ValueError for a wrong shape."""
+def load_weights(
+    directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device, share: Share = WHOLE
+) -> ModelWeights:
+    """The ``share`` of a model, which has ``spec`` as a whole.
+
+    Raises FileNotFoundError without safetensors, KeyError for a missing tensor, ValueError for a wrong shape or for
+    what cannot be split.
+    """
     with Checkpoint(directory, device) as checkpoint:
-        return _Loader(checkpoint, spec, FAMILIES[spec.architecture].names, dtype).model()
+        return _Loader(checkpoint, spec, FAMILIES[spec.architecture].names, dtype, share).model()
 
 
 class _Loader:
     """Reads one checkpoint, once."""
 
-    def __init__(self, checkpoint: Checkpoint, spec: ModelSpec, names: TensorNames, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, spec: ModelSpec, names: TensorNames, dtype: torch.dtype, share: Share
+    ) -> None:
         self._checkpoint = checkpoint
-        self._spec = spec
+        self._whole = spec
+        self._spec = share.spec(spec)  # of what is loaded
+        self._share = share
         self._names = names
         self._dtype = dtype
         found = (root for root in names.roots if f"{root}{names.embedding}.weight" in checkpoint)
@@ -34,63 +46,66 @@ class _Loader:
 
     def model(self) -> ModelWeights:
         spec, names = self._spec, self._names
-        embedding = self._tensor(f"{self._root}{names.embedding}.weight", spec.vocab_size, spec.hidden_size)
+        embedding = self._vocabulary(f"{self._root}{names.embedding}.weight")
         positions = f"{self._root}{names.positions}.weight"
-        head = f"{names.head}.weight"
         return ModelWeights(
             embedding=embedding,
             positions=self._tensor(positions, spec.context_length, spec.hidden_size) if names.positions else None,
             layers=tuple(self._layer(*numbered) for numbered in enumerate(spec.layers)),
             norm=self._norm(f"{self._root}{names.norm}"),
-            head=embedding if spec.tied_embeddings else self._tensor(head, spec.vocab_size, spec.hidden_size),
+            head=embedding if spec.tied_embeddings else self._vocabulary(f"{names.head}.weight"),
         )
 
     def _layer(self, number: int, layer: LayerSpec) -> LayerWeights:
-        spec, names = self._spec, self._names
+        spec, names, share, whole = self._spec, self._names, self._share, self._whole
         prefix = self._root + names.layer.format(number)
-        width = spec.num_heads * spec.head_dim
         order = self._row_order(layer)
-        qkv_rows = width + 2 * spec.num_kv_heads * spec.head_dim
-        qkv = self._fused(prefix, names.qkv, qkv_rows, spec.hidden_size)
-        qkv_bias = self._bias(prefix, names.qkv, qkv_rows) if spec.qkv_bias else None
+        hidden, rows = Cut.whole(spec.hidden_size), share.qkv(whole)
+        qkv = self._fused(prefix, names.qkv, rows, hidden)
+        qkv_bias = self._bias(prefix, names.qkv, rows) if spec.qkv_bias else None
         return LayerWeights(
             before_attention=self._optional_norm(prefix, names.before_attention),
             qkv=qkv if order is None else qkv[order],
             qkv_bias=qkv_bias if qkv_bias is None or order is None else qkv_bias[order],
             head_norm=self._head_norm(prefix),
-            output=self._fused(prefix, (names.output,), spec.hidden_size, width),
-            output_bias=self._bias(prefix, (names.output,), spec.hidden_size) if spec.output_bias else None,
+            output=self._fused(prefix, (names.output,), hidden, share.attended(whole)),
+            output_bias=self._summed_bias(prefix, names.output) if spec.output_bias else None,
             after_attention=self._optional_norm(prefix, names.after_attention),
             before_mlp=self._optional_norm(prefix, names.before_mlp),
-            mlp=self._mlp(prefix) if layer.experts is None else self._experts(prefix, layer.experts),
+            mlp=self._mlp(prefix) if layer.experts is None else self._experts(prefix, number, layer.experts),
             after_mlp=self._optional_norm(prefix, names.after_mlp),
         )
 
     def _mlp(self, prefix: str) -> MLPWeights:
-        spec, names = self._spec, self._names
-        rows = spec.intermediate_size * (2 if spec.gated else 1)
+        spec, names, inner = self._spec, self._names, self._whole.intermediate_size
+        rows, hidden = self._share.gate_up(inner, spec.gated), Cut.whole(spec.hidden_size)
         return MLPWeights(
-            gate_up=self._fused(prefix, names.gate_up, rows, spec.hidden_size),
+            gate_up=self._fused(prefix, names.gate_up, rows, hidden),
             gate_up_bias=self._bias(prefix, names.gate_up, rows) if spec.mlp_bias else None,
-            down=self._fused(prefix, (names.down,), spec.hidden_size, spec.intermediate_size),
-            down_bias=self._bias(prefix, (names.down,), spec.hidden_size) if spec.mlp_bias else None,
+            down=self._fused(prefix, (names.down,), hidden, self._share.inner(inner)),
+            down_bias=self._summed_bias(prefix, names.down) if spec.mlp_bias else None,
         )
 
-    def _experts(self, prefix: str, experts: ExpertSpec) -> ExpertWeights:
-        names, hidden, inner = self._names, self._spec.hidden_size, experts.intermediate_size
+    def _experts(self, prefix: str, number: int, experts: ExpertSpec) -> ExpertWeights:
+        names, hidden, own = self._names, Cut.whole(self._spec.hidden_size), experts.intermediate_size
+        whole = self._whole.layers[number].experts or experts
+        inner, gate_up = (
+            self._share.inner(whole.intermediate_size),
+            self._share.gate_up(whole.intermediate_size, gated=True),
+        )
 
-        def stacked(parts: tuple[str, ...], rows: int, columns: int) -> Tensor:
+        def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut, *shape: int) -> Tensor:
             """Into one tensor expert by expert: all of them twice would be most of the model twice."""
-            whole = torch.empty(experts.count, rows, columns, dtype=self._dtype, device=self._checkpoint.device)
+            every = torch.empty(experts.count, *shape, dtype=self._dtype, device=self._checkpoint.device)
             for expert in range(experts.count):
-                whole[expert] = self._fused(prefix, tuple(part.format(expert) for part in parts), rows, columns)
-            return whole
+                every[expert] = self._fused(prefix, tuple(part.format(expert) for part in parts), rows, columns)
+            return every
 
         return ExpertWeights(
             spec=experts,
-            router=self._fused(prefix, (names.router,), experts.count, hidden),
-            gate_up=stacked(names.expert_gate_up, 2 * inner, hidden),
-            down=stacked((names.expert_down,), hidden, inner),
+            router=self._fused(prefix, (names.router,), Cut.whole(experts.count), hidden),
+            gate_up=stacked(names.expert_gate_up, gate_up, hidden, 2 * own, hidden.size),
+            down=stacked((names.expert_down,), hidden, inner, hidden.size, own),
         )
 
     def _head_norm(self, prefix: str) -> Tensor | None:
@@ -102,7 +117,9 @@ class _Loader:
         key = self._norm(prefix + names.key_norm).weight
         if spec.head_norm == "head":
             query, key = query.expand(spec.num_heads, -1), key.expand(spec.num_kv_heads, -1)
-        return torch.cat((query.view(spec.num_heads, -1), key.view(spec.num_kv_heads, -1)))
+            return torch.cat((query, key))
+        queries, keys = self._share.heads(self._whole), self._share.kv_heads(self._whole)
+        return torch.cat((query.view(-1, spec.head_dim)[queries], key.view(-1, spec.head_dim)[keys]))
 
     def _row_order(self, layer: LayerSpec) -> Tensor | None:
         """Where the rows of qkv come from, if its heads are reordered: those of queries and keys, not of values."""
@@ -124,15 +141,43 @@ class _Loader:
         bias = self._checkpoint.tensor(f"{name}.bias", self._dtype) if norm.kind == "layer" else None
         return NormWeights(weight if norm.wide else weight.to(self._dtype), bias)
 
-    def _fused(self, prefix: str, parts: tuple[str, ...], rows: int, columns: int) -> Tensor:
-        """The matrices ``parts`` [rows, columns], one below the other."""
-        found = [self._checkpoint.tensor(f"{prefix}{part}.weight", self._dtype) for part in parts]
-        found = [part.t().contiguous() for part in found] if self._names.transposed else found
-        return _checked(_joined(found), prefix + parts[0], rows, columns)
+    def _vocabulary(self, name: str) -> Tensor:
+        """One row for each token, filled up with zeros to as many as every rank has."""
+        rows = self._share.vocabulary(self._whole)
+        found = self._read([name], rows, Cut.whole(self._whole.hidden_size))
+        missing = self._share.vocabulary_rows(self._whole) - found.shape[0]
+        return F.pad(found, (0, 0, 0, missing)) if missing else found
 
-    def _bias(self, prefix: str, parts: tuple[str, ...], rows: int) -> Tensor:
-        found = [self._checkpoint.tensor(f"{prefix}{part}.bias", self._dtype) for part in parts]
-        return _checked(_joined(found), prefix + parts[0], rows)
+    def _fused(self, prefix: str, parts: tuple[str, ...], rows: Cut, columns: Cut) -> Tensor:
+        """The matrices ``parts``, one below the other; of the columns one piece is kept."""
+        return self._read([f"{prefix}{part}.weight" for part in parts], rows, columns, self._names.transposed)
+
+    def _bias(self, prefix: str, parts: tuple[str, ...], rows: Cut) -> Tensor:
+        return self._read([f"{prefix}{part}.bias" for part in parts], rows)
+
+    def _summed_bias(self, prefix: str, part: str) -> Tensor | None:
+        """Of a product that is summed over ranks; the first one adds it."""
+        return self._bias(prefix, (part,), Cut.whole(self._spec.hidden_size)) if self._share.rank == 0 else None
+
+    def _read(self, names: list[str], rows: Cut, columns: Cut | None = None, transposed: bool = False) -> Tensor:
+        """What is kept of the tensors ``names`` [rows, columns], or [rows], one below the other; ``transposed`` if they
+        are stored [columns, rows]."""
+        shapes = [self._checkpoint.shape(name)[:: -1 if transposed else 1] for name in names]
+        expected = (rows.size,) if columns is None else (rows.size, columns.size)
+        total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        if total != expected:
+            raise ValueError(f"{names[0]} is {total}, config.json says {expected}")
+        others = () if columns is None else columns.pieces
+        pieces: list[Tensor] = []
+        for piece in rows.pieces:
+            first = 0
+            for name, shape in zip(names, shapes, strict=True):
+                start, stop = max(piece.start - first, 0), min(piece.stop - first, shape[0])
+                if start < stop:
+                    kept = (slice(start, stop), *others)[:: -1 if transposed else 1]
+                    pieces.append(self._checkpoint.part(name, self._dtype, *kept))
+                first += shape[0]
+        return _joined([piece.t().contiguous() for piece in pieces] if transposed else pieces)
 
     def _tensor(self, name: str, *shape: int) -> Tensor:
         return _checked(self._checkpoint.tensor(name, self._dtype), name, *shape)

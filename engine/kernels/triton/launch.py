@@ -13,15 +13,14 @@ from engine.result import unsound
 from engine.scheduler.plan import Chunk
 
 
-def to_host(array: NDArray[np.int32], device: torch.device) -> Tensor:
-    """Where ``device`` can fetch it by itself: memory of its own, which is not written again before it has."""
-    tensor = torch.from_numpy(array)
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """Where ``device`` can fetch it by itself: in memory that is not written again before it has."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def to_device(array: NDArray[np.int32], device: torch.device) -> Tensor:
     """On its way to the device."""
-    return to_host(array, device).to(device, non_blocking=True)
+    return pinned(torch.from_numpy(array), device).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

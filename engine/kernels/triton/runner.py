@@ -13,14 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.api import SamplingParams
 from engine.config import EngineConfig
+from engine.decode.sampling import Draw
 from engine.kernels.triton.ahead import Ahead, following
 from engine.kernels.triton.graphs import Graphs
-from engine.kernels.triton.launch import Launch, launched, to_device, to_host
+from engine.kernels.triton.launch import Launch, launched, pinned, to_device
 from engine.kernels.triton.layout import Sizes, blank, lay_out
 from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.plans import Plans
-from engine.kernels.triton.sampling import Settings, can_sample, sample_tokens
+from engine.kernels.triton.sampling import DrawSettings, can_draw, sample_tokens, settings_of
 from engine.kernels.triton.slots import Slots
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape, layers_by_group
@@ -28,27 +30,32 @@ from engine.model.decoder import Decoder
 from engine.result import StepResult, rows_wanted
 from engine.scheduler.plan import Chunk
 
+_GREEDY = Draw(SamplingParams(temperature=0), 0, 0)
 SHORTEST_BOUND = 1024
 """Tokens. The bounds on sequences for which steps are compiled and captured are so many times powers of two."""
 
 
 class Size(NamedTuple):
-    """Of a captured step: decodes, and a bound on the tokens of their sequences."""
+    """Of a captured step: decodes, a bound on the tokens of their sequences, and whether some are cut by top-k and the
+    like before they are drawn from."""
 
     rows: int
     longest: int
+    cuts: bool
 
 
 class Buffers(NamedTuple):
-    """What a captured step of so many decodes reads: ``numbers`` int32, as ``Sizes`` lays them out."""
+    """What a captured step of so many decodes reads: ``numbers`` int32, as ``Sizes`` lays them out, and how rows are
+    drawn, as ``DrawSettings`` do."""
 
     sizes: Sizes
     numbers: Tensor
-    settings: Settings
+    fields: Tensor
 
 
 class TritonRunner:
-    """Runs the steps of one model on one device; ``model`` has TritonKernels."""
+    """Runs the steps of one model on one device; ``model`` has TritonKernels. As one of several ranks it samples
+    nothing, since only the first has all logits."""
 
     def __init__(
         self, model: Decoder[PagedPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
@@ -60,6 +67,7 @@ class TritonRunner:
         self._device = embedding.device
         self._block_size = config.block_size
         self._context = context_length
+        self._samples = config.tensor_parallel == 1
         self._groups = layers_by_group(spec)
         form = format_of(config.kv_dtype, embedding.dtype)
         # A page more than each pool owns stands for what is no longer seen.
@@ -71,7 +79,7 @@ class TritonRunner:
         self._last = torch.zeros(config.max_sequences + 1, dtype=torch.int32, device=self._device)
         self._buffers: dict[int, Buffers] = {}
         self._decode_sizes = decode_sizes(config.max_sequences)
-        largest = Size(self._decode_sizes[-1], self._bound(context_length))
+        largest = Size(self._decode_sizes[-1], self._bound(context_length), cuts=True)
         self._graphs = Graphs(self._decode, largest, self._device)
         self._ahead: Ahead[Launch] | None = None
 
@@ -82,7 +90,7 @@ class TritonRunner:
         ahead, self._ahead = self._ahead, None
         # All of them, before any goes to the device: nobody who takes part may lose the row that has its last token.
         self._slots.place(planned)
-        if not all(map(_samples_plainly, planned)):
+        if not (self._samples and all(map(_samples_plainly, planned))):
             return self._run_for_logits(planned)
         covered = frozenset(chunk for chunk in planned if ahead is not None and ahead.covers(chunk))
         rest = tuple(chunk for chunk in planned if chunk not in covered)
@@ -118,34 +126,36 @@ class TritonRunner:
             return self._launch_decodes(chunks, unknown=False)
         sampling = [chunk for chunk in chunks if chunk.samples]
         part, longest = self._sent(chunks, len(sampling))
-        settings = Settings.of([chunk.sequence.draw() for chunk in sampling], self._device)
+        settings = self._settings([chunk.sequence.draw() for chunk in sampling]).to(self._device)
         return launched(chunks, self._compute(part, longest, settings), len(sampling))
 
     def _launch_decodes(self, chunks: tuple[Chunk, ...], unknown: bool) -> Launch:
         """One token of each sequence, padded to a size that is captured. With ``unknown``, the token that the device
         has sampled last."""
         rows = next(size for size in self._decode_sizes if size >= len(chunks))
-        size = Size(rows, self._bound(max(chunk.end for chunk in chunks)))
+        settings = self._settings([chunk.sequence.draw(ahead=int(unknown)) for chunk in chunks])
+        size = Size(rows, self._bound(max(chunk.end for chunk in chunks)), settings.cuts)
         self._graphs.prepare(size)
         buffers = self._buffers_of(rows)
         slots = self._place(chunks)
         numbers = lay_out(chunks, slots, unknown, buffers.sizes, self._plans.tiles)
-        buffers.numbers.copy_(to_host(numbers, self._device), non_blocking=True)
-        buffers.settings.fill([chunk.sequence.draw(ahead=int(unknown)) for chunk in chunks])
+        buffers.numbers.copy_(pinned(torch.from_numpy(numbers), self._device), non_blocking=True)
+        buffers.fields[: len(chunks)].copy_(pinned(settings.fields, self._device), non_blocking=True)
         return launched(chunks, self._graphs.run(size), rows)
 
     def _decode(self, size: Size) -> Tensor:
         """What a graph captures."""
         buffers = self._buffers_of(size.rows)
-        return self._compute(buffers.sizes.parts(buffers.numbers), size.longest, buffers.settings)
+        settings = DrawSettings(buffers.fields, size.cuts)
+        return self._compute(buffers.sizes.parts(buffers.numbers), size.longest, settings)
 
-    def _compute(self, part: dict[str, Tensor], longest: int, settings: Settings) -> Tensor:
+    def _compute(self, part: dict[str, Tensor], longest: int, settings: DrawSettings) -> Tensor:
         """Tokens after the wanted rows, -1 where there is none, and whether each row is sound: int32 [wanted + rows].
         Nothing here waits for the device."""
         tokens = torch.where(part["tokens"] < 0, self._last[part["sequences"]], part["tokens"])
         plan = self._plans.of(part, longest)
         logits, sound = self._model.forward(tokens, plan, self._cache, part["wanted"].long())
-        drawn = sample_tokens(logits, settings).int()
+        drawn = torch.where(logits.amax(-1).isfinite(), sample_tokens(logits, settings), -1).int()
         self._last.index_copy_(0, part["winners"].long(), drawn)
         return torch.cat((drawn, sound.int()))
 
@@ -168,8 +178,12 @@ class TritonRunner:
         if rows not in self._buffers:
             sizes = Sizes(rows, rows, rows, 0, self._slots.count)
             numbers = to_device(blank(sizes, self._plans.tiles), self._device)
-            self._buffers[rows] = Buffers(sizes, numbers, Settings.blank(rows, self._device))
+            fields = self._settings([_GREEDY] * rows).to(self._device).fields
+            self._buffers[rows] = Buffers(sizes, numbers, fields)
         return self._buffers[rows]
+
+    def _settings(self, draws: Sequence[Draw]) -> DrawSettings:
+        return settings_of(draws, range(len(draws)), self._model.spec.vocab_size)
 
     def _bound(self, tokens: int) -> int:
         bound = SHORTEST_BOUND
@@ -190,8 +204,9 @@ def _samples_plainly(chunk: Chunk) -> bool:
     sequence = chunk.sequence
     if chunk.draft or chunk.scored:
         return False
-    told = sequence.sampling.records_logprobs or sequence.candidates or sequence.branches
-    return not chunk.samples or (not told and can_sample(sequence.draw()))
+    more = sequence.sampling.records_logprobs or sequence.candidates or sequence.branches
+    bound = sequence.rules is not None or sequence.grammar is not None
+    return not chunk.samples or not (more or bound) and can_draw(sequence.sampling)
 
 
 def _result(chunks: tuple[Chunk, ...], launches: Sequence[Launch]) -> StepResult:

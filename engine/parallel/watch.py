@@ -1,0 +1,120 @@
+"""Whether the other ranks are alive: a thread of rank 0 that reads what they say, and the clock during a step."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+
+from engine.errors import EngineDeadError
+from engine.parallel.launch import Worker
+from engine.parallel.wire import Failed, Ready
+
+_LOOK_S = 0.5  # between looks at the clock
+_CAUSE_S = 1.0  # that a step which failed waits for a worker's own word of why
+
+
+class Watch:
+    """``connections`` and ``workers`` are those of ranks 1, 2, and so on.
+
+    The first fault is the last: operations between ranks are given up by ``abort``, and the workers killed.
+    """
+
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        workers: Sequence[Worker],
+        abort: Callable[[], None],
+        limit_s: float,
+    ) -> None:
+        self.fault: str | None = None
+        self._connections = connections
+        self._workers = workers
+        self._abort = abort
+        self._limit_s = limit_s
+        self._deadline: float | None = None
+        self._lock = threading.Lock()
+        self._known = threading.Event()  # the fault is
+        self._settled = threading.Event()  # all are ready, or there is a fault
+        self._bell, self._ear = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="manta-ranks", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises EngineDeadError once there is a fault."""
+        if self.fault is not None:
+            raise self._error()
+
+    def await_ready(self, limit_s: float) -> None:
+        """Raises EngineDeadError if the workers are not ready within ``limit_s`` seconds."""
+        if not self._settled.wait(limit_s):
+            self.declare(f"not all have loaded the model within {limit_s:g} s")
+        self.check()
+
+    def began(self) -> None:
+        """A step begins; it may take ``limit_s`` seconds."""
+        self._deadline = time.monotonic() + self._limit_s
+
+    def ended(self) -> None:
+        """The step has ended."""
+        self._deadline = None
+
+    def declare(self, fault: str) -> None:
+        """From any thread. Only the first one counts."""
+        with self._lock:
+            if self.fault is not None:
+                return
+            self.fault = fault
+        self._known.set()
+        self._settled.set()
+        self._abort()
+        for worker in self._workers:
+            worker.kill()
+
+    def explain(self, otherwise: str) -> EngineDeadError:
+        """What to raise when something went wrong here: if a worker is the cause, its own fault is the better one."""
+        self._known.wait(_CAUSE_S)
+        self.declare(otherwise)
+        return self._error()
+
+    def close(self) -> None:
+        """Ends the thread; what happens to workers from now on is no fault."""
+        self._bell.close()
+        self._thread.join()
+        self._ear.close()
+
+    def _error(self) -> EngineDeadError:
+        return EngineDeadError(f"The processes that share the model have ended: {self.fault}.")
+
+    def _run(self) -> None:
+        ranks = {connection: rank for rank, connection in enumerate(self._connections, 1)}
+        loading = set(ranks.values())
+        while True:
+            heard = wait([self._ear, *ranks], timeout=_LOOK_S)
+            if self._ear in heard:
+                return
+            for connection in heard:
+                assert isinstance(connection, Connection)
+                fault = _fault(connection)
+                if fault is None:
+                    loading.discard(ranks[connection])
+                else:
+                    self.declare(f"rank {ranks.pop(connection)} {fault}")
+            if not loading:
+                self._settled.set()
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                self.declare(f"a step took more than {self._limit_s:g} s")
+
+
+def _fault(connection: Connection) -> str | None:
+    """What the next message of a worker, or its end, says is wrong; None if it says that it is ready."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError):
+        return "has died"
+    if isinstance(message, Ready):
+        return None
+    return f"has failed: {message.reason}" if isinstance(message, Failed) else "says what nobody asked for"

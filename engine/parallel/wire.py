@@ -1,0 +1,155 @@
+"""What rank 0 tells the others: plain numbers, and of a sequence's blocks only what has changed since the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.api import SamplingParams
+from engine.config import EngineConfig
+from engine.kv.format import BlockCopy
+from engine.kv.group import BlockTable
+from engine.scheduler.plan import Chunk
+from engine.sequence import Sequence as SequenceState
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The first message: what to load, and where the ranks meet."""
+
+    config: EngineConfig
+    meeting: str  # path of a file
+    limit_s: float  # of one operation between ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One step."""
+
+    rows: list[ChunkRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """Blocks of each group to fill with zeros."""
+
+    blocks: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Blocks to copy, in this order."""
+
+    copies: list[BlockCopy]
+
+
+Command = Run | Scrub | Copy
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker's answer once it has loaded its share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker's last words; while it serves, no more than the name of an error, whose text may quote a prompt."""
+
+    reason: str
+
+
+class TableChange(NamedTuple):
+    """The first ``kept`` blocks are those of the last step; ``added`` follow them."""
+
+    kept: int
+    added: list[int]
+
+
+class ChunkRow(NamedTuple):
+    """One chunk. ``place`` is that of its sequence in the last step, or -1 if it was not in it."""
+
+    place: int
+    start: int
+    length: int
+    draft: int
+    tokens: list[int]
+    samples: bool
+    scored: int
+    tables: list[TableChange]
+
+
+@dataclass(frozen=True, slots=True)
+class ToldChunk(Chunk):
+    """A chunk whose sequence has nothing but its blocks: what else a runner asks for has been worked out by rank 0."""
+
+    told_tokens: tuple[int, ...] = ()
+    told_samples: bool = False
+    told_scored: int = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        return list(self.told_tokens)
+
+    @property
+    def samples(self) -> bool:
+        return self.told_samples
+
+    @property
+    def scored(self) -> int:
+        return self.told_scored
+
+
+class Teller:
+    """Rank 0's end: remembers the blocks of the last step's sequences."""
+
+    def __init__(self) -> None:
+        self._last: dict[SequenceState, tuple[int, list[list[int]]]] = {}
+
+    def rows(self, chunks: Iterable[Chunk]) -> list[ChunkRow]:
+        """Chunks of one step; a step that is told must be heard."""
+        current: dict[SequenceState, tuple[int, list[list[int]]]] = {}
+        rows: list[ChunkRow] = []
+        for chunk in chunks:
+            sequence = chunk.sequence
+            place, known = self._last.get(sequence, (-1, [[] for _ in sequence.tables]))
+            changes = [_change(old, table.blocks) for old, table in zip(known, sequence.tables, strict=True)]
+            current[sequence] = (len(rows), [[*old[: c.kept], *c.added] for old, c in zip(known, changes, strict=True)])
+            told = (chunk.tokens, chunk.samples, chunk.scored, changes)
+            rows.append(ChunkRow(place, chunk.start, chunk.length, chunk.draft, *told))
+        self._last = current
+        return rows
+
+
+class Listener:
+    """The other ranks' end."""
+
+    def __init__(self) -> None:
+        self._last: list[list[list[int]]] = []
+
+    def chunks(self, rows: Sequence[ChunkRow]) -> list[Chunk]:
+        """The chunks that ``rows`` tell of."""
+        current = [self._tables(row) for row in rows]
+        self._last = current
+        return [
+            ToldChunk(_sequence(tables), row.start, row.length, row.draft, tuple(row.tokens), row.samples, row.scored)
+            for row, tables in zip(rows, current, strict=True)
+        ]
+
+    def _tables(self, row: ChunkRow) -> list[list[int]]:
+        known: Sequence[Sequence[int]] = self._last[row.place] if row.place >= 0 else [()] * len(row.tables)
+        return [[*old[: change.kept], *change.added] for old, change in zip(known, row.tables, strict=True)]
+
+
+def _change(old: list[int], new: list[int]) -> TableChange:
+    if new[: len(old)] == old:
+        return TableChange(len(old), new[len(old) :])
+    return TableChange(0, list(new))
+
+
+def _sequence(tables: Iterable[list[int]]) -> SequenceState:
+    held = [BlockTable(blocks) for blocks in tables]
+    return SequenceState("", [], 0, _UNUSED, "", 0, 0, tables=held)
+
+
+_UNUSED = SamplingParams()
