@@ -25,10 +25,11 @@ def to_device(array: NDArray[np.int32], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Chunks under way. ``told``, complete once ``done``: the tokens drawn after them, -1 where there was nothing to
-    draw from, ``padded`` in all, then for each row whether its numbers were finite; int32."""
+    """Chunks under way. ``told``, complete once ``done``: the tokens drawn after those that are ``sampled``, -1 where
+    there was nothing to draw from, ``padded`` in all, then for each row whether its numbers were finite; int32."""
 
     chunks: tuple[Chunk, ...]
+    sampled: tuple[Chunk, ...]
     told: Tensor
     padded: int
     done: torch.cuda.Event | None
@@ -38,18 +39,18 @@ class Launch:
         if self.done is not None:
             self.done.synchronize()
         told: list[int] = self.told.tolist()
-        tokens = dict(zip((chunk for chunk in self.chunks if chunk.samples), told, strict=False))
+        tokens = dict(zip(self.sampled, told, strict=False))
         rows = sum(chunk.length for chunk in self.chunks)
         bad = unsound(self.chunks, told[self.padded : self.padded + rows])
         return tokens, {*bad, *(chunk for chunk, token in tokens.items() if token < 0)}
 
 
-def launched(chunks: tuple[Chunk, ...], output: Tensor, padded: int) -> Launch:
+def launched(chunks: tuple[Chunk, ...], sampled: tuple[Chunk, ...], output: Tensor, padded: int) -> Launch:
     """Sends the ``output`` of a step on its way to the host, behind all that has been launched so far."""
     if output.device.type != "cuda":
-        return Launch(chunks, output.clone(), padded, None)
+        return Launch(chunks, sampled, output.clone(), padded, None)
     told = torch.empty_like(output, device="cpu", pin_memory=True)
     told.copy_(output, non_blocking=True)
     done = torch.cuda.Event()
     done.record()
-    return Launch(chunks, told, padded, done)
+    return Launch(chunks, sampled, told, padded, done)

@@ -76,7 +76,7 @@ def lay_out(
     tiles: Tiling,
 ) -> NDArray[np.int32]:
     """The array of a step that computes ``chunks``, whose sequences have the rows ``slots`` in the tables of blocks.
-    With ``unknown`` their tokens are those that were sampled last. Raises ValueError for what does not fit ``sizes``.
+    With ``unknown`` they are one token each, which was sampled last and only the device has. Raises ValueError for what does not fit ``sizes``.
 
     Rows of padding have the token 0 and the position -1; what is padded of ``wanted`` is row 0. ``winners`` are where
     the tokens sampled after those rows go, by slot; those of padding go behind the last.
@@ -98,9 +98,10 @@ def lay_out(
         row = end
     cut = tiles(part["counts"], part["lengths"], sizes.few, sizes.many)
     part["few_tiles"][:], part["tiles"][:] = cut.few.reshape(-1), cut.others.reshape(-1)
-    wanted = rows_wanted(chunks)
+    # What follows a token that is not known yet is always sampled.
+    wanted = range(rows) if unknown else rows_wanted(chunks)
     part["wanted"][: len(wanted)] = wanted
-    winners = [slot for chunk, slot in zip(chunks, slots, strict=True) if chunk.samples]
+    winners = [slot for chunk, slot in zip(chunks, slots, strict=True) if unknown or chunk.samples]
     part["winners"][:] = sizes.slots
     part["winners"][: len(winners)] = winners
     return array

@@ -124,10 +124,10 @@ class TritonRunner:
     def _launch(self, chunks: tuple[Chunk, ...]) -> Launch:
         if all(chunk.length == 1 and chunk.samples for chunk in chunks):
             return self._launch_decodes(chunks, unknown=False)
-        sampling = [chunk for chunk in chunks if chunk.samples]
+        sampling = tuple(chunk for chunk in chunks if chunk.samples)
         part, longest = self._sent(chunks, len(sampling))
         settings = self._settings([chunk.sequence.draw() for chunk in sampling]).to(self._device)
-        return launched(chunks, self._compute(part, longest, settings), len(sampling))
+        return launched(chunks, sampling, self._compute(part, longest, settings), len(sampling))
 
     def _launch_decodes(self, chunks: tuple[Chunk, ...], unknown: bool) -> Launch:
         """One token of each sequence, padded to a size that is captured. With ``unknown``, the token that the device
@@ -141,7 +141,7 @@ class TritonRunner:
         numbers = lay_out(chunks, slots, unknown, buffers.sizes, self._plans.tiles)
         buffers.numbers.copy_(pinned(torch.from_numpy(numbers), self._device), non_blocking=True)
         buffers.fields[: len(chunks)].copy_(pinned(settings.fields, self._device), non_blocking=True)
-        return launched(chunks, self._graphs.run(size), rows)
+        return launched(chunks, chunks, self._graphs.run(size), rows)
 
     def _decode(self, size: Size) -> Tensor:
         """What a graph captures."""
