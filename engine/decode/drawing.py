@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.decode.beams import Candidates, candidates, no_candidates, normalise
 from engine.decode.logprobs import LogprobRecorder, Scored
-from engine.decode.sampling import Draw, can_be_checked, check, constrain, draw_tokens
+from engine.decode.sampling import Draw, Faults, can_be_checked, check, constrain, draw_tokens
 from engine.result import StepResult
 from engine.scheduler.plan import Chunk
 
@@ -41,9 +41,9 @@ def draw_all(result: StepResult) -> list[Found]:
     searching = [row for row, head in enumerate(heads) if head.candidates]
     normalise(result.logits, searching)  # rules change log probabilities there, as in transformers
     postponed = {row for row, head in enumerate(heads) if can_be_checked(head)}
-    faults = constrain(result.logits, heads, postponed)
+    constrained = constrain(result.logits, heads, postponed)
     recorder.constrained(result.logits)
-    found = _search(result.logits, heads, searching, recorder, faults)
+    found = _search(result.logits, heads, searching, recorder, constrained)
     rows: list[int] = []
     draws: list[Draw] = []
     first = 0
@@ -57,6 +57,7 @@ def draw_all(result: StepResult) -> list[Found]:
         draws += [sequence.draw(branch) for branch in range(1, sequence.branches + 1)]
         first += chunk.sampled
     tokens = draw_tokens(result.logits, draws, rows)
+    faults = constrained.by_row  # not before: the device would have waited while draws were prepared
     check(result.logits, draws, rows, tokens, postponed, faults)
     scores = recorder.scores(rows, tokens)
     drawn = iter([Drawn(token, scores.get(place)) for place, token in enumerate(tokens)])
@@ -78,14 +79,14 @@ def _search(
     heads: Sequence[Draw],
     rows: Sequence[int],
     recorder: LogprobRecorder,
-    faults: Container[int],
+    faults: Faults,
 ) -> dict[int, Candidates]:
     """The candidates of the rows of beams; none where rules or a grammar leave none, which ends that beam alone."""
     if not rows:
         return {}
     scorers = [recorder.scorer(row) for row in rows]
     found = candidates(logits[torch.tensor(rows, device=logits.device)], [heads[row] for row in rows], scorers)
-    return {row: no_candidates() if row in faults else some for row, some in zip(rows, found, strict=True)}
+    return {row: no_candidates() if row in faults.by_row else some for row, some in zip(rows, found, strict=True)}
 
 
 def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:

@@ -76,6 +76,7 @@ def score(logits: Tensor, rows: Sequence[int], chosen: Sequence[int], counts: Se
     values, tokens = (each.tolist() for each in logprobs.topk(min(max(counts), logits.shape[1])))
     own = logprobs[list(rows), list(chosen)]
     # Row by row: many branches share one, and all of them at once would be as many copies of it.
-    ranks = [int((logprobs[row] > one).sum()) + 1 for row, one in zip(rows, own, strict=True)]
+    better = torch.stack([(logprobs[row] > one).sum() for row, one in zip(rows, own, strict=True)])
+    ranks = (better + 1).tolist()
     tops = [tuple(zip(tokens[row][: counts[row]], values[row][: counts[row]], strict=True)) for row in rows]
     return [Scored(one, top, rank) for one, top, rank in zip(own.tolist(), tops, ranks, strict=True)]

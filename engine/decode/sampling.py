@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from engine.decode.grammar import GrammarError, GrammarState, forbid
 from engine.decode.random import gumbel
 from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
+LEAST_TEMPERATURE = 1e-5
+"""What is colder, but not 0, is as cold as that."""
 _MOST_LOGITS = 1 << 24
 """Numbers that are drawn from at a time: many choices of large vocabularies would take gigabytes."""
 _FIRST_LOOK = 256
@@ -47,23 +50,46 @@ class NothingLeftError(UnsatisfiableError):
     """The rules of a request forbid every token."""
 
 
+class Faults:
+    """The rows that nothing can be drawn from. Part of it only the device knows, which is asked when somebody looks:
+    until then nobody waits for it."""
+
+    def __init__(self, sound: Tensor, left: Tensor | None, known: dict[int, Exception]) -> None:
+        """Bool [rows]: whether a row's largest logit was finite, and whether it still was after rules and grammars.
+        ``known`` are faults of grammars."""
+        self._sound = sound
+        self._left = left
+        self._known = known
+
+    @cached_property
+    def by_row(self) -> dict[int, Exception]:
+        """FloatingPointError where the largest is no finite number, GrammarError where a grammar gave up,
+        NothingLeftError where all is forbidden."""
+        sound, left = torch.stack((self._sound, self._sound if self._left is None else self._left)).tolist()
+        faults: dict[int, Exception] = {row: FloatingPointError() for row, is_sound in enumerate(sound) if not is_sound}
+        faults = self._known | faults
+        for row, some in enumerate(left):
+            if not some:
+                faults.setdefault(row, NothingLeftError(NOTHING_LEFT))
+        return faults
+
+
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
     """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each, or why there is none. Rules change
     ``logits``."""
     faults = constrain(logits, draws)
     tokens = draw_tokens(logits, draws, range(len(draws)))
-    return [faults.get(row, token) for row, token in enumerate(tokens)]
+    return [faults.by_row.get(row, token) for row, token in enumerate(tokens)]
 
 
 @torch.inference_mode()
-def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] = ()) -> dict[int, Exception]:
+def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] = ()) -> Faults:
     """Changes ``logits`` [rows, vocab] by the rules and grammars of the rows. Rows that nothing can be drawn from come
-    back with why: FloatingPointError where the largest is no finite number, GrammarError where a grammar gave up,
-    NothingLeftError where all is forbidden. Of ``postponed`` rows the grammar is asked by ``check`` after drawing."""
-    unsound = [row for row, sound in enumerate(logits.amax(-1).isfinite().tolist()) if not sound]
-    faults: dict[int, Exception] = {row: FloatingPointError() for row in unsound}
+    back with why. Of ``postponed`` rows the grammar is asked by ``check`` after drawing."""
+    sound = logits.amax(-1).isfinite()
     if not any(draw.rules is not None or draw.grammar is not None for draw in draws):
-        return faults
+        return Faults(sound, None, {})
+    faults: dict[int, Exception] = {}
     apply_rules(logits, [RuledRow(row, d.rules, d.tokens) for row, d in enumerate(draws) if d.rules is not None])
     formed: list[tuple[int, GrammarState]] = []
     for row, draw in enumerate(draws):
@@ -73,13 +99,10 @@ def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] =
                 if row not in postponed or draw.grammar.forced(1):
                     formed.append((row, draw.grammar))
             except GrammarError as error:
-                faults.setdefault(row, error)
+                faults[row] = error
     for row, why in forbid(logits, formed).items():
         faults.setdefault(row, why)
-    for row, some in enumerate(logits.amax(-1).isfinite().tolist()):
-        if not some:
-            faults.setdefault(row, NothingLeftError(NOTHING_LEFT))
-    return faults
+    return Faults(sound, logits.amax(-1).isfinite(), faults)
 
 
 def can_be_checked(draw: Draw) -> bool:
@@ -110,18 +133,42 @@ def check(
     states = {rows[place]: state for place in wrong if (state := draws[place].grammar) is not None}
     for row, why in forbid(logits, sorted(states.items())).items():
         faults.setdefault(row, why)
-    for row in states:
-        if not logits[row].amax().isfinite():
+    left = logits[torch.tensor(list(states), device=logits.device)].amax(-1).isfinite()
+    for row, some in zip(states, left.tolist(), strict=True):
+        if not some:
             faults.setdefault(row, NothingLeftError(NOTHING_LEFT))
     again = draw_tokens(logits, [draws[place] for place in wrong], [rows[place] for place in wrong])
     for place, token in zip(wrong, again, strict=True):
         tokens[place] = token
 
 
-@torch.inference_mode()
 def draw_tokens(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> list[int]:
     """A token for each draw, from the row of ``logits`` [rows, vocab] float32 that ``rows`` names; several may draw
     from one. What comes from a row with nothing to choose from means nothing."""
+    tokens: list[int] = draw_there(logits, draws, rows).tolist()
+    return tokens
+
+
+@torch.inference_mode()
+def draw_there(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
+    """What ``draw_tokens`` returns, [draws] int64 where ``logits`` are: nothing waits for the device but typical-p."""
+    return (draw_fused if logits.is_cuda else draw_plain)(logits, draws, rows)
+
+
+def draw_fused(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
+    """By Triton's kernels; what they do not know by ``draw_plain``."""
+    from engine.kernels.triton.sampling import can_draw, sample_tokens, settings_of
+
+    chosen = sample_tokens(logits, settings_of(draws, rows, logits.shape[1]).to(logits.device))
+    others = [place for place, draw in enumerate(draws) if not can_draw(draw.params)]
+    if others:
+        places = torch.tensor(others, device=logits.device)
+        chosen[places] = draw_plain(logits, [draws[place] for place in others], [rows[place] for place in others])
+    return chosen
+
+
+def draw_plain(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
+    """In plain torch, on any device: what ``draw_fused`` is measured by."""
     index = torch.tensor(list(rows), dtype=torch.int64, device=logits.device)
     chosen = logits.argmax(-1)[index]
     drawn = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]
@@ -130,8 +177,7 @@ def draw_tokens(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> l
         part = drawn[start : start + together]
         places = torch.tensor(part, device=logits.device)
         chosen[places] = _sample_random(logits[index[places]], [draws[place] for place in part])
-    tokens: list[int] = chosen.tolist()
-    return tokens
+    return chosen
 
 
 def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -156,7 +202,7 @@ def cut(logits: Tensor, params: Sequence[SamplingParams], least: int = 1) -> Ten
 
 
 def _tempered(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    temperatures = [max(each.temperature, 1e-5) for each in params]
+    temperatures = [max(each.temperature, LEAST_TEMPERATURE) for each in params]
     return logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
 
 
