@@ -111,6 +111,13 @@ class Sequence:
         """Tokens that its blocks must hold."""
         return self.prompt_length + self.max_tokens if self.reserve else len(self.tokens) + len(self.draft)
 
+    @property
+    def takes_largest(self) -> bool:
+        """Whether of its logits only the largest, and where it is, matters."""
+        params = self.sampling
+        told = params.records_logprobs or self.candidates > 0
+        return params.temperature == 0 and self.rules is None and self.grammar is None and not told
+
     def waited(self, now: float) -> float:
         """Seconds in which it held no blocks, up to ``now``, at which it still waits."""
         return self.waited_s + max(0.0, now - self.queued_at)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Before anybody imports triton, as transformers does: it looks once, when its own functions are made.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from engine import Engine
 from tests.engine.models import save_model
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports the kernels, which look once
 
 MakeEngine = Callable[..., Engine]
 

@@ -48,6 +48,12 @@ class Layer(ctypes.Structure):
     ]
 
 
+class Screen(ctypes.Structure):
+    """A rough copy of the output layer."""
+
+    _fields_ = [("numbers", Linear), ("errors", c_void_p), ("sizes", c_void_p)]
+
+
 class Model(ctypes.Structure):
     """A decoder."""
 
@@ -71,6 +77,7 @@ class Model(ctypes.Structure):
         ("cache_type", c_int),
         ("gelu", c_int),
         ("coded", c_int),
+        ("screen", Screen),
     ]
 
 
@@ -94,6 +101,8 @@ class Step(ctypes.Structure):
         ("wanted_count", c_long),
         ("logits", c_void_p),
         ("sound", POINTER(c_uint8)),
+        ("screened", c_int),
+        ("multiplied", c_long),
     ]
 
 

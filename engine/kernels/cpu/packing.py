@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.cpu import library
-from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, Layer, Linear, Model
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, FP8, Layer, Linear, Model, Screen
 from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
@@ -22,6 +22,7 @@ from engine.quant.weights import WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MOST_HEAD = 256  # as in src/attention.c
+SCREENED_BYTES = 64 << 20  # of an output layer that is larger than caches are
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 WEIGHT_TYPES = {INT8: library.INT8, INT4: library.INT4}
 CACHE_TYPES = {**TYPES, torch.int8: library.INT8, torch.float8_e4m3fn: FP8}
@@ -93,6 +94,36 @@ def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, T
     return (halves[:, 0::2] | halves[:, 1::2] << 4).contiguous(), scales
 
 
+def can_screen(spec: ModelSpec, head: Tensor, rounded: WeightFormats | None) -> bool:
+    """Whether the largest logit is found faster with a rough copy of the output layer: if that is read from memory. A
+    cap makes equals of logits that differ, of which the first is to be taken."""
+    return (
+        rounded is None
+        and spec.logit_cap is None
+        and spec.hidden_size % GROUP == 0
+        and head.nbytes >= SCREENED_BYTES
+        and bool(head.isfinite().all())
+    )
+
+
+def error_bounds(weight: Tensor, matrix: QuantisedMatrix) -> tuple[Tensor, Tensor]:
+    """For each output of ``weight`` [outputs, inputs] how far it is at most from ``matrix``, and the size of that, both
+    Euclidean norms, float32 [outputs]. To the first is added what sums of products may be off in float32, those of
+    both matrices, in multiples of the size of the inputs (Higham 2002, section 3.1)."""
+    inputs = weight.shape[1]
+    rows = max(1, (1 << 22) // inputs)
+    errors, sizes = [], []
+    for exact, numbers, scales in zip(
+        *(each.split(rows) for each in (weight, matrix.numbers, matrix.scales)), strict=True
+    ):
+        rough = numbers.float() * scales.float()
+        size = rough.norm(dim=-1)
+        error = (exact.float() - rough).norm(dim=-1)
+        errors.append(error + 2 * inputs * torch.finfo(torch.float32).eps * (size + error))
+        sizes.append(size)
+    return torch.cat(errors) * (1 + 1e-4), torch.cat(sizes) * (1 + 1e-4)
+
+
 class PackedModel:
     """The C structure of a model and the memory that it points to.
 
@@ -124,12 +155,13 @@ class PackedModel:
             cos, sin = tables[shape.kind]
             window = spec.kinds[shape.kind].window or 0
             layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
+        head = plain(weights.head)
         self.model = Model(
             layers=layers,
             count=spec.num_layers,
             embedding=self._keep(weights.embedding.contiguous()),
             final_norm=self._norm(weights.norm),
-            head_weights=self._linear(weights.head, None, None if rounded is None else rounded.head),
+            head_weights=self._linear(head, None, None if rounded is None else rounded.head),
             hidden=spec.hidden_size,
             heads=spec.num_heads,
             kv_heads=spec.num_kv_heads,
@@ -144,6 +176,7 @@ class PackedModel:
             cache_type=CACHE_TYPES[form.number],
             gelu=int(spec.activation == "gelu_tanh"),
             coded=int(rounded is not None),
+            screen=self._screen(head) if can_screen(spec, head, rounded) else Screen(),
         )
         self._kept.append(layers)
 
@@ -179,6 +212,14 @@ class PackedModel:
             return Linear(self._keep(panels(weight)), None, offsets, inputs, outputs, TYPES[weight.dtype])
         numbers, scales = coded_panels(quantise(weight, form), form)
         return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form])
+
+    def _screen(self, weight: Tensor) -> Screen:
+        matrix = quantise(weight, INT8)
+        errors, sizes = error_bounds(weight, matrix)
+        numbers, scales = coded_panels(matrix, INT8)
+        outputs, inputs = weight.shape
+        linear = Linear(self._keep(numbers), self._keep(scales), None, inputs, outputs, library.INT8)
+        return Screen(linear, self._keep(errors), self._keep(sizes))
 
     def _norm(self, norm: NormWeights | None) -> int | None:
         return None if norm is None else self._floats(norm.weight)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import Span, Step, loaded
-from engine.kernels.cpu.packing import PackedModel
+from engine.kernels.cpu.packing import PANEL, PackedModel
+from engine.kernels.cpu.screening import Screening
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
@@ -45,6 +46,8 @@ class CompiledRunner:
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = torch.empty(0)
+        screen = self._packed.model.screen.numbers
+        self._screening = Screening(-(-screen.outputs // PANEL) if screen.weights else 0)
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
         self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
         # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
@@ -78,11 +81,14 @@ class CompiledRunner:
             wanted_count=len(wanted),
             logits=logits.data_ptr(),
             sound=sound,
+            screened=self._screening.asked(planned),
         )
         scratch = self._scratch_for(rows)
         self._library.manta_step(
             self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
         )
+        if step.screened:
+            self._screening.took(step.multiplied / self._screening.panels)
         return StepResult.of(planned, logits, bytes(sound))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:

@@ -29,3 +29,5 @@ class PagedPlan:
     rotation: tuple[Tensor, Tensor] | None  # cosines and signed sines [context, head_dim] float32 as in model/rope.py
     window: int | None  # most tokens that a query sees, itself included
     longest: int  # tokens: no length exceeds it; a bound that is the same for all steps of the same padded size
+    few_queries: int = 0  # most rows of one of ``few_tiles``; 0 only if there are none
+    tile_queries: int = 0  # as many rows has each of ``tiles``, but for the last of a sequence

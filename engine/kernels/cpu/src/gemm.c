@@ -129,11 +129,9 @@ static void multiply_coded(const Product *p, long from, long to) {
   }
 }
 
-// The panels of thread `me` of `threads`.
-static void multiply(const Product *p, int me, int threads) {
+static void multiply_panels(const Product *p, long from, long to) {
   const Linear *linear = p->linear;
-  long panels = (linear->outputs + PANEL - 1) / PANEL, count = tiles(p->rows);
-  long from = panels * me / threads, to = panels * (me + 1) / threads;
+  long count = tiles(p->rows);
   if (is_coded(linear->type)) {
     multiply_coded(p, from, to);
     return;
@@ -153,4 +151,10 @@ static void multiply(const Product *p, int me, int threads) {
       FOR_ROWS(end - start, TILE_OF_PANEL)
     }
   }
+}
+
+// The panels of thread `me` of `threads`.
+static void multiply(const Product *p, int me, int threads) {
+  long panels = (p->linear->outputs + PANEL - 1) / PANEL;
+  multiply_panels(p, panels * me / threads, panels * (me + 1) / threads);
 }

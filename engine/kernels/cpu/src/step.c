@@ -4,7 +4,7 @@
 // them, and whole numbers with weights that are. Keys and values are float32, bfloat16 or one byte each.
 #include "pool.h"
 
-#include "attention.c"
+#include "screen.c"
 
 typedef struct {
   // Weights of norms [hidden]; null where the family has none.
@@ -31,6 +31,7 @@ typedef struct {
   int cache_type;
   int gelu;  // tanh-approximated GELU instead of SiLU
   int coded;  // whether all products are of whole numbers
+  Screen screen;
 } Model;
 
 typedef struct {
@@ -43,6 +44,8 @@ typedef struct {
   long wanted_count;
   float *logits;  // [wanted][vocab]
   uint8_t *sound;  // [rows]: whether all numbers of a row were finite
+  int screened;  // whether of each row the largest logit alone is wanted; only with a screen
+  _Atomic long multiplied;  // panels of the output layer that it took all the same
 } Step;
 
 // What a step needs beside weights and cache: floats per row, in this order.
@@ -54,16 +57,18 @@ typedef struct {
   float *gates;  // [rows][2 * inner]
   float *inner;  // [rows][inner], tiled
   float *codes;  // [rows][coded_floats]: what a product of whole numbers reads, in place of `normed`, `mixed` and `inner`
+  Seen *seen;  // [rows]
 } Scratch;
 
 INLINE long floats_of_codes(const Model *m) {
   long wide = m->heads * m->head, most = m->hidden > wide ? m->hidden : wide;
+  if (m->screen.numbers.weights) return coded_floats(m->hidden);
   return m->coded ? coded_floats(most > m->inner ? most : m->inner) : 0;
 }
 
 EXPORT long manta_scratch_floats(const Model *m) {
   long head = m->head;
-  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m);
+  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m) + SEEN_FLOATS;
 }
 
 // One over the root mean square (Zhang and Sennrich 2019).
@@ -260,7 +265,24 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   meet(pool);
 }
 
-static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool, int me) {
+// The largest logit of each wanted row, whose inputs are in `normed` already.
+static void screen(const Model *m, Step *s, const Scratch *b, Pool *pool, int me) {
+  int threads = pool->threads;
+  long from, to, rows = s->wanted_count;
+  share(rows, me, threads, &from, &to);
+  for (long i = from; i < to; i++) {
+    float plain[m->hidden];
+    normalise(b->stream + s->wanted[i] * m->hidden, m->final_norm, plain, m->hidden, m->epsilon);
+    see_row(plain, m->head_weights.type, b->codes, b->seen, rows, i, m->hidden);
+  }
+  meet(pool);
+  screen_roughly(&m->screen, b->codes, b->seen, s->logits, rows, me, threads);
+  meet(pool);
+  Product exact = {&m->head_weights, b->normed, s->logits, rows, 0};
+  s->multiplied += screen_exactly(&m->screen, b->seen, &exact, me, threads);
+}
+
+static void read_out(const Model *m, Step *s, const Scratch *b, Pool *pool, int me) {
   int threads = pool->threads;
   long from, to, vocab = m->head_weights.outputs;
   share(s->rows, me, threads, &from, &to);
@@ -274,6 +296,10 @@ static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool
   share(s->wanted_count, me, threads, &from, &to);
   for (long i = from; i < to; i++)
     normalise_row(m, b->stream + s->wanted[i] * m->hidden, m->final_norm, normed, s->wanted_count, i);
+  if (s->screened) {
+    screen(m, s, b, pool, me);
+    return;
+  }
   meet(pool);
   product(&m->head_weights, normed, s->logits, s->wanted_count, 0, me, threads);
   if (m->logit_cap > 0) {
@@ -285,7 +311,7 @@ static void read_out(const Model *m, const Step *s, const Scratch *b, Pool *pool
 
 typedef struct {
   const Model *model;
-  const Step *step;
+  Step *step;
   Scratch scratch;
   long *counters;
   Pool *pool;
@@ -303,7 +329,7 @@ static void run_step(void *given, int me) {
 }
 
 // `scratch` has rows * manta_scratch_floats floats; `counters` one per layer.
-EXPORT void manta_step(const Model *m, const Step *s, float *scratch, long *counters, Pool *pool) {
+EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, Pool *pool) {
   long rows = s->rows;
   Scratch b;
   b.stream = scratch;
@@ -313,6 +339,7 @@ EXPORT void manta_step(const Model *m, const Step *s, float *scratch, long *coun
   b.gates = b.mixed + rows * m->heads * m->head;
   b.inner = b.gates + rows * 2 * m->inner;
   b.codes = b.inner + rows * m->inner;
+  b.seen = (Seen *)(b.codes + rows * floats_of_codes(m));
   memset(counters, 0, m->count * sizeof(long));
   Job job = {m, s, b, counters, pool};
   run(pool, run_step, &job);

@@ -1,0 +1,87 @@
+"""Shapes of the attention kernels by card, head size and KV format. They change how long a step takes, and no more.
+
+Rows without a measurement come from counting: of registers and shared memory, by ``variants``; of the bytes that have
+to be under way to keep the memory busy, some 40 KB on each processor of an H100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+import torch
+import triton
+
+Format = Literal["float32", "16", "int8", "fp8"]
+"""What queries and cache are: float32 queries; both 16 bits; 16 bits with a cache of one byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One kernel: rows (queries times the heads that share keys) and keys of a tile; warps; stages of its loop."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionTuning:
+    """``few``, where keys are split; ``many``, where they are not; ``exact``, for both where all are to be alike."""
+
+    few: Shape
+    many: Shape
+    exact: Shape
+    least_split: int = 256  # keys: less than that is not worth a program of its own
+    exact_split: int = 512  # keys of every part where all are to be alike; multiples of the keys of a tile, both
+
+
+_WIDE = AttentionTuning(few=Shape(16, 16, 4, 2), many=Shape(16, 32, 4, 2), exact=Shape(16, 16, 4, 2))
+_HALF = {
+    64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
+    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+}
+_BYTE = {
+    64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
+    128: AttentionTuning(few=Shape(16, 64, 4, 4), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 8, 3)),
+    256: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(64, 64, 8, 2), exact=Shape(64, 64, 8, 2)),
+}
+MEASURED: Mapping[tuple[str, int, Format], AttentionTuning] = {}
+"""(beginning of the card's name, padded head size, format): what was found to be fastest there."""
+
+
+def padded_head(head_dim: int) -> int:
+    """The power of two that a head's numbers are padded to; products need 16 at least."""
+    return max(16, triton.next_power_of_2(head_dim))
+
+
+def format_of(query: torch.dtype, number: torch.dtype) -> Format:
+    """Of queries, and of the numbers of a cache."""
+    if query == torch.float32:
+        return "float32"
+    if number == torch.int8:
+        return "int8"
+    return "fp8" if number.itemsize == 1 else "16"
+
+
+@cache
+def tuning_of(card: str, head_dim: int, form: Format) -> AttentionTuning:
+    """For a card of that name, "" for none."""
+    size = padded_head(head_dim)
+    for (prefix, measured_size, measured_form), tuning in MEASURED.items():
+        if card.startswith(prefix) and (measured_size, measured_form) == (size, form):
+            return tuning
+    if form == "float32":
+        # Products are of single numbers here, and hold whole rows in registers.
+        return _WIDE if size <= 128 else replace(_WIDE, many=_WIDE.few)
+    return (_HALF if form == "16" else _BYTE)[min(256, max(64, size))]
+
+
+@cache
+def card_of(device: torch.device) -> str:
+    """Name of a card; "" of what is none."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

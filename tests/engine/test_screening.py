@@ -1,0 +1,198 @@
+"""Looking for the largest logit alone finds the very one, to the bit, and nobody else notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from engine import Engine, FinishReason, SamplingParams
+from engine.kernels.cpu import compiler, packing
+from engine.kernels.cpu.library import loaded
+from engine.kernels.cpu.packing import error_bounds
+from engine.kernels.cpu.runner import CompiledRunner
+from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
+from engine.quant.format import INT8
+from engine.quant.weights import quantise
+from tests.engine.families import Recorded, disturb, record
+from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
+
+GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+SHAPES = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 80}
+
+
+def plain(head: torch.Tensor) -> None:
+    """As it is drawn."""
+
+
+def twins(head: torch.Tensor) -> None:
+    """Every output has an equal: the first of two is to be taken."""
+    head[VOCAB // 2 :] = head[: VOCAB // 2]
+
+
+def outliers(head: torch.Tensor) -> None:
+    """One large weight in each output, beside which eight bits hold little of the others."""
+    head[:, 3] *= 40
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+    """A model whose output layer was changed."""
+
+    def make(change: Callable[[torch.Tensor], None]) -> Path:
+        path = tmp_path_factory.mktemp("screened")
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(Qwen3Config(**SHAPE | SHAPES, tie_word_embeddings=False)).eval()
+        disturb(model)
+        with torch.no_grad():
+            change(model.lm_head.weight)
+        write(model, path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    return record(monkeypatch, CompiledRunner)
+
+
+@pytest.fixture
+def screened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From then on even small output layers are screened."""
+    return lambda: monkeypatch.setattr(packing, "SCREENED_BYTES", 0)
+
+
+def make_engine(path: Path, **config: Any) -> Engine:
+    given = {"kernels": "compiled", "threads": 1, "prefix_caching": False, "kv_cache_tokens": 4096}
+    return Engine.from_pretrained(path, **given | config)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", [plain, twins, outliers])
+def test_the_largest_logit_is_the_very_one(
+    directory: Callable[[Any], Path],
+    recorded: Recorded,
+    screened: Callable[[], None],
+    change: Callable[[torch.Tensor], None],
+    dtype: str,
+    threads: int,
+) -> None:
+    path, prompts = directory(change), ragged_prompts(VOCAB)
+    expected = [answer.token_ids for answer in make_engine(path, dtype=dtype).generate(prompts, GREEDY)]
+    whole = dict(recorded)
+    recorded.clear()
+    screened()
+
+    answers = make_engine(path, dtype=dtype, threads=threads).generate(prompts, GREEDY)
+
+    assert [answer.token_ids for answer in answers] == expected
+    assert recorded.keys() == whole.keys()
+    left_out = 0
+    for key, row in recorded.items():
+        kept = row.isfinite()
+        left_out += int((~kept).sum())
+        assert torch.equal(row[kept], whole[key][kept])
+        assert bool(kept[whole[key].argmax()])
+    assert left_out > 0
+
+
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v4"])
+def test_lesser_processors_find_it_too(
+    directory: Callable[[Any], Path],
+    screened: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+) -> None:
+    if not torch.cpu._is_avx512_supported():
+        pytest.skip("names the instruction sets of x86-64, and needs AVX-512")
+    flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in compiler.FLAGS)
+    monkeypatch.setattr(compiler, "FLAGS", flags)
+    library = loaded(compiler.built(tmp_path))
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
+    path, prompts = directory(plain), ragged_prompts(VOCAB)
+    expected = make_engine(path, dtype="bfloat16").generate(prompts, GREEDY)
+    screened()
+
+    answers = make_engine(path, dtype="bfloat16").generate(prompts, GREEDY)
+
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in expected]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"temperature": 1.0, "seed": 3},
+        {"temperature": 0, "logprobs": 2},
+        {"temperature": 0, "repetition_penalty": 1.3},
+        {"temperature": 0, "prompt_logprobs": 1},
+    ],
+    ids=lambda wish: max(wish, key=len),
+)
+def test_who_needs_more_than_the_largest_gets_all(
+    directory: Callable[[Any], Path], recorded: Recorded, screened: Callable[[], None], wish: dict[str, Any]
+) -> None:
+    """And so does whoever shares the step."""
+    screened()
+    params = [SamplingParams(max_tokens=1, **wish), SamplingParams(temperature=0, max_tokens=1)]
+
+    make_engine(directory(plain)).generate([[5, 6, 7], [8, 9]], params)
+
+    assert all(bool(row.isfinite().all()) for row in recorded.values())
+
+
+def test_a_row_of_no_numbers_fails_alone(directory: Callable[[Any], Path], screened: Callable[[], None]) -> None:
+    path = directory(plain)
+    weights = load_file(path / "model.safetensors")
+    weights["model.embed_tokens.weight"][5] = torch.inf
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    expected = make_engine(path).generate([[8, 9]], GREEDY)[0].token_ids
+    screened()
+
+    sound, unsound = make_engine(path).generate([[8, 9], [5, 6]], GREEDY)
+
+    assert sound.token_ids == expected
+    assert unsound.finish_reason is FinishReason.ERROR
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([32, 96, 320]), st.sampled_from([0.0, 1.0, 30.0]))
+def test_bounds_hold(seed: int, inputs: int, spread: float) -> None:
+    """For what eight bits make of weights and inputs, in float64."""
+    torch.manual_seed(seed)
+    weight = torch.randn(48, inputs) * (1 + spread * torch.rand(inputs) ** 8)
+    x = torch.randn(inputs) * (1 + spread * torch.rand(inputs) ** 8)
+    matrix = quantise(weight, INT8)
+    scale = x.view(-1, 32).abs().amax(-1, keepdim=True) / 127
+    y = (x.view(-1, 32) / scale).round_().mul_(scale).flatten()
+
+    errors, sizes = error_bounds(weight, matrix)
+
+    rough = matrix.dequantised(torch.float64) @ y.double()
+    off = (weight.double() @ x.double() - rough).abs()
+    bound = errors.double() * x.double().norm() + sizes.double() * (x.double() - y.double()).norm()
+    assert bool((off <= bound).all())
+
+
+def test_screening_pauses_where_it_does_not_pay() -> None:
+    screening = Screening(panels=100)
+    steps = 0
+    while screening.asked([]) and steps < 1000:
+        screening.took(2 * MOST_MULTIPLIED)
+        steps += 1
+    paused = 1
+    while not screening.asked([]):
+        paused += 1
+
+    assert steps < 20
+    assert paused == PAUSE
+    assert not Screening(panels=0).asked([])
