@@ -19,7 +19,8 @@ from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import error_bounds
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
-from engine.quant.weights import INT8, quantise
+from engine.quant.format import INT8
+from engine.quant.weights import quantise
 from tests.engine.families import Recorded, disturb, record
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
 

@@ -123,7 +123,7 @@ def test_every_way_to_cut_the_work_gives_the_same_bits(
     assert all(torch.equal(recorded[key], plain[key]) for key in plain)
 
 
-@pytest.mark.parametrize("weight_dtype", ["int8", "int4"])
+@pytest.mark.parametrize("weight_dtype", ["int8", "int4", "w8a8", "fp8"])
 @pytest.mark.parametrize("name", ["llama", "mixtral"])
 def test_torch_computes_with_what_rounding_leaves(
     directory: Callable[[str], Path],

@@ -155,12 +155,13 @@ class PackedModel:
             cos, sin = tables[shape.kind]
             window = spec.kinds[shape.kind].window or 0
             layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
+        head = plain(weights.head)
         self.model = Model(
             layers=layers,
             count=spec.num_layers,
             embedding=self._keep(weights.embedding.contiguous()),
             final_norm=self._norm(weights.norm),
-            head_weights=self._linear(weights.head, None, None if rounded is None else rounded.head),
+            head_weights=self._linear(head, None, None if rounded is None else rounded.head),
             hidden=spec.hidden_size,
             heads=spec.num_heads,
             kv_heads=spec.num_kv_heads,
@@ -175,7 +176,7 @@ class PackedModel:
             cache_type=CACHE_TYPES[form.number],
             gelu=int(spec.activation == "gelu_tanh"),
             coded=int(rounded is not None),
-            screen=self._screen(weights.head) if can_screen(spec, weights.head, rounded) else Screen(),
+            screen=self._screen(head) if can_screen(spec, head, rounded) else Screen(),
         )
         self._kept.append(layers)
 

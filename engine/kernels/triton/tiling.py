@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 
+from engine.kernels.triton.tuning import card_of
+
 Kind = Literal["float32", "bfloat16", "int8", "int4", "w8a8", "fp8", "experts"]
 """What is multiplied: numbers as they are, float16 like bfloat16, or a format of weights, or those of experts."""
 ARRIVALS = 4096
@@ -72,23 +74,18 @@ _HOPPER: Table = {
     "experts": ((16, Tiling(16, 64, 128, 4, 4)), (64, Tiling(64, 128, 64, 4, 4)), (65, Tiling(128, 128, 64, 8, 3))),
 }
 TABLES: Mapping[str, Table] = {"NVIDIA H100": _HOPPER, "NVIDIA H200": _HOPPER}
-"""By how the device's name begins."""
+"""By how the card's name begins."""
 DEFAULT = _HOPPER
 
 
 def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> Tiling:
     """The tiling for a product of so many rows on ``device``; if ``fixed`` the same for any number of them."""
-    entries = _table(_name(device))[kind]
+    entries = _table(card_of(device))[kind]
     if fixed:
         return entries[-1][1]
     return next((found for most, found in entries if rows <= most), entries[-1][1])
 
 
 @cache
-def _table(name: str) -> Table:
-    return next((table for start, table in TABLES.items() if name.startswith(start)), DEFAULT)
-
-
-@cache
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _table(card: str) -> Table:
+    return next((table for start, table in TABLES.items() if card.startswith(start)), DEFAULT)

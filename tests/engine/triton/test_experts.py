@@ -78,7 +78,7 @@ def test_no_tokens_are_no_work(device: torch.device) -> None:
     assert Products(device, False).experts(tokens(0, torch.float32, device), weights, gated).shape == (0, HIDDEN)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), experts=st.integers(1, 40), count=st.integers(1, 60), block=st.sampled_from([4, 16]))
 def test_tiles_have_every_choice_once_and_those_of_one_expert(
     device: torch.device, data: st.DataObject, experts: int, count: int, block: int
@@ -118,7 +118,7 @@ def test_nothing_is_asked_of_the_device(device: torch.device, monkeypatch: pytes
     for name in ("item", "tolist", "nonzero", "cpu", "__bool__", "__int__"):
         monkeypatch.setattr(Tensor, name, refuse)
     # Triton's interpreter itself asks for numbers, by other means.
-    launched = []
+    launched: list[tuple[int, ...]] = []
     for kernel in ("tiles_kernel", "grouped_kernel", "weighted_kernel"):
         monkeypatch.setattr(f"engine.kernels.triton.experts.{kernel}", Recorder(launched))
 
