@@ -7,7 +7,6 @@ Decodes run as graphs of padded sizes, and the next ones are launched before the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -206,7 +205,7 @@ def _samples_plainly(chunk: Chunk) -> bool:
         return False
     more = sequence.sampling.records_logprobs or sequence.candidates or sequence.branches
     bound = sequence.rules is not None or sequence.grammar is not None
-    return not chunk.samples or not (more or bound) and can_draw(sequence.sampling)
+    return not chunk.samples or (not (more or bound) and can_draw(sequence.sampling))
 
 
 def _result(chunks: tuple[Chunk, ...], launches: Sequence[Launch]) -> StepResult:
@@ -214,9 +213,9 @@ def _result(chunks: tuple[Chunk, ...], launches: Sequence[Launch]) -> StepResult
     tokens: dict[Chunk, int] = {}
     unsound: set[Chunk] = set()
     for launch in launches:
-        found, bad = launch.read()
+        found, faulty = launch.read()
         tokens |= found
-        unsound |= bad
+        unsound |= faulty
     sampled = [chunk for chunk in chunks if chunk.samples]
     bad = [chunk for chunk in chunks if chunk in unsound]
     return StepResult(sampled, torch.empty(0), bad, (), [tokens[chunk] for chunk in sampled])

@@ -31,7 +31,12 @@ def most_tiles(tokens: int, sequences: int, queries: int) -> int:
 
 
 def tiles_of(
-    counts: Sequence[int], lengths: Sequence[int], few_queries: int, queries: int, few_size: int, size: int
+    counts: Sequence[int] | NDArray[np.int32],
+    lengths: Sequence[int] | NDArray[np.int32],
+    few_queries: int,
+    queries: int,
+    few_size: int,
+    size: int,
 ) -> Tiles:
     """Tiles of sequences with ``counts`` rows each (0: none), padded to ``few_size`` and ``size``.
 
