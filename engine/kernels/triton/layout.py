@@ -76,7 +76,8 @@ def lay_out(
     tiles: Tiling,
 ) -> NDArray[np.int32]:
     """The array of a step that computes ``chunks``, whose sequences have the rows ``slots`` in the tables of blocks.
-    With ``unknown`` they are one token each, which was sampled last and only the device has. Raises ValueError for what does not fit ``sizes``.
+    With ``unknown`` they are one token each, which was sampled last and only the device has. Raises ValueError for
+    what does not fit ``sizes``.
 
     Rows of padding have the token 0 and the position -1; what is padded of ``wanted`` is row 0. ``winners`` are where
     the tokens sampled after those rows go, by slot; those of padding go behind the last.
