@@ -96,7 +96,7 @@ def sum_eights(
             total = tl.dot(w, tl.trans(x), total, out_dtype=tl.int32)
         else:
             # The tensor cores keep about 14 bits of a sum of float8 products; it is added up in float32 so often.
-            total = tl.dot(w, tl.trans(x), total, max_num_imprecise_acc=min(step, 128))
+            total = tl.dot(w, tl.trans(x), total, max_num_imprecise_acc=128 if step > 128 else step)
     return total
 
 

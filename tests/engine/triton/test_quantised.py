@@ -160,6 +160,15 @@ def test_rows_are_rounded_as_by_torch(
     assert torch.equal(numbers.view(torch.uint8), wanted.view(torch.uint8))
 
 
+def test_what_lies_between_two_numbers_is_rounded_to_the_even_one(device: torch.device) -> None:
+    """The largest makes the scale one. Numbers of float8 are an eighth apart from one on, and 2**-9 below 2**-6."""
+    x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -3.5]], device=device)
+    assert round_rows(x, W8A8)[0].tolist() == [[127, 0, 2, 2, 0, -4]]
+
+    x = torch.tensor([[448.0, 1.0625, 1.1875, 1.9375, -1.0625, 1.5 * 2**-9, -(2**-10)]], device=device)
+    assert round_rows(x, FP8)[0].float().tolist() == [[448.0, 1.0, 1.25, 2.0, -1.0, 2**-8, 0.0]]
+
+
 @pytest.mark.parametrize("form", STEP, ids=lambda form: form.name)
 @given(seed=st.integers(0, 2**32), magnitude=st.floats(1e-3, 1e3))
 def test_rounded_rows_lose_no_more_than_half_a_step(form: WeightFormat, seed: int, magnitude: float) -> None:
