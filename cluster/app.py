@@ -38,7 +38,7 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
     """The same graph around engines of another make, for measuring the graph itself."""
     tiers: dict[str, Any] = {
-        name: _tier_deployment(name, tier).bind(tier, engine_factory) for name, tier in config.tiers.items()
+        name: tier_deployment(name, tier).bind(tier, engine_factory) for name, tier in config.tiers.items()
     }
     router = serve.deployment(
         name="Router",
@@ -72,7 +72,8 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
     return forecaster
 
 
-def _tier_deployment(name: str, tier: TierConfig) -> Any:
+def tier_deployment(name: str, tier: TierConfig) -> Any:
+    """The deployment of a tier's replicas, to be bound to its config and a maker of engines."""
     together: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         together = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}

@@ -128,6 +128,7 @@ class AsyncEngine:
         """Under the lock. Raises OverloadedError or EngineDeadError."""
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
+        self._engine.check_health()  # ranks may have ended while there was nothing to do
         try:
             check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:

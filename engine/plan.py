@@ -13,6 +13,7 @@ from engine.kv.planner import GIB, KVPlan
 from engine.kv.shape import GroupShape
 from engine.model.configuration import read_spec, spec_of
 from engine.model.spec import ModelSpec
+from engine.parallel.share import Share
 
 FORMATS = {name: format_of(name, torch.bfloat16) for name in ("float32", "bfloat16", "float16", "int8", "fp8")}
 LLAMA_70B = {
@@ -41,7 +42,10 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("model", type=Path, nargs="?", help="Hugging Face directory")
-    parser.add_argument("--memory", type=float, default=40.0, metavar="GIB", help="for the KV cache")
+    parser.add_argument("--memory", type=float, default=40.0, metavar="GIB", help="for the KV cache, on each GPU")
+    parser.add_argument(
+        "--ranks", type=int, default=1, help="processes over which the model is split (tensor_parallel)"
+    )
     parser.add_argument("--dtype", choices=FORMATS, default="bfloat16", help="of keys and values")
     parser.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="tokens per block")
     parser.add_argument("--chunk", type=int, default=512, metavar="TOKENS", help="most of one sequence in one step")
@@ -101,7 +105,7 @@ def pool(shape: GroupShape) -> str:
 
 def main() -> None:
     options = arguments()
-    spec = spec_of(LLAMA_70B) if options.model is None else read_spec(options.model)
+    spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else read_spec(options.model))
     plan = KVPlan.within(
         spec,
         FORMATS[options.dtype],

@@ -17,8 +17,9 @@ from torch import Tensor
 class ProcessGroup:
     """Implements ``Exchange`` over one of torch's backends."""
 
-    def __init__(self, backend: Any, rank: int, ranks: int) -> None:
+    def __init__(self, backend: Any, rank: int, ranks: int, device: torch.device) -> None:
         self._backend = backend
+        self._device = device
         self.rank = rank
         self.ranks = ranks
         self._to_first = dist.GatherOptions()
@@ -33,12 +34,19 @@ class ProcessGroup:
         if device.type == "cuda":
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = timedelta(seconds=2 * limit_s)
-            return cls(dist.ProcessGroupNCCL(store, rank, ranks, options), rank, ranks)
+            return cls(dist.ProcessGroupNCCL(store, rank, ranks, options), rank, ranks, device)
         settings = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # the only way to name a device
         settings._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]  # no port for the network
         settings._timeout = timedelta(seconds=limit_s)
         settings._threads = 1
-        return cls(dist.ProcessGroupGloo(store, rank, ranks, settings), rank, ranks)
+        return cls(dist.ProcessGroupGloo(store, rank, ranks, settings), rank, ranks, device)
+
+    def meet(self) -> None:
+        """What all ranks do at once, before anything else: on GPUs connections are made by the first operation. Raises
+        RuntimeError."""
+        together = self.sum(torch.ones(1, device=self._device)).item()
+        if together != self.ranks:
+            raise RuntimeError(f"{self.ranks} ranks add up to {together}")
 
     def sum(self, x: Tensor) -> Tensor:
         if self.ranks > 2 and x.dtype == torch.float32:

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,10 +19,9 @@ import torch
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.parallel.collectives import ProcessGroup
-from engine.parallel.exchange import Exchange
 from engine.parallel.launch import Invitation, Launcher, Worker
 from engine.parallel.watch import Watch
-from engine.parallel.wire import Command, Orders
+from engine.parallel.wire import Command, Meet, Orders
 
 START_LIMIT_S = 300.0
 """Until a worker's process has been placed, has imported what it needs and says hello."""
@@ -39,7 +38,7 @@ class Crew:
         self,
         connections: Sequence[Connection],
         workers: Sequence[Worker],
-        exchange: Exchange,
+        exchange: ProcessGroup,
         limit_s: float,
         directory: tempfile.TemporaryDirectory[str],
     ) -> None:
@@ -47,7 +46,7 @@ class Crew:
         self._connections = connections
         self._watch = Watch(connections, workers, exchange.abort, limit_s)
         # The watch's thread knows nothing of the crew, which so ends with the last who uses it, or with the process.
-        self._end = weakref.finalize(self, _end, self._watch, connections, workers, directory)
+        self._end = weakref.finalize(self, _end, self._watch, exchange.abort, connections, workers, directory)
 
     @classmethod
     def start(cls, config: EngineConfig, launcher: Launcher) -> Self:
@@ -78,8 +77,12 @@ class Crew:
         return cls(connections, workers, exchange, limit_s, directory)
 
     def await_ready(self) -> None:
-        """Raises EngineDeadError, with a worker's own words, unless all workers have loaded their shares."""
+        """Raises EngineDeadError, with a worker's own words, unless all workers have loaded their shares and reach each
+        other."""
         self._watch.await_ready(LOAD_LIMIT_S)
+        self.tell(Meet())
+        with self.together():
+            self.exchange.meet()
 
     def check_health(self) -> None:
         """From any thread. Raises EngineDeadError once a rank has died, failed, or kept a step waiting."""
@@ -138,11 +141,13 @@ def _welcome(door: socket.socket, workers: Sequence[Worker], limit_s: float) -> 
 
 def _end(
     watch: Watch,
+    abort: Callable[[], None],
     connections: Sequence[Connection],
     workers: Sequence[Worker],
     directory: tempfile.TemporaryDirectory[str],
 ) -> None:
     watch.close()
+    abort()  # before the others go: nothing is to be ended in order with those who are gone
     _dismiss(connections, workers, directory)
 
 

@@ -44,7 +44,12 @@ class Copy:
     copies: list[BlockCopy]
 
 
-Command = Run | Scrub | Copy
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """Once, before the first step: what ranks need to reach each other is made, and found to work."""
+
+
+Command = Meet | Run | Scrub | Copy
 
 
 @dataclass(frozen=True, slots=True)

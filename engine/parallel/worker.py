@@ -20,12 +20,13 @@ from typing import NoReturn
 import torch
 
 from engine.backend import StepRunner, load_model, make_runner
+from engine.config import EngineConfig
 from engine.failures import log_failure
 from engine.kv.shape import context_of, shapes_of
 from engine.memory import settle
 from engine.parallel.collectives import ProcessGroup
 from engine.parallel.launch import Invitation
-from engine.parallel.wire import Command, Copy, Failed, Listener, Orders, Ready, Run, Scrub
+from engine.parallel.wire import Command, Copy, Failed, Listener, Meet, Orders, Ready, Run, Scrub
 
 
 def serve(invitation: Invitation, gpu: int) -> NoReturn:
@@ -36,7 +37,8 @@ def serve(invitation: Invitation, gpu: int) -> NoReturn:
     threading.Thread(target=_receive, args=(connection, inbox), name="manta-rank", daemon=True).start()
     try:
         orders: Orders = pickle.loads(inbox.get())
-        runner = _load(orders, invitation.rank, gpu)
+        exchange = _join(orders, invitation.rank, gpu)
+        runner = _load(orders.config, exchange)
         settle()
         connection.send(Ready())
     except Exception as error:  # noqa: BLE001 - told to rank 0, which says so
@@ -44,7 +46,7 @@ def serve(invitation: Invitation, gpu: int) -> NoReturn:
     listener = Listener()
     try:
         while True:
-            _perform(pickle.loads(inbox.get()), runner, listener)
+            _perform(pickle.loads(inbox.get()), runner, listener, exchange)
     except Exception as error:  # noqa: BLE001 - told to rank 0; its words may quote a prompt
         log_failure("a step of another rank", error)
         _fail(connection, type(error).__name__)
@@ -68,22 +70,26 @@ def _receive(connection: Connection, inbox: SimpleQueue[bytes]) -> None:
         os._exit(0)  # not sys.exit: the other thread may wait for a rank that is gone
 
 
-def _load(orders: Orders, rank: int, gpu: int) -> StepRunner:
-    """This rank's share, and what runs it."""
-    config = orders.config
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = torch.device(config.device)
+def _join(orders: Orders, rank: int, gpu: int) -> ProcessGroup:
+    device = torch.device(orders.config.device)
     if device.type == "cuda":
         torch.cuda.set_device(gpu)
-    exchange = ProcessGroup.join(Path(orders.meeting), rank, config.tensor_parallel, device, orders.limit_s)
+    return ProcessGroup.join(Path(orders.meeting), rank, orders.config.tensor_parallel, device, orders.limit_s)
+
+
+def _load(config: EngineConfig, exchange: ProcessGroup) -> StepRunner:
+    """This rank's share, and what runs it."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     model = load_model(config, exchange)
     shapes = shapes_of(model.spec, config)
     return make_runner(model, config, shapes, context_of(model.spec, config, shapes))
 
 
-def _perform(command: Command, runner: StepRunner, listener: Listener) -> None:
+def _perform(command: Command, runner: StepRunner, listener: Listener, exchange: ProcessGroup) -> None:
     match command:
+        case Meet():
+            exchange.meet()
         case Run(rows):
             runner.run(listener.chunks(rows))
         case Scrub(blocks):

@@ -86,7 +86,7 @@ class Graph:
         deadline = time.monotonic() + 30
         while True:
             try:
-                return self._run(self._describe(tier))
+                return self.run(self._describe(tier))
             except RayError:  # Serve has not yet noticed that the replica is gone
                 if time.monotonic() > deadline:
                     raise
@@ -111,5 +111,6 @@ class Graph:
         handle = serve.get_deployment_handle(tier, APP)
         return list(await handle.broadcast("describe").results_async())
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` gives, on the loop that Serve handles live on."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)

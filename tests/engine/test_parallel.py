@@ -29,6 +29,7 @@ CASES: dict[str, tuple[SamplingParams, dict[str, Any]]] = {
     "chunked": (GREEDY, {"prefill_chunk": 7}),
     "preempted": (GREEDY, {"kv_cache_tokens": 160, "prefix_caching": False}),
     "guessed": (GREEDY, {"speculative_tokens": 3}),
+    "drafted": (GREEDY, {"speculative_tokens": 3, "draft_model": "llama-tied"}),
     "int8": (GREEDY, {"kv_dtype": "int8"}),
 }
 
@@ -42,6 +43,8 @@ def answers(engine: Engine, params: SamplingParams) -> list[Any]:
 def test_answers_are_those_of_one_process(model_path: Callable[[str], Path], case: str) -> None:
     params, settings = CASES[case]
     directory = model_path("llama-untied")
+    if "draft_model" in settings:
+        settings = settings | {"draft_model": str(model_path(settings["draft_model"]))}
     whole = whole_engine(directory, **settings)
     split = split_engine(directory, 2, **settings)
     try:
