@@ -28,14 +28,16 @@ def to_bfloat16(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _to_int8(x: tl.tensor) -> tl.tensor:
+def to_int8(x: tl.tensor) -> tl.tensor:
+    """The nearest whole number to each of float32 ``x`` of at most 127, half to even."""
     # Numbers beyond 2 ** 23 have no halves: adding such a one rounds, half to even.
     return ((x + 12582912.0) - 12582912.0).to(tl.int8)
 
 
 @triton.jit
-def _to_e4m3(x: tl.tensor) -> tl.tensor:
-    """The byte of float8 e4m3fn (Micikevicius et al. 2022) nearest to each of float32 ``x``, at most 448."""
+def to_e4m3(x: tl.tensor) -> tl.tensor:
+    """The byte of float8 e4m3fn (Micikevicius et al. 2022) nearest to each of float32 ``x``, at most 448. Triton's
+    interpreter, when it casts, drops the carry of what is rounded up to a power of two."""
     bits = x.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     # Three bits of the mantissa are kept, and the exponent is counted from -7 instead of -127.
@@ -61,4 +63,4 @@ def quantised(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
     divided = tl.math.div_rn(x, scale)
     divided = tl.where(divided == divided, divided, 0.0)  # 0 / 0: nothing but zeros
     divided = tl.minimum(tl.maximum(divided, -bound), bound)
-    return _to_int8(divided) if FORM == "int8" else _to_e4m3(divided)
+    return to_int8(divided) if FORM == "int8" else to_e4m3(divided)

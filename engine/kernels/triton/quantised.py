@@ -10,29 +10,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.formats import to_e4m3, to_int8
 from engine.kernels.triton.matmul import launch, product_variant
 from engine.kernels.triton.tiling import DEFAULT, Kind, Tiling, tiling
 from engine.kernels.triton.variants import Variant
 from engine.quant.format import FP8, GROUP, INT4, INT8, W8A8, WeightFormat
 from engine.quant.matrix import PackedMatrix
 
-_NEAREST = tl.constexpr(12582912.0)  # 1.5 * 2**23: float32 has no fractions there, so adding it rounds, ties to even
 MOST_INPUTS = (2**31 - 1) // 127**2
 """The sum of so many products of int8 always fits into int32."""
 KINDS: Mapping[WeightFormat, Kind] = {INT8: "int8", INT4: "int4", W8A8: "w8a8", FP8: "fp8"}
-
-
-@triton.jit
-def _float8_bits(x: tl.tensor) -> tl.tensor:
-    """The byte of float8 e4m3fn (Micikevicius et al. 2022) nearest to each of float32 ``x`` of at most 448, ties to
-    even. By its bits, since Triton's interpreter, when it rounds up to a power of two, drops the carry."""
-    bits = x.to(tl.int32, bitcast=True)
-    size = bits & 0x7FFFFFFF
-    # Three bits of the mantissa stay; the exponent is counted from -7 and no longer from -127.
-    normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - (120 << 3)
-    # Below 2**-6 lie the multiples of 2**-9.
-    small = ((tl.abs(x) * 512.0 + _NEAREST) - _NEAREST).to(tl.int32)
-    return (tl.where(size < 0x3C800000, small, normal) | ((bits >> 24) & 0x80)).to(tl.uint8)
 
 
 @triton.jit
@@ -57,9 +44,9 @@ def round_rows_kernel(
     divided = tl.math.div_rn(wide, tl.where(scale > 0, scale, 1.0))
     divided = tl.minimum(tl.maximum(divided, -highest), highest)
     if numbers.dtype.element_ty == tl.int8:
-        tl.store(numbers + row * inputs + at, ((divided + _NEAREST) - _NEAREST).to(tl.int8), mask=inside)
+        tl.store(numbers + row * inputs + at, to_int8(divided), mask=inside)
     else:
-        tl.store(numbers + row * inputs + at, _float8_bits(divided), mask=inside)
+        tl.store(numbers + row * inputs + at, to_e4m3(divided), mask=inside)
 
 
 def round_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
