@@ -89,12 +89,15 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--capability", type=int, default=90, help="compute capability: 90 for H100 and H200")
     options.add_argument("--only", default="", help="a part of the names of those wanted")
+    options.add_argument("--one-of-each", action="store_true", help="of each kernel the first shape alone")
     given = options.parse_args()
     failed = 0
     print(f"{'kernel':<56}{'registers':>10}{'spilled':>9}{'shared':>9}")
+    seen: set[int] = set()
     for variant in all_variants():
-        if given.only not in variant.name:
+        if given.only not in variant.name or (given.one_of_each and id(variant.kernel) in seen):
             continue
+        seen.add(id(variant.kernel))
         usage = compiled(variant, given.capability)
         failed += usage.spilled > 0 or usage.shared > SHARED_LIMIT
         print(f"{variant.name:<56}{usage.registers:>10}{usage.spilled:>9}{usage.shared:>9}", flush=True)
