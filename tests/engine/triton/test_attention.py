@@ -164,7 +164,7 @@ def test_tiles_with_more_queries_than_rows_are_refused(device: torch.device) -> 
     form=st.sampled_from([FLOAT, INT8]),
     deterministic=st.booleans(),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_step(
     parts: list[Part],
     group: int,
