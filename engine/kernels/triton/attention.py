@@ -162,13 +162,14 @@ def _attend_splits(call: _Call, shape: Shape, multiprocessors: int) -> None:
     alone = splits == 1
     places = (tiles, call.kv_heads, queries * call.group, splits)
     parts = torch.empty((1,) if alone else (*places, head_dim), dtype=torch.float32, device=device)
-    sums = torch.empty((2, 1) if alone else (2, *places), dtype=torch.float32, device=device)
+    # Two allocations: kernels are compiled anew for pointers that are aligned otherwise.
+    tops, totals = (torch.empty((1,) if alone else places, dtype=torch.float32, device=device) for _ in range(2))
     split_kernel[(call.kv_heads, splits, tiles)](
         *call.inputs(plan.few_tiles),
         call.out,
         parts,
-        sums[0],
-        sums[1],
+        tops,
+        totals,
         call.bend,
         call.unit,
         call.query.stride(0),
@@ -188,8 +189,8 @@ def _attend_splits(call: _Call, shape: Shape, multiprocessors: int) -> None:
         plan.few_tiles,
         call.out,
         parts,
-        sums[0],
-        sums[1],
+        tops,
+        totals,
         splits,
         **call.constants,
         QUERIES=queries,

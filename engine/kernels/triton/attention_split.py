@@ -26,7 +26,7 @@ def _split_of(
     return lo, tl.maximum(size, LEAST), end
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("width", "splits"))
 def split_kernel(
     query: tl.tensor, numbers: tl.tensor, scales: tl.tensor, tables: tl.tensor, starts: tl.tensor, counts: tl.tensor,
     lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor, tops: tl.tensor, totals: tl.tensor,
@@ -120,7 +120,7 @@ def _merge_at_once(
     return total, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("splits",))
 def merge_kernel(
     starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor,
     tops: tl.tensor, totals: tl.tensor, splits: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,

@@ -38,7 +38,7 @@ def _walk_all(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("width",))
 def tiles_kernel(
     query: tl.tensor, numbers: tl.tensor, scales: tl.tensor, tables: tl.tensor, starts: tl.tensor, counts: tl.tensor,
     lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor,

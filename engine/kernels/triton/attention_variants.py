@@ -22,6 +22,7 @@ _TYPES = {
 }
 _NUMBERS = {"bend": "fp32", "unit": "fp32", "row_stride": "i32", "width": "i32", "splits": "i32"}
 _TABLES = dict.fromkeys(("tables", "starts", "counts", "lengths", "tiles"), "*i32")
+_ALIGNED = frozenset({"row_stride"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,14 @@ def _name(kernel: str, model: _Model, form: str, split: int) -> str:
 def _tiles(model: _Model, form: Format, shape: Shape, split: int) -> Variant:
     signature, constants = _attended(model, form, shape, shape.rows, split)
     name = _name("tiles", model, form, split)
-    return Variant(name, tiles_kernel, signature, constants, frozenset({"row_stride"}), shape.warps, shape.stages)
+    return Variant(name, tiles_kernel, signature, constants, _ALIGNED, shape.warps, shape.stages, not split)
 
 
 def _split(model: _Model, form: Format, shape: Shape, split: int) -> Variant:
     signature, constants = _attended(model, form, shape, 16, split)
     constants |= {"LEAST": 256, "ALONE": False}
     name = _name("split", model, form, split)
-    return Variant(name, split_kernel, signature, constants, frozenset({"row_stride"}), shape.warps, shape.stages)
+    return Variant(name, split_kernel, signature, constants, _ALIGNED, shape.warps, shape.stages, not split)
 
 
 def _merge(model: _Model, split: int) -> Variant:
@@ -103,4 +104,5 @@ def _merge(model: _Model, split: int) -> Variant:
     signature, constants = _attended(model, "16", shape, 16, split)
     constants |= {"LEAST": 256, "SPLITS": 16}
     kept = {name: value for name, value in constants.items() if name in merge_kernel.arg_names}
-    return Variant(_name("merge", model, "16", split), merge_kernel, signature, kept, frozenset(), shape.warps, 1)
+    name = _name("merge", model, "16", split)
+    return Variant(name, merge_kernel, signature, kept, frozenset(), shape.warps, shape.stages, not split)

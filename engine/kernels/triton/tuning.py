@@ -56,7 +56,7 @@ _WIDE = {
 _HALF = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3)),
     128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 32, 4, 4)),
-    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(128, 64, 8, 2), exact=Shape(64, 32, 8, 3)),
+    256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(128, 64, 8, 2), exact=Shape(64, 16, 8, 4)),
 }
 _BYTE = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),

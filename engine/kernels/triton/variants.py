@@ -38,6 +38,7 @@ class Variant:
     aligned: frozenset[str] = frozenset()
     warps: int = 4
     stages: int = 3
+    fused: bool = True  # whether products and sums may be rounded once for both
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def compiled(variant: Variant, capability: int = 90) -> Usage:
         if types[name].startswith("*") or name in variant.aligned
     }
     source = ASTSource(fn=variant.kernel, signature=types, constexprs=dict(variant.constants), attrs=hints)
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": variant.fused}
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _resources(built.asm["cubin"])
     return Usage(registers, spilled, built.metadata.shared)

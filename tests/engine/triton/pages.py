@@ -13,6 +13,9 @@ from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.tiles import most_tiles, tiles_of
 from engine.kv.format import KVFormat, KVPages, quantise
 
+NOTHING = 0
+"""The block that no sequence has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -24,8 +27,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """A cache, and where sequences lie in it: ``tables`` [sequences, width] int32 on the CPU. What they do not hold is
-    no number; ``blocks`` counts all, the last of which holds nothing else."""
+    """A cache, and where sequences lie in it: ``tables`` [sequences, width] int32 on the CPU. What no sequence fills is
+    no number: all of block 0, which is where a kernel would read that masks a block's id but not its content."""
 
     cache: KVPages
     tables: Tensor
@@ -47,13 +50,10 @@ def make_pages(
     """Random keys and values for sequences of ``lengths`` tokens, in blocks of random order."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [-(-length // block_size) for length in lengths]
-    spare = sum(sizes)
-    order = torch.randperm(spare, generator=generator).to(torch.int32).split(sizes)
-    width = max(1, *sizes) if sizes else 1
-    tables = torch.full((len(sizes), width), spare, dtype=torch.int32)
-    shape = (spare + 1, 2 * kv_heads, block_size, head_dim)
-    content = torch.randn(shape, generator=generator)
-    content[spare] = torch.nan
+    order = (torch.randperm(sum(sizes), generator=generator) + NOTHING + 1).to(torch.int32).split(sizes)
+    tables = torch.full((len(sizes), max(sizes)), NOTHING, dtype=torch.int32)
+    content = torch.randn(sum(sizes) + 1, 2 * kv_heads, block_size, head_dim, generator=generator)
+    content[NOTHING] = torch.nan
     for row, (length, blocks) in enumerate(zip(lengths, order, strict=True)):
         tables[row, : len(blocks)] = blocks
         if length % block_size:
@@ -82,11 +82,10 @@ def make_plan(
     positions = [p for part in parts for p in range(part.length - part.count, part.length)] + [-1] * padding
     sequences = [s for s, part in enumerate(parts) for _ in range(part.count)] + [0] * padding
     tables = torch.cat((pages.tables, pages.tables.new_zeros(padding, pages.tables.shape[1])))
-    nothing = pages.cache.numbers.shape[0] - 1
     for row, part in enumerate(parts):
-        tables[row, -(-part.length // size) :] = nothing
+        tables[row, -(-part.length // size) :] = NOTHING
         if window is not None:
-            tables[row, : max(0, part.length - part.count - window + 1) // size] = nothing
+            tables[row, : max(0, part.length - part.count - window + 1) // size] = NOTHING
     few = sum(0 < count <= few_queries for count in counts)
     most = most_tiles(rows, len(parts), tile_queries)
     tiles = tiles_of(counts, lengths, few_queries, tile_queries, few + padding, most + padding)

@@ -45,6 +45,7 @@ def check(
     padding: int = 0,
     deterministic: bool = False,
     tuning: AttentionTuning | None = SMALL,
+    multiprocessors: int = 4,
 ) -> None:
     """Asserts that what comes out is what the definition gives."""
     both, head_dim = pages.cache.numbers.shape[1], pages.cache.numbers.shape[3]
@@ -56,7 +57,14 @@ def check(
     query = make_query(count + padding, heads, head_dim, dtype, pages.cache.numbers.device)
     scale = 1.7 * head_dim**-0.5
     output = paged_attention(
-        query, pages.cache, plan, scale, cap, deterministic=deterministic, tuning=tuning, multiprocessors=4
+        query,
+        pages.cache,
+        plan,
+        scale,
+        cap,
+        deterministic=deterministic,
+        tuning=tuning,
+        multiprocessors=multiprocessors,
     )
     assert output.shape == query.shape
     assert output.dtype == dtype
@@ -109,7 +117,7 @@ def test_scores_are_capped(cap: float, window: int | None, device: torch.device)
 def test_caches_of_every_format(form: str, dtype: torch.dtype, device: torch.device) -> None:
     if dtype == torch.bfloat16 and device.type != "cuda":
         pytest.skip("the interpreter cannot multiply bfloat16")
-    pages = make_pages(lengths_of(MIXED), FORMATS[form], 2, 16, 32, device)
+    pages = make_pages(lengths_of(MIXED), FORMATS[form], 1, 16, 32, device)
     check(pages, MIXED, 2, dtype=dtype, cap=30.0)
     check(pages, MIXED, 2, dtype=dtype, window=24, deterministic=True)
 
@@ -118,6 +126,14 @@ def test_caches_of_every_format(form: str, dtype: torch.dtype, device: torch.dev
 def test_padding_computes_nothing_and_reads_nothing(deterministic: bool, device: torch.device) -> None:
     pages = make_pages(lengths_of(MIXED), INT8, 1, 16, 16, device)
     check(pages, MIXED, 2, padding=3, deterministic=deterministic)
+
+
+def test_any_number_of_programs_shares_the_keys_of_a_tile(device: torch.device) -> None:
+    parts = (Part(1, 400), Part(3, 30))
+    tuning = AttentionTuning(Shape(16, 16, 4, 2), Shape(32, 16, 4, 2), Shape(16, 16, 4, 2), least_split=16)
+    pages = make_pages(lengths_of(parts), FLOAT, 1, 16, 16, device)
+    for multiprocessors in (1, 8, 132):
+        check(pages, parts, 2, tuning=tuning, multiprocessors=multiprocessors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -148,7 +164,7 @@ def test_tiles_with_more_queries_than_rows_are_refused(device: torch.device) -> 
     form=st.sampled_from([FLOAT, INT8]),
     deterministic=st.booleans(),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_step(
     parts: list[Part],
     group: int,

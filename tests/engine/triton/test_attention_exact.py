@@ -95,7 +95,7 @@ def test_a_bound_on_lengths_changes_nothing(device: torch.device) -> None:
 
 
 @given(cuts=st.sets(st.integers(1, 96), max_size=3), window=st.sampled_from([None, 1, 40, 64]))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_however_a_prompt_is_cut(cuts: set[int], window: int | None, device: torch.device) -> None:
     steps = Steps(INT8, 3, window, device)
     chunks = [steps.run([(2, first, end)])[0] for first, end in pairwise([0, *sorted(cuts), 97])]
