@@ -41,9 +41,12 @@ def cases(bench: Bench) -> Iterator[Case]:
             yield Case(f"attention {label}", partial(_attention, bench, model, dtype))
             yield Case(f"place heads {label}", partial(_heads, bench, model, dtype))
             yield Case(f"rows {label}", partial(_rows, bench, model, dtype))
-            yield Case(f"products {label}", partial(products.check, bench, model, dtype))
-        yield Case(f"experts {str(dtype).removeprefix('torch.')}", partial(products.check_experts, bench, dtype))
     yield Case("sampling", partial(products.check_sampling, bench))
+    yield Case("experts", partial(products.check_experts, bench, dtypes[0]))
+    for model in (QWEN_8B,) if bench.dry else CONFIGS:
+        yield Case(f"products {model}", partial(products.check, bench, model, dtypes[0]))
+    if not bench.dry:
+        yield Case("products float16", partial(products.check, bench, LLAMA_8B, torch.float16))
 
 
 def _attention(bench: Bench, model: str, dtype: torch.dtype) -> list[Figure]:
