@@ -135,6 +135,8 @@ def _welcome(door: socket.socket, workers: Sequence[Worker], limit_s: float) -> 
         timeout = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
         guest.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         connection = Connection(guest.detach())
+        if not connection.poll(limit_s):
+            raise TimeoutError("a worker came and said nothing")
         guests[int(connection.recv())] = connection
     return [guests[rank] for rank in sorted(guests)]
 

@@ -87,7 +87,7 @@ def test_windowed_layers_take_what_their_windows_need() -> None:
 def test_a_cache_larger_than_the_memory_is_refused_before_anything_is_loaded(
     model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.engine.available_bytes", lambda _device: 100_000)
+    monkeypatch.setattr("engine.backend.available_bytes", lambda _device: 100_000)
     with pytest.raises(MemoryPlanError, match=r"kv_cache_tokens: .* would fit"):
         Engine.from_pretrained(model_path("llama-tied"), kv_cache_tokens=65_536)
 
