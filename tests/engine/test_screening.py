@@ -21,6 +21,8 @@ from engine.kernels.cpu.runner import CompiledRunner
 from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
 from engine.quant.format import INT8
 from engine.quant.weights import quantise
+from engine.scheduler.plan import Chunk
+from engine.sequence import Sequence
 from tests.engine.families import Recorded, disturb, record
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
 
@@ -185,14 +187,17 @@ def test_bounds_hold(seed: int, inputs: int, spread: float) -> None:
 
 def test_screening_pauses_where_it_does_not_pay() -> None:
     screening = Screening(panels=100)
+    greedy = [Chunk(Sequence("a", [1], 1, GREEDY, "", 0, 8), 0, 1)]
+    prompt = [Chunk(Sequence("b", [1, 2], 2, GREEDY, "", 0, 8), 0, 1)]  # samples nothing
     steps = 0
-    while screening.asked([]) and steps < 1000:
+    while screening.asked(greedy) and steps < 1000:
+        assert not screening.asked(prompt)
         screening.took(2 * MOST_MULTIPLIED)
         steps += 1
     paused = 1
-    while not screening.asked([]):
+    while not screening.asked(greedy):
         paused += 1
 
     assert steps < 20
     assert paused == PAUSE
-    assert not Screening(panels=0).asked([])
+    assert not Screening(panels=0).asked(greedy)

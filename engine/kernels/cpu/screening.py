@@ -23,18 +23,16 @@ class Screening:
 
     def asked(self, chunks: Sequence[Chunk]) -> bool:
         """Whether the step that computes ``chunks`` is to be screened."""
-        if not self.panels:
+        if not (self.panels and 0 < sum(c.sampled for c in chunks) <= MOST_ROWS and all(map(_wants_largest, chunks))):
             return False
-        if self._pause:
-            self._pause -= 1
-            return False
-        return sum(c.sampled for c in chunks) <= MOST_ROWS and all(_wants_largest(chunk) for chunk in chunks)
+        self._pause = max(0, self._pause - 1)
+        return not self._pause
 
     def took(self, multiplied: float) -> None:
         """A step had to multiply so large a share of the panels all the same."""
         self._multiplied += WEIGHT * (multiplied - self._multiplied)
         if self._multiplied > MOST_MULTIPLIED:
-            self._multiplied, self._pause = 0.0, PAUSE
+            self._multiplied, self._pause = 0.0, PAUSE + 1
 
 
 def _wants_largest(chunk: Chunk) -> bool:

@@ -24,33 +24,39 @@ class Graphs(Generic[Size]):
         self._compute = compute
         self._largest = largest
         self._device = device
+        # One for all captures: libraries keep a workspace for each that they have seen.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._captured: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def prepare(self, size: Size) -> None:
-        """Captures what is missing. The buffers of sizes that have not run yet must hold a step that may be run
-        several times, such as one of padding."""
-        if self._device.type == "cuda":
-            for each in dict.fromkeys((self._largest, size)):
-                if each not in self._captured:
-                    self._captured[each] = self._capture(each)
+    def has(self, size: Size) -> bool:
+        """Whether a step of that size may be run."""
+        return self._stream is None or size in self._captured
+
+    def prepare(self, size: Size, clear: Callable[[Size], None]) -> None:
+        """Captures what is missing. ``clear`` leaves a step in the buffers of a size that may be run several times: one
+        of padding."""
+        for each in dict.fromkeys((self._largest, size)):
+            if not self.has(each):
+                clear(each)
+                self._captured[each] = self._capture(each)
 
     def run(self, size: Size) -> Tensor:
         """The output of a prepared step, which the next run of the same size overwrites."""
-        if self._device.type != "cuda":
+        if self._stream is None:
             return self._compute(size)
         graph, output = self._captured[size]
         graph.replay()
         return output
 
     def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
                 self._compute(size)
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         shared = next(iter(self._captured.values()))[0].pool() if self._captured else None
-        with torch.cuda.graph(graph, pool=shared):
+        with torch.cuda.graph(graph, pool=shared, stream=self._stream):
             output = self._compute(size)
         return graph, output

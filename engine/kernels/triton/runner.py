@@ -93,8 +93,8 @@ class TritonRunner:
             return self._run_for_logits(planned)
         covered = frozenset(chunk for chunk in planned if ahead is not None and ahead.covers(chunk))
         rest = tuple(chunk for chunk in planned if chunk not in covered)
-        launches = [ahead.launch] if ahead is not None and covered else []
-        launches += [self._launch(rest)] if rest else []
+        launches = [(ahead.launch, covered)] if ahead is not None and covered else []
+        launches += [(self._launch(rest), frozenset(rest))] if rest else []
         self._look_ahead(planned)
         return _result(planned, launches)
 
@@ -132,14 +132,17 @@ class TritonRunner:
         """One token of each sequence, padded to a size that is captured. With ``unknown``, the token that the device
         has sampled last."""
         rows = next(size for size in self._decode_sizes if size >= len(chunks))
-        settings = self._settings([chunk.sequence.draw(ahead=int(unknown)) for chunk in chunks])
+        draws = [chunk.sequence.draw(ahead=int(unknown)) for chunk in chunks]
+        # Of all rows: what one of padding was drawn by before may not be in this size.
+        settings = self._settings(draws + [_GREEDY] * (rows - len(draws)))
         size = Size(rows, self._bound(max(chunk.end for chunk in chunks)), settings.cuts)
-        self._graphs.prepare(size)
         buffers = self._buffers_of(rows)
+        if not self._graphs.has(size):
+            self._graphs.prepare(size, self._clear)
         slots = self._place(chunks)
         numbers = lay_out(chunks, slots, unknown, buffers.sizes, self._plans.tiles)
         buffers.numbers.copy_(pinned(torch.from_numpy(numbers), self._device), non_blocking=True)
-        buffers.fields[: len(chunks)].copy_(pinned(settings.fields, self._device), non_blocking=True)
+        buffers.fields.copy_(pinned(settings.fields, self._device), non_blocking=True)
         return launched(chunks, chunks, self._graphs.run(size), rows)
 
     def _decode(self, size: Size) -> Tensor:
@@ -155,7 +158,8 @@ class TritonRunner:
         plan = self._plans.of(part, longest)
         logits, sound = self._model.forward(tokens, plan, self._cache, part["wanted"].long())
         drawn = torch.where(logits.amax(-1).isfinite(), sample_tokens(logits, settings), -1).int()
-        self._last.index_copy_(0, part["winners"].long(), drawn)
+        # A row that nothing could be drawn from ends its sequence, but its next step may be under way by then.
+        self._last.index_copy_(0, part["winners"].long(), drawn.clamp(min=0))
         return torch.cat((drawn, sound.int()))
 
     def _sent(self, chunks: tuple[Chunk, ...], wanted: int) -> tuple[dict[str, Tensor], int]:
@@ -170,16 +174,23 @@ class TritonRunner:
         slots = self._slots.place(chunks)
         for group, changes in enumerate(self._slots.changes(chunks)):
             self._plans.write(group, to_device(changes, self._device))
+        self._slots.written(chunks)
         return slots
 
     def _buffers_of(self, rows: int) -> Buffers:
-        """Those of a captured step, at first with nothing but padding."""
+        """Those of captured steps of so many decodes."""
         if rows not in self._buffers:
             sizes = Sizes(rows, rows, rows, 0, self._slots.count)
             numbers = to_device(blank(sizes, self._plans.tiles), self._device)
             fields = self._settings([_GREEDY] * rows).to(self._device).fields
             self._buffers[rows] = Buffers(sizes, numbers, fields)
         return self._buffers[rows]
+
+    def _clear(self, size: Size) -> None:
+        """Leaves nothing but padding in the buffers of a size."""
+        buffers = self._buffers_of(size.rows)
+        buffers.numbers.copy_(torch.from_numpy(blank(buffers.sizes, self._plans.tiles)))
+        buffers.fields.copy_(self._settings([_GREEDY] * size.rows).fields)
 
     def _settings(self, draws: Sequence[Draw]) -> DrawSettings:
         return settings_of(draws, range(len(draws)), self._model.spec.vocab_size)
@@ -208,14 +219,14 @@ def _samples_plainly(chunk: Chunk) -> bool:
     return not chunk.samples or (not (more or bound) and can_draw(sequence.sampling))
 
 
-def _result(chunks: tuple[Chunk, ...], launches: Sequence[Launch]) -> StepResult:
-    """Of ``chunks`` what ``launches`` found; they may have computed others as well."""
+def _result(chunks: tuple[Chunk, ...], launches: Sequence[tuple[Launch, frozenset[Chunk]]]) -> StepResult:
+    """What launches found, each of the chunks named beside it; it may have computed others as well."""
     tokens: dict[Chunk, int] = {}
     unsound: set[Chunk] = set()
-    for launch in launches:
+    for launch, meant in launches:
         found, faulty = launch.read()
-        tokens |= found
-        unsound |= faulty
+        tokens |= {chunk: token for chunk, token in found.items() if chunk in meant}
+        unsound |= faulty & meant
     sampled = [chunk for chunk in chunks if chunk.samples]
     bad = [chunk for chunk in chunks if chunk in unsound]
     return StepResult(sampled, torch.empty(0), bad, (), [tokens[chunk] for chunk in sampled])

@@ -52,7 +52,8 @@ class Slots:
         """For each group what is to be written to its tables, [2, n]: places, counted through all rows, and blocks.
 
         A table changes from the block on into which the chunk's first token goes: that block may be a new copy of one
-        that was shared. What lies before it stays, and is let go of unread once no query sees it.
+        that was shared. What lies before it stays, and is let go of unread once no query sees it. To be followed by
+        ``written``, once the device has them; else they are told again.
         """
         found = []
         for group in range(self._groups):
@@ -69,12 +70,18 @@ class Slots:
     def _unsent(self, row: _Row, chunk: Chunk, group: int) -> tuple[int, list[int]]:
         table = chunk.sequence.tables[group]
         first = table.gone
-        if len(row.sent) > group and row.sent[group][0] is table:
+        if row.sent and row.sent[group][0] is table:
             first = max(first, min(row.sent[group][1], chunk.start // self._block_size))
-        end = -(-chunk.end // self._block_size)
-        sent = (table, end)
-        row.sent[group : group + 1] = [sent]
-        return first, table.blocks[first:end]
+        return first, table.blocks[first : self._end(chunk)]
+
+    def written(self, chunks: Sequence[Chunk]) -> None:
+        """What ``changes`` told of these chunks is on the device."""
+        for chunk in chunks:
+            end = self._end(chunk)
+            self._rows[chunk.sequence].sent = [(table, end) for table in chunk.sequence.tables[: self._groups]]
+
+    def _end(self, chunk: Chunk) -> int:
+        return -(-chunk.end // self._block_size)
 
     def _free(self) -> int:
         if len(self._rows) < self.count:

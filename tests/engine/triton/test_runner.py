@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine import Engine, FinishReason, SamplingParams
@@ -144,6 +146,25 @@ def test_an_answer_that_ends_early_leaves_the_others_as_they_are(make: Callable[
 
     assert ended.finish_reason is FinishReason.STOP
     assert whole.token_ids == tokens(make(), [PROMPTS[1]])[0]
+    engine.check_integrity()
+
+
+def test_what_is_no_number_ends_its_sequence_alone(
+    directory: Callable[[str], Path], make: Callable[..., Engine], tmp_path: Path, device: torch.device
+) -> None:
+    """Its next step is under way by then."""
+    shutil.copytree(directory("llama"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.embed_tokens.weight"][5] = torch.inf
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    engine = Engine.from_pretrained(
+        tmp_path, kernels="triton", device=device.type, kv_cache_tokens=2048, max_sequences=16
+    )
+
+    sound, unsound = engine.generate([PROMPTS[1], [6, 5]], GREEDY)
+
+    assert sound.token_ids == tokens(make(), [PROMPTS[1]])[0]
+    assert unsound.finish_reason is FinishReason.ERROR
     engine.check_integrity()
 
 

@@ -38,6 +38,7 @@ def test_tables_are_those_of_the_sequences(
         placed = slots.place(plan.chunks)
         for table, changes in zip(device, slots.changes(plan.chunks), strict=True):
             table[changes[0]] = changes[1]
+        slots.written(plan.chunks)
 
         assert len(set(placed)) == len(placed)
         for slot, chunk in zip(placed, plan.chunks, strict=True):
@@ -57,10 +58,21 @@ def test_a_decode_sends_one_number() -> None:
         plan = subject.schedule(0.0)
         slots.place(plan.chunks)
         [changes] = slots.changes(plan.chunks)
+        slots.written(plan.chunks)
         sent.append(changes.shape[1])
         finish_step(subject, plan)
 
     assert sent == [2, 1, 1, 1]
+
+
+def test_what_did_not_arrive_is_sent_again() -> None:
+    subject = scheduler()
+    subject.add(sequence("a", [1] * 6))
+    slots = Slots(2, WIDTH, 1, BLOCK_SIZE)
+    chunks = subject.schedule(0.0).chunks
+    slots.place(chunks)
+
+    assert slots.changes(chunks)[0].tolist() == slots.changes(chunks)[0].tolist() != [[], []]
 
 
 def test_whoever_has_not_run_for_longest_makes_way() -> None:

@@ -34,6 +34,7 @@ static void see_row(float *x, int type, void *codes, Seen *seen, long rows, long
       top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
       size += x[i] * x[i];
     }
+    if (top > 0 && top < 1e-15f) size = INFINITY;  // squares of such numbers are lost: no bound
     float by = top > 1e-30f ? 127 / top : 0, scale = top / 127;
     for (long i = group; i < group + GROUP; i++) {
       float off = x[i] - rintf(x[i] * by) * scale;
