@@ -1,0 +1,11 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    # Before anybody imports triton, as transformers does: it looks once, when its own functions are made.
+    os.environ["TRITON_INTERPRET"] = "1"
