@@ -89,16 +89,17 @@ def _first_bound(
     fields: tl.tensor, maxima: tl.tensor, groups: tl.tensor, vocab: tl.tensor, top: tl.tensor, total: tl.tensor,
     PADDED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """A key below which no cut leaves anything."""
+    """A key that all tokens are above whose number or mass the cuts go by."""
     top_k = tl.load(fields + TOP_K)
     top_p = _float(fields + TOP_P)
-    floor = top + _float(fields + LOG_MIN_P)
-    if top_p < 1:
-        # So far below the largest all that may count amounts to less than what top_p leaves. A tenth is for rounding.
-        most = tl.minimum(top_k, vocab).to(tl.float32)
-        sure = tl.where(top_k < vocab, 1.0, total)
-        floor = tl.maximum(floor, top + tl.log((1.0 - top_p) * sure / most) - 0.1)
-    lo = tl.maximum(key_of(floor), LOWEST + 1) - 1
+    lo = tl.zeros([], tl.int32) + LOWEST
+    if (top_k == vocab) | (top_p >= 1):
+        floor = top + _float(fields + LOG_MIN_P)
+        if top_p < 1:
+            # So far below the largest all others together are less than what top_p leaves. A tenth is for rounding.
+            floor = tl.maximum(floor, top + tl.log((1.0 - top_p) * total / vocab.to(tl.float32)) - 0.1)
+        lo = tl.maximum(key_of(floor), LOWEST + 1) - 1
+    # Top-p goes by the mass of all that top-k leaves, so that nothing but top-k may bound what is read for both.
     if top_k <= groups:
         lo = tl.maximum(lo, lowest_of_top(maxima, groups, top, top_k, PADDED))
     return lo

@@ -64,7 +64,7 @@ def settings_of(draws: Sequence[Draw], rows: Sequence[int], vocab: int) -> DrawS
     greedy = np.array([each.temperature == 0 for each in params], np.bool_)
     cut = ~greedy & ((fields["top_k"] < vocab) | (fields["top_p"] < 1) | (min_p > 0))
     fields["kind"] = np.select([greedy, cut], [race.GREEDY.value, race.CUT.value], race.FREE.value)
-    return DrawSettings(torch.from_numpy(fields.view(np.int32).reshape(len(draws), -1)), bool(cut.any()))
+    return DrawSettings(torch.from_numpy(fields.view(np.int32).reshape(-1, race.FIELDS.value)), bool(cut.any()))
 
 
 def sample_tokens(logits: Tensor, settings: DrawSettings) -> Tensor:
