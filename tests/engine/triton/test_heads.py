@@ -163,7 +163,7 @@ def test_numbers_that_are_not_finite_are_told_by_their_scale(device: torch.devic
 
 
 @pytest.mark.parametrize("form", [INT8, FP8], ids=lambda form: form.name)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=16, max_size=16),
     steps=st.lists(st.integers(-254, 254), min_size=16, max_size=16),
@@ -175,6 +175,30 @@ def test_any_numbers_are_quantised_to_the_references_bytes(
     case.qkv[0, 1] = torch.tensor(values)
     case.qkv[1, 1] = torch.tensor(steps) / 2  # halves: to even
     case.qkv[1, 1, 0] = form.largest or 0.0
+
+    _, cache = placed(case, form, device)
+
+    assert_same_bytes(cache, expected(case, form)[1])
+
+
+@pytest.mark.parametrize("form", [INT8, FP8], ids=lambda form: form.name)
+@pytest.mark.parametrize("halves", [1, 3])
+def test_scales_between_two_are_rounded_to_the_even_one(device: torch.device, form: KVFormat, halves: int) -> None:
+    case = made(1, 1, 16, False, False)
+    case.qkv[:, 1:] = (form.largest or 0.0) * (1 + halves / 256)
+
+    _, cache = placed(case, form, device)
+
+    assert_same_bytes(cache, expected(case, form)[1])
+
+
+@pytest.mark.parametrize("form", [INT8, FP8], ids=lambda form: form.name)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_between_two_are_rounded_to_the_even_one(device: torch.device, form: KVFormat, sign: int) -> None:
+    stored = torch.arange(127, dtype=torch.uint8).view(form.number).float()
+    case = made(1, 1, 128, False, False)
+    case.qkv[:, 1:, :126] = (stored[1:] + stored[:-1]) / 2 * sign
+    case.qkv[:, 1:, 126:] = form.largest or 0.0  # so that the scale is one
 
     _, cache = placed(case, form, device)
 

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in
 CUTS = [
     SamplingParams(temperature=0),
     SamplingParams(),
-    SamplingParams(temperature=0.6),
     SamplingParams(top_k=1),
     SamplingParams(top_k=40),
     SamplingParams(temperature=1e-9),
@@ -34,6 +33,7 @@ CUTS = [
     SamplingParams(top_p=0.9999),
     SamplingParams(temperature=1.3, min_p=0.1),
     SamplingParams(temperature=0.7, top_k=300, top_p=0.8, min_p=0.02),
+    SamplingParams(temperature=2.0, top_k=60, top_p=0.3, min_p=0.6),
 ]
 SHAPES = {"peaked": (4.0, 0.0), "flat": (0.01, 30.0), "around nothing": (1e-4, 0.0), "far below": (2.0, -500.0)}
 
@@ -72,7 +72,7 @@ def by_the_book(logits: Tensor, draw: Draw) -> int:
     return int(order[int(noisy.argmax())])
 
 
-@pytest.mark.parametrize("vocab", [1, 64, 777, 5000])
+@pytest.mark.parametrize("vocab", [1, 100, 5000])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tokens_are_those_of_plain_torch(device: torch.device, vocab: int, shape: str) -> None:
     draws = draws_of(CUTS, vocab)
@@ -96,8 +96,8 @@ def test_any_settings_give_the_tokens_of_plain_torch(
     temperature: float, top_k: int, top_p: float, min_p: float,
 ) -> None:  # fmt: skip
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    draws = draws_of([params, params], seed)
-    logits = made(2, vocab, spread, seed=seed)
+    draws = draws_of([params], seed)
+    logits = made(1, vocab, spread, seed=seed)
 
     assert fused(logits, draws, device) == plain(logits, draws)
 
@@ -118,13 +118,16 @@ def test_of_equal_logits_the_lowest_ids_are_kept(
     assert fused(logits, [draw], device) == [by_the_book(logits[0], draw)]
 
 
-@pytest.mark.parametrize("top_k", [1, 64, 150])
-def test_of_all_equal_logits_exactly_the_first_are_kept(device: torch.device, top_k: int) -> None:
-    draws = [Draw(SamplingParams(top_k=top_k), 7, position) for position in range(6)]
+@pytest.mark.parametrize(("top_k", "top_p", "kept"), [(1, 1.0, 1), (64, 1.0, 64), (150, 0.63, 95), (150, 0.999, 150)])
+def test_of_all_equal_logits_exactly_the_first_are_kept(
+    device: torch.device, top_k: int, top_p: float, kept: int
+) -> None:
+    draws = [Draw(SamplingParams(top_k=top_k, top_p=top_p), 7, position) for position in range(6)]
+    noise_of_all = gumbel([7] * 6, list(range(6)), torch.arange(200).unsqueeze(0))
+
     found = fused(torch.zeros(1, 200), draws, device, [0] * 6)
 
-    assert found == [by_the_book(torch.zeros(200), draw) for draw in draws]
-    assert max(found) < top_k
+    assert found == noise_of_all[:, :kept].argmax(-1).tolist()
 
 
 def test_ties_beyond_what_is_read_at_a_time_are_counted_on(device: torch.device) -> None:
