@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,9 +76,7 @@ def kernels_of(config: EngineConfig, device: torch.device) -> Kernels[Any]:
     """What computes between a decoder's products. Raises ValueError for Triton's where there is no card."""
     if not uses_triton(config):
         return ReferenceKernels()
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError("kernels: triton needs device cuda; TRITON_INTERPRET=1 runs it on a CPU, for tests")
-    # Here, because Triton is not on every system, takes a while to come up, and looks at that variable only once.
+    # Here, because Triton is not on every system, and takes a while to come up.
     from engine.kernels.triton.kernels import TritonKernels
 
     return TritonKernels(device, config.deterministic)

@@ -7,5 +7,6 @@ import os
 import torch
 
 if not torch.cuda.is_available():
-    # Before anybody imports triton, as transformers does: it looks once, when its own functions are made.
+    # Before anybody imports triton, as transformers does, whichever folder comes first: it looks once, when its own
+    # functions are made.
     os.environ["TRITON_INTERPRET"] = "1"

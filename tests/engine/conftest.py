@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Before anybody imports triton, as transformers does: it looks once, when its own functions are made.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 from engine import Engine
 from tests.engine.models import save_model

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from engine import Engine, FinishReason, SamplingParams
+from engine import FinishReason, SamplingParams
 from engine.kernels.cpu import compiler, packing
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import error_bounds
@@ -23,6 +23,7 @@ from engine.quant.format import INT8
 from engine.quant.weights import quantise
 from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence
+from tests.engine.compiled import make_engine
 from tests.engine.families import Recorded, disturb, record
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
 
@@ -70,11 +71,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 def screened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From then on even small output layers are screened."""
     return lambda: monkeypatch.setattr(packing, "SCREENED_BYTES", 0)
-
-
-def make_engine(path: Path, **config: Any) -> Engine:
-    given = {"kernels": "compiled", "threads": 1, "prefix_caching": False, "kv_cache_tokens": 4096}
-    return Engine.from_pretrained(path, **given | config)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

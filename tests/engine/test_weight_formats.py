@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from engine import Engine, SamplingParams
+from engine import SamplingParams
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import coded_panels
@@ -21,6 +21,7 @@ from engine.kernels.cpu.runner import CompiledRunner
 from engine.quant.format import GROUP, INT4, INT8, WeightFormat
 from engine.quant.weights import FORMATS, quantise
 from engine.runner import Runner
+from tests.engine.compiled import make_engine
 from tests.engine.families import CONFIGS, Recorded, disturb, record
 from tests.engine.models import VOCAB, ragged_prompts, write
 
@@ -48,11 +49,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return record(monkeypatch, CompiledRunner)
-
-
-def make_engine(path: Path, **config: Any) -> Engine:
-    settings = {"kernels": "compiled", "threads": 1, "prefix_caching": False, "kv_cache_tokens": 4096}
-    return Engine.from_pretrained(path, **settings | config)
 
 
 def of_whole_numbers(x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+import triton
 from torch import Tensor
 
 from engine.kernels.triton.activations import gated
@@ -23,6 +24,9 @@ class TritonKernels:
     a step computes."""
 
     def __init__(self, device: torch.device, deterministic: bool) -> None:
+        """Raises ValueError for a CPU outside of Triton's interpreter."""
+        if device.type != "cuda" and not triton.knobs.runtime.interpret:
+            raise ValueError("kernels: triton needs device cuda; TRITON_INTERPRET=1 runs it on a CPU, for tests")
         self._products = Products(device, deterministic)
         self._deterministic = deterministic
         self._multiprocessors = _multiprocessors(device)

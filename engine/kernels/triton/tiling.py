@@ -45,6 +45,11 @@ class Tiling:
 Table = Mapping[Kind, tuple[tuple[int, Tiling], ...]]
 """For each kind, up to how many rows which tiling serves; the last serves all others too."""
 
+_EIGHTS = (
+    (16, Tiling(16, 64, 256, 4, 4, programs=528)),
+    (64, Tiling(64, 64, 128, 4, 4, programs=264)),
+    (65, Tiling(128, 128, 128, 8, 4)),
+)
 _HOPPER: Table = {
     # Without tensor cores, which would round.
     "float32": ((1, Tiling(64, 64, 16, 4, 3, programs=528)),),
@@ -60,16 +65,8 @@ _HOPPER: Table = {
         (64, Tiling(64, 64, 64, 4, 3, programs=264)),
         (65, Tiling(64, 128, 64, 4, 3)),
     ),
-    "w8a8": (
-        (16, Tiling(16, 64, 256, 4, 4, programs=528)),
-        (64, Tiling(64, 64, 128, 4, 4, programs=264)),
-        (65, Tiling(128, 128, 128, 8, 4)),
-    ),
-    "fp8": (
-        (16, Tiling(16, 64, 256, 4, 4, programs=528)),
-        (64, Tiling(64, 64, 128, 4, 4, programs=264)),
-        (65, Tiling(128, 128, 128, 8, 4)),
-    ),
+    "w8a8": _EIGHTS,
+    "fp8": _EIGHTS,
     # Rows count those of one expert, on average.
     "experts": ((16, Tiling(16, 64, 128, 4, 4)), (64, Tiling(64, 128, 64, 4, 4)), (65, Tiling(128, 128, 64, 8, 3))),
 }
