@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from engine import Engine, GenerationRequest, SamplingParams
 from engine.config import EngineConfig, WeightDTypeName
+from engine.kernels.triton.graphs import Uncaptured
 from engine.kv.format import format_of
 from engine.kv.planner import bytes_per_token
 from engine.model.spec import ModelSpec
@@ -32,16 +33,6 @@ class Load:
     requests: int
     prompt: int
     steps: int
-
-
-class _Uncaptured:
-    """Takes the place of the runner's graphs: every step is launched kernel by kernel."""
-
-    def __init__(self, compute: Callable[[Any], torch.Tensor]) -> None:
-        self.run = compute
-
-    def prepare(self, size: object) -> None:
-        """Nothing to do."""
 
 
 class Served:
@@ -123,7 +114,7 @@ class Served:
         if not ahead:
             runner._look_ahead = lambda chunks: None
         if not graphs:
-            runner._graphs = _Uncaptured(runner._decode)
+            runner._steps = Uncaptured(runner._decode)
 
 
 def cases(bench: Bench) -> Iterator[Case]:

@@ -16,7 +16,7 @@ from engine.api import SamplingParams
 from engine.config import EngineConfig
 from engine.decode.sampling import Draw
 from engine.kernels.triton.ahead import Ahead, following
-from engine.kernels.triton.graphs import Graphs
+from engine.kernels.triton.graphs import Graphs, Steps, Uncaptured
 from engine.kernels.triton.launch import Launch, launched, pinned, to_device
 from engine.kernels.triton.layout import Sizes, blank, lay_out
 from engine.kernels.triton.plan import PagedPlan
@@ -79,7 +79,8 @@ class TritonRunner:
         self._buffers: dict[int, Buffers] = {}
         self._decode_sizes = decode_sizes(config.max_sequences)
         largest = Size(self._decode_sizes[-1], self._bound(context_length), cuts=True)
-        self._graphs = Graphs(self._decode, largest, self._device)
+        on_card = self._device.type == "cuda"
+        self._steps: Steps[Size] = Graphs(self._decode, largest, self._device) if on_card else Uncaptured(self._decode)
         self._ahead: Ahead[Launch] | None = None
 
     @torch.inference_mode()
@@ -137,13 +138,12 @@ class TritonRunner:
         settings = self._settings(draws + [_GREEDY] * (rows - len(draws)))
         size = Size(rows, self._bound(max(chunk.end for chunk in chunks)), settings.cuts)
         buffers = self._buffers_of(rows)
-        if not self._graphs.has(size):
-            self._graphs.prepare(size, self._clear)
+        self._steps.prepare(size, self._clear)
         slots = self._place(chunks)
         numbers = lay_out(chunks, slots, unknown, buffers.sizes, self._plans.tiles)
         buffers.numbers.copy_(pinned(torch.from_numpy(numbers), self._device), non_blocking=True)
         buffers.fields.copy_(pinned(settings.fields, self._device), non_blocking=True)
-        return launched(chunks, chunks, self._graphs.run(size), rows)
+        return launched(chunks, chunks, self._steps.run(size), rows)
 
     def _decode(self, size: Size) -> Tensor:
         """What a graph captures."""
