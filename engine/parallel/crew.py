@@ -20,7 +20,7 @@ from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.parallel.collectives import ProcessGroup
 from engine.parallel.launch import Invitation, Launcher, Worker
-from engine.parallel.watch import Watch
+from engine.parallel.watch import Watch, last_words
 from engine.parallel.wire import Command, Meet, Orders
 
 START_LIMIT_S = 300.0
@@ -70,9 +70,12 @@ class Crew:
             device = torch.device(config.device)
             exchange = ProcessGroup.join(meeting, 0, config.tensor_parallel, device, limit_s)
         except BaseException as error:
+            expected = isinstance(error, RuntimeError | OSError | EOFError)
+            # A worker that could not load may have left while this rank was still looking for it.
+            reason = (last_words(connections) if expected else None) or str(error)
             _dismiss(connections, workers, directory)
-            if isinstance(error, RuntimeError | OSError | EOFError):
-                raise EngineDeadError(f"The ranks of the model did not meet: {error}") from error
+            if expected:
+                raise EngineDeadError(f"The ranks of the model did not meet: {reason}") from error
             raise
         return cls(connections, workers, exchange, limit_s, directory)
 

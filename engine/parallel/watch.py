@@ -109,6 +109,17 @@ class Watch:
                 self.declare(f"a step took more than {self._limit_s:g} s")
 
 
+def last_words(connections: Sequence[Connection]) -> str | None:
+    """What a worker says is wrong, or that it has died, when something went wrong before anybody watched them; None if
+    nobody has anything to say. ``connections`` are those of ranks 1, 2, and so on."""
+    for connection in wait(connections, timeout=_CAUSE_S):
+        assert isinstance(connection, Connection)
+        fault = _fault(connection)
+        if fault is not None:
+            return f"rank {connections.index(connection) + 1} {fault}"
+    return None
+
+
 def _fault(connection: Connection) -> str | None:
     """What the next message of a worker, or its end, says is wrong; None if it says that it is ready."""
     try:

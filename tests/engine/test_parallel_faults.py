@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import AsyncEngine, Delta, Engine, EngineDeadError, FinishReason, GenerationRequest, SamplingParams
 from engine.config import EngineConfig
+from engine.parallel.collectives import ProcessGroup
 from engine.parallel.launch import Invitation
 from engine.parallel.wire import Orders, Scrub
 from tests.engine.ranks import Forked, eventually, is_alive, kill, split_engine
@@ -134,6 +136,29 @@ def test_a_worker_that_cannot_load_says_why(model_path: Callable[[str], Path], m
     monkeypatch.setattr("engine.parallel.crew.Orders", misled)
 
     with pytest.raises(EngineDeadError, match=r"rank 1 has failed: FileNotFoundError: .*/nowhere"):
+        split_engine(model_path("llama-untied"), 2, launcher)
+
+    assert not any(map(is_alive, launcher.pids))
+
+
+def test_a_worker_that_leaves_while_it_is_looked_for_says_why(
+    model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This rank notices only that a connection was closed."""
+    launcher = Forked()
+
+    def misled(config: EngineConfig, meeting: str, limit_s: float) -> Orders:
+        wrong: Any = "nowhere"  # so that it fails before it meets anybody
+        return Orders(replace(config, device=wrong), meeting, limit_s)
+
+    def join(*given: object) -> ProcessGroup:
+        launcher.processes[0].join(20)
+        raise RuntimeError("closed by peer")
+
+    monkeypatch.setattr("engine.parallel.crew.Orders", misled)
+    monkeypatch.setattr(ProcessGroup, "join", join)
+
+    with pytest.raises(EngineDeadError, match=r"did not meet: rank 1 has failed: RuntimeError: .*nowhere"):
         split_engine(model_path("llama-untied"), 2, launcher)
 
     assert not any(map(is_alive, launcher.pids))
