@@ -16,8 +16,8 @@ class StepResult(NamedTuple):
     """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [rows, vocab] float32 in the
     same order, one row each and one more for each token of its draft. ``unsound``: the chunks in which a number has
     overflowed; what they wrote to the cache must not be read. ``scored``: the chunks some of whose rows are to be
-    scored, with those rows' logits. ``tokens``: what was drawn after the sampled chunks, if the device has done that;
-    then there are no logits."""
+    scored, with those rows' logits. ``tokens``: what was drawn after each row of the sampled chunks, if the runner has
+    done that; then there are no logits."""
 
     sampled: list[Chunk]
     logits: Tensor
@@ -42,6 +42,16 @@ class StepResult(NamedTuple):
             row += chunk.sampled
         rows = torch.tensor(last, dtype=torch.int64, device=logits.device)
         return cls(sampled, logits.index_select(0, rows), unsound(chunks, sound), scored)
+
+    @classmethod
+    def told(cls, chunks: Sequence[Chunk], tokens: Sequence[int], sound: Sequence[int]) -> StepResult:
+        """From the ``tokens`` after each sampled row, negative where there is none, and whether each row of the step
+        was ``sound``."""
+        sampled = [chunk for chunk in chunks if chunk.samples]
+        ends = pairwise(accumulate((chunk.sampled for chunk in sampled), initial=0))
+        lost = [chunk for chunk, (first, end) in zip(sampled, ends, strict=True) if min(tokens[first:end]) < 0]
+        bad = unsound(chunks, sound)
+        return cls(sampled, torch.empty(0), bad + [chunk for chunk in lost if chunk not in bad], (), tokens)
 
 
 def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:

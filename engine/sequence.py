@@ -115,9 +115,9 @@ class Sequence:
 
     @property
     def takes_largest(self) -> bool:
-        """Whether of its logits only the largest, and where it is, matters."""
+        """Whether of its logits only the largest, and where it is, matters, and to itself alone."""
         params = self.sampling
-        told = params.records_logprobs or self.candidates > 0
+        told = params.records_logprobs or self.candidates > 0 or self.branches > 0
         return params.temperature == 0 and self.rules is None and self.grammar is None and not told
 
     def waited(self, now: float) -> float:

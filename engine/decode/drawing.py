@@ -35,7 +35,7 @@ def draw_all(result: StepResult) -> list[Found]:
     Branches draw from one row, which is constrained once. Changes the logits of ``result``.
     """
     if result.tokens is not None:
-        return [[Drawn(token, None)] for token in result.tokens]
+        return _drawn_already(result.sampled, result.tokens)
     heads = [chunk.sequence.draw(ahead=row) for chunk in result.sampled for row in range(chunk.sampled)]
     recorder = LogprobRecorder(result.logits, heads)
     searching = [row for row, head in enumerate(heads) if head.candidates]
@@ -87,6 +87,11 @@ def _search(
     scorers = [recorder.scorer(row) for row in rows]
     found = candidates(logits[torch.tensor(rows, device=logits.device)], [heads[row] for row in rows], scorers)
     return {row: no_candidates() if row in faults.by_row else some for row, some in zip(rows, found, strict=True)}
+
+
+def _drawn_already(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[Found]:
+    drawn = iter([Drawn(token, None) for token in tokens])
+    return [_agreed(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
 
 
 def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:

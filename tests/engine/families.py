@@ -31,6 +31,7 @@ from transformers import (
 
 from engine.result import StepResult
 from engine.scheduler.plan import Chunk
+from engine.sequence import Sequence
 from tests.engine.models import LLAMA3_ROPE, SHAPE, write
 
 _WIDE = {key: value for key, value in SHAPE.items() if key != "head_dim"}  # heads of 16, scores no larger than others
@@ -98,7 +99,8 @@ Recorded = dict[tuple[str, int], Tensor]
 
 
 def record(monkeypatch: pytest.MonkeyPatch, runner: type[Any]) -> Recorded:
-    """What every runner of that class gives from now on."""
+    """What every runner of that class gives from now on, to sequences that all want it."""
+    monkeypatch.setattr(Sequence, "takes_largest", property(lambda _: False))
     found: Recorded = {}
     run = runner.run
 

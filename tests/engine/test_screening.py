@@ -17,14 +17,11 @@ from engine import FinishReason, SamplingParams
 from engine.kernels.cpu import compiler, packing
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import error_bounds
-from engine.kernels.cpu.runner import CompiledRunner
 from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
 from engine.quant.format import INT8
 from engine.quant.weights import quantise
-from engine.scheduler.plan import Chunk
-from engine.sequence import Sequence
 from tests.engine.compiled import make_engine
-from tests.engine.families import Recorded, disturb, record
+from tests.engine.families import disturb
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
@@ -63,8 +60,17 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    return record(monkeypatch, CompiledRunner)
+def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of each screened step the share of the output layer that was multiplied in full."""
+    shares: list[float] = []
+    took = Screening.took
+
+    def recording(self: Screening, share: float) -> None:
+        shares.append(share)
+        took(self, share)
+
+    monkeypatch.setattr(Screening, "took", recording)
+    return shares
 
 
 @pytest.fixture
@@ -73,12 +79,12 @@ def screened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(packing, "SCREENED_BYTES", 0)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("change", [plain, twins, outliers])
 def test_the_largest_logit_is_the_very_one(
     directory: Callable[[Any], Path],
-    recorded: Recorded,
+    multiplied: list[float],
     screened: Callable[[], None],
     change: Callable[[torch.Tensor], None],
     dtype: str,
@@ -86,21 +92,13 @@ def test_the_largest_logit_is_the_very_one(
 ) -> None:
     path, prompts = directory(change), ragged_prompts(VOCAB)
     expected = [answer.token_ids for answer in make_engine(path, dtype=dtype).generate(prompts, GREEDY)]
-    whole = dict(recorded)
-    recorded.clear()
+    assert not multiplied
     screened()
 
     answers = make_engine(path, dtype=dtype, threads=threads).generate(prompts, GREEDY)
 
     assert [answer.token_ids for answer in answers] == expected
-    assert recorded.keys() == whole.keys()
-    left_out = 0
-    for key, row in recorded.items():
-        kept = row.isfinite()
-        left_out += int((~kept).sum())
-        assert torch.equal(row[kept], whole[key][kept])
-        assert bool(kept[whole[key].argmax()])
-    assert left_out > 0
+    assert 0 < sum(multiplied) < len(multiplied)  # some panels of the output layer were left out
 
 
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v4"])
@@ -137,7 +135,7 @@ def test_lesser_processors_find_it_too(
     ids=lambda wish: max(wish, key=len),
 )
 def test_who_needs_more_than_the_largest_gets_all(
-    directory: Callable[[Any], Path], recorded: Recorded, screened: Callable[[], None], wish: dict[str, Any]
+    directory: Callable[[Any], Path], multiplied: list[float], screened: Callable[[], None], wish: dict[str, Any]
 ) -> None:
     """And so does whoever shares the step."""
     screened()
@@ -145,7 +143,7 @@ def test_who_needs_more_than_the_largest_gets_all(
 
     make_engine(directory(plain)).generate([[5, 6, 7], [8, 9]], params)
 
-    assert all(bool(row.isfinite().all()) for row in recorded.values())
+    assert not multiplied
 
 
 def test_a_row_of_no_numbers_fails_alone(directory: Callable[[Any], Path], screened: Callable[[], None]) -> None:
@@ -183,17 +181,15 @@ def test_bounds_hold(seed: int, inputs: int, spread: float) -> None:
 
 def test_screening_pauses_where_it_does_not_pay() -> None:
     screening = Screening(panels=100)
-    greedy = [Chunk(Sequence("a", [1], 1, GREEDY, "", 0, 8), 0, 1)]
-    prompt = [Chunk(Sequence("b", [1, 2], 2, GREEDY, "", 0, 8), 0, 1)]  # samples nothing
     steps = 0
-    while screening.asked(greedy) and steps < 1000:
-        assert not screening.asked(prompt)
+    while screening.asked(rows=1) and steps < 1000:
+        assert not screening.asked(rows=0)
         screening.took(2 * MOST_MULTIPLIED)
         steps += 1
     paused = 1
-    while not screening.asked(greedy):
+    while not screening.asked(rows=1):
         paused += 1
 
     assert steps < 20
     assert paused == PAUSE
-    assert not Screening(panels=0).asked(greedy)
+    assert not Screening(panels=0).asked(rows=1)

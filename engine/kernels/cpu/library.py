@@ -101,6 +101,7 @@ class Step(ctypes.Structure):
         ("wanted_count", c_long),
         ("logits", c_void_p),
         ("sound", POINTER(c_uint8)),
+        ("largest", POINTER(c_int64)),
         ("screened", c_int),
         ("multiplied", c_long),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import torch
@@ -218,8 +219,9 @@ class PackedModel:
         errors, sizes = error_bounds(weight, matrix)
         numbers, scales = coded_panels(matrix, INT8)
         outputs, inputs = weight.shape
+        rest = (0, -outputs % PANEL)
         linear = Linear(self._keep(numbers), self._keep(scales), None, inputs, outputs, library.INT8)
-        return Screen(linear, self._keep(errors), self._keep(sizes))
+        return Screen(linear, self._keep(F.pad(errors, rest, value=math.inf)), self._keep(F.pad(sizes, rest)))
 
     def _norm(self, norm: NormWeights | None) -> int | None:
         return None if norm is None else self._floats(norm.weight)

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import Span, Step, loaded
 from engine.kernels.cpu.packing import PANEL, PackedModel
-from engine.kernels.cpu.screening import Screening
+from engine.kernels.cpu.screening import Screening, largest_alone
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
@@ -45,7 +45,7 @@ class CompiledRunner:
         self._packed = PackedModel(spec, weights, form, shapes, context_length, weight_formats(config.weight_dtype))
         self._model = ctypes.byref(self._packed.model)
         self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
-        self._scratch = torch.empty(0)
+        self._scratch = self._logits = torch.empty(0)
         screen = self._packed.model.screen.numbers
         self._screening = Screening(-(-screen.outputs // PANEL) if screen.weights else 0)
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
@@ -62,7 +62,9 @@ class CompiledRunner:
         planned = list(chunks)
         rows = sum(chunk.length for chunk in planned)
         wanted = array("q", rows_wanted(planned))
-        logits = torch.empty(len(wanted), self._vocab_size)
+        largest = array("q", bytes(len(wanted) * 8)) if largest_alone(planned) else None
+        screened = largest is not None and self._screening.asked(len(wanted))
+        logits = self._logits_for(len(wanted), screened) if largest else torch.empty(len(wanted), self._vocab_size)
         sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
         tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]
@@ -81,15 +83,18 @@ class CompiledRunner:
             wanted_count=len(wanted),
             logits=logits.data_ptr(),
             sound=sound,
-            screened=self._screening.asked(planned),
+            largest=None if largest is None else _longs(largest),
+            screened=screened,
         )
         scratch = self._scratch_for(rows)
         self._library.manta_step(
             self._model, ctypes.byref(step), scratch.data_ptr(), self._counters.data_ptr(), self._pool
         )
-        if step.screened:
+        if screened:
             self._screening.took(step.multiplied / self._screening.panels)
-        return StepResult.of(planned, logits, bytes(sound))
+        if largest is None:
+            return StepResult.of(planned, logits, bytes(sound))
+        return StepResult.told(planned, largest, bytes(sound))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
         """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to
@@ -116,6 +121,13 @@ class CompiledRunner:
     def _slots(self, chunk: Chunk, group: int) -> Iterable[int]:
         size, blocks = self._block_size, chunk.sequence.tables[group].blocks
         return (blocks[at // size] * size + at % size for at in range(chunk.start, chunk.end))
+
+    def _logits_for(self, rows: int, screened: bool) -> Tensor:
+        """Where logits may lie that nobody will see; screened ones are no more than a bound for each panel."""
+        floats = rows * (self._screening.panels if screened else self._vocab_size)
+        if len(self._logits) < floats:
+            self._logits = torch.empty(floats)
+        return self._logits
 
     def _scratch_for(self, rows: int) -> Tensor:
         """Grows to the largest step so far and stays."""

@@ -1,4 +1,4 @@
-"""Whether a step looks for the largest logits alone, with a rough copy of the output layer (src/screen.c)."""
+"""Whether a step tells largest logits alone, and finds them with a rough copy of the output layer (src/screen.c)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from engine.scheduler.plan import Chunk
 
-MOST_ROWS = 16  # more have their largest logits in many panels, and are bound by products rather than by memory
-MOST_MULTIPLIED = 0.4  # share of the panels up to which that and the rough copy are less than all panels
+MOST_ROWS = 64  # more have their largest logits in many panels
+MOST_MULTIPLIED = 0.3  # share of the panels up to which that and the rough copy are less than all panels
 WEIGHT = 1 / 16  # of a step in the average
 PAUSE = 256  # steps after which it is tried again
 
@@ -21,9 +21,9 @@ class Screening:
         self._multiplied = 0.0
         self._pause = 0
 
-    def asked(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether the step that computes ``chunks`` is to be screened."""
-        if not (self.panels and 0 < sum(c.sampled for c in chunks) <= MOST_ROWS and all(map(_wants_largest, chunks))):
+    def asked(self, rows: int) -> bool:
+        """Whether the largest logits of ``rows`` are to be found by screening."""
+        if not (self.panels and 0 < rows <= MOST_ROWS):
             return False
         self._pause = max(0, self._pause - 1)
         return not self._pause
@@ -35,5 +35,6 @@ class Screening:
             self._multiplied, self._pause = 0.0, PAUSE + 1
 
 
-def _wants_largest(chunk: Chunk) -> bool:
-    return not chunk.scored and (not chunk.samples or chunk.sequence.takes_largest)
+def largest_alone(chunks: Sequence[Chunk]) -> bool:
+    """Whether nothing but the largest logit of each row matters."""
+    return all(not chunk.scored and (not chunk.samples or chunk.sequence.takes_largest) for chunk in chunks)

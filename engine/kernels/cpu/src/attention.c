@@ -60,51 +60,70 @@ INLINE int multiplies_pairs(int type, int pairs) { return HALVES && pairs && typ
 INLINE int lies_in_pairs(int type, int pairs) { return type == BF16 || multiplies_pairs(type, pairs); }
 
 #if HALVES
-#define PAIR_DOTS_OF_BYTES(R) PAIR_DOTS(int8, R, 1) PAIR_DOTS(fp8, R, 1)
-EACH_ROWS(PAIR_DOTS_OF_BYTES)
+#define PAIR_DOTS_OF_KEYS(R) PAIR_DOTS_OF_PANELS(bf16, R) PAIR_DOTS_OF_PANELS(int8, R) PAIR_DOTS_OF_PANELS(fp8, R)
+EACH_ROWS(PAIR_DOTS_OF_KEYS)
 #endif
 
-// acc[R][16] += x * panel, whatever the numbers are; pairs of x begin at `halves`, its floats at `floats`.
+// SUMS += x * panels, whatever the numbers are: P panels, pairs of x begin at `halves`, its floats at `floats`. Pairs take as
+// many panels at once as registers hold, all else one.
 #if HALVES
-#define PRODUCTS(R, floats, halves, length, inputs)                                                              \
-  if (multiplies_pairs(a->type, a->pairs)) {                                                                     \
-    __m512(*sums)[1] = (__m512(*)[1])acc;                                                                        \
-    if (a->type == BF16) pair_dots_bf16_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);                \
-    else if (a->type == INT8) pair_dots_int8_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);           \
-    else pair_dots_fp8_##R##_1(sums, halves, (length) / 2, 1, panel, 0, inputs);                                 \
-  } else PLAIN_PRODUCTS(R, floats, length, inputs)
-#else
-#define PRODUCTS(R, floats, halves, length, inputs) PLAIN_PRODUCTS(R, floats, length, inputs)
+#define PAIR_PRODUCTS(R, halves, length, inputs, ahead)                                                          \
+  if (a->type == BF16) panel_dots_bf16_##R(acc, halves, (length) / 2, panels, inputs, ahead);                    \
+  else if (a->type == INT8) panel_dots_int8_##R(acc, halves, (length) / 2, panels, inputs, ahead);               \
+  else panel_dots_fp8_##R(acc, halves, (length) / 2, panels, inputs, ahead);
 #endif
 #define PLAIN_PRODUCTS(R, floats, length, inputs)                                                                \
-  if (a->type == BF16) dots_bf16_##R(acc, floats, length, 1, (const uint16_t *)panel, inputs);                   \
-  else if (a->type == INT8) dots_int8_##R(acc, floats, length, 1, (const int8_t *)panel, inputs);                \
-  else if (a->type == FP8) dots_fp8_##R(acc, floats, length, 1, (const int8_t *)panel, inputs);                  \
-  else dots_f32_##R(acc, floats, length, 1, (const float *)panel, inputs);
+  if (a->type == BF16) dots_bf16_##R(acc[0], floats, length, 1, (const uint16_t *)panels[0], inputs);            \
+  else if (a->type == INT8) dots_int8_##R(acc[0], floats, length, 1, (const int8_t *)panels[0], inputs);         \
+  else if (a->type == FP8) dots_fp8_##R(acc[0], floats, length, 1, (const int8_t *)panels[0], inputs);           \
+  else dots_f32_##R(acc[0], floats, length, 1, (const float *)panels[0], inputs);
 
-#define SCORES(R)                                                                                                \
-  {                                                                                                              \
-    vec acc[R][VECS] = {};                                                                                       \
-    PRODUCTS(R, room->queries[start], room->query_pairs[start], MOST_HEAD, a->head)                              \
-    for (int v = 0; v < VECS; v++) {                                                                             \
-      vec by = splat(a->scale);                                                                                  \
-      if (a->scales) by *= scales_of(a, span, chunk + at + v * LANES, kv_head);                                  \
-      for (int i = 0; i < R; i++) store(&room->scores[start + i][at + v * LANES], acc[i][v] * by);               \
-    }                                                                                                            \
+INLINE long least(long a, long b) { return a < b ? a : b; }
+
+// Where there are fewer panels than go together, the last one stands in for those that lack.
+#define SCORES_OF(R, P, PRODUCTS)                                                                                \
+  for (long at = 0; at < length; at += (P) * PANEL) {                                                            \
+    vec acc[P][R][VECS] = {};                                                                                    \
+    const char *panels[P];                                                                                       \
+    for (int p = 0; p < (P); p++) panels[p] = keys[least(at + p * PANEL, length - PANEL) / PANEL];               \
+    PRODUCTS                                                                                                     \
+    for (int p = 0; p < (P) && at + p * PANEL < length; p++)                                                     \
+      for (int v = 0; v < VECS; v++) {                                                                           \
+        long place = at + p * PANEL + v * LANES;                                                                 \
+        vec by = splat(a->scale);                                                                                \
+        if (a->scales) by *= scales_of(a, span, chunk + place, kv_head);                                         \
+        for (int i = 0; i < R; i++) store(&room->scores[start + i][place], acc[p][i][v] * by);                   \
+      }                                                                                                          \
   }
 
-#define VALUES(R)                                                                                                \
-  {                                                                                                              \
-    vec acc[R][VECS];                                                                                            \
-    for (int i = 0; i < R; i++)                                                                                  \
-      for (int v = 0; v < VECS; v++) acc[i][v] = load(&room->output[start + i][first + v * LANES]);              \
+#define VALUES_OF(R, P, PRODUCTS)                                                                                \
+  for (long first = 0; first < a->head; first += (P) * PANEL) {                                                  \
+    vec acc[P][R][VECS];                                                                                         \
+    for (int p = 0; p < (P); p++)                                                                                \
+      for (int i = 0; i < R; i++)                                                                                \
+        for (int v = 0; v < VECS; v++) acc[p][i][v] = load(&room->output[start + i][first + p * PANEL + v * LANES]); \
     for (long at = 0; at < length; at += PANEL) {                                                                \
-      const char *panel = values[at / PANEL] + (first * a->page + (chunk + at) % a->page * PANEL) * width;       \
-      PRODUCTS(R, &room->scores[start][at], &room->weight_pairs[start][at / 2], CHUNK, PANEL)                    \
+      const char *panels[P];                                                                                     \
+      for (int p = 0; p < (P); p++)                                                                              \
+        panels[p] = values[at / PANEL] + (least(first + p * PANEL, a->head - PANEL) * a->page + (chunk + at) % a->page * PANEL) * width; \
+      PRODUCTS                                                                                                   \
     }                                                                                                            \
-    for (int i = 0; i < R; i++)                                                                                  \
-      for (int v = 0; v < VECS; v++) store(&room->output[start + i][first + v * LANES], acc[i][v]);              \
+    for (int p = 0; p < (P); p++)                                                                                \
+      for (int i = 0; i < R; i++)                                                                                \
+        for (int v = 0; v < VECS; v++) store(&room->output[start + i][first + p * PANEL + v * LANES], acc[p][i][v]); \
   }
+
+#define PLAIN_SCORES(R) SCORES_OF(R, 1, PLAIN_PRODUCTS(R, room->queries[start], MOST_HEAD, a->head))
+#define PLAIN_VALUES(R) VALUES_OF(R, 1, PLAIN_PRODUCTS(R, &room->scores[start][at], CHUNK, PANEL))
+#if HALVES
+#define PAIR_SCORES(R) SCORES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, room->query_pairs[start], MOST_HEAD, a->head, apart))
+#define PAIR_VALUES(R) VALUES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, &room->weight_pairs[start][at / 2], CHUNK, PANEL, 0))
+#define SCORES(R) if (pairs) PAIR_SCORES(R) else PLAIN_SCORES(R)
+#define VALUES(R) if (pairs) PAIR_VALUES(R) else PLAIN_VALUES(R)
+#else
+#define SCORES(R) PLAIN_SCORES(R)
+#define VALUES(R) PLAIN_VALUES(R)
+#endif
 
 #define EACH_TILE(queries, CALL)                                                      \
   for (long tile = 0; tile < tiles(queries); tile++) {                                \
@@ -167,11 +186,12 @@ INLINE long heads_at_once(const Attention *a) {
 // Queries of `tokens` rows from `offset` on, for a group of query heads of one KV head.
 static void attend(const Attention *a, const Span *span, long first_head, long offset, long tokens, Room *room) {
   long group = heads_at_once(a), queries = tokens * group, kv_head = first_head / (a->heads / a->kv_heads);
-  size_t width = width_of(a->type);
+  int pairs = multiplies_pairs(a->type, a->pairs);
+  size_t width = width_of(a->type), apart = a->kv_heads * a->page * a->head * width;  // bytes from keys to values
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
     memcpy(room->queries[i], a->queries + row * a->query_stride + head * a->head, a->head * sizeof(float));
-    if (multiplies_pairs(a->type, a->pairs)) put_pairs(room->queries[i], room->query_pairs[i], a->head);
+    if (pairs) put_pairs(room->queries[i], room->query_pairs[i], a->head);
     memset(room->output[i], 0, a->head * sizeof(float));
     room->most[i] = -INFINITY, room->total[i] = 0;
   }
@@ -179,17 +199,18 @@ static void attend(const Attention *a, const Span *span, long first_head, long o
   long oldest = a->window ? first_position - a->window + 1 : 0;
   for (long chunk = oldest < 0 ? 0 : oldest / CHUNK * CHUNK; chunk <= last; chunk += CHUNK) {
     long length = last + 1 - chunk < CHUNK ? (last - chunk) / PANEL * PANEL + PANEL : CHUNK;
-    const char *values[CHUNK / PANEL];
+    const char *keys[CHUNK / PANEL], *values[CHUNK / PANEL];
     for (long at = 0; at < length; at += PANEL) {
-      const char *panel = numbers_of(a, page_of(a, span, chunk + at, kv_head)) + (chunk + at) % a->page * a->head * width;
-      values[at / PANEL] = numbers_of(a, page_of(a, span, chunk + at, a->kv_heads + kv_head));
-      EACH_TILE(queries, SCORES)
+      const char *page = numbers_of(a, page_of(a, span, chunk + at, kv_head));
+      keys[at / PANEL] = page + (chunk + at) % a->page * a->head * width;
+      values[at / PANEL] = page + apart;
     }
+    EACH_TILE(queries, SCORES)
     for (long i = 0; i < queries; i++) {
       soften(a, room, i, chunk, length, first_position + i / group);
       weigh(a, span, room, i, chunk, length, a->kv_heads + kv_head);
     }
-    for (long first = 0; first < a->head; first += PANEL) EACH_TILE(queries, VALUES)
+    EACH_TILE(queries, VALUES)
   }
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;

@@ -17,6 +17,8 @@ typedef struct {
   int add;  // to y, instead of overwriting it
 } Product;
 
+INLINE long panels_of(const Linear *linear) { return (linear->outputs + PANEL - 1) / PANEL; }
+
 INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long first) {
   const float *bias = p->linear->bias, *scales = p->linear->type == INT8 ? (const float *)p->linear->scales + first : NULL;
   long left = p->linear->outputs - first;
@@ -155,6 +157,6 @@ static void multiply_panels(const Product *p, long from, long to) {
 
 // The panels of thread `me` of `threads`.
 static void multiply(const Product *p, int me, int threads) {
-  long panels = (p->linear->outputs + PANEL - 1) / PANEL;
+  long panels = panels_of(p->linear);
   multiply_panels(p, panels * me / threads, panels * (me + 1) / threads);
 }

@@ -165,4 +165,25 @@ INLINE __m512bh pairs_fp8(const char *from) {
       }                                                                                                             \
     }                                                                                                               \
   }
+
+// The same with panels that lie anywhere, as many as registers hold beside the sums of R rows. What comes next lies `ahead`
+// bytes from them.
+#define PANELS_BESIDE(R) ((R) <= 6 ? 4 : 2)
+#define PAIR_DOTS_OF_PANELS(FORMAT, R)                                                                              \
+  INLINE void panel_dots_##FORMAT##_##R(vec acc[][R][VECS], const uint32_t *x, long across, const char *const *panels, \
+                                        long inputs, long ahead) {                                                  \
+    const char *w[PANELS_BESIDE(R)];                                                                                \
+    for (int p = 0; p < PANELS_BESIDE(R); p++) w[p] = panels[p];                                                    \
+    for (long k = 0; k < inputs / 2; k++) {                                                                         \
+      __m512bh numbers[PANELS_BESIDE(R)];                                                                           \
+      for (int p = 0; p < PANELS_BESIDE(R); p++) {                                                                  \
+        numbers[p] = pairs_##FORMAT(w[p] + k * BYTES_OF_##FORMAT);                                                  \
+        __builtin_prefetch(w[p] + k * BYTES_OF_##FORMAT + ahead);                                                   \
+      }                                                                                                             \
+      for (int i = 0; i < R; i++) {                                                                                 \
+        __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[i * across + k]);                                       \
+        for (int p = 0; p < PANELS_BESIDE(R); p++) acc[p][i][0] = (vec)_mm512_dpbf16_ps((__m512)acc[p][i][0], input, numbers[p]); \
+      }                                                                                                             \
+    }                                                                                                               \
+  }
 #endif

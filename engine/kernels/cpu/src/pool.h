@@ -33,6 +33,7 @@ typedef struct Pool {
   _Alignas(64) _Atomic uint32_t begun;  // counts the steps
   _Alignas(64) _Atomic uint32_t arrived;  // at the barrier
   _Alignas(64) _Atomic uint32_t passed;  // counts the barriers
+  _Alignas(64) _Atomic uint32_t asleep;  // threads that sleep, or are about to
   _Alignas(64) _Atomic int closing;
   pthread_t ids[MOST_THREADS];
 } Pool;
@@ -43,18 +44,21 @@ typedef struct {
 } Member;
 
 // Until *word is no longer `old`.
-static void await(_Atomic uint32_t *word, uint32_t old) {
+static void await(Pool *pool, _Atomic uint32_t *word, uint32_t old) {
   for (int i = 0; i < SPINS; i++) {
     if (atomic_load_explicit(word, memory_order_acquire) != old) return;
     PAUSE();
   }
-  while (atomic_load_explicit(word, memory_order_acquire) == old)
+  atomic_fetch_add(&pool->asleep, 1);
+  while (atomic_load(word) == old)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+  atomic_fetch_sub(&pool->asleep, 1);
 }
 
-static void advance(_Atomic uint32_t *word) {
-  atomic_fetch_add_explicit(word, 1, memory_order_release);
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+// Sequentially consistent: either it is seen here that somebody sleeps, or the sleeper sees the new word.
+static void advance(Pool *pool, _Atomic uint32_t *word) {
+  atomic_fetch_add(word, 1);
+  if (atomic_load(&pool->asleep)) syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
 // Nobody goes on before all have come.
@@ -63,9 +67,9 @@ static void meet(Pool *pool) {
   uint32_t round = atomic_load_explicit(&pool->passed, memory_order_acquire);
   if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)pool->threads) {
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-    advance(&pool->passed);
+    advance(pool, &pool->passed);
   } else {
-    await(&pool->passed, round);
+    await(pool, &pool->passed, round);
   }
 }
 
@@ -74,7 +78,7 @@ static void *serve(void *given) {
   free(given);
   Pool *pool = member.pool;
   for (uint32_t seen = 0;; seen++) {
-    await(&pool->begun, seen);
+    await(pool, &pool->begun, seen);
     if (atomic_load(&pool->closing)) return NULL;
     pool->work(pool->argument, member.me);
     meet(pool);
@@ -84,14 +88,14 @@ static void *serve(void *given) {
 // Runs `work` on all threads, the caller's included, and returns when all have ended.
 static void run(Pool *pool, Work work, void *argument) {
   pool->work = work, pool->argument = argument;
-  if (pool->threads > 1) advance(&pool->begun);
+  if (pool->threads > 1) advance(pool, &pool->begun);
   work(argument, 0);
   meet(pool);
 }
 
 EXPORT void manta_pool_close(Pool *pool) {
   atomic_store(&pool->closing, 1);
-  advance(&pool->begun);
+  advance(pool, &pool->begun);
   for (int i = 1; i < pool->threads; i++) pthread_join(pool->ids[i], NULL);
   free(pool);
 }

@@ -7,8 +7,10 @@
 
 // Whether the processor multiplies pairs of bfloat16: twice the products of float32. What meets bfloat16 weights is then
 // rounded to bfloat16 itself; sums stay float32.
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__)
 #define HALVES 1
 #else
 #define HALVES 0
@@ -65,6 +67,9 @@ INLINE float sum(vec v) {
   return total;
 }
 INLINE float largest(vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#endif
   float most = v[0];
   for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
   return most;

@@ -1,0 +1,127 @@
+// Norms and activations of a step's rows, on their way to products.
+#include "model.h"
+
+INLINE void share(long count, int me, int threads, long *from, long *to) {
+  *from = count * me / threads, *to = count * (me + 1) / threads;
+}
+
+// Channels `from` to `to` of one tile's rows. Rows of a tile lie side by side, so threads share channels out, not rows:
+// else two of them would write to the same cache lines.
+typedef struct {
+  long row, rows, from, to;
+} Piece;
+
+// The next piece of channels `*at` to `end`, counted through all tiles, in vectors.
+INLINE int next_piece(long rows, long width, long *at, long end, Piece *piece) {
+  if (*at >= end) return 0;
+  long vectors = width / LANES, tile = *at / vectors, from = *at % vectors, to = least(vectors, from + end - *at);
+  long row = tile_start(rows, tile);
+  *piece = (Piece){row, tile_start(rows, tile + 1) - row, from * LANES, to * LANES};
+  *at += to - from;
+  return 1;
+}
+
+// One over the root mean square (Zhang and Sennrich 2019).
+INLINE float scale_of(const float *x, long size, float epsilon) {
+  vec squares = {};
+  for (long i = 0; i < size; i += LANES) squares += load(x + i) * load(x + i);
+  return 1 / sqrtf(sum(squares) / size + epsilon);
+}
+
+static void normalise(const float *x, const float *weight, float *y, long size, float epsilon) {
+  float by = scale_of(x, size, epsilon);
+  for (long i = 0; i < size; i += LANES) store(y + i, load(x + i) * by * load(weight + i));
+}
+
+// Into a matrix that a product reads; without weights the row as it is.
+INLINE void normalise_part(const float *x, const float *weight, const TiledRow *to, float by, long from, long end) {
+  for (long i = from; i < end; i += LANES) put(to, i, weight ? load(x + i) * by * load(weight + i) : load(x + i));
+}
+
+static void normalise_row(const Model *m, const float *x, const float *weight, float *y, long rows, long row) {
+  float by = weight ? scale_of(x, m->hidden, m->epsilon) : 1, plain[m->coded ? m->hidden : 1];
+  TiledRow to = m->coded ? plain_row(plain, 0, m->hidden) : tiled_row(y, rows, row, m->hidden, in_pairs(m->type));
+  normalise_part(x, weight, &to, by, 0, m->hidden);
+  if (m->coded) code_row(plain, y, rows, row, m->hidden);
+}
+
+static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, long rows, int me, int threads) {
+  long from, to, hidden = m->hidden;
+  if (m->coded) {
+    share(rows, me, threads, &from, &to);
+    for (long row = from; row < to; row++) normalise_row(m, x + row * hidden, weight, y, rows, row);
+    return;
+  }
+  share(tiles(rows) * (hidden / LANES), me, threads, &from, &to);
+  for (Piece piece; next_piece(rows, hidden, &from, to, &piece);)
+    for (long row = piece.row; row < piece.row + piece.rows; row++) {
+      float by = weight ? scale_of(x + row * hidden, hidden, m->epsilon) : 1;
+      TiledRow tiled = tiled_row(y, rows, row, hidden, in_pairs(m->type));
+      normalise_part(x + row * hidden, weight, &tiled, by, piece.from, piece.to);
+    }
+}
+
+// x + normalised y, for the families that norm what a block adds.
+static void add_normalised(float *x, const float *y, const float *weight, long rows, long size, float epsilon, int me, int threads) {
+  long from, to;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    const float *in = y + row * size;
+    float by = scale_of(in, size, epsilon);
+    for (long i = 0; i < size; i += LANES)
+      store(x + row * size + i, load(x + row * size + i) + load(in + i) * by * load(weight + i));
+  }
+}
+
+static void embed(const Model *m, const Step *s, float *stream, int me, int threads) {
+  long from, to;
+  share(s->rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    size_t at = (size_t)s->tokens[row] * m->hidden;
+    for (long i = 0; i < m->hidden; i += LANES) {
+      vec value = m->type == BF16 ? widen((const uint16_t *)m->embedding + at + i) : load((const float *)m->embedding + at + i);
+      store(stream + row * m->hidden + i, value * m->embedding_scale);
+    }
+  }
+}
+
+// act(gate) * up of a row: first all gates, then all ups.
+INLINE void activate_part(const Model *m, const float *gate, const TiledRow *to, long from, long end) {
+  const float *up = gate + m->inner;
+  for (long i = from; i < end; i += LANES) {
+    vec x = load(gate + i), within = x;
+    if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
+    ivec negative = within < splat(0);
+    vec small = vexp(-(vec)((ivec)within & 0x7fffffff));  // e to the minus |x|: no overflow
+    vec high = 1.0f / (1.0f + small), low = small * high;
+    vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
+    put(to, i, x * sigmoid * load(up + i));
+  }
+}
+
+// inner = act(gate) * up; `gates` has both, [rows][2 * inner].
+static void activate(const Model *m, const float *gates, float *inner, long rows, int me, int threads) {
+  long from, to, width = m->inner;
+  if (m->coded) {
+    share(rows, me, threads, &from, &to);
+    float plain[width];
+    TiledRow whole = plain_row(plain, 0, width);
+    for (long row = from; row < to; row++) {
+      activate_part(m, gates + row * 2 * width, &whole, 0, width);
+      code_row(plain, inner, rows, row, width);
+    }
+    return;
+  }
+  share(tiles(rows) * (width / LANES), me, threads, &from, &to);
+  for (Piece piece; next_piece(rows, width, &from, to, &piece);)
+    for (long row = piece.row; row < piece.row + piece.rows; row++) {
+      TiledRow tiled = tiled_row(inner, rows, row, width, in_pairs(m->type));
+      activate_part(m, gates + row * 2 * width, &tiled, piece.from, piece.to);
+    }
+}
+
+static void code_rows(const float *x, float *codes, long rows, long width, int me, int threads) {
+  long from, to;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) code_row(x + row * width, codes, rows, row, width);
+}
