@@ -10,6 +10,7 @@ the other, each within a time of its own and in a process of its own:
   kernels      attention, rows, products, sampling, experts: times, bytes, operations; torch's attention beside them
   tuning       shapes of the attention kernels, the best of each load
   engine       8B models with random weights: time per token, tokens a second, what graphs and looking ahead are worth
+  peers        the same requests on transformers' continuous batching
 
 What fails or runs out of time is recorded with its error, and the rest goes on. DIR gets results.json, results.md,
 results.png where matplotlib is there, and a file of lines for each section as it runs. Exits with 0 when no case
@@ -27,7 +28,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGETS = {"limits": 25.0, "correctness": 130.0, "kernels": 140.0, "tuning": 60.0, "engine": 170.0}
+BUDGETS = {"limits": 25.0, "correctness": 120.0, "kernels": 130.0, "tuning": 45.0, "engine": 155.0, "peers": 50.0}
 """Seconds of each section, its process's start included; 525 in all."""
 GRACE_S = 5.0  # between the moment after which no case is begun, and the end of the process
 MOST_STARTS = 4  # of a section whose cases break the card's context

@@ -19,6 +19,7 @@ MODULES = {
     "kernels": "kernels",
     "tuning": "sweep",
     "engine": "serving",
+    "peers": "peers",
 }
 BROKEN = 3
 """Exit status after an error that leaves the card's context unusable; the cases that follow want a new process."""

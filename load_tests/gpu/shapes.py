@@ -10,6 +10,7 @@ from engine.model.spec import ModelSpec
 from load_tests.gpu.figure import Bench
 
 _QWEN: dict[str, Any] = {
+    "model_type": "qwen3",
     "architectures": ["Qwen3ForCausalLM"],
     "vocab_size": 151_936,
     "num_key_value_heads": 8,
@@ -24,6 +25,7 @@ QWEN_8B = "Qwen3-8B"
 QWEN_SMALL = "Qwen3-0.6B"
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
     LLAMA_8B: {
+        "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": 128_256,
         "hidden_size": 4096,
@@ -59,6 +61,11 @@ _TINY = {
 }
 
 
-def spec_named(name: str, bench: Bench) -> ModelSpec:
+def config_named(name: str, bench: Bench) -> Mapping[str, Any]:
     """Of the model called ``name``; in a dry run one of its family that is tiny."""
-    return spec_of({**CONFIGS[name], **_TINY} if bench.dry else CONFIGS[name])
+    return {**CONFIGS[name], **_TINY} if bench.dry else CONFIGS[name]
+
+
+def spec_named(name: str, bench: Bench) -> ModelSpec:
+    """The same, as the engine understands it."""
+    return spec_of(config_named(name, bench))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def test_changed_sources_get_a_library_of_their_own(tmp_path: Path, monkeypatch:
         source.write("\n// changed\n")
 
     assert built(tmp_path / "cache") != first
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+@pytest.mark.parametrize("processor", ["nehalem", "haswell", "skylake-avx512", "cascadelake", "icelake-server", "znver4"])
+def test_sources_are_sound_for_processors_with_other_instructions(processor: str) -> None:
+    """Each of them has a set that the one before lacks."""
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in compiler.FLAGS]
+    strict = ["-fsyntax-only", "-Wall", "-Wno-unused-function", "-Werror"]
+
+    done = subprocess.run(["cc", *flags, *strict, str(compiler.SOURCES / compiler.ENTRY)], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_compiler_the_error_names_what_was_looked_for(

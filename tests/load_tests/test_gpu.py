@@ -43,7 +43,7 @@ def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
 
 def test_a_dry_run_writes_its_results(tmp_path: Path) -> None:
     """The sections that reach into the engine; the others call its kernels, which have tests."""
-    done = run("--out", str(tmp_path), "--dry", "--sections", "limits,engine")
+    done = run("--out", str(tmp_path), "--dry", "--sections", "limits,engine,peers")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "results.json").read_text())
