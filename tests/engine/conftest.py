@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import torch
 
 from engine import Engine
+from engine.kernels.cpu import compiler
+from engine.kernels.cpu.library import loaded
 from tests.engine.models import save_model
 
 MakeEngine = Callable[..., Engine]
@@ -37,6 +41,22 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return save_model(name, tmp_path_factory.mktemp("models") / name)
 
     return path
+
+
+@pytest.fixture(scope="session")
+def lesser_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
+    """The compiled kernels for a level of x86-64, as gcc names it. Skips where this processor cannot run them."""
+
+    @cache
+    def library(level: str) -> ctypes.CDLL:
+        if platform.machine() != "x86_64" or (level == "x86-64-v4" and not torch.cpu._is_avx512_supported()):
+            pytest.skip(f"this processor is no {level}")
+        flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in compiler.FLAGS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiler, "FLAGS", flags)
+            return loaded(compiler.built(tmp_path_factory.mktemp("kernels")))
+
+    return library
 
 
 @pytest.fixture

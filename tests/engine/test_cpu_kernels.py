@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
-import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 from engine import SamplingParams
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError
-from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.runner import Runner
@@ -197,18 +196,16 @@ def test_a_machine_without_a_compiler_runs_on_torch(
     assert isinstance(make_engine(path, kernels="auto")._runner, Runner)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names the instruction sets of x86-64")
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
 def test_lesser_processors_compute_the_same(
     directory: Callable[[str], Path],
     recorded: Recorded,
-    tmp_path: Path,
+    lesser_library: Callable[[str], ctypes.CDLL],
     monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
     """Registers of other widths, and no products of bfloat16 pairs."""
-    if level == "x86-64-v4" and not torch.cpu._is_avx512_supported():
-        pytest.skip("this processor has no AVX-512")
+    library = lesser_library(level)
     prompts = ragged_prompts(VOCAB)
     one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
     formats = (("float32", "auto", 1e-4), ("float32", "fp8", 0.02), ("bfloat16", "int8", 0.08))
@@ -218,9 +215,6 @@ def test_lesser_processors_compute_the_same(
         usual.append(dict(recorded))
         recorded.clear()
 
-    flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in compiler.FLAGS)
-    monkeypatch.setattr(compiler, "FLAGS", flags)
-    library = loaded(compiler.built(tmp_path))
     monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
     for (dtype, kv_dtype, off), expected in zip(formats, usual, strict=True):
         make_engine(directory("qwen3"), dtype=dtype, kv_dtype=kv_dtype).generate(prompts, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from engine import FinishReason, SamplingParams
-from engine.kernels.cpu import compiler, packing
-from engine.kernels.cpu.library import loaded
+from engine.kernels.cpu import packing
 from engine.kernels.cpu.packing import error_bounds
 from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
 from engine.quant.format import INT8
@@ -105,15 +105,11 @@ def test_the_largest_logit_is_the_very_one(
 def test_lesser_processors_find_it_too(
     directory: Callable[[Any], Path],
     screened: Callable[[], None],
-    tmp_path: Path,
+    lesser_library: Callable[[str], ctypes.CDLL],
     monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
-    if not torch.cpu._is_avx512_supported():
-        pytest.skip("names the instruction sets of x86-64, and needs AVX-512")
-    flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in compiler.FLAGS)
-    monkeypatch.setattr(compiler, "FLAGS", flags)
-    library = loaded(compiler.built(tmp_path))
+    library = lesser_library(level)
     monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
     path, prompts = directory(plain), ragged_prompts(VOCAB)
     expected = make_engine(path, dtype="bfloat16").generate(prompts, GREEDY)
