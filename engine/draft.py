@@ -56,8 +56,8 @@ class Drafter:
             raise ValueError(f"draft_model has a context of {smaller.context_length} tokens, not {context_length}")
         device = torch.device(config.device)
         model = Decoder.from_directory(directory, getattr(torch, config.dtype), device, ReferenceKernels())
-        # One thread: its steps are shorter than the hand-over to another. Logits are read here, so none of the runners
-        # that keep them on the device.
+        # One thread: its steps are shorter than the hand-over to another. Not the runner that launches steps ahead:
+        # guesses are taken back.
         own = replace(
             config,
             model=config.draft_model,
@@ -121,10 +121,11 @@ class Drafter:
         """Runs ``chunks``, and adds to their sequences the tokens that follow."""
         result = self._runner.run(chunks)
         draws = [chunk.sequence.draw() for chunk in result.sampled]
-        if draws:
-            tokens = draw_tokens(result.logits, draws, range(len(draws)))
-            for chunk, token in zip(result.sampled, tokens, strict=True):
-                chunk.sequence.tokens.append(token)
+        tokens = result.tokens
+        if tokens is None:
+            tokens = draw_tokens(result.logits, draws, range(len(draws))) if draws else ()
+        for chunk, token in zip(result.sampled, tokens, strict=True):
+            chunk.sequence.tokens.append(max(token, 0))  # without a finite logit any guess is as good
 
 
 def _twin(sequence: SequenceState) -> SequenceState:

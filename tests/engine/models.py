@@ -50,6 +50,7 @@ CONFIGS: dict[str, Any] = {
     "llama-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, attention_bias=True, mlp_bias=True),
     "llama3-rope": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
     "llama-long": LlamaConfig(**{**SHAPE, "max_position_embeddings": 1024}, tie_word_embeddings=True),
+    "llama-wide": LlamaConfig(**SHAPE | {"head_dim": 16}, tie_word_embeddings=True),  # as the compiled kernels take it
     "qwen3": Qwen3Config(**SHAPE, tie_word_embeddings=True),
 }
 

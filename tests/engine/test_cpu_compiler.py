@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import shutil
 import subprocess
@@ -50,7 +51,17 @@ def test_changed_sources_get_a_library_of_their_own(tmp_path: Path, monkeypatch:
 def test_sources_are_sound_for_processors_with_other_instructions(processor: str) -> None:
     """Each of them has a set that the one before lacks."""
     flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in compiler.FLAGS]
-    strict = ["-fsyntax-only", "-Wall", "-Wno-unused-function", "-Werror"]
+    strict = [
+        "-O0",
+        "-c",
+        "-o",
+        os.devnull,
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-function",
+        "-Wno-unused-parameter",
+        "-Werror",
+    ]
 
     done = subprocess.run(
         ["cc", *flags, *strict, str(compiler.SOURCES / compiler.ENTRY)], capture_output=True, text=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import SamplingParams
+from engine import FinishReason, SamplingParams
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError
 from engine.kernels.cpu.packing import panels
@@ -220,6 +222,23 @@ def test_lesser_processors_compute_the_same(
         make_engine(directory("qwen3"), dtype=dtype, kv_dtype=kv_dtype).generate(prompts, one)
         for key, row in expected.items():
             assert float((recorded[key] - row).norm() / row.norm()) < off
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_that_overflow_are_their_sequences_error(
+    directory: Callable[[str], Path], tmp_path: Path, dtype: str
+) -> None:
+    """Though queries, keys and values are all finite."""
+    path = tmp_path / "loud"
+    shutil.copytree(directory("mistral"), path)
+    weights = load_file(path / "model.safetensors")
+    for name in ("q_proj", "k_proj"):
+        weights[f"model.layers.1.self_attn.{name}.weight"] *= 1e25
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+
+    answers = make_engine(path, dtype=dtype).generate([[5, 6, 7], list(range(1, 66))], SamplingParams(max_tokens=2))
+
+    assert [answer.finish_reason for answer in answers] == [FinishReason.ERROR] * 2
 
 
 def test_threads_end_with_their_runner(directory: Callable[[str], Path]) -> None:

@@ -71,6 +71,22 @@ def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str
     assert stats.steps < 20
 
 
+@pytest.mark.parametrize("kind", ["greedy", "warm"])
+def test_it_guesses_on_the_compiled_kernels_too(
+    make_engine: MakeEngine, model_path: Callable[[str], Path], kind: str
+) -> None:
+    """Which tell greedy answers without their logits."""
+    config = {"speculative_tokens": 4, "speculative_rows": 64, "draft_model": str(model_path("llama-wide"))}
+    engine = make_engine("llama-wide", kernels="compiled", threads=1, **config)
+    plain = make_engine("llama-wide", kernels="compiled", threads=1)
+
+    answers = tokens_of(engine, PROMPTS[-1:], KINDS[kind])
+
+    assert answers == tokens_of(plain, PROMPTS[-1:], KINDS[kind])
+    stats = engine.stats()
+    assert stats.right_guesses == stats.guessed_tokens > 20
+
+
 MANY = 3000
 
 

@@ -20,6 +20,7 @@ from engine.kernels.cpu.packing import error_bounds
 from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
 from engine.quant.format import INT8
 from engine.quant.weights import quantise
+from engine.sequence import Sequence
 from tests.engine.compiled import make_engine
 from tests.engine.families import disturb
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, write
@@ -34,7 +35,8 @@ def plain(head: torch.Tensor) -> None:
 
 def twins(head: torch.Tensor) -> None:
     """Every output has an equal: the first of two is to be taken."""
-    head[VOCAB // 2 :] = head[: VOCAB // 2]
+    half = len(head) // 2
+    head[half : 2 * half] = head[:half]
 
 
 def outliers(head: torch.Tensor) -> None:
@@ -43,13 +45,15 @@ def outliers(head: torch.Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A model whose output layer was changed."""
 
-    def make(change: Callable[[torch.Tensor], None]) -> Path:
+    def make(change: Callable[[torch.Tensor], None], vocab: int = VOCAB) -> Path:
         path = tmp_path_factory.mktemp("screened")
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(Qwen3Config(**SHAPE | SHAPES, tie_word_embeddings=False)).eval()
+        model = AutoModelForCausalLM.from_config(
+            Qwen3Config(**SHAPE | SHAPES | {"vocab_size": vocab}, tie_word_embeddings=False)
+        ).eval()
         disturb(model)
         with torch.no_grad():
             change(model.lm_head.weight)
@@ -79,31 +83,43 @@ def screened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(packing, "SCREENED_BYTES", 0)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+def tokens_by_torch(path: Path, prompts: list[list[int]], **config: Any) -> list[tuple[int, ...]]:
+    """Greedy answers, of which torch finds each token among all logits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sequence, "takes_largest", property(lambda _: False))
+        return tokens_told(path, prompts, **config)
+
+
+def tokens_told(path: Path, prompts: list[list[int]], **config: Any) -> list[tuple[int, ...]]:
+    return [answer.token_ids for answer in make_engine(path, **config).generate(prompts, GREEDY)]
+
+
+@pytest.mark.parametrize("threads", [1, 3, 7])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("vocab", [VOCAB, 507])  # 507: the last panel is not full
 @pytest.mark.parametrize("change", [plain, twins, outliers])
 def test_the_largest_logit_is_the_very_one(
-    directory: Callable[[Any], Path],
+    directory: Callable[..., Path],
     multiplied: list[float],
     screened: Callable[[], None],
     change: Callable[[torch.Tensor], None],
+    vocab: int,
     dtype: str,
     threads: int,
 ) -> None:
-    path, prompts = directory(change), ragged_prompts(VOCAB)
-    expected = [answer.token_ids for answer in make_engine(path, dtype=dtype).generate(prompts, GREEDY)]
+    path, prompts = directory(change, vocab), ragged_prompts(vocab)
+    expected = tokens_by_torch(path, prompts, dtype=dtype)
+
+    assert tokens_told(path, prompts, dtype=dtype, threads=threads) == expected
     assert not multiplied
     screened()
-
-    answers = make_engine(path, dtype=dtype, threads=threads).generate(prompts, GREEDY)
-
-    assert [answer.token_ids for answer in answers] == expected
+    assert tokens_told(path, prompts, dtype=dtype, threads=threads) == expected
     assert 0 < sum(multiplied) < len(multiplied)  # some panels of the output layer were left out
 
 
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v4"])
 def test_lesser_processors_find_it_too(
-    directory: Callable[[Any], Path],
+    directory: Callable[..., Path],
     screened: Callable[[], None],
     lesser_library: Callable[[str], ctypes.CDLL],
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +147,7 @@ def test_lesser_processors_find_it_too(
     ids=lambda wish: max(wish, key=len),
 )
 def test_who_needs_more_than_the_largest_gets_all(
-    directory: Callable[[Any], Path], multiplied: list[float], screened: Callable[[], None], wish: dict[str, Any]
+    directory: Callable[..., Path], multiplied: list[float], screened: Callable[[], None], wish: dict[str, Any]
 ) -> None:
     """And so does whoever shares the step."""
     screened()
@@ -142,18 +158,40 @@ def test_who_needs_more_than_the_largest_gets_all(
     assert not multiplied
 
 
-def test_a_row_of_no_numbers_fails_alone(directory: Callable[[Any], Path], screened: Callable[[], None]) -> None:
+def spoil_stream(weights: dict[str, torch.Tensor]) -> None:
+    """Whoever reads token 5 has no numbers from then on."""
+    weights["model.embed_tokens.weight"][5] = torch.inf
+
+
+def spoil_logit(weights: dict[str, torch.Tensor]) -> None:
+    """Whoever reads token 5 has numbers up to the output layer, one of whose products overflows."""
+    weights["model.embed_tokens.weight"][5, 0] = 1e4
+    weights["model.norm.weight"][0] = 1
+    weights["lm_head.weight"][7, 0] = 6e37
+
+
+@pytest.mark.parametrize("spoil", [spoil_stream, spoil_logit])
+@pytest.mark.parametrize("screens", [True, False])
+def test_a_row_without_finite_numbers_fails_alone(
+    directory: Callable[..., Path],
+    screened: Callable[[], None],
+    spoil: Callable[[dict[str, torch.Tensor]], None],
+    screens: bool,
+) -> None:
     path = directory(plain)
     weights = load_file(path / "model.safetensors")
-    weights["model.embed_tokens.weight"][5] = torch.inf
+    spoil(weights)
     save_file(weights, path / "model.safetensors", {"format": "pt"})
-    expected = make_engine(path).generate([[8, 9]], GREEDY)[0].token_ids
-    screened()
+    expected = tokens_by_torch(path, [[8, 9]])
+    if screens:
+        screened()
 
-    sound, unsound = make_engine(path).generate([[8, 9], [5, 6]], GREEDY)
+    sound, unsound = make_engine(path).generate([[8, 9], [6, 5]], GREEDY)
 
-    assert sound.token_ids == expected
+    assert sound.token_ids == expected[0]
+    assert sound.finish_reason is FinishReason.LENGTH
     assert unsound.finish_reason is FinishReason.ERROR
+    assert not unsound.token_ids
 
 
 @settings(max_examples=60, deadline=None)

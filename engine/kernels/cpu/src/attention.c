@@ -131,7 +131,8 @@ INLINE long least(long a, long b) { return a < b ? a : b; }
     FOR_ROWS(rows, CALL)                                                              \
   }
 
-// Scores of one chunk become weights: masked, shifted by the largest so far, exponentiated; sums are kept up.
+// Scores of one chunk become weights: masked, shifted by the largest so far, exponentiated; sums are kept up. A score that
+// is no finite number makes the sums, and so the output, no numbers.
 static void soften(const Attention *a, Room *room, long i, long chunk, long length, long position) {
   float *scores = room->scores[i];
   if (a->softcap > 0)
@@ -139,14 +140,14 @@ static void soften(const Attention *a, Room *room, long i, long chunk, long leng
   long oldest = a->window ? position - a->window + 1 : 0;
   for (long t = 0; t < length; t++)
     if (chunk + t > position || chunk + t < oldest) scores[t] = -INFINITY;
+  if (position < chunk || oldest >= chunk + length) {
+    memset(scores, 0, length * sizeof(float));
+    return;
+  }
   vec most = load(scores);
   for (long t = LANES; t < length; t += LANES) most = vmax(most, load(scores + t));
   float before = room->most[i], now = largest(most);
   if (now < before) now = before;
-  if (now == -INFINITY) {  // nothing visible yet: weights of zero
-    memset(scores, 0, length * sizeof(float));
-    return;
-  }
   vec total = {};
   for (long t = 0; t < length; t += LANES) {
     vec weight = vexp(load(scores + t) - now);

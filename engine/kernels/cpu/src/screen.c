@@ -101,7 +101,7 @@ static void screen_roughly(const Screen *screen, const void *codes, Seen *seen, 
 // Larger logits have larger ranks, and of equals the first one. No number ranks with infinity.
 INLINE uint64_t rank_of(float logit, long output) {
   uint32_t bits;
-  float value = logit == logit ? logit : INFINITY;
+  float value = logit == logit ? logit + 0.0f : INFINITY;  // -0 becomes 0, its equal
   memcpy(&bits, &value, 4);
   return (uint64_t)(bits >> 31 ? ~bits : bits | 0x80000000) << 32 | (UINT32_MAX - (uint32_t)output);
 }
@@ -109,7 +109,7 @@ INLINE uint64_t rank_of(float logit, long output) {
 // The output of that rank; -1 if its logit was no finite number.
 static long output_of(uint64_t rank) {
   uint32_t bits = rank >> 32;
-  return bits > 0x007fffff && bits < 0xff800000 ? UINT32_MAX - (uint32_t)rank : -1;
+  return bits > 0x007fffff && bits < 0xff800000 ? (long)(UINT32_MAX - (uint32_t)rank) : -1;
 }
 
 // Among `count` logits of a row, of which the first is that of output `first`.

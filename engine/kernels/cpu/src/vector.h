@@ -83,7 +83,7 @@ INLINE vec vmax(vec a, vec b) {
 // [-ln2/2, ln2/2]. Below -87 the result is 0.
 INLINE vec vexp(vec v) {
   ivec tiny = v < splat(-87.0f);
-  v = vmax(v, splat(-87.0f));
+  v = vmax(splat(-87.0f), v);  // in this order what is no number stays none
   vec scaled = v * 1.44269504f;
   vec shifted = scaled + 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number
   vec whole = shifted - 12582912.0f;
