@@ -95,9 +95,7 @@ class Graph:
     def actor_pids(self, name: str) -> list[int]:
         """The processes of the Serve actors whose name starts with ``name``, among this process's own children."""
         children = psutil.Process().children(recursive=True)
-        return [
-            child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith(f"ray::{name}")
-        ]
+        return [child.pid for child in children if _title(child).startswith(f"ray::{name}")]
 
     def stop(self) -> None:
         """Stop Serve and Ray, and with them every process of the graph."""
@@ -114,3 +112,11 @@ class Graph:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` gives, on the loop that Serve handles live on."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
+
+
+def _title(process: psutil.Process) -> str:
+    """What it calls itself; nothing if it has ended since it was listed."""
+    try:
+        return next(iter(process.cmdline()), "")
+    except psutil.NoSuchProcess:
+        return ""

@@ -207,7 +207,7 @@ def test_lesser_processors_compute_the_same(
     level: str,
 ) -> None:
     """Registers of other widths, and no products of bfloat16 pairs."""
-    library = lesser_library(level)
+    library = lesser_library(f"-march={level}")
     prompts = ragged_prompts(VOCAB)
     one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
     formats = (("float32", "auto", 1e-4), ("float32", "fp8", 0.02), ("bfloat16", "int8", 0.08))

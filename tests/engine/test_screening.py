@@ -125,7 +125,7 @@ def test_lesser_processors_find_it_too(
     monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
-    library = lesser_library(level)
+    library = lesser_library(f"-march={level}")
     monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
     path, prompts = directory(plain), ragged_prompts(VOCAB)
     expected = make_engine(path, dtype="bfloat16").generate(prompts, GREEDY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from engine import SamplingParams
-from engine.kernels.cpu import compiler
-from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import coded_panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.quant.format import GROUP, INT4, INT8, WeightFormat
@@ -152,16 +151,14 @@ def test_torch_computes_with_what_rounding_leaves(
 def test_processors_without_products_of_bytes_compute_the_same(
     directory: Callable[[str], Path],
     recorded: Recorded,
-    tmp_path: Path,
+    lesser_library: Callable[[str], ctypes.CDLL],
     monkeypatch: pytest.MonkeyPatch,
     weight_dtype: str,
 ) -> None:
+    library = lesser_library("-mno-avx512vnni")
     prompts = ragged_prompts(VOCAB)
     make_engine(directory("qwen3"), weight_dtype=weight_dtype).generate(prompts, ANSWER)
     usual = dict(recorded)
-    flags = (*compiler.FLAGS, "-mno-avx512vnni")
-    monkeypatch.setattr(compiler, "FLAGS", flags)
-    library = loaded(compiler.built(tmp_path))
     monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
 
     make_engine(directory("qwen3"), weight_dtype=weight_dtype).generate(prompts, ANSWER)
