@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from transformers.generation import ContinuousBatchingConfig
 
 from engine import Engine, GenerationRequest, SamplingParams
 from load_tests.gpu.figure import Bench, Case, Figure
-from load_tests.gpu.serving import Load, Served
+from load_tests.gpu.serving import Load, Served, free
 from load_tests.gpu.shapes import QWEN_8B, config_named, spec_named
 from load_tests.gpu.weights import random_weights
 
@@ -47,9 +46,7 @@ def _ours(bench: Bench, load: Load, prompts: Prompts) -> float:
     served = Served(bench, spec, random_weights(spec, bench), load)
     seconds = [_answer(served.engine, load, prompts, name) for name in ("a", "b")]
     del served
-    gc.collect()
-    if not bench.dry:
-        torch.cuda.empty_cache()
+    free(bench)
     return seconds[-1]
 
 

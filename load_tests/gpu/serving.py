@@ -210,7 +210,7 @@ def _many(bench: Bench, load: Load) -> list[Figure]:
     whole = load.requests * 1024 / (prefill + 1024 * figures[1].value / 1e3)
     figures.append(Figure("1k in, 1k out", whole, "tokens/s", note="counted from the above, an upper bound"))
     del served
-    _free(bench)
+    free(bench)
     return figures + _exact(bench, spec, weights, load, size)
 
 
@@ -223,16 +223,17 @@ def _formats(bench: Bench, load: Load) -> list[Figure]:
         formats = weight_formats(name)
         assert formats is not None
         weights = packed_model(random_weights(spec, bench), formats, release=True)
-        _free(bench)
+        free(bench)
         served = Served(bench, spec, weights, load)
         served.begin()
         figures.append(_figure(f"decode {name}", served, served.step_s(), read_bytes(weights)))
         del served, weights
-        _free(bench)
+        free(bench)
     return figures
 
 
-def _free(bench: Bench) -> None:
+def free(bench: Bench) -> None:
+    """Gives memory back to the card that nobody refers to any more."""
     import gc
 
     gc.collect()

@@ -143,8 +143,9 @@ def test_lesser_processors_find_it_too(
         {"temperature": 0, "logprobs": 2},
         {"temperature": 0, "repetition_penalty": 1.3},
         {"temperature": 0, "prompt_logprobs": 1},
+        {"n": 2, "temperature": 0},
     ],
-    ids=lambda wish: max(wish, key=len),
+    ids=lambda wish: max(wish, key=len) if "n" not in wish else "choices",
 )
 def test_who_needs_more_than_the_largest_gets_all(
     directory: Callable[..., Path], multiplied: list[float], screened: Callable[[], None], wish: dict[str, Any]
@@ -153,9 +154,10 @@ def test_who_needs_more_than_the_largest_gets_all(
     screened()
     params = [SamplingParams(max_tokens=1, **wish), SamplingParams(temperature=0, max_tokens=1)]
 
-    make_engine(directory(plain)).generate([[5, 6, 7], [8, 9]], params)
+    answers = make_engine(directory(plain)).generate([[5, 6, 7], [8, 9]], params)
 
     assert not multiplied
+    assert {answer.finish_reason for answer in answers} == {FinishReason.LENGTH}
 
 
 def spoil_stream(weights: dict[str, torch.Tensor]) -> None:

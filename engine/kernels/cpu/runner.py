@@ -1,4 +1,4 @@
-"""Plan of a batch → one call of the compiled step → logits of the rows that are sampled."""
+"""Plan of a batch → one call of the compiled step → logits of the rows that are sampled, or tokens."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class CompiledRunner:
         wanted = array("q", rows_wanted(planned))
         largest = array("q", bytes(len(wanted) * 8)) if largest_alone(planned) else None
         screened = largest is not None and self._screening.asked(len(wanted))
-        logits = self._logits_for(len(wanted), screened) if largest else torch.empty(len(wanted), self._vocab_size)
+        if largest is None:
+            logits = torch.empty(len(wanted), self._vocab_size)
+        else:
+            logits = self._logits_for(len(wanted), screened)
         sound = (ctypes.c_uint8 * rows)()
         # Whoever owns the memory must live until the call has returned.
         tables = [array("i", chunk.sequence.tables[g].blocks) for g in range(self._groups) for chunk in planned]

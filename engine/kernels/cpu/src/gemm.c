@@ -55,10 +55,10 @@ INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long f
   F(1, 4) F(2, 4) F(3, 4) F(4, 2) F(5, 2) F(6, 2) F(7, 2) F(8, 2) F(9, 2) F(10, 2) F(11, 2) F(12, 2) \
   F(1, 1) F(2, 1) F(3, 1) F(4, 1) F(5, 1) F(6, 1) F(7, 1) F(8, 1) F(9, 1) F(10, 1) F(11, 1) F(12, 1)
 #define PAIR_TILE(R, P)                                                                                       \
-  PAIR_DOTS(bf16, R, P)                                                                                             \
+  PAIR_DOTS(R, P)                                                                                             \
   static void pair_tile_##R##_##P(const Product *p, const uint32_t *x, const char *w, long start, long first) { \
     __m512 acc[R][P] = {};                                                                                    \
-    pair_dots_bf16_##R##_##P(acc, x, 1, R, w, panel_bytes(p->linear->inputs, BF16), p->linear->inputs);                     \
+    pair_dots_##R##_##P(acc, x, w, panel_bytes(p->linear->inputs, BF16), p->linear->inputs);                     \
     for (int at = 0; at < P; at++) {                                                                          \
       vec one[R][VECS];                                                                                       \
       for (int i = 0; i < R; i++) one[i][0] = (vec)acc[i][at];                                                \

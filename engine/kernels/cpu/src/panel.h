@@ -151,23 +151,22 @@ INLINE __m512bh pairs_fp8(const char *from) {
 #define BYTES_OF_int8 32
 #define BYTES_OF_fp8 32
 
-// acc[R][P] += x[R][inputs] * P panels that lie `apart` bytes from each other. Pair (i, k) of x is x[i * across + k / 2 *
-// along]. The order in which an output adds up its products is that of the inputs, by pairs, for any R and P.
-#define PAIR_DOTS(FORMAT, R, P)                                                                                     \
-  INLINE void pair_dots_##FORMAT##_##R##_##P(__m512 acc[R][P], const uint32_t *x, long across, long along,          \
-                                             const char *w, size_t apart, long inputs) {                            \
-    for (long k = 0; k < inputs; k += 2, x += along, w += BYTES_OF_##FORMAT) {                                      \
+// acc[R][P] += x[R][inputs] * P panels of weights that lie `apart` bytes from each other; x is a tile. The order in which
+// an output adds up its products is that of the inputs, by pairs, for any R and P.
+#define PAIR_DOTS(R, P)                                                                                             \
+  INLINE void pair_dots_##R##_##P(__m512 acc[R][P], const uint32_t *x, const char *w, size_t apart, long inputs) {  \
+    for (long k = 0; k < inputs; k += 2, x += R, w += BYTES_OF_bf16) {                                              \
       __m512bh numbers[P];                                                                                          \
-      for (int p = 0; p < P; p++) numbers[p] = pairs_##FORMAT(w + p * apart);                                       \
+      for (int p = 0; p < P; p++) numbers[p] = pairs_bf16(w + p * apart);                                           \
       for (int i = 0; i < R; i++) {                                                                                 \
-        __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[i * across]);                                           \
+        __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                    \
         for (int p = 0; p < P; p++) acc[i][p] = _mm512_dpbf16_ps(acc[i][p], input, numbers[p]);                     \
       }                                                                                                             \
     }                                                                                                               \
   }
 
-// The same with panels that lie anywhere, as many as registers hold beside the sums of R rows. What comes next lies `ahead`
-// bytes from them.
+// The same with panels of keys or values, which lie anywhere, as many as registers hold beside the sums of R rows. Pair
+// (i, k) of x is x[i * across + k]; what comes next lies `ahead` bytes from the panels.
 #define PANELS_BESIDE(R) ((R) <= 6 ? 4 : 2)
 #define PAIR_DOTS_OF_PANELS(FORMAT, R)                                                                              \
   INLINE void panel_dots_##FORMAT##_##R(vec acc[][R][VECS], const uint32_t *x, long across, const char *const *panels, \

@@ -21,7 +21,6 @@ typedef struct {
 typedef struct {
   float size, error;  // |x|, |x - y|
   _Atomic float best;  // the largest of the least that its logits may be
-  float unused;
   _Atomic uint64_t found;  // the largest logit so far, as rank_of has it
 } Seen;
 
