@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # exec, so that make's only child is the launcher and a signal to make reaches it.
 serve: $(STAMP)
-	@exec $(BIN)/python -m cluster.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
+	@exec $(BIN)/python -m cluster.local.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
 
 ifeq ($(strip $(ARGS)),)
 test: lint

@@ -11,10 +11,10 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
 from cluster.config import MantaConfig, TierConfig
-from cluster.ingress import Router
-from cluster.pinning import PinnedRequestRouter
-from cluster.ranks import PlacedRanks, bundles
-from cluster.replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
+from cluster.ingress_http import Router
+from cluster.lanes.pinned_router import PinnedRequestRouter
+from cluster.replica.ranks import PlacedRanks, bundles
+from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
 from router.tiers.forecast import Forecaster

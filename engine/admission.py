@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from engine.api import (
-    MOST_BEAM_STOPS,
+    MAX_BEAM_STOP_TOKENS,
     ContextLengthError,
     Conversation,
     FinishReason,
@@ -30,7 +30,7 @@ from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
 
-MOST_FORCED = 63  # tokens that a grammar adds to one step of a sequence
+MAX_FORCED_TOKENS = 63  # tokens that a grammar adds to one step of a sequence
 
 
 @dataclass(slots=True, eq=False)
@@ -160,8 +160,10 @@ class Admission:
         if params.beam is None:
             return 0
         final = len(self._output(params).final_tokens)
-        if final > MOST_BEAM_STOPS:
-            raise RequestError(f"A beam search has at most {MOST_BEAM_STOPS} tokens that end it.", "stop_token_ids")
+        if final > MAX_BEAM_STOP_TOKENS:
+            raise RequestError(
+                f"A beam search has at most {MAX_BEAM_STOP_TOKENS} tokens that end it.", "stop_token_ids"
+            )
         return params.beam.width * max(2, 1 + final)
 
     def branch(self, job: Job, choice: int, token: int) -> Job:

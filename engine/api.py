@@ -6,11 +6,8 @@ Nothing here imports torch, so that the floors above can speak of requests and d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from itertools import compress
-from typing import Literal
 
 from engine.errors import (
     ContextLengthError,
@@ -20,18 +17,27 @@ from engine.errors import (
     RequestError,
     UnsatisfiableError,
 )
-from engine.forms import MOST_BEAM_STOPS, MOST_BEAMS, BeamSearch, Grammar
+from engine.sampling_params import (
+    MAX_BEAM_STOP_TOKENS,
+    MAX_BEAM_WIDTH,
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_NGRAM_SIZE,
+    BeamSearch,
+    SamplingParams,
+)
+from engine.structured_output import Grammar
 
 __all__ = [
-    "BREAKS",
-    "CALL_BEGIN",
-    "CALL_END",
-    "DEEPEST",
-    "LONGEST_NGRAM",
-    "MOST_BEAMS",
-    "MOST_BEAM_STOPS",
-    "MOST_CHOICES",
-    "MOST_LOGPROBS",
+    "FAILURE_REASONS",
+    "MAX_BEAM_STOP_TOKENS",
+    "MAX_BEAM_WIDTH",
+    "MAX_CHOICES",
+    "MAX_JSON_DEPTH",
+    "MAX_LOGPROBS",
+    "MAX_NGRAM_SIZE",
+    "TOOL_CALL_END",
+    "TOOL_CALL_START",
     "BeamSearch",
     "ContextLengthError",
     "Conversation",
@@ -57,10 +63,6 @@ __all__ = [
     "is_plain_json",
 ]
 
-MOST_LOGPROBS = 20  # as OpenAI allows
-MOST_CHOICES = 128  # likewise
-LONGEST_NGRAM = 32  # tokens: each place of a prompt is remembered by so many
-
 
 class FinishReason(StrEnum):
     """Why a sequence ended."""
@@ -82,132 +84,14 @@ class Priority(IntEnum):
     BATCH = 1  # fills what is left
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
-    order in which they take effect is told in engine/decode/rules.py and sampling.py.
-
-    Raises RequestError, naming the field, for a value out of range.
-    """
-
-    n: int = 1  # choices: answers to one prompt, which is computed once
-    best_of: int | None = None  # of so many, ``n`` with the highest mean log probability of a token; None: all of ``n``
-    temperature: float = 1.0  # 0 is greedy
-    top_k: int = 0  # 0 or -1: off
-    top_p: float = 1.0  # nucleus, Holtzman et al. 2020
-    min_p: float = 0.0  # least probability, as a share of the likeliest token's (Nguyen et al. 2024); 0: off
-    typical_p: float = 1.0  # mass of tokens whose surprise is nearest the expected (Meister et al. 2022); 1: off
-    repetition_penalty: float = 1.0  # of tokens in prompt and answer (Keskar et al. 2019); 1: off
-    presence_penalty: float = 0.0  # taken off the logits of tokens that the answer has (OpenAI)
-    frequency_penalty: float = 0.0  # the same for each time that it has them (OpenAI)
-    no_repeat_ngram_size: int = 0  # no n-gram of prompt and answer comes twice; 0: off
-    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
-    bad_words: tuple[str, ...] = ()  # not said as a tokenizer writes them, after a space or without
-    allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
-    logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
-    prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
-    logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
-    grammar: Grammar | None = None
-    beam: BeamSearch | None = None  # None: each answer is drawn by itself
-    min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen, and no stop string ends it
-    seed: int | None = None  # None: the engine draws one per request
-    max_tokens: int | None = None  # None: up to the end of the context
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        def refuse(param: str, rule: str) -> RequestError:
-            return RequestError(f"{param} must be {rule}, got {getattr(self, param)!r}", param)
-
-        if not 1 <= self.n <= MOST_CHOICES:
-            raise refuse("n", f"between 1 and {MOST_CHOICES}")
-        if self.best_of is not None and not self.n <= self.best_of <= MOST_CHOICES:
-            raise refuse("best_of", f"between n and {MOST_CHOICES}")
-        if not 0.0 <= self.temperature <= 100.0:  # also refuses NaN
-            raise refuse("temperature", "between 0 and 100")
-        if self.top_k < -1:
-            raise refuse("top_k", "-1 or 0 (off) or positive")
-        if not 0.0 < self.top_p <= 1.0:
-            raise refuse("top_p", "in (0, 1]")
-        self._check_rules(refuse)
-        if self.beam is not None:
-            self._check_beam(self.beam, refuse)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise refuse("max_tokens", "at least 1")
-        if not 0 <= self.min_tokens <= (self.max_tokens or self.min_tokens):
-            raise refuse("min_tokens", "between 0 and max_tokens")
-        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
-            raise refuse("seed", "a 64-bit signed integer")
-        if any(not s for s in self.stop):
-            raise refuse("stop", "made of strings that are not empty")
-
-    @property
-    def choices(self) -> int:
-        """Answers that are generated."""
-        return self.best_of or self.n
-
-    @property
-    def side_by_side(self) -> int:
-        """Answers that are under way at once."""
-        return self.choices if self.beam is None else self.beam.width
-
-    @property
-    def records_logprobs(self) -> bool:
-        """Whether log probabilities are told, or needed to find the best."""
-        return self.logprobs is not None or self.choices > self.n
-
-    def _check_beam(self, beam: BeamSearch, refuse: Callable[[str, str], RequestError]) -> None:
-        if self.best_of is not None:
-            raise refuse("best_of", "None: a beam search has a width")
-        if self.n > beam.width:
-            raise refuse("n", f"at most the width of the search, {beam.width}")
-        if self.logprobs_mode != "raw":
-            raise refuse("logprobs_mode", "raw for a beam search")
-        if beam.do_sample:
-            if self.temperature == 0:
-                raise refuse("temperature", "above 0 for a beam search that samples")
-            return
-        if self.temperature not in (0, 1):
-            raise refuse("temperature", "0 or 1 for a beam search that does not sample")
-        cuts = (self.top_k > 0, self.top_p < 1, self.min_p > 0, self.typical_p < 1)
-        for param in compress(("top_k", "top_p", "min_p", "typical_p"), cuts):
-            raise refuse(param, "off for a beam search that does not sample")
-
-    def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
-        if not 0.0 <= self.min_p <= 1.0:
-            raise refuse("min_p", "between 0 and 1")
-        if not 0.0 < self.typical_p <= 1.0:
-            raise refuse("typical_p", "in (0, 1]")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
-            raise refuse("repetition_penalty", "a positive number")
-        for param in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(getattr(self, param)):
-                raise refuse(param, "a finite number")
-        if not 0 <= self.no_repeat_ngram_size <= LONGEST_NGRAM:
-            raise refuse("no_repeat_ngram_size", f"between 0 (off) and {LONGEST_NGRAM}")
-        if not all(math.isfinite(bias) for bias in self.logit_bias.values()):
-            raise refuse("logit_bias", "made of finite numbers")
-        if any(not word for word in self.bad_words):
-            raise refuse("bad_words", "made of strings that are not empty")
-        for param in ("logprobs", "prompt_logprobs"):
-            value = getattr(self, param)
-            if value is not None and not 0 <= value <= MOST_LOGPROBS:
-                raise refuse(param, f"between 0 and {MOST_LOGPROBS}")
-        if self.logprobs_mode not in ("raw", "processed"):
-            raise refuse("logprobs_mode", "raw or processed")
-        if self.allowed_token_ids is not None and not self.allowed_token_ids:
-            raise refuse("allowed_token_ids", "None or not empty")
-
-
-CALL_BEGIN, CALL_END = "<tool_call>", "</tool_call>"
+TOOL_CALL_START, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 """What a model writes around a call of a tool: Hermes' way, which Qwen and others are trained to."""
 
-DEEPEST = 64
+MAX_JSON_DEPTH = 64
 """Lists and objects within each other in what is told of tools: templates and writers of JSON go down by recursion."""
 
 
-def is_plain_json(value: object, depth: int = DEEPEST) -> bool:
+def is_plain_json(value: object, depth: int = MAX_JSON_DEPTH) -> bool:
     """Whether JSON is nested no deeper than that, and all its text is Unicode."""
     if isinstance(value, str):
         return not any(0xD800 <= ord(character) < 0xE000 for character in value)
@@ -343,10 +227,10 @@ class Delta:
     @property
     def last(self) -> bool:
         """Whether the request has ended."""
-        return self.usage is not None or self.finish_reason in BREAKS
+        return self.usage is not None or self.finish_reason in FAILURE_REASONS
 
 
-BREAKS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.REFUSED, FinishReason.ERROR})
+FAILURE_REASONS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.REFUSED, FinishReason.ERROR})
 """Ends of a request as a whole."""
 
 

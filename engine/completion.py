@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from engine.api import BREAKS, Delta, EngineError, FinishReason, SamplingParams, TokenLogprobs, Usage
+from engine.api import FAILURE_REASONS, Delta, EngineError, FinishReason, SamplingParams, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Complet
     if not last.last:
         raise EngineError(f"request {last.request_id} has no end")
     usage = last.usage or Usage(0, 0, 0)
-    if last.finish_reason in BREAKS:
+    if last.finish_reason in FAILURE_REASONS:
         return [Completion.of([delta for delta in deltas if delta.choice == last.choice], usage)]
     by_choice: defaultdict[int, list[Delta]] = defaultdict(list)
     for delta in deltas:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import torch
 
-from engine.admission import MOST_FORCED, Admission, Job
+from engine.admission import MAX_FORCED_TOKENS, Admission, Job
 from engine.answers import Answers
 from engine.api import (
     Conversation,
@@ -91,7 +91,7 @@ class Engine:
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
-        most_forced = min(config.prefill_chunk - 1, MOST_FORCED)
+        most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
         self._answers = Answers(self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced)
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
         guesses_most = min(config.speculative_tokens, config.prefill_chunk - 1)

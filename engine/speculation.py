@@ -16,7 +16,7 @@ from engine.sequence import Sequence as SequenceState
 
 NEWEST = 0.2  # weight of the newest step in what is known of steps
 SAMPLE = 4  # steps in a row that are measured of each kind
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 RENEWAL = 100  # steps after which the kind that is not in use is measured again
 
 
@@ -114,7 +114,7 @@ class Speculator:
     def failed(self) -> None:
         """The smaller model has raised an error; of one that does again and again no more is asked."""
         self.failures += 1
-        self.drafts = self.failures < MOST_FAILURES
+        self.drafts = self.failures < MAX_FAILURES
 
     def took(self, chunks: Sequence[Chunk], tokens: int, seconds: float) -> None:
         """A step took so long and brought so many tokens. Of interest is one of decodes, guessed by the smaller model

@@ -14,7 +14,16 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Conversation, Message, RequestError, ToolCall, is_plain_json
+from engine.api import (
+    MAX_JSON_DEPTH,
+    TOOL_CALL_END,
+    TOOL_CALL_START,
+    Conversation,
+    Message,
+    RequestError,
+    ToolCall,
+    is_plain_json,
+)
 
 TOOLS_TOLD = (
     """\
@@ -22,11 +31,11 @@ You can call functions. Each of them is described by a line of JSON:
 {tools}
 To call one, write its name and arguments as JSON:
 """
-    + CALL_BEGIN
+    + TOOL_CALL_START
     + """
 {{"name": "...", "arguments": {{...}}}}
 """
-    + CALL_END
+    + TOOL_CALL_END
 )
 
 RESULT_END = "</tool_response>"
@@ -41,7 +50,7 @@ class ChatTemplate:
         told = str(hub.chat_template or "")
         # Others have the same mark around something else than a name and arguments in JSON.
         self._knows_tools = (
-            CALL_BEGIN in told and re.search(r'"name\\?":.*"arguments\\?":', told, re.DOTALL) is not None
+            TOOL_CALL_START in told and re.search(r'"name\\?":.*"arguments\\?":', told, re.DOTALL) is not None
         )
 
     def render(self, conversation: Conversation, rewrite: Rewrite) -> str:
@@ -107,7 +116,7 @@ def _loaded(tool: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise RequestError("A tool is described by JSON.", "tools") from error
     if not is_plain_json(loaded):
-        raise RequestError(f"Tools are nested at most {DEEPEST} deep, and their text is Unicode.", "tools")
+        raise RequestError(f"Tools are nested at most {MAX_JSON_DEPTH} deep, and their text is Unicode.", "tools")
     return loaded
 
 
@@ -116,8 +125,8 @@ def _as_text(messages: Sequence[Message], rewrite: Rewrite) -> list[Message]:
     told: list[Message] = []
     for message in messages:
         calls = [
-            f'{CALL_BEGIN}\n{{"name": {json.dumps(rewrite(c.name), ensure_ascii=False)}, '
-            f'"arguments": {rewrite(c.arguments)}}}\n{CALL_END}'
+            f'{TOOL_CALL_START}\n{{"name": {json.dumps(rewrite(c.name), ensure_ascii=False)}, '
+            f'"arguments": {rewrite(c.arguments)}}}\n{TOOL_CALL_END}'
             for c in message.tool_calls
         ]
         content = "\n".join([*([rewrite(message.content)] if message.content else []), *calls])

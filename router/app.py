@@ -11,15 +11,15 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.config import RouterConfig
-from router.exchange import ClientLeftError, Exchange
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
 from router.openai.errors import ApiError, MethodError, NotFoundError, ServerError, TimedOutError, translate
 from router.openai.models import model_fields, model_list
 from router.pipeline import Pipeline
-from router.ports import TierBackend
-from router.tiers.choice import AUTO
+from router.ports.tiers import TierBackend
+from router.tiers.choose import AUTO
 from router.tiers.forecast import Forecaster
+from router.transport.http import ClientLeftError, Exchange
 
 logger = logging.getLogger(__name__)
 

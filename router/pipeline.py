@@ -9,16 +9,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic
 
-from engine.api import MOST_CHOICES, GenerationRequest, RequestError
-from router.access.keys import KeyRing, Principal
+from engine.api import MAX_CHOICES, GenerationRequest, RequestError
+from router.access.api_keys import ApiKeys, Principal
 from router.config import RouterConfig
-from router.exchange import Exchange
-from router.generation import frame, gather, generate
+from router.generation.merge import frame, gather, generate
+from router.openai.endpoint import Request, Stamp, WireFormat
 from router.openai.errors import InvalidRequestError, OverloadError, translate
-from router.openai.wire import Request, Stamp, WireFormat
-from router.ports import TierBackend
-from router.tiers.choice import Route, choose_tier
+from router.ports.tiers import TierBackend
+from router.tiers.choose import Route, choose_tier
 from router.tiers.forecast import Forecaster
+from router.transport.http import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Pipeline:
     """The router's rooms in the order in which a request passes them."""
 
     def __init__(self, config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None) -> None:
-        self.keys = KeyRing(config.keys)
+        self.keys = ApiKeys(config.keys)
         self.backend = backend
         self._config = config
         self._forecaster = forecaster
@@ -88,8 +88,8 @@ class Pipeline:
             raise InvalidRequestError(message, "too_many_prompts", wire.prompt_field)
         sampling = wire.sampling(request)
         many = len(prompts) * sampling.side_by_side
-        if many > MOST_CHOICES:
-            message = f"At most {MOST_CHOICES} answers fit in one request, {many} are asked for."
+        if many > MAX_CHOICES:
+            message = f"At most {MAX_CHOICES} answers fit in one request, {many} are asked for."
             param = "n" if sampling.n == sampling.side_by_side else "best_of"
             raise InvalidRequestError(message, "too_many_choices", param)
         if request.stream and sampling.choices > sampling.n:

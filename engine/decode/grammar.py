@@ -24,8 +24,8 @@ from engine.api import Grammar, RequestError, UnsatisfiableError
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-MOST_SOURCE = 65_536  # characters
-KEPT = 128  # compiled grammars
+MAX_GRAMMAR_CHARS = 65_536  # characters
+MAX_CACHED_GRAMMARS = 128  # compiled grammars
 # What one grammar may cost, in llguidance's units: about 20 ms to build its lexer, 15 ms for the mask of a step.
 LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
@@ -112,8 +112,8 @@ class GrammarCompiler:
 
     def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
         """The start of an answer. Raises RequestError that says what is wrong with the grammar."""
-        if len(grammar.source) > MOST_SOURCE:
-            raise RequestError(f"A grammar has at most {MOST_SOURCE} characters.", "grammar", "invalid_grammar")
+        if len(grammar.source) > MAX_GRAMMAR_CHARS:
+            raise RequestError(f"A grammar has at most {MAX_GRAMMAR_CHARS} characters.", "grammar", "invalid_grammar")
         with self._lock:
             start = self._compiled.get(grammar)
             if start is not None:
@@ -138,7 +138,7 @@ class GrammarCompiler:
             )
         with self._lock:
             self._compiled[grammar] = start
-            if len(self._compiled) > KEPT:
+            if len(self._compiled) > MAX_CACHED_GRAMMARS:
                 self._compiled.popitem(last=False)
         return start
 

@@ -13,7 +13,7 @@ from copy import copy
 
 LENGTHS = (4, 3, 2)  # tokens that must be alike, the longest first
 WARINESS = 0.25  # weight of the newest guess in what guesses are trusted by
-LEAST_TRUST = 0.2  # below it only now and then one is tried
+MIN_TRUST = 0.2  # below it only now and then one is tried
 PATIENCE = 24  # tokens between those
 
 
@@ -46,7 +46,7 @@ class PromptLookup:
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Up to ``most`` tokens that may follow ``tokens``; the fewer, the less the last guesses were worth."""
         self.read(tokens)
-        if self._trust < LEAST_TRUST and len(tokens) - self._tried_at < PATIENCE:
+        if self._trust < MIN_TRUST and len(tokens) - self._tried_at < PATIENCE:
             return []
         most = max(1, round(most * self._trust))
         for length in LENGTHS:

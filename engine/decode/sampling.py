@@ -21,9 +21,9 @@ from engine.decode.grammar import GrammarError, GrammarState, forbid
 from engine.decode.random import gumbel
 from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
-LEAST_TEMPERATURE = 1e-5
+MIN_TEMPERATURE = 1e-5
 """What is colder, but not 0, is as cold as that."""
-_MOST_LOGITS = 1 << 24
+_MAX_LOGITS = 1 << 24
 """Numbers that are drawn from at a time: many choices of large vocabularies would take gigabytes."""
 _FIRST_LOOK = 256
 """Tokens. Most nuclei and common values of top_k are smaller, and sorting so many costs a tenth of sorting all."""
@@ -172,7 +172,7 @@ def draw_plain(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Te
     index = torch.tensor(list(rows), dtype=torch.int64, device=logits.device)
     chosen = logits.argmax(-1)[index]
     drawn = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]
-    together = max(1, _MOST_LOGITS // logits.shape[1])
+    together = max(1, _MAX_LOGITS // logits.shape[1])
     for start in range(0, len(drawn), together):
         part = drawn[start : start + together]
         places = torch.tensor(part, device=logits.device)
@@ -202,7 +202,7 @@ def cut(logits: Tensor, params: Sequence[SamplingParams], least: int = 1) -> Ten
 
 
 def _tempered(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    temperatures = [max(each.temperature, LEAST_TEMPERATURE) for each in params]
+    temperatures = [max(each.temperature, MIN_TEMPERATURE) for each in params]
     return logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
 
 

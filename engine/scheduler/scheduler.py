@@ -31,7 +31,7 @@ from engine.scheduler.queue import WaitingQueue, level
 from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 
-MOST_SCORED = 64  # tokens of one prompt in a step whose logits are all wanted
+MAX_SCORED_TOKENS = 64  # tokens of one prompt in a step whose logits are all wanted
 
 
 @dataclass(slots=True)
@@ -274,7 +274,9 @@ class Scheduler:
 
     def _most(self, sequence: Sequence) -> int:
         """Tokens of its prompt in one step; logits of many at once would take much memory."""
-        return min(self.limits.prefill_chunk, MOST_SCORED) if sequence.scores_prompt else self.limits.prefill_chunk
+        return (
+            min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
+        )
 
     def _too_many_long(self, sequence: Sequence, budget: _Budget | None = None) -> bool:
         """Whether a prompt takes several steps and has to wait for others that do."""

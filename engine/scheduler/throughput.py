@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHORTEST_S, LONGEST_S = 1.0, 600.0
+MIN_RETRY_S, MAX_RETRY_S = 1.0, 600.0
 """Bounds of an estimate, in seconds."""
 
 
@@ -28,7 +28,7 @@ class StartRate:
     def wait_s(self, waiting: int) -> float:
         """Seconds until ``waiting`` sequences have been started; the least there is before anything was measured."""
         if not self._seconds or not waiting:
-            return SHORTEST_S if waiting else 0.0
+            return MIN_RETRY_S if waiting else 0.0
         if not self._starts:
-            return min(LONGEST_S, max(SHORTEST_S, self._seconds))
-        return min(LONGEST_S, max(SHORTEST_S, waiting * self._seconds / self._starts))
+            return min(MAX_RETRY_S, max(MIN_RETRY_S, self._seconds))
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, waiting * self._seconds / self._starts))

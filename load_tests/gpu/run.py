@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUDGETS = {"limits": 25.0, "correctness": 120.0, "kernels": 130.0, "tuning": 45.0, "engine": 155.0, "peers": 50.0}
 """Seconds of each section, its process's start included; 525 in all."""
 GRACE_S = 5.0  # between the moment after which no case is begun, and the end of the process
-MOST_STARTS = 4  # of a section whose cases break the card's context
+MAX_STARTS = 4  # of a section whose cases break the card's context
 
 
 def parsed() -> argparse.Namespace:
@@ -58,7 +58,7 @@ def supervised(options: argparse.Namespace, section: str) -> str:
     budget = BUDGETS[section] * options.scale
     end = time.time() + budget
     status: int | None = BROKEN
-    for _ in range(MOST_STARTS):
+    for _ in range(MAX_STARTS):
         command = [sys.executable, str(Path(__file__).resolve()), "--out", str(options.out), "--only", section]
         command += ["--deadline", str(end - GRACE_S)] + (["--dry"] if options.dry else [])
         process = subprocess.Popen(command, cwd=ROOT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.config import TierConfig
-from cluster.replica import OnStep, ReplicaEngine
+from cluster.replica.tier_replica import OnStep, ReplicaEngine
 from load_tests.overhead.stub import StubEngine
 
 

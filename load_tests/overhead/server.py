@@ -41,7 +41,7 @@ def stub_server(step_s: float) -> Iterator[Server]:
         config = Path(directory) / "stub.yaml"
         config.write_text(yaml.safe_dump(stub_config(step_s)), encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.launch", "--config", str(config), "--port", str(port)],
+            [sys.executable, "-m", "cluster.local.launch", "--config", str(config), "--port", str(port)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},  # the replicas import load_tests, which is not installed
             cwd=ROOT,
         )

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import (
-    MOST_LOGPROBS,
+    MAX_LOGPROBS,
     Conversation,
     FinishReason,
     Grammar,
@@ -22,13 +22,22 @@ from engine.api import (
     ToolCall,
     Usage,
 )
-from router.openai.calls import CallArguments, CallBegun, CallReader, Content, Piece, read_calls
+from router.openai.endpoint import Answer, Stamp, usage_fields
 from router.openai.fields import GenerationFields
-from router.openai.formats import ResponseFormat, grammar_of_format
 from router.openai.logprobs import chat_logprobs, prompt_fields
-from router.openai.strict import MANY, StrictModel, Text, Unsupported, few_pairs, kind_of_text, not_yet, parse
-from router.openai.tools import MOST_TOOLS, CallMade, Tool, ToolChoice, ToolUse, use_of
-from router.openai.wire import Answer, Stamp, usage_fields
+from router.openai.response_format import ResponseFormat, grammar_of_format
+from router.openai.tool_parser import CallArguments, CallBegun, Content, Piece, ToolCallParser, read_calls
+from router.openai.tools import MAX_TOOLS, CallMade, Tool, ToolChoice, ToolUse, use_of
+from router.openai.validation import (
+    MAX_LIST_ITEMS,
+    StrictModel,
+    Text,
+    Unsupported,
+    few_pairs,
+    kind_of_text,
+    not_yet,
+    parse,
+)
 
 
 class TextPart(StrictModel):
@@ -38,7 +47,7 @@ class TextPart(StrictModel):
 
 ContentField = Annotated[
     Annotated[Text, Tag("<text>")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<list>")],
+    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
 
@@ -48,7 +57,7 @@ class ChatMessage(StrictModel):
     content: ContentField | None = None
     name: Text | None = None
     refusal: Unsupported = None
-    tool_calls: Annotated[list[CallMade], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[CallMade], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_call_id: Text | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
@@ -76,7 +85,7 @@ class ChatMessage(StrictModel):
 class ChatRequest(GenerationFields):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MANY, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True)]
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -86,8 +95,8 @@ class ChatRequest(GenerationFields):
     store: Annotated[Any, not_yet(False)] = None
     modalities: Annotated[Any, not_yet(["text"])] = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None  # without tools it asks for nothing
     functions: Annotated[Any, not_yet([])] = None
@@ -197,7 +206,7 @@ class ChatFrames:
     calls of tools are looked for in the text."""
 
     def __init__(self, stamp: Stamp, include_usage: bool, with_calls: bool = False) -> None:
-        self._readers: defaultdict[int, CallReader] | None = defaultdict(CallReader) if with_calls else None
+        self._readers: defaultdict[int, ToolCallParser] | None = defaultdict(ToolCallParser) if with_calls else None
         self._head = (
             f'data: {{"id":{quote(stamp.id)},"object":"chat.completion.chunk","created":{stamp.created},'
             f'"model":{quote(stamp.model)},"choices":['
@@ -256,7 +265,7 @@ class ChatFrames:
         """The last chunk of a choice, after what of its text was held back."""
         rest, called = "", False
         if self._readers is not None:
-            reader = self._readers.pop(index, None) or CallReader()
+            reader = self._readers.pop(index, None) or ToolCallParser()
             rest, called = self._pieces(index, reader.finish(), None), reader.called
         finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{_reason(reason, called)}"'
         return f'{rest}{self._head}{{"index":{index},{finish}}}{self._tail}'

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MOST_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from engine.api import MAX_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from router.openai.endpoint import Answer, Stamp, usage_fields
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
-from router.openai.strict import MANY, Text, Unsupported, parse
-from router.openai.wire import Answer, Stamp, usage_fields
+from router.openai.validation import MAX_LIST_ITEMS, Text, Unsupported, parse
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -32,9 +32,9 @@ def _prompt_kind(prompt: object) -> str:
 
 PromptField = Annotated[
     Annotated[Text, Tag("<text>")]
-    | Annotated[list[Text], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<texts>")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<texts>")]
     | Annotated[TokenList, Tag("<tokens>")]
-    | Annotated[list[TokenList], Field(min_length=1, max_length=MANY, fail_fast=True), Tag("<token lists>")],
+    | Annotated[list[TokenList], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<token lists>")],
     Discriminator(_prompt_kind),
 ]
 
@@ -45,7 +45,7 @@ class CompletionRequest(GenerationFields):
     prompt: PromptField
     echo: bool | None = None
     suffix: Unsupported = None
-    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)  # here 0 asks for something: the chosen token's
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)  # here 0 asks for something: the chosen token's
 
     @model_validator(mode="after")
     def _streams_no_echo(self) -> Self:

@@ -21,7 +21,7 @@ import math
 from typing import ClassVar
 
 from engine.api import EngineDeadError, OverloadedError, RequestError
-from router.ports import BackendError, ReplicaLostError
+from router.ports.tiers import BackendError, ReplicaLostError
 
 
 class ApiError(Exception):

@@ -9,17 +9,24 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import (
-    LONGEST_NGRAM,
-    MOST_BEAMS,
-    MOST_CHOICES,
-    MOST_LOGPROBS,
+    MAX_BEAM_WIDTH,
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_NGRAM_SIZE,
     BeamSearch,
     Grammar,
     Priority,
     SamplingParams,
 )
-from router.openai.formats import Choices, GuidedJson, Pattern, StructuredOutputs, kind_of_schema, schema_grammar
-from router.openai.strict import StrictModel, Text, kind_of_text
+from router.openai.response_format import (
+    Choices,
+    GuidedJson,
+    Pattern,
+    StructuredOutputs,
+    kind_of_schema,
+    schema_grammar,
+)
+from router.openai.validation import StrictModel, Text, kind_of_text
 
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
@@ -51,7 +58,7 @@ class GenerationFields(StrictModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=LONGEST_NGRAM)
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=MAX_NGRAM_SIZE)
     logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024, fail_fast=True)] | None = None
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None
@@ -61,7 +68,7 @@ class GenerationFields(StrictModel):
     guided_choice: Choices | None = None
     guided_grammar: Pattern | None = None
     structured_outputs: StructuredOutputs | None = None
-    prompt_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     logprobs_mode: Literal["raw", "processed"] | None = None
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
@@ -71,8 +78,8 @@ class GenerationFields(StrictModel):
     profile: Text | None = None  # ours: a use case, whose settings apply where the request has none
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
     use_beam_search: bool | None = None
     length_penalty: float | None = Field(None, ge=-10, le=10, allow_inf_nan=False)
     early_stopping: bool | Literal["never"] | None = None
@@ -144,8 +151,8 @@ class GenerationFields(StrictModel):
     def _searches_in_earnest(self) -> Self:
         if self.use_beam_search:
             name = "n" if self.best_of is None else "best_of"
-            if (self.best_of or self.n or 1) > MOST_BEAMS:
-                raise PydanticCustomError("misplaced", f"is at most {MOST_BEAMS} beams", {"name": name})
+            if (self.best_of or self.n or 1) > MAX_BEAM_WIDTH:
+                raise PydanticCustomError("misplaced", f"is at most {MAX_BEAM_WIDTH} beams", {"name": name})
             return self
         for name in ("length_penalty", "early_stopping", "do_sample"):
             if getattr(self, name) is not None:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import CALL_BEGIN, CALL_END, DEEPEST, Grammar, is_plain_json
-from router.openai.formats import MOST_SCHEMA
-from router.openai.strict import StrictModel, Text
+from engine.api import MAX_JSON_DEPTH, TOOL_CALL_END, TOOL_CALL_START, Grammar, is_plain_json
+from router.openai.response_format import MAX_SCHEMA_CHARS
+from router.openai.validation import StrictModel, Text
 
-MOST_TOOLS = 128  # as OpenAI allows
+MAX_TOOLS = 128  # as OpenAI allows
 HEAD, ARGUMENTS = '\n{"name": ', ', "arguments": '
 # As the engine writes JSON elsewhere, so that most of an object's syntax is forced.
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -29,9 +29,9 @@ def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
     if "x-guidance" in schema:
         raise ValueError("must not have 'x-guidance', which is the grammar's own")
     if not is_plain_json(schema):
-        raise ValueError(f"must be nested at most {DEEPEST} deep, and hold no half of a surrogate pair")
-    if len(json.dumps(schema)) > MOST_SCHEMA:
-        raise ValueError(f"must have at most {MOST_SCHEMA} characters as JSON")
+        raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"must have at most {MAX_SCHEMA_CHARS} characters as JSON")
     return schema
 
 
@@ -58,7 +58,7 @@ class NamedTool(StrictModel):
 
 class AllowedTools(StrictModel):
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MOST_TOOLS, fail_fast=True)]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
 
 
 class AllowedToolsChoice(StrictModel):
@@ -109,18 +109,18 @@ class ToolUse:
         schema. In llguidance's dialect of Lark: a lazy rule ends as soon as it matches."""
         rules = ["%llguidance {}"]
         body = " | ".join(f"call_{place}" for place in range(len(self.functions)))
-        more = f'("\\n" {_quoted(CALL_BEGIN)} call)*' if self.parallel else ""
+        more = f'("\\n" {_quoted(TOOL_CALL_START)} call)*' if self.parallel else ""
         if self.required:
-            rules.append(f"start: {_quoted(CALL_BEGIN)} call {more}")
+            rules.append(f"start: {_quoted(TOOL_CALL_START)} call {more}")
         else:
             rules += [
                 f"start: text | head call {more}",
                 "text: TEXT",
-                f"head[lazy]: ANY {_quoted(CALL_BEGIN)}",
+                f"head[lazy]: ANY {_quoted(TOOL_CALL_START)}",
                 r"ANY: /(.|\n)*/",
-                rf"TEXT: /(.|\n)*/ & ~/(.|\n)*{CALL_BEGIN}(.|\n)*/",
+                rf"TEXT: /(.|\n)*/ & ~/(.|\n)*{TOOL_CALL_START}(.|\n)*/",
             ]
-        rules.append(f"call: ({body}) {_quoted('}' + chr(10) + CALL_END)}")
+        rules.append(f"call: ({body}) {_quoted('}' + chr(10) + TOOL_CALL_END)}")
         for place, function in enumerate(self.functions):
             name = _quoted(f"{HEAD}{json.dumps(function.name)}{ARGUMENTS}")
             schema = {**(function.parameters or NOTHING), "type": "object", "x-guidance": STYLE}

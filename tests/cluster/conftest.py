@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.environment import local_environment, prepare_directory
+from cluster.local.environment import local_environment, prepare_directory
 
 DIRECTORY = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))  # short: Ray's sockets have long names
 atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)  # also when no test asks for the cluster

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from cluster.config import TierConfig
-from cluster.replica import OnStep, TierReplica
-from cluster.wire import LaneItem
+from cluster.lanes.messages import LaneItem
+from cluster.replica.tier_replica import OnStep, TierReplica
 from engine.api import (
     Delta,
     EngineError,
@@ -18,7 +18,7 @@ from engine.api import (
     Usage,
 )
 from engine.config import EngineConfig
-from router.ports import ReplicaLostError
+from router.ports.tiers import ReplicaLostError
 
 
 class SteppedEngine:

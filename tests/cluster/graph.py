@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from cluster.app import build
 from cluster.config import MantaConfig
-from cluster.replica import ReplicaDescription
+from cluster.replica.tier_replica import ReplicaDescription
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "manta"

@@ -8,9 +8,9 @@ from contextlib import aclosing
 
 import pytest
 
-from cluster.lanes import LANE_STATES, Lane, LaneState
+from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from engine.api import Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
-from router.ports import ReplicaLostError
+from router.ports.tiers import ReplicaLostError
 from tests.cluster.engines import LocalCalls, LocalReplica
 
 

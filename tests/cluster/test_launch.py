@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
-from cluster.launch import main
-from cluster.serveconfig import ConfigFileError, load, resolve
+from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
+from cluster.local.launch import main
+from cluster.local.serve_config import ConfigFileError, load, resolve
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = Path("/tmp/manta-test")
@@ -147,14 +147,14 @@ class TestRefusals:
         with pytest.raises(SystemExit):
             main(["--help"])
 
-        assert "Example: python -m cluster.launch" in capsys.readouterr().out
+        assert "Example: python -m cluster.local.launch" in capsys.readouterr().out
 
 
 def test_descendants_are_stopped_even_if_they_ignore_sigterm() -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     script = (
         "import subprocess, sys\n"
-        "from cluster.descendants import stop_descendants\n"
+        "from cluster.local.process_tree import stop_descendants\n"
         f"child = subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "sys.exit(len(stop_descendants(grace_s=0.2, deadline_s=5)))\n"
@@ -204,7 +204,7 @@ class TestService:
 
 
 def launch_and_wait(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cluster.launch", *arguments]
+    command = [sys.executable, "-m", "cluster.local.launch", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=REPOSITORY)
 
 
@@ -236,7 +236,7 @@ class Launcher:
     def __init__(self, config: Path, port: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.launch", "--config", str(config), "--port", str(port)],
+            [sys.executable, "-m", "cluster.local.launch", "--config", str(config), "--port", str(port)],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.placement import Candidate, place
+from cluster.lanes.placement import Candidate, place
 
 candidates = st.lists(
     st.builds(

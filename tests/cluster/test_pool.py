@@ -6,9 +6,9 @@ from contextlib import aclosing
 import pytest
 
 from cluster.config import PlacementConfig
-from cluster.pool import LanePool
+from cluster.lanes.pool import LanePool
 from engine.api import GenerationRequest, SamplingParams
-from router.ports import TierUnavailableError
+from router.ports.tiers import TierUnavailableError
 from tests.cluster.engines import LocalCalls, LocalReplica
 from tests.cluster.test_lanes import settle
 

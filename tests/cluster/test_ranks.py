@@ -16,10 +16,10 @@ from ray.util.placement_group import placement_group_table
 
 from cluster.app import make_engine, tier_deployment
 from cluster.config import PlacementConfig, TierConfig
-from cluster.handles import ServeBackend
-from cluster.ranks import bundles
+from cluster.replica.ranks import bundles
+from cluster.serve_backend import ServeBackend
 from engine.api import Conversation, GenerationRequest, Message, SamplingParams
-from router.ports import BackendError
+from router.ports.tiers import BackendError
 from tests.cluster.graph import APP, Graph, eventually
 from tests.cluster.smallapp import Front
 

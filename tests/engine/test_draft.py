@@ -15,7 +15,7 @@ from scipy import stats
 
 from engine import Engine, SamplingParams
 from engine.decode.lookup import PromptLookup
-from engine.speculation import MOST_FAILURES, RENEWAL, SAMPLE, Worth
+from engine.speculation import MAX_FAILURES, RENEWAL, SAMPLE, Worth
 from tests.engine.models import VOCAB, ragged_prompts
 from tests.engine.test_speculation import tokens_of
 
@@ -167,7 +167,7 @@ def test_a_draft_that_fails_harms_nobody(
 
     assert tokens_of(engine, PROMPTS, KINDS["warm"]) == tokens_of(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
     assert engine.stats().failed == 0
-    assert len(tried) == MOST_FAILURES  # and then it is given up
+    assert len(tried) == MAX_FAILURES  # and then it is given up
 
 
 def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

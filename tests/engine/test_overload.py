@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import AsyncEngine, Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
-from engine.scheduler.throughput import LONGEST_S, SHORTEST_S, StartRate
+from engine.scheduler.throughput import MAX_RETRY_S, MIN_RETRY_S, StartRate
 from tests.engine.conftest import MakeEngine
 
 SHORT = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
@@ -24,7 +24,7 @@ def test_ten_times_the_bound_at_once_is_refused_down_to_it_and_the_rest_complete
                 refused += 1
                 hints.append(refusal.retry_after_s)
         assert (len(taken), refused) == (BOUND, 9 * BOUND)
-        assert all(SHORTEST_S <= hint <= LONGEST_S for hint in hints)
+        assert all(MIN_RETRY_S <= hint <= MAX_RETRY_S for hint in hints)
         ended: dict[str, Delta] = {}
         while engine.has_work:
             ended |= {delta.request_id: delta for delta in engine.step() if delta.finish_reason is not None}
@@ -53,7 +53,7 @@ def test_a_neighbours_backlog_shuts_nobody_out(make_engine: MakeEngine) -> None:
 
 def test_the_estimate_follows_the_measured_rate() -> None:
     rate = StartRate()
-    assert rate.wait_s(50) == SHORTEST_S  # nothing measured yet
+    assert rate.wait_s(50) == MIN_RETRY_S  # nothing measured yet
     now = 0.0
     rate.observe(now, 0, waiting=50)
     for _ in range(100):
@@ -62,7 +62,7 @@ def test_the_estimate_follows_the_measured_rate() -> None:
 
     assert rate.wait_s(100) == pytest.approx(25.0, rel=0.01)
     assert rate.wait_s(0) == 0.0
-    assert rate.wait_s(10**6) == LONGEST_S
+    assert rate.wait_s(10**6) == MAX_RETRY_S
 
 
 def test_idle_time_does_not_make_an_engine_slow() -> None:

@@ -26,12 +26,12 @@ NOTHING: Content = ("", ())
 LONG = bool(os.environ.get("MANTA_LONG_TESTS"))
 AGEING_S = 20.0
 TENANTS = ("one", "two", "three")
-MOST_WAITING = 20
-MOST_TOKENS = 18
-LONGEST_PROMPT = 30
+MAX_WAITING = 20
+MAX_TOKENS = 18
+MAX_PROMPT_TOKENS = 30
 
 # What the queue may hold before a sequence, times the steps each needs, computed again each time somebody is preempted.
-MOST_STEPS = (MOST_WAITING + LIMITS.sequences) * (MOST_TOKENS + LONGEST_PROMPT) * 4
+MAX_STEPS = (MAX_WAITING + LIMITS.sequences) * (MAX_TOKENS + MAX_PROMPT_TOKENS) * 4
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -58,10 +58,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.beams: list[Sequence] = []  # computed as far as they go, in blocks of their own or parked
         self.rose: dict[tuple[str, int], int] = {}  # the step at which a waiting sequence reached the highest level
 
-    @precondition(lambda self: len(self.subject.waiting) < MOST_WAITING)
+    @precondition(lambda self: len(self.subject.waiting) < MAX_WAITING)
     @rule(
-        tokens=st.lists(st.integers(1, 2), min_size=1, max_size=LONGEST_PROMPT),
-        max_tokens=st.integers(1, MOST_TOKENS),
+        tokens=st.lists(st.integers(1, 2), min_size=1, max_size=MAX_PROMPT_TOKENS),
+        max_tokens=st.integers(1, MAX_TOKENS),
         salt=st.sampled_from(["", "other"]),
         tenant=st.sampled_from(TENANTS),
         priority=st.sampled_from(Priority),
@@ -97,7 +97,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def fork(self, pick: int) -> None:
         # Who has its last token is not there any more, and is not begun either.
         parents = [one for one in self.subject.running if 0 <= one.computed - one.prompt_length < one.max_tokens - 1]
-        if parents and len(self.subject.waiting) < MOST_WAITING:
+        if parents and len(self.subject.waiting) < MAX_WAITING:
             self.fork_of(parents[pick % len(parents)])
 
     @rule(pick=st.integers(0, 100))
@@ -114,7 +114,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 100), forks=st.integers(0, 2))
     def beam_goes_on(self, pick: int, forks: int) -> None:
-        if not self.beams or len(self.subject.waiting) + forks >= MOST_WAITING:
+        if not self.beams or len(self.subject.waiting) + forks >= MAX_WAITING:
             return
         beam = self.beams.pop(pick % len(self.beams))
         for _ in range(forks if beam.generated < beam.max_tokens - 1 else 0):
@@ -212,7 +212,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert one.deadline is None or one.generated or one.deadline > self.now or fresh
             if one.waited(self.now) >= AGEING_S * (one.priority - Priority.INTERACTIVE):
                 self.rose.setdefault(name, self.steps)
-                assert self.steps - self.rose[name] <= MOST_STEPS
+                assert self.steps - self.rose[name] <= MAX_STEPS
 
     def live(self) -> list[Sequence]:
         return [*self.subject.running, *self.subject.waiting]
@@ -252,7 +252,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for beam in self.beams:
             self.subject.remove(beam)
         self.beams = []
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             if not self.live():
                 break
             self.step()

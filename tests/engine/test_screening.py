@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from engine import FinishReason, SamplingParams
 from engine.kernels.cpu import packing
 from engine.kernels.cpu.packing import error_bounds
-from engine.kernels.cpu.screening import MOST_MULTIPLIED, PAUSE, Screening
+from engine.kernels.cpu.screening import MAX_MULTIPLIED_SHARE, PAUSE, Screening
 from engine.quant.format import INT8
 from engine.quant.weights import quantise
 from engine.sequence import Sequence
@@ -220,7 +220,7 @@ def test_screening_pauses_where_it_does_not_pay() -> None:
     steps = 0
     while screening.asked(rows=1) and steps < 1000:
         assert not screening.asked(rows=0)
-        screening.took(2 * MOST_MULTIPLIED)
+        screening.took(2 * MAX_MULTIPLIED_SHARE)
         steps += 1
     paused = 1
     while not screening.asked(rows=1):

@@ -23,7 +23,7 @@ from load_tests.quality.outcome import Outcome
 from load_tests.quality.server import UnreachableError, ask_server
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
-from router.ports import TierStatus
+from router.ports.tiers import TierStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "deployments" / "models"

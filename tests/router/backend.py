@@ -16,7 +16,7 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports import TierStatus
+from router.ports.tiers import TierStatus
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import AsyncEngine, Engine
 from engine.api import Delta, GenerationRequest
-from router.ports import TierStatus
+from router.ports.tiers import TierStatus
 
 
 class EngineBackend:

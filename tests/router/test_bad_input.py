@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.openai.chat import ChatRequest
 from router.openai.errors import InvalidRequestError
-from router.openai.strict import parse
+from router.openai.validation import parse
 from tests.router.conftest import CONFIG, Served
 
 GOOD: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}

@@ -19,7 +19,7 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from router.ports import ReplicaLostError, TierUnavailableError
+from router.ports.tiers import ReplicaLostError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message
 from router.app import build_app
 from router.config import AutoConfig
-from router.tiers.choice import choose_tier
+from router.tiers.choose import choose_tier
 from router.tiers.forecast import (
     BUCKETS,
     CHARS_PER_WORD,

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, Usage
-from router.generation import Batch, frame
+from router.generation.merge import Batch, frame
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
-from router.openai.sse import DONE
-from router.openai.wire import Frames, Stamp
+from router.openai.endpoint import Frames, Stamp
+from router.transport.sse import DONE
 
 STAMP = Stamp("id-1", 1_700_000_000, "fast")
 FORMATS: list[ChatFormat | CompletionFormat] = [ChatFormat(), CompletionFormat()]

@@ -10,7 +10,7 @@ from router.config import AutoConfig, RouterConfig
 from router.openai.chat import ChatFormat
 from router.openai.completions import CompletionFormat
 from router.openai.errors import InvalidRequestError
-from router.tiers.choice import choose_tier
+from router.tiers.choose import choose_tier
 
 SIZE = RouterConfig.model_fields["max_body_bytes"].default - 200
 LIMIT_S = 1.5  # all of these take 0.1 to 0.3 s, most of it in reading the JSON; unbounded, 6 to 9 s

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Conversation, Message
-from router.access.keys import KeyRing
+from router.access.api_keys import ApiKeys
 from router.config import AutoConfig, KeyConfig
 from router.openai.errors import AuthenticationError, NotFoundError
-from router.tiers.choice import choose_tier
+from router.tiers.choose import choose_tier
 from router.tiers.complexity import complexity
 from tests.router.conftest import Served
 
@@ -91,7 +91,7 @@ def test_the_answer_says_which_tier_and_why(served: Served, model: str) -> None:
 
 def test_a_digest_opens_with_its_key_and_not_with_itself() -> None:
     digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of "hello"
-    ring = KeyRing([KeyConfig(key=digest, tenant="acme", team="core")])
+    ring = ApiKeys([KeyConfig(key=digest, tenant="acme", team="core")])
     assert ring.authenticate("Bearer hello").tenant == "acme"
     with pytest.raises(AuthenticationError):
         ring.authenticate(f"Bearer {digest}")
@@ -99,11 +99,11 @@ def test_a_digest_opens_with_its_key_and_not_with_itself() -> None:
 
 @given(st.none() | st.text(max_size=30))
 def test_no_header_but_the_right_one_opens(header: str | None) -> None:
-    ring = KeyRing([KeyConfig(key="a-key-that-hypothesis-does-not-guess", tenant="acme", team="core")])
+    ring = ApiKeys([KeyConfig(key="a-key-that-hypothesis-does-not-guess", tenant="acme", team="core")])
     with pytest.raises(AuthenticationError):
         ring.authenticate(header)
 
 
 def test_one_key_for_two_tenants_is_refused_at_start() -> None:
     with pytest.raises(ValueError, match="same"):
-        KeyRing([KeyConfig(key="k", tenant="a", team="x"), KeyConfig(key="k", tenant="b", team="y")])
+        ApiKeys([KeyConfig(key="k", tenant="a", team="x"), KeyConfig(key="k", tenant="b", team="y")])

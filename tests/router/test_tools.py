@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import CALL_BEGIN, CALL_END, Conversation, Message, RequestError, ToolCall
+from engine.api import TOOL_CALL_END, TOOL_CALL_START, Conversation, Message, RequestError, ToolCall
 from engine.tokenizer import Tokenizer
-from router.openai.calls import Call, CallReader, Piece, gathered, read_calls
+from router.openai.tool_parser import Call, Piece, ToolCallParser, gathered, read_calls
 from router.openai.tools import FunctionDefinition, ToolUse
 from tests.router.conftest import FAST, Served
 from tests.router.engines import EngineBackend
@@ -53,7 +53,7 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
 def written(*calls: tuple[str, Any]) -> str:
     """Calls as a model writes them."""
     told = (json.dumps({"name": name, "arguments": arguments}) for name, arguments in calls)
-    return "\n".join(f"{CALL_BEGIN}\n{call}\n{CALL_END}" for call in told)
+    return "\n".join(f"{TOOL_CALL_START}\n{call}\n{TOOL_CALL_END}" for call in told)
 
 
 def named(calls: list[Call]) -> list[tuple[str, Any]]:
@@ -79,7 +79,7 @@ class TestGrammar:
             (written(("get_time", {"zone": "nowhere"})), False, False),
             (written(("get_time", {})), False, False),
             (written(("get_rich", {})), False, False),
-            (f"a {CALL_BEGIN} b", False, False),
+            (f"a {TOOL_CALL_START} b", False, False),
             (written(("get_time", {"zone": "UTC"})) + " Done.", False, False),
         ],
     )
@@ -96,7 +96,7 @@ class TestGrammar:
         allowed = matcher.validate_tokens(tokens) == len(tokens)
         allowed = allowed and matcher.consume_tokens(tokens) and matcher.is_accepting()
 
-        expected = (as_required if required else as_free) and (parallel or text.count(CALL_BEGIN) < 2)
+        expected = (as_required if required else as_free) and (parallel or text.count(TOOL_CALL_START) < 2)
         assert allowed == expected
 
 
@@ -105,7 +105,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-CONTENT = st.text(alphabet="ab <\n>tool_call/", max_size=30).filter(lambda text: CALL_BEGIN not in text)
+CONTENT = st.text(alphabet="ab <\n>tool_call/", max_size=30).filter(lambda text: TOOL_CALL_START not in text)
 
 
 @given(
@@ -117,7 +117,7 @@ def test_however_the_text_is_cut_the_calls_are_the_same(
     content: str, calls: list[tuple[str, dict[str, Any]]], cuts: list[int]
 ) -> None:
     text = content + written(*calls)
-    reader, pieces = CallReader(), list[Piece]()
+    reader, pieces = ToolCallParser(), list[Piece]()
     for start, end in pairwise(sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})):
         pieces += reader.push(text[start:end])
         for call, (_, whole) in zip(gathered(pieces)[1], calls, strict=False):
@@ -136,7 +136,7 @@ def test_of_a_call_that_is_cut_off_there_is_the_beginning(end: int) -> None:
 
     assert content in ("", whole[:end])
     assert len(calls) == whole[:end].count('"arguments": ')
-    last = whole[:end].rpartition(CALL_BEGIN)[2]
+    last = whole[:end].rpartition(TOOL_CALL_START)[2]
     assert called == any(
         json.dumps(each) in last for each in ({"city": r'a "quoted" \ name', "days": 3}, {"zone": "UTC"})
     )
@@ -319,7 +319,7 @@ def test_a_schema_that_cannot_be_followed_is_refused_by_the_field_that_asked(rea
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == ("tools", "invalid_grammar")
     assert "does not exist" in error["message"]
-    assert CALL_BEGIN not in error["message"]
+    assert TOOL_CALL_START not in error["message"]
 
 
 def test_a_template_that_knows_no_tools_is_told_of_them_in_words() -> None:

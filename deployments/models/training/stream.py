@@ -25,7 +25,7 @@ COPYING_FIRST, RECALL_FIRST = 2, 3
 BEGINNING = COPYING_FIRST + RECALL_FIRST
 CHATS = 0.01  # of the conversations: several tasks one after another, so that long contexts are not foreign
 ENGLISH_WEIGHT = 0.5  # of a token in the loss: the answers to tasks are short, and would drown
-LONGEST = 1000  # tokens
+MAX_TASK_TOKENS = 1000  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ class Stream:
         order = random.Random(f"{self._seed}/{chunk}/order")
         weighted = self._beginning(chunk) if chunk < BEGINNING else self._mixture(chunk, order)
         rows = sorted(encode(self._tokenizer, weighted), key=lambda row: len(row[0]))
-        batches = [self._padded(group) for group in self._grouped([row for row in rows if len(row[0]) <= LONGEST])]
+        batches = [
+            self._padded(group) for group in self._grouped([row for row in rows if len(row[0]) <= MAX_TASK_TOKENS])
+        ]
         order.shuffle(batches)
         return batches
 

@@ -22,7 +22,7 @@ from engine.quant.matrix import QuantisedMatrix
 from engine.quant.weights import WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
-MOST_HEAD = 256  # as in src/attention.c
+MAX_HEAD_DIM = 256  # as in src/attention.c
 SCREENED_BYTES = 64 << 20  # of an output layer that is larger than caches are
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 WEIGHT_TYPES = {INT8: library.INT8, INT4: library.INT4}
@@ -54,7 +54,7 @@ def unsupported(
         "an MLP without a gate": not spec.gated,
         f"activation {spec.activation}": spec.activation not in ("silu", "gelu_tanh"),
         "experts": any(layer.experts for layer in spec.layers),
-        f"heads of more than {MOST_HEAD}": spec.head_dim > MOST_HEAD,
+        f"heads of more than {MAX_HEAD_DIM}": spec.head_dim > MAX_HEAD_DIM,
         **{f"{name} {size}, no multiple of {PANEL}": size % PANEL != 0 for name, size in whole.items()},
         **{
             f"{rounded.layers.name} weights with {name} {size}, no multiple of {GROUP}": size % GROUP != 0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from engine.scheduler.plan import Chunk
 
-MOST_ROWS = 64  # more have their largest logits in many panels
-MOST_MULTIPLIED = 0.3  # share of the panels up to which that and the rough copy are less than all panels
+MAX_ROWS = 64  # more have their largest logits in many panels
+MAX_MULTIPLIED_SHARE = 0.3  # share of the panels up to which that and the rough copy are less than all panels
 WEIGHT = 1 / 16  # of a step in the average
 PAUSE = 256  # steps after which it is tried again
 
@@ -23,7 +23,7 @@ class Screening:
 
     def asked(self, rows: int) -> bool:
         """Whether the largest logits of ``rows`` are to be found by screening."""
-        if not (self.panels and 0 < rows <= MOST_ROWS):
+        if not (self.panels and 0 < rows <= MAX_ROWS):
             return False
         self._pause = max(0, self._pause - 1)
         return not self._pause
@@ -31,7 +31,7 @@ class Screening:
     def took(self, multiplied: float) -> None:
         """A step had to multiply so large a share of the panels all the same."""
         self._multiplied += WEIGHT * (multiplied - self._multiplied)
-        if self._multiplied > MOST_MULTIPLIED:
+        if self._multiplied > MAX_MULTIPLIED_SHARE:
             self._multiplied, self._pause = 0.0, PAUSE + 1
 
 

@@ -21,7 +21,7 @@ from engine.kernels.triton.tuning import AttentionTuning, Shape, card_of, format
 from engine.kv.format import KVPages
 
 _PROGRAMS_PER_SM = 4
-_LONGEST_SPLIT = 8192  # keys: a long sequence among short ones must not be left to one program
+_MAX_SPLIT = 8192  # keys: a long sequence among short ones must not be left to one program
 _MERGED_AT_ONCE = 16  # parts
 
 
@@ -176,7 +176,7 @@ def _attend_splits(call: _Call, shape: Shape, multiprocessors: int) -> None:
         plan.tables.stride(0),
         splits,
         **constants,
-        LEAST=least,
+        MIN_KEYS=least,
         ALONE=alone,
         **call.options(shape),
     )
@@ -194,7 +194,7 @@ def _attend_splits(call: _Call, shape: Shape, multiprocessors: int) -> None:
         splits,
         **call.constants,
         QUERIES=queries,
-        LEAST=least,
+        MIN_KEYS=least,
         BLOCK_N=shape.keys,
         SPLITS=_MERGED_AT_ONCE,
         **call.options(Shape(0, 0, 4 if call.split == 0 else 1, 1)),
@@ -205,4 +205,4 @@ def splits_of(programs: int, longest: int, least: int, multiprocessors: int) -> 
     """How many programs share the keys of each of ``programs`` tiles and KV heads, so that all multiprocessors have
     some to run. Follows from what the host knows; of more keys than a tile has, some find nothing to do."""
     wanted = -(-_PROGRAMS_PER_SM * multiprocessors // programs)
-    return max(1, min(max(wanted, -(-longest // _LONGEST_SPLIT)), -(-longest // least)))
+    return max(1, min(max(wanted, -(-longest // _MAX_SPLIT)), -(-longest // least)))

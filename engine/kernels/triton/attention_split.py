@@ -15,7 +15,7 @@ from engine.kernels.triton.attention_walk import first_seen, load_queries, merge
 @triton.jit
 def _split_of(
     position: tl.tensor, rows: tl.tensor, splits: tl.tensor, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
-    LEAST: tl.constexpr, BLOCK_N: tl.constexpr,
+    MIN_KEYS: tl.constexpr, BLOCK_N: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Where the first split of a tile begins, how many keys each has, and where the last ends."""
     lo = first_seen(position, WINDOW) // BLOCK_N * BLOCK_N
@@ -23,7 +23,7 @@ def _split_of(
     if SPLIT > 0:
         return lo // SPLIT * SPLIT, SPLIT, end
     size = tl.cdiv(tl.cdiv(end - lo, splits), BLOCK_N) * BLOCK_N
-    return lo, tl.maximum(size, LEAST), end
+    return lo, tl.maximum(size, MIN_KEYS), end
 
 
 @triton.jit(do_not_specialize=("width", "splits"))
@@ -33,13 +33,13 @@ def split_kernel(
     bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor, width: tl.tensor, splits: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr,
-    LEAST: tl.constexpr, ALONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    MIN_KEYS: tl.constexpr, ALONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (kv_heads, splits, tiles). Shapes are those of ``PagedPlan``; ``query`` [rows, heads, head_dim] with
     ``row_stride``. Writes ``parts`` [tiles, kv_heads, QUERIES * GROUP, splits, head_dim] float32 and, without the last
     dimension, ``tops`` and ``totals``; if ALONE, the one split of each tile goes to ``out`` instead.
 
-    A split has SPLIT keys or, without, an equal share of the tile's, but at least LEAST: multiples of BLOCK_N.
+    A split has SPLIT keys or, without, an equal share of the tile's, but at least MIN_KEYS: multiples of BLOCK_N.
     """
     head = tl.program_id(0)
     split = tl.program_id(1)
@@ -50,7 +50,7 @@ def split_kernel(
     row, rows, position = place_of(tiles, starts, counts, lengths, tile, sequence, QUERIES)
     if rows <= 0:
         return
-    begin, size, end = _split_of(position, rows, splits, WINDOW, SPLIT, LEAST, BLOCK_N)
+    begin, size, end = _split_of(position, rows, splits, WINDOW, SPLIT, MIN_KEYS, BLOCK_N)
     low = first_seen(position, WINDOW)
     lo = begin + split * size
     if lo >= end:
@@ -124,7 +124,7 @@ def _merge_at_once(
 def merge_kernel(
     starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor,
     tops: tl.tensor, totals: tl.tensor, splits: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, LEAST: tl.constexpr,
+    HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, MIN_KEYS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (QUERIES * GROUP, kv_heads, tiles): merges what ``split_kernel`` wrote into ``out`` [rows, heads, head_dim];
@@ -138,7 +138,7 @@ def merge_kernel(
     row, rows, position = place_of(tiles, starts, counts, lengths, tile, sequence, QUERIES)
     if m >= rows * GROUP:
         return
-    begin, size, end = _split_of(position, rows, splits, WINDOW, SPLIT, LEAST, BLOCK_N)
+    begin, size, end = _split_of(position, rows, splits, WINDOW, SPLIT, MIN_KEYS, BLOCK_N)
     count = tl.cdiv(end - begin, size)
     at = ((tile * KV_HEADS + head).to(tl.int64) * (QUERIES * GROUP) + m) * splits
     d = tl.arange(0, BLOCK_D)

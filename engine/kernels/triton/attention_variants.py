@@ -94,7 +94,7 @@ def _tiles(model: _Model, form: Format, shape: Shape, split: int) -> Variant:
 
 def _split(model: _Model, form: Format, shape: Shape, split: int) -> Variant:
     signature, constants = _attended(model, form, shape, 16, split)
-    constants |= {"LEAST": 256, "ALONE": False}
+    constants |= {"MIN_KEYS": 256, "ALONE": False}
     name = _name("split", model, form, split)
     return Variant(name, split_kernel, signature, constants, _ALIGNED, shape.warps, shape.stages, not split)
 
@@ -102,7 +102,7 @@ def _split(model: _Model, form: Format, shape: Shape, split: int) -> Variant:
 def _merge(model: _Model, split: int) -> Variant:
     shape = Shape(16, 64, 1 if split else 4, 1)
     signature, constants = _attended(model, "16", shape, 16, split)
-    constants |= {"LEAST": 256, "SPLITS": 16}
+    constants |= {"MIN_KEYS": 256, "SPLITS": 16}
     kept = {name: value for name, value in constants.items() if name in merge_kernel.arg_names}
     name = _name("merge", model, "16", split)
     return Variant(name, merge_kernel, signature, kept, frozenset(), shape.warps, shape.stages, not split)

@@ -17,7 +17,7 @@ from engine.kernels.triton.variants import Variant
 from engine.quant.format import FP8, GROUP, INT4, INT8, W8A8, WeightFormat
 from engine.quant.matrix import PackedMatrix
 
-MOST_INPUTS = (2**31 - 1) // 127**2
+MAX_INPUTS = (2**31 - 1) // 127**2
 """The sum of so many products of int8 always fits into int32."""
 KINDS: Mapping[WeightFormat, Kind] = {INT8: "int8", INT4: "int4", W8A8: "w8a8", FP8: "fp8"}
 
@@ -80,8 +80,8 @@ def quantised_matmul(
     inputs than int32 can add up.
     """
     form = weight.form
-    if form is W8A8 and weight.inputs > MOST_INPUTS:
-        raise ValueError(f"weight_dtype w8a8 adds up {MOST_INPUTS} inputs at most, a matrix has {weight.inputs}")
+    if form is W8A8 and weight.inputs > MAX_INPUTS:
+        raise ValueError(f"weight_dtype w8a8 adds up {MAX_INPUTS} inputs at most, a matrix has {weight.inputs}")
     if form.rounds_inputs:
         numbers, row_scales = round_rows(x, form)
         chosen = tile or tiling(KINDS[form], x.shape[0], x.device, fixed)

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from engine.api import SamplingParams
-from engine.decode.sampling import LEAST_TEMPERATURE, Draw
+from engine.decode.sampling import MIN_TEMPERATURE, Draw
 from engine.kernels.triton import race
 from engine.kernels.triton.selection import GROUP
 from engine.kernels.triton.variants import Variant
@@ -54,7 +54,7 @@ def settings_of(draws: Sequence[Draw], rows: Sequence[int], vocab: int) -> DrawS
     params = [draw.params for draw in draws]
     fields = np.zeros(len(draws), _LAYOUT)
     fields["row"] = rows
-    fields["temperature"] = [max(each.temperature, LEAST_TEMPERATURE) for each in params]
+    fields["temperature"] = [max(each.temperature, MIN_TEMPERATURE) for each in params]
     fields["top_k"] = [each.top_k if 0 < each.top_k < vocab else vocab for each in params]
     fields["top_p"] = [each.top_p for each in params]
     min_p = np.array([each.min_p for each in params], np.float32)

@@ -18,7 +18,7 @@ LOWEST = tl.constexpr(-2139095041)
 """The key of -inf."""
 _BY_VALUE = tl.constexpr(8)
 """So many times bounds are tried at values evenly apart; then at keys evenly apart, so that it ends."""
-_MOST = tl.constexpr(1 << 30)
+_MAX = tl.constexpr(1 << 30)
 
 
 @triton.jit
@@ -129,8 +129,8 @@ def search(
     hi = key_of(top)
     hi_count = 0
     hi_mass = 0.0
-    within = _MOST  # tokens between the bounds, as far as is known
-    lo_count = _MOST
+    within = _MAX  # tokens between the bounds, as far as is known
+    lo_count = _MAX
     step = 0
     while (hi.to(tl.int64) - lo.to(tl.int64) > 1) & (within > 1):
         # What is cut by mass is often a few tokens near the top.

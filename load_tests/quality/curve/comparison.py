@@ -13,7 +13,7 @@ from deployments.models.training.routing.sweep import Item, Point, Setting, orac
 from engine.api import Conversation
 from load_tests.quality.item import HeldOut
 from router.config import AutoConfig
-from router.tiers.choice import choose_tier
+from router.tiers.choose import choose_tier
 from router.tiers.forecast import Forecaster, features
 
 

@@ -16,7 +16,7 @@ from engine import Engine, SamplingParams
 from engine.kernels.cpu.packing import PackedModel
 from engine.kernels.reference import ReferenceKernels
 from engine.kernels.triton.matmul import new_arrivals
-from engine.kernels.triton.quantised import KINDS, MOST_INPUTS, quantised_matmul, round_rows
+from engine.kernels.triton.quantised import KINDS, MAX_INPUTS, quantised_matmul, round_rows
 from engine.kernels.triton.tiling import Tiling
 from engine.kv.format import format_of
 from engine.kv.shape import GroupShape
@@ -194,7 +194,7 @@ def test_what_is_no_number_stays_in_its_row(device: torch.device, form: WeightFo
 
 
 def test_sums_that_int32_does_not_hold_are_refused(device: torch.device) -> None:
-    inputs = MOST_INPUTS + 1
+    inputs = MAX_INPUTS + 1
     numbers = torch.zeros(1, inputs, dtype=torch.int8, device=device)
     weight = PackedMatrix(W8A8, 1, inputs, numbers, torch.ones(1, device=device))
 

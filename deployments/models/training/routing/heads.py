@@ -22,8 +22,10 @@ Key = int | str  # a bucket of words, or a sign
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of squared weights, beside the mean log loss; strongest first
 FOLDS = 4
 REPORTED = 0.2  # part of the tasks
-LEAST_SEEN = 8  # tasks with a word or sign for it to have a weight: names and the like say nothing, and fill the file
-LEAST_TASKS = 100
+MIN_OCCURRENCES = (
+    8  # tasks with a word or sign for it to have a weight: names and the like say nothing, and fill the file
+)
+MIN_TASKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class Fit:
 def fit(seen: Sequence[Features], right: Sequence[Sequence[bool]], tiers: Sequence[str], seed: int = 0) -> Fit:
     """Heads for ``tiers`` from what was ``seen`` of each task and whether each tier was ``right`` (by task, by tier).
 
-    The same result for the same arguments. Raises ValueError for fewer than LEAST_TASKS tasks.
+    The same result for the same arguments. Raises ValueError for fewer than MIN_TASKS tasks.
     """
-    if len(seen) < LEAST_TASKS:
-        raise ValueError(f"{len(seen)} different tasks are too few to fit to; at least {LEAST_TASKS} are needed")
+    if len(seen) < MIN_TASKS:
+        raise ValueError(f"{len(seen)} different tasks are too few to fit to; at least {MIN_TASKS} are needed")
     order = list(range(len(seen)))
     random.Random(seed).shuffle(order)
     cut = round(REPORTED * len(order))
@@ -65,7 +67,7 @@ def fit(seen: Sequence[Features], right: Sequence[Sequence[bool]], tiers: Sequen
     words: Counter[Key] = Counter(word for place in fitting for word in seen[place].words)
     signs: Counter[Key] = Counter(sign for place in fitting for sign in seen[place].signs)
     keys: list[Key] = [*sorted(words), *sorted(signs)]
-    columns = {key: column for column, key in enumerate(k for k in keys if max(words[k], signs[k]) >= LEAST_SEEN)}
+    columns = {key: column for column, key in enumerate(k for k in keys if max(words[k], signs[k]) >= MIN_OCCURRENCES)}
     inputs = _matrix([seen[place] for place in fitting], columns)
     outcomes = torch.tensor([right[place] for place in fitting], dtype=torch.float64)
 

@@ -11,7 +11,7 @@
 #include "gemm.c"
 
 #define CHUNK 64
-#define MOST_HEAD 256  // channels of a head
+#define MAX_HEAD_DIM 256  // channels of a head
 #define TILE 12  // queries that share one reading of the keys
 
 typedef struct {
@@ -37,11 +37,11 @@ typedef struct {
 } Attention;
 
 typedef struct {
-  float queries[TILE][MOST_HEAD];
-  float output[TILE][MOST_HEAD];
+  float queries[TILE][MAX_HEAD_DIM];
+  float output[TILE][MAX_HEAD_DIM];
   float scores[TILE][CHUNK];
   float most[TILE], total[TILE];
-  uint32_t query_pairs[TILE][MOST_HEAD / 2], weight_pairs[TILE][CHUNK / 2];  // as bfloat16, where products take pairs
+  uint32_t query_pairs[TILE][MAX_HEAD_DIM / 2], weight_pairs[TILE][CHUNK / 2];  // as bfloat16, where products take pairs
 } Room;
 
 // Which page holds a token's keys (heads below kv_heads) or values.
@@ -113,10 +113,10 @@ INLINE long least(long a, long b) { return a < b ? a : b; }
         for (int v = 0; v < VECS; v++) store(&room->output[start + i][first + p * PANEL + v * LANES], acc[p][i][v]); \
   }
 
-#define PLAIN_SCORES(R) SCORES_OF(R, 1, PLAIN_PRODUCTS(R, room->queries[start], MOST_HEAD, a->head))
+#define PLAIN_SCORES(R) SCORES_OF(R, 1, PLAIN_PRODUCTS(R, room->queries[start], MAX_HEAD_DIM, a->head))
 #define PLAIN_VALUES(R) VALUES_OF(R, 1, PLAIN_PRODUCTS(R, &room->scores[start][at], CHUNK, PANEL))
 #if HALVES
-#define PAIR_SCORES(R) SCORES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, room->query_pairs[start], MOST_HEAD, a->head, apart))
+#define PAIR_SCORES(R) SCORES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, room->query_pairs[start], MAX_HEAD_DIM, a->head, apart))
 #define PAIR_VALUES(R) VALUES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, &room->weight_pairs[start][at / 2], CHUNK, PANEL, 0))
 #define SCORES(R) if (pairs) PAIR_SCORES(R) else PLAIN_SCORES(R)
 #define VALUES(R) if (pairs) PAIR_VALUES(R) else PLAIN_VALUES(R)

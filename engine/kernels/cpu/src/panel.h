@@ -14,9 +14,9 @@
 #define PANEL 16
 #define VECS (PANEL / LANES)  // vectors that one row of a panel fills
 #if LANES == 16
-#define MOST_ROWS 12
+#define MAX_ROWS 12
 #else
-#define MOST_ROWS 6
+#define MAX_ROWS 6
 #endif
 
 INLINE size_t panel_bytes(long inputs, int type) { return (size_t)inputs * PANEL * (type == BF16 ? 2 : 4); }
@@ -59,7 +59,7 @@ DOTS(3)
 DOTS(4)
 DOTS(5)
 DOTS(6)
-#if MOST_ROWS == 12
+#if MAX_ROWS == 12
 DOTS(7)
 DOTS(8)
 DOTS(9)
@@ -69,7 +69,7 @@ DOTS(12)
 #endif
 
 // CALL(R) for the number of rows at hand.
-#if MOST_ROWS == 12
+#if MAX_ROWS == 12
 #define FOR_ROWS(rows, CALL)                                                                                        \
   switch (rows) {                                                                                                   \
     case 1: CALL(1) break; case 2: CALL(2) break; case 3: CALL(3) break; case 4: CALL(4) break;                     \
@@ -87,7 +87,7 @@ DOTS(12)
 // Rows go through the loops in tiles of as equal a number as can be. In a tiled matrix the rows of a tile lie side by
 // side, [inputs][rows of the tile]; with one row that is the plain matrix. Where products take pairs of bfloat16, so does
 // the matrix: [inputs / 2][rows of the tile][2].
-INLINE long tiles(long rows) { return (rows + MOST_ROWS - 1) / MOST_ROWS; }
+INLINE long tiles(long rows) { return (rows + MAX_ROWS - 1) / MAX_ROWS; }
 INLINE long tile_start(long rows, long tile) { return rows * tile / tiles(rows); }
 
 // Whether products with weights of `type` take their inputs as pairs of bfloat16.

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, aclosing
 
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from engine.completion import completions
+from router.openai.endpoint import Answer, Frames, total, usage_fields
 from router.openai.errors import InvalidRequestError, ServerError, TimedOutError
-from router.openai.sse import DONE
-from router.openai.wire import Answer, Frames, total, usage_fields
-from router.ports import TierBackend
+from router.ports.tiers import TierBackend
+from router.transport.sse import DONE
 
 Batch = tuple[int, Sequence[Delta]]
 """The index of a sequence among those of its request, and what it was given."""

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster.descendants import adopt_orphans, stop_descendants
-from cluster.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
-from cluster.head import ConfigRefusedError, HeadUnavailableError, RayHead
-from cluster.make import MakeWatch
-from cluster.serveconfig import ConfigFileError, load
+from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
+from cluster.local.make_watch import MakeWatch
+from cluster.local.process_tree import adopt_orphans, stop_descendants
+from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
+from cluster.local.serve_config import ConfigFileError, load
 
 POLL_S = 0.25
 DRAIN_S = 30.0
@@ -254,9 +254,9 @@ Ctrl-C stops everything."""
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m cluster.launch",
+        prog="python -m cluster.local.launch",
         description="Runs the whole service on this machine until Ctrl-C: Ray, Serve and every model.",
-        epilog="Example: python -m cluster.launch --config deployments/dev.yaml --port 8001",
+        epilog="Example: python -m cluster.local.launch --config deployments/dev.yaml --port 8001",
     )
     parser.add_argument(
         "--config", type=Path, default=Path("deployments/dev.yaml"), help="a Serve config (default: %(default)s)"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from engine.api import CALL_BEGIN
+from engine.api import TOOL_CALL_START
 from router.openai.tools import ARGUMENTS, HEAD
 
 
@@ -59,7 +59,7 @@ class _State(Enum):
     AFTER = auto()  # a call; another may follow, and nothing else
 
 
-class CallReader:
+class ToolCallParser:
     """Reads the text of one answer."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class CallReader:
                 return self._after()
 
     def _text(self) -> list[Piece] | None:
-        said, mark, rest = self._held.partition(CALL_BEGIN)
+        said, mark, rest = self._held.partition(TOOL_CALL_START)
         if mark:
             self._state, self._held = _State.NAME, rest
             return [Content(said.rstrip())] if said.rstrip() else []
@@ -144,7 +144,7 @@ class CallReader:
         return len(self._held)
 
     def _after(self) -> list[Piece] | None:
-        _, mark, rest = self._held.partition(CALL_BEGIN)
+        _, mark, rest = self._held.partition(TOOL_CALL_START)
         if not mark:
             return None
         self._state, self._held = _State.NAME, rest
@@ -153,7 +153,7 @@ class CallReader:
 
 def read_calls(text: str) -> tuple[str, list[Call], bool]:
     """A whole answer: its text, the calls after it, and whether it has some and ends with a whole one."""
-    reader = CallReader()
+    reader = ToolCallParser()
     return (*gathered([*reader.push(text), *reader.finish()]), reader.called)
 
 
@@ -177,8 +177,8 @@ def gathered(pieces: Iterable[Piece]) -> tuple[str, list[Call]]:
 def _possible_start(text: str) -> int:
     """Length of ``text`` without the tail that may be white space before a call, or a part of its mark."""
     cut = len(text)
-    for length in range(min(len(CALL_BEGIN) - 1, len(text)), 0, -1):
-        if CALL_BEGIN.startswith(text[-length:]):
+    for length in range(min(len(TOOL_CALL_START) - 1, len(text)), 0, -1):
+        if TOOL_CALL_START.startswith(text[-length:]):
             cut -= length
             break
     return len(text[:cut].rstrip())

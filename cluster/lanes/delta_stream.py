@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engine.api import Delta
-from router.ports import BackendError
+from router.ports.tiers import BackendError
 
 
 class SlowReaderError(BackendError):

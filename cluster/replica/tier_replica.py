@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
-from cluster.outlets import OutletBoard
-from cluster.wire import LaneItem, ReplicaLoad, pack
+from cluster.lanes.messages import LaneItem, ReplicaLoad, pack
+from cluster.lanes.outbox import LaneRegistry
 from engine.api import Conversation, Delta, EngineDeadError, EngineError, EngineStats, GenerationRequest, ModelInfo
 
 OnStep = Callable[[Sequence[Delta]], None]
@@ -68,7 +68,7 @@ class TierReplica:
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
         self._loop = asyncio.get_running_loop()
-        self._board = OutletBoard()
+        self._board = LaneRegistry()
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
 

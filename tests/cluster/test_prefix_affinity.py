@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.prefixes import PIECE_CHARS, PIECE_TOKENS, PrefixMemory, fingerprint
+from cluster.lanes.prefix_affinity import PIECE_CHARS, PIECE_TOKENS, PrefixMemory, fingerprint
 from engine.api import Conversation, GenerationRequest, Message, Prompt
 
 

@@ -46,7 +46,7 @@ _INHERITED = (
     "HF_HOME",
 )
 
-_HAPROXY = Path(__file__).resolve().parents[1] / "deployments" / "haproxy"  # what clusters run, too
+_HAPROXY = Path(__file__).resolve().parents[2] / "deployments" / "haproxy"  # what clusters run, too
 
 _WRAPPER = r"""#!/bin/sh
 for argument; do

@@ -19,7 +19,7 @@ class Principal:
     key_id: str
 
 
-class KeyRing:
+class ApiKeys:
     """The keys that open the API.
 
     Looking a digest up in a dict leaks no useful timing: what it compares is the hash of a guess, which an attacker

@@ -9,7 +9,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.config import PlacementConfig
-from cluster.handles import ServeBackend
+from cluster.serve_backend import ServeBackend
 from router.app import build_app
 from router.config import RouterConfig
 from router.tiers.forecast import Forecaster

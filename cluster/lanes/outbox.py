@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from cluster.wire import DeltaRow
+from cluster.lanes.messages import DeltaRow
 
 
-class Outlet:
+class LaneOutbox:
     """The rows that wait to leave through one lane."""
 
     def __init__(self, lane_id: str) -> None:
@@ -46,23 +46,23 @@ class Outlet:
         return taken
 
 
-class OutletBoard:
+class LaneRegistry:
     """All lanes of one replica and the owner of each request."""
 
     def __init__(self) -> None:
-        self._outlets: dict[str, Outlet] = {}
-        self._owners: dict[str, Outlet] = {}  # by request id
+        self._outlets: dict[str, LaneOutbox] = {}
+        self._owners: dict[str, LaneOutbox] = {}  # by request id
 
     @property
     def requests(self) -> int:
         """Requests that some lane waits for."""
         return len(self._owners)
 
-    def open(self, lane_id: str) -> Outlet:
+    def open(self, lane_id: str) -> LaneOutbox:
         """A new lane. Raises ValueError if it is open already."""
         if lane_id in self._outlets:
             raise ValueError(f"lane {lane_id} is open already")
-        outlet = self._outlets[lane_id] = Outlet(lane_id)
+        outlet = self._outlets[lane_id] = LaneOutbox(lane_id)
         return outlet
 
     def close(self, lane_id: str) -> list[str]:

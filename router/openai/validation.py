@@ -12,7 +12,7 @@ from router.openai.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MANY = 2048
+MAX_LIST_ITEMS = 2048
 """Items of one list: messages, parts, prompts. More is a mistake; to look at each would hold everybody up."""
 
 

@@ -8,21 +8,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from engine.api import Grammar
-from router.openai.strict import MANY, StrictModel, Text
+from router.openai.validation import MAX_LIST_ITEMS, StrictModel, Text
 
-MOST_SCHEMA = 65_536  # characters of a schema as JSON
+MAX_SCHEMA_CHARS = 65_536  # characters of a schema as JSON
 
 
 def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
-    if len(json.dumps(schema)) > MOST_SCHEMA:
-        raise ValueError(f"must have at most {MOST_SCHEMA} characters as JSON")
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"must have at most {MAX_SCHEMA_CHARS} characters as JSON")
     return schema
 
 
 Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
-Pattern = Annotated[Text, Field(min_length=1, max_length=MOST_SCHEMA)]
+Pattern = Annotated[Text, Field(min_length=1, max_length=MAX_SCHEMA_CHARS)]
 Choices = Annotated[
-    list[Annotated[Text, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=MANY, fail_fast=True)
+    list[Annotated[Text, Field(min_length=1, max_length=4096)]],
+    Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
 ]
 
 
@@ -59,7 +60,7 @@ ResponseFormat = Annotated[
 ]
 
 
-GuidedJson = Annotated[Schema, Tag("<schema>")] | Annotated[Text, Field(max_length=MOST_SCHEMA), Tag("<text>")]
+GuidedJson = Annotated[Schema, Tag("<schema>")] | Annotated[Text, Field(max_length=MAX_SCHEMA_CHARS), Tag("<text>")]
 
 
 def kind_of_schema(value: object) -> str:

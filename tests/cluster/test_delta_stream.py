@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.streams import DeltaStream, SlowReaderError
-from cluster.wire import pack, unpack
+from cluster.lanes.delta_stream import DeltaStream, SlowReaderError
+from cluster.lanes.messages import pack, unpack
 from engine.api import Delta, FinishReason, Logprob, TokenLogprobs, Usage
-from router.ports import ReplicaLostError
+from router.ports.tiers import ReplicaLostError
 
 
 def delta(text: str, last: bool = False) -> Delta:

@@ -14,9 +14,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from router.identity import request_id
 from router.openai.errors import ApiError, BodyTooLargeError, InvalidRequestError
-from router.openai.sse import HEADERS, event
+from router.request_id import request_id
+from router.transport.sse import HEADERS, event
 
 LAST_WORDS_S = 1.0  # how long a failed request may spend on telling its client
 LENGTH = re.compile(r"[0-9]{1,18}")

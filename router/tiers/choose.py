@@ -16,7 +16,7 @@ from router.tiers.complexity import SCANNED_CHARS, complexity
 from router.tiers.forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
 
 AUTO = "auto"
-LEAST_READ = 500  # characters of each prompt, however many there are
+MIN_SCANNED_CHARS = 500  # characters of each prompt, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def choose_tier(
 
 
 def _by_forecast(prompts: Sequence[Text], forecaster: Forecaster, tolerance: float) -> Route:
-    share = max(READ_CHARS // len(prompts), LEAST_READ)
+    share = max(READ_CHARS // len(prompts), MIN_SCANNED_CHARS)
     expected = [forecaster.expect(features(prompt, share)) for prompt in prompts]
     tier, chances = max(
         ((cheapest_within(chances, tolerance), chances) for chances in expected), key=lambda chosen: chosen[0]

@@ -12,8 +12,8 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from cluster.directory import ReplicaDirectory
-from router.ports import ReplicaLostError
+from cluster.lanes.replica_directory import ReplicaDirectory
+from router.ports.tiers import ReplicaLostError
 
 
 class PinnedRequestRouter(RequestRouter):

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cluster.environment import LOOPBACK
+from cluster.local.environment import LOOPBACK
 
 DEFAULT_PORT = 8000
 

@@ -21,10 +21,10 @@ from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
-from cluster.streams import DeltaStream
-from cluster.wire import LaneItem, ReplicaLoad, unpack
+from cluster.lanes.delta_stream import DeltaStream
+from cluster.lanes.messages import LaneItem, ReplicaLoad, unpack
 from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo
-from router.ports import ReplicaLostError
+from router.ports.tiers import ReplicaLostError
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from cluster.outlets import OutletBoard
-from cluster.replica import INLINE_PROMPT
-from cluster.wire import DeltaRow
+from cluster.lanes.messages import DeltaRow
+from cluster.lanes.outbox import LaneRegistry
+from cluster.replica.tier_replica import INLINE_PROMPT
 from engine.api import EngineDeadError, FinishReason, GenerationRequest, SamplingParams
 from tests.cluster.engines import LocalReplica
 from tests.cluster.test_lanes import settle
@@ -20,7 +20,7 @@ def row(request_id: str, last: bool = False) -> DeltaRow:
 
 
 async def test_rows_reach_the_lane_that_owns_them_until_the_last() -> None:
-    board = OutletBoard()
+    board = LaneRegistry()
     one, two = board.open("one"), board.open("two")
     assert board.claim("one", "a")
     assert board.claim("two", "b")
@@ -31,11 +31,11 @@ async def test_rows_reach_the_lane_that_owns_them_until_the_last() -> None:
 
 
 async def test_an_idle_lane_gives_an_empty_item_after_its_time() -> None:
-    assert await OutletBoard().open("one").take(0) == []
+    assert await LaneRegistry().open("one").take(0) == []
 
 
 def test_closing_a_lane_names_its_unfinished_requests_only() -> None:
-    board = OutletBoard()
+    board = LaneRegistry()
     board.open("one")
     board.open("two")
     board.claim("one", "a")
@@ -47,7 +47,7 @@ def test_closing_a_lane_names_its_unfinished_requests_only() -> None:
 
 
 def test_an_id_with_an_owner_is_not_claimed_again() -> None:
-    board = OutletBoard()
+    board = LaneRegistry()
     board.open("one")
     board.open("two")
     assert board.claim("one", "a")
@@ -58,7 +58,7 @@ def test_an_id_with_an_owner_is_not_claimed_again() -> None:
 
 
 def test_one_lane_is_not_opened_twice() -> None:
-    board = OutletBoard()
+    board = LaneRegistry()
     board.open("one")
     with pytest.raises(ValueError, match="open already"):
         board.open("one")

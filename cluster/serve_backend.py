@@ -17,12 +17,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.config import PlacementConfig
-from cluster.directory import ReplicaDirectory
-from cluster.lanes import Lane
-from cluster.pool import LanePool
-from cluster.wire import LaneItem
+from cluster.lanes.lane import Lane
+from cluster.lanes.messages import LaneItem
+from cluster.lanes.pool import LanePool
+from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, EngineError, GenerationRequest
-from router.ports import ReplicaLostError, TierStatus
+from router.ports.tiers import ReplicaLostError, TierStatus
 
 PLACEMENTS = 2  # tries per request, as long as nothing has reached the client
 SERVE_FAULTS = (RayError, RayServeException, OSError)
@@ -67,7 +67,7 @@ class ServeCalls:
 
 
 class ServeBackend:
-    """Every tier, reached through Serve. Implements ``router.ports.TierBackend``."""
+    """Every tier, reached through Serve. Implements ``router.ports.tiers.TierBackend``."""
 
     def __init__(self, tiers: dict[str, DeploymentHandle[Any]], config: PlacementConfig) -> None:
         self._pools: dict[str, LanePool] = {}

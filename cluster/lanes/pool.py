@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable
 
 from cluster.config import PlacementConfig
-from cluster.lanes import Lane, LaneState, ReplicaCalls
-from cluster.placement import Candidate, place
-from cluster.prefixes import PrefixMemory, fingerprint
+from cluster.lanes.lane import Lane, LaneState, ReplicaCalls
+from cluster.lanes.placement import Candidate, place
+from cluster.lanes.prefix_affinity import PrefixMemory, fingerprint
 from engine.api import GenerationRequest
-from router.ports import TierStatus, TierUnavailableError
+from router.ports.tiers import TierStatus, TierUnavailableError
 
 logger = logging.getLogger(__name__)
 

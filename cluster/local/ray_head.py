@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.descendants import die_with_parent
-from cluster.environment import LOOPBACK, LocalPorts
+from cluster.local.environment import LOOPBACK, LocalPorts
+from cluster.local.process_tree import die_with_parent
 
 # Messages of a few tensors at most pass through Ray's object store; the engines keep theirs to themselves.
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
