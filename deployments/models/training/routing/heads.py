@@ -22,9 +22,7 @@ Key = int | str  # a bucket of words, or a sign
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of squared weights, beside the mean log loss; strongest first
 FOLDS = 4
 REPORTED = 0.2  # part of the tasks
-MIN_OCCURRENCES = (
-    8  # tasks with a word or sign for it to have a weight: names and the like say nothing, and fill the file
-)
+MIN_OCCURRENCES = 8  # tasks with a word or sign before it gets a weight; rarer ones are mostly names
 MIN_TASKS = 100
 
 
