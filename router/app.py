@@ -1,50 +1,75 @@
-"""The ASGI application: paths to rooms. Everything it answers, errors included, is in OpenAI's shape."""
+"""The ASGI application: paths to formats, the exchange with the client, start and stop.
+
+It joins a transport and the formats to the pipeline, and is the one file that knows all three.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
-from typing import Any
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.call import Call
 from router.config import RouterConfig
-from router.openai.chat import ChatFormat
-from router.openai.completions import CompletionFormat
-from router.openai.errors import ApiError, MethodError, NotFoundError, ServerError, TimedOutError, translate
-from router.openai.models import model_fields, model_list
+from router.endpoint import Endpoint
+from router.errors import (
+    DeadlineExceededError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RefusalError,
+    RefusalKind,
+    refusal_of,
+)
+from router.events import AnswerEvent, AnswerWriter, Routed, Stamp
+from router.generation.collect import collect
+from router.openai.chat import ChatEndpoint
+from router.openai.completions import CompletionEndpoint
+from router.openai.errors import error_body
+from router.openai.models import model_list
 from router.pipeline import Pipeline
+from router.ports.clock import Clock, SystemClock
 from router.ports.tiers import TierBackend
-from router.tiers.choose import AUTO
+from router.tiers.choose import TierChoice
 from router.tiers.forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
 
 logger = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": ChatEndpoint(),
+    "/v1/completions": CompletionEndpoint(),
+}
 
 
-def build_app(config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None) -> ASGIApp:
+def build_app(
+    config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None, clock: Clock | None = None
+) -> ASGIApp:
     """The application that serves ``backend``'s tiers by ``config``; ``forecaster``, if any, chooses for ``auto``."""
-    return App(config, backend, forecaster)
+    tiers = [tier.name for tier in backend.tiers()]
+    choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
+    return App(config, backend, choice, clock or SystemClock())
 
 
 class App:
-    """Paths to rooms, as a plain ASGI application.
+    """A plain ASGI application. It has five paths; on the hot path each layer of a framework would cost more than it
+    does."""
 
-    Not a framework's router: there are five paths, and on the hot path each layer in between would cost more than it
-    does.
-    """
-
-    def __init__(self, config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None) -> None:
-        self._pipeline = Pipeline(config, backend, forecaster)
-        self._created = int(time.time())
+    def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice, clock: Clock) -> None:
+        self._pipeline = Pipeline(config, backend, choice)
+        self._backend = backend
+        self._timeout_s = config.request_timeout_s
+        self._clock = clock
+        self._created = int(clock.now())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
+            return await self._lifespan(receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1003})
         exchange = Exchange(scope, receive, send)
@@ -54,73 +79,113 @@ class App:
             logger.info("request %s: the client left", exchange.request_id)
         except asyncio.CancelledError:
             # Serve cuts requests by cancelling them, silently if the stream has begun.
-            await exchange.fail(TimedOutError("The request was ended by the server.", "request_cancelled"))
+            cut = DeadlineExceededError("The request was ended by the server.", "request_cancelled")
+            await exchange.fail(cut, error_body(cut))
             raise
         except Exception as error:  # noqa: BLE001 the outermost handler: no request may end in a bare 500
-            answer = translate(error)
-            _log(exchange, error, answer)
-            await exchange.fail(answer)
+            refusal = refusal_of(error)
+            _log(exchange, error, refusal)
+            await exchange.fail(refusal, error_body(refusal))
 
     async def _route(self, exchange: Exchange) -> None:
         path = exchange.path.rstrip("/")
-        if path == "/v1/chat/completions":
+        if (endpoint := ENDPOINTS.get(path)) is not None:
             _expect(exchange, "POST")
-            await self._pipeline.serve(exchange, ChatFormat())
-        elif path == "/v1/completions":
-            _expect(exchange, "POST")
-            await self._pipeline.serve(exchange, CompletionFormat())
+            async with asyncio.timeout(self._timeout_s):
+                await self._serve(exchange, endpoint)
         elif path == "/healthz":
             _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
         elif path == MODELS or path.startswith(MODELS + "/"):
             _expect(exchange, "GET", "HEAD")
-            self._pipeline.keys.authenticate(exchange.header("authorization"))
-            await exchange.answer(200, self._models(path.removeprefix(MODELS).removeprefix("/")))
+            await self._models(exchange, path.removeprefix(MODELS).removeprefix("/"))
         else:
-            raise NotFoundError(f"Unknown request URL: {exchange.method} {_plain(exchange.path)}.", "unknown_url")
+            raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
+
+    async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        """Answer one generation request. Raises what the pipeline raises, and ClientLeftError."""
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body)
+        async with aclosing(self._pipeline.run(call, endpoint)) as batches:
+            routed = (await anext(batches))[0]
+            assert isinstance(routed, Routed), "the first event of an answer is Routed"
+            exchange.headers += _headers(routed)
+            await exchange.while_connected(self._answer(exchange, routed, batches))
+
+    async def _answer(
+        self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
+    ) -> None:
+        writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier))
+        if routed.stream:
+            await exchange.stream(_chunks(writer, batches))
+        else:
+            answers, usage = await collect(batches)
+            await exchange.answer_text(200, writer.whole(answers, usage))
 
     async def _health(self, exchange: Exchange) -> None:
         """200 only when every tier is ready."""
-        tiers = self._pipeline.backend.status()
+        tiers = self._backend.snapshot()
         ready = bool(tiers) and all(tier.ready for tier in tiers)
         document = {
             "status": "ready" if ready else "starting",
-            "tiers": {tier.name: {"ready": tier.ready, "replicas": tier.replicas} for tier in tiers},
+            "tiers": {tier.name: {"ready": tier.ready, "replicas": len(tier.replicas)} for tier in tiers},
         }
         await exchange.answer(200 if ready else 503, document)
 
-    def _models(self, name: str) -> dict[str, Any]:
-        models = [*(tier.name for tier in self._pipeline.backend.status()), AUTO]
+    async def _models(self, exchange: Exchange, name: str) -> None:
+        """The models that the key may use, or one of them."""
+        names = self._pipeline.models(exchange.header("authorization"))
+        models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created)
         if not name:
-            return model_list(models, self._created)
-        if name not in models:
-            raise NotFoundError(f"The model '{_plain(name)}' does not exist.", "model_not_found", "model")
-        return model_fields(name, self._created)
+            return await exchange.answer(200, models)
+        found = next((model for model in models["data"] if model["id"] == name), None)
+        if found is None:
+            raise NotFoundError(f"The model '{_printable(name)}' does not exist.", "model_not_found", "model")
+        return await exchange.answer(200, found)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Starts the backend before the first request and closes it after the last."""
+        while True:
+            message = await receive()
+            stopping = message["type"] == "lifespan.shutdown"
+            await (self._backend.close() if stopping else self._backend.start())
+            await send({"type": f"{message['type']}.complete"})
+            if stopping:
+                return
 
 
-def _log(exchange: Exchange, error: Exception, answer: ApiError) -> None:
-    """Our own faults, with where they come from but without their messages: those may quote a prompt."""
-    if isinstance(answer, ServerError):
+async def _chunks(
+    writer: AnswerWriter, batches: AsyncIterator[Sequence[AnswerEvent]]
+) -> AsyncGenerator[list[str], None]:
+    async for events in batches:
+        if chunks := writer.chunks(events):
+            yield chunks
+
+
+def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"x-manta-tier", routed.tier.encode()),
+        (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
+    ]
+    if routed.ignored:
+        headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))
+    return headers
+
+
+def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:
+    """Logs our own faults with where they come from but without their messages, which may quote a prompt."""
+    if refusal.kind is RefusalKind.INTERNAL:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("request %s failed: %s, %s\n%s", exchange.request_id, answer.code, type(error).__name__, frames)
-    elif answer.status >= 500:
-        logger.warning("request %s failed: %s", exchange.request_id, answer.code)
+        logger.error("request %s failed: %s, %s\n%s", exchange.request_id, refusal.code, type(error).__name__, frames)
+    elif refusal.kind is RefusalKind.UNAVAILABLE:
+        logger.warning("request %s failed: %s", exchange.request_id, refusal.code)
 
 
 def _expect(exchange: Exchange, *methods: str) -> None:
     if exchange.method not in methods:
         exchange.headers.append((b"allow", ", ".join(methods).encode()))
-        raise MethodError(f"Not allowed to {exchange.method} on {_plain(exchange.path)}.", "method_not_allowed")
+        message = f"Not allowed to {exchange.method} on {_printable(exchange.path)}."
+        raise MethodNotAllowedError(message, "method_not_allowed")
 
 
-def _plain(text: str) -> str:
+def _printable(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:128]
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Nothing to start or stop: the backend belongs to the actor around this application."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

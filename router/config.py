@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 HASHED = "sha256:"
+MIN_TOP_P = 1e-9
+"""Stands for 0, which the engine does not take: the most probable token alone."""
 
 
 class Settings(BaseModel):
@@ -23,6 +25,8 @@ class KeyConfig(Settings):
     """Who pays and whose data it is: prefix caches are never shared between tenants."""
     team: str = Field(min_length=1)
     """Part of the tenant, for attribution."""
+    tiers: tuple[str, ...] | None = Field(None, min_length=1)
+    """The tiers that the key may use; others do not exist for it. None: all."""
 
     @field_validator("key")
     @classmethod
@@ -40,21 +44,14 @@ class AutoConfig(Settings):
 
     forecast: str | None = Field(None, min_length=1)
     """Path of a forecaster's file, as ``python -m deployments.models.training.routing`` writes it, fitted to exactly
-    the tiers configured; relative to the working directory, as paths of models are. Read once, where the application is
+    the tiers configured. Relative to the working directory, as paths of models are. Read once, where the application is
     built. None: no forecaster."""
     tolerance: float = Field(0.05, ge=0, le=1)
     """How far a tier's chance of a right answer may be below the best tier's for the cheaper one to be chosen. 0 always
     takes the best, 1 always the cheapest."""
-    balanced_from: float = Field(0.30, ge=0, le=1)
-    """Scores below go to the first tier."""
-    frontier_from: float = Field(0.55, ge=0, le=1)
-    """Scores from here on go to the third."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.balanced_from > self.frontier_from:
-            raise ValueError("balanced_from must not exceed frontier_from")
-        return self
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    """By tier, the complexity score from which it answers; the weakest tier has none. A tier that is not named is never
+    chosen. None: spread evenly from 0.30 to 0.55."""
 
 
 class ProfileConfig(Settings):
@@ -65,6 +62,14 @@ class ProfileConfig(Settings):
     top_p: float | None = Field(None, ge=0, le=1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What is set, by the engine's names. OpenAI's ``top_p: 0`` means the most probable token alone."""
+        parameters: dict[str, float] = self.model_dump(exclude_none=True)
+        if "top_p" in parameters:
+            parameters["top_p"] = max(parameters["top_p"], MIN_TOP_P)
+        return parameters
 
 
 PROFILES = {
@@ -80,7 +85,13 @@ class RouterConfig(Settings):
 
     keys: tuple[KeyConfig, ...] = Field(min_length=1)
     """Who may come in."""
-    auto: AutoConfig = AutoConfig()
+    auto: AutoConfig | None = AutoConfig()
+    """How ``model: auto`` chooses. None: there is no such model."""
+    aliases: dict[Annotated[str, Field(min_length=1, max_length=128)], str] = Field(default_factory=dict)
+    """Other names of tiers, or of ``auto``, that requests may give as ``model``: clients often have a name built in."""
+    max_lost_replicas: int = Field(2, ge=1)
+    """Replicas that may be lost under one request before anything was sent, until it is given up: a request that kills
+    replicas must not be tried on all of them."""
     profiles: dict[str, ProfileConfig] = PROFILES
     """By the names that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)

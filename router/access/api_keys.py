@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from router.config import HASHED, KeyConfig
-from router.openai.errors import AuthenticationError
+from router.errors import AuthenticationError
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a request belongs to. ``key_id`` names the key in logs without revealing it."""
+    """The owner of a request. ``key_id`` names the key in logs without revealing it. ``tiers`` None: all tiers."""
 
     tenant: str
     team: str
     key_id: str
+    tiers: frozenset[str] | None = None
 
 
 class ApiKeys:
@@ -32,11 +33,12 @@ class ApiKeys:
             digest = key.key.removeprefix(HASHED) if key.key.startswith(HASHED) else _digest(key.key)
             if digest in self._principals:
                 raise ValueError(f"two keys are the same (tenants {self._principals[digest].tenant}, {key.tenant})")
-            self._principals[digest] = Principal(key.tenant, key.team, digest[:12])
+            tiers = None if key.tiers is None else frozenset(key.tiers)
+            self._principals[digest] = Principal(key.tenant, key.team, digest[:12], tiers)
 
-    def authenticate(self, authorization: str | None) -> Principal:
-        """The principal of an ``Authorization: Bearer …`` header. Raises AuthenticationError."""
-        scheme, _, key = (authorization or "").partition(" ")
+    def authenticate(self, credentials: str | None) -> Principal:
+        """The principal of credentials of the form ``Bearer KEY``. Raises AuthenticationError."""
+        scheme, _, key = (credentials or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             raise AuthenticationError(

@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import (
-    MAX_LOGPROBS,
-    Conversation,
-    FinishReason,
-    Grammar,
-    Message,
-    Prompt,
-    SamplingParams,
-    TokenLogprobs,
-    ToolCall,
-    Usage,
-)
-from router.openai.endpoint import Answer, Stamp, usage_fields
+from engine.api import MAX_LOGPROBS, Conversation, FinishReason, Grammar, Message, TokenLogprobs, ToolCall, Usage
+from router.answer import Answer
+from router.call import InferenceRequest
+from router.errors import RefusalError
+from router.events import AnswerEvent, Ended, Finished, Opened, Stamp, Text, ToolCallArguments, ToolCallStart
+from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import chat_logprobs, prompt_fields
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.tool_parser import CallArguments, CallBegun, Content, Piece, ToolCallParser, read_calls
-from router.openai.tools import MAX_TOOLS, CallMade, Tool, ToolChoice, ToolUse, use_of
+from router.openai.stream import DONE
+from router.openai.tools import MAX_TOOLS, CallMade, Tool, ToolChoice, use_of
+from router.openai.usage import usage_fields
 from router.openai.validation import (
     MAX_LIST_ITEMS,
     StrictModel,
-    Text,
     Unsupported,
+    ValidText,
     few_pairs,
     kind_of_text,
     not_yet,
     parse,
 )
+from router.tool_grammar import ToolUse
 
 
 class TextPart(StrictModel):
     type: Literal["text"]
-    text: Text
+    text: ValidText
 
 
 ContentField = Annotated[
-    Annotated[Text, Tag("<text>")]
+    Annotated[ValidText, Tag("<text>")]
     | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
@@ -55,10 +52,10 @@ ContentField = Annotated[
 class ChatMessage(StrictModel):
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: ContentField | None = None
-    name: Text | None = None
+    name: ValidText | None = None
     refusal: Unsupported = None
     tool_calls: Annotated[list[CallMade], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
-    tool_call_id: Text | None = None
+    tool_call_id: ValidText | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
     annotations: Annotated[Any, not_yet([])] = None  # our own answers carry an empty list, and may be sent back
@@ -89,9 +86,9 @@ class ChatRequest(GenerationFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
     service_tier: Literal["auto", "default"] | None = None
-    metadata: Annotated[dict[Text, Text], BeforeValidator(few_pairs)] | None = None
-    safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
+    metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(few_pairs)] | None = None
+    safety_identifier: ValidText | None = None
+    prompt_cache_key: ValidText | None = None
     store: Annotated[Any, not_yet(False)] = None
     modalities: Annotated[Any, not_yet(["text"])] = None
     logprobs: bool | None = None
@@ -133,7 +130,16 @@ class ChatRequest(GenerationFields):
         """OpenAI's own fields beside those of vLLM."""
         form, use = grammar_of_format(self.response_format), self.tool_use
         calls = {} if use is None else {"tools": use.grammar}
-        return calls | super().forms | ({} if form is None else {"response_format": form})
+        return (
+            calls
+            | super().forms
+            | ({} if form is None else {"response_format": replace(form, param="response_format")})
+        )
+
+    @property
+    def answer_limit(self) -> int | None:
+        """The most tokens of the answer, by whichever of its two names."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def wanted_logprobs(self) -> int | None:
@@ -141,54 +147,121 @@ class ChatRequest(GenerationFields):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class ChatFormat:
-    """Reads and writes chat completions. ``prompt_field`` is what errors call the prompt."""
+class ChatEndpoint:
+    """POST /v1/chat/completions as OpenAI defines it."""
 
-    prompt_field = "messages"
-    id_prefix = "chatcmpl-"
-
-    def parse(self, body: bytes) -> ChatRequest:
+    def parse(self, body: bytes) -> InferenceRequest:
         """Raises InvalidRequestError."""
-        return parse(ChatRequest, body)
+        request = parse(ChatRequest, body)
+        sampling = request.sampling(request.answer_limit, request.wanted_logprobs)
+        return request.inference(
+            [_conversation(request)],
+            sampling,
+            "messages",
+            partial(ChatWriter, request),
+            parses_tool_calls=request.tool_use is not None,
+        )
 
-    def prompts(self, request: ChatRequest) -> list[Prompt]:
-        told = request.tools if request.tools and request.tool_choice != "none" else ()
-        tools = tuple(tool.model_dump_json(exclude_none=True) for tool in told)
-        return [Conversation(tuple(message.plain() for message in request.messages), tools)]
+    def error(self, refusal: RefusalError) -> str:
+        return error_body(refusal)
 
-    def sampling(self, request: ChatRequest) -> SamplingParams:
-        return request.sampling(request.max_completion_tokens or request.max_tokens, request.wanted_logprobs)
 
-    def whole(self, request: ChatRequest, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+def _conversation(request: ChatRequest) -> Conversation:
+    offered = request.tools if request.tools and request.tool_choice != "none" else ()
+    tools = tuple(tool.model_dump_json(exclude_none=True) for tool in offered)
+    return Conversation(tuple(message.plain() for message in request.messages), tools)
+
+
+class ChatWriter:
+    """Writes the answer to one request for chat completions. All of a chunk but its text is serialised once."""
+
+    def __init__(self, request: ChatRequest, stamp: Stamp) -> None:
+        self._request = request
+        self._id = f"chatcmpl-{stamp.id}"
+        self._stamp = stamp
+        self._include_usage = request.include_usage
+        self._head = (
+            f'{{"id":{quote(self._id)},"object":"chat.completion.chunk","created":{stamp.created},'
+            f'"model":{quote(stamp.model)},"choices":['
+        )
+        no_usage = ',"usage":null' if self._include_usage else ""
+        self._tail = f"]{no_usage}}}"
+        self._text_head = self._head_of(0)
+        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._tail
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        """A chunk for each event of a choice."""
+        chunks: list[str] = []
+        for event in events:
+            match event:
+                case Text():
+                    chunks.append(self._content(event))
+                case ToolCallStart() | ToolCallArguments():
+                    chunks.append(self._call(event))
+                case Opened(choice):
+                    delta = '{"role":"assistant","content":"","refusal":null}'
+                    chunks.append(self._chunk(choice, delta, "null", "null"))
+                case Ended(choice, reason, called):
+                    chunks.append(self._chunk(choice, "{}", "null", f'"{_reason(reason, called)}"'))
+                case Finished(usage):
+                    if self._include_usage:
+                        chunks.append(f'{self._head}],"usage":{json.dumps(usage_fields(usage))}}}')
+                    chunks.append(DONE)
+        return chunks
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
         """The body of an answer that is not streamed."""
-        return {
-            "id": stamp.id,
+        document = {
+            "id": self._id,
             "object": "chat.completion",
-            "created": stamp.created,
-            "model": stamp.model,
-            "choices": [_choice(answer, request.tool_use is not None) for answer in answers],
+            "created": self._stamp.created,
+            "model": self._stamp.model,
+            "choices": [_choice(answer) for answer in answers],
             "usage": usage_fields(usage),
-            **_of_prompt(answers[0]),
+            **_prompt_logprobs(answers),
         }
+        return json.dumps(document)
 
-    def frames(self, request: ChatRequest, stamp: Stamp, include_usage: bool) -> ChatFrames:
-        return ChatFrames(stamp, include_usage, request.tool_use is not None)
+    def _head_of(self, index: int) -> str:
+        return f'{self._head}{{"index":{index},"delta":{{"content":'
+
+    def _content(self, event: Text) -> str:
+        head = self._text_head if event.choice == 0 else self._head_of(event.choice)
+        if event.logprobs is None:
+            return f"{head}{quote(event.text)}{self._text_tail}"
+        return f'{head}{quote(event.text)}}},"logprobs":{_scores(event.logprobs)},"finish_reason":null}}{self._tail}'
+
+    def _call(self, event: ToolCallStart | ToolCallArguments) -> str:
+        if isinstance(event, ToolCallStart):
+            function = {"name": event.name, "arguments": ""}
+            call: dict[str, Any] = {"index": event.call, "id": event.id, "type": "function", "function": function}
+        else:
+            call = {"index": event.call, "function": {"arguments": event.text}}
+        delta = json.dumps({"tool_calls": [call]}, separators=(",", ":"))
+        return self._chunk(event.choice, delta, _scores(event.logprobs), "null")
+
+    def _chunk(self, index: int, delta: str, logprobs: str, reason: str) -> str:
+        choice = f'"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{reason}'
+        return f"{self._head}{{{choice}}}{self._tail}"
 
 
-def _choice(answer: Answer, with_calls: bool) -> dict[str, Any]:
-    text, calls, whole = read_calls(answer.text) if with_calls else (answer.text, [], False)
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-    if calls:
-        message["content"] = text or None
+def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
+    return "null" if logprobs is None else json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
+
+
+def _choice(answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+    if answer.tool_calls:
+        message["content"] = answer.text or None
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in calls
+            for call in answer.tool_calls
         ]
     return {
         "index": answer.index,
         "message": message,
         "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
-        "finish_reason": _reason(answer.finish_reason, whole),
+        "finish_reason": _reason(answer.finish_reason, answer.called),
     }
 
 
@@ -196,80 +269,7 @@ def _reason(reason: FinishReason, called: bool) -> str:
     return "tool_calls" if called and reason is FinishReason.STOP else reason.value
 
 
-def _of_prompt(answer: Answer) -> dict[str, Any]:
+def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, Any]:
     """vLLM's member; absent unless it was asked for, since OpenAI's clients do not know it."""
-    return {} if answer.prompt_logprobs is None else {"prompt_logprobs": prompt_fields(answer.prompt_logprobs)}
-
-
-class ChatFrames:
-    """The SSE frames of one streamed chat completion. All but the text is serialised once per stream. ``with_calls``:
-    calls of tools are looked for in the text."""
-
-    def __init__(self, stamp: Stamp, include_usage: bool, with_calls: bool = False) -> None:
-        self._readers: defaultdict[int, ToolCallParser] | None = defaultdict(ToolCallParser) if with_calls else None
-        self._head = (
-            f'data: {{"id":{quote(stamp.id)},"object":"chat.completion.chunk","created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"choices":['
-        )
-        no_usage = ',"usage":null' if include_usage else ""
-        self._tail = f"]{no_usage}}}\n\n"
-        self._text_head = self._head_of(0)
-        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._tail
-
-    def _head_of(self, index: int) -> str:
-        return f'{self._head}{{"index":{index},"delta":{{"content":'
-
-    def opening(self, index: int) -> str:
-        """The first chunk: the role."""
-        delta = '{"role":"assistant","content":"","refusal":null}'
-        return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}{self._tail}'
-
-    def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        """A piece of choice ``index``."""
-        if self._readers is not None:
-            return self._pieces(index, self._readers[index].push(text), logprobs)
-        return self._content(index, text, logprobs)
-
-    def _pieces(self, index: int, pieces: list[Piece], logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        """Text and calls; log probabilities come with the first."""
-        if logprobs is not None and not pieces:
-            return self._content(index, "", logprobs)
-        frames = ""
-        for piece in pieces:
-            frames += (
-                self._content(index, piece.text, logprobs)
-                if isinstance(piece, Content)
-                else self._call(index, piece, logprobs)
-            )
-            logprobs = None
-        return frames
-
-    def _call(self, index: int, piece: CallBegun | CallArguments, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        if isinstance(piece, CallBegun):
-            function = {"name": piece.name, "arguments": ""}
-            call: dict[str, Any] = {"index": piece.index, "id": piece.id, "type": "function", "function": function}
-        else:
-            call = {"index": piece.index, "function": {"arguments": piece.text}}
-        told = None if logprobs is None else chat_logprobs(logprobs)
-        delta, scores = (json.dumps(each, separators=(",", ":")) for each in ({"tool_calls": [call]}, told))
-        return f'{self._head}{{"index":{index},"delta":{delta},"logprobs":{scores},"finish_reason":null}}{self._tail}'
-
-    def _content(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        head = self._text_head if index == 0 else self._head_of(index)
-        if logprobs is None:
-            return f"{head}{quote(text)}{self._text_tail}"
-        told = json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
-        return f'{head}{quote(text)}}},"logprobs":{told},"finish_reason":null}}{self._tail}'
-
-    def end(self, index: int, reason: FinishReason) -> str:
-        """The last chunk of a choice, after what of its text was held back."""
-        rest, called = "", False
-        if self._readers is not None:
-            reader = self._readers.pop(index, None) or ToolCallParser()
-            rest, called = self._pieces(index, reader.finish(), None), reader.called
-        finish = f'"delta":{{}},"logprobs":null,"finish_reason":"{_reason(reason, called)}"'
-        return f'{rest}{self._head}{{"index":{index},{finish}}}{self._tail}'
-
-    def usage(self, fields: str) -> str:
-        """The chunk of token counts; ``fields`` is JSON."""
-        return f'{self._head}],"usage":{fields}}}\n\n'
+    scored = answers[0].prompt_logprobs if answers else None
+    return {} if scored is None else {"prompt_logprobs": prompt_fields(scored)}

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_LOGPROBS, FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
-from router.openai.endpoint import Answer, Stamp, usage_fields
+from engine.api import MAX_LOGPROBS, Prompt, SamplingParams, Usage
+from router.answer import Answer
+from router.call import InferenceRequest
+from router.errors import RefusalError
+from router.events import AnswerEvent, Ended, Finished, Stamp, Text
+from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
-from router.openai.validation import MAX_LIST_ITEMS, Text, Unsupported, parse
+from router.openai.stream import DONE
+from router.openai.usage import usage_fields
+from router.openai.validation import MAX_LIST_ITEMS, Unsupported, ValidText, parse
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -31,8 +39,8 @@ def _prompt_kind(prompt: object) -> str:
 
 
 PromptField = Annotated[
-    Annotated[Text, Tag("<text>")]
-    | Annotated[list[Text], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<texts>")]
+    Annotated[ValidText, Tag("<text>")]
+    | Annotated[list[ValidText], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<texts>")]
     | Annotated[TokenList, Tag("<tokens>")]
     | Annotated[list[TokenList], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<token lists>")],
     Discriminator(_prompt_kind),
@@ -66,85 +74,97 @@ class CompletionRequest(GenerationFields):
         return isinstance(self.prompt, str) or isinstance(self.prompt[0], str)
 
 
-class CompletionFormat:
-    """Reads and writes text completions; several prompts become several choices."""
+class CompletionEndpoint:
+    """POST /v1/completions as OpenAI defines it; several prompts become several choices."""
 
-    prompt_field = "prompt"
-    id_prefix = "cmpl-"
-
-    def parse(self, body: bytes) -> CompletionRequest:
+    def parse(self, body: bytes) -> InferenceRequest:
         """Raises InvalidRequestError."""
-        return parse(CompletionRequest, body)
+        request = parse(CompletionRequest, body)
+        writer = partial(CompletionWriter, request)
+        return request.inference(_prompts(request), _sampling(request), "prompt", writer)
 
-    def prompts(self, request: CompletionRequest) -> list[Prompt]:
-        prompt = request.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        if isinstance(prompt[0], int):
-            return [tuple(prompt)]
-        return [each if isinstance(each, str) else tuple(each) for each in prompt]
+    def error(self, refusal: RefusalError) -> str:
+        return error_body(refusal)
 
-    def sampling(self, request: CompletionRequest) -> SamplingParams:
-        sampling = request.sampling(request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
-        return replace(sampling, prompt_logprobs=request.scored_prompt)
 
-    def whole(self, request: CompletionRequest, stamp: Stamp, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+def _prompts(request: CompletionRequest) -> list[Prompt]:
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt[0], int):
+        return [tuple(prompt)]
+    return [each if isinstance(each, str) else tuple(each) for each in prompt]
+
+
+def _sampling(request: CompletionRequest) -> SamplingParams:
+    max_tokens = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    sampling = request.sampling(max_tokens, request.logprobs)
+    return replace(sampling, prompt_logprobs=request.scored_prompt)
+
+
+class CompletionWriter:
+    """Writes the answer to one request for text completions. All of a chunk but its text is serialised once."""
+
+    def __init__(self, request: CompletionRequest, stamp: Stamp) -> None:
+        self._request = request
+        self._id = f"cmpl-{stamp.id}"
+        self._stamp = stamp
+        self._include_usage = request.include_usage
+        self._head = (
+            f'{{"id":{quote(self._id)},"object":"text_completion","created":{stamp.created},'
+            f'"model":{quote(stamp.model)},"choices":['
+        )
+        no_usage = ',"usage":null' if self._include_usage else ""
+        self._tail = f"]{no_usage}}}"
+        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
+        self._places: defaultdict[int, TextPlace] = defaultdict(TextPlace)  # of each choice
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        """A chunk for each piece of text and each end."""
+        chunks: list[str] = []
+        for event in events:
+            match event:
+                case Text():
+                    chunks.append(self._text(event))
+                case Ended(choice, reason):
+                    finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
+                    chunks.append(f'{self._head}{{"index":{choice},{finish}}}{self._tail}')
+                case Finished(usage):
+                    if self._include_usage:
+                        chunks.append(f'{self._head}],"usage":{json.dumps(usage_fields(usage))}}}')
+                    chunks.append(DONE)
+        return chunks
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
         """The body of an answer that is not streamed."""
-        return {
-            "id": stamp.id,
+        document = {
+            "id": self._id,
             "object": "text_completion",
-            "created": stamp.created,
-            "model": stamp.model,
-            "choices": [self._choice(request, answer) for answer in answers],
+            "created": self._stamp.created,
+            "model": self._stamp.model,
+            "choices": [self._choice(answer) for answer in answers],
             "usage": usage_fields(usage),
         }
+        return json.dumps(document)
 
-    def _choice(self, request: CompletionRequest, answer: Answer) -> dict[str, Any]:
+    def _text(self, event: Text) -> str:
+        opened = f'{self._head}{{"index":{event.choice},"text":{quote(event.text)}'
+        if event.logprobs is None:
+            return opened + self._text_tail
+        logprobs = text_logprobs(event.logprobs, self._places[event.choice])
+        return f'{opened},"logprobs":{json.dumps(logprobs, separators=(",", ":"))},"finish_reason":null}}{self._tail}'
+
+    def _choice(self, answer: Answer) -> dict[str, Any]:
+        request = self._request
         echoed = answer.prompt_logprobs or () if request.echo else ()
         text = answer.text
         if request.echo:
-            prompt = self.prompts(request)[answer.prompt]
+            prompt = _prompts(request)[answer.prompt]
             text = (prompt if isinstance(prompt, str) else said(echoed)) + text
-        logprobs = None if answer.logprobs is None else text_logprobs((*echoed, *answer.logprobs), TextPlace())
+        logprobs = None
+        if request.logprobs is not None:
+            logprobs = text_logprobs((*echoed, *(answer.logprobs or ())), TextPlace())
         choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
         if request.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
         return choice
-
-    def frames(self, request: CompletionRequest, stamp: Stamp, include_usage: bool) -> CompletionFrames:
-        return CompletionFrames(stamp, include_usage)
-
-
-class CompletionFrames:
-    """The SSE frames of one streamed text completion."""
-
-    def __init__(self, stamp: Stamp, include_usage: bool) -> None:
-        self._head = (
-            f'data: {{"id":{quote(stamp.id)},"object":"text_completion","created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"choices":['
-        )
-        no_usage = ',"usage":null' if include_usage else ""
-        self._tail = f"]{no_usage}}}\n\n"
-        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
-        self._places: defaultdict[int, TextPlace] = defaultdict(TextPlace)  # of each choice
-
-    def opening(self, index: int) -> str:
-        """Text completions open with their first text."""
-        return ""
-
-    def text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-        """A piece of choice ``index``."""
-        opened = f'{self._head}{{"index":{index},"text":{quote(text)}'
-        if logprobs is None:
-            return opened + self._text_tail
-        told = text_logprobs(logprobs, self._places[index])
-        return f'{opened},"logprobs":{json.dumps(told, separators=(",", ":"))},"finish_reason":null}}{self._tail}'
-
-    def end(self, index: int, reason: FinishReason) -> str:
-        """The last chunk of a choice."""
-        finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
-        return f'{self._head}{{"index":{index},{finish}}}{self._tail}'
-
-    def usage(self, fields: str) -> str:
-        """The chunk of token counts; ``fields`` is JSON."""
-        return f'{self._head}],"usage":{fields}}}\n\n'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -16,8 +17,12 @@ from engine.api import (
     BeamSearch,
     Grammar,
     Priority,
+    Prompt,
     SamplingParams,
 )
+from router.call import InferenceRequest
+from router.config import MIN_TOP_P, ProfileConfig
+from router.events import AnswerWriter, Stamp
 from router.openai.response_format import (
     Choices,
     GuidedJson,
@@ -26,15 +31,19 @@ from router.openai.response_format import (
     kind_of_schema,
     schema_grammar,
 )
-from router.openai.validation import StrictModel, Text, kind_of_text
+from router.openai.validation import StrictModel, ValidText, kind_of_text
+
+PROFILED = tuple(ProfileConfig.model_fields)
+"""Sampling parameters that a profile may set."""
 
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 """A token id as a key of a JSON object."""
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-Word = Annotated[Text, Field(min_length=1, max_length=256)]
+Word = Annotated[ValidText, Field(min_length=1, max_length=256)]
 StopField = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=4, fail_fast=True), Tag("<list>")],
+    Annotated[ValidText, Tag("<text>")]
+    | Annotated[list[ValidText], Field(max_length=4, fail_fast=True), Tag("<list>")],
     Discriminator(kind_of_text),
 ]
 
@@ -47,7 +56,7 @@ class StreamOptions(StrictModel):
 class GenerationFields(StrictModel):
     """The fields that chat and completions have in common, OpenAI's by their names, extensions by vLLM's."""
 
-    model: Text
+    model: ValidText
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
@@ -75,7 +84,7 @@ class GenerationFields(StrictModel):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
-    profile: Text | None = None  # ours: a use case, whose settings apply where the request has none
+    profile: ValidText | None = None  # ours: a use case, whose settings apply where the request has none
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -84,7 +93,7 @@ class GenerationFields(StrictModel):
     length_penalty: float | None = Field(None, ge=-10, le=10, allow_inf_nan=False)
     early_stopping: bool | Literal["never"] | None = None
     do_sample: bool | None = None  # transformers': whether beams are drawn
-    user: Text | None = None
+    user: ValidText | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """These fields as the engine takes them, and two that the endpoints spell differently. OpenAI's ``top_p: 0``
@@ -96,7 +105,7 @@ class GenerationFields(StrictModel):
             beam=self._beam(),
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k or 0,
-            top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),
+            top_p=1.0 if self.top_p is None else max(self.top_p, MIN_TOP_P),
             min_p=self.min_p or 0.0,
             typical_p=1.0 if self.typical_p is None else self.typical_p,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
@@ -139,7 +148,7 @@ class GenerationFields(StrictModel):
             "guided_grammar": None if self.guided_grammar is None else Grammar.lark(self.guided_grammar),
             "structured_outputs": None if self.structured_outputs is None else self.structured_outputs.grammar,
         }
-        return {name: grammar for name, grammar in asked.items() if grammar is not None}
+        return {name: replace(grammar, param=name) for name, grammar in asked.items() if grammar is not None}
 
     @model_validator(mode="after")
     def _streams_no_prompt(self) -> Self:
@@ -160,15 +169,42 @@ class GenerationFields(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _streams_no_best(self) -> Self:
+        if self.stream and not self.use_beam_search and (self.best_of or 0) > (self.n or 1):
+            # Which answers are the best shows at the end.
+            raise PydanticCustomError("misplaced", "is not streamed", {"name": "best_of"})
+        return self
+
+    @model_validator(mode="after")
     def _one_form(self) -> Self:
         if len(self.forms) > 1:
             *_, name = self.forms
             raise PydanticCustomError("misplaced", "cannot be combined with another form of the answer", {"name": name})
         return self
 
-    def within(self, profile: Mapping[str, float | int]) -> Self:
-        """The same request with the settings of ``profile`` where it has none of its own."""
-        return self.model_copy(update={name: value for name, value in profile.items() if getattr(self, name) is None})
+    def inference(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams,
+        prompt_field: str,
+        writer: Callable[[Stamp], AnswerWriter],
+        *,
+        parses_tool_calls: bool = False,
+    ) -> InferenceRequest:
+        """This request in the terms of no format."""
+        return InferenceRequest(
+            self.model,
+            prompts,
+            sampling,
+            prompt_field,
+            writer,
+            stream=bool(self.stream),
+            explicit=frozenset(name for name in PROFILED if getattr(self, name) is not None),
+            profile=self.profile,
+            priority=self.class_of_service,
+            deadline_s=self.deadline_s,
+            parses_tool_calls=parses_tool_calls,
+        )
 
     @property
     def class_of_service(self) -> Priority:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from engine.api import Grammar
-from router.openai.validation import MAX_LIST_ITEMS, StrictModel, Text
+from router.openai.validation import MAX_LIST_ITEMS, StrictModel, ValidText
 
 MAX_SCHEMA_CHARS = 65_536  # characters of a schema as JSON
 
@@ -20,9 +20,9 @@ def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
 
 
 Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
-Pattern = Annotated[Text, Field(min_length=1, max_length=MAX_SCHEMA_CHARS)]
+Pattern = Annotated[ValidText, Field(min_length=1, max_length=MAX_SCHEMA_CHARS)]
 Choices = Annotated[
-    list[Annotated[Text, Field(min_length=1, max_length=4096)]],
+    list[Annotated[ValidText, Field(min_length=1, max_length=4096)]],
     Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
 ]
 
@@ -36,8 +36,8 @@ class JsonObjectFormat(StrictModel):
 
 
 class JsonSchema(StrictModel):
-    name: Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    description: Text | None = None
+    name: Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: ValidText | None = None
     schema_: Schema = Field(True, alias="schema")
     strict: bool | None = None  # every schema is followed to the letter
 
@@ -60,7 +60,9 @@ ResponseFormat = Annotated[
 ]
 
 
-GuidedJson = Annotated[Schema, Tag("<schema>")] | Annotated[Text, Field(max_length=MAX_SCHEMA_CHARS), Tag("<text>")]
+GuidedJson = (
+    Annotated[Schema, Tag("<schema>")] | Annotated[ValidText, Field(max_length=MAX_SCHEMA_CHARS), Tag("<text>")]
+)
 
 
 def kind_of_schema(value: object) -> str:

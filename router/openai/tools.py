@@ -1,26 +1,22 @@
-"""Tools: what a client may offer and ask for, and what that makes of the form of an answer."""
+"""OpenAI's fields for tools: what a client may offer, ask for and send back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_JSON_DEPTH, TOOL_CALL_END, TOOL_CALL_START, Grammar, is_plain_json
+from engine.api import MAX_JSON_DEPTH, is_plain_json
 from router.openai.response_format import MAX_SCHEMA_CHARS
-from router.openai.validation import StrictModel, Text
+from router.openai.validation import StrictModel, ValidText
+from router.tool_grammar import Function, ToolUse
 
 MAX_TOOLS = 128  # as OpenAI allows
-HEAD, ARGUMENTS = '\n{"name": ', ', "arguments": '
-# As the engine writes JSON elsewhere, so that most of an object's syntax is forced.
-STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
-FunctionName = Annotated[Text, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
 
 class FunctionDefinition(StrictModel):
     name: FunctionName
-    description: Text | None = None
+    description: ValidText | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(_describes_an_object)] | None = None
     strict: bool | None = None  # every schema is followed to the letter
 
@@ -83,49 +79,16 @@ ToolChoice = Annotated[
 
 class CalledFunction(StrictModel):
     name: FunctionName
-    arguments: Text
+    arguments: ValidText
 
 
 class CallMade(StrictModel):
     """A call in a message of the assistant that is sent back."""
 
-    id: Text
+    id: ValidText
     type: Literal["function"]
     function: CalledFunction
     index: int | None = None  # of clients that put the chunks of a stream together
-
-
-@dataclass(frozen=True, slots=True)
-class ToolUse:
-    """The functions that may be called; whether one must be, and whether more than one may."""
-
-    functions: Sequence[FunctionDefinition]
-    required: bool
-    parallel: bool
-
-    @property
-    def grammar(self) -> Grammar:
-        """Free text or calls, one after another; each has a name of one of the functions, and arguments by its
-        schema. In llguidance's dialect of Lark: a lazy rule ends as soon as it matches."""
-        rules = ["%llguidance {}"]
-        body = " | ".join(f"call_{place}" for place in range(len(self.functions)))
-        more = f'("\\n" {_quoted(TOOL_CALL_START)} call)*' if self.parallel else ""
-        if self.required:
-            rules.append(f"start: {_quoted(TOOL_CALL_START)} call {more}")
-        else:
-            rules += [
-                f"start: text | head call {more}",
-                "text: TEXT",
-                f"head[lazy]: ANY {_quoted(TOOL_CALL_START)}",
-                r"ANY: /(.|\n)*/",
-                rf"TEXT: /(.|\n)*/ & ~/(.|\n)*{TOOL_CALL_START}(.|\n)*/",
-            ]
-        rules.append(f"call: ({body}) {_quoted('}' + chr(10) + TOOL_CALL_END)}")
-        for place, function in enumerate(self.functions):
-            name = _quoted(f"{HEAD}{json.dumps(function.name)}{ARGUMENTS}")
-            schema = {**(function.parameters or NOTHING), "type": "object", "x-guidance": STYLE}
-            rules.append(f"call_{place}: {name} %json {json.dumps(schema)}")
-        return Grammar.lark("\n".join(rules))
 
 
 def use_of(
@@ -142,7 +105,8 @@ def use_of(
         parallel = False
     elif isinstance(choice, AllowedToolsChoice):
         functions, required = _some(functions, choice.allowed_tools.tools), choice.allowed_tools.mode == "required"
-    return ToolUse(tuple(functions.values()), required, parallel is not False)
+    offered = tuple(Function(each.name, each.parameters) for each in functions.values())
+    return ToolUse(offered, required, parallel is not False)
 
 
 def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) -> dict[str, FunctionDefinition]:
@@ -151,8 +115,3 @@ def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) 
     if missing:
         raise PydanticCustomError("misplaced", "names a function that is none of the tools", {"name": "tool_choice"})
     return {name: functions[name] for name in wanted}
-
-
-def _quoted(text: str) -> str:
-    """As a literal of Lark."""
-    return json.dumps(text)

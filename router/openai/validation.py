@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from router.openai.errors import InvalidRequestError
+from router.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,7 +53,7 @@ def kind_of_text(value: object) -> str:
     return "<list>" if isinstance(value, list) else "<text>"
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+ValidText = Annotated[str, AfterValidator(_encodable)]
 Unsupported = Annotated[Any, not_yet()]
 
 

@@ -1,29 +1,43 @@
-"""One HTTP exchange in raw ASGI: the body read within a limit, answers sent whole or as a stream, leaving noticed.
+"""One HTTP exchange in raw ASGI: reads the body within a limit, sends whole answers and event streams, and notices a
+client that leaves. It knows no format.
 
-Raw, because this is the hot path: a streaming answer costs one ``send`` per batch of deltas and nothing else.
+Raw ASGI, because this is the hot path: a streaming answer costs one ``send`` for each batch of events.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterable, Coroutine, Mapping
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from router.openai.errors import ApiError, BodyTooLargeError, InvalidRequestError
+from router.errors import InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
 from router.request_id import request_id
 from router.transport.sse import HEADERS, event
 
-LAST_WORDS_S = 1.0  # how long a failed request may spend on telling its client
+ERROR_TIMEOUT_S = 1.0  # how long a failed request may spend on sending its error
 LENGTH = re.compile(r"[0-9]{1,18}")
+
+STATUS: Mapping[RefusalKind, int] = {
+    RefusalKind.INVALID_REQUEST: 400,
+    RefusalKind.UNAUTHENTICATED: 401,
+    RefusalKind.PERMISSION_DENIED: 403,
+    RefusalKind.NOT_FOUND: 404,
+    RefusalKind.METHOD_NOT_ALLOWED: 405,
+    RefusalKind.DEADLINE_EXCEEDED: 408,
+    RefusalKind.PAYLOAD_TOO_LARGE: 413,
+    RefusalKind.RATE_LIMITED: 429,
+    RefusalKind.INTERNAL: 500,
+    RefusalKind.UNAVAILABLE: 503,
+}
 
 
 class ClientLeftError(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection; no answer can be sent."""
 
 
 class Exchange:
@@ -45,11 +59,11 @@ class Exchange:
         return self._offered.get(name.encode())
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises BodyTooLargeError as soon as it is known to exceed ``limit`` bytes."""
+        """The whole body. Raises PayloadTooLargeError as soon as it is known to exceed ``limit`` bytes."""
         declared = self.header("content-length") or "0"
         if not LENGTH.fullmatch(declared):
             raise InvalidRequestError("The header content-length is not a number.", "invalid_header")
-        too_large = BodyTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
+        too_large = PayloadTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
         if int(declared) > limit:
             raise too_large
         received, size = [], 0
@@ -83,35 +97,42 @@ class Exchange:
 
     async def answer(self, status: int, document: Any) -> None:
         """Send ``document`` as JSON."""
-        await self._answer(status, json.dumps(document).encode(), [])
+        await self.answer_text(status, json.dumps(document))
 
-    async def fail(self, error: ApiError) -> None:
-        """Send ``error``: as the whole answer, or as the last frame of a stream that has begun.
+    async def answer_text(self, status: int, body: str) -> None:
+        """Send ``body``, which is JSON."""
+        await self._answer(status, body.encode(), [])
 
-        A task of its own, with little time: whoever calls may be cancelled already, and a client that has stopped
-        reading must not hold its request's place for ever.
+    async def fail(self, refusal: RefusalError, body: str) -> None:
+        """Send ``body``, the error of ``refusal``: as the whole answer, or as the last frame of an open stream.
+
+        A task of its own sends it within ERROR_TIMEOUT_S: the caller may be cancelled already, and a client that has
+        stopped reading must not hold its request's place for ever.
         """
-        telling = asyncio.ensure_future(self._tell(error))
-        await asyncio.wait({telling}, timeout=LAST_WORDS_S)
-        if not telling.done():
-            telling.cancel()
-        elif (fault := telling.exception()) is not None:
+        sending = asyncio.ensure_future(self._send_error(refusal, body))
+        await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
+        if not sending.done():
+            sending.cancel()
+        elif (fault := sending.exception()) is not None:
             raise fault
 
-    async def _tell(self, error: ApiError) -> None:
+    async def _send_error(self, refusal: RefusalError, body: str) -> None:
         if not self.started:
-            await self._answer(error.status, error.body(), error.headers())
+            await self._answer(STATUS[refusal.kind], body.encode(), _headers(refusal))
         elif self.streaming:
-            await self._send({"type": "http.response.body", "body": event(error.body())})
+            await self._send({"type": "http.response.body", "body": event(body).encode()})
 
-    async def stream(self, frames: AsyncGenerator[bytes, None]) -> None:
-        """Send ``frames`` as an event stream. The status waits for the first frame: until then an error has its own."""
-        async with aclosing(frames):
-            async for frame in frames:
-                if not self.started:
-                    await self._start(200, HEADERS)
-                    self.streaming = True
-                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+    async def stream(self, batches: AsyncIterable[list[str]]) -> None:
+        """Send each batch of event bodies as one write of server-sent events.
+
+        The status line waits for the first batch: until then an error has a status of its own.
+        """
+        async for bodies in batches:
+            if not self.started:
+                await self._start(200, HEADERS)
+                self.streaming = True
+            frames = "".join(map(event, bodies))
+            await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 
@@ -127,3 +148,13 @@ class Exchange:
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+
+
+def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:
+    """The headers that belong to an error."""
+    headers: list[tuple[bytes, bytes]] = []
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
+    if refusal.kind is RefusalKind.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers

@@ -1,9 +1,6 @@
-"""Server-sent events as OpenAI sends them: ``data:`` and a blank line, with no event names or ids."""
+"""Server-sent events: ``data:`` and a blank line, without event names or ids (WHATWG HTML, 9.2)."""
 
 from __future__ import annotations
-
-DONE = b"data: [DONE]\n\n"
-"""The last frame of a stream that ended well; one that failed ends with an error instead."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -12,6 +9,6 @@ HEADERS = [
 ]
 
 
-def event(body: bytes) -> bytes:
-    """A frame around ``body``, which is JSON on one line."""
-    return b"data: " + body + b"\n\n"
+def event(body: str) -> str:
+    """The frame around ``body``, which has no line breaks."""
+    return f"data: {body}\n\n"

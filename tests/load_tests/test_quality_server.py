@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from load_tests.quality.outcome import Outcome
 from load_tests.quality.server import UnreachableError, ask_server
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
-from router.ports.tiers import TierStatus
+from tests.router.backend import ReadyTiers
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "deployments" / "models"
@@ -33,17 +33,16 @@ MAX_TOKENS = 8
 
 
 @dataclass
-class EngineBackend:
+class EngineBackend(ReadyTiers):
     """Three tiers that are one real engine, which answers one request after the other."""
 
     engine: Engine
     failing: set[str] = field(default_factory=set)  # questions whose replica dies
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def status(self) -> Sequence[TierStatus]:
-        return [TierStatus(name, name, 1024, True, 1) for name in ("fast", "balanced", "frontier")]
-
-    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+    async def generate(
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+    ) -> AsyncGenerator[Sequence[Delta], None]:
         assert isinstance(request.prompt, Conversation)
         if request.prompt.messages[-1].content in self.failing:
             raise EngineDeadError("gone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from engine.api import (
@@ -16,13 +16,37 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports.tiers import TierStatus
+from router.ports.tiers import TierDescription, TierSnapshot
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 
 
+TIERS = ("fast", "balanced", "frontier")
+
+
+class ReadyTiers:
+    """The part of a TierBackend that describes its tiers: each has one replica, named after the tier."""
+
+    names: Sequence[str] = TIERS
+    ready: bool = True
+    started: int = 0
+    stopped: int = 0
+
+    async def start(self) -> None:
+        self.started += 1
+
+    async def close(self) -> None:
+        self.stopped += 1
+
+    def tiers(self) -> Sequence[TierDescription]:
+        return [TierDescription(name, f"{name}-model") for name in self.names]
+
+    def snapshot(self) -> Sequence[TierSnapshot]:
+        return [TierSnapshot(name, frozenset({name} if self.ready else ()), 1024) for name in self.names]
+
+
 @dataclass
-class ScriptedBackend:
+class ScriptedBackend(ReadyTiers):
     """Streams WORDS, or misbehaves as told.
 
     ``fault`` is raised before delta number ``fault_at``; ``stall_at`` waits there for ever; ``outcome`` ends it all.
@@ -37,10 +61,9 @@ class ScriptedBackend:
     tiers_used: list[str] = field(default_factory=list)
     closed: int = 0
 
-    def status(self) -> Sequence[TierStatus]:
-        return [TierStatus(name, f"{name}-model", 1024, self.ready, 1) for name in ("fast", "balanced", "frontier")]
-
-    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+    async def generate(
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+    ) -> AsyncGenerator[Sequence[Delta], None]:
         self.requests.append(request)
         self.tiers_used.append(tier)
         try:

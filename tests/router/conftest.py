@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -13,8 +13,10 @@ import openai
 import pytest
 import uvicorn
 
+from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
+from router.ports.tiers import TierDescription, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 
@@ -52,11 +54,22 @@ class Served:
         def __init__(self, served: Served) -> None:
             self._served = served
 
-        def status(self):  # type: ignore[no-untyped-def]
-            return self._served.backend.status()
+        async def start(self) -> None:
+            await self._served.backend.start()
 
-        def generate(self, tier, request):  # type: ignore[no-untyped-def]
-            return self._served.backend.generate(tier, request)
+        async def close(self) -> None:
+            await self._served.backend.close()
+
+        def tiers(self) -> Sequence[TierDescription]:
+            return self._served.backend.tiers()
+
+        def snapshot(self) -> Sequence[TierSnapshot]:
+            return self._served.backend.snapshot()
+
+        def generate(
+            self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        ) -> AsyncGenerator[Sequence[Delta], None]:
+            return self._served.backend.generate(tier, request, avoid)
 
     def stop(self) -> None:
         self.http.close()
@@ -84,4 +97,4 @@ def backend() -> Iterator[EngineBackend]:
     """A real engine, for what a scripted one cannot show."""
     made = EngineBackend(FAST)
     yield made
-    made.close()
+    made.stop()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
 from engine import AsyncEngine, Engine
 from engine.api import Delta, GenerationRequest
-from router.ports.tiers import TierStatus
+from tests.router.backend import ReadyTiers
 
 
-class EngineBackend:
+class EngineBackend(ReadyTiers):
     """Every tier is the same engine."""
 
     def __init__(self, model: Path) -> None:
@@ -19,10 +19,9 @@ class EngineBackend:
         self.engine = AsyncEngine(Engine.from_pretrained(model, dtype="float32", threads=1), self._on_step)
         self.engine.start()
 
-    def status(self) -> Sequence[TierStatus]:
-        return [TierStatus(name, "model", 1024, True, 1) for name in ("fast", "balanced", "frontier")]
-
-    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+    async def generate(
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+    ) -> AsyncGenerator[Sequence[Delta], None]:
         queue: asyncio.Queue[Delta] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._queues[request.request_id] = loop, queue
@@ -37,7 +36,7 @@ class EngineBackend:
             del self._queues[request.request_id]
             self.engine.abort([request.request_id])
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self.engine.close()
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:

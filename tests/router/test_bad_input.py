@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.errors import InvalidRequestError
 from router.openai.chat import ChatRequest
-from router.openai.errors import InvalidRequestError
 from router.openai.validation import parse
 from tests.router.conftest import CONFIG, Served
 

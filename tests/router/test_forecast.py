@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message
 from router.app import build_app
 from router.config import AutoConfig
-from router.tiers.choose import choose_tier
+from router.tiers.choose import TierChoice, choose_tier
 from router.tiers.forecast import (
     BUCKETS,
     CHARS_PER_WORD,
@@ -48,7 +48,7 @@ def ask(text: str) -> Conversation:
 
 
 def choose(text: str, tolerance: float = 0.05) -> tuple[str, str]:
-    route = choose_tier("auto", [ask(text)], None, TIERS, AutoConfig(tolerance=tolerance), planted())
+    route = choose_tier("auto", [ask(text)], None, TierChoice(TIERS, AutoConfig(tolerance=tolerance), planted()))
     return route.tier, route.reason
 
 
@@ -84,19 +84,21 @@ class TestTheChoice:
 
     def test_several_prompts_go_together_to_the_tier_of_the_hardest(self) -> None:
         auto = AutoConfig(tolerance=0.2)
-        route = choose_tier("auto", [ask(EASY), ask(HARD), ask(EASY)], None, TIERS, auto, planted())
+        route = choose_tier("auto", [ask(EASY), ask(HARD), ask(EASY)], None, TierChoice(TIERS, auto, planted()))
         assert route.tier == "frontier"
 
     def test_an_explicit_tier_wins(self) -> None:
-        assert choose_tier("fast", [ask(HARD)], None, TIERS, AutoConfig(), planted()).reason == "explicit"
+        assert choose_tier("fast", [ask(HARD)], None, TierChoice(TIERS, AutoConfig(), planted())).reason == "explicit"
 
     @pytest.mark.parametrize("prompts", [[(1, 2, 3)], [(1,), (2,)]])
     def test_token_ids_are_judged_by_their_number(self, prompts: list[tuple[int, ...]]) -> None:
-        assert choose_tier("auto", prompts, None, TIERS, AutoConfig(), planted()).reason.startswith("auto; score=")
+        assert choose_tier("auto", prompts, None, TierChoice(TIERS, AutoConfig(), planted())).reason.startswith(
+            "auto; score="
+        )
 
     @given(texts | conversations, st.floats(0, 1))
     def test_any_text_gets_a_tier_and_a_reason_fit_for_a_header(self, prompt: Any, tolerance: float) -> None:
-        route = choose_tier("auto", [prompt], None, TIERS, AutoConfig(tolerance=tolerance), planted())
+        route = choose_tier("auto", [prompt], None, TierChoice(TIERS, AutoConfig(tolerance=tolerance), planted()))
         assert route.tier in TIERS
         assert route.reason.isascii()
         assert route.reason.isprintable()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from engine.api import Grammar, RequestError
+from engine.api import GenerationRequest, Grammar, RequestError
+from tests.router.backend import ScriptedBackend
 from tests.router.conftest import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
@@ -48,6 +50,15 @@ def test_the_openai_client_asks_with_a_schema(served: Served) -> None:
     assert served.backend.requests[0].sampling.grammar == Grammar.json_schema(SCHEMA)
 
 
+class RefusesGrammars(ScriptedBackend):
+    """Refuses every grammar, as an engine does that cannot compile it."""
+
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
+        grammar = request.sampling.grammar
+        assert grammar is not None
+        raise RequestError("The grammar cannot be used: no.", grammar.param, "invalid_grammar")
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -59,7 +70,7 @@ def test_the_openai_client_asks_with_a_schema(served: Served) -> None:
 def test_what_the_engine_cannot_compile_is_refused_by_the_field_that_asked(
     served: Served, fields: dict[str, Any], param: str
 ) -> None:
-    served.backend.fault = RequestError("The grammar cannot be used: no.", "grammar", "invalid_grammar")
+    served.backend = RefusesGrammars()
 
     answer = served.http.post("/v1/chat/completions", json=CHAT | fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
-from router.ports.tiers import TierStatus
+from router.ports.tiers import TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
@@ -52,23 +52,25 @@ class Client:
         return b"".join(message.get("body", b"") for message in self.sent).decode()
 
 
-class BrokenStatus(ScriptedBackend):
-    """Not even its status can be had."""
+class BrokenSnapshot(ScriptedBackend):
+    """Fails even when it is asked about its load."""
 
-    def status(self) -> Sequence[TierStatus]:
+    def snapshot(self) -> Sequence[TierSnapshot]:
         raise RuntimeError(SECRET)
 
 
 class EndsEarly(ScriptedBackend):
     """Its answers stop without a finish reason."""
 
-    async def generate(self, tier: str, request: GenerationRequest) -> AsyncGenerator[Sequence[Delta], None]:
+    async def generate(
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+    ) -> AsyncGenerator[Sequence[Delta], None]:
         yield [Delta(request.request_id, (1,), "Hel")]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/models/fast"])
 def test_a_backend_that_raises_anywhere_is_a_500_in_shape(served: Served, path: str) -> None:
-    served.backend = BrokenStatus()
+    served.backend = BrokenSnapshot()
     response = served.http.get(path)
     assert response.status_code == 500
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
@@ -102,7 +104,7 @@ def test_an_answer_without_an_end_is_no_answer(served: Served, stream: bool, pro
 
 
 def test_no_tiers_at_all_is_not_healthy(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served.backend, "status", list)
+    monkeypatch.setattr(served.backend, "names", ())
     assert served.http.get("/healthz").status_code == 503
 
 

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message
 from router.access.api_keys import ApiKeys
 from router.config import AutoConfig, KeyConfig
-from router.openai.errors import AuthenticationError, NotFoundError
-from router.tiers.choose import choose_tier
+from router.errors import AuthenticationError, NotFoundError
+from router.tiers.choose import TierChoice, choose_tier
 from router.tiers.complexity import complexity
 from tests.router.conftest import Served
 
 TIERS = ("fast", "balanced", "frontier")
+CHOICE = TierChoice(TIERS, AutoConfig())
 EASY = "What is the capital of France?"
 HARD = (
     "Prove step by step that the algorithm below is optimal, then implement it and compare its complexity with two "
@@ -47,32 +48,32 @@ def test_a_huge_prompt_is_judged_in_bounded_time() -> None:
 
 @pytest.mark.parametrize(("text", "tier"), [(EASY, "fast"), (HARD, "frontier")])
 def test_auto_follows_the_score(text: str, tier: str) -> None:
-    route = choose_tier("auto", [ask(text)], None, TIERS, AutoConfig())
+    route = choose_tier("auto", [ask(text)], None, CHOICE)
     assert route.tier == tier
     assert route.reason.startswith("auto; score=")
 
 
 def test_the_thresholds_are_the_operators() -> None:
-    always_frontier = AutoConfig(balanced_from=0, frontier_from=0)
-    assert choose_tier("auto", [ask(EASY)], None, TIERS, always_frontier).tier == "frontier"
+    always_frontier = TierChoice(TIERS, AutoConfig(thresholds={"balanced": 0, "frontier": 0}))
+    assert choose_tier("auto", [ask(EASY)], None, always_frontier).tier == "frontier"
 
 
 def test_several_prompts_go_to_the_tier_of_the_hardest() -> None:
-    assert choose_tier("auto", [ask(EASY), ask(HARD)], None, TIERS, AutoConfig()).tier == "frontier"
+    assert choose_tier("auto", [ask(EASY), ask(HARD)], None, CHOICE).tier == "frontier"
 
 
 def test_auto_makes_do_with_the_tiers_there_are() -> None:
-    assert choose_tier("auto", [ask(HARD)], None, ("fast",), AutoConfig()).tier == "fast"
+    assert choose_tier("auto", [ask(HARD)], None, TierChoice(("fast",), AutoConfig())).tier == "fast"
 
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_an_explicit_tier_wins(tier: str) -> None:
-    assert choose_tier(tier, [ask(HARD)], None, TIERS, AutoConfig()).tier == tier
+    assert choose_tier(tier, [ask(HARD)], None, CHOICE).tier == tier
 
 
 def test_an_unknown_model_is_not_guessed() -> None:
     with pytest.raises(NotFoundError):
-        choose_tier("gpt-4", [ask(EASY)], None, TIERS, AutoConfig())
+        choose_tier("gpt-4", [ask(EASY)], None, CHOICE)
 
 
 def test_system_prompts_do_not_make_a_request_complex() -> None:

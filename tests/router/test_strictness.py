@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from engine.api import Conversation
 from router.config import KeyConfig, RouterConfig
-from router.openai.chat import ChatFormat
-from router.openai.completions import CompletionFormat
-from router.openai.errors import InvalidRequestError
+from router.errors import InvalidRequestError
+from router.openai.chat import ChatEndpoint
+from router.openai.completions import CompletionEndpoint
+from router.openai.errors import error_body
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}
 MESSAGE = CHAT["messages"][0]
 
 
-def refusal(form: ChatFormat | CompletionFormat, document: dict[str, Any]) -> InvalidRequestError:
+def refusal(form: ChatEndpoint | CompletionEndpoint, document: dict[str, Any]) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as refused:
         form.parse(json.dumps(document).encode())
     return refused.value
@@ -73,9 +75,9 @@ def refusal(form: ChatFormat | CompletionFormat, document: dict[str, Any]) -> In
     ids=str,
 )
 def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | None) -> None:
-    refused = refusal(ChatFormat(), CHAT | change)
-    assert refused.param == param
-    json.loads(refused.body())
+    refused = refusal(ChatEndpoint(), CHAT | change)
+    assert refused.field == param
+    json.loads(error_body(refused))
 
 
 @pytest.mark.parametrize(
@@ -96,17 +98,19 @@ def test_chat_refuses_what_it_cannot_do(change: dict[str, Any], param: str | Non
     ids=str,
 )
 def test_completions_refuse_what_they_cannot_do(change: dict[str, Any], param: str) -> None:
-    assert refusal(CompletionFormat(), TEXT | change).param == param
+    assert refusal(CompletionEndpoint(), TEXT | change).field == param
 
 
 def test_an_answer_can_be_sent_back_as_a_message() -> None:
     answer: dict[str, Any] = {"role": "assistant", "content": "Hello", "refusal": None, "annotations": []}
-    request = ChatFormat().parse(json.dumps(CHAT | {"messages": [MESSAGE, answer, MESSAGE]}).encode())
-    assert len(request.messages) == 3
+    request = ChatEndpoint().parse(json.dumps(CHAT | {"messages": [MESSAGE, answer, MESSAGE]}).encode())
+    (prompt,) = request.prompts
+    assert isinstance(prompt, Conversation)
+    assert len(prompt.messages) == 3
 
 
 def test_what_is_supported_instead_is_said() -> None:
-    assert refusal(ChatFormat(), CHAT | {"store": True}).message == "Invalid 'store': only false is supported so far."
+    assert refusal(ChatEndpoint(), CHAT | {"store": True}).message == "Invalid 'store': only false is supported so far."
 
 
 @pytest.mark.parametrize("key", ["sha256:abc", "sha256:" + "A" * 64, "sha256:", "two words", "schlüssel", "tab\t", ""])

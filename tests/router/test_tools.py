@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from engine.api import TOOL_CALL_END, TOOL_CALL_START, Conversation, Message, RequestError, ToolCall
 from engine.tokenizer import Tokenizer
-from router.openai.tool_parser import Call, Piece, ToolCallParser, gathered, read_calls
-from router.openai.tools import FunctionDefinition, ToolUse
+from router.events import Text, ToolCallArguments, ToolCallStart
+from router.generation.tool_parser import Piece, ToolCallParser
+from router.tool_grammar import Function, ToolUse
 from tests.router.conftest import FAST, Served
 from tests.router.engines import EngineBackend
 
@@ -56,10 +58,6 @@ def written(*calls: tuple[str, Any]) -> str:
     return "\n".join(f"{TOOL_CALL_START}\n{call}\n{TOOL_CALL_END}" for call in told)
 
 
-def named(calls: list[Call]) -> list[tuple[str, Any]]:
-    return [(call.name, json.loads(call.arguments)) for call in calls]
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return Tokenizer.from_directory(FAST)
@@ -88,7 +86,7 @@ class TestGrammar:
     def test_only_what_was_asked_for_is_allowed(
         self, tokenizer: Tokenizer, text: str, as_free: bool, as_required: bool, required: bool, parallel: bool
     ) -> None:
-        functions = [FunctionDefinition(name=name, parameters=schema) for name, schema in SCHEMAS.items()]
+        functions = [Function(name, schema) for name, schema in SCHEMAS.items()]
         use = ToolUse(functions, required, parallel)
         matcher = tokenizer.grammars(4096).compile(use.grammar, 0).matcher
         tokens = tokenizer.encode(text)
@@ -108,6 +106,21 @@ JSON = st.recursive(
 CONTENT = st.text(alphabet="ab <\n>tool_call/", max_size=30).filter(lambda text: TOOL_CALL_START not in text)
 
 
+def joined(pieces: Iterable[Piece]) -> tuple[str, list[tuple[str, str]]]:
+    """The text of pieces, and the calls in them: name and arguments."""
+    content, names, arguments = "", list[str](), list[str]()
+    for piece in pieces:
+        match piece:
+            case Text(_, text):
+                content += text
+            case ToolCallStart(_, _, _, name):
+                names.append(name)
+                arguments.append("")
+            case ToolCallArguments(_, call, text):
+                arguments[call] += text
+    return content, list(zip(names, arguments, strict=True))
+
+
 @given(
     CONTENT,
     st.lists(st.tuples(st.sampled_from(sorted(SCHEMAS)), st.dictionaries(st.text(), JSON, max_size=3)), max_size=3),
@@ -120,28 +133,28 @@ def test_however_the_text_is_cut_the_calls_are_the_same(
     reader, pieces = ToolCallParser(), list[Piece]()
     for start, end in pairwise(sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})):
         pieces += reader.push(text[start:end])
-        for call, (_, whole) in zip(gathered(pieces)[1], calls, strict=False):
-            assert json.dumps(whole).startswith(call.arguments)
-    said, found = gathered([*pieces, *reader.finish()])
+        for (_, arguments), (_, whole) in zip(joined(pieces)[1], calls, strict=False):
+            assert json.dumps(whole).startswith(arguments)
+    said, found = joined([*pieces, *reader.finish()])
 
     assert said == (content.rstrip() if calls else content)
-    assert named(found) == calls
-    assert [call.arguments for call in found] == [json.dumps(arguments) for _, arguments in calls]
+    assert found == [(name, json.dumps(arguments)) for name, arguments in calls]
 
 
 @pytest.mark.parametrize("end", range(1, 120, 7))
 def test_of_a_call_that_is_cut_off_there_is_the_beginning(end: int) -> None:
     whole = written(("get_weather", {"city": 'a "quoted" \\ name', "days": 3}), ("get_time", {"zone": "UTC"}))
-    content, calls, called = read_calls(whole[:end])
+    reader = ToolCallParser()
+    content, calls = joined([*reader.push(whole[:end]), *reader.finish()])
 
     assert content in ("", whole[:end])
     assert len(calls) == whole[:end].count('"arguments": ')
     last = whole[:end].rpartition(TOOL_CALL_START)[2]
-    assert called == any(
+    assert reader.called == any(
         json.dumps(each) in last for each in ({"city": r'a "quoted" \ name', "days": 3}, {"zone": "UTC"})
     )
-    for call, arguments in zip(calls, ({"city": 'a "quoted" \\ name', "days": 3}, {"zone": "UTC"}), strict=False):
-        assert json.dumps(arguments).startswith(call.arguments)
+    for (_, begun), arguments in zip(calls, ({"city": 'a "quoted" \\ name', "days": 3}, {"zone": "UTC"}), strict=False):
+        assert json.dumps(arguments).startswith(begun)
 
 
 @pytest.fixture

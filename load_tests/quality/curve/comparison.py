@@ -13,7 +13,7 @@ from deployments.models.training.routing.sweep import Item, Point, Setting, orac
 from engine.api import Conversation
 from load_tests.quality.item import HeldOut
 from router.config import AutoConfig
-from router.tiers.choose import choose_tier
+from router.tiers.choose import TierChoice, choose_tier
 from router.tiers.forecast import Forecaster, features
 
 
@@ -75,7 +75,8 @@ def read_run(document: dict[str, Any], held_out: HeldOut, tiers: Sequence[str]) 
 def make_curve(run: Run, forecaster: Forecaster) -> Curve:
     """Every comparison on the same items."""
     expected = [forecaster.expect(features(prompt)) for prompt in run.prompts]
-    routes = [choose_tier("auto", [prompt], None, run.tiers, AutoConfig()) for prompt in run.prompts]
+    choice = TierChoice(run.tiers, AutoConfig())
+    routes = [choose_tier("auto", [prompt], None, choice) for prompt in run.prompts]
     return Curve(
         tiers={
             tier: outcome(run.items, [place] * len(run.items), run.parameters) for place, tier in enumerate(run.tiers)

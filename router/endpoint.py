@@ -1,0 +1,20 @@
+"""What a format has to implement. It knows no transport, which adds framing to the bodies that a format writes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from router.call import InferenceRequest
+from router.errors import RefusalError
+
+
+class Endpoint(Protocol):
+    """Reads the requests of one format. ``InferenceRequest.writer`` writes their answers."""
+
+    def parse(self, body: bytes) -> InferenceRequest:
+        """Read a request. Raises InvalidRequestError that names the field which is wrong."""
+        ...
+
+    def error(self, refusal: RefusalError) -> str:
+        """The body of an error: a whole answer, or the last message of a stream."""
+        ...

@@ -1,0 +1,43 @@
+"""The deltas of one sequence, over as many attempts as ``router.generation.failover`` allows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from engine.api import Delta, GenerationRequest
+from router.generation.failover import Attempt, GiveUp, next_attempt
+from router.ports.tiers import ReplicaError, TierBackend
+
+
+async def run_attempts(
+    backend: TierBackend, tier: str, request: GenerationRequest, max_lost: int
+) -> AsyncGenerator[Sequence[Delta], None]:
+    """Yields what the attempts yield. Closing it aborts the attempt under way.
+
+    Raises what the backend raises; of several failures the one that ``next_attempt`` chooses.
+    """
+    failures: list[ReplicaError] = []
+    plan = Attempt(frozenset())
+    sent = 0
+    while True:
+        # What a lost attempt left behind must not be taken for the next one's: each has an id of its own.
+        attempt = replace(request, request_id=f"{request.request_id}-{len(failures)}") if failures else request
+        try:
+            async with aclosing(backend.generate(tier, attempt, plan.avoid)) as batches:
+                async for deltas in batches:
+                    yield deltas
+                    sent += len(deltas)
+            return
+        except ReplicaError as error:
+            failures.append(error)
+        decision = next_attempt(failures, sent, _ready(backend, tier), max_lost)
+        if isinstance(decision, GiveUp):
+            raise decision.error
+        plan = decision
+
+
+def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
+    """Ids of the tier's ready replicas."""
+    return next((snapshot.replicas for snapshot in backend.snapshot() if snapshot.name == tier), frozenset())

@@ -1,0 +1,76 @@
+"""A request's events put together to whole answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass, field
+
+from engine.api import TokenLogprobs, Usage
+from router.answer import Answer, ToolCall
+from router.events import (
+    AnswerEvent,
+    Ended,
+    Finished,
+    Opened,
+    PromptScored,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One answer under way."""
+
+    prompt: int
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] | None = None
+    calls: list[tuple[ToolCallStart, list[str]]] = field(default_factory=list)
+    end: Ended | None = None
+
+    def score(self, logprobs: tuple[TokenLogprobs, ...] | None) -> None:
+        if logprobs is not None:
+            self.logprobs = [*(self.logprobs or []), *logprobs]
+
+
+async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
+    """The answers in the order of their index, and the token counts of all."""
+    found: dict[int, _Choice] = {}
+    scored: dict[int, tuple[TokenLogprobs, ...]] = {}
+    usage = Usage(0, 0, 0)
+    async for events in batches:
+        for event in events:
+            match event:
+                case Text(choice, text, logprobs):
+                    found[choice].text.append(text)
+                    found[choice].score(logprobs)
+                case ToolCallArguments(choice, index, text, logprobs):
+                    found[choice].calls[index][1].append(text)
+                    found[choice].score(logprobs)
+                case ToolCallStart(choice, _, _, _, logprobs):
+                    found[choice].calls.append((event, []))
+                    found[choice].score(logprobs)
+                case Opened(choice, prompt):
+                    found[choice] = _Choice(prompt)
+                case Ended(choice):
+                    found[choice].end = event
+                case PromptScored(prompt, logprobs):
+                    scored[prompt] = logprobs
+                case Finished(usage):
+                    pass
+    return [_answer(index, found[index], scored) for index in sorted(found)], usage
+
+
+def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, ...]]) -> Answer:
+    assert choice.end is not None, "every choice ends before its request does"
+    return Answer(
+        index,
+        choice.prompt,
+        "".join(choice.text),
+        choice.end.reason,
+        choice.end.called,
+        tuple(ToolCall(start.id, start.name, "".join(arguments)) for start, arguments in choice.calls),
+        None if choice.logprobs is None else tuple(choice.logprobs),
+        scored.get(choice.prompt),
+    )

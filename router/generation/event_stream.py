@@ -1,0 +1,107 @@
+"""Deltas of one prompt to answer events: choices opened and ended, tool calls parsed, the best of several chosen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
+from engine.completion import completions
+from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
+from router.events import AnswerEvent, Ended, Opened, PromptScored, Text
+from router.generation.tool_parser import ToolCallParser
+
+
+class PromptEvents:
+    """The events of prompt number ``prompt``, whose choices are numbered from ``prompt * sampling.n``."""
+
+    def __init__(self, prompt: int, sampling: SamplingParams, parses_tool_calls: bool) -> None:
+        self._prompt = prompt
+        self._sampling = sampling
+        self._opened: set[int] = set()
+        self._parsers: defaultdict[int, ToolCallParser] | None = None
+        if parses_tool_calls:
+            self._parsers = defaultdict(ToolCallParser)
+        # Which answers are the best is known at the end.
+        self._held: list[Delta] | None = [] if sampling.choices > sampling.n else None
+        self.usage: Usage | None = None  # once the prompt's answers have ended
+
+    def push(self, deltas: Sequence[Delta]) -> list[AnswerEvent]:
+        """The events that ``deltas`` add.
+
+        Raises InternalServerError for a sequence that failed in the engine, InvalidRequestError for one whose answer
+        cannot be what was asked, and DeadlineExceededError for one whose deadline passed before it began. The text
+        that came with a failure is dropped.
+        """
+        last = deltas[-1]
+        if last.last:
+            if (refusal := _failure(last)) is not None:
+                raise refusal
+            self.usage = last.usage or Usage(0, 0, 0)
+        if self._held is not None:
+            self._held.extend(deltas)
+            return self._best() if last.last else []
+        events: list[AnswerEvent] = []
+        base = self._prompt * self._sampling.n
+        for delta in deltas:
+            choice = base + delta.choice
+            if delta.prompt_logprobs is not None:
+                events.append(PromptScored(self._prompt, delta.prompt_logprobs))
+            if choice not in self._opened:
+                self._opened.add(choice)
+                events.append(Opened(choice, self._prompt))
+            if delta.text or delta.logprobs:
+                self._add_text(events, choice, delta.text, delta.logprobs)
+            if delta.finish_reason is not None:
+                self._end(events, choice, delta.finish_reason)
+        return events
+
+    def _add_text(
+        self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
+    ) -> None:
+        """With tool calls the log probabilities come with the first piece, or alone while all text is held back."""
+        if self._parsers is None:
+            events.append(Text(choice, text, logprobs))
+            return
+        pieces = [piece._replace(choice=choice) for piece in self._parsers[choice].push(text)]
+        if logprobs is not None:
+            first = pieces[0] if pieces else Text(choice, "")
+            pieces[:1] = [first._replace(logprobs=logprobs)]
+        events += pieces
+
+    def _end(self, events: list[AnswerEvent], choice: int, reason: FinishReason) -> None:
+        called = False
+        if self._parsers is not None:
+            parser = self._parsers[choice]
+            events += [piece._replace(choice=choice) for piece in parser.finish()]
+            called = parser.called
+        events.append(Ended(choice, reason, called))
+
+    def _best(self) -> list[AnswerEvent]:
+        """All events of a request for the best answers of several, best first."""
+        events: list[AnswerEvent] = []
+        best = completions(self._held or [], self._sampling)
+        if best and (scored := best[0].prompt_logprobs) is not None:
+            events.append(PromptScored(self._prompt, scored))
+        for place, completion in enumerate(best):
+            choice = self._prompt * self._sampling.n + place
+            events.append(Opened(choice, self._prompt))
+            self._add_text(events, choice, completion.text, completion.logprobs)
+            self._end(events, choice, completion.finish_reason)
+        return events
+
+
+def _failure(last: Delta) -> RefusalError | None:
+    """The error that the last delta of a request stands for, if it does."""
+    match last.finish_reason:
+        case FinishReason.REFUSED:
+            return InvalidRequestError(last.error or "The answer cannot be what it is to be.", "unsatisfiable")
+        case FinishReason.ERROR:
+            return InternalServerError("The model failed on this request.", "engine_error")
+        case FinishReason.DEADLINE:
+            message = "No answer had begun by the deadline of the request."
+            return DeadlineExceededError(message, "deadline_exceeded", "deadline_s")
+        case FinishReason.ABORT:
+            return InternalServerError("The request was aborted by the server.", "aborted")
+        case _:
+            return None

@@ -1,0 +1,128 @@
+"""Tool calls in the text of an answer, found while it is generated.
+
+The grammar of the request (``router.tool_grammar``) guarantees that a call is valid JSON with a known name and valid
+arguments. An answer that is cut off by its length ends with the beginning of a call.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from enum import Enum, auto
+
+from engine.api import TOOL_CALL_START
+from router.events import Text, ToolCallArguments, ToolCallStart
+from router.tool_grammar import ARGUMENTS_PREFIX, NAME_PREFIX
+
+Piece = Text | ToolCallStart | ToolCallArguments
+
+
+class _State(Enum):
+    TEXT = auto()  # holds back what may be the beginning of a call, and white space before it
+    NAME = auto()
+    ARGUMENTS = auto()
+    AFTER = auto()  # behind a call; only another call may follow
+
+
+class ToolCallParser:
+    """Parses the text of one choice."""
+
+    def __init__(self, choice: int = 0) -> None:
+        self._choice = choice
+        self._state = _State.TEXT
+        self._held = ""
+        self._depth = 0
+        self._in_string = self._escaped = False
+        self.calls = 0
+
+    @property
+    def called(self) -> bool:
+        """Whether there are calls, and the last is whole."""
+        return self._state is _State.AFTER
+
+    def push(self, text: str) -> list[Piece]:
+        """The pieces that ``text`` completes."""
+        self._held += text
+        pieces: list[Piece] = []
+        while (more := self._step()) is not None:
+            pieces += more
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """The text that was held back, when no more will come. A call without a whole name is dropped."""
+        text, self._held = self._held, ""
+        return [Text(self._choice, text)] if text and self._state is _State.TEXT else []
+
+    def _step(self) -> list[Piece] | None:
+        """The pieces that the held text gives in the present state; None if that takes more text."""
+        match self._state:
+            case _State.TEXT:
+                return self._text()
+            case _State.NAME:
+                return self._name()
+            case _State.ARGUMENTS:
+                return self._arguments()
+            case _State.AFTER:
+                return self._after()
+
+    def _text(self) -> list[Piece] | None:
+        content, mark, rest = self._held.partition(TOOL_CALL_START)
+        if mark:
+            self._state, self._held = _State.NAME, rest
+            return [Text(self._choice, content.rstrip())] if content.rstrip() else []
+        keep = _possible_start(self._held)
+        content, self._held = self._held[:keep], self._held[keep:]
+        return [Text(self._choice, content)] if content else None
+
+    def _name(self) -> list[Piece] | None:
+        name, mark, rest = self._held.partition(ARGUMENTS_PREFIX)
+        if not mark:
+            return None
+        self._state, self._held = _State.ARGUMENTS, rest
+        self.calls += 1
+        call_id = f"call_{uuid.uuid4().hex[:24]}"
+        return [ToolCallStart(self._choice, self.calls - 1, call_id, json.loads(name.removeprefix(NAME_PREFIX)))]
+
+    def _arguments(self) -> list[Piece] | None:
+        if not self._held:
+            return None
+        end = self._end_of_object()
+        text, self._held = self._held[:end], self._held[end:]
+        if self._depth == 0:
+            self._state = _State.AFTER
+        return [ToolCallArguments(self._choice, self.calls - 1, text)]
+
+    def _end_of_object(self) -> int:
+        """The position in the held text behind the object's last bracket; the text's length if it is not there."""
+        for place, character in enumerate(self._held):
+            if self._escaped:
+                self._escaped = False
+            elif self._in_string:
+                self._escaped = character == "\\"
+                self._in_string = character != '"'
+            elif character == '"':
+                self._in_string = True
+            elif character in "{[":
+                self._depth += 1
+            elif character in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    return place + 1
+        return len(self._held)
+
+    def _after(self) -> list[Piece] | None:
+        _, mark, rest = self._held.partition(TOOL_CALL_START)
+        if not mark:
+            return None
+        self._state, self._held = _State.NAME, rest
+        return []
+
+
+def _possible_start(text: str) -> int:
+    """Length of ``text`` without the tail that may be white space before a call, or a part of its start mark."""
+    cut = len(text)
+    for length in range(min(len(TOOL_CALL_START) - 1, len(text)), 0, -1):
+        if TOOL_CALL_START.startswith(text[-length:]):
+            cut -= length
+            break
+    return len(text[:cut].rstrip())

@@ -1,0 +1,120 @@
+"""A second format and a second transport, each added here in a few lines: no room knows OpenAI's shapes or HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from functools import partial
+
+import pytest
+
+from engine.api import SamplingParams, Usage
+from router.answer import Answer
+from router.call import Call, InferenceRequest
+from router.config import AutoConfig
+from router.endpoint import Endpoint
+from router.errors import InvalidRequestError, RefusalError, refusal_of
+from router.events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
+from router.openai.chat import ChatEndpoint
+from router.pipeline import Pipeline
+from router.tiers.choose import TierChoice
+from tests.router.backend import TIERS, WORDS, ScriptedBackend
+from tests.router.conftest import CONFIG, KEY
+
+
+class LineEndpoint:
+    """A format of lines: ``TIER PROMPT`` in; ``CHOICE TEXT`` and ``CHOICE . REASON`` out."""
+
+    def parse(self, body: bytes) -> InferenceRequest:
+        model, space, prompt = body.decode().partition(" ")
+        if not space:
+            raise InvalidRequestError("A line has a tier and a prompt.", "invalid_line", "line")
+        return InferenceRequest(model, [prompt], SamplingParams(max_tokens=8), "line", LineWriter, stream=True)
+
+    def error(self, refusal: RefusalError) -> str:
+        return f"! {refusal.kind} {refusal.field}: {refusal.message}"
+
+
+class LineWriter:
+    def __init__(self, stamp: Stamp) -> None:
+        self.stamp = stamp
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        texts = [f"{event.choice} {event.text}" for event in events if isinstance(event, Text)]
+        return texts + [f"{event.choice} . {event.reason}" for event in events if isinstance(event, Ended)]
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
+        return "\n".join(answer.text for answer in answers)
+
+
+class MessageTransport:
+    """A transport of messages, as WebSockets have: one in, one out for each chunk, errors as messages."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def receive(self, message: bytes, endpoint: Endpoint, key: str = KEY) -> list[str]:
+        async def read(limit: int) -> bytes:
+            return message
+
+        sent: list[str] = []
+        try:
+            async with aclosing(self._pipeline.run(Call("id", f"Bearer {key}", read), endpoint)) as batches:
+                [routed] = await anext(batches)
+                assert isinstance(routed, Routed)
+                writer = routed.writer(Stamp("id", 0, routed.tier))
+                async for events in batches:
+                    sent += writer.chunks(events)
+        except Exception as error:  # noqa: BLE001 the outermost handler, as in router/app.py
+            sent.append(endpoint.error(refusal_of(error)))
+        return sent
+
+
+@pytest.fixture
+def transport() -> MessageTransport:
+    return MessageTransport(Pipeline(CONFIG, ScriptedBackend(), TierChoice(TIERS, AutoConfig())))
+
+
+async def test_a_format_of_its_own_is_served(transport: MessageTransport) -> None:
+    sent = await transport.receive(b"fast Hi", LineEndpoint())
+    assert sent == [*(f"0 {word}" for word in ("<Hi>", *WORDS)), "0 . stop"]
+
+
+async def test_openai_s_format_is_served_over_another_transport(transport: MessageTransport) -> None:
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    *chunks, done = await transport.receive(json.dumps(body).encode(), ChatEndpoint())
+    texts = [json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(texts) == "".join(WORDS)
+    assert done == "[DONE]"
+
+
+@pytest.mark.parametrize(
+    ("message", "key", "error"),
+    [
+        (b"fast", KEY, "! invalid_request line: A line has a tier and a prompt."),
+        (b"nobody Hi", KEY, "! not_found model: The model 'nobody' does not exist. Available: fast, balanced, "),
+        (b"fast Hi", "sk-wrong", "! unauthenticated None: Incorrect API key provided."),
+    ],
+)
+async def test_refusals_reach_any_format(transport: MessageTransport, message: bytes, key: str, error: str) -> None:
+    [sent] = await transport.receive(message, LineEndpoint(), key)
+    assert sent.startswith(error)
+
+
+async def test_a_transport_that_stops_reading_frees_the_generation() -> None:
+    backend = ScriptedBackend(stall_at=3)
+    pipeline = Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()))
+    task = asyncio.ensure_future(MessageTransport(pipeline).receive(b"fast Hi", LineEndpoint()))
+    for _ in range(30):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert backend.closed == 1
+
+
+def test_events_of_tool_calls_are_no_business_of_a_format_without_them() -> None:
+    assert LineWriter(Stamp("id", 0, "fast")).chunks([ToolCallStart(0, 0, "call_1", "f")]) == []
+    assert partial(LineWriter)(Stamp("id", 0, "fast")).whole([], Usage(0, 0, 0)) == ""
