@@ -17,13 +17,12 @@ from router.answer import Answer
 from router.call import InferenceRequest
 from router.errors import RefusalError
 from router.events import AnswerEvent, Ended, Finished, Opened, Stamp, Text, ToolCallArguments, ToolCallStart
+from router.openai.chunk import ChunkTemplate, usage_fields
 from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import chat_logprobs, prompt_fields
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.stream import DONE
 from router.openai.tools import MAX_TOOLS, CallMade, Tool, ToolChoice, use_of
-from router.openai.usage import usage_fields
 from router.openai.validation import (
     MAX_LIST_ITEMS,
     StrictModel,
@@ -179,15 +178,9 @@ class ChatWriter:
         self._request = request
         self._id = f"chatcmpl-{stamp.id}"
         self._stamp = stamp
-        self._include_usage = request.include_usage
-        self._head = (
-            f'{{"id":{quote(self._id)},"object":"chat.completion.chunk","created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"choices":['
-        )
-        no_usage = ',"usage":null' if self._include_usage else ""
-        self._tail = f"]{no_usage}}}"
+        self._chunk = ChunkTemplate("chat.completion.chunk", self._id, stamp, request.include_usage)
         self._text_head = self._head_of(0)
-        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._tail
+        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
         """A chunk for each event of a choice."""
@@ -200,13 +193,11 @@ class ChatWriter:
                     chunks.append(self._call(event))
                 case Opened(choice):
                     delta = '{"role":"assistant","content":"","refusal":null}'
-                    chunks.append(self._chunk(choice, delta, "null", "null"))
+                    chunks.append(self._of_choice(choice, delta, "null", "null"))
                 case Ended(choice, reason, called):
-                    chunks.append(self._chunk(choice, "{}", "null", f'"{_reason(reason, called)}"'))
+                    chunks.append(self._of_choice(choice, "{}", "null", f'"{_reason(reason, called)}"'))
                 case Finished(usage):
-                    if self._include_usage:
-                        chunks.append(f'{self._head}],"usage":{json.dumps(usage_fields(usage))}}}')
-                    chunks.append(DONE)
+                    chunks += self._chunk.last(usage)
         return chunks
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
@@ -223,13 +214,15 @@ class ChatWriter:
         return json.dumps(document)
 
     def _head_of(self, index: int) -> str:
-        return f'{self._head}{{"index":{index},"delta":{{"content":'
+        return f'{self._chunk.head}{{"index":{index},"delta":{{"content":'
 
     def _content(self, event: Text) -> str:
         head = self._text_head if event.choice == 0 else self._head_of(event.choice)
         if event.logprobs is None:
             return f"{head}{quote(event.text)}{self._text_tail}"
-        return f'{head}{quote(event.text)}}},"logprobs":{_scores(event.logprobs)},"finish_reason":null}}{self._tail}'
+        return (
+            f'{head}{quote(event.text)}}},"logprobs":{_scores(event.logprobs)},"finish_reason":null}}{self._chunk.tail}'
+        )
 
     def _call(self, event: ToolCallStart | ToolCallArguments) -> str:
         if isinstance(event, ToolCallStart):
@@ -238,11 +231,11 @@ class ChatWriter:
         else:
             call = {"index": event.call, "function": {"arguments": event.text}}
         delta = json.dumps({"tool_calls": [call]}, separators=(",", ":"))
-        return self._chunk(event.choice, delta, _scores(event.logprobs), "null")
+        return self._of_choice(event.choice, delta, _scores(event.logprobs), "null")
 
-    def _chunk(self, index: int, delta: str, logprobs: str, reason: str) -> str:
+    def _of_choice(self, index: int, delta: str, logprobs: str, reason: str) -> str:
         choice = f'"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{reason}'
-        return f"{self._head}{{{choice}}}{self._tail}"
+        return f"{self._chunk.head}{{{choice}}}{self._chunk.tail}"
 
 
 def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:

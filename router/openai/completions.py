@@ -18,11 +18,10 @@ from router.answer import Answer
 from router.call import InferenceRequest
 from router.errors import RefusalError
 from router.events import AnswerEvent, Ended, Finished, Stamp, Text
+from router.openai.chunk import ChunkTemplate, usage_fields
 from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
-from router.openai.stream import DONE
-from router.openai.usage import usage_fields
 from router.openai.validation import MAX_LIST_ITEMS, Unsupported, ValidText, parse
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -109,14 +108,8 @@ class CompletionWriter:
         self._request = request
         self._id = f"cmpl-{stamp.id}"
         self._stamp = stamp
-        self._include_usage = request.include_usage
-        self._head = (
-            f'{{"id":{quote(self._id)},"object":"text_completion","created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"choices":['
-        )
-        no_usage = ',"usage":null' if self._include_usage else ""
-        self._tail = f"]{no_usage}}}"
-        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._tail
+        self._chunk = ChunkTemplate("text_completion", self._id, stamp, request.include_usage)
+        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._chunk.tail
         self._places: defaultdict[int, TextPlace] = defaultdict(TextPlace)  # of each choice
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
@@ -128,11 +121,9 @@ class CompletionWriter:
                     chunks.append(self._text(event))
                 case Ended(choice, reason):
                     finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
-                    chunks.append(f'{self._head}{{"index":{choice},{finish}}}{self._tail}')
+                    chunks.append(f'{self._chunk.head}{{"index":{choice},{finish}}}{self._chunk.tail}')
                 case Finished(usage):
-                    if self._include_usage:
-                        chunks.append(f'{self._head}],"usage":{json.dumps(usage_fields(usage))}}}')
-                    chunks.append(DONE)
+                    chunks += self._chunk.last(usage)
         return chunks
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
@@ -148,11 +139,12 @@ class CompletionWriter:
         return json.dumps(document)
 
     def _text(self, event: Text) -> str:
-        opened = f'{self._head}{{"index":{event.choice},"text":{quote(event.text)}'
+        opened = f'{self._chunk.head}{{"index":{event.choice},"text":{quote(event.text)}'
         if event.logprobs is None:
             return opened + self._text_tail
         logprobs = text_logprobs(event.logprobs, self._places[event.choice])
-        return f'{opened},"logprobs":{json.dumps(logprobs, separators=(",", ":"))},"finish_reason":null}}{self._tail}'
+        scores = json.dumps(logprobs, separators=(",", ":"))
+        return f'{opened},"logprobs":{scores},"finish_reason":null}}{self._chunk.tail}'
 
     def _choice(self, answer: Answer) -> dict[str, Any]:
         request = self._request

@@ -14,8 +14,8 @@ from engine.api import Delta, FinishReason, SamplingParams, Usage
 from router.events import AnswerWriter, Finished, Stamp, Text
 from router.generation.event_stream import PromptEvents
 from router.openai.chat import ChatEndpoint
+from router.openai.chunk import DONE
 from router.openai.completions import CompletionEndpoint
-from router.openai.stream import DONE
 from router.transport.http import Exchange
 
 STAMP = Stamp("id-1", 1_700_000_000, "fast")
