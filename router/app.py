@@ -9,7 +9,7 @@ import asyncio
 import logging
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +25,7 @@ from router.errors import (
     RefusalKind,
     refusal_of,
 )
-from router.events import AnswerEvent, AnswerWriter, Routed, Stamp
+from router.events import AnswerEvent, Routed, Stamp
 from router.generation.collect import collect
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
@@ -116,7 +116,7 @@ class App:
     ) -> None:
         writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier))
         if routed.stream:
-            await exchange.stream(_chunks(writer, batches))
+            await exchange.stream(batches, writer.chunks)
         else:
             answers, usage = await collect(batches)
             await exchange.answer_text(200, writer.whole(answers, usage))
@@ -151,14 +151,6 @@ class App:
             await send({"type": f"{message['type']}.complete"})
             if stopping:
                 return
-
-
-async def _chunks(
-    writer: AnswerWriter, batches: AsyncIterator[Sequence[AnswerEvent]]
-) -> AsyncGenerator[list[str], None]:
-    async for events in batches:
-        if chunks := writer.chunks(events):
-            yield chunks
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:

@@ -1,20 +1,29 @@
-"""The deltas of one sequence, over as many attempts as ``router.generation.failover`` allows."""
+"""One sequence, over as many attempts as ``router.generation.failover`` allows."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
 from router.generation.failover import Attempt, GiveUp, next_attempt
 from router.ports.tiers import ReplicaError, TierBackend
 
+T = TypeVar("T")
+
 
 async def run_attempts(
-    backend: TierBackend, tier: str, request: GenerationRequest, max_lost: int
-) -> AsyncGenerator[Sequence[Delta], None]:
-    """Yields what the attempts yield. Closing it aborts the attempt under way.
+    backend: TierBackend,
+    tier: str,
+    request: GenerationRequest,
+    max_lost: int,
+    events_of: Callable[[Sequence[Delta]], Sequence[T]],
+) -> AsyncGenerator[Sequence[T], None]:
+    """Yields the events of what the attempts yield. Closing it aborts the attempt under way.
+
+    ``events_of`` is applied here because each more generator between a replica and the client costs time per token.
 
     Raises what the backend raises; of several failures the one that ``next_attempt`` chooses.
     """
@@ -27,8 +36,9 @@ async def run_attempts(
         try:
             async with aclosing(backend.generate(tier, attempt, plan.avoid)) as batches:
                 async for deltas in batches:
-                    yield deltas
                     sent += len(deltas)
+                    if events := events_of(deltas):
+                        yield events
             return
         except ReplicaError as error:
             failures.append(error)

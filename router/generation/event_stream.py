@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
-from engine.completion import completions
+from engine.completion import Completion, completions
 from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
 from router.events import AnswerEvent, Ended, Opened, PromptScored, Text
 from router.generation.tool_parser import ToolCallParser
@@ -17,6 +17,7 @@ class PromptEvents:
 
     def __init__(self, prompt: int, sampling: SamplingParams, parses_tool_calls: bool) -> None:
         self._prompt = prompt
+        self._base = prompt * sampling.n
         self._sampling = sampling
         self._opened: set[int] = set()
         self._parsers: defaultdict[int, ToolCallParser] | None = None
@@ -42,27 +43,32 @@ class PromptEvents:
             self._held.extend(deltas)
             return self._best() if last.last else []
         events: list[AnswerEvent] = []
-        base = self._prompt * self._sampling.n
+        opened, base = self._opened, self._base
         for delta in deltas:
             choice = base + delta.choice
-            if delta.prompt_logprobs is not None:
-                events.append(PromptScored(self._prompt, delta.prompt_logprobs))
-            if choice not in self._opened:
-                self._opened.add(choice)
-                events.append(Opened(choice, self._prompt))
+            if choice not in opened:
+                self._open(events, choice, delta.prompt_logprobs)
             if delta.text or delta.logprobs:
-                self._add_text(events, choice, delta.text, delta.logprobs)
+                if self._parsers is None:
+                    events.append(Text(choice, delta.text, delta.logprobs))
+                else:
+                    self._parse(events, choice, delta.text, delta.logprobs)
             if delta.finish_reason is not None:
                 self._end(events, choice, delta.finish_reason)
         return events
 
-    def _add_text(
+    def _open(self, events: list[AnswerEvent], choice: int, prompt_logprobs: tuple[TokenLogprobs, ...] | None) -> None:
+        """The prompt's log probabilities come with the first delta of a request."""
+        if prompt_logprobs is not None:
+            events.append(PromptScored(self._prompt, prompt_logprobs))
+        self._opened.add(choice)
+        events.append(Opened(choice, self._prompt))
+
+    def _parse(
         self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
     ) -> None:
-        """With tool calls the log probabilities come with the first piece, or alone while all text is held back."""
-        if self._parsers is None:
-            events.append(Text(choice, text, logprobs))
-            return
+        """Looks for tool calls. Log probabilities come with the first piece, or alone while all text is held back."""
+        assert self._parsers is not None
         pieces = [piece._replace(choice=choice) for piece in self._parsers[choice].push(text)]
         if logprobs is not None:
             first = pieces[0] if pieces else Text(choice, "")
@@ -79,16 +85,22 @@ class PromptEvents:
 
     def _best(self) -> list[AnswerEvent]:
         """All events of a request for the best answers of several, best first."""
-        events: list[AnswerEvent] = []
         best = completions(self._held or [], self._sampling)
-        if best and (scored := best[0].prompt_logprobs) is not None:
-            events.append(PromptScored(self._prompt, scored))
-        for place, completion in enumerate(best):
-            choice = self._prompt * self._sampling.n + place
-            events.append(Opened(choice, self._prompt))
-            self._add_text(events, choice, completion.text, completion.logprobs)
-            self._end(events, choice, completion.finish_reason)
-        return events
+        self._held = None
+        return self.push([_whole(place, completion) for place, completion in enumerate(best)])
+
+
+def _whole(place: int, completion: Completion) -> Delta:
+    """A whole answer as one delta."""
+    return Delta(
+        "",
+        completion.token_ids,
+        completion.text,
+        completion.finish_reason,
+        logprobs=completion.logprobs,
+        choice=place,
+        prompt_logprobs=completion.prompt_logprobs,
+    )
 
 
 def _failure(last: Delta) -> RefusalError | None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from engine.api import Delta, GenerationRequest, RequestError, Usage
+from engine.api import GenerationRequest, RequestError, Usage
 from router.call import InferenceRequest
 from router.errors import InternalServerError, refusal_of
 from router.events import AnswerEvent, Finished
@@ -27,7 +27,7 @@ async def generate(
         PromptEvents(place, request.sampling, request.parses_tool_calls) for place in range(len(request.prompts))
     ]
     streams = [
-        _events(prompt, run_attempts(backend, tier, sequence, max_lost))
+        run_attempts(backend, tier, sequence, max_lost, prompt.push)
         for prompt, sequence in zip(prompts, engine_requests(request, tenant), strict=True)
     ]
     try:
@@ -40,15 +40,6 @@ async def generate(
     if len(usages) < len(prompts):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
     yield [Finished(total(usages))]
-
-
-async def _events(
-    prompt: PromptEvents, stream: AsyncGenerator[Sequence[Delta], None]
-) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    async with aclosing(stream) as batches:
-        async for deltas in batches:
-            if events := prompt.push(deltas):
-                yield events
 
 
 def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRequest]:

@@ -10,14 +10,16 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterable, Coroutine, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from router.errors import InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
 from router.request_id import request_id
 from router.transport.sse import HEADERS, event
+
+T = TypeVar("T")
 
 ERROR_TIMEOUT_S = 1.0  # how long a failed request may spend on sending its error
 LENGTH = re.compile(r"[0-9]{1,18}")
@@ -122,12 +124,14 @@ class Exchange:
         elif self.streaming:
             await self._send({"type": "http.response.body", "body": event(body).encode()})
 
-    async def stream(self, batches: AsyncIterable[list[str]]) -> None:
-        """Send each batch of event bodies as one write of server-sent events.
+    async def stream(self, batches: AsyncIterable[T], bodies_of: Callable[[T], list[str]]) -> None:
+        """Send each batch as one write of server-sent events, one for each of its bodies.
 
-        The status line waits for the first batch: until then an error has a status of its own.
+        The status line waits for the first write: until then an error has a status of its own.
         """
-        async for bodies in batches:
+        async for batch in batches:
+            if not (bodies := bodies_of(batch)):
+                continue
             if not self.started:
                 await self._start(200, HEADERS)
                 self.streaming = True

@@ -76,11 +76,12 @@ class ScriptedBackend(ReadyTiers):
                     raise self.fault
                 if self.stall_at == i:
                     await asyncio.Event().wait()
-                yield [Delta(request.request_id, (i,), word, logprobs=scripted_logprobs(i, word, request.sampling))]
+                scores = scripted_logprobs(i, word, request.sampling)
+                of_prompt = scripted_prompt(request) if i == 0 else None
+                yield [Delta(request.request_id, (i,), word, logprobs=scores, prompt_logprobs=of_prompt)]
             if self.fault is not None and self.fault_at >= len(WORDS):
                 raise self.fault
-            of_prompt = scripted_prompt(request)
-            yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1), prompt_logprobs=of_prompt)]
+            yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1))]
         finally:
             self.closed += 1
 

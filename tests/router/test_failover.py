@@ -91,7 +91,7 @@ class Replicas(ReadyTiers):
 
 async def texts(backend: Replicas) -> str:
     request = GenerationRequest("r", "Hi")
-    return "".join([d.text async for deltas in run_attempts(backend, "fast", request, 2) for d in deltas])
+    return "".join([d.text async for deltas in run_attempts(backend, "fast", request, 2, list) for d in deltas])
 
 
 async def test_an_overloaded_replica_is_no_refusal_while_another_has_room() -> None:

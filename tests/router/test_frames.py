@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, SamplingParams, Usage
-from router.events import AnswerWriter, Finished, Stamp, Text
+from router.events import AnswerEvent, AnswerWriter, Finished, Stamp, Text
 from router.generation.event_stream import PromptEvents
 from router.openai.chat import ChatEndpoint
 from router.openai.chunk import DONE
@@ -42,12 +42,11 @@ async def written(
     prompt = PromptEvents(0, SamplingParams(), parses_tool_calls=False)
     sent: list[bytes] = []
 
-    async def chunks() -> AsyncGenerator[list[str], None]:
+    async def events() -> AsyncGenerator[Sequence[AnswerEvent], None]:
         for deltas in batches:
-            if bodies := writer.chunks(prompt.push(deltas)):
-                yield bodies
+            yield prompt.push(deltas)
         assert prompt.usage is not None
-        yield writer.chunks([Finished(prompt.usage)])
+        yield [Finished(prompt.usage)]
 
     async def receive() -> dict[str, Any]:
         raise AssertionError("the body of the request is not read")
@@ -57,7 +56,7 @@ async def written(
             sent.append(body)
 
     exchange = Exchange({"type": "http", "path": "/", "method": "POST", "headers": []}, receive, send)
-    await exchange.stream(chunks())
+    await exchange.stream(events(), writer.chunks)
     return sent
 
 
