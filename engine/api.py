@@ -205,8 +205,8 @@ class TokenLogprobs:
 class Delta:
     """What one engine step added to one request.
 
-    It is not changed once it was made. It is not frozen because one is made for every token on both sides of a lane, and a
-    frozen dataclass takes four times as long to make.
+    It is not changed once it was made. It is not frozen because one is made for every token on both sides of a lane,
+    and a frozen dataclass takes four times as long to make.
 
     ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
     the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
