@@ -52,16 +52,17 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:
-    """The forecaster in the file ``router.auto.forecast``; None if it is not set.
+    """The forecaster in the file ``router.auto.forecast``; None if it is not set, or ``auto`` is not served.
 
     It is read here, once, and sent to every router: the file need not lie on their nodes, and one that does not fit
     stops the start.
 
     Raises ValueError for a file that is missing, malformed or fitted to other tiers.
     """
-    path = config.router.auto.forecast
-    if path is None:
+    auto = config.router.auto
+    if auto is None or auto.forecast is None:
         return None
+    path = auto.forecast
     try:
         forecaster = Forecaster.from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -16,11 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from engine.config import EngineConfig
 from router.config import RouterConfig
+from router.tiers.choose import AUTO
 
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Names travel in URLs, headers and the names of Ray's actors."""
-
-AUTO = "auto"
 
 RESERVED_NAMES = frozenset({AUTO, "Router", "SafetyClassifier", "Embedder", "SemanticCache"})
 """No tier is called so: ``auto`` has a tier chosen, and the others are deployments beside the tiers."""
@@ -113,6 +112,11 @@ class MantaConfig(Settings):
         return tiers
 
     @model_validator(mode="after")
+    def _router_knows_the_tiers(self) -> Self:
+        check_router_tiers(self.router, [tier.name for tier in self.tiers])
+        return self
+
+    @model_validator(mode="after")
     def _limits_in_order(self) -> Self:
         if self.router.max_concurrent_requests >= self.ingress.max_ongoing_requests:
             raise ValueError("ingress.max_ongoing_requests must exceed router.max_concurrent_requests")
@@ -138,6 +142,16 @@ def check_tier_names(names: Sequence[str]) -> None:
             raise ValueError(f"{name}: this name is reserved")
         if name in names[:place]:
             raise ValueError(f"{name}: two tiers have this name")
+
+
+def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
+    """Checks what the router's settings say of ``tiers``, weakest first. Raises ValueError, naming the key."""
+    if router.auto is not None:
+        check_thresholds(router.auto.thresholds or {}, tiers)
+    check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
+    for place, key in enumerate(router.keys):
+        for name in key.tiers or ():
+            check_tier(f"router.keys.{place}.tiers", name, tiers)
 
 
 def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> None:

@@ -46,7 +46,18 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
-        return without_request_id(build_app(self._config, backend, self._forecaster))
+        return without_root_path(without_request_id(build_app(self._config, backend, self._forecaster)))
+
+
+def without_root_path(app: ASGIApp) -> ASGIApp:
+    """``app`` below the application's ``route_prefix``, which Serve leaves at the start of every path."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if root_path := scope.get("root_path"):
+            scope = {**scope, "path": scope["path"].removeprefix(root_path) or "/"}
+        await app(scope, receive, send)
+
+    return wrapped
 
 
 def without_request_id(app: ASGIApp) -> ASGIApp:

@@ -108,6 +108,41 @@ def test_aliases_that_make_no_sense_are_refused(aliases: dict[str, str], complai
         check_aliases(aliases, NAMES, has_auto=False)
 
 
+def test_a_router_that_knows_its_tiers_is_taken() -> None:
+    made = config(
+        tiers(*NAMES),
+        auto={"thresholds": {"large": 0.5}},
+        aliases={"gpt-4o-mini": "small", "gpt-4o": "auto"},
+        keys=[{"key": "sk-1", "tenant": "t", "team": "t", "tiers": ["small", "large"]}],
+    )
+    assert made.router.auto is not None
+    assert made.router.auto.thresholds == {"large": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("router", "complaint"),
+    [
+        (
+            {"auto": {"thresholds": {"turbo": 0.5}}},
+            r"router\.auto\.thresholds\.turbo: there is no such tier; there are small, medium, large",
+        ),
+        ({"aliases": {"gpt-4o": "turbo"}}, r"router\.aliases\.gpt-4o: there is no tier turbo"),
+        ({"aliases": {"gpt-4o": "auto"}, "auto": None}, r"router\.aliases\.gpt-4o: auto is not served"),
+        (
+            {"keys": [*ROUTER["keys"], {"key": "sk-2", "tenant": "t", "team": "t", "tiers": ["small", "turbo"]}]},
+            r"router\.keys\.1\.tiers: there is no tier turbo; there are small, medium, large",
+        ),
+    ],
+)
+def test_a_router_that_speaks_of_other_tiers_is_refused_at_start(router: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        config(tiers(*NAMES), **router)
+
+
+def test_a_forecaster_is_not_read_where_auto_is_not_served() -> None:
+    assert read_forecaster(config(tiers(*NAMES), auto=None)) is None
+
+
 @pytest.mark.parametrize("file", ["dev.yaml", "prod.yaml"])
 def test_the_deployments_have_the_three_tiers_in_order(file: str) -> None:
     deployed = yaml.safe_load((ROOT / "deployments" / file).read_text())
