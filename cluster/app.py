@@ -1,4 +1,4 @@
-"""The actor graph on one page: a typed config in, a Serve application out."""
+"""``build``: the application's actor graph on one page, a typed config in and a Serve application out."""
 
 # No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
 # make it skip that silently.
@@ -17,6 +17,7 @@ from cluster.replica.ranks import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
+from router.ports.tiers import TierDescription
 from router.tiers.forecast import Forecaster
 
 # A lane occupies a place among Serve's ongoing requests for as long as its router lives, and every submit a short one.
@@ -37,9 +38,8 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
     """The same graph around engines of another make, for measuring the graph itself."""
-    tiers: dict[str, Any] = {
-        name: tier_deployment(name, tier).bind(tier, engine_factory) for name, tier in config.tiers.items()
-    }
+    handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
+    tiers = tuple(TierDescription(tier.name, tier.model_name) for tier in config.tiers)
     router = serve.deployment(
         name="Router",
         num_replicas=config.ingress.replicas,
@@ -48,37 +48,41 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
-    return router.bind(config.router, config.placement, tiers, read_forecaster(config))
+    return router.bind(config.router, config.placement, tiers, handles, read_forecaster(config))
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:
-    """What ``router.auto.forecast`` points to; None if it is not set. Read here, once, and sent to every router: the
-    file need not lie on their nodes, and one that does not fit stops the start.
+    """The forecaster in the file ``router.auto.forecast``; None if it is not set, or ``auto`` is not served.
+
+    It is read here, once, and sent to every router: the file need not lie on their nodes, and one that does not fit
+    stops the start.
 
     Raises ValueError for a file that is missing, malformed or fitted to other tiers.
     """
-    path = config.router.auto.forecast
-    if path is None:
+    auto = config.router.auto
+    if auto is None or auto.forecast is None:
         return None
+    path = auto.forecast
     try:
         forecaster = Forecaster.from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"router.auto.forecast: {path}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"router.auto.forecast: {path} is no forecaster's file: {error}") from error
-    if list(forecaster.tiers) != list(config.tiers):
-        fitted, here = ", ".join(forecaster.tiers), ", ".join(config.tiers)
+    tiers = [tier.name for tier in config.tiers]
+    if list(forecaster.tiers) != tiers:
+        fitted, here = ", ".join(forecaster.tiers), ", ".join(tiers)
         raise ValueError(f"router.auto.forecast: {path} is fitted to the tiers {fitted}, but configured are {here}")
     return forecaster
 
 
-def tier_deployment(name: str, tier: TierConfig) -> Any:
+def tier_deployment(tier: TierConfig) -> Any:
     """The deployment of a tier's replicas, to be bound to its config and a maker of engines."""
     together: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         together = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
     return serve.deployment(
-        name=name,
+        name=tier.name,
         num_replicas=tier.replicas,
         ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,

@@ -1,15 +1,11 @@
-"""The router's end of one request: deltas pushed by a lane, taken by the HTTP response, coalesced in between."""
+"""``DeltaStream``: the buffer of one request's deltas between its lane and the HTTP response that reads them."""
 
 from __future__ import annotations
 
 import asyncio
 
 from engine.api import Delta
-from router.ports.tiers import BackendError
-
-
-class SlowReaderError(BackendError):
-    """The client reads so slowly that its buffer is full; its request is given up so that it holds nobody up."""
+from router.ports.tiers import BackendError, SlowReaderError
 
 
 class DeltaStream:

@@ -1,4 +1,4 @@
-"""The router's end of a lane: one long-lived stream from one replica that carries the deltas of all requests on it.
+"""``Lane``: the router's end of one long-lived stream from one replica that carries the deltas of all requests there.
 
 Serve charges 0.3 to 0.7 ms of CPU for each item streamed through a handle, so tokens never travel alone: the replica
 yields one item per engine step, with a row for every request that this router has there. The way of a request::
@@ -21,10 +21,11 @@ from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
+from cluster.lanes.codec import Record, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
-from cluster.lanes.messages import LaneItem, ReplicaLoad, unpack
-from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo
-from router.ports.tiers import ReplicaLostError
+from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
+from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError
+from router.ports.tiers import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,19 @@ T = TypeVar("T")
 SILENCE_S = 20.0  # without even a heartbeat, which comes every second: the replica hangs or cannot be reached
 
 
-class ReplicaCalls(Protocol):
-    """The calls that a lane makes to its replica. Each raises ReplicaLostError when the replica cannot answer."""
+class ReplicaClient(Protocol):
+    """Reaches the replicas of one tier. Each call to a replica raises ReplicaLostError if that cannot answer."""
 
-    def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
-        """Open a lane; the first item names the model."""
+    async def connect(self) -> None:
+        """Make the tier's replicas known to ReplicaDirectory; returns when one has answered, or failed to."""
         ...
 
-    async def submit(self, replica_id: str, lane_id: str, request: GenerationRequest) -> EngineError | None:
-        """Start a request whose deltas go to the lane; returns the error if it was refused."""
+    def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
+        """Open a lane; the first item has the lane's header."""
+        ...
+
+    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+        """Start a packed request whose deltas go to the lane; returns the packed refusal if it was refused."""
         ...
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
@@ -56,6 +61,18 @@ def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     calls with one id wait for the same deployment.
     """
     return asyncio.get_running_loop().create_task(work, context=Context())
+
+
+def refused(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
+    """What a replica's refusal of a request is to the router: its own fault, or the request's."""
+    match refusal:
+        case VersionMismatchError():
+            return ReplicaVersionError(refusal.message, replica_id)
+        case OverloadedError():
+            return ReplicaOverloadedError(refusal.message, replica_id, refusal.retry_after_s)
+        case EngineDeadError():
+            return ReplicaLostError(str(refusal), replica_id)
+    return refusal
 
 
 class LaneState(Enum):
@@ -81,14 +98,15 @@ class Lane:
     """
 
     def __init__(
-        self, calls: ReplicaCalls, replica_id: str, *, buffer_limit: int, on_change: Callable[[], None]
+        self, client: ReplicaClient, replica_id: str, *, buffer_limit: int, on_change: Callable[[], None]
     ) -> None:
         self.replica_id = replica_id
         self.lane_id = uuid.uuid4().hex
         self.state = LaneState.OPENING
-        self.load = ReplicaLoad(0, 0, 0, 0)
-        self.model: ModelInfo | None = None
-        self._calls = calls
+        self.load = ReplicaLoad()
+        self.model: ModelInfo | None = None  # None until the replica has answered
+        self._reader: LaneReader | None = None
+        self._client = client
         self._buffer_limit = buffer_limit
         self._on_change = on_change
         self._streams: dict[str, DeltaStream] = {}
@@ -124,19 +142,19 @@ class Lane:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         """Run ``request`` on this lane's replica and yield what arrives, coalesced while the reader is busy.
 
-        Raises the replica's refusal (an EngineError), ReplicaLostError, or SlowReaderError.
+        Raises RequestError, a ReplicaError with this replica's id, or SlowReaderError.
         """
         limit = self._buffer_limit * request.sampling.choices
         stream = self._streams[request.request_id] = DeltaStream(limit)
         if self.state is LaneState.CLOSED:
-            stream.fail(ReplicaLostError("The replica closed its lane before the request was sent."))
-        submission = _detached(self._calls.submit(self.replica_id, self.lane_id, request))
+            stream.fail(self._lost("The replica closed its lane before the request was sent."))
+        submission = _detached(self._client.submit(self.replica_id, self.lane_id, pack_request(request)))
         try:
             # Shielded: a submission that has left cannot be called back, only followed by an abort.
             refusal = await asyncio.shield(submission)
             if refusal is not None:
                 stream.finished = True
-                raise ReplicaLostError(str(refusal)) if isinstance(refusal, EngineDeadError) else refusal
+                raise refused(unpack_refusal(refusal), self.replica_id)
             while True:
                 deltas = await stream.take()
                 yield deltas
@@ -151,13 +169,13 @@ class Lane:
             self._close_if_drained()
 
     async def _run(self) -> None:
-        async with aclosing(self._calls.lane(self.replica_id, self.lane_id)) as items:
+        async with aclosing(self._client.lane(self.replica_id, self.lane_id)) as items:
             while True:
                 try:
                     async with asyncio.timeout(SILENCE_S):
                         self._receive(await anext(items))
                 except TimeoutError:
-                    raise ReplicaLostError(f"Replica {self.replica_id} was silent for {SILENCE_S:g} s.") from None
+                    raise self._lost(f"Replica {self.replica_id} was silent for {SILENCE_S:g} s.") from None
                 except StopAsyncIteration:
                     return
 
@@ -165,22 +183,39 @@ class Lane:
         error = None if pump.cancelled() else pump.exception()
         if error is not None and not isinstance(error, ReplicaLostError):
             logger.error("%r broke", self, exc_info=error)
-        fault = ReplicaLostError("The replica that ran this request was lost.")
+        fault = self._lost("The replica that ran this request was lost.")
         for stream in self._streams.values():
             stream.fail(fault)
         self._move(LaneState.CLOSED)
 
     def _receive(self, item: LaneItem) -> None:
-        self.load = item.load
-        if item.model is not None:
-            self.model = item.model
-            if self.state is LaneState.OPENING:
-                self._move(LaneState.READY)
+        reader = self._reader or self._open(item)
+        self.load = reader.load(item[0])
         streams = self._streams
-        for row in item.rows:
+        for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left and the abort is on its way
-            if stream is not None and not stream.push(unpack(row)):
+            if stream is None:
+                continue
+            try:
+                kept = stream.push(reader.delta(row))
+            except VersionMismatchError as error:
+                stream.fail(ReplicaVersionError(error.message, self.replica_id))
+                kept = False
+            if not kept:
                 self._abort(row[0])
+
+    def _open(self, first: LaneItem) -> LaneReader:
+        try:
+            reader = self._reader = LaneReader(first[2])
+        except VersionMismatchError as error:
+            raise self._lost(error.message) from error
+        self.model = reader.model
+        if self.state is LaneState.OPENING:
+            self._move(LaneState.READY)
+        return reader
+
+    def _lost(self, message: str) -> ReplicaLostError:
+        return ReplicaLostError(message, self.replica_id)
 
     def _move(self, state: LaneState) -> None:
         if state not in LANE_STATES[self.state]:
@@ -192,7 +227,7 @@ class Lane:
         if self.state is LaneState.DRAINING and not self._streams and not self._tasks and self._pump is not None:
             self._pump.cancel()
 
-    async def _abort_after(self, submission: asyncio.Future[EngineError | None], request_id: str) -> None:
+    async def _abort_after(self, submission: asyncio.Future[Record | None], request_id: str) -> None:
         """Abort once the submission has arrived: an abort that overtook it would be lost."""
         try:
             refusal = await submission
@@ -210,7 +245,7 @@ class Lane:
     async def _send_aborts(self) -> None:
         ids, self._aborts = sorted(self._aborts), set()
         try:
-            await self._calls.abort(self.replica_id, self.lane_id, ids)
+            await self._client.abort(self.replica_id, self.lane_id, ids)
         except ReplicaLostError as error:
             # The lane breaks with its replica, and a replica aborts what a broken lane had: nothing is left to do.
             logger.info("abort of %d requests on %r: %s", len(ids), self, error)

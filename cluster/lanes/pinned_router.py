@@ -1,8 +1,8 @@
-"""Reaching one given replica through a Serve handle, and knowing which replicas there are.
+"""``PinnedRequestRouter``: Serve's request router for the tiers' handles, which sends a call to the replica it names.
 
-Serve's handles balance requests as they see fit; a lane needs every one of its calls to reach the same replica. So the
-tiers' handles route with PinnedRequestRouter: a call that carries ``replica_id`` goes to that replica or fails, and
-each change in the set of running replicas is told to the ReplicaDirectory of this process.
+Serve's own routers balance requests over all replicas; a lane needs every one of its calls to reach the same replica. A
+call that carries ``replica_id`` goes to that replica or fails. Each change in the set of running replicas is published
+in the ReplicaDirectory of this process.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class PinnedRequestRouter(RequestRouter):
         chosen = [replica for replica in candidate_replicas if replica.replica_id.unique_id == wanted]
         if chosen:
             return [chosen]
-        # The replica is gone. An empty answer would be asked again for ever, and an exception here would end the task
-        # that routes other requests too: so fail this request, and return any rank for Serve to look at it and move on.
+        # The replica is gone. Serve would repeat an empty choice for ever, and an exception here would end the task
+        # that routes other requests too. So this request fails, and Serve moves on when it finds it done.
         if not pending_request.future.done():
-            pending_request.future.set_exception(ReplicaLostError(f"Replica {wanted} is no longer running."))
+            pending_request.future.set_exception(ReplicaLostError(f"Replica {wanted} is no longer running.", wanted))
         return [candidate_replicas]

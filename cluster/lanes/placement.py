@@ -1,4 +1,4 @@
-"""Which replica takes a request: prefix affinity weighed against load. Pure: a snapshot in, a decision out.
+"""``place``: the choice of a replica for a request, prefix affinity weighed against load. Pure.
 
 The cost of a replica is the work already queued on it plus the prefill this request would still need there, both in
 units of "one request": a replica that holds the whole prefix saves ``affinity_weight`` requests' worth of work, so it

@@ -1,70 +1,93 @@
-"""The lanes of one tier: one per running replica, opened and drained as Serve reports replicas coming and going."""
+"""``LanePool``: the lanes of one tier, one per running replica, opened and drained as Serve's list changes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cluster.config import PlacementConfig
-from cluster.lanes.lane import Lane, LaneState, ReplicaCalls
+from cluster.lanes.lane import Lane, LaneState, ReplicaClient
 from cluster.lanes.placement import Candidate, place
 from cluster.lanes.prefix_affinity import PrefixMemory, fingerprint
 from engine.api import GenerationRequest
-from router.ports.tiers import TierStatus, TierUnavailableError
+from router.ports.tiers import TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
 
-REOPEN_DELAY_S = 0.25  # between the loss of a lane and the next try, while Serve still lists the replica
+# Between the loss of a lane and the next try, while Serve still lists the replica. The delay doubles with each try that
+# brings no ready lane: a replica of a release with another protocol stays as it is until the rollout is over.
+MIN_REOPEN_DELAY_S = 0.25
+MAX_REOPEN_DELAY_S = 8.0
 
 
 class LanePool:
     """The lanes of the tier ``name``. Everything runs on the event loop that made it."""
 
-    def __init__(self, name: str, calls: ReplicaCalls, config: PlacementConfig) -> None:
+    def __init__(self, name: str, client: ReplicaClient, config: PlacementConfig) -> None:
         self.name = name
-        self._calls = calls
+        self._client = client
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[str, Lane] = {}  # by replica id; the lane in use
         self._draining: set[Lane] = set()
         self._prefixes: dict[str, PrefixMemory] = {}
         self._listed: frozenset[str] = frozenset()
+        self._delays: dict[str, float] = {}  # by replica id, in seconds; of replicas whose lane was lost
         self._changed = asyncio.Event()
-        self._model = ""
-        self._context_length = 0
+        self._closed = False
+        self._context_length: int | None = None
 
     def replicas_changed(self, replica_ids: Iterable[str]) -> None:
         """The replicas that run now. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._sync, frozenset(replica_ids))
 
-    def status(self) -> TierStatus:
-        """The tier as the router sees it."""
-        ready = sum(lane.state is LaneState.READY for lane in self._lanes.values())
-        return TierStatus(self.name, self._model or self.name, self._context_length, ready > 0, ready)
+    def snapshot(self) -> TierSnapshot:
+        """The load of the tier now, over its ready replicas, each as of its last item.
 
-    async def acquire(self, request: GenerationRequest, *, avoid: Lane | None = None) -> Lane:
-        """The lane whose replica should run ``request``; not ``avoid``, which has just lost it.
+        The context length outlives the replicas that reported it.
+        """
+        ready = self._ready()
+        loads = [lane.load for lane in ready.values()]
+        return TierSnapshot(
+            self.name,
+            frozenset(ready),
+            self._context_length,
+            running=sum(load.running for load in loads),
+            waiting=sum(load.waiting for load in loads),
+            wait_s=min((load.wait_s for load in loads), default=0.0),
+            kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
+        )
 
-        Waits while the tier has no ready replica; raises TierUnavailableError after ``placement.wait_s``.
+    async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
+        """The lane whose replica should run ``request``, not one of the replicas ``avoid``.
+
+        Waits while there is none; raises TierUnavailableError after ``placement.wait_s``, or when the pool is closed.
         """
         chain = fingerprint(request)
         try:
             async with asyncio.timeout(self._config.wait_s):
-                while (lane := self._choose(request, chain, avoid)) is None:
+                while (lane := self._choose(request, chain, avoid)) is None and not self._closed:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.") from None
+            lane = None
+        if lane is None:
+            raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.")
         self._prefixes[lane.replica_id].remember(chain)
         return lane
 
     async def close(self) -> None:
-        """Close every lane at once."""
+        """Close every lane at once. The pool opens no others and gives no lane any more."""
+        self._closed = True
         self._listed = frozenset()
+        self._changed.set()
         await asyncio.gather(*(lane.close() for lane in [*self._lanes.values(), *self._draining]))
 
-    def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Lane | None) -> Lane | None:
+    def _ready(self) -> dict[str, Lane]:
+        return {replica_id: lane for replica_id, lane in self._lanes.items() if lane.state is LaneState.READY}
+
+    def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
         candidates = [
             Candidate(
                 replica_id,
@@ -72,14 +95,17 @@ class LanePool:
                 self._prefixes[replica_id].matched(chain),
                 lane.load.blocks_used / max(lane.load.blocks_total, 1),
             )
-            for replica_id, lane in self._lanes.items()
-            if lane.state is LaneState.READY and lane is not avoid
+            for replica_id, lane in self._ready().items()
+            if replica_id not in avoid
         ]
         chosen = place(candidates, request.request_id, self._config.affinity_weight)
         return None if chosen is None else self._lanes[chosen]
 
     def _sync(self, listed: frozenset[str]) -> None:
+        if self._closed:
+            return
         self._listed = listed
+        self._delays = {replica_id: delay for replica_id, delay in self._delays.items() if replica_id in listed}
         for replica_id in self._lanes.keys() - listed:
             lane = self._lanes.pop(replica_id)
             self._draining.add(lane)
@@ -92,7 +118,7 @@ class LanePool:
         if replica_id not in self._listed or replica_id in self._lanes:
             return  # gone meanwhile, or opened anew by a change of the list before the delay was over
         lane = Lane(
-            self._calls, replica_id, buffer_limit=self._config.reader_buffer_tokens, on_change=self._on_lane_change
+            self._client, replica_id, buffer_limit=self._config.reader_buffer_tokens, on_change=self._on_lane_change
         )
         self._lanes[replica_id] = lane
         self._prefixes[replica_id] = PrefixMemory()
@@ -102,10 +128,18 @@ class LanePool:
         self._draining = {lane for lane in self._draining if lane.state is not LaneState.CLOSED}
         for replica_id, lane in list(self._lanes.items()):
             if lane.state is LaneState.CLOSED:
-                logger.warning("%r was lost; opening another", lane)
                 del self._lanes[replica_id], self._prefixes[replica_id]
-                self._loop.call_later(REOPEN_DELAY_S, self._open, replica_id)
-            elif lane.model is not None:
-                self._model = lane.model.name
-                self._context_length = lane.model.context_length
+                self._reopen_later(replica_id)
+            elif lane.state is LaneState.READY:
+                self._delays.pop(replica_id, None)
+        lengths = [lane.model.context_length for lane in self._lanes.values() if lane.model is not None]
+        self._context_length = min(lengths, default=self._context_length)
         self._changed.set()
+
+    def _reopen_later(self, replica_id: str) -> None:
+        if self._closed:
+            return
+        delay = self._delays.get(replica_id, MIN_REOPEN_DELAY_S)
+        self._delays[replica_id] = min(2 * delay, MAX_REOPEN_DELAY_S)
+        logger.warning("The lane to replica %s was lost; opening another in %g s", replica_id, delay)
+        self._loop.call_later(delay, self._open, replica_id)

@@ -1,4 +1,4 @@
-"""What each replica has lately seen, as hashes of prompt prefixes, to guess where a prompt's KV blocks are cached.
+"""``PrefixMemory``: the prompt prefixes lately sent to a replica, as hashes, to guess where KV blocks are cached.
 
 The guess is made on text, before tokenisation, in pieces of fixed length chained from the start; it may be wrong (the
 replica may have evicted the blocks), which costs one prefill and nothing else.
@@ -13,7 +13,7 @@ from engine.api import Conversation, GenerationRequest
 
 PIECE_CHARS = 128  # about two KV blocks of 16 tokens of English
 PIECE_TOKENS = 32
-MAX_PIECES = 256  # beyond 32k characters a longer match changes no decision
+MAX_PIECES = 256  # 32k characters; a longer match changes no decision
 
 
 def _pieces(request: GenerationRequest) -> Iterator[object]:

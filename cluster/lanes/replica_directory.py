@@ -1,4 +1,4 @@
-"""Which replicas of each deployment run, as Serve last told this process."""
+"""``ReplicaDirectory``: the running replicas of each deployment, as Serve last reported them to this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ReplicaListener = Callable[[frozenset[str]], None]
 
 
 class ReplicaDirectory:
-    """The running replicas of each deployment, as Serve last told this process.
+    """The running replicas of each deployment, as Serve last reported them to this process.
 
     Serve builds its request routers itself, from an import path and JSON, and offers no way to hand one an object; this
     class is the one place where both sides of a process meet. It has a module of its own because Serve pickles the
@@ -23,7 +23,7 @@ class ReplicaDirectory:
 
     @classmethod
     def publish(cls, deployment: str, replica_ids: frozenset[str]) -> None:
-        """Note the running replicas of ``deployment`` and tell the listeners."""
+        """Note the running replicas of ``deployment`` and call the listeners."""
         cls._running[deployment] = replica_ids
         for listener in list(cls._listeners[deployment]):
             listener(replica_ids)

@@ -1,0 +1,1 @@
+"""The launcher of a service on one machine, which is ``make serve``."""

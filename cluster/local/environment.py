@@ -1,4 +1,4 @@
-"""The environment of a local service: the one file where environment variables are read or composed.
+"""The environment variables and the ports of a local service; no other file reads or composes such variables.
 
 Ray and Serve take most of their settings from environment variables, read when a process imports them. So the launcher
 (and a test that needs Ray) composes them here, once, and starts Ray's head with them; every actor inherits them.

@@ -1,9 +1,9 @@
-"""`make serve`: one whole service on this machine, in the foreground.
+"""The launcher behind ``make serve``: one whole service on this machine, in the foreground.
 
 The launcher starts a Ray head of its own in a short-lived directory, hands it the Serve config over Ray's REST
-interface, waits until ``/healthz`` answers 200 and then until someone stops it. It shares nothing with other Ray
-clusters, and when it ends, so has every process that it started, by whatever route: Ctrl-C, SIGTERM, a failed start.
-A second Ctrl-C skips the draining.
+interface, waits until ``/healthz`` answers 200 and then until it is stopped. It shares nothing with other Ray
+clusters, and when it ends, every process that it started has ended, however it was stopped: Ctrl-C, SIGTERM, a failed
+start. A second Ctrl-C skips the draining.
 """
 
 from __future__ import annotations

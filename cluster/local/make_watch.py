@@ -1,8 +1,8 @@
-"""Noticing that ``make``, which started this process, has been told to stop.
+"""``MakeWatch``: notices that ``make``, the parent of this process, was interrupted.
 
-make passes SIGTERM on to its recipes but not SIGINT, since a terminal sends that to everyone in the foreground. A
-script that signals make alone would leave it waiting for a service that knows nothing of it. Seen from here,
-make's handler puts SIGINT back to its default before it starts to wait.
+make passes SIGTERM on to its recipes but not SIGINT, since a terminal sends that to every process in the foreground. A
+script that interrupts make alone would leave make waiting for a service that goes on. After an interrupt make resets
+its handler of SIGINT to the default before it waits, and this process can see that in /proc.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The processes that this process started, and theirs: found, stopped and verified by process id.
+"""The process tree below this process: its descendants found, stopped and verified by process id.
 
 A Ray head starts some forty processes in sessions of their own, and the death of one leaves its children to process 1.
-Linux lets a process be the one that inherits them (a "child subreaper"): then the tree below it is complete at all
-times, and nothing ever has to be found by its name.
+Linux lets a process inherit them instead (a "child subreaper"). The tree below it is then complete at all times, and no
+process has to be found by its name.
 """
 
 from __future__ import annotations

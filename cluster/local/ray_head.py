@@ -1,4 +1,4 @@
-"""A Ray head of our own: started as a child process, told what to serve through Ray's REST interface."""
+"""``RayHead``: a Ray head as a child process, with Serve controlled through Ray's REST interface."""
 
 from __future__ import annotations
 

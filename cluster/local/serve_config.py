@@ -1,4 +1,4 @@
-"""Reading a Serve config file (deployments/*.yaml) and fitting it to this machine."""
+"""The Serve config file (deployments/*.yaml): read, checked and fitted to this machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The model replicas: the actors around the engines."""

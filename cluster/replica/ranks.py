@@ -1,4 +1,4 @@
-"""The processes of one replica where its model is split: actors beside it, in its placement group.
+"""``PlacedRanks``: the actors that run the other ranks of a replica with tensor parallelism, in its placement group.
 
 Serve makes the group with the replica, one bundle for each rank on one node, runs the replica in the first, and removes
 the group with it.
@@ -19,13 +19,13 @@ from engine.parallel.worker import serve
 
 
 def bundles(tier: TierConfig) -> list[dict[str, float]]:
-    """What Ray sets aside for a replica: the same for each rank, and the tier's own resources with the first."""
+    """The bundles of a replica's placement group: the same for each rank, and the tier's own resources in the first."""
     share = {name: amount for name, amount in (("CPU", tier.num_cpus), ("GPU", tier.num_gpus)) if amount}
     return [share | tier.resources, *[dict(share) for _ in range(1, tier.engine.tensor_parallel)]]
 
 
 class Rank:
-    """An actor that is one rank. It ends with the connection to rank 0, and so with the replica, or by its hand."""
+    """An actor that is one rank. It ends when the connection to rank 0 does, and so with the replica."""
 
     def run(self, invitation: Invitation) -> None:
         """Does not return: the process ends first. Ray shows it one GPU, its own."""

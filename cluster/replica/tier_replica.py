@@ -1,4 +1,4 @@
-"""The model replica: an actor around one engine, reached by routers through lanes.
+"""``TierReplica``: the model replica, an actor around one engine that routers reach through lanes.
 
 The engine runs on its own thread. Once per step it hands that step's deltas to this actor's event loop, which sorts
 them into lanes. A lane that ends, for whatever reason, takes its requests with it: the router has left or died, so
@@ -13,7 +13,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
-from cluster.lanes.messages import LaneItem, ReplicaLoad, pack
+from cluster.lanes.codec import Record, VersionMismatchError
+from cluster.lanes.messages import (
+    LaneItem,
+    ReplicaLoad,
+    first_lane_item,
+    lane_item,
+    pack,
+    pack_refusal,
+    unpack_request,
+)
 from cluster.lanes.outbox import LaneRegistry
 from engine.api import Conversation, Delta, EngineDeadError, EngineError, EngineStats, GenerationRequest, ModelInfo
 
@@ -21,7 +30,7 @@ OnStep = Callable[[Sequence[Delta]], None]
 
 HEARTBEAT_S = 1.0  # an idle lane still carries the load this often
 
-INLINE_PROMPT = 8192  # characters; a longer prompt takes over a millisecond to tokenise, so not on the event loop
+MAX_INLINE_PROMPT = 8192  # characters; a longer prompt takes over a millisecond to tokenise, so not on the event loop
 
 
 class ReplicaEngine(Protocol):
@@ -38,7 +47,7 @@ class ReplicaEngine(Protocol):
 
 
 class ReplicaDescription(NamedTuple):
-    """A replica at one instant. ``requests`` counts those that some router waits for."""
+    """A replica at one instant. ``requests`` counts those that a lane is open for."""
 
     pid: int
     requests: int
@@ -68,48 +77,41 @@ class TierReplica:
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
         self._loop = asyncio.get_running_loop()
-        self._board = LaneRegistry()
+        self._registry = LaneRegistry()
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """One item per engine step, for as long as the router stays. ``replica_id`` is read by PinnedRequestRouter."""
-        outlet = self._board.open(lane_id)
+        outbox = self._registry.open(lane_id)
         try:
-            yield LaneItem(self._load(), [], self._engine.model_info)
+            yield first_lane_item(self._load(), self._engine.model_info)
             while True:
-                rows = await outlet.take(HEARTBEAT_S)
-                yield LaneItem(self._load(), rows)
+                rows = await outbox.take(HEARTBEAT_S)
+                yield lane_item(self._load(), rows)
         finally:
-            self._engine.abort(self._board.close(lane_id))
+            self._engine.abort(self._registry.close(lane_id))
 
-    async def submit(self, lane_id: str, request: GenerationRequest, *, replica_id: str) -> EngineError | None:
-        """Start ``request``; its deltas go to the lane. A refusal is returned: it is an answer, not a fault."""
-        if not self._board.claim(lane_id, request.request_id):
-            return EngineDeadError("The lane of this request is not open here.")
+    async def submit(self, lane_id: str, packed: Record, *, replica_id: str) -> Record | None:
+        """Start a packed request, whose deltas go to the lane. Returns None, or the packed refusal."""
         try:
-            if request.sampling.grammar is not None or _effort(request) > INLINE_PROMPT:
-                # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
-                await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
-            else:
-                self._engine.submit(request)
-        except EngineError as refusal:
-            self._board.release(request.request_id)
-            return refusal
-        finally:
-            if not self._board.owns(lane_id, request.request_id):
-                self._engine.abort([request.request_id])  # its lane closed, or it was aborted, while it was tokenised
+            await self._submit(lane_id, unpack_request(packed))
+        except (EngineError, VersionMismatchError) as refusal:
+            return pack_refusal(refusal)
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
         """Give requests up; their KV blocks are free within one engine step."""
         for request_id in request_ids:
-            self._board.release(request_id)
+            self._registry.release(request_id)
         self._engine.abort(request_ids)
+
+    async def ping(self) -> None:
+        """Does nothing: a call of it makes Serve list the deployment's replicas to the caller's process."""
 
     async def describe(self) -> ReplicaDescription:
         """The model and the engine's counters, for operators and tests."""
-        return ReplicaDescription(os.getpid(), self._board.requests, self._engine.model_info, self._engine.stats())
+        return ReplicaDescription(os.getpid(), self._registry.requests, self._engine.model_info, self._engine.stats())
 
     def check_health(self) -> None:
         """Called by Serve; raises when the engine has died or makes no progress."""
@@ -121,9 +123,25 @@ class TierReplica:
         if engine is not None:
             engine.close()
 
+    async def _submit(self, lane_id: str, request: GenerationRequest) -> None:
+        if not self._registry.claim(lane_id, request.request_id):
+            raise EngineDeadError("The lane of this request is not open here.")
+        try:
+            if request.sampling.grammar is not None or _effort(request) > MAX_INLINE_PROMPT:
+                # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
+                await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
+            else:
+                self._engine.submit(request)
+        except EngineError:
+            self._registry.release(request.request_id)
+            raise
+        finally:
+            if not self._registry.owns(lane_id, request.request_id):
+                self._engine.abort([request.request_id])  # its lane closed, or it was aborted, while it was tokenised
+
     def _load(self) -> ReplicaLoad:
         return ReplicaLoad.of(self._engine.stats())
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Engine thread: pack there, where the event loop does not wait for it."""
-        self._loop.call_soon_threadsafe(self._board.deliver, pack(deltas))
+        self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))

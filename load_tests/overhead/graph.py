@@ -32,5 +32,11 @@ def stub_config(step_s: float) -> dict[str, Any]:
     application = config["applications"][0]
     application["import_path"] = "load_tests.overhead.graph:build"
     arguments = application["args"]
-    application["args"] = {**arguments, "tiers": {"fast": arguments["tiers"]["fast"]}, "step_s": step_s}
+    # No auto: the forecaster of dev.yaml is fitted to all its tiers.
+    application["args"] = {
+        **arguments,
+        "router": {**arguments["router"], "auto": None},
+        "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
+        "step_s": step_s,
+    }
     return config

@@ -10,7 +10,8 @@ Errors that an implementation raises (beside ``engine.api.RequestError``)::
     ├── SlowReaderError            the client reads too slowly; its buffer is full
     └── ReplicaError               one replica is at fault; another may do better
         ├── ReplicaLostError       the replica died or cannot be reached
-        └── ReplicaOverloadedError the replica's queue is full
+        ├── ReplicaOverloadedError the replica's queue is full
+        └── ReplicaVersionError    the replica's release cannot honour the request (during a rollout)
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class ReplicaOverloadedError(ReplicaError):
     def __init__(self, message: str, replica_id: str = "", retry_after_s: float = 1.0) -> None:
         super().__init__(message, replica_id)
         self.retry_after_s = retry_after_s
+
+
+class ReplicaVersionError(ReplicaError):
+    """The replica runs another release of Manta, which does not know a field or a value of the request."""
 
 
 @dataclass(frozen=True, slots=True)

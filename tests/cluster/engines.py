@@ -1,15 +1,17 @@
-"""Hand-written engines and calls for the cluster's own ports."""
+"""Hand-written engines and clients for the cluster's own ports."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import Any
 
 from cluster.config import TierConfig
+from cluster.lanes.codec import Record
 from cluster.lanes.messages import LaneItem
 from cluster.replica.tier_replica import OnStep, TierReplica
 from engine.api import (
     Delta,
-    EngineError,
     EngineStats,
     FinishReason,
     GenerationRequest,
@@ -31,6 +33,9 @@ class SteppedEngine:
         self.aborted: list[str] = []
         self.closed = False
         self.steps = 0
+        self.waiting = 0
+        self.wait_s = 0.0
+        self.context_length = 128
 
     def start(self) -> None: ...
 
@@ -62,13 +67,14 @@ class SteppedEngine:
         self.on_step(deltas)
 
     def stats(self) -> EngineStats:
-        return EngineStats(len(self.live), 0, 100, len(self.live), 0, self.steps, 0, 0, 0, 0, len(self.aborted), 0)
+        live, aborted = len(self.live), len(self.aborted)
+        return EngineStats(live, self.waiting, 100, live, 0, self.steps, 0, 0, 0, 0, aborted, 0, wait_s=self.wait_s)
 
     def check_health(self) -> None: ...
 
     @property
     def model_info(self) -> ModelInfo:
-        return ModelInfo("stepped", 128, 256)
+        return ModelInfo("stepped", self.context_length, 256)
 
 
 class LocalReplica:
@@ -81,22 +87,46 @@ class LocalReplica:
             self.engine = SteppedEngine(on_step, capacity=capacity)
             return self.engine
 
-        self.actor = TierReplica(TierConfig(engine=EngineConfig(model="none")), make)
+        self.actor = TierReplica(TierConfig(name="fast", engine=EngineConfig(model="none")), make)
         self.dead = False
 
 
-class LocalCalls:
-    """ReplicaCalls without Serve: straight calls to replicas in this process."""
+BUILTINS = (str, int, float, bool, bytes, type(None))
+
+
+def sent(value: Any) -> Any:
+    """``value`` as it arrives in another process, of which nothing but Python itself need be the same."""
+    assert_builtins(value)
+    return pickle.loads(pickle.dumps(value))
+
+
+def assert_builtins(value: Any) -> None:
+    """Fails for an instance of a class that is not Python's own, however deep."""
+    if type(value) in (tuple, list):
+        for each in value:
+            assert_builtins(each)
+    elif type(value) is dict:
+        assert_builtins([*value.items()])
+    else:
+        assert type(value) in BUILTINS, type(value)
+
+
+class LocalClient:
+    """ReplicaClient without Serve: straight calls to replicas in this process, by way of pickled builtins."""
 
     def __init__(self, replicas: dict[str, LocalReplica]) -> None:
         self.replicas = replicas
         self.lanes_opened = 0
         self.aborts: list[list[str]] = []
+        self.connected = 0
+
+    async def connect(self) -> None:
+        self.connected += 1
 
     def _reach(self, replica_id: str) -> TierReplica:
         replica = self.replicas.get(replica_id)
         if replica is None or replica.dead:
-            raise ReplicaLostError(f"{replica_id} is gone")
+            raise ReplicaLostError(f"{replica_id} is gone", replica_id)
         return replica.actor
 
     async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
@@ -105,12 +135,15 @@ class LocalCalls:
         try:
             async for item in items:
                 self._reach(replica_id)
-                yield item
+                yield sent(item)
         finally:
             await items.aclose()
 
-    async def submit(self, replica_id: str, lane_id: str, request: GenerationRequest) -> EngineError | None:
-        return await self._reach(replica_id).submit(lane_id, request, replica_id=replica_id)
+    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+        refusal: Record | None = sent(
+            await self._reach(replica_id).submit(lane_id, sent(request), replica_id=replica_id)
+        )
+        return refusal
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
         self.aborts.append(list(request_ids))

@@ -81,12 +81,12 @@ class Graph:
         headers = kwargs.pop("headers", {}) | ({"authorization": f"Bearer {key}"} if key is not None else {})
         return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, **kwargs)
 
-    def describe(self, tier: str) -> list[ReplicaDescription]:
+    def describe(self, tier: str, application: str = APP) -> list[ReplicaDescription]:
         """What each replica of the tier says of itself; a replica just killed is not counted."""
         deadline = time.monotonic() + 30
         while True:
             try:
-                return self.run(self._describe(tier))
+                return self.run(self._describe(tier, application))
             except RayError:  # Serve has not yet noticed that the replica is gone
                 if time.monotonic() > deadline:
                     raise
@@ -105,8 +105,8 @@ class Graph:
         self._thread.join()
         self._loop.close()
 
-    async def _describe(self, tier: str) -> list[ReplicaDescription]:
-        handle = serve.get_deployment_handle(tier, APP)
+    async def _describe(self, tier: str, application: str) -> list[ReplicaDescription]:
+        handle = serve.get_deployment_handle(tier, application)
         return list(await handle.broadcast("describe").results_async())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

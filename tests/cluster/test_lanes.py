@@ -8,10 +8,14 @@ from contextlib import aclosing
 
 import pytest
 
+import cluster.lanes.lane
+import cluster.lanes.messages
+import cluster.replica.tier_replica
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
-from engine.api import Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
-from router.ports.tiers import ReplicaLostError
-from tests.cluster.engines import LocalCalls, LocalReplica
+from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
+from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams
+from router.ports.tiers import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from tests.cluster.engines import LocalClient, LocalReplica
 
 
 def request(request_id: str, max_tokens: int = 3) -> GenerationRequest:
@@ -24,8 +28,8 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def open_lane(replica: LocalReplica, buffer_limit: int = 1000) -> tuple[Lane, LocalCalls]:
-    calls = LocalCalls({"r1": replica})
+async def open_lane(replica: LocalReplica, buffer_limit: int = 1000) -> tuple[Lane, LocalClient]:
+    calls = LocalClient({"r1": replica})
     lane = Lane(calls, "r1", buffer_limit=buffer_limit, on_change=lambda: None)
     lane.start()
     await settle()
@@ -51,7 +55,7 @@ async def test_many_requests_share_one_lane_and_each_gets_its_own_tokens() -> No
         await settle()
     assert [await r for r in readers] == ["0 ", "0 1 2 ", "0 1 2 3 4 "]
     assert calls.lanes_opened == 1
-    assert replica.actor._board.requests == 0
+    assert replica.actor._registry.requests == 0
     await lane.close()
 
 
@@ -97,10 +101,11 @@ async def test_aborts_of_one_turn_travel_together() -> None:
 async def test_a_refusal_is_raised_and_leaves_nothing_behind() -> None:
     replica = LocalReplica(capacity=0)
     lane, _ = await open_lane(replica)
-    with pytest.raises(OverloadedError):
+    with pytest.raises(ReplicaOverloadedError) as refusal:
         await first(lane.generate(request("q")))
+    assert (refusal.value.replica_id, refusal.value.retry_after_s) == ("r1", 2.0)
     assert lane.outstanding == 0
-    assert replica.actor._board.requests == 0
+    assert replica.actor._registry.requests == 0
     await lane.close()
 
 
@@ -112,9 +117,53 @@ async def test_a_lost_replica_fails_every_stream_on_its_lane() -> None:
     replica.dead = True
     replica.engine.step()  # what would have been the next item shows the loss
     for reader in readers:
-        with pytest.raises(ReplicaLostError):
+        with pytest.raises(ReplicaLostError) as loss:
             await reader
+        assert loss.value.replica_id == "r1"
     assert lane.state is LaneState.CLOSED
+
+
+async def test_a_field_that_the_replica_does_not_know_is_refused_and_another_may_be_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    newer = {**pack_request(request("q")), "request": {"request_id": "q", "prompt": "hi", "mood": "cheerful"}}
+    monkeypatch.setattr(cluster.lanes.lane, "pack_request", lambda _: newer)
+    with pytest.raises(ReplicaVersionError, match="mood") as refusal:
+        await first(lane.generate(request("q")))
+    assert refusal.value.replica_id == "r1"
+    assert not replica.engine.live
+    await lane.close()
+
+
+async def test_a_row_that_this_router_does_not_understand_ends_its_request_alone() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    batches = [lane.generate(request(name, 9)) for name in ("strange", "plain")]
+    strange, plain = (asyncio.ensure_future(first(each)) for each in batches)
+    await settle()
+    replica.actor._registry.deliver([("strange", (1,), "x", "bored"), ("plain", (1,), "x")])
+    await settle()
+    with pytest.raises(ReplicaVersionError, match="bored"):
+        await strange
+    assert [delta.text for delta in await plain] == ["x"]
+    assert replica.engine.aborted == ["strange"]
+    await lane.close()
+
+
+async def test_a_replica_of_another_protocol_gets_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.lanes.messages, "PROTOCOL", 2)
+    item = first_lane_item(ReplicaLoad(), ModelInfo("m", 1, 1))
+    monkeypatch.undo()
+    replica = LocalReplica()
+    monkeypatch.setattr(cluster.replica.tier_replica, "first_lane_item", lambda *_: item)
+    lane = Lane(LocalClient({"r1": replica}), "r1", buffer_limit=1, on_change=lambda: None)
+    lane.start()
+    await settle()
+    assert lane.state is LaneState.CLOSED
+    with pytest.raises(ReplicaLostError):
+        await first(lane.generate(request("q")))
 
 
 async def test_a_router_that_goes_takes_its_requests_with_it() -> None:

@@ -7,27 +7,29 @@ import threading
 
 import pytest
 
-from cluster.lanes.messages import DeltaRow
+from cluster.lanes.codec import Row
+from cluster.lanes.messages import pack, pack_request, unpack_refusal
 from cluster.lanes.outbox import LaneRegistry
-from cluster.replica.tier_replica import INLINE_PROMPT
-from engine.api import EngineDeadError, FinishReason, GenerationRequest, SamplingParams
+from cluster.replica.tier_replica import MAX_INLINE_PROMPT
+from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica
 from tests.cluster.test_lanes import settle
 
 
-def row(request_id: str, last: bool = False) -> DeltaRow:
-    return (request_id, (1,), "x", FinishReason.STOP.value if last else None, None, None, None, 0, None, last)
+def row(request_id: str, last: bool = False) -> Row:
+    end = (FinishReason.STOP, Usage(1, 1, 0)) if last else ()
+    return pack([Delta(request_id, (1,), "x", *end)])[0]
 
 
 async def test_rows_reach_the_lane_that_owns_them_until_the_last() -> None:
-    board = LaneRegistry()
-    one, two = board.open("one"), board.open("two")
-    assert board.claim("one", "a")
-    assert board.claim("two", "b")
-    board.deliver([row("a"), row("b"), row("a", last=True), row("a"), row("nobody")])
+    registry = LaneRegistry()
+    one, two = registry.open("one"), registry.open("two")
+    assert registry.claim("one", "a")
+    assert registry.claim("two", "b")
+    registry.deliver([row("a"), row("b"), row("a", last=True), row("a"), row("nobody")])
     assert [r[0] for r in await one.take(0)] == ["a", "a"]
     assert [r[0] for r in await two.take(0)] == ["b"]
-    assert board.requests == 1
+    assert registry.requests == 1
 
 
 async def test_an_idle_lane_gives_an_empty_item_after_its_time() -> None:
@@ -35,33 +37,33 @@ async def test_an_idle_lane_gives_an_empty_item_after_its_time() -> None:
 
 
 def test_closing_a_lane_names_its_unfinished_requests_only() -> None:
-    board = LaneRegistry()
-    board.open("one")
-    board.open("two")
-    board.claim("one", "a")
-    board.claim("one", "done")
-    board.release("done")
-    board.claim("two", "b")
-    assert board.close("one") == ["a"]
-    assert board.owns("two", "b")
+    registry = LaneRegistry()
+    registry.open("one")
+    registry.open("two")
+    registry.claim("one", "a")
+    registry.claim("one", "done")
+    registry.release("done")
+    registry.claim("two", "b")
+    assert registry.close("one") == ["a"]
+    assert registry.owns("two", "b")
 
 
 def test_an_id_with_an_owner_is_not_claimed_again() -> None:
-    board = LaneRegistry()
-    board.open("one")
-    board.open("two")
-    assert board.claim("one", "a")
-    assert not board.claim("two", "a")
-    assert not board.claim("closed", "b")
-    assert board.close("two") == []
-    assert board.owns("one", "a")
+    registry = LaneRegistry()
+    registry.open("one")
+    registry.open("two")
+    assert registry.claim("one", "a")
+    assert not registry.claim("two", "a")
+    assert not registry.claim("closed", "b")
+    assert registry.close("two") == []
+    assert registry.owns("one", "a")
 
 
 def test_one_lane_is_not_opened_twice() -> None:
-    board = LaneRegistry()
-    board.open("one")
+    registry = LaneRegistry()
+    registry.open("one")
     with pytest.raises(ValueError, match="open already"):
-        board.open("one")
+        registry.open("one")
 
 
 async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> None:
@@ -76,8 +78,8 @@ async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> N
         submit(request)
 
     replica.engine.submit = slow_submit  # type: ignore[method-assign]
-    request = GenerationRequest("long", "x" * (INLINE_PROMPT + 1), SamplingParams(max_tokens=5))
-    submission = asyncio.ensure_future(replica.actor.submit("one", request, replica_id="r"))
+    request = GenerationRequest("long", "x" * (MAX_INLINE_PROMPT + 1), SamplingParams(max_tokens=5))
+    submission = asyncio.ensure_future(replica.actor.submit("one", pack_request(request), replica_id="r"))
     await settle()
     await lane.aclose()
     gate.set()
@@ -87,6 +89,7 @@ async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> N
 
 async def test_a_request_for_a_lane_that_is_not_open_is_refused() -> None:
     replica = LocalReplica()
-    refusal = await replica.actor.submit("closed", GenerationRequest("a", "x"), replica_id="r")
-    assert isinstance(refusal, EngineDeadError)
+    refusal = await replica.actor.submit("closed", pack_request(GenerationRequest("a", "x")), replica_id="r")
+    assert refusal is not None
+    assert isinstance(unpack_refusal(refusal), EngineDeadError)
     assert not replica.engine.live

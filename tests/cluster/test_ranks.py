@@ -16,21 +16,30 @@ from ray.util.placement_group import placement_group_table
 
 from cluster.app import make_engine, tier_deployment
 from cluster.config import PlacementConfig, TierConfig
+from cluster.lanes.replica_client import ServeReplicaClient
 from cluster.replica.ranks import bundles
 from cluster.serve_backend import ServeBackend
 from engine.api import Conversation, GenerationRequest, Message, SamplingParams
-from router.ports.tiers import BackendError
+from router.ports.tiers import BackendError, TierDescription
 from tests.cluster.graph import APP, Graph, eventually
 from tests.cluster.smallapp import Front
 
 ENGINE = {"model": "deployments/models/fast", "dtype": "float32", "threads": 1, "tensor_parallel": 2}
 QUESTION = Conversation((Message("user", "What does KV cache mean?"),))
-TIER: dict[str, Any] = {"num_cpus": 0.5, "drain_timeout_s": 5, "health_check_period_s": 0.5, "engine": ENGINE}
+TIER: dict[str, Any] = {
+    "name": "split",
+    "num_cpus": 0.5,
+    "drain_timeout_s": 5,
+    "health_check_period_s": 0.5,
+    "engine": ENGINE,
+}
 
 
 def test_each_rank_has_a_bundle_and_the_replica_the_first() -> None:
     engine = {**ENGINE, "tensor_parallel": 4, "device": "cuda"}
-    tier = TierConfig.model_validate({"num_cpus": 2, "num_gpus": 1, "resources": {"h200": 1}, "engine": engine})
+    tier = TierConfig.model_validate(
+        {"name": "split", "num_cpus": 2, "num_gpus": 1, "resources": {"h200": 1}, "engine": engine}
+    )
 
     assert bundles(tier) == [{"CPU": 2, "GPU": 1, "h200": 1}, *[{"CPU": 2, "GPU": 1}] * 3]
 
@@ -55,7 +64,7 @@ class Asker:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         tier = TierConfig.model_validate(TIER)
-        behind = tier_deployment("split", tier).bind(tier, make_engine)
+        behind = tier_deployment(tier).bind(tier, make_engine)
         # A tier cannot be what HAProxy talks to; nobody asks the one that stands before it.
         front = serve.deployment(ray_actor_options={"num_cpus": 0})(Front).bind(behind)
         serve.run(front, name="split", route_prefix="/split")
@@ -64,7 +73,11 @@ class Asker:
         self._backend = graph.run(self._connect())
 
     async def _connect(self) -> ServeBackend:
-        return ServeBackend(self._handles, PlacementConfig(wait_s=1))
+        tiers = [TierDescription(name, name) for name in self._handles]
+        clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
+        backend = ServeBackend(tiers, clients, PlacementConfig(wait_s=1))
+        await backend.start()
+        return backend
 
     def close(self) -> None:
         self.graph.run(self._backend.close())

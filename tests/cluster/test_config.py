@@ -1,0 +1,157 @@
+"""The config tree: tiers of any number and names, and what one part says about another, refused with the key's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from cluster.app import read_forecaster
+from cluster.config import MantaConfig, check_aliases, check_thresholds
+from load_tests.overhead.graph import StubGraphConfig, stub_config
+from tests.cluster.graph import ROOT, dev_config
+
+ENGINE = {"model": "models/Some-Model-8B"}
+ROUTER = {"keys": [{"key": "sk-1", "tenant": "t", "team": "t"}]}
+NAMES = ["small", "medium", "large"]
+
+
+def config(tiers: object, **router: Any) -> MantaConfig:
+    return MantaConfig.model_validate({"tiers": tiers, "router": {**ROUTER, **router}})
+
+
+def tiers(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "engine": ENGINE} for name in names]
+
+
+@pytest.mark.parametrize("names", [["only"], ["nano", "small.v2", "Qwen3-8B", "the_largest", "9000"], NAMES])
+def test_any_number_of_tiers_has_any_names(names: list[str]) -> None:
+    assert [tier.name for tier in config(tiers(*names)).tiers] == names
+
+
+def test_tiers_as_a_mapping_are_taken_in_their_order() -> None:
+    mapping = {"fast": {"engine": ENGINE, "replicas": 2}, "frontier": {"engine": ENGINE}}
+    assert config(mapping) == config(
+        [{"name": "fast", "engine": ENGINE, "replicas": 2}, {"name": "frontier", "engine": ENGINE}]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ([], "at least 1 item"),
+        ({}, "at least 1 item"),
+        (tiers("small", "small"), "small: two tiers have this name"),
+        (tiers("auto"), "auto: this name is reserved"),
+        (tiers("Router"), "Router: this name is reserved"),
+        (tiers("SemanticCache"), "SemanticCache: this name is reserved"),
+        (tiers(""), "tiers.0.name"),
+        (tiers("-fast"), "tiers.0.name"),
+        (tiers("fa st"), "tiers.0.name"),
+        (tiers("fast\n"), "tiers.0.name"),
+        (tiers("x" * 65), "tiers.0.name"),
+        ([{"engine": ENGINE}], "tiers.0.name"),
+        ({"fast": {"name": "slow", "engine": ENGINE}}, "fast: is called slow inside"),
+        ({"fast": None}, "fast: must be a mapping"),
+        ("fast", "tiers"),
+    ],
+)
+def test_tiers_that_cannot_be_told_apart_or_named_are_refused(bad: object, complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        config(bad)
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [(ENGINE, "Some-Model-8B"), ({**ENGINE, "name": "house"}, "house"), ({"model": "m/"}, "m")]
+)
+def test_the_model_behind_a_tier_has_the_name_that_its_engine_reports(engine: dict[str, Any], name: str) -> None:
+    (tier,) = config([{"name": "small", "engine": engine}]).tiers
+    assert tier.model_name == name
+
+
+@pytest.mark.parametrize("thresholds", [{}, {"large": 0.5}, {"medium": 0.4, "large": 0.4}, {"large": 0.6, "medium": 0}])
+def test_thresholds_may_be_left_out_and_may_be_equal(thresholds: dict[str, float]) -> None:
+    check_thresholds(thresholds, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "complaint"),
+    [
+        ({"turbo": 0.5}, r"router\.auto\.thresholds\.turbo: there is no such tier; there are small, medium, large"),
+        ({"small": 0.0}, r"router\.auto\.thresholds\.small: the first tier has no threshold"),
+        ({"large": 0.3, "medium": 0.4}, r"router\.auto\.thresholds\.large: 0\.3 is below .*medium, 0\.4"),
+    ],
+)
+def test_thresholds_that_make_no_sense_are_refused(thresholds: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        check_thresholds(thresholds, NAMES)
+
+
+def test_an_alias_stands_for_a_tier_or_for_auto() -> None:
+    check_aliases({"gpt-4o-mini": "small", "gpt-4o": "auto"}, NAMES, has_auto=True)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "complaint"),
+    [
+        ({"gpt-4o": "turbo"}, r"router\.aliases\.gpt-4o: there is no tier turbo; there are small, medium, large"),
+        ({"turbo": "turbo"}, r"router\.aliases\.turbo: there is no"),
+        ({"gpt-4o": "auto"}, r"router\.aliases\.gpt-4o: auto is not served, since router\.auto is null"),
+        ({"small": "large"}, r"router\.aliases\.small: an alias must not be the name of a tier or auto"),
+        ({"auto": "large"}, r"router\.aliases\.auto: an alias must not"),
+    ],
+)
+def test_aliases_that_make_no_sense_are_refused(aliases: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        check_aliases(aliases, NAMES, has_auto=False)
+
+
+def test_a_router_that_knows_its_tiers_is_taken() -> None:
+    made = config(
+        tiers(*NAMES),
+        auto={"thresholds": {"large": 0.5}},
+        aliases={"gpt-4o-mini": "small", "gpt-4o": "auto"},
+        keys=[{"key": "sk-1", "tenant": "t", "team": "t", "tiers": ["small", "large"]}],
+    )
+    assert made.router.auto is not None
+    assert made.router.auto.thresholds == {"large": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("router", "complaint"),
+    [
+        (
+            {"auto": {"thresholds": {"turbo": 0.5}}},
+            r"router\.auto\.thresholds\.turbo: there is no such tier; there are small, medium, large",
+        ),
+        ({"aliases": {"gpt-4o": "turbo"}}, r"router\.aliases\.gpt-4o: there is no tier turbo"),
+        ({"aliases": {"gpt-4o": "auto"}, "auto": None}, r"router\.aliases\.gpt-4o: auto is not served"),
+        (
+            {"keys": [*ROUTER["keys"], {"key": "sk-2", "tenant": "t", "team": "t", "tiers": ["small", "turbo"]}]},
+            r"router\.keys\.1\.tiers: there is no tier turbo; there are small, medium, large",
+        ),
+    ],
+)
+def test_a_router_that_speaks_of_other_tiers_is_refused_at_start(router: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        config(tiers(*NAMES), **router)
+
+
+def test_a_forecaster_is_not_read_where_auto_is_not_served() -> None:
+    assert read_forecaster(config(tiers(*NAMES), auto=None)) is None
+
+
+@pytest.mark.parametrize("file", ["dev.yaml", "prod.yaml"])
+def test_the_deployments_have_the_three_tiers_in_order(file: str) -> None:
+    deployed = yaml.safe_load((ROOT / "deployments" / file).read_text())
+    made = MantaConfig.model_validate(deployed["applications"][0]["args"])
+    assert [tier.name for tier in made.tiers] == ["fast", "balanced", "frontier"]
+
+
+def test_the_stub_graph_is_dev_yaml_with_one_tier_and_without_its_forecaster() -> None:
+    made = StubGraphConfig.model_validate(stub_config(0.01)["applications"][0]["args"])
+    assert [tier.name for tier in made.tiers] == ["fast"]
+    assert read_forecaster(made) is None
+    assert [key.key for key in made.router.keys] == [key["key"] for key in dev_config()["router"]["keys"]]
