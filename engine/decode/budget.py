@@ -9,10 +9,10 @@ MAX_COMPILE_S = 1.5  # CPU seconds for compiling and for the first steps
 MAX_STEP_S = 0.1  # CPU seconds for one operation of a step: a mask, the forced tokens, or reading tokens
 MAX_MEMORY_BYTES = 512 * 2**20  # beyond what the process that tries grammars has already
 MAX_STACK_BYTES = 2**20  # half of what the smallest of the engine's threads have: llguidance's own have 2 MiB
-MAX_WAIT_S = 15.0  # seconds of wall time, on a machine whose cores are busy
+MAX_WAIT_S = 30.0  # seconds of wall time, on a machine whose cores are busy
 
 # llguidance's own limits. The cost of a step is at most step_max_items times the items of the largest row, which the
-# size of the grammar bounds: about 0.5 s at worst, where the first steps of a grammar do not show it.
+# size of the grammar bounds: about 0.3 s at worst, where the first steps of a grammar do not show it.
 PARSER_LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 200_000,

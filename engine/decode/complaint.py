@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from engine.decode.trial import Fault
+
 MAX_COMPLAINT_CHARS = 300
 
 TOO_LARGE = "it is too large once it is expanded."
@@ -12,6 +14,9 @@ DIED = "its rules or references form a chain that is too deep, or it needs too m
 SLOW = "it takes too long to compile."
 SLOW_STEP = "its first steps take too long: too much may follow at one place."
 TOO_WIDE = "too much may follow at one place."
+ENDLESS = "what it forces an answer to say has no end."
+EMPTY = "no answer can follow it."
+ONE_OF = "oneOf is supported only where its options are seen to exclude each other; anyOf always is."
 TOO_COMPLEX = "one of its patterns is too complex."
 
 # Parts of llguidance's messages, and the sentence for each; the first that fits.
@@ -25,11 +30,14 @@ SENTENCES = (
     ("stack level exceeded", TOO_DEEP),
     ("nest limit", TOO_DEEP),
     ("maximum number of nested", TOO_DEEP),
+    ("; ff_tokens)", ENDLESS),
+    ("NoExtension", EMPTY),
+    ("oneOf constraints", ONE_OF),
     ("Current row has", TOO_WIDE),
     ("Too many items", TOO_WIDE),
-    ("initial_lexer_fuel", TOO_COMPLEX),
     ("too many states", TOO_COMPLEX),
     ("fuel", TOO_COMPLEX),
+    ("too many expressions", TOO_COMPLEX),
     ("regex too large", TOO_COMPLEX),
     ("regex exceeds size limit", TOO_COMPLEX),
     ("Compiled regex exceeds", TOO_COMPLEX),
@@ -37,6 +45,9 @@ SENTENCES = (
 _PLACE = re.compile(r"(?:at )?\d+\(\d+\): ")  # line and column
 _QUOTE = re.compile(r" \(at \".*")
 _PATTERN = re.compile(r'invalid regex ".*?" \(in regex\): ', re.DOTALL)
+
+
+FAULTS: dict[Fault, str] = {"died": DIED, "slow": SLOW, "slow step": SLOW_STEP}
 
 
 def sentence(complaint: str, quoting: bool = True) -> str:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from engine.api import Grammar, OverloadedError, RequestError, UnsatisfiableError
 from engine.decode.budget import MAX_GRAMMAR_CHARS
-from engine.decode.complaint import DIED, SLOW, SLOW_STEP, sentence
+from engine.decode.complaint import FAULTS, sentence
 from engine.decode.definition import define
-from engine.decode.sandbox import DiedError, Sandbox, SandboxError, SlowError
+from engine.decode.sandbox import Sandbox, SandboxError
 from engine.decode.trial import Verdict, new_matcher
 from engine.decode.vocabulary import Vocabulary
 
@@ -126,7 +126,7 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._sandbox: Sandbox | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
-        self._refused: OrderedDict[Grammar, Verdict | str] = OrderedDict()
+        self._refused: OrderedDict[Grammar, Verdict] = OrderedDict()
 
     def load(self) -> None:
         """Reads the vocabulary, while the model is loaded: that holds the interpreter's lock for up to two seconds, and
@@ -164,9 +164,9 @@ class GrammarCompiler:
         if len(grammar.source) > MAX_GRAMMAR_CHARS:
             raise _refusal(grammar, f"it has more than {MAX_GRAMMAR_CHARS} characters.")
         with self._lock:
-            why = self._refused.get(grammar)
-        if why is not None:
-            raise _refusal(grammar, why)
+            refused = self._refused.get(grammar)
+        if refused is not None:
+            raise _refusal(grammar, _why(grammar, refused))
         try:
             tokenizer, sandbox = self._load()
         except (ImportError, ValueError) as error:
@@ -176,32 +176,28 @@ class GrammarCompiler:
             definition = define(grammar)
         except ValueError as error:
             raise _refusal(grammar, str(error)) from None
-        why = self._try(grammar, definition, sandbox)
-        if why is None:
+        verdict = self._try(grammar, definition, sandbox)
+        if verdict.usable:
             start = new_matcher(tokenizer, definition)
             start.compute_bitmask()  # kept by all its copies; releases the interpreter's lock
             if not start.is_error():
                 self._keep(self._compiled, grammar, start)
                 return start
-            why = Verdict(start.get_error())
-        self._keep(self._refused, grammar, why)
-        raise _refusal(grammar, why)
+            verdict = Verdict(start.get_error())
+        self._keep(self._refused, grammar, verdict)
+        if verdict.fault or "panic" in verdict.complaint:
+            logger.warning("A grammar (%s) was refused: %s", grammar.kind, verdict.fault or "llguidance panicked")
+        raise _refusal(grammar, _why(grammar, verdict))
 
-    def _try(self, grammar: Grammar, definition: str, sandbox: Sandbox) -> Verdict | str | None:
-        """Why a grammar is to be refused, if it is. Raises OverloadedError."""
+    def _try(self, grammar: Grammar, definition: str, sandbox: Sandbox) -> Verdict:
+        """Raises OverloadedError if there is no verdict."""
         if grammar.kind == "json_object":
-            return None  # ours, and always the same
+            return Verdict()  # the definition is ours, and always the same
         try:
-            verdict = sandbox.attempt(definition)
-        except DiedError:
-            logger.warning("A grammar (%s) has ended the process that tried it", grammar.kind)
-            return DIED
-        except SlowError:
-            return SLOW
+            return sandbox.attempt(definition)
         except SandboxError as error:
             logger.warning("A grammar could not be tried: %s", error)
             raise OverloadedError("Grammars cannot be compiled at the moment.") from error
-        return None if verdict.usable else verdict
 
     def _keep(self, kept: OrderedDict[Grammar, Any], grammar: Grammar, what: object) -> None:
         with self._lock:
@@ -218,12 +214,14 @@ class GrammarCompiler:
             return self._tokenizer, self._sandbox
 
 
-def _refusal(grammar: Grammar, why: Verdict | str) -> RequestError:
+def _why(grammar: Grammar, verdict: Verdict) -> str:
+    if verdict.fault:
+        return FAULTS[verdict.fault]
+    return sentence(verdict.complaint, quoting=not grammar.label)
+
+
+def _refusal(grammar: Grammar, why: str) -> RequestError:
     """In the name of the field that this request's grammar came from."""
-    if isinstance(why, Verdict):
-        if "panic" in why.complaint:
-            logger.warning("llguidance panicked over a grammar (%s)", grammar.kind)
-        why = SLOW_STEP if why.slow else sentence(why.complaint, quoting=not grammar.label)
     return RequestError(f"{_name(grammar, first=True)} cannot be used: {why}", grammar.param, "invalid_grammar")
 
 

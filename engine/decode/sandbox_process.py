@@ -65,7 +65,9 @@ def serve(control: socket.socket) -> None:
 
 def _load(control: socket.socket) -> LLTokenizer:
     """The vocabulary that the engine sends; says whether it can be read."""
-    text, size, eos_token_ids = receive(control)  # type: ignore[misc]  # checked by the engine that sends it
+    vocabulary = receive(control)
+    assert isinstance(vocabulary, list)
+    text, size, eos_token_ids = vocabulary
     try:
         tokenizer = Vocabulary(text, size, tuple(eos_token_ids)).load()
     except ValueError as error:
@@ -76,20 +78,33 @@ def _load(control: socket.socket) -> LLTokenizer:
 
 
 def _try(connection: socket.socket, tokenizer: LLTokenizer) -> NoReturn:
-    """In a fork: reads one definition, tries it, sends the verdict and ends."""
+    """In a fork: reads one definition, has another fork try it, and says how that ended if it could not itself."""
     connection.settimeout(MAX_WAIT_S)
     definition = receive(connection)
-    connection.sendall(STARTED)
     assert isinstance(definition, str)
+    connection.sendall(STARTED)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        _attempt(connection, tokenizer, definition)
+    status = os.waitpid(pid, 0)[1]
+    if status:
+        slow = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+        send(connection, asdict(Verdict(fault="slow" if slow else "died")))
+    os._exit(0)  # without clean-up: the process that this is a fork of does that
+
+
+def _attempt(connection: socket.socket, tokenizer: LLTokenizer, definition: str) -> NoReturn:
+    """Sends the verdict, and ends with 0 if there is one."""
     verdicts: list[Verdict] = []
     threading.stack_size(MAX_STACK_BYTES)
     thread = threading.Thread(target=lambda: verdicts.append(attempt(tokenizer, definition)), daemon=True)
     _limit()
     thread.start()
     thread.join()
-    if verdicts:
-        send(connection, asdict(verdicts[0]))
-    os._exit(0)  # without clean-up: the process that this is a fork of does that
+    for verdict in verdicts:
+        send(connection, asdict(verdict))
+    os._exit(0 if verdicts else 1)
 
 
 def _limit() -> None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from engine.decode.budget import MAX_STEP_S, PARSER_LIMITS
 
@@ -20,18 +20,22 @@ _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 
+Fault = Literal["", "died", "slow", "slow step"]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``complaint`` is llguidance's own text, empty for a grammar that can be used. ``slow`` says that an operation of
-    a step took longer than ``MAX_STEP_S``."""
+    """``complaint`` is llguidance's own text, empty for a grammar that it takes. ``fault``: it needs more stack or
+    memory than there may be (``died``), takes too long to compile (``slow``), or an operation of a step takes longer
+    than ``MAX_STEP_S`` (``slow step``)."""
 
     complaint: str = ""
-    slow: bool = False
+    fault: Fault = ""
 
     @property
     def usable(self) -> bool:
         """Whether the engine may compile the grammar."""
-        return not (self.complaint or self.slow)
+        return not (self.complaint or self.fault)
 
 
 class _Clock:
@@ -41,9 +45,7 @@ class _Clock:
         self.total = 0.0
         self.longest = 0.0
 
-    def __call__(
-        self, operation: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
-    ) -> _Result:
+    def __call__(self, operation: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
         began = time.thread_time()
         result = operation(*args, **kwargs)
         took = time.thread_time() - began
@@ -71,14 +73,15 @@ def attempt(tokenizer: LLTokenizer, definition: str) -> Verdict:
     if start.is_error():
         return Verdict(start.get_error())
     walked, draws = _Clock(), random.Random(0)
-    complaint = ""
     for _ in range(WALKS):
-        if max(clock.longest, walked.longest) > MAX_STEP_S:
-            return Verdict(slow=True)
         complaint = _walk(start.deep_copy(), tokenizer, walked, draws)
-        if complaint or walked.total > MAX_WALK_S:
+        if complaint:
+            return Verdict(complaint)
+        if max(clock.longest, walked.longest) > MAX_STEP_S:
+            return Verdict(fault="slow step")
+        if walked.total > MAX_WALK_S:
             break
-    return Verdict(complaint, slow=max(clock.longest, walked.longest) > MAX_STEP_S)
+    return Verdict()
 
 
 def _walk(matcher: LLMatcher, tokenizer: LLTokenizer, clock: _Clock, draws: random.Random) -> str:
