@@ -69,6 +69,7 @@ def _hide_special_tokens(data: dict[str, Any]) -> None:
     """Changes a tokenizer.json so that no text is read as a special token. ``<tool_call>`` and its like, which are part
     of the text but which llguidance takes for special ones, become tokens like any other."""
     data["padding"] = data["truncation"] = data["post_processor"] = None
+    _begin_anywhere(data["pre_tokenizer"])
     kept, names = [], {}
     parts = _merged(data["model"])
     for token in data["added_tokens"]:
@@ -83,6 +84,14 @@ def _hide_special_tokens(data: dict[str, Any]) -> None:
         kept.append({**token, "content": names.get(token["id"], (content, content))[1]})
     data["added_tokens"] = kept
     _rename(data["model"], names)
+
+
+def _begin_anywhere(step: dict[str, Any] | None) -> None:
+    """Forced text does not begin a text: no space is put before it. llguidance sees to SentencePiece's itself."""
+    if step is not None and step["type"] == "ByteLevel":
+        step["add_prefix_space"] = False
+    for part in (step or {}).get("pretokenizers", ()):
+        _begin_anywhere(part)
 
 
 def _rename(model: dict[str, Any], names: dict[int, tuple[str, str]]) -> None:

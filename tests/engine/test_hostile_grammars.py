@@ -355,6 +355,19 @@ def test_a_call_may_be_written_where_its_mark_is_a_token(tmp_path: Path) -> None
         assert re.fullmatch("<tool_call>\n(yes|no)", answer.text)
 
 
+def test_forced_text_is_written_where_a_tokenizer_begins_texts_with_a_space(tmp_path: Path) -> None:
+    model = shutil.copytree(FAST, tmp_path / "model")
+    path = model / "tokenizer.json"
+    text = path.read_text()
+    assert '"add_prefix_space":false' in text.replace(" ", "")
+    path.write_text(re.sub(r'"add_prefix_space":\s*false', '"add_prefix_space": true', text))
+    engine = Engine.from_pretrained(model, kv_cache_tokens=2_048)
+
+    [answer] = engine.generate(["x"], SamplingParams(max_tokens=40, grammar=Grammar.choice(["a long word"])))
+
+    assert answer.text == "a long word"
+
+
 def test_a_model_without_an_end_of_text_token_ends_structured_outputs(tmp_path: Path) -> None:
     model = shutil.copytree(FAST, tmp_path / "model")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
