@@ -26,6 +26,7 @@ from engine.sampling_params import (
     BeamSearch,
     SamplingParams,
 )
+from engine.schema_support import unenforced_keywords
 from engine.structured_output import Grammar
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "UnsatisfiableError",
     "Usage",
     "is_plain_json",
+    "unenforced_keywords",
 ]
 
 

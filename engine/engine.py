@@ -83,6 +83,7 @@ class Engine:
         self._clock = clock
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammars(vocab_size)
+        grammars.load()
         guesses = config.speculative_tokens > 0
         ahead = int(uses_triton(config))  # its runner launches the next step before this one's tokens are known
         self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, guesses, ahead)
@@ -246,8 +247,9 @@ class Engine:
             self._crew.check_health()
 
     def close(self) -> None:
-        """Ends the processes of other ranks, if there are any; without it they end with this process. May be called
-        again."""
+        """Ends the processes of other ranks and the one that tries grammars, if there are any; without it they end with
+        this process. May be called again."""
+        self._admission.grammars.close()
         if self._crew is not None:
             self._crew.close()
 

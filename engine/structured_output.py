@@ -14,18 +14,20 @@ class Grammar:
 
     ``param`` names the request field that the grammar came from; errors about the grammar name that field. ``label`` is
     what error messages call the grammar, for example "The schema of a tool"; empty: named by ``kind``. Neither takes
-    part in comparison: equal sources compile to one grammar.
+    part in comparison: equal sources compile to one grammar. ``strict`` is of JSON schemas alone: without it, keywords
+    that cannot be enforced are ignored (``unenforced_keywords`` names them); with it they are refused.
     """
 
     kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
     source: str
     param: str = field(default="grammar", compare=False)
     label: str = field(default="", compare=False)
+    strict: bool = True
 
     @classmethod
-    def json_schema(cls, schema: Mapping[str, Any] | bool) -> Self:
-        """JSON that is valid by ``schema``, written as Python's json.dumps does."""
-        return cls("json_schema", json.dumps(schema))
+    def json_schema(cls, schema: Mapping[str, Any] | bool, strict: bool = True) -> Self:
+        """JSON that is valid by ``schema``, written as Python's json.dumps does. True: any JSON."""
+        return cls("json_schema", json.dumps(schema), strict=strict)
 
     @classmethod
     def json_object(cls) -> Self:

@@ -1,12 +1,13 @@
-"""Answers of a given form: which tokens may come next, by llguidance (an Earley parser over a trie of the vocabulary).
+"""Structured outputs: which tokens may come next, by llguidance (an Earley parser over a trie of the vocabulary).
 
-A grammar is compiled once and kept; each sequence has a copy of it that has read the sequence's tokens. The library is
-loaded with the first grammar: an engine that never sees one runs without it.
+A grammar is compiled once and kept; each sequence has a copy of it that has read the sequence's tokens. What is new is
+tried in a sandbox first, and its first mask is computed on the thread that submits it: nothing of that is the work of
+the engine's thread.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -19,23 +20,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.api import Grammar, RequestError, UnsatisfiableError
+from engine.api import Grammar, OverloadedError, RequestError, UnsatisfiableError
+from engine.decode.budget import MAX_GRAMMAR_CHARS
+from engine.decode.complaint import FAULTS, sentence
+from engine.decode.definition import define
+from engine.decode.sandbox import Sandbox, SandboxError
+from engine.decode.trial import Verdict, new_matcher
+from engine.decode.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-MAX_GRAMMAR_CHARS = 65_536  # characters
-MAX_CACHED_GRAMMARS = 128  # compiled grammars
-# What one grammar may cost, in llguidance's units: about 20 ms to build its lexer, 15 ms for the mask of a step.
-LIMITS: dict[str, Any] = {
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 50_000,
-    "max_grammar_size": 500_000,
-    "verbose_errors": False,  # they quote the text, and end in logs
-}
-# As Python's json.dumps writes, so that most of an object's syntax is forced.
-JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MAX_CACHED_GRAMMARS = 128  # compiled ones; and as many that were refused
+
+logger = logging.getLogger(__name__)
 
 
 class GrammarError(UnsatisfiableError):
@@ -45,9 +43,13 @@ class GrammarError(UnsatisfiableError):
 class GrammarState:
     """One sequence's place in its grammar; a function of the tokens of its answer."""
 
-    def __init__(self, matcher: LLMatcher, prompt_length: int) -> None:
-        """``matcher`` is at its start, and nobody else's."""
+    def __init__(self, matcher: LLMatcher, prompt_length: int, grammar: Grammar, tokens: int, rows: int) -> None:
+        """``matcher`` is at its start, and nobody else's. Its masks are of ``tokens`` tokens; the model has logits for
+        ``rows`` of them."""
         self.matcher = matcher
+        self.tokens = tokens
+        self._rows = rows
+        self._grammar = grammar
         self._read = prompt_length
         self._ahead: list[int] = []  # what must come next, as far as it is known, the next one last
         self._look_ahead()
@@ -56,6 +58,7 @@ class GrammarState:
         """Another at the same place, for a branch."""
         twin = object.__new__(GrammarState)
         twin.matcher, twin._read, twin._ahead = self.matcher.deep_copy(), self._read, list(self._ahead)
+        twin.tokens, twin._rows, twin._grammar = self.tokens, self._rows, self._grammar
         return twin
 
     @property
@@ -68,7 +71,7 @@ class GrammarState:
         it may not come next."""
         matcher = self.matcher.deep_copy()
         if not matcher.consume_tokens([token]):
-            raise GrammarError(f"The answer cannot go on by its grammar: {matcher.get_error()[:200]}")
+            raise self._error(matcher)
         return bool(matcher.is_stopped())
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -78,7 +81,7 @@ class GrammarState:
             return
         self._read = len(tokens)
         if not self.matcher.consume_tokens(new):
-            raise GrammarError(f"The answer cannot go on by its grammar: {self.matcher.get_error()[:200]}")
+            raise self.error()
         if len(new) < len(self._ahead) and self._ahead[-len(new) :] == new[::-1]:
             del self._ahead[-len(new) :]
         else:
@@ -95,60 +98,137 @@ class GrammarState:
 
     def _look_ahead(self) -> None:
         # Once for a whole run: a long literal takes milliseconds, and would at each of its tokens.
-        self._ahead = list(self.matcher.compute_ff_tokens())[::-1]
+        forced = self.matcher.compute_ff_tokens()
+        if max(forced, default=0) >= self._rows:  # the tokenizer's spelling has a token that the model lacks
+            forced = forced[: next(place for place, token in enumerate(forced) if token >= self._rows)]
+        self._ahead = forced[::-1]
+
+    def error(self) -> GrammarError:
+        """Why the grammar gave up, if it did, or does not allow what was read."""
+        return self._error(self.matcher)
+
+    def _error(self, matcher: LLMatcher) -> GrammarError:
+        grammar = self._grammar
+        why = sentence(matcher.get_error(), quoting=not grammar.label)
+        return GrammarError(f"The answer cannot go on by {_name(grammar, first=False)}: {why}")
 
 
 class GrammarCompiler:
     """For one tokenizer; from any thread."""
 
     def __init__(self, hub: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a tokenizer of transformers; ``vocab_size`` the model's, which may be larger."""
+        """``hub`` is a tokenizer of transformers; ``vocab_size`` counts the tokens that the model has logits for."""
         self._hub = hub
         self._vocab_size = vocab_size
-        self._eos_token_ids = sorted(eos_token_ids)
+        self._eos_token_ids = eos_token_ids
         self._lock = threading.Lock()
-        self._tokenizer: LLTokenizer | None = None  # takes a second to make, and few models ever need it
+        self._loading = threading.Lock()
+        self._tokenizer: LLTokenizer | None = None
+        self._sandbox: Sandbox | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._refused: OrderedDict[Grammar, Verdict] = OrderedDict()
+
+    def load(self) -> None:
+        """Reads the vocabulary, while the model is loaded: that holds the interpreter's lock for up to two seconds, and
+        would hold up everybody's answers with the first grammar. Without llguidance, or for a tokenizer that it cannot
+        read, the first grammar is refused instead."""
+        try:
+            self._load()
+        except (ImportError, ValueError) as error:
+            logger.warning("There will be no structured outputs: %s", error)
 
     def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
-        """The start of an answer. Raises RequestError that says what is wrong with the grammar."""
-        if len(grammar.source) > MAX_GRAMMAR_CHARS:
-            raise RequestError(f"A grammar has at most {MAX_GRAMMAR_CHARS} characters.", "grammar", "invalid_grammar")
+        """The start of an answer. Raises RequestError that says what is wrong with the grammar, OverloadedError if it
+        cannot be tried now."""
         with self._lock:
             start = self._compiled.get(grammar)
             if start is not None:
                 self._compiled.move_to_end(grammar)
         if start is None:
             start = self._build(grammar)
-        return GrammarState(start.deep_copy(), prompt_length)
+        tokens = self._load()[0].vocab_size
+        return GrammarState(start.deep_copy(), prompt_length, grammar, tokens, self._vocab_size)
 
     def forget(self, grammar: Grammar) -> None:
         """An answer's place in it gave up: its copies share what they have learnt of it, and may give up as well."""
         with self._lock:
             self._compiled.pop(grammar, None)
 
+    def close(self) -> None:
+        """Ends the process that tries grammars, if there is one. May be called again."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+
     def _build(self, grammar: Grammar) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits
-
-        limits = LLParserLimits(**LIMITS)
-        start = LLMatcher(self._vocabulary(), _definition(grammar), log_level=0, limits=limits)
-        if start.is_error():
-            raise RequestError(
-                f"The {grammar.kind} cannot be used: {start.get_error()[:500]}", "grammar", "invalid_grammar"
-            )
+        """Tries a grammar, compiles it, and computes its first mask. Raises as ``compile`` does."""
+        if len(grammar.source) > MAX_GRAMMAR_CHARS:
+            raise _refusal(grammar, f"it has more than {MAX_GRAMMAR_CHARS} characters.")
         with self._lock:
-            self._compiled[grammar] = start
-            if len(self._compiled) > MAX_CACHED_GRAMMARS:
-                self._compiled.popitem(last=False)
-        return start
+            refused = self._refused.get(grammar)
+        if refused is not None:
+            raise _refusal(grammar, _why(grammar, refused))
+        try:
+            tokenizer, sandbox = self._load()
+        except (ImportError, ValueError) as error:
+            logger.warning("There are no structured outputs: %s", error)
+            raise _refusal(grammar, "structured outputs are not available for this model.") from None
+        try:
+            definition = define(grammar)
+        except ValueError as error:
+            raise _refusal(grammar, str(error)) from None
+        verdict = self._try(grammar, definition, sandbox)
+        if verdict.usable:
+            start = new_matcher(tokenizer, definition)
+            start.compute_bitmask()  # kept by all its copies; releases the interpreter's lock
+            if not start.is_error():
+                self._keep(self._compiled, grammar, start)
+                return start
+            verdict = Verdict(start.get_error())
+        self._keep(self._refused, grammar, verdict)
+        if verdict.fault or "panic" in verdict.complaint:
+            logger.warning("A grammar (%s) was refused: %s", grammar.kind, verdict.fault or "llguidance panicked")
+        raise _refusal(grammar, _why(grammar, verdict))
 
-    def _vocabulary(self) -> LLTokenizer:
-        from llguidance.hf import from_tokenizer
+    def _try(self, grammar: Grammar, definition: str, sandbox: Sandbox) -> Verdict:
+        """Raises OverloadedError if there is no verdict."""
+        if grammar.kind == "json_object":
+            return Verdict()  # the definition is ours, and always the same
+        try:
+            return sandbox.attempt(definition)
+        except SandboxError as error:
+            logger.warning("A grammar could not be tried: %s", error)
+            raise OverloadedError("Grammars cannot be compiled at the moment.") from error
 
+    def _keep(self, kept: OrderedDict[Grammar, Any], grammar: Grammar, what: object) -> None:
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = from_tokenizer(self._hub, n_vocab=self._vocab_size, eos_token=self._eos_token_ids)
-            return self._tokenizer
+            kept[grammar] = what
+            if len(kept) > MAX_CACHED_GRAMMARS:
+                kept.popitem(last=False)
+
+    def _load(self) -> tuple[LLTokenizer, Sandbox]:
+        with self._loading:
+            if self._tokenizer is None or self._sandbox is None:
+                vocabulary = Vocabulary.of(self._hub, self._vocab_size, self._eos_token_ids)
+                self._tokenizer = vocabulary.load()
+                self._sandbox = Sandbox(vocabulary)
+            return self._tokenizer, self._sandbox
+
+
+def _why(grammar: Grammar, verdict: Verdict) -> str:
+    if verdict.fault:
+        return FAULTS[verdict.fault]
+    return sentence(verdict.complaint, quoting=not grammar.label)
+
+
+def _refusal(grammar: Grammar, why: str) -> RequestError:
+    """In the name of the field that this request's grammar came from."""
+    return RequestError(f"{_name(grammar, first=True)} cannot be used: {why}", grammar.param, "invalid_grammar")
+
+
+def _name(grammar: Grammar, first: bool) -> str:
+    """What messages call the grammar, at the start of a sentence or within it."""
+    name = grammar.label or f"The {grammar.kind}"
+    return name if first else name[:1].lower() + name[1:]
 
 
 def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int, GrammarError]:
@@ -168,12 +248,12 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
             free.append((row, state))
     if not free:
         return {}
-    words = -(-logits.shape[1] // 32)
+    words = -(-free[0][1].tokens // 32)
     bits = np.zeros((len(free), words), np.int32)
     matchers = [(state.matcher, place) for place, (_, state) in enumerate(free)]
     _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(free))
     _fill(logits, [row for row, _ in free], np.bitwise_not(bits, out=bits))
-    return {row: GrammarError(state.matcher.get_error()[:200]) for row, state in free if state.matcher.is_error()}
+    return {row: state.error() for row, state in free if state.matcher.is_error()}
 
 
 def _fill(logits: Tensor, rows: list[int], forbidden: NDArray[np.int32]) -> None:
@@ -194,22 +274,3 @@ def _executor() -> LLExecutor:
     from llguidance import LLExecutor
 
     return LLExecutor()
-
-
-def _definition(grammar: Grammar) -> str:
-    """In llguidance's own language. Raises RequestError for JSON that is none."""
-    from llguidance import LLMatcher
-
-    try:
-        if grammar.kind == "json_schema":
-            return LLMatcher.grammar_from_json_schema(grammar.source, overrides=JSON_STYLE)
-        if grammar.kind == "json_object":
-            return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=JSON_STYLE)
-    except ValueError as error:
-        raise RequestError(f"The schema is no JSON: {error}", "grammar", "invalid_grammar") from None
-    if grammar.kind == "regex":
-        return LLMatcher.grammar_from_regex(grammar.source)
-    if grammar.kind == "choice":
-        choices = " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
-        return LLMatcher.grammar_from_lark(f"start: {choices}")
-    return LLMatcher.grammar_from_lark(grammar.source)

@@ -1,0 +1,24 @@
+"""What one grammar may cost. Each grammar is tried within these limits before the engine compiles it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_GRAMMAR_CHARS = 65_536  # characters of the source
+MAX_COMPILE_S = 1.5  # CPU seconds for compiling and for the first steps
+MAX_STEP_S = 0.1  # CPU seconds for one operation of a step: a mask, the forced tokens, or reading tokens
+MAX_MEMORY_BYTES = 512 * 2**20  # beyond what the process that tries grammars has already
+MAX_STACK_BYTES = 2**20  # half of what the smallest of the engine's threads have: llguidance's own have 2 MiB
+MAX_WAIT_S = 30.0  # seconds of wall time, on a machine whose cores are busy
+
+# llguidance's own limits. The cost of a step is at most step_max_items times the items of the largest row, which the
+# size of the grammar bounds: about 0.3 s at worst, where the first steps of a grammar do not show it.
+PARSER_LIMITS: dict[str, Any] = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 20_000,
+    "max_items_in_row": 8_000,  # an object with 1,000 optional properties has a row of 4,000
+    "max_lexer_states": 50_000,  # 1 to 2 kB each
+    "max_grammar_size": 16_000,  # symbols; an object with 1,000 optional properties has 8,000
+    "verbose_errors": False,  # they quote the text, and end in logs
+}

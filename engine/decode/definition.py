@@ -1,0 +1,90 @@
+"""A grammar in llguidance's own language. Pure; the text is tried in a sandbox before anything else reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from engine.structured_output import Grammar
+
+# As Python's json.dumps writes, so that most of an object's syntax is forced.
+JSON_STYLE: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def define(grammar: Grammar) -> str:
+    """Raises ValueError, with a message in plain words, for a source that is not of its kind."""
+    if not _is_unicode(grammar.source):
+        raise ValueError("it holds half of a surrogate pair, which is no character.")
+    match grammar.kind:
+        case "json_schema":
+            return _of_schema(_parsed(grammar.source), grammar.strict)
+        case "json_object":
+            return _of_schema({"type": "object"}, strict=True)
+        case "regex":
+            return _of_pattern(grammar.source)
+        case "choice":
+            return _of_choices(_parsed(grammar.source))
+        case "lark":
+            return grammar.source
+
+
+def _of_schema(schema: object, strict: bool) -> str:
+    if isinstance(schema, bool):
+        if not schema:
+            raise ValueError("the schema false allows nothing.")
+        schema = {}
+    if not isinstance(schema, dict):
+        raise ValueError("a schema is an object, or true.")
+    options = schema.get("x-guidance", {})
+    if not isinstance(options, dict):
+        raise ValueError("x-guidance must be an object.")
+    options = {**options, **JSON_STYLE, **({} if strict else {"lenient": True})}
+    return _grammars({"json_schema": {**schema, "x-guidance": options}})
+
+
+def _of_choices(choices: object) -> str:
+    """One pattern, not one rule for each: the row of a parser holds every rule that may follow, a pattern is one."""
+    if not (isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices)):
+        raise ValueError("there must be at least one choice, and each must be a string.")
+    if not all(map(_is_unicode, choices)):
+        raise ValueError("it holds half of a surrogate pair, which is no character.")
+    return _of_pattern("|".join(map(_escaped, dict.fromkeys(choices))))
+
+
+def _of_pattern(pattern: str) -> str:
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_regex(pattern)
+
+
+def _escaped(text: str) -> str:
+    """As a pattern that matches this text alone."""
+    return "".join(char if char.isalnum() or char == " " else f"\\x{{{ord(char):X}}}" for char in text)
+
+
+def _grammars(grammar: dict[str, Any]) -> str:
+    try:
+        return json.dumps({"grammars": [grammar]}, allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    except ValueError:
+        raise ValueError("a number in it is too large.") from None
+
+
+def _parsed(source: str) -> object:
+    try:
+        return json.loads(source, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error.msg} at character {error.pos}.") from None
+    except ValueError:
+        raise ValueError("it is no JSON: it has a number that JSON cannot write.") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any(0xD800 <= ord(char) < 0xE000 for char in text)

@@ -1,0 +1,385 @@
+"""Whatever grammar a client sends: an answer by it, or a refusal in plain words at once; and nobody else is harmed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from tokenizers import AddedToken, Tokenizer
+
+from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, Grammar, RequestError, SamplingParams
+from engine.decode.budget import MAX_GRAMMAR_CHARS
+from engine.decode.grammar import GrammarCompiler, GrammarError
+
+FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
+Schema = dict[str, Any]
+OPTIONAL_PARTS = "start: " + " ".join(["r?"] * 20_000) + '\nr: "a"'
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine.from_pretrained(FAST, kv_cache_tokens=16_384)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def compiler(engine: Engine) -> GrammarCompiler:
+    return engine._admission.grammars
+
+
+def refusal_of(compiler: GrammarCompiler, grammar: Grammar) -> str:
+    with pytest.raises(RequestError) as refusal:
+        compiler.compile(grammar, 0)
+    assert refusal.value.code == "invalid_grammar"
+    return refusal.value.message
+
+
+def chain(length: int, link: Callable[[Schema], Schema]) -> Schema:
+    """Definitions that refer to each other, one after another."""
+    links = {str(place): link({"$ref": f"#/$defs/{place + 1}"}) for place in range(length)}
+    return {"$ref": "#/$defs/0", "$defs": {**links, str(length): {"type": "string"}}}
+
+
+def rules(length: int, rule: str) -> str:
+    lines = [rule.format(place, place + 1) for place in range(length)]
+    return "\n".join([f"start: {rule[0]}0", *lines, f'{rule[0]}{length}: "a"'])
+
+
+LINKS: dict[str, Callable[[Schema], Schema]] = {
+    "items": lambda ref: {"items": ref},
+    "properties": lambda ref: {"properties": {"a": ref}},
+    "additionalProperties": lambda ref: {"additionalProperties": ref},
+    "allOf": lambda ref: {"allOf": [ref]},
+    "anyOf": lambda ref: {"anyOf": [ref, {"type": "null"}]},
+    "$ref": lambda ref: ref,
+}
+CHAINS = {
+    **{f"schema by {name}": (lambda n, link=link: Grammar.json_schema(chain(n, link))) for name, link in LINKS.items()},
+    "rules": lambda n: Grammar.lark(rules(n, "r{}: r{}")),
+    "rules that nest": lambda n: Grammar.lark(rules(n, 'r{}: "b" | "a" r{} "c"')),
+    "terminals": lambda n: Grammar.lark(rules(n, "R{}: R{}")),
+    "schema within rules": lambda n: Grammar.lark(f"start: %json {json.dumps(chain(n, LINKS['items']))}"),
+}
+
+
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+def test_a_long_chain_is_refused_and_a_short_one_is_not(
+    engine: Engine, compiler: GrammarCompiler, make: Callable[[int], Grammar]
+) -> None:
+    for length in (2400, 1000):
+        grammar = make(length)
+        if len(grammar.source) < MAX_GRAMMAR_CHARS:
+            message = refusal_of(compiler, grammar)
+            assert message.endswith("form a chain that is too deep, or it needs too much memory.")
+            assert refusal_of(compiler, grammar) == message
+
+    compiler.compile(make(60), 0)
+
+    assert engine.generate(["Hi"], SamplingParams(max_tokens=2, ignore_eos=True))[0].usage.completion_tokens == 2
+
+
+DEEP = {
+    "brackets of a schema": Grammar("json_schema", "[" * 60_000),
+    "schemas within schemas": Grammar("json_schema", '{"items":' * 6_000 + "{}" + "}" * 6_000),
+    "schemas a little too deep": Grammar("json_schema", '{"items":' * 500 + "{}" + "}" * 500),
+    "groups of a pattern": Grammar.regex("(" * 30_000 + "a" + ")" * 30_000),
+    "groups of a rule": Grammar.lark("start: " + "(" * 30_000 + '"a"' + ")" * 30_000),
+    "nots of a terminal": Grammar.lark("start: T\nT: " + "~(" * 15_000 + "/a/" + ")" * 15_000),
+}
+
+
+@pytest.mark.parametrize("grammar", DEEP.values(), ids=DEEP)
+def test_what_is_nested_too_deeply_is_refused(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    assert refusal_of(compiler, grammar) == f"The {grammar.kind} cannot be used: it is nested too deeply."
+
+
+def any_of_products(factors: int) -> Schema:
+    def factor(number: int) -> Schema:
+        names = (f"p{number}_{option}" for option in range(4))
+        return {"anyOf": [{"type": "object", "properties": {name: {"type": "string"}}} for name in names]}
+
+    return {"allOf": [factor(number) for number in range(factors)]}
+
+
+EXPENSIVE = {
+    "a product of alternatives": Grammar.json_schema(any_of_products(6)),
+    "a larger product of alternatives": Grammar.json_schema(any_of_products(12)),
+    "repetitions within repetitions": Grammar.regex("((((a{100}){100}){100}){100})"),
+    "many optional parts": Grammar.lark(OPTIONAL_PARTS),
+    "optional parts after a letter": Grammar.lark('start: "b" x\nx: ' + " ".join(["r?"] * 15_000) + '\nr: "a"'),
+    "patterns that exclude each other": Grammar.lark(
+        "start: T\nT: " + " & ".join(f"/(.*a.{{{number}}})*/" for number in range(1, 30))
+    ),
+    "a rule without an end": Grammar.lark('start: a\na: "x" a'),
+    "very many properties": Grammar.json_schema(
+        {
+            "type": "object",
+            "properties": {f"p{n}": {"type": "null"} for n in range(2_200)},
+            "additionalProperties": False,
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("grammar", EXPENSIVE.values(), ids=EXPENSIVE)
+def test_what_is_too_expensive_is_refused_in_plain_words(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    message = refusal_of(compiler, grammar)
+
+    assert re.fullmatch(rf"The {grammar.kind} cannot be used: [^.:\n]*(: [^.:\n]*)?\.", message)
+    assert not re.search("panic|backtrace|assertion|unknown>|fuel|limit", message)
+
+
+ODD = {
+    "a schema that is a number": Grammar("json_schema", "5"),
+    "no JSON": Grammar("json_schema", "{no"),
+    "a number that JSON lacks": Grammar("json_schema", '{"minimum": NaN}'),
+    "a number that is too large": Grammar("json_schema", '{"minimum": 1e999}'),
+    "a number of too many digits": Grammar("json_schema", '{"minimum": ' + "9" * 5_000 + "}"),
+    "half of a surrogate pair": Grammar.lark('start: "\ud800"'),
+    "half of a surrogate pair as JSON": Grammar.json_schema({"const": "\ud800"}),
+    "half of a surrogate pair in a choice": Grammar.choice(["\ud800"]),
+    "options that are none": Grammar.json_schema({"x-guidance": 5}),
+    "unknown options": Grammar.json_schema({"x-guidance": {"no": 1}}),
+    "a schema for nothing": Grammar.json_schema(False),
+    "a reference to itself": Grammar.json_schema({"$ref": "#"}),
+    "references in a circle": Grammar.json_schema(
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+    ),
+    "a reference to another server": Grammar.json_schema({"$ref": "http://localhost:1/schema"}),
+    "a rule that is itself": Grammar.lark("start: start"),
+    "an empty grammar": Grammar.lark(""),
+    "no choices": Grammar.choice([]),
+    "choices that are none": Grammar("choice", "5"),
+    "look-ahead": Grammar.regex("(?=a)"),
+}
+
+
+@pytest.mark.parametrize("grammar", ODD.values(), ids=ODD)
+def test_what_is_no_grammar_is_refused_in_one_sentence(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    message = refusal_of(compiler, grammar)
+
+    assert message.startswith(f"The {grammar.kind} cannot be used: ")
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+def test_a_pattern_of_nothing_or_anything_is_none_of_them(compiler: GrammarCompiler) -> None:
+    compiler.compile(Grammar.regex("^(|.*)$"), 0)
+
+
+class Watched:
+    """Notes when each step has ended, in seconds."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def __call__(self, deltas: Sequence[Delta]) -> None:
+        self.steps.append(time.monotonic())
+
+    def longest_gap(self, since: float) -> float:
+        times = [since, *(step for step in self.steps if step > since)]
+        return max(later - earlier for earlier, later in zip(times, [*times[1:], time.monotonic()], strict=True))
+
+
+@pytest.mark.parametrize("source", [OPTIONAL_PARTS, EXPENSIVE["optional parts after a letter"].source, ""])
+def test_a_stream_does_not_stand_still_while_a_grammar_is_refused(engine: Engine, source: str) -> None:
+    """The engine's own work with such a grammar took three to six seconds."""
+    watched = Watched()
+    subject = AsyncEngine(Engine.from_pretrained(FAST, kv_cache_tokens=2_048, max_sequences=1), watched)
+    subject.start()
+    grammar = Grammar.lark(source) if source else EXPENSIVE["repetitions within repetitions"]
+    try:
+        for number in range(40):  # one after another, more than there is time for
+            request = SamplingParams(max_tokens=900, ignore_eos=True)
+            subject.submit(GenerationRequest(f"stream {number}", (5, 6), request))
+        began = time.monotonic()
+        with pytest.raises(RequestError):
+            subject.submit(GenerationRequest("other", (5, 6), SamplingParams(grammar=grammar)))
+        assert watched.steps[-1] > began
+        assert watched.longest_gap(began) < 1.0
+        assert subject.stats().waiting > 0
+    finally:
+        subject.close()
+
+
+MANY: dict[str, list[str]] = {
+    "of one beginning": [f"item {number}" for number in range(2_048)],
+    "of one length": [f"{number:011b}" for number in range(2_048)],
+    "each the beginning of the next": ["a" * length for length in range(1, 300)],
+    "of all kinds of characters": [f'{number}é\n"\\🎉\t[^$.|?*+(){{}}-]' for number in range(500)],
+}
+
+
+@pytest.mark.parametrize("choices", MANY.values(), ids=MANY)
+def test_one_of_many_choices_is_chosen(engine: Engine, choices: list[str]) -> None:
+    params = SamplingParams(temperature=1.0, max_tokens=400, grammar=Grammar.choice(choices))
+
+    found = engine.generate(["Which?"] * 6, [replace(params, seed=seed) for seed in range(6)])
+
+    assert all(answer.finish_reason is FinishReason.STOP for answer in found)
+    assert {answer.text for answer in found} <= set(choices)
+
+
+@pytest.mark.parametrize("count", [600, 1_000])
+def test_an_object_may_have_many_optional_properties(engine: Engine, count: int) -> None:
+    schema = {"type": "object", "properties": {f"p{n}": {"type": "null"} for n in range(count)}}
+    grammar = Grammar.json_schema(schema | {"additionalProperties": False})
+    params = SamplingParams(temperature=1.0, max_tokens=200, grammar=grammar)
+
+    found = engine.generate(["What?"] * 4, [replace(params, seed=seed) for seed in range(4)])
+
+    for answer in found:
+        assert answer.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if answer.finish_reason is FinishReason.STOP:
+            jsonschema.validate(json.loads(answer.text), schema)
+        else:
+            assert re.match(r'\{"p\d+": null, ', answer.text)
+
+
+@pytest.mark.parametrize(
+    "grammar", [Grammar.json_schema(True), Grammar("json_schema", "true"), Grammar.json_schema({})]
+)
+def test_the_schema_true_allows_any_json(engine: Engine, grammar: Grammar) -> None:
+    params = SamplingParams(temperature=1.0, max_tokens=100, grammar=grammar)
+
+    found = engine.generate(["What?"] * 8, [replace(params, seed=seed) for seed in range(8)])
+
+    whole = [answer.text for answer in found if answer.finish_reason is FinishReason.STOP]
+    assert whole
+    for text in whole:
+        json.loads(text)
+
+
+def test_a_refusal_names_the_field_and_the_label_of_its_own_request(compiler: GrammarCompiler) -> None:
+    """Both are no part of the grammar, which is refused once and compiled once."""
+    first = Grammar("regex", "(", param="guided_regex")
+    second = Grammar("regex", "(", param="tools", label="The pattern of a tool")
+
+    for grammar, name in ((first, "The regex"), (second, "The pattern of a tool"), (first, "The regex")):
+        with pytest.raises(RequestError) as refusal:
+            compiler.compile(grammar, 0)
+        assert refusal.value.param == grammar.param
+        assert refusal.value.message == f"{name} cannot be used: regex parse error: unclosed group."
+
+
+def test_a_refusal_does_not_quote_a_grammar_with_a_label(compiler: GrammarCompiler) -> None:
+    source = 'start: head internal_rule(\nhead: "secret"'
+    schema = json.dumps({"type": "array", "uniqueItems": True})
+
+    assert "secret" not in refusal_of(compiler, Grammar("lark", source, label="The schema of a tool"))
+    assert '"("' not in refusal_of(compiler, Grammar("lark", source, label="The schema of a tool"))
+    message = refusal_of(compiler, Grammar("lark", f"start: %json {schema}", label="The schema of a tool"))
+    assert message == (
+        'The schema of a tool cannot be used: failed to compile JSON schema: Unimplemented keys: ["uniqueItems"].'
+    )
+
+
+def test_an_answer_that_its_grammar_gave_up_says_by_which(engine: Engine) -> None:
+    grammar = Grammar("regex", "[ab]{4}", label="The pattern of a tool")
+    state = engine._admission.grammars.compile(grammar, 0)
+
+    with pytest.raises(GrammarError, match=r"The answer cannot go on by the pattern of a tool: .*\.$"):
+        state.read([5, 6, 7])
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special", "plain"])
+@pytest.mark.parametrize("word", ["[PAD]", "redxq"])
+def test_a_token_that_the_model_lacks_is_never_allowed(tmp_path: Path, word: str, special: bool) -> None:
+    model = shutil.copytree(FAST, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    added = AddedToken(word, special=special, normalized=False)
+    assert (tokenizer.add_special_tokens if special else tokenizer.add_tokens)([added]) == 1
+    tokenizer.save(str(model / "tokenizer.json"))
+    engine = Engine.from_pretrained(model, kv_cache_tokens=2_048)
+    rows = engine.model_info.vocab_size
+    params = SamplingParams(temperature=2.0, max_tokens=40)
+    grammars = [Grammar.choice(["redxq", "green"]), Grammar.regex("[a-z]{3}"), Grammar.json_schema({"const": "redxq"})]
+
+    found = engine.generate(["x"] * 3, [replace(params, grammar=grammar, seed=1) for grammar in grammars])
+
+    assert all(answer.finish_reason is FinishReason.STOP for answer in found)
+    assert all(token < rows for answer in found for token in answer.token_ids)
+    assert found[0].text in ("redxq", "green")
+    assert re.fullmatch("[a-z]{3}", found[1].text)
+    assert found[2].text == '"redxq"'
+
+
+SPELT = ("<|user|>", "a <|end|> b", "<|pad|>")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: Grammar.choice([text]),
+        lambda text: Grammar.regex(re.escape(text)),
+        lambda text: Grammar.lark(f"start: {json.dumps(text)}"),
+        lambda text: Grammar.json_schema({"const": text}),
+    ],
+    ids=["choice", "regex", "lark", "schema"],
+)
+def test_a_forced_text_may_spell_a_special_token(engine: Engine, make: Callable[[str], Grammar]) -> None:
+    for text in SPELT:
+        [answer] = engine.generate(["x"], SamplingParams(max_tokens=40, grammar=make(text)))
+
+        assert answer.text in (text, json.dumps(text))
+        assert answer.finish_reason is FinishReason.STOP
+
+
+def test_a_call_may_be_written_where_its_mark_is_a_token(tmp_path: Path) -> None:
+    """As Qwen has ``<tool_call>``: part of the text, and not special."""
+    model = shutil.copytree(FAST, tmp_path / "model")
+    data = json.loads((model / "tokenizer.json").read_text())
+    [spare] = [name for name, token in data["model"]["vocab"].items() if token == 4_095]
+    data["model"]["merges"] = [pair for pair in data["model"]["merges"] if "".join(pair) != spare]
+    del data["model"]["vocab"][spare]
+    mark = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    data["added_tokens"].append({"id": 4_095, "content": "<tool_call>", **mark})
+    (model / "tokenizer.json").write_text(json.dumps(data))
+    engine = Engine.from_pretrained(model, kv_cache_tokens=2_048)
+    assert engine._admission.tokenizer.encode("<tool_call>")[-1] == 4_095
+    params = SamplingParams(max_tokens=40, grammar=Grammar.lark('start: "<tool_call>\\n" ("yes" | "no")'))
+
+    [forced] = engine.generate(["x"], params)
+    [wished] = engine.generate(["x"], replace(params, logit_bias={4_095: 100.0}, logprobs=0))
+
+    for answer in (forced, wished):
+        assert re.fullmatch("<tool_call>\n(yes|no)", answer.text)
+
+
+def test_forced_text_is_written_where_a_tokenizer_begins_texts_with_a_space(tmp_path: Path) -> None:
+    model = shutil.copytree(FAST, tmp_path / "model")
+    path = model / "tokenizer.json"
+    text = path.read_text()
+    assert '"add_prefix_space":false' in text.replace(" ", "")
+    path.write_text(re.sub(r'"add_prefix_space":\s*false', '"add_prefix_space": true', text))
+    engine = Engine.from_pretrained(model, kv_cache_tokens=2_048)
+
+    [answer] = engine.generate(["x"], SamplingParams(max_tokens=40, grammar=Grammar.choice(["a long word"])))
+
+    assert answer.text == "a long word"
+
+
+def test_a_model_without_an_end_of_text_token_ends_structured_outputs(tmp_path: Path) -> None:
+    model = shutil.copytree(FAST, tmp_path / "model")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        settings = json.loads((model / name).read_text())
+        settings.pop("eos_token_id", None)
+        settings.pop("eos_token", None)
+        (model / name).write_text(json.dumps(settings))
+    engine = Engine.from_pretrained(model, kv_cache_tokens=2_048)
+    params = SamplingParams(temperature=2.0, max_tokens=40, grammar=Grammar.regex("(ab){1,3}c?"))
+
+    found = engine.generate(["x"] * 6, [replace(params, seed=seed) for seed in range(6)])
+
+    assert engine._admission.tokenizer.eos_token_ids == frozenset()
+    for answer in found:
+        assert re.fullmatch("(ab){1,3}c?", answer.text)
