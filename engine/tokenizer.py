@@ -69,10 +69,9 @@ class Tokenizer:
             _check_unicode(prompt, "prompt")
             return list(self._fast.encode(prompt, add_special_tokens=True).ids)
         if isinstance(prompt, Conversation):
-            for message in prompt.messages:
-                calls = "".join(call.name + call.arguments for call in message.tool_calls)
-                _check_unicode(message.role + message.content + calls, "messages")
+            _check_unicode("".join(text for message in prompt.messages for text in message.texts), "messages")
             _check_unicode("".join(prompt.tools), "tools")
+            _check_unicode("".join(map("".join, prompt.template_kwargs)), "chat_template_kwargs")
             return self._encode_conversation(prompt)
         return list(prompt)
 
