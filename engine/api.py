@@ -234,11 +234,18 @@ class Logprob:
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The token that was chosen, its rank among all (1: the likeliest), and the likeliest in its place, likeliest
-    first."""
+    first. ``added`` is what it adds to the text, None for its own bytes: a special token has a name and adds nothing,
+    and the first word of a text may leave its space out."""
 
     chosen: Logprob
     top: tuple[Logprob, ...]
     rank: int = 1
+    added: bytes | None = None
+
+    @property
+    def text_bytes(self) -> bytes:
+        """What it adds to the text. All of them joined are the text."""
+        return self.chosen.bytes if self.added is None else self.added
 
 
 @dataclass(slots=True)
