@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from engine.api import (
     FinishReason,
     GenerationRequest,
     Logprob,
+    Prompt,
     RequestError,
     SamplingParams,
     TokenLogprobs,
@@ -28,7 +30,8 @@ from engine.decode.output import Output
 from engine.decode.rules import LogitRules
 from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence
-from engine.tokenizer import Tokenizer
+from engine.token_ids import TokenIds
+from engine.tokenizer import PromptTooLongError, Tokenizer
 
 MAX_FORCED_TOKENS = 63  # tokens that a grammar adds to one step of a sequence
 
@@ -102,7 +105,7 @@ class Job:
 class Admission:
     """Makes jobs for one model."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | TokenIds
     vocab_size: int
     context_length: int  # tokens, prompt and answer together
     reserve: bool  # for whatever the request says
@@ -114,12 +117,12 @@ class Admission:
         """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
         params = request.sampling
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
-        tokens = self.tokenizer.encode(request.prompt)
-        self._check_tokens(tokens, param)
+        self.tokenizer.check(request)
+        tokens = self._encode(request.prompt, param)
         max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
-        output = self._output(params)
+        output = self._output(params, tokens)
         self._replay(request.resume, output, max_tokens)
         lookup = PromptLookup() if self._can_guess(params, rules) else None
         for reader in (rules, lookup):
@@ -144,7 +147,7 @@ class Admission:
             rules=rules,
             grammar=grammar,
             lookup=lookup,
-            branches=params.choices - 1 if params.beam is None else 0,
+            branches=params.choices - 1 if params.beam is None and max_tokens else 0,
             candidates=self._candidates(params),
             scores_prompt=params.prompt_logprobs is not None,
         )
@@ -159,7 +162,7 @@ class Admission:
         """Tokens that a beam search looks at: so many more than its width that those which go on always fill it."""
         if params.beam is None:
             return 0
-        final = len(self._output(params).final_tokens)
+        final = len(self._output(params, ()).final_tokens)
         if final > MAX_BEAM_STOP_TOKENS:
             raise RequestError(
                 f"A beam search has at most {MAX_BEAM_STOP_TOKENS} tokens that end it.", "stop_token_ids"
@@ -173,26 +176,30 @@ class Admission:
             if job.sequence.sampling.stop:
                 beam.output.push(token, last=False)
             return beam
-        branch = Job(job.sequence.branch(choice, token), self._output(job.sequence.sampling))
+        sequence = job.sequence
+        output = self._output(sequence.sampling, sequence.tokens[: sequence.prompt_length])
+        branch = Job(sequence.branch(choice, token), output)
         branch.told -= 1
         return branch
 
     def write(self, job: Job, whole: Whole) -> tuple[str, tuple[TokenLogprobs, ...] | None]:
         """The text of an answer that was searched for, and what is told of its tokens, if anything is."""
-        output, last = self._output(job.sequence.sampling), len(whole.hypothesis.tokens) - 1
+        sequence, last = job.sequence, len(whole.hypothesis.tokens) - 1
+        output = self._output(sequence.sampling, sequence.tokens[: sequence.prompt_length])
         text, told = "", list[TokenLogprobs]()
         for place, (token, scored) in enumerate(zip(whole.hypothesis.tokens, whole.hypothesis.scored, strict=True)):
             at_end = place == last
             long, stopped = at_end and whole.reason is FinishReason.LENGTH, at_end and whole.reason is FinishReason.STOP
             text += output.push(token, last=long, complete=stopped)[0]
             told += self.logprobs(token, scored, output) or ()
-        return text, tuple(told) if job.sequence.sampling.records_logprobs else None
+        return text, tuple(told) if sequence.sampling.records_logprobs else None
 
     def logprobs(self, token: int, scored: Scored | None, output: Output) -> tuple[TokenLogprobs, ...] | None:
-        """What is told of a token that was chosen, if it is: nothing of one that is no part of the text."""
+        """What is told of a token that was chosen, the last that ``output`` has, if it is: nothing of one that ends the
+        answer."""
         if scored is None or output.is_end(token):
             return None if scored is None else ()
-        return (self._scored(token, scored),)
+        return (replace(self._scored(token, scored), added=output.added),)
 
     def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
         """What is told of a prompt with the first token after it, if anybody asked."""
@@ -201,7 +208,14 @@ class Admission:
         job.told_prompt = True
         scores, job.prompt_scores = job.prompt_scores, {}
         first = self._scored(job.sequence.tokens[0], Scored(math.nan, (), 0))
-        return (first, *(scores[at] for at in range(1, job.sequence.prompt_length)))
+        return tuple(self._placed((first, *(scores[at] for at in range(1, job.sequence.prompt_length)))))
+
+    def _placed(self, told: Iterable[TokenLogprobs]) -> Iterable[TokenLogprobs]:
+        """Tokens from the beginning of a text, with what each adds to it."""
+        reader = self.tokenizer.detokenizer()
+        for one in told:
+            reader.push(one.chosen.token_id)
+            yield replace(one, added=reader.added)
 
     def score_prompt(self, job: Job, chunk: Chunk, logits: Tensor) -> None:
         """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
@@ -219,8 +233,9 @@ class Admission:
         raw = self.tokenizer.token_bytes(token)
         return Logprob(token, raw.decode("utf-8", "replace"), raw, logprob)
 
-    def _output(self, params: SamplingParams) -> Output:
-        return Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer())
+    def _output(self, params: SamplingParams, prompt: Tokens[int]) -> Output:
+        verbatim = params.grammar is not None  # the text is to be what the grammar has read
+        return Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer(prompt, verbatim))
 
     def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
         for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):
@@ -247,6 +262,15 @@ class Admission:
         if grammar.complete:
             raise RequestError("The answer to resume has ended already.", "resume")
 
+    def _encode(self, prompt: Prompt, param: str) -> list[int]:
+        """Raises RequestError, or ContextLengthError before all of a text that is much too long has been encoded."""
+        try:
+            tokens = self.tokenizer.encode(prompt, most=self.context_length)
+        except PromptTooLongError as error:
+            raise self._too_long(f"at least {error.tokens}", param) from None
+        self._check_tokens(tokens, param)
+        return tokens
+
     def _check_tokens(self, tokens: Collection[int], param: str) -> None:
         if not tokens:
             raise RequestError("The prompt is empty.", param)
@@ -255,11 +279,19 @@ class Admission:
 
     def _max_tokens(self, prompt: int, asked: int | None, param: str) -> int:
         """Tokens that may be generated; without a wish, up to the end of the context."""
-        limit = f"This model's maximum context length is {self.context_length} tokens. However, "
-        code = "context_length_exceeded"
-        if prompt >= self.context_length:
-            raise ContextLengthError(f"{limit}your prompt has {prompt} tokens.", param, code)
+        if prompt > self.context_length or (prompt == self.context_length and asked != 0):
+            raise self._too_long(str(prompt), param)
         if asked is not None and prompt + asked > self.context_length:
-            message = f"{limit}you requested {prompt + asked} tokens ({prompt} in the prompt, {asked} in the answer)."
-            raise ContextLengthError(message, "max_tokens", code)
+            message = (
+                f"This model's maximum context length is {self.context_length} tokens. However, "
+                f"you requested {prompt + asked} tokens ({prompt} in the prompt, {asked} in the answer)."
+            )
+            raise ContextLengthError(message, "max_tokens", "context_length_exceeded")
         return self.context_length - prompt if asked is None else asked
+
+    def _too_long(self, tokens: str, param: str) -> ContextLengthError:
+        message = (
+            f"This model's maximum context length is {self.context_length} tokens. However, "
+            f"your prompt has {tokens} tokens."
+        )
+        return ContextLengthError(message, param, "context_length_exceeded")

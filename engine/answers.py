@@ -132,6 +132,9 @@ class Answers:
     def _lengthen(self, group: Group, job: Job, drawn: list[Drawn]) -> Iterable[Delta]:
         """Adds a token to a sequence, and begins the branches that start from it."""
         sequence = job.sequence
+        if sequence.max_tokens == 0:  # only the prompt was wanted
+            yield from self._stop_at_prompt(group, job)
+            return
         if not sequence.branches:
             sequence.tokens.append(drawn[-1].token)
             yield self._tell(group, job, drawn)
@@ -142,6 +145,17 @@ class Answers:
         sequence.tokens.append(own.token)
         for each, one in zip(jobs, drawn, strict=True):
             yield self._tell(group, each, [one])
+
+    def _stop_at_prompt(self, group: Group, job: Job) -> Iterable[Delta]:
+        """The prompt is computed, and all choices of its request are empty."""
+        name, choices = job.sequence.request_id, job.sequence.sampling.choices
+        of_prompt = self._admission.prompt_logprobs(job)
+        logprobs = () if job.sequence.sampling.records_logprobs else None
+        usage = self._finish(group, job)
+        for choice in range(choices):
+            first, last = choice == 0, choice + 1 == choices
+            told, counted = of_prompt if first else None, usage if last else None
+            yield Delta(name, (), "", FinishReason.LENGTH, counted, None, logprobs, choice, told)
 
     def _branch(self, group: Group, job: Job, number: int, token: int) -> Job:
         """Another sequence of a request, on the blocks of ``job``; without room for it, in the queue."""

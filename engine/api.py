@@ -110,24 +110,64 @@ class ToolCall:
 
     name: str
     arguments: str
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, as the chat template sees it. The result of a call has the role ``tool``."""
+    """One turn of a conversation, as the chat template sees it. The result of a call has the role ``tool``, and names
+    the call by ``tool_call_id``. ``name`` tells speakers of one role apart. ``reasoning_content`` is what the assistant
+    thought before it answered. A template gets what is not None, and may have no use for it."""
 
     role: str
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that it says."""
+        own = (self.role, self.content, self.name, self.reasoning_content, self.tool_call_id)
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments, call.id))
+        return tuple(text for text in (*own, *calls) if text)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt that the model's own chat template turns into tokens (with the assistant's turn opened). ``tools`` are
-    descriptions of functions, as the OpenAI API has them, each as JSON."""
+    """A prompt that the model's own chat template turns into tokens. ``tools`` are descriptions of functions, as the
+    OpenAI API has them, each as JSON. ``template_kwargs`` are further variables of the template, each a name and its
+    value as JSON.
+
+    ``add_generation_prompt`` opens the assistant's turn after the last message. ``continue_final_message`` leaves the
+    last message open instead, and the answer continues it; it excludes the former. Both are transformers' names.
+
+    Raises RequestError, naming the field, for a last message that cannot be continued.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[str, ...] = ()
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    template_kwargs: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.continue_final_message:
+            return
+        if self.add_generation_prompt:
+            words = "continue_final_message and add_generation_prompt exclude each other."
+            raise RequestError(words, "continue_final_message")
+        last = self.messages[-1] if self.messages else None
+        if last is None or last.role == "tool" or last.tool_calls:
+            raise RequestError("Only a last message of text can be continued.", "continue_final_message")
+
+    @property
+    def characters(self) -> int:
+        """Length of all that the client has said."""
+        variables = sum(len(name) + len(value) for name, value in self.template_kwargs)
+        said = sum(len(text) for message in self.messages for text in message.texts)
+        return said + sum(map(len, self.tools)) + variables
 
 
 Prompt = str | tuple[int, ...] | Conversation
@@ -196,11 +236,18 @@ class Logprob:
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The token that was chosen, its rank among all (1: the likeliest), and the likeliest in its place, likeliest
-    first."""
+    first. ``added`` is what it adds to the text, None for its own bytes: a special token has a name and adds nothing,
+    and the first word of a text may leave its space out."""
 
     chosen: Logprob
     top: tuple[Logprob, ...]
     rank: int = 1
+    added: bytes | None = None
+
+    @property
+    def text_bytes(self) -> bytes:
+        """What it adds to the text. All of them joined are the text."""
+        return self.chosen.bytes if self.added is None else self.added
 
 
 @dataclass(slots=True)

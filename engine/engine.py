@@ -54,6 +54,7 @@ from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
 from engine.sequence import Status
 from engine.speculation import Speculator
+from engine.token_ids import TokenIds, load_tokenizer
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Engine:
         self,
         config: EngineConfig,
         model: Decoder[Any],
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | TokenIds,
         clock: Callable[[], float] = time.monotonic,
         crew: Crew | None = None,
     ) -> None:
@@ -115,9 +116,9 @@ class Engine:
         they do not come up."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        tokenizer = Tokenizer.from_directory(Path(config.model))
+        tokenizer = load_tokenizer(Path(config.model))
         if config.draft_model is not None:
-            smaller = Tokenizer.from_directory(Path(config.draft_model))
+            smaller = load_tokenizer(Path(config.draft_model))
             if smaller.vocabulary != tokenizer.vocabulary:
                 raise ValueError("draft_model has other tokens than the model")
         if config.tensor_parallel == 1:
@@ -128,7 +129,7 @@ class Engine:
         return engine
 
     @classmethod
-    def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer, launcher: Launcher) -> Self:
+    def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer | TokenIds, launcher: Launcher) -> Self:
         Share(0, config.tensor_parallel).spec(read_spec(Path(config.model)))  # refused before anything is started
         crew = Crew.start(config, launcher)
         try:

@@ -72,7 +72,7 @@ class SamplingParams:
     beam: BeamSearch | None = None  # None: each answer is drawn by itself
     min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen, and no stop string ends it
     seed: int | None = None  # None: the engine draws one per request
-    max_tokens: int | None = None  # None: up to the end of the context
+    max_tokens: int | None = None  # None: up to the end of the context; 0: the prompt alone is computed, and scored
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -94,9 +94,9 @@ class SamplingParams:
         self._check_rules(refuse)
         if self.beam is not None:
             self._check_beam(self.beam, refuse)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise refuse("max_tokens", "at least 1")
-        if not 0 <= self.min_tokens <= (self.max_tokens or self.min_tokens):
+        if self.max_tokens is not None and self.max_tokens < (0 if self.beam is None else 1):
+            raise refuse("max_tokens", "at least 0, or 1 for a beam search")
+        if not 0 <= self.min_tokens <= (self.min_tokens if self.max_tokens is None else self.max_tokens):
             raise refuse("min_tokens", "between 0 and max_tokens")
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise refuse("seed", "a 64-bit signed integer")

@@ -61,7 +61,7 @@ EngineFactory = Callable[[TierConfig, OnStep], ReplicaEngine]
 def _prompt_length(request: GenerationRequest) -> int:
     """Characters of text, or token ids."""
     if isinstance(request.prompt, Conversation):
-        return sum(len(message.content) for message in request.prompt.messages)
+        return request.prompt.characters
     return len(request.prompt)
 
 

@@ -9,7 +9,7 @@ look at neighbours, but not far.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Protocol, Self
 
@@ -20,6 +20,12 @@ _MAX_WINDOW = 16
 
 class Detokenizer(Protocol):
     """State of one sequence."""
+
+    @property
+    def added(self) -> bytes:
+        """What the token pushed last adds to the text. All of them joined are the text; a token within a character adds
+        a part of it, or nothing until the character is whole."""
+        ...
 
     def push(self, token: int) -> str:
         """Text that became certain with this token."""
@@ -42,13 +48,15 @@ class ByteDetokenizer:
         self._table = table
         self._bare = bare
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.added = b""
 
     def push(self, token: int) -> str:
-        text = self._decoder.decode(self._table.get(token, b""))
-        if self._bare and text:
+        added = self._table.get(token, b"")
+        if self._bare and added:
             self._bare = False
-            return text.removeprefix(" ")
-        return text
+            added = added.removeprefix(b" ")
+        self.added = added
+        return self._decoder.decode(added)
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
@@ -56,30 +64,34 @@ class ByteDetokenizer:
     def copy(self) -> Self:
         twin = type(self)(self._table, self._bare)
         twin._decoder.setstate(self._decoder.getstate())
+        twin.added = self.added
         return twin
 
 
 class WindowDetokenizer:
-    """For any other vocabulary: ``decode`` turns a list of tokens into text, special tokens left out."""
+    """For any other vocabulary: ``decode`` turns a list of tokens into text, special tokens left out. ``context`` are
+    tokens before the first, whose text has been given out."""
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+    def __init__(self, decode: Callable[[list[int]], str], context: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._window: list[int] = []
-        self._shown = 0  # tokens at the start of the window whose text has been given out
+        self._window = list(context)
+        self._shown = len(self._window)  # tokens at the start of the window whose text has been given out
+        self.added = b""
 
     def push(self, token: int) -> str:
         self._window.append(token)
         text = self._decode(self._window)
-        if text.endswith(_REPLACEMENT) and len(self._window) - self._shown < _MAX_WINDOW:
-            return ""
-        return self._advance(text)
+        incomplete = text.endswith(_REPLACEMENT) and len(self._window) - self._shown < _MAX_WINDOW
+        new = "" if incomplete else self._advance(text)
+        self.added = new.encode("utf-8")
+        return new
 
     def flush(self) -> str:
         return self._advance(self._decode(self._window))
 
     def copy(self) -> Self:
         twin = type(self)(self._decode)
-        twin._window, twin._shown = list(self._window), self._shown
+        twin._window, twin._shown, twin.added = list(self._window), self._shown, self.added
         return twin
 
     def _advance(self, text: str) -> str:

@@ -28,6 +28,11 @@ class Output:
         twin._detokenizer, twin._stop = self._detokenizer.copy(), copy(self._stop)
         return twin
 
+    @property
+    def added(self) -> bytes:
+        """What the token pushed last adds to the text, though it may be held back still."""
+        return self._detokenizer.added
+
     def is_end(self, token: int) -> bool:
         """Whether the sequence ends with this token, which then adds no text."""
         return token in self.final_tokens

@@ -48,6 +48,11 @@ _ABSENT: Values = {
 }
 """What a family that does not list the key has instead."""
 
+NULLABLE = frozenset(
+    {"attn_logit_softcapping", "final_logit_softcapping", "head_dim", "num_key_value_heads", "sliding_window"}
+)
+"""Keys for which null is a value, as for transformers. For any other it is as if the key were not there."""
+
 _ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "gelu": "gelu",
@@ -108,8 +113,9 @@ def _normalise(config: Mapping[str, Any], family: Family) -> Values:
     """The keys that the family reads, in their common spelling, with a value for each. Raises KeyError."""
     common = {**config, **{new: config[old] for old, new in family.renamed.items() if old in config}}
     defaults = {**_OPTIONAL, **family.keys}
-    required = {key: common[key] for key in _REQUIRED}
-    optional = {key: common.get(key, default) for key, default in defaults.items()}
+    given = {key: value for key, value in common.items() if value is not None or key in NULLABLE}
+    required = {key: given[key] for key in _REQUIRED}
+    optional = {key: given.get(key, default) for key, default in defaults.items()}
     return {**_ABSENT, **required, **optional, **family.fixed}
 
 

@@ -19,16 +19,17 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
 
 
 class TextPlace:
-    """How many characters the tokens of a choice have come to. One that several tokens make up begins at the first."""
+    """How many characters the tokens of a choice have added to its text. A character that several tokens make up begins
+    at the first; a token that adds nothing begins where the next one does."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._characters = 0
 
-    def next(self, token: bytes) -> int:
-        """Where ``token`` begins."""
+    def next(self, added: bytes) -> int:
+        """Where a token begins that adds these bytes to the text."""
         place = self._characters
-        self._characters += len(self._decoder.decode(token))
+        self._characters += len(self._decoder.decode(added))
         return place
 
 
@@ -39,7 +40,7 @@ def text_logprobs(tokens: Sequence[TokenLogprobs], place: TextPlace) -> dict[str
         "tokens": [token.chosen.text for token in tokens],
         "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
         "top_logprobs": [_by_text(token) if token.rank else None for token in tokens],
-        "text_offset": [place.next(token.chosen.bytes) for token in tokens],
+        "text_offset": [place.next(token.text_bytes) for token in tokens],
     }
 
 
@@ -49,8 +50,8 @@ def prompt_fields(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None
 
 
 def said(tokens: Sequence[TokenLogprobs]) -> str:
-    """The text of tokens."""
-    return b"".join(token.chosen.bytes for token in tokens).decode("utf-8", "replace")
+    """The text of tokens; special ones have none."""
+    return b"".join(token.text_bytes for token in tokens).decode("utf-8", "replace")
 
 
 def _ranked(token: TokenLogprobs) -> dict[str, Any]:

@@ -155,6 +155,8 @@ def test_an_id_in_use_is_refused(make_engine: MakeEngine) -> None:
 class BrokenDetokenizer:
     """Fails at the third token."""
 
+    added = b""
+
     def __init__(self) -> None:
         self.tokens = 0
 

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Phi3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from engine import Engine, SamplingParams
-from engine.model.configuration import spec_of
+from engine.model.configuration import NULLABLE, spec_of
+from engine.model.family import FAMILIES
 from engine.model.rope import head_order, inverse_frequencies, rope_tables
 from engine.model.spec import RopeSpec, UnsupportedModelError
 from engine.tokenizer import Tokenizer
 from tests.engine import families
 from tests.engine.models import LLAMA3_ROPE, SHAPE, save
+from tests.engine.tokenizers import save_llama, sentencepiece
 
 GREEDY = SamplingParams(temperature=0, max_tokens=5)
 
@@ -221,9 +223,21 @@ def test_missing_weights_are_named(copy: Path) -> None:
         Engine.from_pretrained(copy)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(5, {5}), ([5, 6], {5, 6})])
-def test_end_of_sequence_comes_from_the_generation_config_first(copy: Path, value: object, expected: set[int]) -> None:
-    edit(copy, "generation_config.json", eos_token_id=value)
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        (5, 7, {0, 5, 7}),
+        ([5, 6], 0, {0, 5, 6}),
+        (None, [7, 8], {0, 7, 8}),
+        (None, None, {0}),
+        (SHAPE["vocab_size"], -1, {0, -1}),  # the model has no such token
+    ],
+)
+def test_answers_end_with_whatever_any_file_names(
+    copy: Path, generation: object, config: object, expected: set[int]
+) -> None:
+    edit(copy, "generation_config.json", eos_token_id=generation)
+    edit(copy, "config.json", eos_token_id=config)
 
     assert Tokenizer.from_directory(copy).eos_token_ids == expected
 
@@ -232,3 +246,79 @@ def test_without_generation_config_the_model_says_its_end(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
 
     assert Tokenizer.from_directory(copy).eos_token_ids == {0}
+
+
+@pytest.mark.parametrize("kind", ["su", "longrope", "yarn"])
+def test_scaled_positions_load_under_each_of_their_names(tmp_path: Path, kind: str) -> None:
+    config = Phi3Config(**SHAPE | {"pad_token_id": 0}, original_max_position_embeddings=64)
+    directory = save(config, tmp_path / "phi3")
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.5, 2.5, 3.5, 4.5]}
+    values = json.loads((directory / "config.json").read_text())
+    values.pop("rope_parameters")
+    values |= {"rope_theta": 1e4, "original_max_position_embeddings": 64, "rope_scaling": {"type": kind, **factors}}
+    (directory / "config.json").write_text(json.dumps(values))
+
+    engine = Engine.from_pretrained(directory, kv_cache_tokens=1024)
+
+    assert engine.generate(["Hello"], GREEDY)[0].token_ids
+    assert spec_of(values) == spec_of(values | {"rope_scaling": {"type": "longrope", **factors}})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key"),
+    [
+        *((name, "tie_word_embeddings") for name in FAMILIES),
+        *((name, key) for name, family in FAMILIES.items() for key in family.keys if key not in NULLABLE),
+        *(("LlamaForCausalLM", key) for key in ("rms_norm_eps", "rope_theta", "rope_scaling", "hidden_act")),
+    ],
+)
+def test_null_is_as_if_the_key_were_not_there(architecture: str, key: str) -> None:
+    config = excerpt(architecture)
+
+    assert spec_of(config | {key: None}) == spec_of(config)
+
+
+@pytest.mark.parametrize(("key", "expected"), [("sliding_window", None), ("num_key_value_heads", 4), ("head_dim", 16)])
+def test_null_is_a_value_of_some_keys(key: str, expected: object) -> None:
+    spec = spec_of(excerpt("MistralForCausalLM") | {key: None})
+    found = {
+        "sliding_window": spec.kinds[0].window,
+        "num_key_value_heads": spec.num_kv_heads,
+        "head_dim": spec.head_dim,
+    }
+
+    assert found[key] == expected
+
+
+def test_softcaps_are_switched_off_by_null() -> None:
+    off = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    spec = spec_of(excerpt("Gemma2ForCausalLM") | off)
+
+    assert (spec.score_cap, spec.logit_cap) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size"])
+def test_a_required_key_that_is_null_is_named(key: str) -> None:
+    with pytest.raises(KeyError, match=key):
+        spec_of(excerpt("LlamaForCausalLM") | {key: None})
+
+
+@pytest.mark.parametrize("declared", ["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", None])
+def test_the_tokenizer_is_the_one_of_its_file_whatever_class_is_declared(tmp_path: Path, declared: str | None) -> None:
+    directory = save_llama(sentencepiece(), tmp_path / "llama")
+    edit(directory, "tokenizer_config.json", tokenizer_class=declared)
+
+    tokens = Tokenizer.from_directory(directory).encode("What is</s>the")
+
+    assert tokens == sentencepiece().encode("What is</s>the")
+
+
+def test_a_tokenizer_of_older_files_is_read(copy: Path, tmp_path: Path) -> None:
+    expected = Tokenizer.from_directory(copy).encode("naïve foxes")
+    told = json.loads((copy / "tokenizer.json").read_text())["model"]
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    (copy / "vocab.json").write_text(json.dumps(told["vocab"]))
+    (copy / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, told["merges"])]))
+
+    assert Tokenizer.from_directory(copy).encode("naïve foxes") == expected

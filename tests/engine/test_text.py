@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from functools import cache
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_half_a_surrogate_pair_is_refused(prompt: Prompt, param: str) -> None:
 
 
 def test_without_chat_template_conversations_are_refused() -> None:
-    hub = make_tokenizer()
+    hub = copy.deepcopy(make_tokenizer())
     hub.chat_template = None
 
     with pytest.raises(RequestError) as refusal:

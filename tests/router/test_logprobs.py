@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.api import FinishReason
-from router.openai.logprobs import TextPlace
+from engine.api import FinishReason, Logprob, TokenLogprobs
+from router.openai.logprobs import TextPlace, said, text_logprobs
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
@@ -115,6 +115,29 @@ def test_characters_of_several_tokens_are_counted_once() -> None:
     pieces = [b"a", *(bytes([byte]) for byte in "🎉".encode()), b"b"]
 
     assert [place.next(piece) for piece in pieces] == [0, 1, 1, 1, 1, 2]
+
+
+def scored(name: str, added: str | None = None) -> TokenLogprobs:
+    return TokenLogprobs(Logprob(1, name, name.encode(), -1.0), (), 1, None if added is None else added.encode())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ([scored("a"), scored("<|end|>", ""), scored(" b"), scored("<|bos|>", ""), scored("c")], "a bc"),
+        ([scored("<s>", ""), scored(" What", "What"), scored(" is"), scored(" it")], "What is it"),
+        ([scored(" it"), scored("</s>", "")], " it"),
+    ],
+)
+def test_text_at_an_offset_begins_with_what_the_token_adds(tokens: list[TokenLogprobs], text: str) -> None:
+    told = text_logprobs(tokens, TextPlace())
+
+    assert said(tokens) == text
+    assert told["tokens"] == [token.chosen.text for token in tokens]  # special ones by their names
+    for token, at in zip(tokens, told["text_offset"], strict=True):
+        assert text[at:].startswith(token.text_bytes.decode())
+    added = "".join(token.text_bytes.decode() for token in tokens)
+    assert added == text
 
 
 def test_what_cannot_be_had_is_the_requests_own_fault(served: Served) -> None:

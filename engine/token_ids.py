@@ -1,0 +1,78 @@
+"""For a model directory without a tokenizer: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from engine.api import Conversation, GenerationRequest, Prompt, RequestError
+from engine.decode.detokenizer import ByteDetokenizer, Detokenizer
+from engine.decode.grammar import GrammarCompiler
+from engine.tokenizer import Tokenizer
+from engine.tokenizer_files import eos_token_ids, has_tokenizer
+
+
+class TokenIds:
+    """Stands where a Tokenizer does. Answers have no text; requests that need any are refused."""
+
+    vocabulary: dict[str, int]
+
+    def __init__(self, eos_token_ids: frozenset[int]) -> None:
+        self.eos_token_ids = eos_token_ids
+        self.vocabulary = {}
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> Self:
+        """Reads what ends an answer."""
+        return cls(eos_token_ids(directory, None))
+
+    def grammars(self, vocab_size: int) -> GrammarCompiler:
+        """One that compiles nothing: ``check`` refuses grammars before."""
+        return GrammarCompiler(None, vocab_size, self.eos_token_ids)
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raises RequestError, naming the field, for a request that speaks of text."""
+        params = request.sampling
+        if isinstance(request.prompt, Conversation):
+            raise _refusal("messages")
+        if isinstance(request.prompt, str):
+            raise _refusal("prompt")
+        for param in ("stop", "bad_words"):
+            if getattr(params, param):
+                raise _refusal(param)
+        if params.grammar is not None:
+            raise _refusal(params.grammar.param)
+
+    def encode(self, prompt: Prompt, most: int | None = None) -> list[int]:
+        """The ids of a prompt. Raises RequestError for text."""
+        if isinstance(prompt, str | Conversation):
+            raise _refusal("prompt" if isinstance(prompt, str) else "messages")
+        return list(prompt)
+
+    def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """Raises RequestError if there are any words."""
+        if words:
+            raise _refusal("bad_words")
+        return []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """No text."""
+        return ""
+
+    def token_bytes(self, token: int) -> bytes:
+        """vLLM's name for a token whose text is not told."""
+        return f"token_id:{token}".encode()
+
+    def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:
+        """One that gives out no text."""
+        return ByteDetokenizer({})
+
+
+def load_tokenizer(directory: Path) -> Tokenizer | TokenIds:
+    """What ``directory`` has. Raises ValueError for a tokenizer that tokenizers cannot run."""
+    return Tokenizer.from_directory(directory) if has_tokenizer(directory) else TokenIds.from_directory(directory)
+
+
+def _refusal(param: str) -> RequestError:
+    return RequestError("The model has no tokenizer: it takes and gives token ids, and no text.", param)
