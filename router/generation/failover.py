@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from router.ports.tiers import BackendError, ReplicaError, ReplicaOverloadedError
+from router.ports.tiers import BackendError, ReplicaError, ReplicaLostError, ReplicaOverloadedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def next_attempt(
     """The step after ``failures``, which are those of one request, oldest first; at least one.
 
     ``deltas_sent`` counts what has reached the client: an answer that has begun is not started again. ``ready`` holds
-    the ids of the tier's ready replicas. A full queue costs nothing, so every ready replica is tried. The request may
+    the ids of the tier's ready replicas. A refusal costs nothing, so every ready replica is tried. The request may
     be what kills a replica, so it is given up once ``max_lost`` replicas were lost.
     """
     latest = failures[-1]
@@ -36,16 +36,12 @@ def next_attempt(
         return GiveUp(latest)
     failed = frozenset(failure.replica_id for failure in failures)
     others = frozenset(ready) - failed
-    if not isinstance(latest, ReplicaOverloadedError):
-        lost = sum(not isinstance(failure, ReplicaOverloadedError) for failure in failures)
-        if lost >= max_lost:
+    if isinstance(latest, ReplicaLostError):
+        if sum(isinstance(failure, ReplicaLostError) for failure in failures) >= max_lost:
             return GiveUp(latest)
         # Without another one the backend waits until a replica is ready, be it the same with a new connection.
         return Attempt(failed if others else frozenset())
     if others:
         return Attempt(failed)
-    return GiveUp(min(_overloads(failures), key=lambda failure: failure.retry_after_s))
-
-
-def _overloads(failures: Sequence[ReplicaError]) -> list[ReplicaOverloadedError]:
-    return [failure for failure in failures if isinstance(failure, ReplicaOverloadedError)]
+    full = [failure for failure in failures if isinstance(failure, ReplicaOverloadedError)]
+    return GiveUp(min(full, key=lambda failure: failure.retry_after_s, default=latest))

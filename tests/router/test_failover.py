@@ -17,16 +17,18 @@ from router.ports.tiers import (
     ReplicaError,
     ReplicaLostError,
     ReplicaOverloadedError,
+    ReplicaVersionError,
     TierSnapshot,
     TierUnavailableError,
 )
 from tests.router.backend import ReadyTiers
 
 LOST, FULL = ReplicaLostError("lost", "a"), ReplicaOverloadedError("full", "a", 3.0)
+OLD = ReplicaVersionError("old", "a")
 REPLICAS = ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("failure", [LOST, FULL])
+@pytest.mark.parametrize("failure", [LOST, FULL, OLD])
 def test_another_ready_replica_is_tried(failure: ReplicaError) -> None:
     assert next_attempt([failure], 0, REPLICAS, max_lost=2) == Attempt(frozenset({"a"}))
 
@@ -43,6 +45,12 @@ def test_a_full_replica_is_a_refusal_only_when_every_replica_is_full() -> None:
 def test_the_only_replica_is_waited_for_once_it_was_lost() -> None:
     assert next_attempt([LOST], 0, [], max_lost=2) == Attempt(frozenset())
     assert next_attempt([LOST], 0, ["a"], max_lost=2) == Attempt(frozenset())
+
+
+def test_a_replica_of_another_release_is_no_reason_to_try_fewer_others() -> None:
+    failures: list[ReplicaError] = [OLD, ReplicaVersionError("old", "b")]
+    assert next_attempt(failures, 0, REPLICAS, max_lost=1) == Attempt(frozenset({"a", "b"}))
+    assert next_attempt(failures, 0, ["a", "b"], max_lost=1) == GiveUp(failures[-1])
 
 
 def test_a_request_that_kills_replicas_is_given_up() -> None:
