@@ -62,8 +62,14 @@ LINKS: dict[str, Callable[[Schema], Schema]] = {
     "anyOf": lambda ref: {"anyOf": [ref, {"type": "null"}]},
     "$ref": lambda ref: ref,
 }
-CHAINS = {
-    **{f"schema by {name}": (lambda n, link=link: Grammar.json_schema(chain(n, link))) for name, link in LINKS.items()},
+
+
+def schema_of(link: Callable[[Schema], Schema]) -> Callable[[int], Grammar]:
+    return lambda length: Grammar.json_schema(chain(length, link))
+
+
+CHAINS: dict[str, Callable[[int], Grammar]] = {
+    **{f"schema by {name}": schema_of(link) for name, link in LINKS.items()},
     "rules": lambda n: Grammar.lark(rules(n, "r{}: r{}")),
     "rules that nest": lambda n: Grammar.lark(rules(n, 'r{}: "b" | "a" r{} "c"')),
     "terminals": lambda n: Grammar.lark(rules(n, "R{}: R{}")),
