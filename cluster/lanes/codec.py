@@ -172,6 +172,8 @@ def _conversion(hint: Any, nested: Callable[[type[Any]], tuple[Convert, Convert]
     if origin is tuple and arguments[1:] == (...,):
         encode, decode = _conversion(arguments[0], nested)
         return _each(encode), _each(decode)
+    if origin is tuple and all(each in _PLAIN for each in arguments):
+        return None, None
     if origin is not None and issubclass(origin, Mapping) and all(each in _PLAIN for each in arguments):
         return dict, None
     if isinstance(hint, type) and issubclass(hint, Enum):

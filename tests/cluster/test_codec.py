@@ -104,6 +104,7 @@ class Order:
     mode: Literal["slow", "quick"] = "slow"
     early: bool | Literal["never"] = False
     bias: Mapping[int, float] | None = None
+    labels: tuple[tuple[str, int], ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,7 @@ class Order:
         (Order("box"), {"shape": "box"}),
         (Order((1, 2)), {"shape": (1, 2)}),
         (Order(FULL, "quick", "never", {1: 2.0}), {"mode": "quick", "early": "never", "bias": {1: 2.0}}),
+        (Order("box", labels=(("a", 1), ("b", 2))), {"labels": (("a", 1), ("b", 2))}),
         (Order(Shape("box"), early=True), {"shape": {"name": "box"}, "early": True}),
     ],
 )

@@ -125,12 +125,22 @@ def test_a_newer_router_makes_do_with_what_an_older_replica_sends() -> None:
     assert newer.load((1, 2)) == ReplicaLoad(1, 2)
 
 
+optional_texts = st.none() | texts
+messages = st.builds(
+    Message,
+    texts,
+    texts,
+    st.lists(st.builds(ToolCall, texts, texts, optional_texts), max_size=2).map(tuple),
+    optional_texts,
+    optional_texts,
+    optional_texts,
+)
 conversations = st.builds(
     Conversation,
-    st.lists(
-        st.builds(Message, texts, texts, st.lists(st.builds(ToolCall, texts, texts), max_size=2).map(tuple)), max_size=2
-    ).map(tuple),
+    st.lists(messages, max_size=2).map(tuple),
     st.lists(texts, max_size=2).map(tuple),
+    st.booleans(),
+    template_kwargs=st.lists(st.tuples(texts, texts), max_size=2).map(tuple),
 )
 grammars = st.builds(Grammar, st.sampled_from(["regex", "lark"]), texts, texts, texts)
 beams = st.builds(BeamSearch, st.integers(1, 8), st.floats(-5, 5), st.sampled_from([True, False, "never"]))
