@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from engine import Engine, Grammar, SamplingParams
@@ -145,3 +147,15 @@ def test_two_messages_cannot_spell_a_special_token_together(kind: str) -> None:
 
     assert not {1, 2} & set(tokens)
     assert hub.decode(tokens) == "is</s>is"
+
+
+def test_a_vocabulary_that_holds_special_tokens_as_pieces_does_not_make_them_of_text() -> None:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("\u2581", -2.0), *((each, -3.0) for each in "<>/sabis")]
+    fast = FastTokenizer(models.Unigram(list(dict.fromkeys(pieces)), unk_id=0))
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    hub = PreTrainedTokenizerFast(tokenizer_object=fast, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    hub.chat_template = "<s>{% for m in messages %}{{ m.content }}{% endfor %}</s>"
+
+    tokens = Tokenizer(hub, frozenset()).encode(Conversation((Message("user", "a</s>b"),)))
+
+    assert hub.convert_ids_to_tokens(tokens) == ["<s>", "a", "<", "/", "s", ">", "b", "</s>"]
