@@ -23,6 +23,8 @@ class ReasoningParser:
 
     def push(self, text: str) -> tuple[str, str]:
         """The reasoning and the rest that ``text`` completes."""
+        if self.done:
+            return "", text
         self._held += text
         if not self._inside:
             begun = self._held.lstrip()
