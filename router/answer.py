@@ -21,6 +21,7 @@ class Answer:
     """One choice. ``index`` is its number in the response, ``prompt`` that of its prompt.
 
     ``called``: the answer ends with a whole tool call. ``prompt_logprobs`` are the same for all choices of a prompt.
+    ``reasoning`` is what the model thought before it answered; None where it did not say that it thinks.
     """
 
     index: int
@@ -31,3 +32,4 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    reasoning: str | None = None

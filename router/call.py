@@ -24,6 +24,18 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class TextParsing:
+    """What is looked for in the text of an answer."""
+
+    reasoning: bool = False  # ``<think>`` around what comes before the answer
+    tool_calls: bool = False
+    text_before_calls: bool = True  # whether calls may follow text; if not, an answer is calls alone or text alone
+
+
+NO_PARSING = TextParsing()
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A request for answers, in the terms of no format. Each prompt gets ``sampling.n`` answers."""
 
@@ -37,5 +49,5 @@ class InferenceRequest:
     profile: str | None = None  # name of a set of sampling parameters in router.profiles
     priority: Priority = Priority.STANDARD
     deadline_s: float | None = None  # for the first token
-    parses_tool_calls: bool = False  # whether tool calls are looked for in the text of the answer
+    parsing: TextParsing = NO_PARSING
     ignored: tuple[str, ...] = ()  # fields that were accepted and have no effect

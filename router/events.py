@@ -2,7 +2,7 @@
 
 Events come in batches; what arrived together is sent together. Their order::
 
-    Routed (Opened (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
+    Routed (Opened Reasoning* (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
 
 ``choice`` numbers the answers of a request from 0, over all of its prompts. Events are named tuples: one is made per
 token, and a frozen dataclass takes twice as long to make.
@@ -71,6 +71,14 @@ class Text(NamedTuple):
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
+class Reasoning(NamedTuple):
+    """A piece of what the model thought before it answered. It is no part of the choice's text."""
+
+    choice: int
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
 class ToolCallStart(NamedTuple):
     """Tool call number ``call`` of a choice begins."""
 
@@ -111,4 +119,6 @@ class Finished(NamedTuple):
     usage: Usage
 
 
-AnswerEvent = Routed | Opened | PromptScored | Text | ToolCallStart | ToolCallArguments | Ended | Notice | Finished
+AnswerEvent = (
+    Routed | Opened | PromptScored | Text | Reasoning | ToolCallStart | ToolCallArguments | Ended | Notice | Finished
+)

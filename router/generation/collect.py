@@ -13,6 +13,7 @@ from router.events import (
     Finished,
     Opened,
     PromptScored,
+    Reasoning,
     Text,
     ToolCallArguments,
     ToolCallStart,
@@ -25,6 +26,7 @@ class _Choice:
 
     prompt: int
     text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprobs] | None = None
     calls: list[tuple[ToolCallStart, list[str]]] = field(default_factory=list)
     end: Ended | None = None
@@ -44,6 +46,9 @@ async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[A
             match event:
                 case Text(choice, text, logprobs):
                     found[choice].text.append(text)
+                    found[choice].score(logprobs)
+                case Reasoning(choice, text, logprobs):
+                    found[choice].reasoning.append(text)
                     found[choice].score(logprobs)
                 case ToolCallArguments(choice, index, text, logprobs):
                     found[choice].calls[index][1].append(text)
@@ -73,4 +78,5 @@ def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, 
         tuple(ToolCall(start.id, start.name, "".join(arguments)) for start, arguments in choice.calls),
         None if choice.logprobs is None else tuple(choice.logprobs),
         scored.get(choice.prompt),
+        "".join(choice.reasoning) if choice.reasoning else None,
     )

@@ -1,28 +1,27 @@
-"""Deltas of one prompt to answer events: choices opened and ended, tool calls parsed, the best of several chosen."""
+"""Deltas of one prompt to answer events: choices opened and ended, their text parsed, the best of several chosen."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
 from engine.completion import Completion, completions
+from router.call import NO_PARSING, TextParsing
 from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
 from router.events import AnswerEvent, Ended, Opened, PromptScored, Text
-from router.generation.tool_parser import ToolCallParser
+from router.generation.choice_parser import ChoiceParser
 
 
 class PromptEvents:
     """The events of prompt number ``prompt``, whose choices are numbered from ``prompt * sampling.n``."""
 
-    def __init__(self, prompt: int, sampling: SamplingParams, parses_tool_calls: bool) -> None:
+    def __init__(self, prompt: int, sampling: SamplingParams, parsing: TextParsing = NO_PARSING) -> None:
         self._prompt = prompt
         self._base = prompt * sampling.n
         self._sampling = sampling
         self._opened: set[int] = set()
-        self._parsers: defaultdict[int, ToolCallParser] | None = None
-        if parses_tool_calls:
-            self._parsers = defaultdict(ToolCallParser)
+        self._parsing = parsing
+        self._parsers: dict[int, ChoiceParser] = {}  # of the choices whose text is not taken as it is
         # Which answers are the best is known at the end.
         self._held: list[Delta] | None = [] if sampling.choices > sampling.n else None
         self.usage: Usage | None = None  # once the prompt's answers have ended
@@ -43,13 +42,13 @@ class PromptEvents:
             self._held.extend(deltas)
             return self._best() if last.last else []
         events: list[AnswerEvent] = []
-        opened, base = self._opened, self._base
+        opened, parsers, base = self._opened, self._parsers, self._base
         for delta in deltas:
             choice = base + delta.choice
             if choice not in opened:
                 self._open(events, choice, delta.prompt_logprobs)
             if delta.text or delta.logprobs:
-                if self._parsers is None:
+                if not parsers or choice not in parsers:
                     events.append(Text(choice, delta.text, delta.logprobs))
                 else:
                     self._parse(events, choice, delta.text, delta.logprobs)
@@ -62,26 +61,29 @@ class PromptEvents:
         if prompt_logprobs is not None:
             events.append(PromptScored(self._prompt, prompt_logprobs))
         self._opened.add(choice)
+        parser = ChoiceParser(choice, self._parsing)
+        if not parser.idle:
+            self._parsers[choice] = parser
         events.append(Opened(choice, self._prompt))
 
     def _parse(
         self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
     ) -> None:
-        """Looks for tool calls. Log probabilities come with the first piece, or alone while all text is held back."""
-        assert self._parsers is not None
-        pieces = [piece._replace(choice=choice) for piece in self._parsers[choice].push(text)]
+        """Log probabilities come with the first piece, or alone while all text is held back."""
+        parser = self._parsers[choice]
+        pieces = parser.push(text)
         if logprobs is not None:
             first = pieces[0] if pieces else Text(choice, "")
             pieces[:1] = [first._replace(logprobs=logprobs)]
         events += pieces
+        if parser.idle:
+            del self._parsers[choice]
 
     def _end(self, events: list[AnswerEvent], choice: int, reason: FinishReason) -> None:
-        called = False
-        if self._parsers is not None:
-            parser = self._parsers[choice]
-            events += [piece._replace(choice=choice) for piece in parser.finish()]
-            called = parser.called
-        events.append(Ended(choice, reason, called))
+        parser = self._parsers.pop(choice, None)
+        if parser is not None:
+            events += parser.finish()
+        events.append(Ended(choice, reason, parser is not None and parser.called))
 
     def _best(self) -> list[AnswerEvent]:
         """All events of a request for the best answers of several, best first."""

@@ -23,9 +23,7 @@ async def generate(
 
     Raises what the backend raises, and a RefusalError for a sequence that failed or ended unfinished.
     """
-    prompts = [
-        PromptEvents(place, request.sampling, request.parses_tool_calls) for place in range(len(request.prompts))
-    ]
+    prompts = [PromptEvents(place, request.sampling, request.parsing) for place in range(len(request.prompts))]
     streams = [
         run_attempts(backend, tier, sequence, max_lost, prompt.push)
         for prompt, sequence in zip(prompts, engine_requests(request, tenant), strict=True)

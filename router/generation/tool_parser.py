@@ -18,6 +18,8 @@ Piece = Text | ToolCallStart | ToolCallArguments
 
 
 class _State(Enum):
+    BEGIN = auto()  # of an answer that is calls alone or text alone
+    PLAIN = auto()  # text alone: what looks like a call in it is text
     TEXT = auto()  # holds back what may be the beginning of a call, and white space before it
     NAME = auto()
     ARGUMENTS = auto()
@@ -25,11 +27,14 @@ class _State(Enum):
 
 
 class ToolCallParser:
-    """Parses the text of one choice."""
+    """Parses the text of one choice.
 
-    def __init__(self, choice: int = 0) -> None:
+    Calls may follow text if ``text_before_calls``; otherwise an answer that does not begin with a call has none.
+    """
+
+    def __init__(self, choice: int = 0, text_before_calls: bool = True) -> None:
         self._choice = choice
-        self._state = _State.TEXT
+        self._state = _State.TEXT if text_before_calls else _State.BEGIN
         self._held = ""
         self._depth = 0
         self._in_string = self._escaped = False
@@ -51,11 +56,15 @@ class ToolCallParser:
     def finish(self) -> list[Piece]:
         """The text that was held back, when no more will come. A call without a whole name is dropped."""
         text, self._held = self._held, ""
-        return [Text(self._choice, text)] if text and self._state is _State.TEXT else []
+        return [Text(self._choice, text)] if text and self._state in (_State.TEXT, _State.BEGIN) else []
 
     def _step(self) -> list[Piece] | None:
         """The pieces that the held text gives in the present state; None if that takes more text."""
         match self._state:
+            case _State.BEGIN:
+                return self._begin()
+            case _State.PLAIN:
+                return self._plain()
             case _State.TEXT:
                 return self._text()
             case _State.NAME:
@@ -64,6 +73,19 @@ class ToolCallParser:
                 return self._arguments()
             case _State.AFTER:
                 return self._after()
+
+    def _begin(self) -> list[Piece] | None:
+        if self._held.startswith(TOOL_CALL_START):
+            self._state, self._held = _State.NAME, self._held.removeprefix(TOOL_CALL_START)
+            return []
+        if TOOL_CALL_START.startswith(self._held):
+            return None
+        self._state = _State.PLAIN
+        return []
+
+    def _plain(self) -> list[Piece] | None:
+        text, self._held = self._held, ""
+        return [Text(self._choice, text)] if text else None
 
     def _text(self) -> list[Piece] | None:
         content, mark, rest = self._held.partition(TOOL_CALL_START)

@@ -1,107 +1,111 @@
-"""The wire format of /v1/chat/completions."""
+"""Requests of /v1/chat/completions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from json.encoder import encode_basestring_ascii as quote
-from typing import Annotated, Any, Literal, Self
+from functools import cached_property, partial
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_LOGPROBS, Conversation, FinishReason, Grammar, Message, TokenLogprobs, ToolCall, Usage
-from router.answer import Answer
-from router.call import InferenceRequest
+from engine.api import MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
+from router.call import InferenceRequest, TextParsing
 from router.errors import RefusalError
-from router.events import AnswerEvent, Ended, Finished, Opened, Stamp, Text, ToolCallArguments, ToolCallStart
-from router.openai.chunk import ChunkTemplate, usage_fields
+from router.openai.chat_writer import ChatWriter
 from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
-from router.openai.logprobs import chat_logprobs, prompt_fields
+from router.openai.messages import ChatMessage, ContentField
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.tools import MAX_TOOLS, CallMade, Tool, ToolChoice, use_of
+from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, unenforced, use_of
 from router.openai.validation import (
     MAX_LIST_ITEMS,
+    Integer,
     StrictModel,
     Unsupported,
     ValidText,
     few_pairs,
-    kind_of_text,
     not_yet,
     parse,
 )
 from router.tool_grammar import ToolUse
 
+MAX_TEMPLATE_VARIABLES = 64
+MAX_VARIABLES_CHARS = 65_536  # characters of all of them as JSON
 
-class TextPart(StrictModel):
-    type: Literal["text"]
-    text: ValidText
-
-
-ContentField = Annotated[
-    Annotated[ValidText, Tag("<text>")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
-    Discriminator(kind_of_text),
-]
+SERVICE_CLASSES = {"flex": Priority.BATCH, "priority": Priority.INTERACTIVE}
+"""The class of a request by its service tier; others have the standard one."""
 
 
-class ChatMessage(StrictModel):
-    role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: ContentField | None = None
-    name: ValidText | None = None
-    refusal: Unsupported = None
-    tool_calls: Annotated[list[CallMade], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
-    tool_call_id: ValidText | None = None
-    audio: Unsupported = None
-    function_call: Unsupported = None
-    annotations: Annotated[Any, not_yet([])] = None  # our own answers carry an empty list, and may be sent back
+def _are_variables(values: dict[str, Any]) -> dict[str, Any]:
+    if len(values) > MAX_TEMPLATE_VARIABLES:
+        raise ValueError(f"must have at most {MAX_TEMPLATE_VARIABLES} members")
+    if not is_plain_json(values):
+        raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
+    if len(json.dumps(values)) > MAX_VARIABLES_CHARS:
+        raise ValueError(f"must have at most {MAX_VARIABLES_CHARS} characters as JSON")
+    return values
 
-    def plain(self) -> Message:
-        """The message as the chat template sees it; text parts are joined."""
-        calls = tuple(ToolCall(call.function.name, call.function.arguments) for call in self.tool_calls or ())
-        if isinstance(self.content, list):
-            return Message(self.role, "".join(part.text for part in self.content), calls)
-        return Message(self.role, self.content or "", calls)
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.tool_calls and self.role != "assistant":
-            raise PydanticCustomError("misplaced", "belongs to messages of the assistant", {"name": "tool_calls"})
-        if self.content is None and not self.tool_calls:
-            raise PydanticCustomError("misplaced", "is required, unless the message has calls", {"name": "content"})
-        if (self.tool_call_id is not None) != (self.role == "tool"):
-            message = "is required where the role is tool, and misplaced elsewhere"
-            raise PydanticCustomError("misplaced", message, {"name": "tool_call_id"})
-        return self
+class Prediction(StrictModel):
+    """Text that the answer is expected to have much of."""
+
+    type: Literal["content"]
+    content: ContentField
+
+
+class PromptCacheOptions(StrictModel):
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: ValidText | None = None
 
 
 class ChatRequest(GenerationFields):
     """POST /v1/chat/completions."""
 
+    WITHOUT_EFFECT: ClassVar[Sequence[str]] = (
+        *GenerationFields.WITHOUT_EFFECT,
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "safety_identifier",
+        "store",
+        "verbosity",
+    )
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True)]
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    max_completion_tokens: Integer | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(few_pairs)] | None = None
-    safety_identifier: ValidText | None = None
-    prompt_cache_key: ValidText | None = None
-    store: Annotated[Any, not_yet(False)] = None
-    modalities: Annotated[Any, not_yet(["text"])] = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    top_logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None  # without tools it asks for nothing
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: Annotated[dict[ValidText, Any], AfterValidator(_are_variables)] | None = None
+    include_reasoning: bool | None = None
+    # In the header x-manta-ignored.
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: Prediction | None = None
+    store: bool | None = None
+    metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(few_pairs)] | None = None
+    safety_identifier: ValidText | None = None
+    prompt_cache_key: ValidText | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    # Refused.
+    modalities: Annotated[Any, not_yet(["text"])] = None
     functions: Annotated[Any, not_yet([])] = None
     function_call: Unsupported = None
-    prediction: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
-    reasoning_effort: Unsupported = None
-    verbosity: Unsupported = None
     moderation: Unsupported = None
 
     @model_validator(mode="after")
@@ -117,23 +121,55 @@ class ChatRequest(GenerationFields):
             raise PydanticCustomError("misplaced", "has two tools of one name", {"name": "tools"})
         if self.tool_choice is not None and not names:
             raise PydanticCustomError("misplaced", "needs 'tools'", {"name": "tool_choice"})
+        if self.tool_use is not None:
+            for name, form in self.forms.items():
+                if form.kind == "lark":
+                    message = "cannot be a grammar in Lark's syntax where tools may be called"
+                    raise PydanticCustomError("misplaced", message, {"name": name})
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_ends_in_one_way(self) -> Self:
+        if self.continue_final_message and self.add_generation_prompt:
+            message = "excludes 'add_generation_prompt'"
+            raise PydanticCustomError("misplaced", message, {"name": "continue_final_message"})
         return self
 
     @property
+    def forms(self) -> dict[str, Grammar]:
+        """OpenAI's own field beside those of vLLM."""
+        form = grammar_of_format(self.response_format)
+        return super().forms | ({} if form is None else {"response_format": replace(form, param="response_format")})
+
+    @cached_property
     def tool_use(self) -> ToolUse | None:
         """What the answer may call. Raises PydanticCustomError for a choice that is none of the tools."""
-        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls)
+        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls, super().grammar)
 
     @property
-    def forms(self) -> dict[str, Grammar]:
-        """OpenAI's own fields beside those of vLLM."""
-        form, use = grammar_of_format(self.response_format), self.tool_use
-        calls = {} if use is None else {"tools": use.grammar}
-        return (
-            calls
-            | super().forms
-            | ({} if form is None else {"response_format": replace(form, param="response_format")})
-        )
+    def grammar(self) -> Grammar | None:
+        """Of calls and text, where there are tools."""
+        return super().grammar if self.tool_use is None else self.tool_use.grammar
+
+    @property
+    def parsing(self) -> TextParsing:
+        """Text of a given form is taken as it is: what looks like reasoning in it is a part of it."""
+        use = self.tool_use
+        reasoning = self.grammar is None if use is None else use.text_before_calls
+        return TextParsing(reasoning, use is not None, use is None or use.text_before_calls)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """With what Anthropic's clients send, forms that no answer can have, and keywords that are not enforced."""
+        fields = [*super().ignored]
+        if any(message.caches for message in self.messages):
+            fields.append("messages.cache_control")
+        if any(tool.caches for tool in self.tools or ()):
+            fields.append("tools.cache_control")
+        if self.tool_use is not None:
+            fields += self.forms if self.tool_use.required else ()
+            fields += unenforced(self.tools or (), self.tool_use)
+        return tuple(fields)
 
     @property
     def answer_limit(self) -> int | None:
@@ -145,124 +181,50 @@ class ChatRequest(GenerationFields):
         """As the engine counts them."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def class_of_service(self) -> Priority:
+        """By ``priority`` or, where there is none, by the service tier."""
+        by_tier = SERVICE_CLASSES.get(self.service_tier or "", Priority.STANDARD)
+        return by_tier if self.priority is None else super().class_of_service
+
+    @property
+    def conversation(self) -> Conversation:
+        """Raises RequestError for a last message that cannot be continued."""
+        offered = self.tools if self.tools and self.tool_choice != "none" else ()
+        opens = self.add_generation_prompt
+        return Conversation(
+            tuple(message.plain() for message in self.messages),
+            tuple(tool.description for tool in offered),
+            add_generation_prompt=not self.continue_final_message if opens is None else opens,
+            continue_final_message=bool(self.continue_final_message),
+            template_kwargs=tuple((name, json.dumps(value)) for name, value in self._variables.items()),
+        )
+
+    @property
+    def _variables(self) -> dict[str, Any]:
+        """Of the chat template. Those of ``reasoning_effort`` have the names that vLLM and Qwen's templates know."""
+        effort = self.reasoning_effort
+        implied: dict[str, Any] = {} if effort is None else {"reasoning_effort": effort}
+        if effort == "none":
+            implied["enable_thinking"] = False
+        return implied | (self.chat_template_kwargs or {})
+
 
 class ChatEndpoint:
     """POST /v1/chat/completions as OpenAI defines it."""
 
     def parse(self, body: bytes) -> InferenceRequest:
-        """Raises InvalidRequestError."""
+        """Raises InvalidRequestError, or RequestError for fields that do not go together."""
         request = parse(ChatRequest, body)
-        sampling = request.sampling(request.answer_limit, request.wanted_logprobs)
-        return request.inference(
-            [_conversation(request)],
-            sampling,
-            "messages",
-            partial(ChatWriter, request),
-            parses_tool_calls=request.tool_use is not None,
+        tier = "default" if request.service_tier == "auto" else request.service_tier
+        writer = partial(
+            ChatWriter,
+            include_usage=request.include_usage,
+            include_reasoning=request.include_reasoning is not False,
+            service_tier=tier,
         )
+        sampling = request.sampling(request.answer_limit, request.wanted_logprobs)
+        return request.inference([request.conversation], sampling, "messages", writer, request.parsing)
 
     def error(self, refusal: RefusalError) -> str:
         return error_body(refusal)
-
-
-def _conversation(request: ChatRequest) -> Conversation:
-    offered = request.tools if request.tools and request.tool_choice != "none" else ()
-    tools = tuple(tool.model_dump_json(exclude_none=True) for tool in offered)
-    return Conversation(tuple(message.plain() for message in request.messages), tools)
-
-
-class ChatWriter:
-    """Writes the answer to one request for chat completions. All of a chunk but its text is serialised once."""
-
-    def __init__(self, request: ChatRequest, stamp: Stamp) -> None:
-        self._request = request
-        self._id = f"chatcmpl-{stamp.id}"
-        self._stamp = stamp
-        self._chunk = ChunkTemplate("chat.completion.chunk", self._id, stamp, request.include_usage)
-        self._text_head = self._head_of(0)
-        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
-
-    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """A chunk for each event of a choice."""
-        chunks: list[str] = []
-        for event in events:
-            match event:
-                case Text():
-                    chunks.append(self._content(event))
-                case ToolCallStart() | ToolCallArguments():
-                    chunks.append(self._call(event))
-                case Opened(choice):
-                    delta = '{"role":"assistant","content":"","refusal":null}'
-                    chunks.append(self._of_choice(choice, delta, "null", "null"))
-                case Ended(choice, reason, called):
-                    chunks.append(self._of_choice(choice, "{}", "null", f'"{_reason(reason, called)}"'))
-                case Finished(usage):
-                    chunks += self._chunk.last(usage)
-        return chunks
-
-    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """The body of an answer that is not streamed."""
-        document = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._stamp.created,
-            "model": self._stamp.model,
-            "choices": [_choice(answer) for answer in answers],
-            "usage": usage_fields(usage),
-            **_prompt_logprobs(answers),
-        }
-        return json.dumps(document)
-
-    def _head_of(self, index: int) -> str:
-        return f'{self._chunk.head}{{"index":{index},"delta":{{"content":'
-
-    def _content(self, event: Text) -> str:
-        head = self._text_head if event.choice == 0 else self._head_of(event.choice)
-        if event.logprobs is None:
-            return f"{head}{quote(event.text)}{self._text_tail}"
-        return (
-            f'{head}{quote(event.text)}}},"logprobs":{_scores(event.logprobs)},"finish_reason":null}}{self._chunk.tail}'
-        )
-
-    def _call(self, event: ToolCallStart | ToolCallArguments) -> str:
-        if isinstance(event, ToolCallStart):
-            function = {"name": event.name, "arguments": ""}
-            call: dict[str, Any] = {"index": event.call, "id": event.id, "type": "function", "function": function}
-        else:
-            call = {"index": event.call, "function": {"arguments": event.text}}
-        delta = json.dumps({"tool_calls": [call]}, separators=(",", ":"))
-        return self._of_choice(event.choice, delta, _scores(event.logprobs), "null")
-
-    def _of_choice(self, index: int, delta: str, logprobs: str, reason: str) -> str:
-        choice = f'"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{reason}'
-        return f"{self._chunk.head}{{{choice}}}{self._chunk.tail}"
-
-
-def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
-    return "null" if logprobs is None else json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
-
-
-def _choice(answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
-    if answer.tool_calls:
-        message["content"] = answer.text or None
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in answer.tool_calls
-        ]
-    return {
-        "index": answer.index,
-        "message": message,
-        "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
-        "finish_reason": _reason(answer.finish_reason, answer.called),
-    }
-
-
-def _reason(reason: FinishReason, called: bool) -> str:
-    return "tool_calls" if called and reason is FinishReason.STOP else reason.value
-
-
-def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, Any]:
-    """vLLM's member; absent unless it was asked for, since OpenAI's clients do not know it."""
-    scored = answers[0].prompt_logprobs if answers else None
-    return {} if scored is None else {"prompt_logprobs": prompt_fields(scored)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as quote
+from types import MappingProxyType
 from typing import Any
 
 from engine.api import Usage
@@ -14,12 +16,23 @@ DONE = "[DONE]"
 
 
 class ChunkTemplate:
-    """A chunk around its choices: ``head``, the choices as JSON, ``tail``. Both are serialised once for each stream."""
+    """A chunk around its choices: ``head``, the choices as JSON, ``tail``. Both are serialised once for each stream.
 
-    def __init__(self, kind: str, answer_id: str, stamp: Stamp, include_usage: bool) -> None:
+    ``members`` are more members of every chunk.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        answer_id: str,
+        stamp: Stamp,
+        include_usage: bool,
+        members: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        more = "".join(f"{quote(name)}:{quote(value)}," for name, value in members.items())
         self.head = (
             f'{{"id":{quote(answer_id)},"object":{quote(kind)},"created":{stamp.created},'
-            f'"model":{quote(stamp.model)},"choices":['
+            f'"model":{quote(stamp.model)},{more}"choices":['
         )
         no_usage = ',"usage":null' if include_usage else ""
         self.tail = f"]{no_usage}}}"

@@ -10,7 +10,7 @@ from functools import partial
 from json.encoder import encode_basestring_ascii as quote
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_LOGPROBS, Prompt, SamplingParams, Usage
@@ -22,19 +22,19 @@ from router.openai.chunk import ChunkTemplate, usage_fields
 from router.openai.errors import error_body
 from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
-from router.openai.validation import MAX_LIST_ITEMS, Unsupported, ValidText, parse
+from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 Token = Annotated[int, Field(ge=0, le=2**31)]
-TokenList = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
+TokenList = Annotated[list[Token], Field(min_length=1, fail_fast=True), BeforeValidator(integral_items)]
 
 
 def _prompt_kind(prompt: object) -> str:
     if not isinstance(prompt, list):
         return "<text>"
     first = prompt[0] if prompt else None
-    return "<tokens>" if isinstance(first, int) else "<token lists>" if isinstance(first, list) else "<texts>"
+    return "<tokens>" if isinstance(first, int | float) else "<token lists>" if isinstance(first, list) else "<texts>"
 
 
 PromptField = Annotated[
@@ -52,7 +52,8 @@ class CompletionRequest(GenerationFields):
     prompt: PromptField
     echo: bool | None = None
     suffix: Unsupported = None
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)  # here 0 asks for something: the chosen token's
+    max_tokens: Integer | None = Field(None, ge=0, le=2**31)  # 0: the prompt alone, to be scored
+    logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # here 0 asks for something: the chosen token's
 
     @model_validator(mode="after")
     def _streams_no_echo(self) -> Self:

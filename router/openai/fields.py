@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import (
@@ -20,7 +20,7 @@ from engine.api import (
     Prompt,
     SamplingParams,
 )
-from router.call import InferenceRequest
+from router.call import NO_PARSING, InferenceRequest, TextParsing
 from router.config import MIN_TOP_P, ProfileConfig
 from router.events import AnswerWriter, Stamp
 from router.openai.response_format import (
@@ -31,12 +31,21 @@ from router.openai.response_format import (
     kind_of_schema,
     schema_grammar,
 )
-from router.openai.validation import StrictModel, ValidText, kind_of_text
+from router.openai.validation import (
+    Integer,
+    StrictModel,
+    ValidText,
+    integral_items,
+    kind_of_text,
+    not_yet,
+)
 
 PROFILED = tuple(ProfileConfig.model_fields)
 """Sampling parameters that a profile may set."""
 
-TokenId = Annotated[int, Field(ge=0, le=2**31)]
+TokenId = Annotated[int, Field(ge=0, le=2**31)]  # in lists, see integral_items
+StopTokenLimit = Field(max_length=64, fail_fast=True)
+TokenLimit = Field(min_length=1, max_length=65_536, fail_fast=True)
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 """A token id as a key of a JSON object."""
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
@@ -50,45 +59,48 @@ StopField = Annotated[
 
 class StreamOptions(StrictModel):
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_obfuscation: Annotated[Any, not_yet(False)] = None
 
 
 class GenerationFields(StrictModel):
     """The fields that chat and completions have in common, OpenAI's by their names, extensions by vLLM's."""
+
+    WITHOUT_EFFECT: ClassVar[Sequence[str]] = ("user",)
+    """Fields that are accepted and change nothing."""
 
     model: ValidText
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    top_k: int | None = Field(None, ge=-1, le=2**31)
+    top_k: Integer | None = Field(None, ge=-1, le=2**31)
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=MAX_NGRAM_SIZE)
+    no_repeat_ngram_size: Integer | None = Field(None, ge=0, le=MAX_NGRAM_SIZE)
     logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024, fail_fast=True)] | None = None
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
-    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=65_536, fail_fast=True)] | None = None
-    min_tokens: int | None = Field(None, ge=0, le=2**31)
+    allowed_token_ids: Annotated[list[TokenId], TokenLimit, BeforeValidator(integral_items)] | None = None
+    min_tokens: Integer | None = Field(None, ge=0, le=2**31)
     guided_json: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = None
     guided_regex: Pattern | None = None
     guided_choice: Choices | None = None
     guided_grammar: Pattern | None = None
     structured_outputs: StructuredOutputs | None = None
-    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    prompt_logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)
     logprobs_mode: Literal["raw", "processed"] | None = None
-    max_tokens: int | None = Field(None, ge=1, le=2**31)
+    max_tokens: Integer | None = Field(None, ge=1, le=2**31)
     stop: StopField | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop_token_ids: Annotated[list[TokenId], StopTokenLimit, BeforeValidator(integral_items)] | None = None
+    seed: Integer | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
     profile: ValidText | None = None  # ours: a use case, whose settings apply where the request has none
-    priority: int | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; here its sign is the class
+    priority: Integer | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; its sign is the class
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     use_beam_search: bool | None = None
     length_penalty: float | None = Field(None, ge=-10, le=10, allow_inf_nan=False)
     early_stopping: bool | Literal["never"] | None = None
@@ -118,7 +130,7 @@ class GenerationFields(StrictModel):
             min_tokens=self.min_tokens or 0,
             logprobs=logprobs,
             prompt_logprobs=self.prompt_logprobs,
-            grammar=next(iter(self.forms.values()), None),
+            grammar=self.grammar,
             logprobs_mode=self.logprobs_mode or "raw",
             seed=self.seed,
             max_tokens=max_tokens,
@@ -149,6 +161,22 @@ class GenerationFields(StrictModel):
             "structured_outputs": None if self.structured_outputs is None else self.structured_outputs.grammar,
         }
         return {name: replace(grammar, param=name) for name, grammar in asked.items() if grammar is not None}
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the whole answer follows; None: it is any text."""
+        return next(iter(self.forms.values()), None)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What the request sets and has no effect, for the client to know."""
+        return tuple(name for name in self.WITHOUT_EFFECT if getattr(self, name) not in (None, False))
+
+    @model_validator(mode="after")
+    def _streams_by_its_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("misplaced", "needs 'stream' to be true", {"name": "stream_options"})
+        return self
 
     @model_validator(mode="after")
     def _streams_no_prompt(self) -> Self:
@@ -188,8 +216,7 @@ class GenerationFields(StrictModel):
         sampling: SamplingParams,
         prompt_field: str,
         writer: Callable[[Stamp], AnswerWriter],
-        *,
-        parses_tool_calls: bool = False,
+        parsing: TextParsing = NO_PARSING,
     ) -> InferenceRequest:
         """This request in the terms of no format."""
         return InferenceRequest(
@@ -203,7 +230,8 @@ class GenerationFields(StrictModel):
             profile=self.profile,
             priority=self.class_of_service,
             deadline_s=self.deadline_s,
-            parses_tool_calls=parses_tool_calls,
+            parsing=parsing,
+            ignored=self.ignored,
         )
 
     @property

@@ -14,9 +14,21 @@ MAX_SCHEMA_CHARS = 65_536  # characters of a schema as JSON
 
 
 def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
+    if schema is False:
+        raise ValueError("must allow something; the schema false allows no JSON at all")
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
         raise ValueError(f"must have at most {MAX_SCHEMA_CHARS} characters as JSON")
     return schema
+
+
+def _is_schema(text: str) -> str:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("must be a JSON schema, or one written as a string") from None
+    if not isinstance(schema, dict) and schema is not True:
+        raise ValueError("must be a schema: an object, or true")
+    return text
 
 
 Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
@@ -38,7 +50,7 @@ class JsonObjectFormat(StrictModel):
 class JsonSchema(StrictModel):
     name: Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: ValidText | None = None
-    schema_: Schema = Field(True, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")  # None: any JSON
     strict: bool | None = None  # every schema is followed to the letter
 
 
@@ -61,7 +73,8 @@ ResponseFormat = Annotated[
 
 
 GuidedJson = (
-    Annotated[Schema, Tag("<schema>")] | Annotated[ValidText, Field(max_length=MAX_SCHEMA_CHARS), Tag("<text>")]
+    Annotated[Schema, Tag("<schema>")]
+    | Annotated[ValidText, Field(max_length=MAX_SCHEMA_CHARS), AfterValidator(_is_schema), Tag("<text>")]
 )
 
 
@@ -109,6 +122,6 @@ def grammar_of_format(form: TextFormat | JsonObjectFormat | JsonSchemaFormat | N
         case JsonObjectFormat():
             return Grammar.json_object()
         case JsonSchemaFormat(json_schema=described):
-            return Grammar.json_schema(described.schema_)
+            return Grammar.json_schema(True if described.schema_ is None else described.schema_)
         case _:
             return None

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_JSON_DEPTH, is_plain_json
+from engine.api import MAX_JSON_DEPTH, Grammar, is_plain_json, unenforced_keywords
+from router.openai.messages import CacheControl, FunctionName
 from router.openai.response_format import MAX_SCHEMA_CHARS
 from router.openai.validation import StrictModel, ValidText
 from router.tool_grammar import Function, ToolUse
 
 MAX_TOOLS = 128  # as OpenAI allows
-
-FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+MAX_UNENFORCED = 16  # keywords that an answer names in its header
 
 
 def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -35,12 +35,25 @@ class FunctionDefinition(StrictModel):
     name: FunctionName
     description: ValidText | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(_describes_an_object)] | None = None
-    strict: bool | None = None  # every schema is followed to the letter
+    strict: bool | None = None  # whether a schema that cannot be followed to the letter is refused
+    cache_control: CacheControl | None = None
 
 
 class Tool(StrictModel):
     type: Literal["function"]
     function: FunctionDefinition
+    cache_control: CacheControl | None = None
+
+    @property
+    def caches(self) -> bool:
+        """Whether Anthropic's field for prompt caches is set somewhere in it."""
+        return self.cache_control is not None or self.function.cache_control is not None
+
+    @property
+    def description(self) -> str:
+        """As the chat template sees it, in JSON."""
+        unseen: Any = {"cache_control": True, "function": {"cache_control"}}
+        return self.model_dump_json(exclude_none=True, exclude=unseen)
 
 
 class Named(StrictModel):
@@ -77,25 +90,16 @@ ToolChoice = Annotated[
 ]
 
 
-class CalledFunction(StrictModel):
-    name: FunctionName
-    arguments: ValidText
-
-
-class CallMade(StrictModel):
-    """A call in a message of the assistant that is sent back."""
-
-    id: ValidText
-    type: Literal["function"]
-    function: CalledFunction
-    index: int | None = None  # of clients that put the chunks of a stream together
-
-
 def use_of(
-    tools: Sequence[Tool], choice: str | NamedTool | AllowedToolsChoice | None, parallel: bool | None
+    tools: Sequence[Tool],
+    choice: str | NamedTool | AllowedToolsChoice | None,
+    parallel: bool | None,
+    form: Grammar | None = None,
 ) -> ToolUse | None:
-    """What a request may call; None: nothing. Raises PydanticCustomError for names that no tool
-    has."""
+    """What a request may call; None: nothing. ``form`` is that of an answer without calls.
+
+    Raises PydanticCustomError for names that no tool has.
+    """
     functions = {tool.function.name: tool.function for tool in tools}
     if choice == "none" or not functions:
         return None
@@ -105,8 +109,8 @@ def use_of(
         parallel = False
     elif isinstance(choice, AllowedToolsChoice):
         functions, required = _some(functions, choice.allowed_tools.tools), choice.allowed_tools.mode == "required"
-    offered = tuple(Function(each.name, each.parameters) for each in functions.values())
-    return ToolUse(offered, required, parallel is not False)
+    offered = tuple(Function(each.name, each.parameters, bool(each.strict)) for each in functions.values())
+    return ToolUse(offered, required, parallel is not False, form)
 
 
 def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) -> dict[str, FunctionDefinition]:
@@ -115,3 +119,22 @@ def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) 
     if missing:
         raise PydanticCustomError("misplaced", "names a function that is none of the tools", {"name": "tool_choice"})
     return {name: functions[name] for name in wanted}
+
+
+def unenforced(tools: Sequence[Tool], use: ToolUse) -> list[str]:
+    """The keywords of the tools' schemas that are not enforced, each as its place and its name. A strict tool has none:
+    its schema is refused instead."""
+    called = {function.name for function in use.functions}
+    found = [
+        f"tools[{place}].function.parameters: {_printable(keyword)}"
+        for place, tool in enumerate(tools)
+        if tool.function.name in called and not tool.function.strict
+        for keyword in unenforced_keywords(tool.function.parameters or {})
+    ]
+    more = len(found) - MAX_UNENFORCED
+    return found if more <= 0 else [*found[:MAX_UNENFORCED], f"{more} more keywords of tools"]
+
+
+def _printable(keyword: str) -> str:
+    """For a header, in which commas divide a list. A format's name is the client's own text."""
+    return "".join(char if char.isascii() and char.isprintable() and char != "," else "?" for char in keyword[:64])

@@ -48,12 +48,25 @@ def few_pairs(value: object) -> object:
     return value
 
 
+def _integral(value: object) -> object:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def integral_items(values: object) -> object:
+    """A list whose items are integers, in which 1.0 stands for 1. Written for long lists: most have no float."""
+    if isinstance(values, list) and float in set(map(type, values)):
+        return [_integral(value) for value in values]
+    return values
+
+
 def kind_of_text(value: object) -> str:
     """The tag of a union of text and a list. Tags look like no field, so that errors can leave them out."""
     return "<list>" if isinstance(value, list) else "<text>"
 
 
 ValidText = Annotated[str, AfterValidator(_encodable)]
+Integer = Annotated[int, BeforeValidator(_integral)]
+"""A whole number. 1.0 is one: languages with a single kind of number write 1 so. True and "1" are none."""
 Unsupported = Annotated[Any, not_yet()]
 
 

@@ -35,7 +35,6 @@ sampling: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.none() | st.integers(1, 100),
     "n": st.none() | st.just(1),
     "presence_penalty": st.none() | st.floats(-2, 2),
-    "stream_options": st.none() | st.fixed_dictionaries({}, optional={"include_usage": st.booleans()}),
     "user": st.none() | text,
 }
 chats = st.fixed_dictionaries(
@@ -48,9 +47,13 @@ chats = st.fixed_dictionaries(
     | {
         "max_completion_tokens": st.none() | st.integers(1, 100),
         "metadata": st.none() | st.dictionaries(text, text, max_size=3),
-        "store": st.none() | st.just(False),
+        "store": st.none() | st.booleans(),
+        "verbosity": st.sampled_from([None, "low", "medium", "high"]),
+        "reasoning_effort": st.sampled_from([None, "none", "minimal", "low", "medium", "high", "xhigh", "max"]),
+        "prediction": st.none() | st.fixed_dictionaries({"type": st.just("content"), "content": content}),
+        "prompt_cache_retention": st.sampled_from([None, "in_memory", "24h"]),
         "response_format": st.none() | st.just({"type": "text"}),
-        "service_tier": st.sampled_from([None, "auto", "default"]),
+        "service_tier": st.sampled_from([None, "auto", "default", "flex", "priority"]),
     },
 )
 tokens = st.lists(st.integers(0, 1000), min_size=1, max_size=5)
@@ -59,6 +62,7 @@ texts = st.fixed_dictionaries(
     {"model": st.sampled_from(["fast", "auto"]), "prompt": prompts, "stream": st.booleans()},
     optional=sampling | {"best_of": st.none() | st.just(1), "echo": st.sampled_from([None, False])},
 )
+options = st.fixed_dictionaries({"include_usage": st.booleans(), "include_obfuscation": st.just(False)})
 thorough = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -99,9 +103,12 @@ def test_the_check_can_fail(check: Check) -> None:
         check("ErrorResponse", {"error": {"message": "without the other keys"}})
 
 
-@given(body=chats)
+@given(body=chats, stream_options=options)
 @thorough
-def test_chat_answers_and_chunks_are_as_described(served: Served, check: Check, body: dict[str, Any]) -> None:
+def test_chat_answers_and_chunks_are_as_described(
+    served: Served, check: Check, body: dict[str, Any], stream_options: dict[str, Any]
+) -> None:
+    body = body | ({"stream_options": stream_options} if body["stream"] else {})
     response = served.http.post("/v1/chat/completions", json=body)
     assert response.status_code == 200, response.text
     if not body["stream"]:
@@ -111,9 +118,12 @@ def test_chat_answers_and_chunks_are_as_described(served: Served, check: Check, 
     return None
 
 
-@given(body=texts)
+@given(body=texts, stream_options=options)
 @thorough
-def test_text_completions_are_as_described(served: Served, check: Check, body: dict[str, Any]) -> None:
+def test_text_completions_are_as_described(
+    served: Served, check: Check, body: dict[str, Any], stream_options: dict[str, Any]
+) -> None:
+    body = body | ({"stream_options": stream_options} if body["stream"] else {})
     response = served.http.post("/v1/completions", json=body)
     assert response.status_code == 200, response.text
     if not body["stream"]:

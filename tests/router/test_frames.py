@@ -39,7 +39,7 @@ async def written(
 ) -> list[bytes]:
     """The writes that ``batches`` of one sequence become."""
     writer = writer_of(endpoint, include_usage)
-    prompt = PromptEvents(0, SamplingParams(), parses_tool_calls=False)
+    prompt = PromptEvents(0, SamplingParams())
     sent: list[bytes] = []
 
     async def events() -> AsyncGenerator[Sequence[AnswerEvent], None]:

@@ -1,4 +1,4 @@
-"""Nothing is ignored: a value that asks for something not built is refused, by value and by type."""
+"""A value that asks for something not built is refused, by value and by type."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ def refusal(form: ChatEndpoint | CompletionEndpoint, document: dict[str, Any]) -
     ("change", "param"),
     [
         ({"n": True}, "n"),
-        ({"n": 1.0}, "n"),
+        ({"n": 1.5}, "n"),
+        ({"n": "1"}, "n"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"seed": 1e300}, "seed"),
         ({"n": 0}, "n"),
         ({"logprobs": 0}, "logprobs"),
         ({"top_logprobs": 0}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"store": 0}, "store"),
-        ({"store": True}, "store"),
         ({"presence_penalty": False}, "presence_penalty"),
         ({"frequency_penalty": -2.5}, "frequency_penalty"),
         ({"logit_bias": []}, "logit_bias"),
@@ -57,7 +60,9 @@ def refusal(form: ChatEndpoint | CompletionEndpoint, document: dict[str, Any]) -
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"audio": {}}, "audio"),
         ({"reasoning_effort": ""}, "reasoning_effort"),
-        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "scale"}, "service_tier"),
+        ({"verbosity": "loud"}, "verbosity"),
+        ({"prediction": {"type": "content"}}, "prediction.content"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": [1]}, "stop[0]"),
         ({"stop": {}}, "stop"),
@@ -110,7 +115,8 @@ def test_an_answer_can_be_sent_back_as_a_message() -> None:
 
 
 def test_what_is_supported_instead_is_said() -> None:
-    assert refusal(ChatEndpoint(), CHAT | {"store": True}).message == "Invalid 'store': only false is supported so far."
+    message = refusal(ChatEndpoint(), CHAT | {"modalities": ["audio"]}).message
+    assert message == "Invalid 'modalities': only [\"text\"] is supported so far."
 
 
 @pytest.mark.parametrize("key", ["sha256:abc", "sha256:" + "A" * 64, "sha256:", "two words", "schlüssel", "tab\t", ""])

@@ -276,8 +276,8 @@ def test_the_engine_gets_tools_and_calls(served: Served) -> None:
     [request] = served.backend.requests
     assert [json.loads(tool) for tool in request.prompt.tools] == TOOLS  # type: ignore[union-attr]
     assert request.prompt.messages[1:] == (  # type: ignore[union-attr]
-        Message("assistant", "", (ToolCall("get_time", '{"zone": "UTC"}'),)),
-        Message("tool", "12:00"),
+        Message("assistant", "", (ToolCall("get_time", '{"zone": "UTC"}', "call_1"),)),
+        Message("tool", "12:00", tool_call_id="call_1"),
     )
 
 
@@ -288,9 +288,6 @@ def test_with_a_choice_of_none_there_are_no_tools(served: Served) -> None:
     assert request.sampling.grammar is None
     assert request.prompt.tools == ()  # type: ignore[union-attr]
     assert answer.choices[0].message.tool_calls is None
-
-
-SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
 
 
 @pytest.mark.parametrize(
@@ -306,8 +303,9 @@ SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": {
         ({"tools": TOOLS, "tool_choice": "some"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tool_choice": "auto"}, "tool_choice"),
-        ({"tools": TOOLS, "response_format": SCHEMA_FORMAT}, "response_format"),
-        ({"tools": TOOLS, "guided_regex": "a"}, "guided_regex"),
+        ({"tools": TOOLS, "guided_grammar": "start: /a/"}, "guided_grammar"),
+        ({"tools": TOOLS, "structured_outputs": {"grammar": "start: /a/"}}, "structured_outputs"),
+        ({"tools": TOOLS, "guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "assistant"}]}, "messages[0].content"),

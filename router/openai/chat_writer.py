@@ -1,0 +1,145 @@
+"""Answers of /v1/chat/completions, whole and in chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as quote
+from typing import Any
+
+from engine.api import FinishReason, TokenLogprobs, Usage
+from router.answer import Answer
+from router.events import (
+    AnswerEvent,
+    Ended,
+    Finished,
+    Opened,
+    Reasoning,
+    Stamp,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from router.openai.chunk import ChunkTemplate, usage_fields
+from router.openai.logprobs import chat_logprobs, prompt_fields
+
+
+class ChatWriter:
+    """Writes the answer to one request for chat completions. All of a chunk but its text is serialised once.
+
+    ``include_usage``: whether a stream ends with token counts. ``include_reasoning``: whether the answer has what the
+    model thought. ``service_tier``: the member of that name; None: there is none.
+    """
+
+    def __init__(
+        self,
+        stamp: Stamp,
+        *,
+        include_usage: bool = False,
+        include_reasoning: bool = True,
+        service_tier: str | None = None,
+    ) -> None:
+        self._id = f"chatcmpl-{stamp.id}"
+        self._stamp = stamp
+        self._reasons = include_reasoning
+        self._tier = {} if service_tier is None else {"service_tier": service_tier}
+        self._chunk = ChunkTemplate("chat.completion.chunk", self._id, stamp, include_usage, self._tier)
+        self._text_head = self._head_of(0)
+        self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        """A chunk for each event of a choice."""
+        chunks: list[str] = []
+        for event in events:
+            match event:
+                case Text():
+                    chunks.append(self._content(event))
+                case ToolCallStart() | ToolCallArguments():
+                    chunks.append(self._call(event))
+                case Reasoning():
+                    chunks += self._reasoning(event)
+                case Opened(choice):
+                    delta = '{"role":"assistant","content":"","refusal":null}'
+                    chunks.append(self._of_choice(choice, delta, "null", "null"))
+                case Ended(choice, reason, called):
+                    chunks.append(self._of_choice(choice, "{}", "null", f'"{_reason(reason, called)}"'))
+                case Finished(usage):
+                    chunks += self._chunk.last(usage)
+        return chunks
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
+        """The body of an answer that is not streamed."""
+        document = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._stamp.created,
+            "model": self._stamp.model,
+            "choices": [_choice(answer, self._reasons) for answer in answers],
+            "usage": usage_fields(usage),
+            **self._tier,
+            **_prompt_logprobs(answers),
+        }
+        return json.dumps(document)
+
+    def _head_of(self, index: int) -> str:
+        return f'{self._chunk.head}{{"index":{index},"delta":{{"content":'
+
+    def _content(self, event: Text) -> str:
+        head = self._text_head if event.choice == 0 else self._head_of(event.choice)
+        if event.logprobs is None:
+            return f"{head}{quote(event.text)}{self._text_tail}"
+        return (
+            f'{head}{quote(event.text)}}},"logprobs":{_scores(event.logprobs)},"finish_reason":null}}{self._chunk.tail}'
+        )
+
+    def _reasoning(self, event: Reasoning) -> list[str]:
+        if self._reasons:
+            delta = f'{{"reasoning_content":{quote(event.text)}}}'
+            return [self._of_choice(event.choice, delta, _scores(event.logprobs), "null")]
+        # Log probabilities are of all tokens, and some of these may be those of the answer's beginning.
+        return [] if event.logprobs is None else [self._content(Text(event.choice, "", event.logprobs))]
+
+    def _call(self, event: ToolCallStart | ToolCallArguments) -> str:
+        if isinstance(event, ToolCallStart):
+            function = {"name": event.name, "arguments": ""}
+            call: dict[str, Any] = {"index": event.call, "id": event.id, "type": "function", "function": function}
+        else:
+            call = {"index": event.call, "function": {"arguments": event.text}}
+        delta = json.dumps({"tool_calls": [call]}, separators=(",", ":"))
+        return self._of_choice(event.choice, delta, _scores(event.logprobs), "null")
+
+    def _of_choice(self, index: int, delta: str, logprobs: str, reason: str) -> str:
+        choice = f'"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{reason}'
+        return f"{self._chunk.head}{{{choice}}}{self._chunk.tail}"
+
+
+def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
+    return "null" if logprobs is None else json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
+
+
+def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+    if include_reasoning and answer.reasoning is not None:
+        message["reasoning_content"] = answer.reasoning
+    if answer.tool_calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.tool_calls
+        ]
+    return {
+        "index": answer.index,
+        "message": message,
+        "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
+        "finish_reason": _reason(answer.finish_reason, answer.called),
+    }
+
+
+def _reason(reason: FinishReason, called: bool) -> str:
+    return "tool_calls" if called and reason is FinishReason.STOP else reason.value
+
+
+def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, Any]:
+    """vLLM's member; absent unless it was asked for, since OpenAI's clients do not know it."""
+    scored = answers[0].prompt_logprobs if answers else None
+    return {} if scored is None else {"prompt_logprobs": prompt_fields(scored)}
