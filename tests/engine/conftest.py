@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import torch
 from engine import Engine
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.library import loaded
+from tests.engine.margins import Choices
 from tests.engine.models import save_model
+from tests.engine.ranks import stop_fork_server
 
 MakeEngine = Callable[..., Engine]
 
@@ -24,6 +26,13 @@ MakeEngine = Callable[..., Engine]
 def single_thread() -> None:
     """Tiny operations are slower on two threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> Iterator[None]:
+    """Ends with the tests of this folder, if one of them has started it."""
+    yield
+    stop_fork_server()
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +76,16 @@ def make_engine(model_path: Callable[[str], Path]) -> MakeEngine:
         return Engine.from_pretrained(model_path(name), **{"kv_cache_tokens": 4096, **config})
 
     return make
+
+
+@pytest.fixture
+def choices(monkeypatch: pytest.MonkeyPatch) -> Choices:
+    """The margins of what is drawn in this test."""
+    return Choices(monkeypatch)
+
+
+@pytest.fixture
+def clear_choices(choices: Choices) -> Iterator[None]:
+    """For tests that compare tokens of two computations: fails where rounding might turn a choice."""
+    yield
+    choices.check()

@@ -32,6 +32,7 @@ from transformers import (
 from engine.result import StepResult
 from engine.scheduler.plan import Chunk
 from engine.sequence import Sequence
+from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import LLAMA3_ROPE, SHAPE, write
 
 _WIDE = {key: value for key, value in SHAPE.items() if key != "head_dim"}  # heads of 16, scores no larger than others
@@ -127,13 +128,27 @@ class Oracle:
         self._model: Any = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
         disturb(self._model)
         write(self._model, directory, max_shard_size="40KB")
+        self._routing: list[Tensor] = []
+        for module in self._model.modules():
+            if type(module).__name__.endswith("Router"):
+                module.register_forward_hook(self._note_routing)
         self.logits = cache(self._logits)
 
     def _logits(self, tokens: tuple[int, ...]) -> Tensor:
-        """[len(tokens), vocab] float32 after each of ``tokens``."""
+        """[len(tokens), vocab] float32 after each of ``tokens``. Raises AssertionError if rounding might send one of
+        them to other experts."""
+        self._routing.clear()
         with torch.inference_mode():
             logits: Tensor = self._model(torch.tensor([tokens]), use_cache=False).logits[0]
+        margin = min((float(margins.min()) for margins in self._routing), default=torch.inf)
+        assert margin >= MIN_MARGIN, f"a token's choice of experts has a margin of {margin:g}"
         return logits
+
+    def _note_routing(self, router: Any, inputs: tuple[Tensor, ...], _: object) -> None:
+        """Keeps by how much the scores of each token's experts exceed that of the best other one, [tokens]."""
+        x = inputs[0].reshape(-1, inputs[0].shape[-1])
+        chosen = (x @ router.weight.T).topk(router.top_k + 1).values
+        self._routing.append(chosen[:, -2] - chosen[:, -1])
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
+from tests.engine.margins import MIN_MARGIN, greedy_margins
+
 VOCAB = 512
 EOS = "<|end|>"
 CHAT_TEMPLATE = (
@@ -104,13 +106,22 @@ def write(model: Any, directory: Path, **settings: Any) -> None:
 
 
 def oracle(directory: Path, prompts: list[list[int]], max_tokens: int) -> list[tuple[int, ...]]:
-    """Greedy answers of transformers, one prompt at a time."""
-    model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+    """Greedy answers of transformers in float64, one prompt at a time. Raises AssertionError if rounding might turn one
+    of its choices."""
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float64)
     answers = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         output = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
         )
-        answers.append(tuple(output[0, len(prompt) :].tolist()))
+        margin = float(greedy_margins(torch.cat(output.logits)).min())
+        assert margin >= MIN_MARGIN, f"a choice of the oracle has a margin of {margin:g}"
+        answers.append(tuple(output.sequences[0, len(prompt) :].tolist()))
     return answers

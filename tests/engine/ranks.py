@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from engine.parallel.worker import serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["engine.parallel.worker"])
+
+
+def stop_fork_server() -> None:
+    """Ends the process that workers are forked from, and the one that multiprocessing starts beside it. Both would end
+    by themselves, but only some seconds after this process."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 class Forked:

@@ -70,6 +70,7 @@ def running(make_engine: MakeEngine, steps: Steps) -> Iterator[AsyncEngine]:
     subject.close()
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_answers_are_those_of_the_engine(running: AsyncEngine, steps: Steps, make_engine: MakeEngine) -> None:
     running.submit(request("a"))
     answer = [token for delta in steps.until_end("a") for token in delta.token_ids]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from engine import Engine, SamplingParams
 from engine.api import BeamSearch, Delta, FinishReason, GenerationRequest, Grammar, RequestError
 from engine.completion import Completion, completions
-from engine.decode.random import choice_seed, gumbel
+from tests.engine.beam_oracle import BeamOracle
+from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import VOCAB, ragged_prompts
 
 MakeEngine = Callable[..., Engine]
@@ -26,42 +25,17 @@ LATER_ENDS = tuple(range(3, VOCAB, 9))[:12]  # so that random models end answers
 OTHERS = SamplingParams(temperature=1.0, seed=5, max_tokens=40, ignore_eos=True)
 
 
-def prompts(count: int) -> list[tuple[int, ...]]:
+def prompts() -> Iterator[tuple[int, ...]]:
+    """As many as a test wants, but not for ever: most should be clear."""
     numbers = random.Random(3)
-    return [tuple(numbers.randrange(1, VOCAB) for _ in range(numbers.randrange(1, 40))) for _ in range(count)]
+    for _ in range(120):
+        yield tuple(numbers.randrange(1, VOCAB) for _ in range(numbers.randrange(1, 40)))
 
 
-@cache
-def reference(path: Path) -> Any:
-    """In float64: where two beams are a millionth apart, rounding would choose between them."""
-    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float64)
-
-
-def oracle(
-    path: Path, prompt: tuple[int, ...], beam: BeamSearch, **settings: Any
-) -> list[tuple[tuple[int, ...], float]]:
-    """The answers of ``transformers.generate`` and their scores."""
-    ids = torch.tensor([prompt])
-    output = reference(path).generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        num_beams=beam.width,
-        num_return_sequences=beam.width,
-        length_penalty=beam.length_penalty,
-        early_stopping=beam.early_stopping,
-        do_sample=beam.do_sample,
-        max_new_tokens=NEW,
-        eos_token_id=[EOS, *LATER_ENDS],
-        pad_token_id=EOS,
-        return_dict_in_generate=True,
-        output_scores=True,
-        **settings,
-    )
-    found = []
-    for row, score in zip(output.sequences[:, len(prompt) :].tolist(), output.sequences_scores.tolist(), strict=True):
-        end = next((at for at, token in enumerate(row) if token in (EOS, *LATER_ENDS)), len(row) - 1)
-        found.append((tuple(row[: end + 1]), score))
-    return found
+@pytest.fixture
+def oracle(model_path: Callable[[str], Path]) -> BeamOracle:
+    """transformers' search on the model that ``make_engine`` makes by default."""
+    return BeamOracle(model_path("llama-tied"), (EOS, *LATER_ENDS), NEW)
 
 
 def params(beam: BeamSearch, **settings: Any) -> SamplingParams:
@@ -97,30 +71,16 @@ def same(mine: list[Completion], theirs: list[tuple[tuple[int, ...], float]]) ->
 @pytest.mark.parametrize("length_penalty", [1.0, -0.7])
 @pytest.mark.parametrize("width", [2, 4, 8])
 def test_beam_search_is_that_of_transformers(
-    make_engine: MakeEngine, model_path: Callable[[str], Path], width: int, length_penalty: float, early_stopping: Any
+    make_engine: MakeEngine, oracle: BeamOracle, width: int, length_penalty: float, early_stopping: Any
 ) -> None:
     beam = BeamSearch(width, length_penalty, early_stopping)
-    asked = prompts(50)
+    asked = list(oracle.clear_answers(prompts(), 50, beam))
 
-    answers = among_others(make_engine(max_sequences=64, max_waiting=100), [(one, params(beam)) for one in asked])
+    answers = among_others(make_engine(max_sequences=64, max_waiting=100), [(one, params(beam)) for one, _, _ in asked])
 
-    for prompt, mine in zip(asked, answers, strict=True):
-        same(mine, oracle(model_path("llama-tied"), prompt, beam))
+    for (_, _, theirs), mine in zip(asked, answers, strict=True):
+        same(mine, theirs.answers)
     assert len({len(answer.token_ids) for mine in answers for answer in mine}) > 3
-
-
-class Noise:
-    """Draws as the engine does, in the place of ``torch.multinomial``: without replacement, by Gumbel noise of its seed
-    and position."""
-
-    def __init__(self, seed: int, position: int, width: int) -> None:
-        self._seed, self._position, self._width = seed, position, width
-
-    def __call__(self, probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
-        seeds = [choice_seed(self._seed, beam) for beam in range(self._width)]
-        noise = gumbel(seeds, [self._position] * self._width, torch.arange(VOCAB).unsqueeze(0))
-        self._position += 1
-        return (probabilities.log() + noise.view(1, -1)).topk(num_samples).indices
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
@@ -128,32 +88,31 @@ class Noise:
 @pytest.mark.parametrize(("width", "cuts"), [(2, {}), (4, {"top_k": 30, "temperature": 2.0}), (8, {"top_p": 0.9})])
 def test_beam_sampling_is_that_of_transformers(
     make_engine: MakeEngine,
-    model_path: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    oracle: BeamOracle,
     width: int,
     cuts: dict[str, Any],
     length_penalty: float,
     early_stopping: Any,
 ) -> None:
     beam = BeamSearch(width, length_penalty, early_stopping, do_sample=True)
-    asked = [(prompt, params(beam, seed=seed, **cuts)) for seed, prompt in enumerate(prompts(50))]
+    clear = list(oracle.clear_answers(prompts(), 50, beam, **cuts))
+    asked = [(prompt, params(beam, seed=seed, **cuts)) for prompt, seed, _ in clear]
 
     answers = among_others(make_engine(max_sequences=64, max_waiting=100), asked)
 
-    for (prompt, settings), mine in zip(asked, answers, strict=True):
-        monkeypatch.setattr("torch.multinomial", Noise(settings.seed or 0, len(prompt), width))
-        same(mine, oracle(model_path("llama-tied"), prompt, beam, **{"top_k": 0, **cuts}))
+    for (_, _, theirs), mine in zip(clear, answers, strict=True):
+        same(mine, theirs.answers)
 
 
-def test_rules_change_what_beams_are_made_of(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> None:
+def test_rules_change_what_beams_are_made_of(make_engine: MakeEngine, oracle: BeamOracle) -> None:
     beam = BeamSearch(4)
     rules = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}
-    asked = prompts(12)
+    asked = list(oracle.clear_answers(prompts(), 12, beam, **rules))
 
-    answers = among_others(make_engine(max_sequences=64), [(prompt, params(beam, **rules)) for prompt in asked])
+    answers = among_others(make_engine(max_sequences=64), [(prompt, params(beam, **rules)) for prompt, _, _ in asked])
 
-    for prompt, mine in zip(asked, answers, strict=True):
-        same(mine, oracle(model_path("llama-tied"), prompt, beam, **rules))
+    for (_, _, theirs), mine in zip(asked, answers, strict=True):
+        same(mine, theirs.answers)
 
 
 @pytest.mark.parametrize(
@@ -171,14 +130,17 @@ def test_rules_change_what_beams_are_made_of(make_engine: MakeEngine, model_path
     ids=str,
 )
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_beams_without_room_find_the_same(make_engine: MakeEngine, config: dict[str, Any], do_sample: bool) -> None:
+def test_beams_without_room_find_the_same(
+    make_engine: MakeEngine, oracle: BeamOracle, config: dict[str, Any], do_sample: bool
+) -> None:
     beam = BeamSearch(8, do_sample=do_sample)
-    asked = [(tuple(prompt), replace(params(beam), seed=3)) for prompt in ragged_prompts(VOCAB)]
-    expected = among_others(make_engine(max_sequences=200), asked)
+    clear = list(oracle.clear_answers(chain(map(tuple, ragged_prompts(VOCAB)), prompts()), 8, beam))
+    asked = [(prompt, params(beam, seed=seed)) for prompt, seed, _ in clear]
 
     answers = among_others(make_engine(**config), asked)
 
-    assert [[one.token_ids for one in each] for each in answers] == [[one.token_ids for one in e] for e in expected]
+    for (_, _, theirs), mine in zip(clear, answers, strict=True):
+        same(mine, theirs.answers)
 
 
 def test_four_beams_need_little_more_memory_than_one_answer(make_engine: MakeEngine) -> None:
@@ -312,8 +274,9 @@ def test_aborting_a_search_gives_all_its_blocks_back(make_engine: MakeEngine) ->
 
 
 def test_a_beam_that_breaks_ends_its_request_and_no_other(
-    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+    make_engine: MakeEngine, oracle: BeamOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert oracle.answers((1, 2, 3), BeamSearch(3)).margin >= MIN_MARGIN
     expected = serve(make_engine(), {"b": GenerationRequest("b", (1, 2, 3), params(BeamSearch(3)))})
     engine = make_engine()
     deltas: list[Delta] = []

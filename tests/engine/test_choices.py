@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from engine import Engine, SamplingParams
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError
 from engine.decode.random import choice_seed
+from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import VOCAB, ragged_prompts
 
 MakeEngine = Callable[..., Engine]
@@ -31,6 +33,7 @@ def run(engine: Engine, *requests: GenerationRequest) -> dict[str, list[Delta]]:
     return deltas
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("kernels", ["torch", "auto"])
 def test_the_prompt_is_computed_once_and_each_choice_is_its_own(make_engine: MakeEngine, kernels: Any) -> None:
     engine = make_engine("qwen3", kernels=kernels, prefix_caching=False)
@@ -60,6 +63,7 @@ def test_choices_share_the_blocks_of_their_prompt(make_engine: MakeEngine) -> No
     assert engine.stats().blocks_used <= whole + 8 * (1 + (rest == 0))
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize(
     "config",
     [
@@ -139,10 +143,14 @@ def test_a_choice_that_breaks_ends_its_request_and_no_other(
     engine.check_integrity()
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_the_best_are_those_of_the_highest_mean_log_probability(make_engine: MakeEngine) -> None:
     params = replace(EIGHT, logprobs=0)
     every = make_engine().generate([PROMPT], params)
-    wanted = sorted(every, key=lambda one: -one.mean_logprob)[:2]
+    every.sort(key=lambda one: -one.mean_logprob)
+    wanted = every[:2]
+    gaps = [one.mean_logprob - other.mean_logprob for one, other in pairwise(every[:3])]
+    assert min(gaps) >= MIN_MARGIN
 
     found = make_engine().generate([PROMPT], replace(EIGHT, n=2, best_of=8))
 
@@ -150,6 +158,7 @@ def test_the_best_are_those_of_the_highest_mean_log_probability(make_engine: Mak
     assert all(one.logprobs is None for one in found)
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_rules_are_kept_for_each_choice(make_engine: MakeEngine) -> None:
     params = replace(EIGHT, no_repeat_ngram_size=2, frequency_penalty=0.5)
     answers = make_engine().generate([PROMPT], params)

@@ -59,6 +59,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return record(monkeypatch, CompiledRunner)
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_and_greedy_answers_are_those_of_transformers(
     directory: Callable[[str], Path], recorded: Recorded, name: str

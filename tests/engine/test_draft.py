@@ -47,6 +47,7 @@ def drafting(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> Make
     return make
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("draft", ["llama-untied", "llama-tied"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_the_same_token_by_token(
@@ -60,6 +61,7 @@ def test_answers_are_the_same_token_by_token(
     assert guessing.stats().guessed_tokens > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("kind", ["greedy", "warm", "cut"])
 def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str) -> None:
     engine = drafting("llama-tied")
@@ -71,6 +73,7 @@ def test_a_model_that_thinks_alike_guesses_right(drafting: MakeEngine, kind: str
     assert stats.steps < 20
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("kind", ["greedy", "warm"])
 def test_it_guesses_on_the_compiled_kernels_too(
     make_engine: MakeEngine, model_path: Callable[[str], Path], kind: str
@@ -117,6 +120,7 @@ def test_the_distribution_of_answers_is_the_same(
     assert alike(plain, third_tokens(drafting(**config, speculative_rows=4096), MANY)) < 1e-3
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize(
     "config",
     [
@@ -140,6 +144,7 @@ def test_memory_and_chunks_change_nothing(
         assert engine.stats().guessed_tokens > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_what_the_prefix_cache_knows_the_smaller_model_reads_again(drafting: MakeEngine) -> None:
     engine = drafting("llama-tied")
     first = tokens_of(engine, PROMPTS[-1:], KINDS["greedy"])
@@ -151,6 +156,7 @@ def test_what_the_prefix_cache_knows_the_smaller_model_reads_again(drafting: Mak
     assert warm.right_guesses - cold.right_guesses == warm.guessed_tokens - cold.guessed_tokens > 20
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_a_draft_that_fails_harms_nobody(
     make_engine: MakeEngine, drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +176,7 @@ def test_a_draft_that_fails_harms_nobody(
     assert len(tried) == MAX_FAILURES  # and then it is given up
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second step without guesses: the smaller model is behind by what it guessed, and by what it missed."""
     engine, turn = drafting("llama-tied"), [0]

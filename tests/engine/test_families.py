@@ -20,6 +20,8 @@ from engine.runner import Runner
 from tests.engine.families import CONFIGS, SETTINGS, Oracle, Recorded, record
 from tests.engine.models import VOCAB, ragged_prompts
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 GREEDY = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
 MODES: dict[str, dict[str, Any]] = {
     "uncached": {"prefix_caching": False},

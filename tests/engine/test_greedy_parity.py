@@ -12,6 +12,8 @@ from engine import Engine, FinishReason, SamplingParams
 from tests.engine.conftest import MakeEngine
 from tests.engine.models import VOCAB, oracle, ragged_prompts
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 TIERS = sorted((Path(__file__).parents[2] / "deployments/models").glob("*/config.json"))
 

@@ -11,6 +11,8 @@ from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, 
 from engine.scheduler.plan import Chunk
 from tests.engine.conftest import MakeEngine
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 PARAMS = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 NAMES = "abc"
 

@@ -19,6 +19,8 @@ from tests.engine.families import CONFIGS, SETTINGS, Oracle, Recorded, record
 from tests.engine.models import SHAPE, VOCAB, ragged_prompts, save
 from tests.engine.ranks import split_engine, whole_engine
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 ODD = LlamaConfig(
     **SHAPE | {"vocab_size": VOCAB + 3, "num_attention_heads": 8, "num_key_value_heads": 8}, tie_word_embeddings=True

@@ -12,6 +12,8 @@ from engine.sequence import Sequence, Status
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import finish_step, run, scheduler, sequence, step
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 HIGH, MIDDLE, LOW = Priority.INTERACTIVE, Priority.STANDARD, Priority.BATCH
 
 

@@ -245,6 +245,7 @@ class TestInTheEngine:
         max_tokens=20,
     )
 
+    @pytest.mark.usefixtures("clear_choices")
     def test_answers_are_the_same_alone_in_a_batch_and_after_preemption(
         self, model_path: Callable[[str], Path]
     ) -> None:

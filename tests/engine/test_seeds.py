@@ -11,6 +11,8 @@ from engine import Engine, SamplingParams
 from engine.api import Delta, GenerationRequest, Grammar
 from tests.engine.models import VOCAB, ragged_prompts
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 MakeEngine = Callable[..., Engine]
 PROMPTS = [tuple(prompt) for prompt in ragged_prompts(VOCAB)]
 OTHERS = SamplingParams(temperature=1.2, max_tokens=24, ignore_eos=True)

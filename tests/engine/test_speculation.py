@@ -38,6 +38,7 @@ def tokens_of(engine: Engine, prompts: Sequence[Sequence[int]], params: Sampling
     return answers
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("kernels", ["torch", "auto"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", ["qwen3", "llama-tied"])
@@ -52,6 +53,7 @@ def test_answers_are_the_same_token_by_token(make_engine: MakeEngine, model: str
     assert kind == "hot" or guessing.stats().guessed_tokens > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize(
     "config",
     [
@@ -76,6 +78,7 @@ def test_answers_are_the_same_in_tight_quarters(make_engine: MakeEngine, config:
         assert guessing.stats().preemptions > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_guesses_that_are_right_save_steps(make_engine: MakeEngine) -> None:
     """A random model that repeats itself when it is greedy, as small models do."""
     params = replace(KINDS["greedy"], max_tokens=100)
@@ -96,6 +99,7 @@ def test_nothing_is_guessed_where_many_decode_or_rules_apply(make_engine: MakeEn
     assert engine.stats().guessed_tokens == 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_choices_are_the_same(make_engine: MakeEngine) -> None:
     params = replace(KINDS["cold"], n=3)
     plain, guessing = make_engine("qwen3"), make_engine("qwen3", speculative_tokens=4, speculative_rows=64)
@@ -104,6 +108,7 @@ def test_choices_are_the_same(make_engine: MakeEngine) -> None:
     assert guessing.stats().guessed_tokens > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("at", range(2, 30))
 def test_an_answer_ends_within_guesses_that_are_right(make_engine: MakeEngine, at: int) -> None:
     """By a stop token, wherever it comes; usage counts what was told."""
@@ -120,6 +125,7 @@ def test_an_answer_ends_within_guesses_that_are_right(make_engine: MakeEngine, a
     assert answer.usage.completion_tokens == len(answer.token_ids)
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_sliding_windows_and_small_formats_change_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS["gemma2"])
@@ -135,6 +141,7 @@ def test_sliding_windows_and_small_formats_change_nothing(tmp_path: Path) -> Non
         assert guessing.stats().guessed_tokens > 0
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize("batch_fails", [False, True])
 def test_a_guess_that_breaks_is_forgotten_and_harms_nobody(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, batch_fails: bool

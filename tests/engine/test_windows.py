@@ -22,6 +22,8 @@ from tests.engine.families import CONFIGS, disturb
 from tests.engine.models import VOCAB, write
 from tests.engine.sequences import sequence
 
+pytestmark = pytest.mark.usefixtures("clear_choices")
+
 WINDOW = 24
 CHUNK = 32
 GREEDY = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)

@@ -20,7 +20,10 @@ from tests.engine.families import CONFIGS, SETTINGS, disturb
 from tests.engine.models import VOCAB, ragged_prompts, write
 
 # Rows of padding hold whatever memory held, and numpy, which computes here, tells of overflows among them.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.*"),
+    pytest.mark.usefixtures("clear_choices"),
+]
 
 FAMILIES = ("llama", "qwen3", "gemma2", "olmo2", "gpt2", "qwen3-moe")
 PROMPTS = ragged_prompts(VOCAB)[1:4]  # and so a row of padding beside them
