@@ -1,7 +1,7 @@
 """``MantaConfig``: the one tree of settings. ``serve run deployments/*.yaml`` passes an application's ``args`` here;
 unknown keys are refused.
 
-Each floor keeps the settings of its own rooms beside its code; this module puts them together and checks what one part
+Each package keeps its settings beside its code; this module puts them together and checks what one part
 says about another.
 """
 
@@ -30,7 +30,7 @@ class Settings(BaseModel):
 
 
 class TierConfig(Settings):
-    """One tier: its engine and how many actors run it where."""
+    """Settings of one tier: its engine, the number of its replicas, and the resources that place them."""
 
     name: str = Field(pattern=TIER_NAME)
     """What clients ask for as ``model``, and the name of the tier's deployment."""
@@ -103,7 +103,7 @@ class MantaConfig(Settings):
     @field_validator("tiers", mode="before")
     @classmethod
     def _from_mapping(cls, tiers: object) -> object:
-        return listed(tiers) if isinstance(tiers, Mapping) else tiers
+        return tiers_from_mapping(tiers) if isinstance(tiers, Mapping) else tiers
 
     @field_validator("tiers")
     @classmethod
@@ -123,8 +123,11 @@ class MantaConfig(Settings):
         return self
 
 
-def listed(tiers: Mapping[Any, Any]) -> list[Any]:
-    """Tiers given as a mapping from names, as a list. Raises ValueError for one that has another name inside."""
+def tiers_from_mapping(tiers: Mapping[Any, Any]) -> list[Any]:
+    """Converts a mapping from tier name to tier settings into a list of tiers.
+
+    Raises ValueError if the settings contain a name that differs from their key.
+    """
     rows: list[Any] = []
     for name, tier in tiers.items():
         if not isinstance(tier, Mapping):

@@ -19,7 +19,7 @@ from cluster.serve_backend import ServeBackend
 from router.app import build_app
 from router.config import RouterConfig
 from router.ports.tiers import TierDescription
-from router.tiers.forecast import Forecaster
+from router.tiers.quality_forecast import Forecaster
 
 
 @serve.ingress()

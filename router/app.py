@@ -14,9 +14,10 @@ from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.answer_events import AnswerEvent, Routed, Stamp
 from router.call import Call
 from router.config import RouterConfig
-from router.endpoint import Endpoint
+from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
     MethodNotAllowedError,
@@ -25,7 +26,6 @@ from router.errors import (
     RefusalKind,
     refusal_of,
 )
-from router.events import AnswerEvent, Routed, Stamp
 from router.generation.collect import collect
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
@@ -35,7 +35,7 @@ from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.tiers import TierBackend
 from router.tiers.choose import TierChoice
-from router.tiers.forecast import Forecaster
+from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from engine.api import Priority, Prompt, SamplingParams
-from router.events import AnswerWriter, Stamp
+from router.answer_events import AnswerWriter, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class InferenceRequest:
     writer: Callable[[Stamp], AnswerWriter]  # makes what writes the answer in the request's format
     stream: bool = False
     explicit: frozenset[str] = frozenset()  # sampling parameters that the client set; a profile leaves them
-    profile: str | None = None  # name of a set of sampling parameters in router.profiles
+    profile: str | None = None  # name of a set of sampling parameters in the setting router.profiles
     priority: Priority = Priority.STANDARD
     deadline_s: float | None = None  # for the first token
     parsing: TextParsing = NO_PARSING

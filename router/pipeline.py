@@ -1,4 +1,4 @@
-"""The whole way of a request, top-down, a line for each room. It knows no transport and no format."""
+"""The whole way of a request, top-down, one line per step. It knows no transport (HTTP) and no wire format (OpenAI's)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from contextlib import aclosing
 
 from router.access.api_keys import ApiKeys
 from router.access.permissions import allowed_tiers
+from router.answer_events import AnswerEvent, Routed
 from router.call import Call
 from router.config import RouterConfig
-from router.endpoint import Endpoint
-from router.events import AnswerEvent, Routed
+from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
+from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
-from router.limits.request_size import check_request_size
 from router.ports.tiers import TierBackend
-from router.profiles import apply_profile
+from router.sampling_profiles import apply_profile
 from router.tiers.choose import TierChoice, choose_tier, model_names
 
 
 class Pipeline:
-    """The router's rooms in the order in which a request passes them."""
+    """The steps of a request in their order. Each is a package of the router that knows none of the others."""
 
     def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice) -> None:
         self._config = config
@@ -39,7 +39,7 @@ class Pipeline:
             principal = self._api_keys.authenticate(call.credentials)
             request = endpoint.parse(await call.read(config.max_body_bytes))
             request = apply_profile(request, config.profiles)
-            check_request_size(request, config.max_prompts)
+            check_answer_count(request, config.max_prompts)
             tiers = allowed_tiers(principal, self._choice.tiers)
             route = choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
             yield [Routed(route.tier, route.reason, request.stream, request.writer, request.ignored)]

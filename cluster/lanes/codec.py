@@ -37,7 +37,10 @@ _PLAIN = (str, int, float, bool, bytes, NoneType)
 
 
 class VersionMismatchError(Exception):
-    """The other side of a lane is of a release that this one cannot talk to, or asks for what this one cannot do."""
+    """The two ends of a lane cannot work together.
+
+    Their releases are incompatible, or the other end asks for something that this release does not support.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

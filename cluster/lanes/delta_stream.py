@@ -22,7 +22,7 @@ class DeltaStream:
         self.finished = False  # the last delta was pushed, or the stream failed: the replica holds nothing for it
 
     def push(self, delta: Delta) -> bool:
-        """Add a delta; False when the reader is too far behind and the request should be aborted."""
+        """Add a delta to the buffer. Returns False if the buffer overflows: the caller should abort the request."""
         if self.finished:
             return True
         self._buffer.append(delta)

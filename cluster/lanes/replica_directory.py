@@ -23,7 +23,7 @@ class ReplicaDirectory:
 
     @classmethod
     def publish(cls, deployment: str, replica_ids: frozenset[str]) -> None:
-        """Note the running replicas of ``deployment`` and call the listeners."""
+        """Record the running replicas of ``deployment``, then call the listeners with them."""
         cls._running[deployment] = replica_ids
         for listener in list(cls._listeners[deployment]):
             listener(replica_ids)

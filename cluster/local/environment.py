@@ -114,9 +114,10 @@ def is_free(port: int) -> bool:
 def local_environment(
     directory: Path, ports: LocalPorts | None = None, *, inherit: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The whole environment for Ray's processes of one local service whose files all go below ``directory``.
+    """Returns all environment variables for the Ray processes of one local service.
 
-    ``inherit`` is where PATH and the like come from: this process's own environment unless a test says otherwise.
+    The service keeps its files below ``directory``. ``inherit`` supplies variables such as PATH; None: this process's
+    own environment.
     """
     if len(str(directory)) > MAX_DIRECTORY_LENGTH:
         raise ValueError(f"{directory} is too long: Ray's Unix sockets need at most {MAX_DIRECTORY_LENGTH} characters")

@@ -23,7 +23,7 @@ from cluster.lanes.messages import (
     pack_refusal,
     unpack_request,
 )
-from cluster.lanes.outbox import LaneRegistry
+from cluster.lanes.replica_outbox import LaneRegistry
 from engine.api import Conversation, Delta, EngineDeadError, EngineError, EngineStats, GenerationRequest, ModelInfo
 
 OnStep = Callable[[Sequence[Delta]], None]
@@ -110,7 +110,7 @@ class TierReplica:
         """Does nothing: a call of it makes Serve list the deployment's replicas to the caller's process."""
 
     async def describe(self) -> ReplicaDescription:
-        """The model and the engine's counters, for operators and tests."""
+        """Returns the model and the engine's counters, for operators and tests."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._engine.model_info, self._engine.stats())
 
     def check_health(self) -> None:

@@ -1,4 +1,4 @@
-"""One sequence, over as many attempts as ``router.generation.failover`` allows."""
+"""One sequence, over as many attempts as ``router.generation.retry_policy`` allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
-from router.generation.failover import Attempt, GiveUp, next_attempt
+from router.generation.retry_policy import Attempt, GiveUp, next_attempt
 from router.ports.tiers import ReplicaError, TierBackend
 
 T = TypeVar("T")

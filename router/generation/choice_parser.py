@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.api import TOOL_CALL_START
+from router.answer_events import Reasoning, Text, ToolCallArguments, ToolCallStart
 from router.call import TextParsing
-from router.events import Reasoning, Text, ToolCallArguments, ToolCallStart
 from router.generation.reasoning_parser import ReasoningParser
 from router.generation.tool_parser import ToolCallParser
 

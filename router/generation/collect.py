@@ -6,8 +6,7 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.api import TokenLogprobs, Usage
-from router.answer import Answer, ToolCall
-from router.events import (
+from router.answer_events import (
     AnswerEvent,
     Ended,
     Finished,
@@ -18,6 +17,7 @@ from router.events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.whole_answer import Answer, ToolCall
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import uuid
 from enum import Enum, auto
 
 from engine.api import TOOL_CALL_START
-from router.events import Text, ToolCallArguments, ToolCallStart
+from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.tool_grammar import ARGUMENTS_PREFIX, NAME_PREFIX
 
 Piece = Text | ToolCallStart | ToolCallArguments

@@ -15,8 +15,8 @@ from engine.api import MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Prio
 from router.call import InferenceRequest, TextParsing
 from router.errors import RefusalError
 from router.openai.chat_writer import ChatWriter
+from router.openai.common_fields import GenerationFields
 from router.openai.errors import error_body
-from router.openai.fields import GenerationFields
 from router.openai.messages import ChatMessage, ContentField
 from router.openai.response_format import ResponseFormat, grammar_of_format
 from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, unenforced, use_of

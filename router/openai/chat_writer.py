@@ -8,8 +8,7 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
 from engine.api import FinishReason, TokenLogprobs, Usage
-from router.answer import Answer
-from router.events import (
+from router.answer_events import (
     AnswerEvent,
     Ended,
     Finished,
@@ -20,8 +19,9 @@ from router.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from router.openai.chunk import ChunkTemplate, usage_fields
+from router.openai.common_chunk import ChunkTemplate, usage_fields
 from router.openai.logprobs import chat_logprobs, prompt_fields
+from router.whole_answer import Answer
 
 
 class ChatWriter:

@@ -14,15 +14,15 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_LOGPROBS, Prompt, SamplingParams, Usage
-from router.answer import Answer
+from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
 from router.call import InferenceRequest
 from router.errors import RefusalError
-from router.events import AnswerEvent, Ended, Finished, Stamp, Text
-from router.openai.chunk import ChunkTemplate, usage_fields
+from router.openai.common_chunk import ChunkTemplate, usage_fields
+from router.openai.common_fields import GenerationFields
 from router.openai.errors import error_body
-from router.openai.fields import GenerationFields
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse
+from router.whole_answer import Answer
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 

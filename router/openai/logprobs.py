@@ -19,23 +19,29 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
 
 
 class TextPlace:
-    """How many characters the tokens of a choice have added to its text. A character that several tokens make up begins
-    at the first; a token that adds nothing begins where the next one does."""
+    """Counts the characters that the tokens of a choice have added to its text.
+
+    A character that several tokens make up begins at the first of them. A token that adds no text begins where the next
+    one does.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._characters = 0
 
     def next(self, added: bytes) -> int:
-        """Where a token begins that adds these bytes to the text."""
+        """The offset of a token that adds these bytes to the text, in characters."""
         place = self._characters
         self._characters += len(self._decoder.decode(added))
         return place
 
 
 def text_logprobs(tokens: Sequence[TokenLogprobs], place: TextPlace) -> dict[str, Any]:
-    """``choices[].logprobs`` of text completions, the first token beginning at ``place``, which moves on. A token that
-    follows nothing has no probability."""
+    """Builds ``choices[].logprobs`` of text completions.
+
+    ``place`` gives each token its offset in the text of the choice, and is advanced past the last one. The first token of
+    a prompt has no log probability (null), because nothing precedes it.
+    """
     return {
         "tokens": [token.chosen.text for token in tokens],
         "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],

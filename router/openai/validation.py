@@ -1,4 +1,4 @@
-"""Strict models, fields that are refused until they are built, and errors that name the field."""
+"""Strict models, fields that are refused because they are not implemented yet, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.errors import InvalidRequestError
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_LIST_ITEMS = 2048
-"""Items of one list: messages, parts, prompts. More is a mistake; to look at each would hold everybody up."""
+"""Items of one list: messages, parts, prompts. A longer list is a mistake, and validating each item would delay all other requests."""
 
 
 def _encodable(text: str) -> str:
@@ -27,7 +27,7 @@ def _encodable(text: str) -> str:
 
 
 def not_yet(*neutral: object) -> BeforeValidator:
-    """For a field of the API that is not built yet: null and ``neutral`` pass, all else is refused, never ignored."""
+    """For a field of the API that is not implemented yet: null and ``neutral`` pass, all else is refused, never ignored."""
 
     def check(value: object) -> object:
         # By type as well: True == 1 and 0 == False, but they do not ask for the same.
@@ -76,7 +76,7 @@ class StrictModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _few(cls, members: Any) -> Any:
-        # Collecting an error for each of a million unknown names would hold everybody up; the first will do.
+        # Collecting an error for each of a million unknown names would delay all other requests; the first will do.
         if isinstance(members, dict) and len(members) > len(cls.model_fields):
             known = {field.alias or name for name, field in cls.model_fields.items()}
             unknown = next(name for name in members if name not in known)

@@ -13,7 +13,7 @@ from engine.api import Prompt
 from router.config import AutoConfig
 from router.errors import NotFoundError
 from router.tiers.complexity import SCANNED_CHARS, complexity
-from router.tiers.forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
+from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
 
 AUTO = "auto"
 MIN_SCANNED_CHARS = 500  # of each prompt, however many prompts share the time

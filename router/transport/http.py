@@ -125,9 +125,9 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": event(body).encode()})
 
     async def stream(self, batches: AsyncIterable[T], bodies_of: Callable[[T], list[str]]) -> None:
-        """Send each batch as one write of server-sent events, one for each of its bodies.
+        """Send each batch in one write, with one server-sent event per body.
 
-        The status line waits for the first write: until then an error has a status of its own.
+        The status line is sent with the first write, so an error before it still sets the HTTP status.
         """
         async for batch in batches:
             if not (bodies := bodies_of(batch)):

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.app import build, read_forecaster
 from cluster.config import MantaConfig
-from router.tiers.forecast import Forecaster
+from router.tiers.quality_forecast import Forecaster
 from tests.cluster.graph import dev_config
 
 TIERS = ("fast", "balanced", "frontier")

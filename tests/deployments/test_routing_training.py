@@ -19,7 +19,7 @@ from deployments.models.training.routing.heads import Fit, area_under_curve, fit
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
 from engine.api import Conversation, FinishReason, SamplingParams, Usage
 from engine.completion import Completion
-from router.tiers.forecast import Features, Forecaster, features
+from router.tiers.quality_forecast import Features, Forecaster, features
 
 MODELS = Path(__file__).parents[2] / "deployments" / "models"
 TIERS = ("fast", "balanced", "frontier")

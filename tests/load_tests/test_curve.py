@@ -12,7 +12,7 @@ import pytest
 from load_tests.quality.curve.__main__ import main
 from load_tests.quality.curve.comparison import make_curve, read_run
 from load_tests.quality.item import read_held_out
-from router.tiers.forecast import Forecaster
+from router.tiers.quality_forecast import Forecaster
 
 TIERS = ("fast", "balanced", "frontier")
 SIZES = {"fast": 1, "balanced": 4, "frontier": 10}

@@ -14,7 +14,7 @@ from engine.api import Conversation, Message
 from router.app import build_app
 from router.config import AutoConfig
 from router.tiers.choose import TierChoice, choose_tier
-from router.tiers.forecast import (
+from router.tiers.quality_forecast import (
     BUCKETS,
     CHARS_PER_WORD,
     READ_CHARS,

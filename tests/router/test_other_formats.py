@@ -11,15 +11,15 @@ from functools import partial
 import pytest
 
 from engine.api import SamplingParams, Usage
-from router.answer import Answer
+from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.call import Call, InferenceRequest
 from router.config import AutoConfig
-from router.endpoint import Endpoint
+from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
-from router.events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.tiers.choose import TierChoice
+from router.whole_answer import Answer
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
 from tests.router.conftest import CONFIG, KEY
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from engine.api import TOOL_CALL_END, TOOL_CALL_START, Grammar
 from engine.tokenizer import Tokenizer
+from router.answer_events import Text, ToolCallStart
 from router.errors import InvalidRequestError
-from router.events import Text, ToolCallStart
 from router.generation.tool_parser import ToolCallParser
 from router.openai.chat import ChatEndpoint
 from router.tool_grammar import Function, ToolUse

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.api import TOOL_CALL_END, TOOL_CALL_START, Conversation, Message, RequestError, ToolCall
 from engine.tokenizer import Tokenizer
-from router.events import Text, ToolCallArguments, ToolCallStart
+from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.generation.tool_parser import Piece, ToolCallParser
 from router.tool_grammar import Function, ToolUse
 from tests.router.conftest import FAST, Served

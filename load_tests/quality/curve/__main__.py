@@ -13,7 +13,7 @@ from load_tests.quality.curve.comparison import Curve, kept, make_curve, read_ru
 from load_tests.quality.curve.plot import draw
 from load_tests.quality.item import read_held_out
 from load_tests.quality.options import HELD_OUT, MODELS
-from router.tiers.forecast import Forecaster
+from router.tiers.quality_forecast import Forecaster
 
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # tolerances in the table
 DESCRIPTION = """\

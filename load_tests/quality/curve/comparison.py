@@ -14,7 +14,7 @@ from engine.api import Conversation
 from load_tests.quality.item import HeldOut
 from router.config import AutoConfig
 from router.tiers.choose import TierChoice, choose_tier
-from router.tiers.forecast import Forecaster, features
+from router.tiers.quality_forecast import Forecaster, features
 
 
 @dataclass(frozen=True, slots=True)

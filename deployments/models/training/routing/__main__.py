@@ -16,7 +16,7 @@ from deployments.models.training.routing.sweep import Item, Setting, best, outco
 from engine.config import DeviceName
 from engine.engine import Engine
 from load_tests.quality.size import parameters
-from router.tiers.forecast import Forecaster, features
+from router.tiers.quality_forecast import Forecaster, features
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]

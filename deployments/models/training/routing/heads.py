@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from router.tiers.forecast import Features, Forecaster
+from router.tiers.quality_forecast import Features, Forecaster
 
 Key = int | str  # a bucket of words, or a sign
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.tiers.forecast import cheapest_within
+from router.tiers.quality_forecast import cheapest_within
 
 STEPS = 200  # of the tolerance between 0 and 1
 

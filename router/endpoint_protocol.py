@@ -1,4 +1,7 @@
-"""What a format has to implement. It knows no transport, which adds framing to the bodies that a format writes."""
+"""``Endpoint``: the protocol that every wire format implements, such as OpenAI's chat completions.
+
+A format reads and writes bodies; it knows no transport, which adds framing to them.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from router.call import InferenceRequest
 from router.errors import InvalidRequestError
 
 
-def check_request_size(request: InferenceRequest, max_prompts: int) -> None:
+def check_answer_count(request: InferenceRequest, max_prompts: int) -> None:
     """Raises InvalidRequestError for more than ``max_prompts`` prompts, or more than MAX_CHOICES answers in all."""
     prompts, sampling = len(request.prompts), request.sampling
     if prompts > max_prompts:

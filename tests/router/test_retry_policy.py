@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from router.generation.attempts import run_attempts
-from router.generation.failover import Attempt, GiveUp, next_attempt
+from router.generation.retry_policy import Attempt, GiveUp, next_attempt
 from router.ports.tiers import (
     BackendError,
     ReplicaError,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from engine.api import FinishReason, TokenLogprobs, Usage
-from router.answer import Answer
+from router.whole_answer import Answer
 
 
 @dataclass(frozen=True, slots=True)

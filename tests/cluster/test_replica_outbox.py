@@ -9,7 +9,7 @@ import pytest
 
 from cluster.lanes.codec import Row
 from cluster.lanes.messages import pack, pack_request, unpack_refusal
-from cluster.lanes.outbox import LaneRegistry
+from cluster.lanes.replica_outbox import LaneRegistry
 from cluster.replica.tier_replica import MAX_INLINE_PROMPT
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica

@@ -20,9 +20,9 @@ from engine.api import (
     Prompt,
     SamplingParams,
 )
+from router.answer_events import AnswerWriter, Stamp
 from router.call import NO_PARSING, InferenceRequest, TextParsing
 from router.config import MIN_TOP_P, ProfileConfig
-from router.events import AnswerWriter, Stamp
 from router.openai.response_format import (
     Choices,
     GuidedJson,

@@ -61,7 +61,7 @@ class Forecaster:
     signs: Mapping[str, tuple[float, ...]]
     words: Mapping[int, tuple[float, ...]]
     about: Mapping[str, Any] = field(default_factory=dict)
-    """How it was fitted, for whoever opens the file."""
+    """How it was fitted, for readers of the file."""
 
     def expect(self, seen: Features) -> tuple[float, ...]:
         """The chance that each tier answers right, in [0, 1]."""

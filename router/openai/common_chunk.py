@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.api import Usage
-from router.events import Stamp
+from router.answer_events import Stamp
 
 DONE = "[DONE]"
 """The last message of a stream that ended well; one that failed ends with an error instead."""
