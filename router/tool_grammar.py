@@ -97,10 +97,10 @@ def _form_rules(form: Grammar) -> list[str]:
         case "json_object":
             return [_json_rule({"type": "object"})]
         case "regex":
-            return ["form: FORM", f"FORM: {_pattern(form.source)} & ~/{TOOL_CALL_START}(.|\n)*/"]
+            return ["form: FORM", rf"FORM: {_pattern(form.source)} & ~/{TOOL_CALL_START}(.|\n)*/"]
         case "choice":
             choices = "|".join(map(_escaped, json.loads(form.source)))
-            return ["form: FORM", f"FORM: {_pattern(choices)} & ~/{TOOL_CALL_START}(.|\n)*/"]
+            return ["form: FORM", rf"FORM: {_pattern(choices)} & ~/{TOOL_CALL_START}(.|\n)*/"]
         case "lark":
             raise ValueError("a Lark grammar cannot be the text beside tool calls")
 

@@ -98,3 +98,10 @@ def backend() -> Iterator[EngineBackend]:
     made = EngineBackend(FAST)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def real(served: Served, backend: EngineBackend) -> Served:
+    """The session's server over a real engine."""
+    served.backend = backend  # type: ignore[assignment]
+    return served

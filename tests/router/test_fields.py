@@ -13,7 +13,6 @@ from router.errors import InvalidRequestError
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from tests.router.conftest import Served
-from tests.router.engines import EngineBackend
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}
@@ -292,12 +291,6 @@ def test_anything_else_is_no_whole_number(base: dict[str, Any], name: str, value
         parsed({name: [2, value] if listed else value}, base)
 
     assert refused.value.field == (f"{name}[1]" if listed else name)
-
-
-@pytest.fixture
-def real(served: Served, backend: EngineBackend) -> Served:
-    served.backend = backend  # type: ignore[assignment]
-    return served
 
 
 def test_a_last_message_is_continued_by_the_model(real: Served) -> None:

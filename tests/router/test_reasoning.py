@@ -114,7 +114,7 @@ class Says(ScriptedBackend):
         super().__init__()
         self._said = text
 
-    def _words(self, request: GenerationRequest) -> Sequence[tuple[int, str]] | Any:
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
         return [self._said[place : place + 3] for place in range(0, len(self._said), 3)]
 
 

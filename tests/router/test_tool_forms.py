@@ -19,7 +19,6 @@ from router.generation.tool_parser import ToolCallParser
 from router.openai.chat import ChatEndpoint
 from router.tool_grammar import Function, ToolUse
 from tests.router.conftest import FAST, Served
-from tests.router.engines import EngineBackend
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "The weather in Rome?"}]}
 ZONE = {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"]}
@@ -126,12 +125,6 @@ def test_an_answer_that_begins_with_a_call_has_it(step: int) -> None:
     assert parser.called
 
 
-@pytest.fixture
-def real(served: Served, backend: EngineBackend) -> Served:
-    served.backend = backend  # type: ignore[assignment]
-    return served
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -181,7 +174,7 @@ def test_without_a_choice_of_tools_the_form_stands_alone() -> None:
 class TestJsonOfAnyKind:
     """A schema that is left out, or true."""
 
-    FORMS = (
+    FORMS: tuple[dict[str, Any], ...] = (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": None}}},
         {"guided_json": True},

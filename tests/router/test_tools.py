@@ -18,7 +18,6 @@ from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.generation.tool_parser import Piece, ToolCallParser
 from router.tool_grammar import Function, ToolUse
 from tests.router.conftest import FAST, Served
-from tests.router.engines import EngineBackend
 
 WEATHER = {
     "type": "object",
@@ -155,12 +154,6 @@ def test_of_a_call_that_is_cut_off_there_is_the_beginning(end: int) -> None:
     )
     for (_, begun), arguments in zip(calls, ({"city": 'a "quoted" \\ name', "days": 3}, {"zone": "UTC"}), strict=False):
         assert json.dumps(arguments).startswith(begun)
-
-
-@pytest.fixture
-def real(served: Served, backend: EngineBackend) -> Served:
-    served.backend = backend  # type: ignore[assignment]
-    return served
 
 
 def streamed(served: Served, **fields: Any) -> tuple[str, list[tuple[str, str]], str | None]:
