@@ -1,4 +1,4 @@
-"""The whole way of a request, top-down, one line per step. It knows no transport (HTTP) and no wire format (OpenAI's)."""
+"""The whole way of a request, top-down, one line per step. It knows no transport and no wire format."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class TextPlace:
 def text_logprobs(tokens: Sequence[TokenLogprobs], place: TextPlace) -> dict[str, Any]:
     """Builds ``choices[].logprobs`` of text completions.
 
-    ``place`` gives each token its offset in the text of the choice, and is advanced past the last one. The first token of
-    a prompt has no log probability (null), because nothing precedes it.
+    ``place`` gives each token its offset in the text of the choice, and is advanced past the last one. The first token
+    of a prompt has no log probability (null), because nothing precedes it.
     """
     return {
         "tokens": [token.chosen.text for token in tokens],

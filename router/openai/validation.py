@@ -13,7 +13,7 @@ from router.errors import InvalidRequestError
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_LIST_ITEMS = 2048
-"""Items of one list: messages, parts, prompts. A longer list is a mistake, and validating each item would delay all other requests."""
+"""Items of one list: messages, parts, prompts. A longer list is a mistake; to validate it would delay other requests."""
 
 
 def _encodable(text: str) -> str:
@@ -27,7 +27,7 @@ def _encodable(text: str) -> str:
 
 
 def not_yet(*neutral: object) -> BeforeValidator:
-    """For a field of the API that is not implemented yet: null and ``neutral`` pass, all else is refused, never ignored."""
+    """For a field that is not implemented yet: null and ``neutral`` pass, all else is refused, never ignored."""
 
     def check(value: object) -> object:
         # By type as well: True == 1 and 0 == False, but they do not ask for the same.
