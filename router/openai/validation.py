@@ -13,7 +13,7 @@ from router.errors import InvalidRequestError
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_LIST_ITEMS = 2048
-"""Items of one list: messages, parts, prompts. A longer list is a mistake; to validate it would delay other requests."""
+"""Items of one list: messages, parts, prompts. A longer list is a mistake, and would delay other requests."""
 
 
 def _encodable(text: str) -> str:
