@@ -106,9 +106,9 @@ class LanePool:
             return
         self._listed = listed
         self._delays = {replica_id: delay for replica_id, delay in self._delays.items() if replica_id in listed}
-        for replica_id in self._lanes.keys() - listed:
-            lane = self._lanes.pop(replica_id)
-            self._draining.add(lane)
+        gone = {replica_id: self._lanes.pop(replica_id) for replica_id in self._lanes.keys() - listed}
+        self._draining.update(gone.values())  # all of them, before the first one reports its change
+        for replica_id, lane in gone.items():
             del self._prefixes[replica_id]
             lane.drain()
         for replica_id in listed - self._lanes.keys():
