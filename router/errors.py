@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError
-from router.ports.tiers import BackendError, ReplicaLostError, ReplicaOverloadedError
+from router.ports.tiers import BackendError, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 
 class RefusalKind(StrEnum):
@@ -117,6 +117,8 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return RateLimitError(message, "overloaded", retry_after_s=retry_after_s)
         case ReplicaLostError(message=message):
             return UnavailableError(message, "replica_lost", retry_after_s=1)
+        case ReplicaVersionError(message=message):
+            return UnavailableError(message, "version_mismatch", retry_after_s=5)
         case BackendError(message=message):
             return UnavailableError(message, "tier_unavailable", retry_after_s=5)
         case EngineDeadError():

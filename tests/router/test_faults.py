@@ -19,7 +19,7 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from router.ports.tiers import ReplicaLostError, TierUnavailableError
+from router.ports.tiers import ReplicaLostError, ReplicaVersionError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
@@ -31,6 +31,7 @@ FAULTS = [
     (OverloadedError("full", 2.5), 429, "overloaded", None),
     (TierUnavailableError("nobody"), 503, "tier_unavailable", None),
     (ReplicaLostError("gone"), 503, "replica_lost", None),
+    (ReplicaVersionError("old"), 503, "version_mismatch", None),
     (EngineDeadError("dead"), 503, "replica_lost", None),
     (RuntimeError("a secret of the implementation"), 500, "internal_error", None),
 ]
