@@ -8,6 +8,7 @@ each of them as a zombie, which tests that wait for the end of a process would t
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 import uuid
@@ -39,6 +40,9 @@ def left_over(grace_s: float) -> list[psutil.Process]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A session that leaves processes fails, and ends them."""
+    # An engine that was not closed ends its processes when it is collected, which it had kept from the collector.
+    gc.unfreeze()
+    gc.collect()
     left = left_over(GRACE_S)
     for process in left:
         print(f"\nleft by the tests: {_described(process)}")  # noqa: T201

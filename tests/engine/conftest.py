@@ -69,13 +69,17 @@ def lesser_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 @pytest.fixture
-def make_engine(model_path: Callable[[str], Path]) -> MakeEngine:
-    """A new engine over a tiny model; keywords are fields of EngineConfig."""
+def make_engine(model_path: Callable[[str], Path]) -> Iterator[MakeEngine]:
+    """A new engine over a tiny model, closed after the test; keywords are fields of EngineConfig."""
+    made: list[Engine] = []
 
     def make(name: str = "llama-tied", **config: Any) -> Engine:
-        return Engine.from_pretrained(model_path(name), **{"kv_cache_tokens": 4096, **config})
+        made.append(Engine.from_pretrained(model_path(name), **{"kv_cache_tokens": 4096, **config}))
+        return made[-1]
 
-    return make
+    yield make
+    for engine in made:
+        engine.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,10 @@ WILD = SamplingParams(temperature=1.5, seed=7, max_tokens=120)
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine.from_pretrained(MODELS / "fast", kv_cache_tokens=16_384)
+def engine() -> Iterator[Engine]:
+    engine = Engine.from_pretrained(MODELS / "fast", kv_cache_tokens=16_384)
+    yield engine
+    engine.close()
 
 
 def answers(engine: Engine, grammar: Grammar, count: int = 24, **settings: Any) -> list[Completion]:
