@@ -20,6 +20,7 @@ NAME_PREFIX, ARGUMENTS_PREFIX = '\n{"name": ', ', "arguments": '
 
 # As the engine writes JSON elsewhere, so that most of an object's syntax is forced.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+PLAIN = " ,:;=_-!%@'\""  # characters that mean themselves in a pattern
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -118,7 +119,7 @@ def _pattern(pattern: str) -> str:
 
 def _escaped(text: str) -> str:
     """As a pattern that matches this text alone."""
-    return "".join(char if char.isalnum() else f"\\x{{{ord(char):X}}}" for char in text)
+    return "".join(char if char.isalnum() or char in PLAIN else f"\\x{{{ord(char):X}}}" for char in text)
 
 
 def _quoted(text: str) -> str:

@@ -92,7 +92,10 @@ def test_text_of_any_pattern_does_not_begin_as_a_call_does(allows: Allowed) -> N
     assert not allows(use, f"{TOOL_CALL_START} a")
 
 
-@pytest.mark.parametrize("choice", ["yes", "n/o", "a|b", "ü (x)", "tab\t", "line\nline", "\\", "[a-z]", "🎉"])
+CHOICES = ["yes", "n/o", "a|b", "ü (x)", "tab\t", "line\nline", "\\", "[a-z]", "🎉", " ,:;=_-!%@'\"#~&"]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_means_itself(allows: Allowed, choice: str) -> None:
     use = ToolUse([Function("get_time", ZONE)], False, True, Grammar.choice(["other", choice]))
 
