@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from engine.api import BeamSearch
 from engine.decode.random import choice_seed, gumbel
-from tests.engine.margins import MIN_MARGIN
+from tests.engine.margins import MIN_MARGIN, Tokens
 
 _NO_CANDIDATE = -1e8
 """transformers takes 1e9 off the scores of what is no candidate."""
@@ -24,7 +24,7 @@ class Hypotheses(NamedTuple):
     """The answers to one prompt, best first: their tokens, their scores, and the smallest margin of all decisions that
     led to them."""
 
-    answers: list[tuple[tuple[int, ...], float]]
+    answers: list[tuple[Tokens, float]]
     margin: float
 
 
@@ -66,8 +66,8 @@ class BeamOracle:
         return Hypotheses([(self._whole(row), score) for row, score in zip(rows, scores, strict=True)], watch.margin)
 
     def clear_answers(
-        self, prompts: Iterator[Sequence[int]], count: int, beam: BeamSearch, **settings: Any
-    ) -> Iterator[tuple[Sequence[int], int, Hypotheses]]:
+        self, prompts: Iterator[Tokens], count: int, beam: BeamSearch, **settings: Any
+    ) -> Iterator[tuple[Tokens, int, Hypotheses]]:
         """The first ``count`` of ``prompts`` in which no decision can be turned by rounding, each with its seed, which
         is its place, and its answers."""
         for seed, prompt in enumerate(prompts):
@@ -79,7 +79,7 @@ class BeamOracle:
                 return
         raise AssertionError(f"{count} prompts too few are clear")
 
-    def _whole(self, row: list[int]) -> tuple[int, ...]:
+    def _whole(self, row: list[int]) -> Tokens:
         """Up to its end, without padding."""
         end = next((at for at, token in enumerate(row) if token in self._ends), len(row) - 1)
         return tuple(row[: end + 1])
@@ -136,20 +136,21 @@ class _Watch:
 
 
 class _WatchedLlama(LlamaForCausalLM):
-    """Overrides the steps of ``_beam_search`` in which something is decided, to watch them."""
+    """Overrides the steps of ``_beam_search`` in which something is decided, which it calls by keywords, to watch
+    them."""
 
     watch: _Watch
 
-    def _get_top_k_continuations(self, **values: Any) -> Any:
+    def _get_top_k_continuations(self, **values: Any) -> Any:  # type: ignore[override]
         if not values["do_sample"]:  # else _Noise knows what they are ranked by
             self.watch.candidates(values["accumulated_log_probs"], values["beams_to_keep"])
         return super()._get_top_k_continuations(**values)
 
-    def _get_running_beams_for_next_iteration(self, **values: Any) -> Any:
+    def _get_running_beams_for_next_iteration(self, **values: Any) -> Any:  # type: ignore[override]
         self.watch.running(values["topk_log_probs"] - 1e9 * values["next_token_hits_stopping_criteria"])
         return super()._get_running_beams_for_next_iteration(**values)
 
-    def _update_finished_beams(self, **values: Any) -> Any:
+    def _update_finished_beams(self, **values: Any) -> Any:  # type: ignore[override]
         length = values["cur_len"] + 1 - values["decoder_prompt_len"]
         ended = values["next_token_hits_stopping_criteria"] & values["top_num_beam_mask"]
         full = values["is_sent_finished"].all() & (values["early_stopping"] is True)
