@@ -28,7 +28,7 @@ class TokenIds:
         return cls(eos_token_ids(directory, None))
 
     def grammars(self, vocab_size: int) -> GrammarCompiler:
-        """One that compiles nothing: ``check`` refuses grammars before."""
+        """One that refuses every grammar, as ``check`` does before."""
         return GrammarCompiler(None, vocab_size, self.eos_token_ids)
 
     def check(self, request: GenerationRequest) -> None:

@@ -117,7 +117,8 @@ class GrammarCompiler:
     """For one tokenizer; from any thread."""
 
     def __init__(self, hub: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a tokenizer of transformers; ``vocab_size`` counts the tokens that the model has logits for."""
+        """``hub`` is a tokenizer of transformers, or None: then every grammar is refused. ``vocab_size`` counts the
+        tokens that the model has logits for."""
         self._hub = hub
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
@@ -206,6 +207,8 @@ class GrammarCompiler:
                 kept.popitem(last=False)
 
     def _load(self) -> tuple[LLTokenizer, Sandbox]:
+        if self._hub is None:
+            raise ValueError("the model has no tokenizer")
         with self._loading:
             if self._tokenizer is None or self._sandbox is None:
                 vocabulary = Vocabulary.of(self._hub, self._vocab_size, self._eos_token_ids)

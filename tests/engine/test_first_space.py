@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,13 +21,18 @@ PROMPT = "What is the"
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Engine]:
-    @cache
-    def engine(kind: str) -> Engine:
-        directory = save_llama(KINDS[kind](), tmp_path_factory.mktemp(kind))
-        return Engine.from_pretrained(directory, kv_cache_tokens=2048)
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Engine]]:
+    made: dict[str, Engine] = {}
 
-    return engine
+    def engine(kind: str) -> Engine:
+        if kind not in made:
+            directory = save_llama(KINDS[kind](), tmp_path_factory.mktemp(kind))
+            made[kind] = Engine.from_pretrained(directory, kv_cache_tokens=2048)
+        return made[kind]
+
+    yield engine
+    for each in made.values():
+        each.close()
 
 
 def token(word: str) -> int:
