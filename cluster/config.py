@@ -44,7 +44,7 @@ class TierConfig(Settings):
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources per replica, to place a tier on a node pool."""
     drain_timeout_s: float = Field(600.0, gt=0)
-    """Seconds that a replica told to stop may take to finish its streams; idle ones stop at once. Less than
+    """Seconds that a stopping replica may take to finish its streams; an idle one stops at once. Less than
     router.request_timeout_s may cut the longest answers."""
     health_check_period_s: float = Field(10.0, gt=0)
     """Seconds between checks that the engine makes progress; three failures in a row replace the replica."""
@@ -74,7 +74,7 @@ class IngressConfig(Settings):
     max_replicas_per_node: int | None = Field(None, ge=1)
     """Spreads routers over nodes; None leaves it to Ray."""
     drain_timeout_s: float = Field(600.0, gt=0)
-    """Seconds that a router told to stop may take to finish its streams; see the tiers'."""
+    """Seconds that a stopping router may take to finish its streams; see the tiers'."""
     max_ongoing_requests: int = Field(8192, ge=1)
     """Requests per replica beyond which Serve itself refuses. Kept above the router's own limit, whose refusal is a
     clear error in OpenAI's shape; Serve's is not."""

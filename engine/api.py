@@ -1,4 +1,4 @@
-"""All that crosses the engine's boundary: requests in, deltas out, typed errors.
+"""The engine's public types: requests in, deltas out, typed errors.
 
 Nothing here imports torch, so that the floors above can speak of requests and deltas without loading a model.
 """
@@ -87,10 +87,11 @@ class Priority(IntEnum):
 
 
 TOOL_CALL_START, TOOL_CALL_END = "<tool_call>", "</tool_call>"
-"""What a model writes around a call of a tool: Hermes' way, which Qwen and others are trained to."""
+"""What a model writes around a tool call: Hermes' format, which Qwen and others are trained on."""
 
 MAX_JSON_DEPTH = 64
-"""Lists and objects within each other in what is told of tools: templates and writers of JSON go down by recursion."""
+"""Most lists and objects within each other in a tool's description: chat templates and JSON writers recurse into
+them."""
 
 
 def is_plain_json(value: object, depth: int = MAX_JSON_DEPTH) -> bool:
@@ -208,7 +209,7 @@ class GenerationRequest:
         if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
             raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
         if self.reserve and self.sampling.beam is not None:
-            raise RequestError("Nobody knows how many blocks beams need: none can be reserved.", "reserve")
+            raise RequestError("Blocks cannot be reserved for a beam search.", "reserve")
         if self.resume and (self.sampling.choices > 1 or self.sampling.beam is not None):
             raise RequestError("Only a request of one choice, not searched for, can be resumed.", "resume")
 

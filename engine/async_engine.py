@@ -139,7 +139,7 @@ class AsyncEngine:
         for phase in (self._serve, self._end_all):
             try:
                 phase()
-            except BaseException as error:  # noqa: BLE001 - kept for check_health: nobody sees what a thread raises
+            except BaseException as error:  # noqa: BLE001 - kept for check_health: an exception in a thread is lost
                 log_failure("the engine's thread", error)
                 self._death = self._death or error
 
@@ -170,17 +170,17 @@ class AsyncEngine:
             self._look()
         if deltas:
             self._on_step(deltas)
-        self._engine.check_health()  # nobody is to queue for an engine that cannot compute
+        self._engine.check_health()  # fails here, so that requests stop queueing for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
 
     def _look(self) -> None:
-        """Under the lock: what callers are told until the next step."""
+        """Takes the statistics that callers see until the next step. Under the lock."""
         self._stats = self._engine.stats()
         self._queue = self._engine.queue_state()
 
     def _end_all(self) -> None:
-        """Nobody is left waiting for a delta that will not come."""
+        """Ends every live request with a delta, so that no caller waits for ever."""
         with self._changed:
             self._closing = True
             left, self._live = sorted(self._live), set()

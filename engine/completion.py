@@ -1,4 +1,4 @@
-"""Whole answers, from the deltas of a request. Imports no torch, as api.py does not."""
+"""Whole answers, put together from the deltas of a request. Like api.py it imports no torch."""
 
 from __future__ import annotations
 
@@ -28,32 +28,33 @@ class Completion:
 
     @property
     def mean_logprob(self) -> float:
-        """Of its tokens, as far as they were recorded; what ``best_of`` goes by."""
-        told = self.logprobs or ()
-        return sum(one.chosen.logprob for one in told) / len(told) if told else -math.inf
+        """Mean log probability of the recorded tokens, by which ``best_of`` ranks; -inf if none was recorded."""
+        recorded = self.logprobs or ()
+        return sum(one.chosen.logprob for one in recorded) / len(recorded) if recorded else -math.inf
 
     @classmethod
     def of(cls, deltas: Sequence[Delta], usage: Usage) -> Self:
-        """All ``deltas`` of one choice together, ``usage`` being its request's. Raises EngineError without an end."""
+        """Joins all ``deltas`` of one choice; ``usage`` is its request's. Raises EngineError if the deltas have no
+        end."""
         last = deltas[-1]
         if last.finish_reason is None:
             raise EngineError(f"request {last.request_id} has no end")
-        told = [delta.logprobs for delta in deltas if delta.logprobs is not None]
+        recorded = [delta.logprobs for delta in deltas if delta.logprobs is not None]
         return cls(
             text="".join(delta.text for delta in deltas),
             token_ids=tuple(token for delta in deltas for token in delta.token_ids),
             finish_reason=last.finish_reason,
             usage=usage,
             error=last.error,
-            logprobs=tuple(one for each in told for one in each) if told else None,
+            logprobs=tuple(one for each in recorded for one in each) if recorded else None,
             choice=last.choice,
             score=last.score,
         )
 
 
 def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Completion]:
-    """The ``n`` choices of a request that has ended, by their numbers; of ``best_of`` the best, best first. A request
-    that broke has one. Raises EngineError without an end."""
+    """Returns the ``n`` choices of a finished request in the order of their numbers; with ``best_of`` the best of them,
+    best first. A failed request has one. Raises EngineError if the deltas have no end."""
     last = deltas[-1]
     if not last.last:
         raise EngineError(f"request {last.request_id} has no end")
@@ -67,5 +68,5 @@ def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Complet
     found = [Completion.of(parts, usage) for _, parts in sorted(by_choice.items())]
     if params.choices > params.n:
         found = sorted(found, key=lambda one: -one.mean_logprob)[: params.n]
-    told = params.logprobs is not None
-    return [replace(one, logprobs=one.logprobs if told else None, prompt_logprobs=of_prompt) for one in found]
+    wanted = params.logprobs is not None
+    return [replace(one, logprobs=one.logprobs if wanted else None, prompt_logprobs=of_prompt) for one in found]

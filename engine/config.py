@@ -34,119 +34,133 @@ class EngineConfig:
     """Path of a Hugging Face model directory: config.json, safetensors, tokenizer."""
 
     name: str | None = None
-    """What ModelInfo calls the model. None: the last part of ``model``."""
+    """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""
 
     dtype: DTypeName = "float32"
-    """Type of weights and activations. On torch, float32 is the type in which answers
-    do not depend on the batch; the compiled kernels keep that in bfloat16 too."""
+    """Type of weights and activations. Answers do not depend on the batch in float32 on torch, and in every type with
+    the compiled kernels."""
 
     weight_dtype: WeightDTypeName = "auto"
-    """Type of weights in memory. auto: that of ``dtype``. int8: whole numbers and a scale per output; int4: and a scale
-    for each 32 weights, 4.5 bits each, but for those that read the logits out, which are int8. Rounded when the model
-    is loaded. The compiled kernels then multiply whole numbers, with inputs rounded to eight bits, and decode faster;
-    on a card the weights are unpacked as they are read, and inputs stay as they are. w8a8 and fp8 (e4m3) have a scale
-    per output and are for a card: inputs are rounded as well, to int8 or fp8 with a scale per token, so that long
-    prompts are computed faster too; weights that read the logits out are int8 as above. torch computes with what
-    rounding left of the weights, in any of them, and saves nothing."""
+    """Type of weights in memory; they are rounded when the model is loaded. vLLM: ``quantization``.
+
+    * auto: that of ``dtype``.
+    * int8: a scale per output. int4: a scale for each 32 weights, 4.5 bits per weight; the output layer is int8.
+      The compiled kernels round the inputs to eight bits too, multiply whole numbers and so decode faster. On a GPU
+      the weights are unpacked as they are read, and inputs are not rounded.
+    * w8a8, fp8 (e4m3): for a GPU. A scale per output; inputs are rounded to int8 or fp8 with a scale per token, so that
+      prefill is faster too. The output layer is int8, and its inputs are not rounded.
+
+    torch computes with the rounded weights in ``dtype`` and saves no memory."""
 
     kv_dtype: KVDTypeName = "auto"
-    """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte a number and one
-    bfloat16 per token and head, so that nearly twice as many tokens fit and decoding reads half as much."""
+    """Type of keys and values in the cache. auto: that of ``dtype``. int8 and fp8 (e4m3) take one byte per number and a
+    bfloat16 scale per token and head: nearly twice as many tokens fit as in bfloat16, and decoding reads half as much.
+    vLLM: ``kv_cache_dtype``."""
 
     device: DeviceName = "cpu"
     """Where the model runs."""
 
     kernels: KernelsName = "auto"
-    """What computes. auto: on CUDA Triton's kernels; on a CPU those compiled for it on first use, where there is a C
-    compiler and they know the model's family, else torch."""
+    """Which kernels compute. auto: Triton's on CUDA; on a CPU the kernels in C, compiled on first use, if there is a C
+    compiler and they support the model's family, else torch."""
 
     deterministic: bool = False
-    """Of Triton's kernels: answers in 16 bits that do not depend, to the bit, on what else a step computes, for some
-    throughput. The compiled kernels on a CPU are so always."""
+    """Batch invariance of Triton's kernels: answers in 16 bits have the same bits whatever else is in the batch. Costs
+    some throughput. The compiled CPU kernels are always batch invariant."""
 
     tensor_parallel: int = 1
-    """Processes, each with a GPU of its own on the same machine, over which every layer is split: for models that one
-    GPU does not hold, or not fast enough. Heads and inner sizes must divide by it. On a CPU it runs on torch."""
+    """Number of processes that every layer is split over, each with a GPU of its own on the same machine. For models
+    that do not fit on one GPU or are too slow there. Heads and inner sizes must be divisible by it. On a CPU it runs
+    on torch. vLLM: ``tensor_parallel_size``."""
 
     rank_timeout_s: float = 60.0
-    """With tensor_parallel, seconds that a step may take before the other processes are given up and the engine with
-    them. Must leave time for what the first steps compile."""
+    """Seconds that a step may take with tensor_parallel above 1. After that the engine counts the other processes as
+    lost and fails. The first steps also compile kernels and need more time."""
 
     context_length: int | None = None
-    """Most tokens of one sequence, prompt and answer together. None: what the model was trained for."""
+    """Most tokens of one sequence, prompt and answer together. None: the model's trained context. vLLM:
+    ``max_model_len``."""
 
     block_size: int = 16
-    """Tokens per KV block: the grain of allocation and of prefix reuse. Smaller shares more and gathers slower."""
+    """Tokens per KV block, the unit of allocation and of prefix reuse. Smaller blocks share more, and attention reads
+    them more slowly."""
 
     kv_cache_tokens: int = 65_536
-    """Tokens that the KV cache holds, over all sequences and the prefix cache; rounded down to whole blocks. Layers
-    with a window hold so many at most, and no more than max_sequences need for what they see. Memory is 2 x layers x KV
-    heads x head size x bytes of kv_dtype per token. A context longer than this is cut to it, unless all
-    layers have windows."""
+    """Size of the KV cache in tokens, over all sequences and the prefix cache; rounded down to whole blocks. Layers
+    with a sliding window get at most this size, and no more than max_sequences windows need. Memory per token is 2 x
+    layers x KV heads x head size x bytes of kv_dtype. A longer context_length is cut to this size, unless all layers
+    have windows."""
 
     max_batch_tokens: int = 2_048
-    """Tokens computed by one step, prefill and decode together: bounds the time of a step, and so the gap between two
-    tokens of a running answer."""
+    """Token budget of one step, prefill and decode together. Bounds the time of a step, and so the time between two
+    tokens of a running answer. vLLM: ``max_num_batched_tokens``."""
 
     prefill_chunk: int = 512
-    """Most prompt tokens of one sequence in one step, so that a long prompt does not take a whole step for itself."""
+    """Most prompt tokens of one sequence in one step, so that a long prompt does not use up a whole step. vLLM:
+    ``long_prefill_token_threshold``."""
 
     max_partial_prefills: int = 2
-    """Most prompts longer than prefill_chunk that are computed at the same time. Each holds blocks for all of itself
-    from the start; the next waits for a better use of them, and shorter prompts pass."""
+    """Most prompts longer than prefill_chunk that are prefilled at the same time. Each allocates the blocks of its
+    whole prompt at the start. Further long prompts wait, and shorter prompts pass them."""
 
     max_decode_slowdown: float | None = 1.6
-    """How many times as long as decodes alone a step may take when it computes a part of a long prompt beside them:
-    bounds what a long prompt does to the gaps between others' tokens, here meant to stay below twice, the noise of
-    steps counted in. Learnt as the engine runs, so where chunks are cut depends on time. Does not apply beside decodes
-    of class batch alone. None: only prefill_chunk bounds it."""
+    """Limit on the time of a step that computes a chunk of a long prompt beside decodes, as a multiple of the time of
+    the decodes alone. The default keeps the time between other requests' tokens below twice the usual, with some room
+    for noise. The engine learns step times as it runs, so chunk borders depend on time. Does not apply if all decodes
+    are of class batch. None: only prefill_chunk limits chunks."""
 
     max_sequences: int = 256
-    """Most sequences that hold KV blocks at once. Each may decode one token per step, so at most max_batch_tokens."""
+    """Most sequences that hold KV blocks at once. Each may decode one token per step, so it must not exceed
+    max_batch_tokens. vLLM: ``max_num_seqs``."""
 
     max_waiting: int = 1_024
-    """Most sequences that wait for blocks; one more is refused with OverloadedError rather than left to time out. A
-    tenant with less than its share of them gets in all the same, up to twice as many in all."""
+    """Most sequences in the waiting queue. A request beyond that is refused with OverloadedError. A tenant with less
+    than its share of the queue is still admitted, until the queue holds twice this number."""
 
     ageing_s: float = 30.0
-    """Seconds of waiting that raise a request by one class. Bounds the wait of batch work when the classes above could
-    fill the engine."""
+    """Seconds of waiting that raise a request by one priority class. Bounds the wait of batch requests while higher
+    classes could fill the engine."""
 
     prefix_bonus_s: float = 1.0
-    """A waiting request whose prompt is cached goes ahead of those of its tenant and class that came up to so many
-    seconds before it, in proportion to the cached part: what is cached now may soon be evicted. 0: never."""
+    """Head start of a waiting request whose whole prompt is cached, in seconds: it goes ahead of requests of its tenant
+    and class that arrived up to this long before it. A partly cached prompt gets a part of it. The reason: cached
+    blocks may soon be evicted. 0: no head start."""
 
     preemption_cooldown: int = 32
     """Tokens that a preempted request generates, once it runs again, before it may be preempted again."""
 
     reserve_answers: bool = False
-    """Set KV blocks for all of max_tokens aside when a request starts, for all requests: nothing is ever preempted, and
-    fewer run at once. A request may ask for it by itself."""
+    """Allocate the KV blocks of all of max_tokens when a request starts. Then nothing is ever preempted, and fewer
+    requests run at once. A request may ask for it by ``GenerationRequest.reserve``."""
 
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
-    """Shares of tenants in the tokens computed, when more is asked than can be served. 1 for those not named."""
+    """Weights of tenants. Under overload, computed tokens are shared in proportion. A tenant that is not named has
+    1."""
 
     prefix_caching: bool = True
-    """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same salt."""
+    """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same cache_salt. vLLM:
+    ``enable_prefix_caching``."""
 
     speculative_tokens: int = 0
-    """Most tokens guessed for a sequence in a step, from what followed the same tokens before (prompt lookup), and
-    computed with it. Texts that repeat their prompt, such as edits and extractions, come in fewer steps. Answers stay
-    the same, token by token, with the compiled kernels, and on torch in float32; in 16 bits on torch they are as good,
-    but a near tie may fall to the other side. Not for requests with rules, grammars or log probabilities. 0: none."""
+    """Most draft tokens of a sequence in a step. Prompt lookup proposes them: the tokens that followed the same tokens
+    before. Answers that repeat their prompt, such as edits and extractions, take fewer steps. Answers stay the same,
+    token by token, with the compiled kernels, and on torch in float32; in 16 bits on torch, rounding may decide a near
+    tie differently. Requests with rules, grammars or log probabilities get no draft tokens. 0: no speculation. vLLM:
+    ``num_speculative_tokens``."""
 
     draft_model: str | None = None
-    """Directory of a smaller model of the same vocabulary that guesses where there is nothing to look up, up to
-    speculative_tokens. Its KV cache comes on top, in as many blocks. It guesses while tokens come faster that way than
-    without, which is measured all along; answers stay the same as above."""
+    """Directory of a smaller model with the same vocabulary. It proposes up to speculative_tokens where prompt lookup
+    finds nothing. Its KV cache has as many blocks and needs memory of its own. The engine measures all along whether
+    tokens come faster with it, and uses it while they do. Answers stay the same as above."""
 
     speculative_rows: int = 12
-    """Rows of a step up to which guesses are added: what one reading of the weights serves."""
+    """Rows of a step up to which draft tokens are added. Up to about this number the time of a step is that of reading
+    the weights, so further rows cost little."""
 
     threads: int | None = None
-    """Threads that compute a step. None: as many as torch takes, usually one per core. On torch it holds for the whole
-    process, and small models are faster with 1: their operations are shorter than the hand-over to another thread.
-    Where the compiled kernels run, torch itself keeps to one thread from then on."""
+    """Threads that compute a step. None: torch's default, usually one per core. On torch the setting applies to the
+    whole process, and small models are faster with 1, because their operations are shorter than a hand-over to another
+    thread. With the compiled kernels torch itself uses one thread from then on."""
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:

@@ -353,8 +353,9 @@ class Engine:
             self._speculator.learn(chunk.sequence, guessed, right)
 
     def _scrub(self, outcomes: Iterable[Outcome]) -> None:
-        """What sequences wrote whose numbers have overflowed must not come to others. Of all of them, before the first
-        ends: its request may take the others with it."""
+        """Zeroes the KV blocks owned only by sequences whose forward pass produced NaN or Inf, so that block reuse
+        cannot spread them. Must run for all faulty sequences before any request ends, because ending a request frees
+        the blocks of all its choices."""
         for chunk, outcome in outcomes:
             if isinstance(outcome, FloatingPointError | SpoiltGuessError):
                 blocks = self._cache.disown(chunk.sequence)

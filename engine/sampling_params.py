@@ -46,13 +46,13 @@ class BeamSearch:
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
-    order in which they take effect is told in engine/decode/rules.py and sampling.py.
+    order in which they take effect is described in engine/decode/rules.py and sampling.py.
 
     Raises RequestError, naming the field, for a value out of range.
     """
 
     n: int = 1  # choices: answers to one prompt, which is computed once
-    best_of: int | None = None  # of so many, ``n`` with the highest mean log probability of a token; None: all of ``n``
+    best_of: int | None = None  # answers generated; the ``n`` with the best mean log probability count; None: n
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # 0 or -1: off
     top_p: float = 1.0  # nucleus, Holtzman et al. 2020
@@ -65,7 +65,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
     bad_words: tuple[str, ...] = ()  # not said as a tokenizer writes them, after a space or without
     allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
-    logprobs: int | None = None  # of the chosen token and of so many of the likeliest, 0 to 20
+    logprobs: int | None = None  # 0 to 20: for each token, its log probability and those of this many likeliest
     prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
     logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
     grammar: Grammar | None = None
@@ -115,7 +115,7 @@ class SamplingParams:
 
     @property
     def records_logprobs(self) -> bool:
-        """Whether log probabilities are told, or needed to find the best."""
+        """Whether log probabilities are recorded: they were asked for, or ``best_of`` ranks by them."""
         return self.logprobs is not None or self.choices > self.n
 
     def _check_beam(self, beam: BeamSearch, refuse: Callable[[str, str], RequestError]) -> None:

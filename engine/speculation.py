@@ -73,8 +73,9 @@ class Worth:
 
 @dataclass(slots=True)
 class Speculator:
-    """Up to ``most`` tokens are guessed for a sequence, and ``rows`` computed in a step with all that are not; where
-    nothing is to be looked up by a smaller model, if ``drafts``."""
+    """Decides how many draft tokens each sequence gets. ``most`` limits the tokens per sequence, ``rows`` the rows of a
+    step including non-draft rows. Prompt lookup is tried first; if it finds nothing and ``drafts`` is set, the draft
+    model proposes."""
 
     most: int
     rows: int

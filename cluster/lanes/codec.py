@@ -187,7 +187,7 @@ def _conversion(hint: Any, nested: Callable[[type[Any]], tuple[Convert, Convert]
 
 
 def _union(arguments: tuple[Any, ...], nested: Callable[[type[Any]], tuple[Convert, Convert]]) -> tuple[Any, Any]:
-    """Of a union at most one member may need a conversion: its values are told from the others' by their type."""
+    """Of a union at most one member may need a conversion: its values are recognised by their type."""
     members = [(each, *_conversion(each, nested)) for each in arguments if each is not NoneType]
     converted = [member for member in members if member[1] is not None or member[2] is not None]
     if not converted:
@@ -202,7 +202,7 @@ def _union(arguments: tuple[Any, ...], nested: Callable[[type[Any]], tuple[Conve
         )
     if len(converted) == 1 and get_origin(kind) is Literal:  # beside types whose values are never strings
         return None, lambda value: decode(value) if isinstance(value, str) else value
-    raise TypeError(f"the members of {arguments} cannot be told apart in a lane")
+    raise TypeError(f"the members of {arguments} cannot be distinguished in a lane")
 
 
 def _each(convert: Convert | None) -> Convert | None:

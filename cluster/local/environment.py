@@ -165,7 +165,7 @@ def _serve(ports: LocalPorts) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.ingress_http + INGRESS_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.ingress_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.ingress_grpc + INGRESS_PORTS - 1),
-        # Thirty seconds by default, for load balancers of other nodes to notice. Here there is one, and it is told.
+        # Thirty seconds by default, for load balancers of other nodes to notice. Serve notifies the only one here.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",  # must be positive
     }
@@ -191,7 +191,7 @@ def _libraries() -> dict[str, str]:
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # The embedded models are on disk. Whoever wants a hub's model downloads it first.
+        # The embedded models are on disk. A model of a hub has to be downloaded first.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -29,7 +29,7 @@ class ConfigRefusedError(RuntimeError):
 
 
 class RayHead:
-    """One Ray head and its dashboard. Whoever starts it also ends it, with ``descendants.stop_descendants``."""
+    """One Ray head and its dashboard. Its caller ends it with ``process_tree.stop_descendants``."""
 
     def __init__(self, directory: Path, ports: LocalPorts, environment: Mapping[str, str]) -> None:
         self._directory = directory

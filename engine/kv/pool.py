@@ -22,10 +22,10 @@ class OutOfBlocksError(RuntimeError):
 
 
 class BlockPool:
-    """Reference-counted block ids 0 … total - 1. ``on_evict`` is told each cached block that loses its content.
+    """Reference-counted block ids 0 … total - 1. Calls ``on_evict`` with each cached block that loses its content.
 
-    With ``count_shares`` each reference to a block but the first takes one from what is available, as if it were a
-    block more. Who gives up a block that it shares then gets another for it, always: what windows live on.
+    If ``count_shares`` is set (sliding-window groups), each reference after the first also reserves one free block. A
+    sequence that gives up a shared block can therefore always allocate a block of its own.
     """
 
     def __init__(self, total: int, on_evict: Callable[[int], None], count_shares: bool = False) -> None:

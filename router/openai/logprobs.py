@@ -70,10 +70,10 @@ def _ranked(token: TokenLogprobs) -> dict[str, Any]:
 
 def _by_text(token: TokenLogprobs) -> dict[str, float]:
     """The likeliest tokens and the chosen one. Of several with one text, as parts of a character are, the likeliest."""
-    told: dict[str, float] = {}
+    found: dict[str, float] = {}
     for one in (*token.top, token.chosen):
-        told.setdefault(one.text, _finite(one.logprob))
-    return told
+        found.setdefault(one.text, _finite(one.logprob))
+    return found
 
 
 def _fields(token: Logprob) -> dict[str, Any]:
