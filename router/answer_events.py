@@ -107,7 +107,10 @@ class Ended(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something that the client should know and that is no part of an answer."""
+    """Something that the client should know and that is no part of an answer, such as a change of the replica.
+
+    No package yields one yet.
+    """
 
     name: str
     text: str

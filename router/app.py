@@ -48,19 +48,34 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 
 
 def build_app(
-    config: RouterConfig, backend: TierBackend, forecaster: Forecaster | None = None, clock: Clock | None = None
+    config: RouterConfig,
+    backend: TierBackend,
+    forecaster: Forecaster | None = None,
+    clock: Clock | None = None,
+    endpoints: Mapping[str, Endpoint] = ENDPOINTS,
 ) -> ASGIApp:
-    """The application that serves ``backend``'s tiers by ``config``; ``forecaster``, if any, chooses for ``auto``."""
+    """The application that serves ``backend``'s tiers by ``config``, in a format for each path of ``endpoints``.
+
+    ``forecaster``, if any, chooses for ``auto``.
+    """
     tiers = [tier.name for tier in backend.tiers()]
     choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
-    return App(config, backend, choice, clock or SystemClock())
+    return App(config, backend, choice, clock or SystemClock(), endpoints)
 
 
 class App:
     """A plain ASGI application. It has five paths; on the hot path each layer of a framework would cost more than it
     does."""
 
-    def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: RouterConfig,
+        backend: TierBackend,
+        choice: TierChoice,
+        clock: Clock,
+        endpoints: Mapping[str, Endpoint],
+    ) -> None:
+        self._endpoints = endpoints
         self._pipeline = Pipeline(config, backend, choice)
         self._backend = backend
         self._timeout_s = config.request_timeout_s
@@ -73,23 +88,25 @@ class App:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1003})
         exchange = Exchange(scope, receive, send)
+        path = exchange.path.rstrip("/")
+        endpoint = self._endpoints.get(path)
+        error_of = error_body if endpoint is None else endpoint.error
         try:
-            await self._route(exchange)
+            await self._route(exchange, path, endpoint)
         except ClientLeftError:
             logger.info("request %s: the client left", exchange.request_id)
         except asyncio.CancelledError:
             # Serve cuts requests by cancelling them, silently if the stream has begun.
             cut = DeadlineExceededError("The request was ended by the server.", "request_cancelled")
-            await exchange.fail(cut, error_body(cut))
+            await exchange.fail(cut, error_of(cut))
             raise
         except Exception as error:  # noqa: BLE001 the outermost handler: no request may end in a bare 500
             refusal = refusal_of(error)
             _log(exchange, error, refusal)
-            await exchange.fail(refusal, error_body(refusal))
+            await exchange.fail(refusal, error_of(refusal))
 
-    async def _route(self, exchange: Exchange) -> None:
-        path = exchange.path.rstrip("/")
-        if (endpoint := ENDPOINTS.get(path)) is not None:
+    async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
+        if endpoint is not None:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
                 await self._serve(exchange, endpoint)

@@ -50,8 +50,8 @@ class AutoConfig(Settings):
     """How far a tier's chance of a right answer may be below the best tier's for the cheaper one to be chosen. 0 always
     takes the best, 1 always the cheapest."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
-    """By tier, the complexity score from which it answers; the weakest tier has none. A tier that is not named is never
-    chosen. None: spread evenly from 0.30 to 0.55."""
+    """By tier, the complexity score from which it answers; the weakest tier has none. A tier that is not named is
+    not chosen, unless a key may use no other. None: spread evenly from 0.30 to 0.55."""
 
 
 class ProfileConfig(Settings):
@@ -87,7 +87,7 @@ class RouterConfig(Settings):
     """Who may come in."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses. None: there is no such model."""
-    aliases: dict[Annotated[str, Field(min_length=1, max_length=128)], str] = Field(default_factory=dict)
+    aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)
     """Other names of tiers, or of ``auto``, that requests may give as ``model``: clients often have a name built in."""
     max_lost_replicas: int = Field(2, ge=1)
     """Replicas that may be lost under one request before anything was sent, until it is given up: a request that kills

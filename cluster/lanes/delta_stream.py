@@ -19,6 +19,7 @@ class DeltaStream:
         self._buffer: list[Delta] = []
         self._fault: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._broken: asyncio.Future[None] | None = None
         self.finished = False  # the last delta was pushed, or the stream failed: the replica holds nothing for it
 
     def push(self, delta: Delta) -> bool:
@@ -39,6 +40,15 @@ class DeltaStream:
             self.finished = True
             self._fault = fault
             self._wake()
+            if self._broken is not None and not self._broken.done():
+                self._broken.set_result(None)
+
+    def broken(self) -> asyncio.Future[None]:
+        """A future that is done once the stream has failed."""
+        self._broken = asyncio.get_running_loop().create_future()
+        if self._fault is not None:
+            self._broken.set_result(None)
+        return self._broken
 
     async def take(self) -> list[Delta]:
         """Everything pushed since the last call, at least one delta.

@@ -144,14 +144,17 @@ class Lane:
 
         Raises RequestError, a ReplicaError with this replica's id, or SlowReaderError.
         """
+        packed = pack_request(request)
         limit = self._buffer_limit * request.sampling.choices
         stream = self._streams[request.request_id] = DeltaStream(limit)
         if self.state is LaneState.CLOSED:
             stream.fail(self._lost("The replica closed its lane before the request was sent."))
-        submission = _detached(self._client.submit(self.replica_id, self.lane_id, pack_request(request)))
+        submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed))
         try:
-            # Shielded: a submission that has left cannot be called back, only followed by an abort.
-            refusal = await asyncio.shield(submission)
+            # Not cancelled with this wait: a submission that has left cannot be called back, only followed by an abort.
+            # A replica that hangs may never answer it; then the lane breaks, and the stream with it.
+            await asyncio.wait({submission, stream.broken()}, return_when=asyncio.FIRST_COMPLETED)
+            refusal = submission.result() if submission.done() else None
             if refusal is not None:
                 stream.finished = True
                 raise refused(unpack_refusal(refusal), self.replica_id)

@@ -132,7 +132,7 @@ class TierReplica:
                 await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
             else:
                 self._engine.submit(request)
-        except EngineError:
+        except BaseException:  # also what a library's panic raises: the request must not stay claimed
             self._registry.release(request.request_id)
             raise
         finally:

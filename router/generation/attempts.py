@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
-from router.generation.retry_policy import Attempt, GiveUp, next_attempt
-from router.ports.tiers import ReplicaError, TierBackend
+from router.generation.retry_policy import Attempt, GiveUp, mildest_overload, next_attempt
+from router.ports.tiers import ReplicaError, TierBackend, TierUnavailableError
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ async def run_attempts(
                     if events := events_of(deltas):
                         yield events
             return
+        except TierUnavailableError:
+            # The replicas that were not full have gone meanwhile: a full tier is what the client should know of.
+            if (overload := mildest_overload(failures)) is not None:
+                raise overload from None
+            raise
         except ReplicaError as error:
             failures.append(error)
         decision = next_attempt(failures, sent, _ready(backend, tier), max_lost)

@@ -33,7 +33,8 @@ class _Choice:
 
     def score(self, logprobs: tuple[TokenLogprobs, ...] | None) -> None:
         if logprobs is not None:
-            self.logprobs = [*(self.logprobs or []), *logprobs]
+            self.logprobs = self.logprobs or []
+            self.logprobs.extend(logprobs)
 
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:

@@ -27,9 +27,9 @@ def next_attempt(
 ) -> Attempt | GiveUp:
     """The step after ``failures``, which are those of one request, oldest first; at least one.
 
-    ``deltas_sent`` counts what has reached the client: an answer that has begun is not started again. ``ready`` holds
-    the ids of the tier's ready replicas. A refusal costs nothing, so every ready replica is tried. The request may
-    be what kills a replica, so it is given up once ``max_lost`` replicas were lost.
+    ``deltas_sent`` counts the deltas that the request has yielded: an answer that has begun is not started again.
+    ``ready`` holds the ids of the tier's ready replicas. A refusal costs nothing, so every ready replica is tried. The
+    request may be what kills a replica, so it is given up once ``max_lost`` replicas were lost.
     """
     latest = failures[-1]
     if deltas_sent:
@@ -41,7 +41,12 @@ def next_attempt(
             return GiveUp(latest)
         # Without another one the backend waits until a replica is ready, be it the same with a new connection.
         return Attempt(failed if others else frozenset())
-    if others:
+    if others and latest.replica_id:  # a replica without a name could not be avoided
         return Attempt(failed)
+    return GiveUp(mildest_overload(failures) or latest)
+
+
+def mildest_overload(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:
+    """Of the replicas that were full the refusal with the shortest wait; None if none was."""
     full = [failure for failure in failures if isinstance(failure, ReplicaOverloadedError)]
-    return GiveUp(min(full, key=lambda failure: failure.retry_after_s, default=latest))
+    return min(full, key=lambda failure: failure.retry_after_s, default=None)

@@ -14,6 +14,9 @@ from engine.api import TOOL_CALL_START
 from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.tool_grammar import ARGUMENTS_PREFIX, NAME_PREFIX
 
+MAX_HELD = 1024
+"""Characters of white space before a possible call that are held back; scanning more at every token takes too long."""
+
 Piece = Text | ToolCallStart | ToolCallArguments
 
 
@@ -92,7 +95,7 @@ class ToolCallParser:
         if mark:
             self._state, self._held = _State.NAME, rest
             return [Text(self._choice, content.rstrip())] if content.rstrip() else []
-        keep = _possible_start(self._held)
+        keep = max(_possible_start(self._held), len(self._held) - MAX_HELD)
         content, self._held = self._held[:keep], self._held[keep:]
         return [Text(self._choice, content)] if content else None
 

@@ -137,6 +137,8 @@ class Exchange:
                 self.streaming = True
             frames = "".join(map(event, bodies))
             await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
+        if not self.started:  # a format may have nothing to say
+            await self._start(200, HEADERS)
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 

@@ -11,6 +11,7 @@ import pytest
 import cluster.lanes.lane
 import cluster.lanes.messages
 import cluster.replica.tier_replica
+from cluster.lanes.codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams
@@ -226,3 +227,33 @@ async def test_a_reader_too_slow_is_ended_and_the_others_go_on() -> None:
 @pytest.mark.parametrize("state", list(LaneState))
 def test_every_state_can_reach_closed(state: LaneState) -> None:
     assert state is LaneState.CLOSED or LaneState.CLOSED in LANE_STATES[state]
+
+
+async def test_a_request_whose_submission_hangs_fails_with_its_lane() -> None:
+    class Hanging(LocalClient):
+        async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+            await asyncio.Event().wait()
+            return None
+
+    lane = Lane(Hanging({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None)
+    lane.start()
+    await settle()
+    reader = asyncio.ensure_future(first(lane.generate(request("q"))))
+    await settle()
+    await lane.close()
+    with pytest.raises(ReplicaLostError):
+        await asyncio.wait_for(reader, timeout=5)
+
+
+async def test_a_submission_that_breaks_leaves_no_claim() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    replica.engine.submit = broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await first(lane.generate(request("q")))
+    assert replica.actor._registry.requests == 0
+    await lane.close()
+
+
+def broken(request: GenerationRequest) -> None:
+    raise ZeroDivisionError

@@ -6,12 +6,15 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
+import httpx
 import pytest
 
 from engine.api import SamplingParams, Usage
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
+from router.app import build_app
 from router.call import Call, InferenceRequest
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
@@ -80,6 +83,32 @@ def transport() -> MessageTransport:
 async def test_a_format_of_its_own_is_served(transport: MessageTransport) -> None:
     sent = await transport.receive(b"fast Hi", LineEndpoint())
     assert sent == [*(f"0 {word}" for word in ("<Hi>", *WORDS)), "0 . stop"]
+
+
+async def test_a_format_of_its_own_is_served_over_http_with_its_own_errors() -> None:
+    app = build_app(CONFIG, ScriptedBackend(), endpoints={"/lines": LineEndpoint()})
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as http:
+        answer = await http.post("/lines", content=b"fast Hi")
+        assert answer.text.split("\n\n")[:2] == ["data: 0 <Hi>", f"data: 0 {WORDS[0]}"]
+        refused = await http.post("/lines", content=b"fast")
+        assert (refused.status_code, refused.text) == (400, "! invalid_request line: A line has a tier and a prompt.")
+
+
+async def test_a_format_that_has_nothing_to_say_still_answers() -> None:
+    class Silent(LineWriter):
+        def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+            return []
+
+    class SilentEndpoint(LineEndpoint):
+        def parse(self, body: bytes) -> InferenceRequest:
+            return replace(super().parse(body), writer=Silent)
+
+    app = build_app(CONFIG, ScriptedBackend(), endpoints={"/lines": SilentEndpoint()})
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as http:
+        answer = await http.post("/lines", content=b"fast Hi")
+        assert (answer.status_code, answer.text) == (200, "")
 
 
 async def test_openai_s_format_is_served_over_another_transport(transport: MessageTransport) -> None:

@@ -42,6 +42,11 @@ def test_a_full_replica_is_a_refusal_only_when_every_replica_is_full() -> None:
     assert decision.error is failures[1]  # the shortest wait
 
 
+def test_a_refusal_by_a_replica_without_a_name_is_final() -> None:
+    failure = ReplicaOverloadedError("full")
+    assert next_attempt([failure], 0, REPLICAS, max_lost=2) == GiveUp(failure)
+
+
 def test_the_only_replica_is_waited_for_once_it_was_lost() -> None:
     assert next_attempt([LOST], 0, [], max_lost=2) == Attempt(frozenset())
     assert next_attempt([LOST], 0, ["a"], max_lost=2) == Attempt(frozenset())
@@ -119,6 +124,12 @@ async def test_an_answer_that_has_begun_is_not_started_again() -> None:
     with pytest.raises(ReplicaLostError):
         await texts(backend)
     assert len(backend.began) == 1
+
+
+async def test_a_tier_that_is_full_and_then_gone_is_full() -> None:
+    backend = Replicas({"a": FULL, "b": TierUnavailableError("none")})
+    with pytest.raises(ReplicaOverloadedError):
+        await texts(backend)
 
 
 async def test_a_tier_without_replicas_is_not_tried_again() -> None:

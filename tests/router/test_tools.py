@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.api import TOOL_CALL_END, TOOL_CALL_START, Conversation, Message, RequestError, ToolCall
 from engine.tokenizer import Tokenizer
 from router.answer_events import Text, ToolCallArguments, ToolCallStart
-from router.generation.tool_parser import Piece, ToolCallParser
+from router.generation.tool_parser import MAX_HELD, Piece, ToolCallParser
 from router.tool_grammar import Function, ToolUse
 from tests.router.conftest import FAST, Served
 
@@ -336,3 +336,13 @@ def test_a_template_that_knows_no_tools_is_told_of_them_in_words() -> None:
     assert json.dumps(TOOLS[1]) in told
     with pytest.raises(RequestError):
         hub.encode(Conversation((Message("user", "\ud800"),)))
+
+
+def test_white_space_before_a_call_is_held_back_up_to_a_limit() -> None:
+    reader = ToolCallParser()
+    pieces = [piece for _ in range(5_000) for piece in reader.push(" ")]
+    content, _ = joined(pieces)
+    assert 5_000 - MAX_HELD <= len(content) < 5_000
+    rest, calls = joined([*pieces, *reader.push("a" + written(("get_time", {"zone": "UTC"}))), *reader.finish()])
+    assert rest == " " * 5_000 + "a"
+    assert [name for name, _ in calls] == ["get_time"]
