@@ -153,7 +153,8 @@ class Lane:
         try:
             # Not cancelled with this wait: a submission that has left cannot be called back, only followed by an abort.
             # A replica that hangs may never answer it; then the lane breaks, and the stream with it.
-            await asyncio.wait({submission, stream.broken()}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {submission, stream.broken()}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             refusal = submission.result() if submission.done() else None
             if refusal is not None:
                 stream.finished = True
