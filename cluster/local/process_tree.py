@@ -50,10 +50,11 @@ def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Proces
 
 
 def _alive() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if _is_running(process)]
+    return [process for process in psutil.Process().children(recursive=True) if is_running(process)]
 
 
-def _is_running(process: psutil.Process) -> bool:
+def is_running(process: psutil.Process) -> bool:
+    """Whether ``process`` has not ended. A zombie has: it only waits for its parent to collect its exit code."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

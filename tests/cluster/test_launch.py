@@ -19,6 +19,7 @@ import pytest
 
 from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.local.launch import main
+from cluster.local.process_tree import is_running
 from cluster.local.serve_config import ConfigFileError, load, resolve
 
 REPOSITORY = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ class TestService:
             launcher.end()
 
         assert code == 0, output
-        assert not [process for process in family if process.is_running()]
+        assert not [process for process in family if is_running(process)]
         # Not `is_free`: another process may by now have an outgoing connection from a port that was let go.
         assert not ports & all_listening_ports()
         assert not launcher.directory(output).exists()
