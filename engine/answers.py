@@ -107,7 +107,7 @@ class Answers:
         self._counters.failed += 1
         grammar = self._groups[request_id].first.sequence.sampling.grammar
         if grammar is not None and isinstance(error, GrammarError):
-            self._admission.grammars.forget(grammar)
+            self._admission.grammars.forget(grammar, error)
         usage = self._break(request_id)
         if isinstance(error, UnsatisfiableError):
             return Delta(request_id, (), "", FinishReason.REFUSED, usage, str(error))

@@ -19,6 +19,7 @@ from engine.api import (
     EngineStats,
     FinishReason,
     GenerationRequest,
+    Grammar,
     ModelInfo,
     OverloadedError,
     RequestError,
@@ -90,6 +91,10 @@ class AsyncEngine:
             self._inbox.append(job)
             self._arrivals[request.tenant] += 1
             self._changed.notify()
+
+    def knows_grammar(self, grammar: Grammar) -> bool:
+        """Whether a grammar has been compiled or refused before, so that ``submit`` spends no time on it."""
+        return self._engine.knows_grammar(grammar)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Gives requests up: their blocks are free before the next step begins.

@@ -23,6 +23,7 @@ from engine.api import (
     EngineError,
     EngineStats,
     GenerationRequest,
+    Grammar,
     ModelInfo,
     OverloadedError,
     Priority,
@@ -144,6 +145,10 @@ class Engine:
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
         return len(self._answers) > 0
+
+    def knows_grammar(self, grammar: Grammar) -> bool:
+        """Whether a grammar has been compiled or refused before. From any thread."""
+        return self._admission.grammars.knows(grammar)
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenises and checks a request, which arrives now; from any thread. Raises RequestError."""

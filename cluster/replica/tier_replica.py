@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
@@ -24,13 +25,23 @@ from cluster.lanes.messages import (
     unpack_request,
 )
 from cluster.lanes.replica_outbox import LaneRegistry
-from engine.api import Conversation, Delta, EngineDeadError, EngineError, EngineStats, GenerationRequest, ModelInfo
+from engine.api import (
+    Conversation,
+    Delta,
+    EngineDeadError,
+    EngineError,
+    EngineStats,
+    GenerationRequest,
+    Grammar,
+    ModelInfo,
+)
 
 OnStep = Callable[[Sequence[Delta]], None]
 
 HEARTBEAT_S = 1.0  # an idle lane still carries the load this often
 
 MAX_INLINE_PROMPT = 8192  # characters; a longer prompt takes over a millisecond to tokenise, so not on the event loop
+MAX_NEW_GRAMMARS = 2  # requests whose grammars are compiled at once; an engine tries two at once
 
 
 class ReplicaEngine(Protocol):
@@ -39,6 +50,7 @@ class ReplicaEngine(Protocol):
     def start(self) -> None: ...
     def close(self) -> None: ...
     def submit(self, request: GenerationRequest) -> None: ...
+    def knows_grammar(self, grammar: Grammar) -> bool: ...
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
     def check_health(self) -> None: ...
@@ -78,6 +90,7 @@ class TierReplica:
     def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
         self._loop = asyncio.get_running_loop()
         self._registry = LaneRegistry()
+        self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
 
@@ -122,6 +135,7 @@ class TierReplica:
         engine = getattr(self, "_engine", None)  # absent if the model failed to load
         if engine is not None:
             engine.close()
+            self._new_grammars.shutdown(wait=False)  # what is queued there finds the engine closed
 
     async def _submit(self, lane_id: str, request: GenerationRequest) -> None:
         if not self._registry.claim(lane_id, request.request_id):
@@ -129,7 +143,8 @@ class TierReplica:
         try:
             if request.sampling.grammar is not None or _effort(request) > MAX_INLINE_PROMPT:
                 # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
-                await asyncio.shield(asyncio.to_thread(self._engine.submit, request))
+                threads = self._threads(request)
+                await asyncio.shield(self._loop.run_in_executor(threads, self._engine.submit, request))
             else:
                 self._engine.submit(request)
         except BaseException:  # also what a library's panic raises: the request must not stay claimed
@@ -138,6 +153,12 @@ class TierReplica:
         finally:
             if not self._registry.owns(lane_id, request.request_id):
                 self._engine.abort([request.request_id])  # its lane closed, or it was aborted, while it was tokenised
+
+    def _threads(self, request: GenerationRequest) -> Executor | None:
+        """Where a request is submitted: None is the event loop's own pool. A new grammar may take seconds to try, so
+        requests with one wait for each other only."""
+        grammar = request.sampling.grammar
+        return None if grammar is None or self._engine.knows_grammar(grammar) else self._new_grammars
 
     def _load(self) -> ReplicaLoad:
         return ReplicaLoad.of(self._engine.stats())

@@ -13,6 +13,7 @@ TOO_DEEP = "it is nested too deeply."
 DIED = "its rules or references form a chain that is too deep, or it needs too much memory."
 SLOW = "it takes too long to compile."
 SLOW_STEP = "its first steps take too long: too much may follow at one place."
+SLOW_ANSWER = "the steps of an answer take too long: too much may follow at one place."
 TOO_WIDE = "too much may follow at one place."
 ENDLESS = "what it forces an answer to say has no end."
 EMPTY = "no answer can follow it."
@@ -47,7 +48,7 @@ _QUOTE = re.compile(r" \(at \".*")
 _PATTERN = re.compile(r'invalid regex ".*?" \(in regex\): ', re.DOTALL)
 
 
-FAULTS: dict[Fault, str] = {"died": DIED, "slow": SLOW, "slow step": SLOW_STEP}
+FAULTS: dict[Fault, str] = {"died": DIED, "slow": SLOW, "slow step": SLOW_STEP, "slow answer": SLOW_ANSWER}
 
 
 def sentence(complaint: str, quoting: bool = True) -> str:

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.api import Grammar, OverloadedError, RequestError, UnsatisfiableError
-from engine.decode.budget import MAX_GRAMMAR_CHARS
-from engine.decode.complaint import FAULTS, sentence
+from engine.decode.budget import MAX_GRAMMAR_CHARS, SLOW_OPERATION_S, SLOW_ROW_S
+from engine.decode.complaint import FAULTS, SLOW_ANSWER, TOO_COMPLEX, TOO_WIDE, sentence
 from engine.decode.definition import define
+from engine.decode.meter import CallClock, Meter
 from engine.decode.sandbox import Sandbox, SandboxError
 from engine.decode.trial import Verdict, new_matcher
 from engine.decode.vocabulary import Vocabulary
@@ -37,19 +39,22 @@ logger = logging.getLogger(__name__)
 
 
 class GrammarError(UnsatisfiableError):
-    """A grammar gave up on a sequence: too complex, or its tokens do not follow it."""
+    """A grammar gave up on a sequence: it is too complex or too slow, or the sequence's tokens do not follow it."""
+
+    slow = False  # whether it used up a limit after slow steps: then the engine refuses it from here on
 
 
 class GrammarState:
     """One sequence's place in its grammar; a function of the tokens of its answer."""
 
     def __init__(self, matcher: LLMatcher, prompt_length: int, grammar: Grammar, tokens: int, rows: int) -> None:
-        """``matcher`` is at its start, and nobody else's. Its masks are of ``tokens`` tokens; the model has logits for
-        ``rows`` of them."""
+        """``matcher`` is at its start, and no other sequence uses it. Its masks are of ``tokens`` tokens; the model has
+        logits for ``rows`` of them."""
         self.matcher = matcher
         self.tokens = tokens
         self._rows = rows
         self._grammar = grammar
+        self._meter = Meter()
         self._read = prompt_length
         self._ahead: list[int] = []  # what must come next, as far as it is known, the next one last
         self._look_ahead()
@@ -59,6 +64,7 @@ class GrammarState:
         twin = object.__new__(GrammarState)
         twin.matcher, twin._read, twin._ahead = self.matcher.deep_copy(), self._read, list(self._ahead)
         twin.tokens, twin._rows, twin._grammar = self.tokens, self._rows, self._grammar
+        twin._meter = self._meter
         return twin
 
     @property
@@ -70,7 +76,7 @@ class GrammarState:
         """Whether nothing could follow ``token`` but the end. What has been read stays as it is. Raises GrammarError if
         it may not come next."""
         matcher = self.matcher.deep_copy()
-        if not matcher.consume_tokens([token]):
+        if not self._meter(lambda: matcher.consume_tokens([token])) or self._meter.exhausted:
             raise self._error(matcher)
         return bool(matcher.is_stopped())
 
@@ -80,16 +86,18 @@ class GrammarState:
         if not new:
             return
         self._read = len(tokens)
-        if not self.matcher.consume_tokens(new):
+        if not self._meter(lambda: self.matcher.consume_tokens(new), len(new)):
             raise self.error()
         if len(new) < len(self._ahead) and self._ahead[-len(new) :] == new[::-1]:
             del self._ahead[-len(new) :]
         else:
             self._look_ahead()
+        if self._meter.exhausted:
+            raise self.error()
 
     def allows(self, token: int) -> bool:
         """Whether ``token`` may come next. What has been read stays as it is."""
-        return self.matcher.validate_tokens([token]) == 1
+        return self._meter(lambda: self.matcher.validate_tokens([token])) == 1
 
     def forced(self, most: int) -> list[int]:
         """Up to ``most`` of the tokens that come next whatever the model says: what must be written, as a tokenizer
@@ -98,10 +106,19 @@ class GrammarState:
 
     def _look_ahead(self) -> None:
         # Once for a whole run: a long literal takes milliseconds, and would at each of its tokens.
-        forced = self.matcher.compute_ff_tokens()
+        forced = self._meter(self.matcher.compute_ff_tokens)
         if max(forced, default=0) >= self._rows:  # the tokenizer's spelling has a token that the model lacks
             forced = forced[: next(place for place, token in enumerate(forced) if token >= self._rows)]
         self._ahead = forced[::-1]
+
+    def time_mask(self) -> None:
+        """Computes the next mask once more, on this thread and its clock. What has been read stays as it is."""
+        self._meter(self.matcher.deep_copy().compute_bitmask)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the grammar gave up, or has become too slow."""
+        return self._meter.exhausted or self.matcher.is_error()
 
     def error(self) -> GrammarError:
         """Why the grammar gave up, if it did, or does not allow what was read."""
@@ -110,7 +127,12 @@ class GrammarState:
     def _error(self, matcher: LLMatcher) -> GrammarError:
         grammar = self._grammar
         why = sentence(matcher.get_error(), quoting=not grammar.label)
-        return GrammarError(f"The answer cannot go on by {_name(grammar, first=False)}: {why}")
+        slow = self._meter.exhausted or (self._meter.slow_s > 0 and why in (TOO_WIDE, TOO_COMPLEX))
+        error = GrammarError(
+            f"The answer cannot go on by {_name(grammar, first=False)}: {SLOW_ANSWER if slow else why}"
+        )
+        error.slow = slow
+        return error
 
 
 class GrammarCompiler:
@@ -128,10 +150,11 @@ class GrammarCompiler:
         self._sandbox: Sandbox | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._refused: OrderedDict[Grammar, Verdict] = OrderedDict()
+        self._under_way: dict[Grammar, Future[None]] = {}
 
     def load(self) -> None:
         """Reads the vocabulary, while the model is loaded: that holds the interpreter's lock for up to two seconds, and
-        would hold up everybody's answers with the first grammar. Without llguidance, or for a tokenizer that it cannot
+        would hold up all answers with the first grammar. Without llguidance, or for a tokenizer that it cannot
         read, the first grammar is refused instead."""
         try:
             self._load()
@@ -141,24 +164,60 @@ class GrammarCompiler:
     def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
         """The start of an answer. Raises RequestError that says what is wrong with the grammar, OverloadedError if it
         cannot be tried now."""
-        with self._lock:
-            start = self._compiled.get(grammar)
-            if start is not None:
-                self._compiled.move_to_end(grammar)
-        if start is None:
-            start = self._build(grammar)
+        start = self._start(grammar)
         tokens = self._load()[0].vocab_size
         return GrammarState(start.deep_copy(), prompt_length, grammar, tokens, self._vocab_size)
 
-    def forget(self, grammar: Grammar) -> None:
-        """An answer's place in it gave up: its copies share what they have learnt of it, and may give up as well."""
+    def knows(self, grammar: Grammar) -> bool:
+        """Whether ``compile`` would be quick, as the grammar has been compiled or refused before."""
+        with self._lock:
+            return grammar in self._compiled or grammar in self._refused
+
+    def forget(self, grammar: Grammar, error: GrammarError) -> None:
+        """Drops a compiled grammar that gave up on an answer: the copies of a matcher share a lexer, so others may give
+        up as well. One that was slow is refused from here on."""
         with self._lock:
             self._compiled.pop(grammar, None)
+        if error.slow:
+            logger.warning("A grammar (%s) was too slow for an answer, and will be refused.", grammar.kind)
+            self._keep(self._refused, grammar, Verdict(fault="slow answer"))
 
     def close(self) -> None:
         """Ends the process that tries grammars, if there is one. May be called again."""
         if self._sandbox is not None:
             self._sandbox.close()
+
+    def _start(self, grammar: Grammar) -> LLMatcher:
+        """A compiled grammar. Threads that need the same new one wait for the first of them. Raises as ``compile``
+        does."""
+        while True:
+            with self._lock:
+                start = self._compiled.get(grammar)
+                if start is not None:
+                    self._compiled.move_to_end(grammar)
+                    return start
+                under_way = self._under_way.get(grammar)
+                if under_way is None:
+                    own = self._under_way[grammar] = Future[None]()
+            if under_way is None:
+                return self._build_once(grammar, own)
+            under_way.result()  # a refusal is raised anew: it names the field of its own request
+
+    def _build_once(self, grammar: Grammar, done: Future[None]) -> LLMatcher:
+        """Builds a grammar, and then wakes those that wait for ``done``. They fail with it if it could not be tried."""
+        overload: OverloadedError | None = None
+        try:
+            return self._build(grammar)
+        except OverloadedError as error:
+            overload = error
+            raise
+        finally:
+            with self._lock:
+                del self._under_way[grammar]
+            if overload is None:
+                done.set_result(None)
+            else:
+                done.set_exception(overload)
 
     def _build(self, grammar: Grammar) -> LLMatcher:
         """Tries a grammar, compiles it, and computes its first mask. Raises as ``compile`` does."""
@@ -235,11 +294,12 @@ def _name(grammar: Grammar, first: bool) -> str:
 
 
 def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int, GrammarError]:
-    """Sets ``logits`` [rows, vocab] float32 to -inf where the grammar of a row allows no token; rows whose grammar gave
-    up come back with why.
+    """Sets ``logits`` [rows, vocab] float32 to -inf for the tokens that the grammars of ``rows`` do not allow next.
+    Returns a GrammarError for each row whose grammar gave up.
 
-    Of several ways to write what must be written the tokenizer's is taken, so that it need not be asked of the model;
-    and it is taken whatever else the request forbids, so that it makes no difference whether it was asked.
+    Where the grammar leaves one text only, the tokenizer's spelling of it is the only one allowed. The other rules of
+    the request do not apply to forced tokens: ``Job.accept`` adds them to an answer without logits, and the result must
+    be the same either way.
     """
     free: list[tuple[int, GrammarState]] = []
     for row, state in rows:
@@ -254,16 +314,20 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
     words = -(-free[0][1].tokens // 32)
     bits = np.zeros((len(free), words), np.int32)
     matchers = [(state.matcher, place) for place, (_, state) in enumerate(free)]
+    clock = CallClock()
     _executor().unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(free))
+    if clock.exceeds(SLOW_OPERATION_S + SLOW_ROW_S * len(free)):
+        for _, state in free:
+            state.time_mask()
     _fill(logits, [row for row, _ in free], np.bitwise_not(bits, out=bits))
-    return {row: state.error() for row, state in free if state.matcher.is_error()}
+    return {row: state.error() for row, state in free if state.failed}
 
 
 def _fill(logits: Tensor, rows: list[int], forbidden: NDArray[np.int32]) -> None:
     """-inf where the bits of ``forbidden`` [rows, words] are set. In place where that can be: a copy costs as much as
     all the rest."""
-    told = np.unpackbits(forbidden.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
-    mask = torch.from_numpy(told).to(logits.device)
+    flags = np.unpackbits(forbidden.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
+    mask = torch.from_numpy(flags).to(logits.device)
     if rows == list(range(rows[0], rows[0] + len(rows))):
         logits[rows[0] : rows[0] + len(rows)].masked_fill_(mask, -torch.inf)
     else:

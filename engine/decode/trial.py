@@ -20,14 +20,14 @@ _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 
-Fault = Literal["", "died", "slow", "slow step"]
+Fault = Literal["", "died", "slow", "slow step", "slow answer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``complaint`` is llguidance's own text, empty for a grammar that it takes. ``fault``: it needs more stack or
-    memory than there may be (``died``), takes too long to compile (``slow``), or an operation of a step takes longer
-    than ``MAX_STEP_S`` (``slow step``)."""
+    memory than there may be (``died``), takes too long to compile (``slow``), an operation of a step takes longer than
+    ``MAX_STEP_S`` (``slow step``), or an answer by it took too long (``slow answer``)."""
 
     complaint: str = ""
     fault: Fault = ""

@@ -18,6 +18,7 @@ from engine.api import (
     EngineStats,
     FinishReason,
     GenerationRequest,
+    Grammar,
     ModelInfo,
     RequestError,
     Usage,
@@ -90,6 +91,10 @@ class StubEngine:
             self._live[request.request_id] = stream
             self._counters.prompt_tokens += stream.prompt_tokens
             self._changed.notify()
+
+    def knows_grammar(self, grammar: Grammar) -> bool:
+        """It compiles none."""
+        return True
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Gives requests up; unknown ids are ignored. A step under way may still bring one last delta."""

@@ -15,6 +15,7 @@ from engine.api import (
     EngineStats,
     FinishReason,
     GenerationRequest,
+    Grammar,
     ModelInfo,
     OverloadedError,
     Usage,
@@ -32,6 +33,7 @@ class SteppedEngine:
         self.live: dict[str, tuple[GenerationRequest, int]] = {}
         self.aborted: list[str] = []
         self.closed = False
+        self.grammars: set[Grammar] = set()
         self.steps = 0
         self.waiting = 0
         self.wait_s = 0.0
@@ -46,6 +48,9 @@ class SteppedEngine:
         if len(self.live) >= self.capacity:
             raise OverloadedError("full", 2.0)
         self.live[request.request_id] = (request, 0)
+
+    def knows_grammar(self, grammar: Grammar) -> bool:
+        return grammar in self.grammars
 
     def abort(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:

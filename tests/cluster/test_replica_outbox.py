@@ -11,7 +11,7 @@ from cluster.lanes.codec import Row
 from cluster.lanes.messages import pack, pack_request, unpack_refusal
 from cluster.lanes.replica_outbox import LaneRegistry
 from cluster.replica.tier_replica import MAX_INLINE_PROMPT
-from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, SamplingParams, Usage
+from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica
 from tests.cluster.test_lanes import settle
 
@@ -85,6 +85,36 @@ async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> N
     gate.set()
     await submission
     assert not replica.engine.live
+
+
+async def test_new_grammars_hold_up_neither_long_prompts_nor_known_grammars() -> None:
+    replica = LocalReplica()
+    replica.engine.grammars.add(Grammar.regex("known"))
+    lane = replica.actor.lane("one", replica_id="r")
+    await anext(lane)
+    gate = threading.Event()
+    submit = replica.engine.submit
+
+    def slow_submit(request: GenerationRequest) -> None:
+        if request.request_id.startswith("new"):
+            gate.wait(10)
+        submit(request)
+
+    def submission(name: str, prompt: str = "x", grammar: Grammar | None = None) -> asyncio.Future[object]:
+        request = GenerationRequest(name, prompt, SamplingParams(max_tokens=5, grammar=grammar))
+        return asyncio.ensure_future(replica.actor.submit("one", pack_request(request), replica_id="r"))
+
+    replica.engine.submit = slow_submit  # type: ignore[method-assign]
+    new = [submission(f"new {number}", grammar=Grammar.regex(f"{number}")) for number in range(64)]
+    known = submission("known", grammar=Grammar.regex("known"))
+    long = submission("long", "x" * (MAX_INLINE_PROMPT + 1))
+
+    assert await asyncio.wait_for(asyncio.gather(known, long), 5) == [None, None]
+    assert not any(each.done() for each in new)
+    gate.set()
+    assert await asyncio.gather(*new) == [None] * 64
+    assert len(replica.engine.live) == 66
+    await lane.aclose()
 
 
 async def test_a_request_for_a_lane_that_is_not_open_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -16,8 +17,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, Grammar, RequestError, SamplingParams
-from engine.decode.budget import MAX_GRAMMAR_CHARS
+from engine.decode.budget import MAX_GRAMMAR_CHARS, MAX_OPERATION_S, MAX_SLOW_S, SLOW_OPERATION_S
 from engine.decode.grammar import GrammarCompiler, GrammarError
+from engine.decode.meter import Meter
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 Schema = dict[str, Any]
@@ -180,6 +182,66 @@ def test_what_is_no_grammar_is_refused_in_one_sentence(compiler: GrammarCompiler
 
 def test_a_pattern_of_nothing_or_anything_is_none_of_them(compiler: GrammarCompiler) -> None:
     compiler.compile(Grammar.regex("^(|.*)$"), 0)
+
+
+AMBIGUOUS = {
+    "two or three of itself": 's: s s | s s s | "a" | "b"',
+    "two, three or four of itself": 's: s s | s s s | s s s s | "a" | "b"',
+    "two rules of each other": 's: t s | s t | t\nt: s s | "a" | s "b" s | s "c" s "d" s',
+}
+
+
+@pytest.mark.parametrize("ambiguous", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_grammar_that_gets_expensive_after_a_cheap_start_is_given_up_and_then_refused(
+    engine: Engine, compiler: GrammarCompiler, ambiguous: str
+) -> None:
+    grammar = Grammar.lark(f'start: /[a-z ]{{60}}/ ";" s\n{ambiguous}')
+    long = dict.fromkeys(engine._admission.tokenizer.eos_token_ids, -100.0)
+    params = SamplingParams(temperature=1.0, seed=0, max_tokens=1_000, grammar=grammar, logit_bias=long)
+    began = time.process_time()
+
+    [slow, other] = engine.generate(["Hi", "Hi"], [params, SamplingParams(max_tokens=20, ignore_eos=True)])
+
+    assert slow.finish_reason is FinishReason.REFUSED
+    assert slow.error is not None
+    assert slow.error.endswith("the steps of an answer take too long: too much may follow at one place.")
+    assert other.usage.completion_tokens == 20
+    assert time.process_time() - began < 12  # of which the grammar has 4, the rest is the model's
+    assert not compiler.compile(Grammar.lark('start: "a"'), 0).complete
+    assert refusal_of(compiler, grammar).endswith("too long: too much may follow at one place.")
+
+
+def test_a_meter_counts_slow_operations_alone_and_by_the_token() -> None:
+    meter = Meter()
+    for _ in range(10_000):
+        meter.add(SLOW_OPERATION_S / 2)
+    meter.add(100.0, tokens=100_000)
+    assert (meter.slow_s, meter.exhausted) == (0.0, False)
+
+    for _ in range(math.ceil(MAX_SLOW_S / (2 * SLOW_OPERATION_S)) - 1):
+        meter.add(2 * SLOW_OPERATION_S)
+        assert not meter.exhausted
+    meter.add(4 * SLOW_OPERATION_S)
+
+    assert meter.exhausted
+
+
+def test_one_operation_that_takes_far_too_long_is_enough() -> None:
+    meter = Meter()
+
+    meter.add(MAX_OPERATION_S * 1.1)
+
+    assert meter.exhausted
+
+
+def test_branches_of_a_request_share_its_meter(compiler: GrammarCompiler) -> None:
+    state = compiler.compile(Grammar.regex("[ab]{4}"), 0)
+    branch = state.copy()
+
+    state._meter.add(MAX_SLOW_S + 1.0)
+
+    assert branch.failed
+    assert not compiler.compile(Grammar.regex("[ab]{4}"), 0).failed
 
 
 class Watched:

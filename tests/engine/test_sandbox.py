@@ -10,13 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from engine.api import Grammar, OverloadedError, RequestError
 from engine.decode.budget import MAX_COMPILE_S
-from engine.decode.sandbox import Sandbox
+from engine.decode.grammar import GrammarCompiler
+from engine.decode.sandbox import Sandbox, SandboxError
 from engine.decode.trial import Verdict
 from engine.decode.vocabulary import Vocabulary
 
@@ -133,3 +137,64 @@ def test_a_vocabulary_that_cannot_be_read_is_said_so() -> None:
         Sandbox(Vocabulary("{}", 10, (0,))).attempt('start: "a"')
     with pytest.raises(ValueError, match="cannot read this tokenizer"):
         Vocabulary("{}", 10, (0,)).load()
+
+
+@pytest.mark.parametrize("grammar", [Grammar.lark('start: "once"'), Grammar.lark("start: missing")])
+def test_threads_with_one_new_grammar_have_it_tried_once(grammar: Grammar, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FAST, local_files_only=True)
+    compiler = GrammarCompiler(tokenizer, 4_096, frozenset({2}))
+    waiting, tried = threading.Event(), list[str]()
+    attempt = Sandbox.attempt
+
+    def attempt_late(sandbox: Sandbox, definition: str) -> Verdict:
+        tried.append(definition)
+        assert waiting.wait(20)
+        return attempt(sandbox, definition)
+
+    def compile_it(number: int) -> str:
+        try:
+            compiler.compile(replace(grammar, param=f"field {number}"), 0)
+        except RequestError as refusal:
+            return str(refusal.param)
+        return ""
+
+    class Counted(Future[None]):
+        """Lets the first trial begin once the seven others wait for it."""
+
+        waiters = 0
+
+        def result(self, timeout: float | None = None) -> None:
+            Counted.waiters += 1
+            if Counted.waiters == 7:
+                waiting.set()
+            return super().result(timeout)
+
+    monkeypatch.setattr(Sandbox, "attempt", attempt_late)
+    monkeypatch.setattr("engine.decode.grammar.Future", Counted)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(compile_it, range(8)))
+    finally:
+        compiler.close()
+
+    assert len(tried) == 1
+    assert found in ([""] * 8, [f"field {number}" for number in range(8)])
+    assert compiler.knows(grammar)
+
+
+def test_threads_that_wait_for_a_trial_fail_with_it_and_the_next_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FAST, local_files_only=True)
+    compiler = GrammarCompiler(tokenizer, 4_096, frozenset({2}))
+    grammar = Grammar.lark('start: "again"')
+
+    def fail(sandbox: Sandbox, definition: str) -> Verdict:
+        raise SandboxError("no process")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Sandbox, "attempt", fail)
+        for _ in range(2):
+            with pytest.raises(OverloadedError):
+                compiler.compile(grammar, 0)
+            assert not compiler.knows(grammar)
+    compiler.compile(grammar, 0)
+    compiler.close()
