@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.api import Grammar, OverloadedError, RequestError, UnsatisfiableError
-from engine.decode.budget import MAX_GRAMMAR_CHARS
+from engine.api import MAX_GRAMMAR_CHARS, Grammar, OverloadedError, RequestError, UnsatisfiableError
 from engine.decode.complaint import FAULTS, sentence
 from engine.decode.definition import define
 from engine.decode.sandbox import Sandbox, SandboxError

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, Grammar, RequestError, SamplingParams
-from engine.decode.budget import MAX_GRAMMAR_CHARS
+from engine.api import MAX_GRAMMAR_CHARS
 from engine.decode.grammar import GrammarCompiler, GrammarError
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
