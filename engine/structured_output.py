@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+MAX_GRAMMAR_CHARS = 65_536
+"""Most characters of the source of one grammar."""
+
+JSON_STYLE: Mapping[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How answers write JSON, in llguidance's options: as Python's json.dumps does, so that most of an object's syntax is
+forced."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grammar:

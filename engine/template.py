@@ -34,6 +34,7 @@ RESERVED_VARIABLES = frozenset(
         "chat_template",
         "continue_final_message",
         "conversation",
+        "conversations",
         "max_length",
         "messages",
         "padding",
@@ -42,6 +43,7 @@ RESERVED_VARIABLES = frozenset(
         "return_dict",
         "return_tensors",
         "sanitize_control_tokens",
+        "self",
         "strftime_now",
         "tokenize",
         "tokenizer_kwargs",
@@ -55,9 +57,16 @@ RESERVED_VARIABLES = frozenset(
         "pad_token",
         "sep_token",
         "unk_token",
+        "cycler",
+        "dict",
+        "joiner",
+        "lipsum",
+        "namespace",
+        "range",
     ]
 )
-"""Names that ``Conversation.template_kwargs`` may not set: the request, the tokenizer or the engine sets them."""
+"""Names that ``Conversation.template_kwargs`` may not set: the request, the tokenizer, the engine or Jinja sets
+them."""
 
 _NEEDLE = "2f7c1e9b"  # text that no template writes of its own accord
 _SPOKEN_ROLES = ("user", "assistant", "tool")  # a template that leaves out what these say does so on purpose
@@ -229,8 +238,15 @@ def _variables(template_kwargs: Sequence[tuple[str, str]], rewrite: Rewrite) -> 
         if not is_plain_json(loaded):
             limit = f"Values are nested at most {MAX_JSON_DEPTH} deep, and their text is Unicode."
             raise RequestError(limit, "chat_template_kwargs")
+        if name == "documents" and not _are_documents(loaded):
+            raise RequestError("The value of 'documents' is a list of objects.", "chat_template_kwargs")
         variables[name] = rewritten(loaded, rewrite)
     return variables
+
+
+def _are_documents(value: Any) -> bool:
+    """Whether transformers takes it: it checks this variable alone."""
+    return value is None or (isinstance(value, list) and all(isinstance(each, dict) for each in value))
 
 
 def _mentions(source: str, word: str) -> bool:

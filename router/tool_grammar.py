@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.api import TOOL_CALL_END, TOOL_CALL_START, Grammar
+from engine.api import JSON_STYLE, TOOL_CALL_END, TOOL_CALL_START, Grammar, unenforced_keywords
 
 NAME_PREFIX, ARGUMENTS_PREFIX = '\n{"name": ', ', "arguments": '
 """What stands between the start of a call and the name, and between the name and the arguments."""
 
-# As the engine writes JSON elsewhere, so that most of an object's syntax is forced.
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 PLAIN = " ,:;=_-!%@'\""  # characters that mean themselves in a pattern
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -78,13 +76,27 @@ class ToolUse:
             ]
         rules.append(f"call: ({body}) {_quoted('}' + chr(10) + TOOL_CALL_END)}")
         rules += [f"call_{place}: {_call(function)}" for place, function in enumerate(self.functions)]
-        what = "schema of a tool" if self.form is None else "schema of a tool, or the form of the answer,"
-        return Grammar("lark", "\n".join(rules), param="tools", label=f"The {what}")
+        param, label = self._origin
+        return Grammar("lark", "\n".join(rules), param=param, label=label)
+
+    @property
+    def _origin(self) -> tuple[str, str]:
+        """The field that errors name, and what they call the grammar. Of a pattern and the tools' schemas the pattern
+        is the likelier fault, unless a strict schema is certain to be refused."""
+        if self.form is None:
+            return "tools", "The schema of a tool"
+        if self.form.kind != "regex" or any(map(_is_refused, self.functions)):
+            return "tools", "The schema of a tool, or the form of the answer,"
+        return self.form.param, "The pattern of the answer, or the schema of a tool,"
+
+
+def _is_refused(function: Function) -> bool:
+    return function.strict and bool(unenforced_keywords(function.parameters or {}))
 
 
 def _call(function: Function) -> str:
     name = _quoted(f"{NAME_PREFIX}{json.dumps(function.name)}{ARGUMENTS_PREFIX}")
-    options = JSON_STYLE if function.strict else {**JSON_STYLE, "lenient": True}
+    options = {**JSON_STYLE, **({} if function.strict else {"lenient": True})}
     schema = {**(function.parameters or NO_PARAMETERS), "type": "object", "x-guidance": options}
     return f"{name} %json {json.dumps(schema)}"
 
@@ -112,7 +124,7 @@ def _json_rule(schema: Mapping[str, Any]) -> str:
 
 def _pattern(pattern: str) -> str:
     """``pattern`` as a terminal of Lark, which ends at a slash and at the end of the line."""
-    escapes = {"/": r"\/", "\n": r"\n"}
+    escapes = {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     return f"/{''.join(escapes.get(part, part) for part in parts)}/"
 

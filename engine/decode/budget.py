@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-MAX_GRAMMAR_CHARS = 65_536  # characters of the source
 MAX_COMPILE_S = 1.5  # CPU seconds for compiling and for the first steps
 MAX_STEP_S = 0.1  # CPU seconds for one operation of a step: a mask, the forced tokens, or reading tokens
 MAX_MEMORY_BYTES = 512 * 2**20  # beyond what the process that tries grammars has already

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from engine.structured_output import Grammar
-
-# As Python's json.dumps writes, so that most of an object's syntax is forced.
-JSON_STYLE: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+from engine.structured_output import JSON_STYLE, Grammar
 
 
 def define(grammar: Grammar) -> str:

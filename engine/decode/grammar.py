@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.api import Grammar, OverloadedError, RequestError, UnsatisfiableError
-from engine.decode.budget import MAX_GRAMMAR_CHARS, SLOW_OPERATION_S, SLOW_ROW_S
+from engine.api import MAX_GRAMMAR_CHARS, Grammar, OverloadedError, RequestError, UnsatisfiableError
+from engine.decode.budget import SLOW_OPERATION_S, SLOW_ROW_S
 from engine.decode.complaint import FAULTS, SLOW_ANSWER, TOO_COMPLEX, TOO_WIDE, sentence
 from engine.decode.definition import define
 from engine.decode.meter import CallClock, Meter

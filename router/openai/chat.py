@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
+from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
 from router.call import InferenceRequest, TextParsing
 from router.errors import RefusalError
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_fields import GenerationFields
 from router.openai.errors import error_body
-from router.openai.messages import ChatMessage, ContentField
+from router.openai.messages import ChatMessage, ContentField, few_members
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, unenforced, use_of
+from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, unenforced, use_of
 from router.openai.validation import (
     MAX_LIST_ITEMS,
     Integer,
@@ -29,6 +28,7 @@ from router.openai.validation import (
     few_pairs,
     not_yet,
     parse,
+    short_json,
 )
 from router.tool_grammar import ToolUse
 
@@ -42,10 +42,9 @@ SERVICE_CLASSES = {"flex": Priority.BATCH, "priority": Priority.INTERACTIVE}
 def _are_variables(values: dict[str, Any]) -> dict[str, Any]:
     if len(values) > MAX_TEMPLATE_VARIABLES:
         raise ValueError(f"must have at most {MAX_TEMPLATE_VARIABLES} members")
+    short_json(values, MAX_VARIABLES_CHARS)
     if not is_plain_json(values):
         raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
-    if len(json.dumps(values)) > MAX_VARIABLES_CHARS:
-        raise ValueError(f"must have at most {MAX_VARIABLES_CHARS} characters as JSON")
     return values
 
 
@@ -71,13 +70,16 @@ class ChatRequest(GenerationFields):
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
-        "reasoning_effort",
         "safety_identifier",
         "store",
         "verbosity",
     )
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True)]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
+        BeforeValidator(few_members),
+    ]
     max_completion_tokens: Integer | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
@@ -90,8 +92,8 @@ class ChatRequest(GenerationFields):
     continue_final_message: bool | None = None
     chat_template_kwargs: Annotated[dict[ValidText, Any], AfterValidator(_are_variables)] | None = None
     include_reasoning: bool | None = None
-    # In the header x-manta-ignored.
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    # In the header x-manta-ignored.
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: Prediction | None = None
     store: bool | None = None
@@ -121,6 +123,9 @@ class ChatRequest(GenerationFields):
             raise PydanticCustomError("misplaced", "has two tools of one name", {"name": "tools"})
         if self.tool_choice is not None and not names:
             raise PydanticCustomError("misplaced", "needs 'tools'", {"name": "tool_choice"})
+        if names and self._schema_characters > MAX_GRAMMAR_CHARS:
+            message = f"has schemas of more than {MAX_GRAMMAR_CHARS} characters, with the form of the answer"
+            raise PydanticCustomError("misplaced", message, {"name": "tools"})
         if self.tool_use is not None:
             for name, form in self.forms.items():
                 if form.kind == "lark":
@@ -135,21 +140,23 @@ class ChatRequest(GenerationFields):
             raise PydanticCustomError("misplaced", message, {"name": "continue_final_message"})
         return self
 
-    @property
-    def forms(self) -> dict[str, Grammar]:
+    def _asked_forms(self) -> dict[str, Grammar | None]:
         """OpenAI's own field beside those of vLLM."""
-        form = grammar_of_format(self.response_format)
-        return super().forms | ({} if form is None else {"response_format": replace(form, param="response_format")})
+        return super()._asked_forms() | {"response_format": grammar_of_format(self.response_format)}
+
+    @property
+    def _schema_characters(self) -> int:
+        return schema_characters(self.tools or ()) + sum(len(form.source) for form in self.forms.values())
 
     @cached_property
     def tool_use(self) -> ToolUse | None:
         """What the answer may call. Raises PydanticCustomError for a choice that is none of the tools."""
-        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls, super().grammar)
+        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls, self.form)
 
-    @property
+    @cached_property
     def grammar(self) -> Grammar | None:
         """Of calls and text, where there are tools."""
-        return super().grammar if self.tool_use is None else self.tool_use.grammar
+        return self.form if self.tool_use is None else self.tool_use.grammar
 
     @property
     def parsing(self) -> TextParsing:

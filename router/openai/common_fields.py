@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -27,6 +28,7 @@ from router.openai.response_format import (
     Choices,
     GuidedJson,
     Pattern,
+    Source,
     StructuredOutputs,
     kind_of_schema,
     schema_grammar,
@@ -87,7 +89,7 @@ class GenerationFields(StrictModel):
     guided_json: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = None
     guided_regex: Pattern | None = None
     guided_choice: Choices | None = None
-    guided_grammar: Pattern | None = None
+    guided_grammar: Source | None = None
     structured_outputs: StructuredOutputs | None = None
     prompt_logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)
     logprobs_mode: Literal["raw", "processed"] | None = None
@@ -150,22 +152,30 @@ class GenerationFields(StrictModel):
             do_sample=bool(self.do_sample),
         )
 
-    @property
+    @cached_property
     def forms(self) -> dict[str, Grammar]:
         """The forms that the answer is to have, by the fields that ask for them."""
-        asked = {
+        asked = self._asked_forms().items()
+        return {name: replace(grammar, param=name) for name, grammar in asked if grammar is not None}
+
+    def _asked_forms(self) -> dict[str, Grammar | None]:
+        return {
             "guided_json": None if self.guided_json is None else schema_grammar(self.guided_json),
             "guided_regex": None if self.guided_regex is None else Grammar.regex(self.guided_regex),
             "guided_choice": None if self.guided_choice is None else Grammar.choice(self.guided_choice),
             "guided_grammar": None if self.guided_grammar is None else Grammar.lark(self.guided_grammar),
             "structured_outputs": None if self.structured_outputs is None else self.structured_outputs.grammar,
         }
-        return {name: replace(grammar, param=name) for name, grammar in asked.items() if grammar is not None}
+
+    @property
+    def form(self) -> Grammar | None:
+        """The form that the answer is to have; None: any text."""
+        return next(iter(self.forms.values()), None)
 
     @property
     def grammar(self) -> Grammar | None:
         """What the whole answer follows; None: it is any text."""
-        return next(iter(self.forms.values()), None)
+        return self.form
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
 from router.call import InferenceRequest
 from router.errors import RefusalError
 from router.openai.common_chunk import ChunkTemplate, usage_fields
-from router.openai.common_fields import GenerationFields
+from router.openai.common_fields import GenerationFields, TokenId
 from router.openai.errors import error_body
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse
@@ -26,8 +26,7 @@ from router.whole_answer import Answer
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
-Token = Annotated[int, Field(ge=0, le=2**31)]
-TokenList = Annotated[list[Token], Field(min_length=1, fail_fast=True), BeforeValidator(integral_items)]
+TokenList = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integral_items)]
 
 
 def _prompt_kind(prompt: object) -> str:

@@ -19,6 +19,7 @@ from router.openai.validation import (
 )
 
 MAX_CALLS = 128  # of one message
+MAX_MEMBERS = 8192  # parts and calls of all messages together: each takes some 20 µs to check
 
 FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
@@ -61,6 +62,18 @@ class CallMade(StrictModel):
     type: Literal["function"]
     function: CalledFunction
     index: Integer | None = None  # of clients that put the chunks of a stream together
+
+
+def few_members(messages: object) -> object:
+    """Raises ValueError for messages that have too many parts and calls in all. A list that is too long itself is left
+    to the limit of its own."""
+    listed = messages[:MAX_LIST_ITEMS] if isinstance(messages, list) else []
+    found = [message for message in listed if isinstance(message, dict)]
+    members = [message.get(name) for message in found for name in ("content", "tool_calls")]
+    lengths = [len(each) for each in members if isinstance(each, list)]
+    if sum(length for length in lengths if length <= MAX_LIST_ITEMS) > MAX_MEMBERS:
+        raise ValueError(f"must have at most {MAX_MEMBERS} parts and calls in all")
+    return messages
 
 
 class ChatMessage(StrictModel):

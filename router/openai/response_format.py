@@ -7,18 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from engine.api import Grammar
-from router.openai.validation import MAX_LIST_ITEMS, StrictModel, ValidText
-
-MAX_SCHEMA_CHARS = 65_536  # characters of a schema as JSON
+from engine.api import MAX_GRAMMAR_CHARS, Grammar
+from router.openai.validation import MAX_LIST_ITEMS, StrictModel, ValidText, short_json
 
 
 def _small(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
     if schema is False:
         raise ValueError("must allow something; the schema false allows no JSON at all")
-    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
-        raise ValueError(f"must have at most {MAX_SCHEMA_CHARS} characters as JSON")
-    return schema
+    return short_json(schema, MAX_GRAMMAR_CHARS)
 
 
 def _is_schema(text: str) -> str:
@@ -31,11 +27,24 @@ def _is_schema(text: str) -> str:
     return text
 
 
+def _is_finished(pattern: str) -> str:
+    """Beside tools a pattern stands within a larger grammar, whose error would name the tools."""
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise ValueError("must not end in a backslash that escapes nothing")
+    return pattern
+
+
+def _are_short(choices: list[str]) -> list[str]:
+    return short_json(choices, MAX_GRAMMAR_CHARS)
+
+
 Schema = Annotated[dict[str, Any] | bool, AfterValidator(_small)]
-Pattern = Annotated[ValidText, Field(min_length=1, max_length=MAX_SCHEMA_CHARS)]
+Source = Annotated[ValidText, Field(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
+Pattern = Annotated[Source, AfterValidator(_is_finished)]
 Choices = Annotated[
     list[Annotated[ValidText, Field(min_length=1, max_length=4096)]],
     Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
+    AfterValidator(_are_short),
 ]
 
 
@@ -74,7 +83,7 @@ ResponseFormat = Annotated[
 
 GuidedJson = (
     Annotated[Schema, Tag("<schema>")]
-    | Annotated[ValidText, Field(max_length=MAX_SCHEMA_CHARS), AfterValidator(_is_schema), Tag("<text>")]
+    | Annotated[ValidText, Field(max_length=MAX_GRAMMAR_CHARS), AfterValidator(_is_schema), Tag("<text>")]
 )
 
 
@@ -94,7 +103,7 @@ class StructuredOutputs(StrictModel):
     json_: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = Field(None, alias="json")
     regex: Pattern | None = None
     choice: Choices | None = None
-    grammar_: Pattern | None = Field(None, alias="grammar")
+    grammar_: Source | None = Field(None, alias="grammar")
     json_object: bool | None = None
 
     @model_validator(mode="after")

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_JSON_DEPTH, Grammar, is_plain_json, unenforced_keywords
+from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, Grammar, is_plain_json, unenforced_keywords
 from router.openai.messages import CacheControl, FunctionName
-from router.openai.response_format import MAX_SCHEMA_CHARS
-from router.openai.validation import StrictModel, ValidText
+from router.openai.validation import StrictModel, ValidText, short_json
 from router.tool_grammar import Function, ToolUse
 
 MAX_TOOLS = 128  # as OpenAI allows
@@ -24,10 +23,9 @@ def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("must describe an object")
     if "x-guidance" in schema:
         raise ValueError("must not have 'x-guidance', which is the grammar's own")
+    short_json(schema, MAX_GRAMMAR_CHARS)
     if not is_plain_json(schema):
         raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
-    if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
-        raise ValueError(f"must have at most {MAX_SCHEMA_CHARS} characters as JSON")
     return schema
 
 
@@ -54,6 +52,11 @@ class Tool(StrictModel):
         """As the chat template sees it, in JSON."""
         unseen: Any = {"cache_control": True, "function": {"cache_control"}}
         return self.model_dump_json(exclude_none=True, exclude=unseen)
+
+
+def schema_characters(tools: Sequence[Tool]) -> int:
+    """Of all their schemas as JSON."""
+    return sum(len(json.dumps(tool.function.parameters)) for tool in tools if tool.function.parameters is not None)
 
 
 class Named(StrictModel):

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from router.errors import InvalidRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 MAX_LIST_ITEMS = 2048
 """Items of one list: messages, parts, prompts. A longer list is a mistake, and would delay other requests."""
@@ -45,6 +46,18 @@ def few_pairs(value: object) -> object:
     """For OpenAI's metadata, which has at most 16 pairs."""
     if isinstance(value, dict) and len(value) > 16:
         raise PydanticCustomError("too_long", "must have at most 16 pairs")
+    return value
+
+
+def short_json(value: T, limit: int) -> T:
+    """``value`` itself. Raises ValueError where it has more than ``limit`` characters as JSON, or is nested too deeply
+    for JSON. It is as quick as reading the JSON was: for checks that are slower, check this before them."""
+    try:
+        length = len(json.dumps(value))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if length > limit:
+        raise ValueError(f"must have at most {limit} characters as JSON")
     return value
 
 

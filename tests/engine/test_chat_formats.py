@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 
 import pytest
+from jinja2 import Template
+from jinja2.defaults import DEFAULT_NAMESPACE
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.api import Conversation, Message, RequestError, ToolCall
+from engine.template import RESERVED_VARIABLES
 from engine.tokenizer import Tokenizer
 from tests.engine.models import EOS, make_tokenizer
 
@@ -222,6 +228,11 @@ def test_a_client_may_set_variables_of_the_template() -> None:
         ("chat_template", '"x"'),
         ("tokenize", "true"),
         ("conversation", "[]"),
+        ("conversations", "[]"),
+        ("self", "1"),
+        ("namespace", "1"),
+        ("documents", "1"),
+        ("documents", '["a"]'),
         ("bos_token", '"x"'),
         ("raise_exception", "1"),
         ("a b", "1"),
@@ -234,6 +245,27 @@ def test_variables_that_are_not_a_clients_to_set_are_refused(name: str, value: s
     with pytest.raises(RequestError) as refusal:
         text(VARIABLES, HI, template_kwargs=((name, value),))
     assert refusal.value.param == "chat_template_kwargs"
+
+
+def test_names_that_the_template_gets_anyway_are_those_of_transformers_and_jinja() -> None:
+    called = (PreTrainedTokenizerBase.apply_chat_template, render_jinja_template, Template.render)
+    parameters = {
+        parameter.name
+        for function in called
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    special = {*PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES, "additional_special_tokens"}
+    names = (parameters | special | DEFAULT_NAMESPACE.keys()) - {"documents"}  # which a client may set
+
+    assert names | {"messages", "raise_exception", "strftime_now"} == RESERVED_VARIABLES
+
+
+def test_documents_reach_the_template() -> None:
+    source = FIXED + "{% for document in documents or [] %}[{{ document.text }}]{% endfor %}"
+
+    assert text(source, HI, template_kwargs=(("documents", '[{"text": "a"}]'),)).endswith("[a]")
+    assert text(source, HI, template_kwargs=(("documents", "null"),)) == text(source, HI)
 
 
 def test_conversations_can_be_hashed_and_sent_between_processes() -> None:

@@ -17,7 +17,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, Grammar, RequestError, SamplingParams
-from engine.decode.budget import MAX_GRAMMAR_CHARS, MAX_OPERATION_S, MAX_SLOW_S, SLOW_OPERATION_S
+from engine.api import MAX_GRAMMAR_CHARS
+from engine.decode.budget import MAX_OPERATION_S, MAX_SLOW_S, SLOW_OPERATION_S
 from engine.decode.grammar import GrammarCompiler, GrammarError
 from engine.decode.meter import Meter
 

@@ -149,9 +149,10 @@ def test_empty_arguments_in_the_history_do_no_harm(real: Served, arguments: str)
     [
         ({}, None),
         ({"store": False, "user": None, "service_tier": "auto"}, None),
+        ({"reasoning_effort": "none"}, None),
         ({"user": "u"}, "user"),
         ({"metadata": {"a": "b"}, "store": True}, "metadata, store"),
-        ({"verbosity": "low", "reasoning_effort": "high"}, "reasoning_effort, verbosity"),
+        ({"verbosity": "low", "reasoning_effort": "high"}, "verbosity"),
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"prediction": {"type": "content", "content": [{"type": "text", "text": "x"}]}}, "prediction"),
         ({"safety_identifier": "a", "prompt_cache_key": "b"}, "prompt_cache_key, safety_identifier"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from router.tiers.choose import TierChoice, choose_tier
 
 SIZE = RouterConfig.model_fields["max_body_bytes"].default - 200
 LIMIT_S = 1.5  # all of these take 0.1 to 0.3 s, most of it in reading the JSON; unbounded, 6 to 9 s
+QUICK_S = 1.0  # these take 0.02 to 0.3 s alone; unbounded, 0.8 to 8 s
 ONES = "1," * (SIZE // 2 - 50) + "1"
 NAMES = ",".join(f'"{i}":1' for i in range(300_000))
 
@@ -45,6 +48,52 @@ def test_a_refusal_is_quick(form: ChatEndpoint | CompletionEndpoint, body: str, 
         form.parse(raw)
     assert time.process_time() - started < LIMIT_S
     assert refused.value.field == param
+
+
+def tool(name: str, parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def option(place: int) -> dict[str, Any]:
+    return {"type": "object", "required": ["k"], "properties": {"k": {"const": f"v{place}"}, "a": {"type": "string"}}}
+
+
+EXCLUSIVE = {"type": "object", "properties": {"x": {"oneOf": [option(place) for place in range(60)]}}}
+LARGE = {"type": "object", "description": "x" * 65_000}
+CHOICES = [f"{place:04}" + "a-/é" * 500 for place in range(1000)]
+CALL = {"id": "", "type": "function", "function": {"name": "f", "arguments": ""}}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "a"}] * 2000}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_choice": CHOICES, "tools": [tool("f", {})]}, "guided_choice"),
+        ({"structured_outputs": {"choice": CHOICES}}, "structured_outputs.choice"),
+        ({"tools": [tool(f"f{place}", EXCLUSIVE) for place in range(60)]}, "tools"),
+        ({"tools": [tool(f"f{place}", EXCLUSIVE) for place in range(10)]}, None),
+        ({"tools": [tool(f"f{place}", LARGE) for place in range(62)], "tool_choice": "none"}, "tools"),
+        ({"tools": [tool("f", LARGE)], "guided_json": LARGE, "tool_choice": "none"}, "tools"),
+        ({"tools": [tool("f", {"enum": [1] * 1_000_000})]}, "tools[0].function.parameters"),
+        ({"chat_template_kwargs": {"a": [1] * 1_000_000}}, "chat_template_kwargs"),
+        ({"messages": [PARTS] * 60}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 128}] * 350}, "messages"),
+    ],
+    ids=["choices", "outputs", "options", "few-options", "none", "form", "enum", "variables", "parts", "calls"],
+)
+def test_what_a_body_asks_for_is_bounded(fields: dict[str, Any], param: str | None) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    raw = json.dumps({"model": "fast", "messages": messages} | fields, ensure_ascii=False).encode()
+    assert len(raw) < SIZE + 100_000
+    refused: InvalidRequestError | None = None
+    started = time.process_time()
+    try:
+        ChatEndpoint().parse(raw)
+    except InvalidRequestError as error:
+        refused = error
+    took = time.process_time() - started
+    assert (refused and refused.field) == param
+    assert took < QUICK_S
 
 
 def test_many_long_prompts_are_judged_in_the_time_of_one() -> None:

@@ -66,6 +66,8 @@ def allows() -> Iterator[Allowed]:
         (Grammar.regex(r"\d+/\d+"), "12/34", "12"),
         (Grammar.regex(r"\d+\/[/\d]"), "12//", "12/a"),
         (Grammar.regex("a\nb|c"), "a\nb", "ab"),
+        (Grammar.regex("a\\\nb"), "a\nb", "ab"),
+        (Grammar.regex(r"a\\"), "a\\", "a"),
         (Grammar.choice(["yes", "n/o", "a|b", "ü (x)"]), "ü (x)", "a"),
         (Grammar.choice(["yes", TOOL_CALL_START]), "yes", TOOL_CALL_START),
     ],
@@ -172,6 +174,35 @@ def test_without_a_choice_of_tools_the_form_stands_alone() -> None:
     sampling = ChatEndpoint().parse(json.dumps(asked).encode()).sampling
 
     assert sampling.grammar == Grammar.lark("start: /a/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "(a"}, "guided_regex"),
+        ({"guided_regex": "a\\"}, "guided_regex"),
+        ({"guided_regex": "a\\\\\\"}, "guided_regex"),
+        ({"structured_outputs": {"regex": "[a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a\\"}}, "structured_outputs.regex"),
+        ({"guided_regex": "a", "tools": [tool("f", {"not": {}}, strict=True)]}, "tools"),
+        ({"guided_json": {"type": "no type"}}, "tools"),
+    ],
+    ids=str,
+)
+def test_the_field_at_fault_is_named(real: Served, fields: dict[str, Any], param: str) -> None:
+    answer = real.http.post("/v1/chat/completions", json=CHAT | {"tools": TOOLS} | fields)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert "schema of a tool" in error["message"] or "backslash" in error["message"]
+
+
+@pytest.mark.parametrize("pattern", ["a\\", "\\\\\\"])
+def test_a_pattern_that_ends_amid_an_escape_is_refused_with_tools_and_without(pattern: str) -> None:
+    for fields in ({}, {"tools": TOOLS}, {"tools": TOOLS, "tool_choice": "none"}):
+        with pytest.raises(InvalidRequestError, match="backslash") as refused:
+            ChatEndpoint().parse(json.dumps(CHAT | fields | {"guided_regex": pattern}).encode())
+        assert refused.value.field == "guided_regex"
 
 
 class TestJsonOfAnyKind:
