@@ -26,7 +26,7 @@ from engine.sampling_params import (
     BeamSearch,
     SamplingParams,
 )
-from engine.schema_support import unenforced_keywords
+from engine.schema_support import unenforced_keywords, without_unenforced
 from engine.structured_output import JSON_STYLE, MAX_GRAMMAR_CHARS, Grammar
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "Usage",
     "is_plain_json",
     "unenforced_keywords",
+    "without_unenforced",
 ]
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
+
+from engine.pattern_support import is_supported
 
 MAX_OPTIONS = 64  # that are compared with each other, unless all are constants
 MAX_COMPARED_DEPTH = 16  # of properties that tell options apart
+
+MAX_INDEX_DIGITS = 8  # of a place in a list, within a reference
 
 _UNENFORCED = frozenset(
     {
@@ -41,13 +45,95 @@ _FORMATS = frozenset(
 _IN_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _IN_VALUES = ("$defs", "definitions", "patternProperties", "properties")
 _ALONE = ("additionalItems", "additionalProperties", "items")
+_IGNORED_ALONE = ("contains", "else", "if", "not", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties")
+_META_SCHEMAS = ("http://json-schema.org/draft-0", "https://json-schema.org/draft/20")
 _UNTYPED = frozenset({"array", "boolean", "null", "number", "object", "string"})
 
 
 def unenforced_keywords(schema: Mapping[str, Any] | bool) -> list[str]:
     """Sorted, each once; a format is ``format:its-name``. ``oneOf`` is among them where its options are not seen to
-    exclude each other: then any of them may be followed. Definitions count whether something refers to them or not."""
-    return sorted({keyword for each in _schemas(schema) for keyword in _own(each)})
+    exclude each other: then any of them may be followed. ``pattern`` is where structured outputs cannot follow its
+    regular expression, ``$ref`` where it refers to what is not in the schema. Definitions count whether something
+    refers to them or not."""
+    known = _Resources(schema)
+    return sorted({keyword for each in _schemas(schema) for keyword in (*_own(each), *_refused(each, known))})
+
+
+def without_unenforced(schema: Mapping[str, Any] | bool) -> Mapping[str, Any] | bool:
+    """A copy of ``schema`` without the patterns and references that ``unenforced_keywords`` names: a compiler refuses
+    those even where it ignores other keywords. It allows whatever ``schema`` does. Raises RecursionError for a schema
+    that is nested hundreds of levels deep."""
+    if isinstance(schema, bool):
+        return schema
+    return _without_refused(schema, _Resources(schema))
+
+
+class _Resources:
+    """What references within one schema may refer to."""
+
+    def __init__(self, root: object) -> None:
+        self._root = root
+        named = [each["$id"] for each in _schemas(root) if isinstance(each.get("$id"), str)]
+        own = root.get("$id") if isinstance(root, Mapping) else None
+        self._base = own if isinstance(own, str) else ""
+        self._names = {_absolute(self._base, name) for name in ("", *named)}
+        self._anchors = {each.get("$anchor") for each in _schemas(root) if isinstance(each.get("$anchor"), str)}
+
+    def has(self, reference: str) -> bool:
+        """Whether ``reference`` is to something in this schema, or to a published version of JSON schema itself."""
+        url, _, fragment = _absolute(self._base, reference).partition("#")
+        if url.startswith(_META_SCHEMAS):
+            return True
+        if url not in self._names:
+            return False
+        if url != _absolute(self._base, ""):
+            return True  # within a schema that has a name of its own
+        if not fragment or fragment in self._anchors:
+            return True
+        return fragment.startswith("/") and _resolved(self._root, f"#{fragment}") is not None
+
+
+def _absolute(base: str, reference: str) -> str:
+    """A reference as a whole address; what is no address is taken as it is."""
+    try:
+        return urljoin(base, reference).removesuffix("#")
+    except ValueError:
+        return reference
+
+
+def _refused(schema: Mapping[str, Any], known: _Resources) -> Iterator[str]:
+    """The keywords of one schema that a compiler refuses even if it ignores others."""
+    reference, pattern, named = schema.get("$ref"), schema.get("pattern"), schema.get("patternProperties")
+    if isinstance(reference, str) and not known.has(reference):
+        yield "$ref"
+    if isinstance(pattern, str) and "string" in _types(schema) and not is_supported(pattern):
+        yield "pattern"
+    if isinstance(named, Mapping) and not all(is_supported(str(name)) for name in named):
+        yield "patternProperties"
+
+
+def _without_refused(schema: Mapping[str, Any], known: _Resources) -> dict[str, Any]:
+    refused = set(_refused(schema, known))
+    kept = {keyword: value for keyword, value in schema.items() if keyword not in refused - {"patternProperties"}}
+    if "patternProperties" in refused:
+        kept["patternProperties"] = {
+            name: value for name, value in schema["patternProperties"].items() if is_supported(name)
+        }
+        kept.pop("additionalProperties", None)  # it would be applied to the properties whose pattern is left out
+    for keyword in kept.keys() & {*_ALONE, *_IN_LISTS, *_IN_VALUES, *_IGNORED_ALONE, "dependentSchemas"}:
+        value = kept[keyword]
+        if isinstance(value, list):
+            kept[keyword] = [_part_without_refused(each, known) for each in value]
+        elif keyword in _IN_VALUES or keyword == "dependentSchemas":
+            parts = value.items() if isinstance(value, Mapping) else ()
+            kept[keyword] = {name: _part_without_refused(each, known) for name, each in parts} if parts else value
+        else:
+            kept[keyword] = _part_without_refused(value, known)
+    return kept
+
+
+def _part_without_refused(part: object, known: _Resources) -> object:
+    return _without_refused(part, known) if isinstance(part, Mapping) else part
 
 
 def _schemas(root: object) -> Iterator[Mapping[str, Any]]:
@@ -81,7 +167,12 @@ def _resolved(root: object, reference: object) -> object:
     place = root
     for name in reference[2:].split("/"):
         name = unquote(name).replace("~1", "/").replace("~0", "~")
-        place = place.get(name) if isinstance(place, Mapping) else None
+        if isinstance(place, Mapping):
+            place = place.get(name)
+        elif isinstance(place, list) and name.isdecimal() and len(name) < MAX_INDEX_DIGITS and int(name) < len(place):
+            place = place[int(name)]
+        else:
+            return None
     return place
 
 
@@ -145,11 +236,11 @@ def _names(value: object) -> list[str]:
 
 def _types(schema: Mapping[str, Any]) -> frozenset[str]:
     """The types that a schema allows; all of them where it does not say."""
-    told = schema.get("type")
-    told = [told] if isinstance(told, str) else told
-    if not isinstance(told, list):
+    named = schema.get("type")
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list):
         return _UNTYPED
-    return frozenset("number" if each == "integer" else str(each) for each in told)
+    return frozenset("number" if each == "integer" else str(each) for each in named)
 
 
 def _constants(schema: Mapping[str, Any]) -> frozenset[str] | None:

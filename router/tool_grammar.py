@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.api import JSON_STYLE, TOOL_CALL_END, TOOL_CALL_START, Grammar, unenforced_keywords
+from engine.api import (
+    JSON_STYLE,
+    TOOL_CALL_END,
+    TOOL_CALL_START,
+    Grammar,
+    unenforced_keywords,
+    without_unenforced,
+)
 
 NAME_PREFIX, ARGUMENTS_PREFIX = '\n{"name": ', ', "arguments": '
 """What stands between the start of a call and the name, and between the name and the arguments."""
@@ -96,8 +103,12 @@ def _is_refused(function: Function) -> bool:
 
 def _call(function: Function) -> str:
     name = _quoted(f"{NAME_PREFIX}{json.dumps(function.name)}{ARGUMENTS_PREFIX}")
+    parameters = function.parameters or NO_PARAMETERS
     options = {**JSON_STYLE, **({} if function.strict else {"lenient": True})}
-    schema = {**(function.parameters or NO_PARAMETERS), "type": "object", "x-guidance": options}
+    if not function.strict:
+        leaner = without_unenforced(parameters)
+        parameters = leaner if isinstance(leaner, Mapping) else parameters
+    schema = {**parameters, "type": "object", "x-guidance": options}
     return f"{name} %json {json.dumps(schema)}"
 
 

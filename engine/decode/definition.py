@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from engine.schema_support import without_unenforced
 from engine.structured_output import JSON_STYLE, Grammar
 
 
@@ -32,11 +33,22 @@ def _of_schema(schema: object, strict: bool) -> str:
         schema = {}
     if not isinstance(schema, dict):
         raise ValueError("a schema is an object, or true.")
+    if not strict:
+        schema = _lenient(schema)
     options = schema.get("x-guidance", {})
     if not isinstance(options, dict):
         raise ValueError("x-guidance must be an object.")
     options = {**options, **JSON_STYLE, **({} if strict else {"lenient": True})}
     return _grammars({"json_schema": {**schema, "x-guidance": options}})
+
+
+def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        kept = without_unenforced(schema)
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    assert isinstance(kept, dict)
+    return kept
 
 
 def _of_choices(choices: object) -> str:

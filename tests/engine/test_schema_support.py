@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine.api import Grammar, RequestError, unenforced_keywords
+from engine.api import Grammar, RequestError, unenforced_keywords, without_unenforced
 from engine.decode.definition import define
 from engine.decode.grammar import GrammarCompiler
 from engine.decode.trial import new_matcher
+from engine.pattern_support import is_supported
 from engine.tokenizer import Tokenizer
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
@@ -70,6 +71,82 @@ SCHEMAS: list[tuple[dict[str, Any], list[str]]] = [
     ({"type": "string", "title": "not", "nullable": True, "x-own": {"not": {}}}, []),
     ({"enum": [{"not": 1}]}, []),
 ]
+
+REFUSED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"type": "string", "pattern": "(?=a)b"}, ["pattern"]),
+    ({"type": "object", "properties": {"a": {"pattern": "(?<!a)b"}}}, ["pattern"]),
+    ({"type": "array", "items": {"anyOf": [{"type": "null"}, {"pattern": r"(a)\1"}]}}, ["pattern"]),
+    ({"type": "object", "patternProperties": {"(?!a)": {}, "^b$": {"type": "null"}}}, ["patternProperties"]),
+    ({"$ref": "http://x/y"}, ["$ref"]),
+    ({"type": "object", "properties": {"a": {"$ref": "other.json#/a"}}}, ["$ref"]),
+    ({"$defs": {"a": {"$ref": "http://x/y"}}}, ["$ref"]),
+    ({"$ref": "#/$defs/missing"}, ["$ref"]),
+    ({"$ref": "#missing"}, ["$ref"]),
+    ({"$ref": "http://[x"}, ["$ref"]),
+    ({"not": {"$ref": "http://x/y"}}, ["not"]),
+    ({"dependentSchemas": {"a": {"$ref": "http://x/y"}}}, ["dependentSchemas"]),
+]
+
+
+@pytest.mark.parametrize(("schema", "names"), REFUSED, ids=[json.dumps(schema)[:60] for schema, _ in REFUSED])
+def test_what_a_compiler_refuses_is_named_and_a_lenient_schema_does_without_it(
+    compiler: GrammarCompiler, schema: dict[str, Any], names: list[str]
+) -> None:
+    before = json.dumps(schema)
+
+    assert unenforced_keywords(schema) == names
+    compiler.compile(Grammar.json_schema(schema, strict=False), 0)
+    with pytest.raises(RequestError):
+        compiler.compile(Grammar.json_schema(schema), 0)
+    assert json.dumps(schema) == before
+
+
+FOLLOWED: list[dict[str, Any]] = [
+    {"type": "integer", "pattern": "(?=a)"},
+    {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "null"}}},
+    {"enum": [{"$ref": "http://x/y"}]},
+    {"$ref": "#/anyOf/0", "anyOf": [{"type": "string"}]},
+    {"$ref": "#/$defs/a%20b", "$defs": {"a b": {"type": "null"}}},
+    {"$ref": "#foo", "$defs": {"a": {"$anchor": "foo", "type": "string"}}},
+    {"$id": "http://x/y", "$ref": "y#/$defs/a", "$defs": {"a": {"type": "string"}}},
+    {"$id": "http://x/r", "$ref": "other", "$defs": {"d": {"$id": "http://x/other", "type": "string"}}},
+]
+
+
+@pytest.mark.parametrize("schema", FOLLOWED, ids=lambda schema: json.dumps(schema)[:60])
+def test_what_a_compiler_follows_is_kept(compiler: GrammarCompiler, schema: dict[str, Any]) -> None:
+    assert without_unenforced(schema) == schema
+    assert unenforced_keywords(schema) == []
+    compiler.compile(Grammar.json_schema(schema), 0)
+
+
+def test_a_property_whose_pattern_is_left_out_is_not_forbidden_instead() -> None:
+    schema = {"type": "object", "patternProperties": {"(?!a)": {}, "b": {}}, "additionalProperties": False}
+
+    assert without_unenforced(schema) == {"type": "object", "patternProperties": {"b": {}}}
+
+
+PATTERNS = {
+    True: (
+        r"^a$|^b$ a* a+? a{2} a{2,} a{2,3} (a|b)+ (?:^a$) ^^a$$ | () \d+\/\w [\w-z] [^]a] [[:alpha:]] [a-z&&[^b]]"
+        r" \p{L}+ \p{Script=Greek} \x41 \u0041 \u{41} (?i)abc (?i:a) (?P<n>a) (?<n>a) \- \_ \@ \. } ] "
+        r"\Aa\z [\w-\.] x{1,2}{3}"
+    ),
+    False: (
+        r"(?=a)b (?!a)b (?<=a)b (?<!a)b (a)\1 (?<n>a)\k<n> (?P<n>a)(?P=n) (?>a) \bword\b \Ba a$b a^b (a$)b a(^b) "
+        r"(a$|b)c ^*a a$? \cJ [^] [] ( a) a{ a{2 { a{,3} a{2,1} *a [a-\d] [\b] \Z \e (?#c)a [a-z \u00 \x4 \q \Qa\E "
+        r"\<a a\0"
+    ),
+}
+
+
+@pytest.mark.parametrize(("pattern", "good"), [(each, good) for good in PATTERNS for each in PATTERNS[good].split()])
+def test_patterns_are_supported_as_the_compiler_says(compiler: GrammarCompiler, pattern: str, good: bool) -> None:
+    vocabulary, _ = compiler._load()
+    schema = Grammar.json_schema({"type": "string", "pattern": pattern})
+
+    assert is_supported(pattern) is good
+    assert new_matcher(vocabulary, define(schema)).is_error() is not good
 
 
 @pytest.mark.parametrize(("schema", "names"), SCHEMAS, ids=[json.dumps(schema)[:60] for schema, _ in SCHEMAS])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import TOOL_CALL_END, TOOL_CALL_START, Grammar
+from engine.api import TOOL_CALL_END, TOOL_CALL_START, Grammar, RequestError
 from engine.tokenizer import Tokenizer
 from router.answer_events import Text, ToolCallStart
 from router.errors import InvalidRequestError
@@ -47,6 +47,20 @@ class Allowed:
         if matcher.validate_tokens(tokens) < len(tokens):
             return False
         return bool(matcher.consume_tokens(tokens) and matcher.is_accepting())
+
+
+def test_a_tool_that_is_not_strict_does_without_what_cannot_be_followed(
+    allows: Allowed,
+) -> None:
+    zone = {"pattern": "(?=a)b", "type": "string"}
+    schema = {"type": "object", "properties": {"zone": zone, "at": {"$ref": "http://x/y"}}, "required": ["zone"]}
+    use = ToolUse([Function("get_time", schema, strict=False)], required=True, parallel=False)
+    strict = ToolUse([Function("get_time", schema)], required=True, parallel=False)
+
+    assert allows(use, CALL)
+    assert not allows(use, CALL.replace('"UTC"', "5"))
+    with pytest.raises(RequestError, match="cannot be used"):
+        allows(strict, CALL)
 
 
 @pytest.fixture(scope="module")
