@@ -42,20 +42,20 @@ class Job:
 
     sequence: Sequence
     output: Output
-    prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position of the token, until told
+    prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position; emptied into a delta
 
-    told_prompt: bool = False
-    told: int = field(init=False)  # tokens of the sequence that have been told, or came with the request
+    sent_prompt: bool = False  # whether a delta had the scores of the prompt
+    sent: int = field(init=False)  # tokens of the sequence that a delta had, or that came with the request
 
     def __post_init__(self) -> None:
-        self.told = len(self.sequence.tokens)
+        self.sent = len(self.sequence.tokens)
 
     def accept(self, new: int, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
         """Takes the sequence's ``new`` last tokens, and adds up to ``most_forced`` that its grammar lets follow: all of
         them, their text, and why the sequence ends, if it does. Raises GrammarError.
 
-        Where log probabilities are told each token needs a step of its own, and so it does where a stop string might
-        end the answer within what is forced.
+        It adds none to an answer with log probabilities, where each token needs a step of its own, or with stop
+        strings, which might end the answer among the forced tokens.
         """
         sequence, params = self.sequence, self.sequence.sampling
         taken = len(sequence.tokens) - new
@@ -74,7 +74,7 @@ class Job:
                 if reason is not None:
                     break
         sequence.newest = len(sequence.tokens) - taken - new + 1
-        self.told = len(sequence.tokens)
+        self.sent = len(sequence.tokens)
         return tuple(sequence.tokens[taken:]), text, reason
 
     def would_end(self, token: int) -> FinishReason | None:
@@ -127,7 +127,7 @@ class Admission:
         lookup = PromptLookup() if self._can_guess(params, rules) else None
         for reader in (rules, lookup):
             if reader is not None:
-                reader.read([*tokens, *request.resume])  # here, where it holds nobody up
+                reader.read([*tokens, *request.resume])  # here, where no step waits for it
         if grammar is not None:
             self._follow(grammar, [*tokens, *request.resume])
         sequence = Sequence(
@@ -159,7 +159,8 @@ class Admission:
         return self.guesses and plain and not params.records_logprobs
 
     def _candidates(self, params: SamplingParams) -> int:
-        """Tokens that a beam search looks at: so many more than its width that those which go on always fill it."""
+        """How many tokens a beam search looks at for each beam: enough to fill its width without those that end an
+        answer. 0: no beam search."""
         if params.beam is None:
             return 0
         final = len(self._output(params, ()).final_tokens)
@@ -179,41 +180,43 @@ class Admission:
         sequence = job.sequence
         output = self._output(sequence.sampling, sequence.tokens[: sequence.prompt_length])
         branch = Job(sequence.branch(choice, token), output)
-        branch.told -= 1
+        branch.sent -= 1
         return branch
 
     def write(self, job: Job, whole: Whole) -> tuple[str, tuple[TokenLogprobs, ...] | None]:
-        """The text of an answer that was searched for, and what is told of its tokens, if anything is."""
+        """The text of an answer that a beam search found. With it the log probabilities of its tokens, or None if the
+        request does not ask for any."""
         sequence, last = job.sequence, len(whole.hypothesis.tokens) - 1
         output = self._output(sequence.sampling, sequence.tokens[: sequence.prompt_length])
-        text, told = "", list[TokenLogprobs]()
+        text, scores = "", list[TokenLogprobs]()
         for place, (token, scored) in enumerate(zip(whole.hypothesis.tokens, whole.hypothesis.scored, strict=True)):
             at_end = place == last
             long, stopped = at_end and whole.reason is FinishReason.LENGTH, at_end and whole.reason is FinishReason.STOP
             text += output.push(token, last=long, complete=stopped)[0]
-            told += self.logprobs(token, scored, output) or ()
-        return text, tuple(told) if sequence.sampling.records_logprobs else None
+            scores += self.logprobs(token, scored, output) or ()
+        return text, tuple(scores) if sequence.sampling.records_logprobs else None
 
     def logprobs(self, token: int, scored: Scored | None, output: Output) -> tuple[TokenLogprobs, ...] | None:
-        """What is told of a token that was chosen, the last that ``output`` has, if it is: nothing of one that ends the
-        answer."""
+        """The log probabilities that a delta has for ``token``, the last that ``output`` has read. None: the request
+        asks for none. Empty: the token ends the answer, so the answer does not have it."""
         if scored is None or output.is_end(token):
             return None if scored is None else ()
         return (replace(self._scored(token, scored), added=output.added),)
 
     def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
-        """What is told of a prompt with the first token after it, if anybody asked."""
-        if not job.sequence.scores_prompt or job.sequence.choice or job.told_prompt:
+        """The scores of a prompt's tokens, which go with the first token after it. None if the request does not ask
+        for them, or a delta had them before."""
+        if not job.sequence.scores_prompt or job.sequence.choice or job.sent_prompt:
             return None
-        job.told_prompt = True
+        job.sent_prompt = True
         scores, job.prompt_scores = job.prompt_scores, {}
         first = self._scored(job.sequence.tokens[0], Scored(math.nan, (), 0))
         return tuple(self._placed((first, *(scores[at] for at in range(1, job.sequence.prompt_length)))))
 
-    def _placed(self, told: Iterable[TokenLogprobs]) -> Iterable[TokenLogprobs]:
+    def _placed(self, scores: Iterable[TokenLogprobs]) -> Iterable[TokenLogprobs]:
         """Tokens from the beginning of a text, with what each adds to it."""
         reader = self.tokenizer.detokenizer()
-        for one in told:
+        for one in scores:
             reader.push(one.chosen.token_id)
             yield replace(one, added=reader.added)
 

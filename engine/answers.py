@@ -241,7 +241,7 @@ class Answers:
             if group.search is not None:
                 self._drop(group, job)
                 continue
-            del job.sequence.tokens[job.told :]  # guessed right, or drawn for a branch, and told to nobody
+            del job.sequence.tokens[job.sent :]  # guessed right, or drawn for a branch, and in no delta
             self._leave(group, job.sequence, finished=False)
         if group.search is not None:
             self._recorder.ended(group.first.sequence, 0, finished=False)

@@ -14,7 +14,7 @@ from engine.tokenizer_files import eos_token_ids, has_tokenizer
 
 
 class TokenIds:
-    """Stands where a Tokenizer does. Answers have no text; requests that need any are refused."""
+    """Takes the place of a Tokenizer. Answers have no text; requests that need text are refused."""
 
     vocabulary: dict[str, int]
 
@@ -61,7 +61,7 @@ class TokenIds:
         return ""
 
     def token_bytes(self, token: int) -> bytes:
-        """vLLM's name for a token whose text is not told."""
+        """vLLM's name for a token whose text is not known."""
         return f"token_id:{token}".encode()
 
     def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:

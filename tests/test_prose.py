@@ -18,13 +18,31 @@ PLAIN = [
     *(
         ROOT / "engine" / f"{name}.py"
         for name in (
+            "admission",
             "api",
             "async_engine",
             "completion",
             "config",
             "errors",
+            "pattern_support",
             "sampling_params",
+            "schema_support",
             "structured_output",
+            "token_ids",
+        )
+    ),
+    *(
+        ROOT / "engine" / "decode" / f"{name}.py"
+        for name in (
+            "budget",
+            "complaint",
+            "definition",
+            "grammar",
+            "meter",
+            "sandbox",
+            "sandbox_process",
+            "trial",
+            "vocabulary",
         )
     ),
     *sorted((ROOT / "docs").rglob("*.md")),

@@ -1,7 +1,7 @@
 """The process in which grammars are tried: ``python -m engine.decode.sandbox_process FD``, started by Sandbox alone.
 
 It holds llguidance and the vocabulary and nothing else: 27 MB beside a small vocabulary. Each grammar has a fork of it,
-which a crash, the CPU limit or the memory limit ends, and nobody else. It ends when its connection closes.
+and a crash, the CPU limit or the memory limit ends that fork alone. It ends when its connection closes.
 """
 
 from __future__ import annotations
