@@ -35,9 +35,16 @@ class BeamOracle:
         self._model = _model(directory)
         self._ends = list(ends)
         self._max_tokens = max_tokens
+        self._known: dict[object, Hypotheses] = {}
 
     def answers(self, prompt: Sequence[int], beam: BeamSearch, seed: int = 0, **settings: Any) -> Hypotheses:
         """Keywords are further settings of ``generate``. Beam sampling draws by the engine's noise."""
+        key = (tuple(prompt), beam, seed if beam.do_sample else 0, tuple(settings.items()))
+        if key not in self._known:
+            self._known[key] = self._search(prompt, beam, seed, settings)
+        return self._known[key]
+
+    def _search(self, prompt: Sequence[int], beam: BeamSearch, seed: int, settings: dict[str, Any]) -> Hypotheses:
         ids = torch.tensor([prompt])
         watch = _Watch(beam)
         cuts = _Cuts({"temperature": 1.0, "top_k": 0, "top_p": 1.0} | settings)

@@ -32,7 +32,7 @@ def prompts() -> Iterator[tuple[int, ...]]:
         yield tuple(numbers.randrange(1, VOCAB) for _ in range(numbers.randrange(1, 40)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def oracle(model_path: Callable[[str], Path]) -> BeamOracle:
     """transformers' search on the model that ``make_engine`` makes by default."""
     return BeamOracle(model_path("llama-tied"), (EOS, *LATER_ENDS), NEW)
@@ -95,7 +95,7 @@ def test_beam_sampling_is_that_of_transformers(
     early_stopping: Any,
 ) -> None:
     beam = BeamSearch(width, length_penalty, early_stopping, do_sample=True)
-    clear = list(oracle.clear_answers(prompts(), 50, beam, **cuts))
+    clear = list(oracle.clear_answers(prompts(), 40, beam, **cuts))
     asked = [(prompt, params(beam, seed=seed, **cuts)) for prompt, seed, _ in clear]
 
     answers = among_others(make_engine(max_sequences=64, max_waiting=100), asked)
