@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +15,9 @@ from engine.kernels.triton.attention import paged_attention
 from engine.kernels.triton.tiles import queries_per_tile
 from engine.kernels.triton.tuning import AttentionTuning, Shape, format_of, tuning_of
 from engine.kv.format import INT8, KVFormat
-from tests.engine.triton.pages import Pages, Part, make_pages, make_plan
+from tests.engine.triton.pages import EXACT_PRODUCTS, Pages, Part, make_pages, make_plan
 
-CPU_FLAGS = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and "avx512f" not in CPU_FLAGS,
-    reason="numpy's products, with which the interpreter computes, depend on the number of rows on this processor",
-)
+pytestmark = pytest.mark.skipif(not EXACT_PRODUCTS, reason="numpy's products depend on the number of rows here")
 
 SMALL = AttentionTuning(Shape(16, 16, 4, 2), Shape(32, 16, 4, 2), Shape(16, 16, 4, 2), 32, 32)
 FLOAT = KVFormat("float32", torch.float32)
