@@ -144,5 +144,5 @@ def dense_attention(
 
 _CPU_INFO = Path("/proc/cpuinfo")
 EXACT_PRODUCTS = torch.cuda.is_available() or (_CPU_INFO.exists() and "avx512f" in _CPU_INFO.read_text("utf-8"))
-"""Whether a row of a product has the same bits whatever the number of rows. numpy's products, with which the interpreter
-computes, do not on processors without AVX-512."""
+"""Whether a row of a product has the same bits whatever the number of rows. numpy's products, with which the
+interpreter computes, do not on processors without AVX-512."""
