@@ -137,7 +137,7 @@ def test_any_64_bit_seed_works(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -2}, {"max_tokens": 0}]
+    "field", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -2}, {"max_tokens": -1}]
 )
 def test_values_out_of_range_are_refused_by_name(field: dict[str, float]) -> None:
     with pytest.raises(RequestError) as refusal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -140,9 +139,3 @@ def dense_attention(
         seen = (behind >= 0) & (behind < (window or part.length))
         outputs.append((scores.masked_fill(~seen, -torch.inf).softmax(-1) @ values).transpose(0, 1))
     return torch.cat(outputs)
-
-
-_CPU_INFO = Path("/proc/cpuinfo")
-EXACT_PRODUCTS = torch.cuda.is_available() or (_CPU_INFO.exists() and "avx512f" in _CPU_INFO.read_text("utf-8"))
-"""Whether a row of a product has the same bits whatever the number of rows. numpy's products, with which the
-interpreter computes, do not on processors without AVX-512."""
