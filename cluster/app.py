@@ -11,13 +11,13 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
 from cluster.config import MantaConfig, TierConfig
-from cluster.ingress_http import Router
+from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.replica.ranks import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
-from router.ports.tiers import TierDescription
+from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
 
 # A lane occupies a place among Serve's ongoing requests for as long as its router lives, and every submit a short one.

@@ -15,11 +15,11 @@ from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest
-from router.ports.tiers import TierDescription, TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import TierDescription, TierSnapshot, TierUnavailableError
 
 
 class ServeBackend:
-    """Every tier, reached through Serve. Implements ``router.ports.tiers.TierBackend``.
+    """Every tier, reached through Serve. Implements ``router.ports.tier_backend.TierBackend``.
 
     ``tiers`` are in order of ability, weakest first; ``clients`` reach the replicas of each, by the tier's name.
     """

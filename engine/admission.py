@@ -28,7 +28,7 @@ from engine.decode.logprobs import Scored, score
 from engine.decode.lookup import PromptLookup
 from engine.decode.output import Output
 from engine.decode.rules import LogitRules
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
 from engine.token_ids import TokenIds
 from engine.tokenizer import PromptTooLongError, Tokenizer

@@ -18,12 +18,12 @@ from engine.decode.drawing import Drawn, Found
 from engine.decode.grammar import GrammarError
 from engine.failures import log_failure
 from engine.forward import SpoiltGuessError
-from engine.group import Group
 from engine.metrics import Recorder
-from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import Chunk
 from engine.search import Search
 from engine.sequence import Sequence, Status
+from engine.sequence_group import Group
 
 
 class Answers:

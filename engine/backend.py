@@ -23,10 +23,10 @@ from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
-from engine.quant.weights import packed_model, rounded_model, weight_formats
-from engine.result import StepResult
+from engine.quant.quantise import packed_model, rounded_model, weight_formats
 from engine.runner import Runner
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from engine.kv.shape import GroupShape, windows_of
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
 from engine.model.spec import ModelSpec
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 TO_COME = -1

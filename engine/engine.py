@@ -51,8 +51,8 @@ from engine.parallel.runner import ParallelRunner
 from engine.parallel.share import Share
 from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.limits import Limits
-from engine.scheduler.plan import Chunk
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Status
 from engine.speculation import Speculator
 from engine.token_ids import TokenIds, load_tokenizer

@@ -11,8 +11,8 @@ from engine.decode.beams import Candidates
 from engine.decode.drawing import Drawn, Found, draw_all
 from engine.failures import log_failure
 from engine.metrics import Phase, Recorder
-from engine.result import StepResult
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult
 
 Outcome = tuple[Chunk, Found]
 """A chunk after which tokens were drawn, with them, or one that failed. Several tokens: the first ones of branches, or

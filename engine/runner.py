@@ -19,8 +19,8 @@ from engine.kv.shape import GroupShape, layers_by_group, windows_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec
-from engine.result import StepResult, rows_wanted
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult, rows_wanted
 
 _MIN_DECODE_PAGES = 4
 """Decodes are padded to so many pages and, above, to powers of two and the middles between them: few groups, and at

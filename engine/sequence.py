@@ -18,7 +18,7 @@ from engine.decode.lookup import PromptLookup
 from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
 from engine.decode.sampling import Draw
-from engine.kv.group import BlockTable
+from engine.kv.block_group import BlockTable
 from engine.kv.prefix import Miss
 
 

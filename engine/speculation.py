@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.draft import TO_COME
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 NEWEST = 0.2  # weight of the newest step in what is known of steps

@@ -18,8 +18,8 @@ from engine.api import Conversation, GenerationRequest, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from engine.decode.grammar import GrammarCompiler
 from engine.template import ChatTemplate
+from engine.token_bytes import byte_table, piece_bytes, respelled, strips_first_space
 from engine.tokenizer_files import eos_token_ids, read_tokenizer
-from engine.vocabulary import byte_table, piece_bytes, respelled, strips_first_space
 
 MAX_BYTES_PER_TOKEN = 4  # a text with more of them for each token that fits is counted before it is encoded
 PIECE_CHARACTERS = 4096  # of a text that is counted

@@ -15,7 +15,6 @@ from contextlib import aclosing
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.answer_events import AnswerEvent, Routed, Stamp
-from router.call import Call
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import (
@@ -27,13 +26,14 @@ from router.errors import (
     refusal_of,
 )
 from router.generation.collect import collect
+from router.inference_request import Call
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.errors import error_body
 from router.openai.models import model_list
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
-from router.ports.tiers import TierBackend
+from router.ports.tier_backend import TierBackend
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange

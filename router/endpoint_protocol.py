@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from router.call import InferenceRequest
 from router.errors import RefusalError
+from router.inference_request import InferenceRequest
 
 
 class Endpoint(Protocol):

@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError
-from router.ports.tiers import BackendError, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import BackendError, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 
 class RefusalKind(StrEnum):

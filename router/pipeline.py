@@ -8,13 +8,13 @@ from contextlib import aclosing
 from router.access.api_keys import ApiKeys
 from router.access.permissions import allowed_tiers
 from router.answer_events import AnswerEvent, Routed
-from router.call import Call
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
+from router.inference_request import Call
 from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
-from router.ports.tiers import TierBackend
+from router.ports.tier_backend import TierBackend
 from router.sampling_profiles import apply_profile
 from router.tiers.choose import TierChoice, choose_tier, model_names
 

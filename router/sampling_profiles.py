@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from router.call import InferenceRequest
 from router.config import ProfileConfig
 from router.errors import InvalidRequestError
+from router.inference_request import InferenceRequest
 
 
 def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfig]) -> InferenceRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engine.api import Delta
-from router.ports.tiers import BackendError, SlowReaderError
+from router.ports.tier_backend import BackendError, SlowReaderError
 
 
 class DeltaStream:

@@ -25,7 +25,7 @@ from cluster.lanes.codec import Record, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
 from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError
-from router.ports.tiers import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 logger = logging.getLogger(__name__)
 

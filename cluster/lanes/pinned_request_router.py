@@ -13,7 +13,7 @@ from typing import Any
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from cluster.lanes.replica_directory import ReplicaDirectory
-from router.ports.tiers import ReplicaLostError
+from router.ports.tier_backend import ReplicaLostError
 
 
 class PinnedRequestRouter(RequestRouter):

@@ -11,7 +11,7 @@ from cluster.lanes.lane import Lane, LaneState, ReplicaClient
 from cluster.lanes.placement import Candidate, place
 from cluster.lanes.prefix_affinity import PrefixMemory, fingerprint
 from engine.api import GenerationRequest
-from router.ports.tiers import TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
 

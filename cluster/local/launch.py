@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
-from cluster.local.make_watch import MakeWatch
+from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
 from cluster.local.serve_config import ConfigFileError, load

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
 from cluster.lanes.codec import Record, VersionMismatchError
+from cluster.lanes.lane_registry import LaneRegistry
 from cluster.lanes.messages import (
     LaneItem,
     ReplicaLoad,
@@ -24,7 +25,6 @@ from cluster.lanes.messages import (
     pack_refusal,
     unpack_request,
 )
-from cluster.lanes.replica_outbox import LaneRegistry
 from engine.api import (
     Conversation,
     Delta,

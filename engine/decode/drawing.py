@@ -12,8 +12,8 @@ from torch import Tensor
 from engine.decode.beams import Candidates, candidates, no_candidates, normalise
 from engine.decode.logprobs import LogprobRecorder, Scored
 from engine.decode.sampling import Draw, Faults, can_be_checked, check, constrain, draw_tokens
-from engine.result import StepResult
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult
 
 
 class Drawn(NamedTuple):

@@ -25,10 +25,10 @@ from engine.api import MAX_GRAMMAR_CHARS, Grammar, OverloadedError, RequestError
 from engine.decode.budget import SLOW_OPERATION_S, SLOW_ROW_S
 from engine.decode.complaint import FAULTS, SLOW_ANSWER, TOO_COMPLEX, TOO_WIDE, sentence
 from engine.decode.definition import define
+from engine.decode.grammar_tokenizer import Vocabulary
 from engine.decode.meter import CallClock, Meter
 from engine.decode.sandbox import Sandbox, SandboxError
 from engine.decode.trial import Verdict, new_matcher
-from engine.decode.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.api import SamplingParams
-from engine.decode.counts import TokenCounts
+from engine.decode.token_counts import TokenCounts
 
 
 class LogitRules:

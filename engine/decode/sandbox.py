@@ -18,9 +18,9 @@ import threading
 import weakref
 
 from engine.decode.budget import MAX_WAIT_S
+from engine.decode.grammar_tokenizer import Vocabulary
 from engine.decode.sandbox_process import STARTED, read, receive, send
 from engine.decode.trial import Verdict
-from engine.decode.vocabulary import Vocabulary
 
 MAX_TRIALS = 2  # at once
 MAX_START_S = 60.0  # seconds until the process has read the vocabulary

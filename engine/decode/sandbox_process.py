@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engine.decode.budget import MAX_COMPILE_S, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MAX_WAIT_S
+from engine.decode.grammar_tokenizer import Vocabulary
 from engine.decode.trial import Verdict, attempt
-from engine.decode.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

@@ -15,8 +15,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence as Ordered
 
+from engine.kv.block_group import BlockGroup
 from engine.kv.format import BlockCopy
-from engine.kv.group import BlockGroup
 from engine.kv.pool import BlockPool, KVIntegrityError
 from engine.kv.prefix import Miss, chain_digest, root_digest
 from engine.kv.shape import GroupShape

@@ -8,8 +8,8 @@ from engine.backend import StepRunner
 from engine.kv.format import BlockCopy
 from engine.parallel.crew import Crew
 from engine.parallel.wire import Copy, Run, Scrub, Teller
-from engine.result import StepResult
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult
 
 
 class ParallelRunner:

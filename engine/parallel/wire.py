@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from engine.api import SamplingParams
 from engine.config import EngineConfig
+from engine.kv.block_group import BlockTable
 from engine.kv.format import BlockCopy
-from engine.kv.group import BlockTable
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 

@@ -10,7 +10,7 @@ A decision: the seconds are passed in.
 
 from __future__ import annotations
 
-from engine.scheduler.plan import Load
+from engine.scheduler.step_plan import Load
 
 _FLOOR = 4
 """Tokens. However slow, a prompt goes on."""

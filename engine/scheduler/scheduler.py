@@ -25,9 +25,9 @@ from engine.scheduler.door import QueueState
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
 from engine.scheduler.pace import Pace
-from engine.scheduler.plan import Chunk, Load, Plan
 from engine.scheduler.preemption import Blocks, displace, strength, weakest
 from engine.scheduler.queue import WaitingQueue, level
+from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 

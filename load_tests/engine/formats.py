@@ -30,7 +30,7 @@ from engine.kv.format import format_of
 from engine.kv.planner import bytes_per_token
 from engine.kv.shape import shapes_of
 from engine.model.decoder import Decoder
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 ROOT = Path(__file__).resolve().parents[2]

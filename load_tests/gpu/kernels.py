@@ -20,7 +20,7 @@ from engine.kernels.triton.sampling import sample_tokens, settings_of
 from engine.kv.format import format_of
 from engine.model.rope import rope_tables
 from engine.quant.matrix import packed
-from engine.quant.weights import quantise
+from engine.quant.quantise import quantise
 from load_tests.gpu import attention
 from load_tests.gpu.clock import seconds_of
 from load_tests.gpu.figure import Bench, Case, Figure

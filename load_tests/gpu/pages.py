@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels.triton.plan import PagedPlan
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.runner import SHORTEST_BOUND
 from engine.kernels.triton.tiles import most_tiles, queries_per_tile, tiles_of
 from engine.kv.format import KVFormat, KVPages, quantise

@@ -19,7 +19,7 @@ from engine.model.spec import ExpertSpec, ModelSpec
 from engine.model.weights import ExpertWeights
 from engine.quant.format import FP8, INT4, INT8, W8A8
 from engine.quant.matrix import packed, rounded_rows
-from engine.quant.weights import quantise
+from engine.quant.quantise import quantise
 from load_tests.gpu import correctness
 from load_tests.gpu.figure import Bench, Figure
 from load_tests.gpu.shapes import LLAMA_8B, QWEN_8B, spec_named

@@ -18,7 +18,7 @@ from engine.kv.format import format_of
 from engine.kv.planner import bytes_per_token
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
-from engine.quant.weights import packed_model, weight_formats
+from engine.quant.quantise import packed_model, weight_formats
 from load_tests.gpu.figure import Bench, Case, Figure
 from load_tests.gpu.shapes import LLAMA_8B, QWEN_8B, QWEN_SMALL, spec_named
 from load_tests.gpu.weights import decoder_of, random_weights, read_bytes, small_tokenizer

@@ -8,8 +8,8 @@ from tokenizers import models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.kernels import TritonKernels
-from engine.kernels.triton.plan import PagedPlan
 from engine.model.decoder import Decoder
 from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, NormWeights

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
 from router.generation.retry_policy import Attempt, GiveUp, mildest_overload, next_attempt
-from router.ports.tiers import ReplicaError, TierBackend, TierUnavailableError
+from router.ports.tier_backend import ReplicaError, TierBackend, TierUnavailableError
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine.api import TOOL_CALL_START
 from router.answer_events import Reasoning, Text, ToolCallArguments, ToolCallStart
-from router.call import TextParsing
 from router.generation.reasoning_parser import ReasoningParser
 from router.generation.tool_parser import ToolCallParser
+from router.inference_request import TextParsing
 
 Piece = Text | Reasoning | ToolCallStart | ToolCallArguments
 

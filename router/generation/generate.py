@@ -8,12 +8,12 @@ from contextlib import aclosing
 
 from engine.api import GenerationRequest, RequestError, Usage
 from router.answer_events import AnswerEvent, Finished
-from router.call import InferenceRequest
 from router.errors import InternalServerError, refusal_of
 from router.generation.attempts import run_attempts
-from router.generation.delta_parser import DeltaParser
 from router.generation.merge import merge
-from router.ports.tiers import TierBackend
+from router.generation.output_processor import OutputProcessor
+from router.inference_request import InferenceRequest
+from router.ports.tier_backend import TierBackend
 
 
 async def generate(
@@ -23,7 +23,7 @@ async def generate(
 
     Raises what the backend raises, and a RefusalError for a sequence that failed or ended unfinished.
     """
-    prompts = [DeltaParser(place, request.sampling, request.parsing) for place in range(len(request.prompts))]
+    prompts = [OutputProcessor(place, request.sampling, request.parsing) for place in range(len(request.prompts))]
     streams = [
         run_attempts(backend, tier, sequence, max_lost, prompt.push)
         for prompt, sequence in zip(prompts, engine_requests(request, tenant), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from router.ports.tiers import BackendError, ReplicaError, ReplicaLostError, ReplicaOverloadedError
+from router.ports.tier_backend import BackendError, ReplicaError, ReplicaLostError, ReplicaOverloadedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.api import MAX_CHOICES
-from router.call import InferenceRequest
 from router.errors import InvalidRequestError
+from router.inference_request import InferenceRequest
 
 
 def check_answer_count(request: InferenceRequest, max_prompts: int) -> None:

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
-from router.call import InferenceRequest, TextParsing
 from router.errors import RefusalError
+from router.inference_request import InferenceRequest, TextParsing
 from router.openai.chat_writer import ChatWriter
-from router.openai.common_fields import GenerationFields
+from router.openai.common_request import GenerationFields
 from router.openai.errors import error_body
 from router.openai.messages import ChatMessage, ContentField, few_members
 from router.openai.response_format import ResponseFormat, grammar_of_format

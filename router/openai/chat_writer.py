@@ -19,7 +19,7 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from router.openai.common_chunk import ChunkTemplate, usage_fields
+from router.openai.common_response import ChunkTemplate, usage_fields
 from router.openai.logprobs import chat_logprobs, prompt_fields
 from router.whole_answer import Answer
 

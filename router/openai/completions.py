@@ -15,10 +15,10 @@ from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_LOGPROBS, Prompt, SamplingParams, Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
-from router.call import InferenceRequest
 from router.errors import RefusalError
-from router.openai.common_chunk import ChunkTemplate, usage_fields
-from router.openai.common_fields import GenerationFields, TokenId
+from router.inference_request import InferenceRequest
+from router.openai.common_request import GenerationFields, TokenId
+from router.openai.common_response import ChunkTemplate, usage_fields
 from router.openai.errors import error_body
 from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse

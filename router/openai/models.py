@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.ports.tiers import TierDescription, TierSnapshot
+from router.ports.tier_backend import TierDescription, TierSnapshot
 
 
 def model_list(

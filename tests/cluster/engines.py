@@ -21,7 +21,7 @@ from engine.api import (
     Usage,
 )
 from engine.config import EngineConfig
-from router.ports.tiers import ReplicaLostError
+from router.ports.tier_backend import ReplicaLostError
 
 
 class SteppedEngine:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.lanes.delta_stream import DeltaStream
 from engine.api import Delta, FinishReason, Usage
-from router.ports.tiers import ReplicaLostError, SlowReaderError
+from router.ports.tier_backend import ReplicaLostError, SlowReaderError
 
 
 def delta(text: str, last: bool = False) -> Delta:

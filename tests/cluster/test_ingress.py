@@ -10,12 +10,12 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.config import PlacementConfig
-from cluster.ingress_http import without_request_id, without_root_path
+from cluster.ingress import without_request_id, without_root_path
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
 from router.app import build_app
 from router.config import RouterConfig
-from router.ports.tiers import TierDescription
+from router.ports.tier_backend import TierDescription
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle
 

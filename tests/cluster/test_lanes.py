@@ -15,7 +15,7 @@ from cluster.lanes.codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams
-from router.ports.tiers import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 from tests.cluster.engines import LocalClient, LocalReplica
 
 

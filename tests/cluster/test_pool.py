@@ -9,7 +9,7 @@ import pytest
 from cluster.config import PlacementConfig
 from cluster.lanes.pool import LanePool
 from engine.api import GenerationRequest, SamplingParams
-from router.ports.tiers import TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle
 

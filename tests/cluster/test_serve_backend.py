@@ -12,7 +12,7 @@ from cluster.config import PlacementConfig
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
 from engine.api import GenerationRequest, SamplingParams
-from router.ports.tiers import (
+from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
     TierDescription,

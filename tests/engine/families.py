@@ -29,9 +29,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from engine.result import StepResult
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
+from engine.step_result import StepResult
 from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import LLAMA3_ROPE, SHAPE, write
 

@@ -9,8 +9,8 @@ from engine.api import Priority, SamplingParams
 from engine.kv.cache import KVCache
 from engine.kv.shape import GroupShape
 from engine.scheduler.limits import Limits
-from engine.scheduler.plan import Plan
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import Plan
 from engine.sequence import Sequence
 
 BLOCK_SIZE = 4

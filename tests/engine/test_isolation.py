@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import AsyncEngine, Delta, Engine, FinishReason, GenerationRequest, SamplingParams
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from tests.engine.conftest import MakeEngine
 
 pytestmark = pytest.mark.usefixtures("clear_choices")

@@ -7,9 +7,9 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.kv.group import BlockTable
+from engine.kv.block_group import BlockTable
 from engine.parallel.wire import Listener, Teller
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
 from tests.engine.sequences import sequence
 

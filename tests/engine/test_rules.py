@@ -28,9 +28,9 @@ from transformers import (
 
 from engine import Engine
 from engine.api import FinishReason, RequestError, SamplingParams
-from engine.decode.counts import TokenCounts
 from engine.decode.rules import LogitRules
 from engine.decode.sampling import Draw, NothingLeftError, processed, sample
+from engine.decode.token_counts import TokenCounts
 from tests.engine.models import VOCAB, ragged_prompts
 
 SIZE = 60

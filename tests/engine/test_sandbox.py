@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 from engine.api import Grammar, OverloadedError, RequestError
 from engine.decode.budget import MAX_COMPILE_S
 from engine.decode.grammar import GrammarCompiler
+from engine.decode.grammar_tokenizer import Vocabulary
 from engine.decode.sandbox import Sandbox, SandboxError
 from engine.decode.trial import Verdict
-from engine.decode.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ROOT / "deployments" / "models" / "fast"

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from engine.api import Priority
 from engine.scheduler.pace import Pace
-from engine.scheduler.plan import Load
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import Load
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
 

@@ -19,7 +19,7 @@ from engine.kernels.cpu import packing
 from engine.kernels.cpu.packing import error_bounds
 from engine.kernels.cpu.screening import MAX_MULTIPLIED_SHARE, PAUSE, Screening
 from engine.quant.format import INT8
-from engine.quant.weights import quantise
+from engine.quant.quantise import quantise
 from engine.sequence import Sequence
 from tests.engine.compiled import make_engine
 from tests.engine.families import disturb

@@ -19,7 +19,7 @@ from engine import SamplingParams
 from engine.kernels.cpu.packing import coded_panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.quant.format import GROUP, INT4, INT8, WeightFormat
-from engine.quant.weights import FORMATS, quantise
+from engine.quant.quantise import FORMATS, quantise
 from engine.runner import Runner
 from tests.engine.compiled import make_engine
 from tests.engine.families import CONFIGS, Recorded, disturb, record

@@ -16,7 +16,7 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports.tiers import TierDescription, TierSnapshot
+from router.ports.tier_backend import TierDescription, TierSnapshot
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 

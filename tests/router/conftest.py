@@ -16,7 +16,7 @@ import uvicorn
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
-from router.ports.tiers import TierDescription, TierSnapshot
+from router.ports.tier_backend import TierDescription, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 

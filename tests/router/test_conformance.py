@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.api import OverloadedError
-from router.ports.tiers import TierUnavailableError
+from router.ports.tier_backend import TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, Served
 from tests.router.test_openapi import SPEC

@@ -19,7 +19,7 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from router.ports.tiers import ReplicaLostError, ReplicaVersionError, TierUnavailableError
+from router.ports.tier_backend import ReplicaLostError, ReplicaVersionError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.api import Conversation, Priority, RequestError
-from router.call import InferenceRequest
 from router.errors import InvalidRequestError
+from router.inference_request import InferenceRequest
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from tests.router.conftest import Served

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
-from router.ports.tiers import TierSnapshot
+from router.ports.tier_backend import TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 

@@ -15,10 +15,10 @@ import pytest
 from engine.api import SamplingParams, Usage
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.app import build_app
-from router.call import Call, InferenceRequest
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
+from router.inference_request import Call, InferenceRequest
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.tiers.choose import TierChoice

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from router.generation.attempts import run_attempts
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt
-from router.ports.tiers import (
+from router.ports.tier_backend import (
     BackendError,
     ReplicaError,
     ReplicaLostError,

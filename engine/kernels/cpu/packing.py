@@ -19,7 +19,7 @@ from engine.model.spec import ModelSpec
 from engine.model.weights import LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
 from engine.quant.format import GROUP, INT4, INT8, WeightFormat
 from engine.quant.matrix import QuantisedMatrix
-from engine.quant.weights import WeightFormats, quantise
+from engine.quant.quantise import WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
 MAX_HEAD_DIM = 256  # as in src/attention.c

@@ -20,9 +20,9 @@ from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
-from engine.quant.weights import weight_formats
-from engine.result import StepResult, rows_wanted
-from engine.scheduler.plan import Chunk
+from engine.quant.quantise import weight_formats
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult, rows_wanted
 
 
 class CompiledRunner:

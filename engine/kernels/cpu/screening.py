@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 
 MAX_ROWS = 64  # more have their largest logits in many panels
 MAX_MULTIPLIED_SHARE = 0.3  # share of the panels up to which that and the rough copy are less than all panels

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from operator import is_
 from typing import Generic, TypeVar
 
-from engine.kv.group import BlockTable
-from engine.scheduler.plan import Chunk
+from engine.kv.block_group import BlockTable
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 Launch = TypeVar("Launch")

@@ -14,9 +14,9 @@ import torch
 import triton
 from torch import Tensor
 
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.attention_split import merge_kernel, split_kernel
 from engine.kernels.triton.attention_tiles import tiles_kernel
-from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.tuning import AttentionTuning, Shape, card_of, format_of, padded_head, tuning_of
 from engine.kv.format import KVPages
 

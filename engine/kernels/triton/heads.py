@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.formats import form_of, quantised, scales_of
 from engine.kernels.triton.norms import scaled
-from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.variants import Variant
 from engine.kv.format import KVPages
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from engine.kernels.triton.activations import gated
 from engine.kernels.triton.attention import paged_attention
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.heads import place_heads
 from engine.kernels.triton.linear import Products
 from engine.kernels.triton.norms import add_rms_norm, rms_norm
-from engine.kernels.triton.plan import PagedPlan
 from engine.kv.format import KVPages
 from engine.model.spec import Activation
 from engine.model.weights import ExpertWeights, Matrix

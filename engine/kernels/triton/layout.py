@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.kernels.triton.tiles import Tiles
-from engine.result import rows_wanted
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import rows_wanted
 
 SAMPLED_BEFORE = -1
 """In the place of a token that the device has and the host does not know yet."""

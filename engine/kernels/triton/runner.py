@@ -16,18 +16,18 @@ from engine.api import SamplingParams
 from engine.config import EngineConfig
 from engine.decode.sampling import Draw
 from engine.kernels.triton.ahead import Ahead, following
+from engine.kernels.triton.attention_metadata import PagedPlan
+from engine.kernels.triton.attention_metadata_builder import Plans
 from engine.kernels.triton.graphs import Graphs, Steps, Uncaptured
-from engine.kernels.triton.launch import Launch, launched, pinned, to_device
 from engine.kernels.triton.layout import Sizes, blank, lay_out
-from engine.kernels.triton.plan import PagedPlan
-from engine.kernels.triton.plans import Plans
+from engine.kernels.triton.pending_step import Launch, launched, pinned, to_device
 from engine.kernels.triton.sampling import DrawSettings, can_draw, sample_tokens, settings_of
 from engine.kernels.triton.slots import Slots
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.decoder import Decoder
-from engine.result import StepResult, rows_wanted
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import StepResult, rows_wanted
 
 _GREEDY = Draw(SamplingParams(temperature=0), 0, 0)
 SHORTEST_BOUND = 1024

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kv.group import BlockTable
-from engine.scheduler.plan import Chunk
+from engine.kv.block_group import BlockTable
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.kernels.triton.ahead import Ahead, following
-from engine.kv.group import BlockTable
-from engine.scheduler.plan import Chunk
+from engine.kv.block_group import BlockTable
+from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
 from tests.engine.sequences import sequence
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.kernels.interface import AttentionPlan
 from engine.kernels.reference import ReferenceKernels
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.heads import place_heads
-from engine.kernels.triton.plan import PagedPlan
 from engine.kv.format import FP8, INT8, KVFormat, KVPages, dequantise
 from engine.model.rope import rope_tables
 from engine.model.spec import RopeSpec

@@ -25,7 +25,7 @@ from engine.model.loader import load_weights
 from engine.model.weights import ModelWeights, plain
 from engine.quant.format import FP8, INT4, INT8, W8A8, WeightFormat
 from engine.quant.matrix import PackedMatrix, packed, quantised_rows, rounded_rows
-from engine.quant.weights import WeightFormats, packed_model, quantise, rounded_model, weight_formats
+from engine.quant.quantise import WeightFormats, packed_model, quantise, rounded_model, weight_formats
 from engine.runner import Runner
 from tests.engine.families import record
 from tests.engine.models import VOCAB, ragged_prompts

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from engine import Engine, FinishReason, SamplingParams
 from engine.kernels.triton.runner import TritonRunner, decode_sizes
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from tests.engine.families import CONFIGS, SETTINGS, disturb
 from tests.engine.models import VOCAB, ragged_prompts, write
 

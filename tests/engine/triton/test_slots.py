@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.kernels.triton.slots import Slots
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 from tests.engine.sequences import BLOCK_SIZE, finish_step, scheduler, sequence
 
 WIDTH = 12

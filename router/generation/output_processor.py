@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
 from engine.completion import Completion, completions
 from router.answer_events import AnswerEvent, Ended, Opened, PromptScored, Text
-from router.call import NO_PARSING, TextParsing
 from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
 from router.generation.choice_parser import ChoiceParser
+from router.inference_request import NO_PARSING, TextParsing
 
 
-class DeltaParser:
+class OutputProcessor:
     """The events of prompt number ``prompt``, whose choices are numbered from ``prompt * sampling.n``."""
 
     def __init__(self, prompt: int, sampling: SamplingParams, parsing: TextParsing = NO_PARSING) -> None:

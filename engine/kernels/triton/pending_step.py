@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.result import unsound
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
+from engine.step_result import unsound
 
 
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:

@@ -22,8 +22,8 @@ from engine.api import (
     SamplingParams,
 )
 from router.answer_events import AnswerWriter, Stamp
-from router.call import NO_PARSING, InferenceRequest, TextParsing
 from router.config import MIN_TOP_P, ProfileConfig
+from router.inference_request import NO_PARSING, InferenceRequest, TextParsing
 from router.openai.response_format import (
     Choices,
     GuidedJson,

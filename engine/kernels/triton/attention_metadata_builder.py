@@ -12,15 +12,15 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.interface import StepPlan
+from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.layout import Sizes
-from engine.kernels.triton.plan import PagedPlan
 from engine.kernels.triton.tiles import Tiles, queries_per_tile, tiles_of
 from engine.kernels.triton.tuning import card_of, format_of, tuning_of
 from engine.kv.format import KVFormat
 from engine.kv.shape import windows_of
 from engine.model.decoder import Decoder
 from engine.model.rope import rope_tables
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 
 
 class Plans:

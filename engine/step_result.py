@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.scheduler.plan import Chunk
+from engine.scheduler.step_plan import Chunk
 
 
 class StepResult(NamedTuple):

@@ -14,11 +14,11 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.config import PlacementConfig
-from cluster.lanes.replica_client import ServeReplicaClient
+from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.serve_backend import ServeBackend
 from router.app import build_app
 from router.config import RouterConfig
-from router.ports.tiers import TierDescription
+from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
 
 

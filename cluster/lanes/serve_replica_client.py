@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.lanes.codec import Record
 from cluster.lanes.messages import LaneItem
-from router.ports.tiers import ReplicaLostError
+from router.ports.tier_backend import ReplicaLostError
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 

@@ -1,0 +1,37 @@
+"""Weights whose groups have a scale and a minimum, as GGUF files store them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.quant.format import GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedMatrix:
+    """A matrix [outputs, inputs] of which 32 inputs of an output share a scale and a minimum: a weight is number x
+    scale + minimum (asymmetric quantisation, llama.cpp's Q4_1).
+
+    A symmetric format has the minimum -8 x scale or -128 x scale.
+    """
+
+    bits: Literal[4, 8]
+    numbers: Tensor  # uint8 [outputs, inputs], below 2 ** bits
+    scales: Tensor  # float16 [outputs, inputs / 32]
+    minimums: Tensor  # float16 [outputs, inputs / 32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        outputs, inputs = self.numbers.shape
+        return outputs, inputs
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """The weights [outputs, inputs]."""
+        outputs, inputs = self.shape
+        groups = self.numbers.view(outputs, inputs // GROUP, GROUP).float()
+        return (groups * self.scales.float().unsqueeze(-1) + self.minimums.float().unsqueeze(-1)).flatten(1).to(dtype)
