@@ -19,10 +19,11 @@ from engine.kv.format import BlockCopy, format_of
 from engine.kv.planner import KVPlan
 from engine.kv.shape import GroupShape, shapes_of
 from engine.memory import available_bytes
-from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
+from engine.quant.dequantise import dequantised_model, quantised_bytes
 from engine.quant.quantise import packed_model, rounded_model, weight_formats
 from engine.runner import Runner
 from engine.scheduler.step_plan import Chunk
@@ -50,19 +51,19 @@ class StepRunner(Protocol):
 def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]:
     """This rank's share of what ``config.model`` points to, once there is room for its KV cache.
 
-    Raises as ``Decoder.from_directory`` does, and MemoryPlanError.
+    Raises as ``open_model`` and ``Decoder.load`` do, and MemoryPlanError.
     """
-    directory, dtype = Path(config.model), getattr(torch, config.dtype)
+    source, dtype = open_model(Path(config.model)), getattr(torch, config.dtype)
     device = torch.device(config.device)
     form = format_of(config.kv_dtype, dtype)
-    spec = Share(exchange.rank, exchange.ranks).spec(read_spec(directory))
+    spec = Share(exchange.rank, exchange.ranks).spec(source.spec)
     plan = KVPlan(spec, form, shapes_of(spec, config))
     available = available_bytes(device)
     if available is not None:
         if config.draft_model is not None and exchange.rank == 0:
-            available -= KVPlan(read_spec(Path(config.draft_model)), form, plan.shapes[:1]).total_bytes
+            available -= KVPlan(open_model(Path(config.draft_model)).spec, form, plan.shapes[:1]).total_bytes
         plan.check(available // exchange.ranks if device.type == "cpu" else available)
-    model = Decoder.from_directory(directory, dtype, device, kernels_of(config, device), exchange)
+    model = Decoder.load(source, dtype, device, kernels_of(config, device), exchange)
     logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)
     return model
 
@@ -90,6 +91,7 @@ def make_runner(
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
     the log.
     """
+    model = _unpacked(model, config)
     if uses_triton(config):
         return _on_triton(model, config, shapes, context_length)
     rounded = weight_formats(config.weight_dtype)
@@ -108,6 +110,17 @@ def make_runner(
         raise ValueError(f"kernels: the compiled ones do not support {reason}")
     logger.warning("%s runs on torch; the compiled kernels do not serve it: %s", config.model, reason)
     return _on_torch(model, config, shapes, context_length)
+
+
+def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
+    """The model without matrices that are still as a GGUF file stores them."""
+    stored = quantised_bytes(model.weights)
+    if not stored:
+        return model
+    dense = model.with_weights(dequantised_model(model.weights))
+    mib = 1024**2
+    logger.info("%s: %.0f MiB of quantised weights are unpacked to %s", config.model, stored / mib, config.dtype)
+    return dense
 
 
 def _on_triton(

@@ -21,8 +21,8 @@ from engine.decode.sampling import draw_tokens
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.format import BlockCopy
 from engine.kv.shape import GroupShape, windows_of
-from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.model.spec import ModelSpec
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
@@ -46,8 +46,8 @@ class Drafter:
         cannot guess for it, and as loading does."""
         if config.draft_model is None:
             return None
-        directory = Path(config.draft_model)
-        smaller = read_spec(directory)
+        source = open_model(Path(config.draft_model))
+        smaller = source.spec
         if smaller.vocab_size != spec.vocab_size:
             raise ValueError(f"draft_model has {smaller.vocab_size} tokens, and the model {spec.vocab_size}")
         if shapes[0].window is not None or windows_of(smaller) != (None,):
@@ -55,7 +55,7 @@ class Drafter:
         if smaller.context_length < context_length:
             raise ValueError(f"draft_model has a context of {smaller.context_length} tokens, not {context_length}")
         device = torch.device(config.device)
-        model = Decoder.from_directory(directory, getattr(torch, config.dtype), device, ReferenceKernels())
+        model = Decoder.load(source, getattr(torch, config.dtype), device, ReferenceKernels())
         # One thread: its steps are shorter than the hand-over to another. Not the runner that launches steps ahead:
         # guesses are taken back.
         own = replace(

@@ -43,8 +43,8 @@ from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
 from engine.memory import settle
 from engine.metrics import EngineMetrics, Phase, Recorder
-from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
@@ -103,7 +103,7 @@ class Engine:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
-        """Loads a Hugging Face directory; keywords are fields of EngineConfig.
+        """Loads a Hugging Face directory or a GGUF file; keywords are fields of EngineConfig.
 
         Raises OSError for missing files, ValueError for settings out of range or a KV cache larger than the memory that
         is left, UnsupportedModelError for a model that is not supported.
@@ -131,7 +131,7 @@ class Engine:
 
     @classmethod
     def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer | TokenIds, launcher: Launcher) -> Self:
-        Share(0, config.tensor_parallel).spec(read_spec(Path(config.model)))  # refused before anything is started
+        Share(0, config.tensor_parallel).spec(open_model(Path(config.model)).spec)  # refused before anything is started
         crew = Crew.start(config, launcher)
         try:
             engine = cls(config, load_model(config, crew.exchange), tokenizer, crew=crew)

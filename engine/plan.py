@@ -11,7 +11,8 @@ import torch
 from engine.kv.format import format_of
 from engine.kv.planner import GIB, KVPlan
 from engine.kv.shape import GroupShape
-from engine.model.configuration import read_spec, spec_of
+from engine.model.configuration import spec_of
+from engine.model.source import open_model
 from engine.model.spec import ModelSpec
 from engine.parallel.share import Share
 
@@ -105,7 +106,7 @@ def pool(shape: GroupShape) -> str:
 
 def main() -> None:
     options = arguments()
-    spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else read_spec(options.model))
+    spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else open_model(options.model).spec)
     plan = KVPlan.within(
         spec,
         FORMATS[options.dtype],

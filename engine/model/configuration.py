@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 def read_spec(directory: Path) -> ModelSpec:
     """From ``config.json``. Raises FileNotFoundError, UnsupportedModelError, or KeyError for a key it lacks."""
     return spec_of(json.loads((directory / "config.json").read_text("utf-8")))
+
+
+def gguf_spec(config: Mapping[str, Any]) -> ModelSpec:
+    """From what gguf/configuration.py makes of a GGUF file, whose norms hold the weights themselves: Gemma's w, not
+    w - 1. Raises UnsupportedModelError or KeyError."""
+    spec = spec_of(config)
+    return replace(spec, norm=replace(spec.norm, offset=0.0))
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, Self
 
 import torch
@@ -22,8 +21,8 @@ from torch import Tensor
 from engine.kernels.interface import Kernels, Plan, StepPlan
 from engine.kernels.reference import ACTIVATIONS
 from engine.kv.format import KVFormat, KVPages
-from engine.model.configuration import read_spec
 from engine.model.loader import load_weights
+from engine.model.source import ModelSource
 from engine.model.spec import LayerSpec, ModelSpec
 from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights, NormWeights
 from engine.parallel.exchange import ALONE, Exchange
@@ -44,9 +43,9 @@ class Decoder(Generic[Plan]):
         self._embedding_scale = _rounded(spec.embedding_scale, weights.embedding.dtype)
 
     @classmethod
-    def from_directory(
+    def load(
         cls,
-        directory: Path,
+        source: ModelSource,
         dtype: torch.dtype,
         device: torch.device,
         kernels: Kernels[Plan],
@@ -54,10 +53,10 @@ class Decoder(Generic[Plan]):
     ) -> Self:
         """Loads the share of this rank of the ``exchange``.
 
-        Raises UnsupportedModelError, FileNotFoundError, KeyError or ValueError for what it cannot load.
+        Raises FileNotFoundError, KeyError or ValueError for what it cannot load.
         """
-        spec, share = read_spec(directory), Share(exchange.rank, exchange.ranks)
-        return cls(share.spec(spec), load_weights(directory, spec, dtype, device, share), kernels, exchange)
+        share = Share(exchange.rank, exchange.ranks)
+        return cls(share.spec(source.spec), load_weights(source, dtype, device, share), kernels, exchange)
 
     def with_weights(self, weights: ModelWeights) -> Self:
         """The same decoder with others."""

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.model.checkpoint import Checkpoint
-from engine.model.family import FAMILIES
 from engine.model.names import TensorNames
 from engine.model.rope import head_order
+from engine.model.source import ModelSource, TensorSource
 from engine.model.spec import ExpertSpec, LayerSpec, ModelSpec
-from engine.model.weights import ExpertWeights, LayerWeights, MLPWeights, ModelWeights, NormWeights
+from engine.model.weights import ExpertWeights, LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
 from engine.parallel.share import WHOLE, Cut, Share
+from engine.quant.blocks import BlockMatrix
 
 
-def load_weights(
-    directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device, share: Share = WHOLE
-) -> ModelWeights:
-    """The ``share`` of a model, which has ``spec`` as a whole.
+def load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device, share: Share = WHOLE) -> ModelWeights:
+    """The ``share`` of a model. Matrices that are quantised in ``source`` stay as they are there if the share is the
+    whole model; all others are in ``dtype``.
 
-    Raises FileNotFoundError without safetensors, KeyError for a missing tensor, ValueError for a wrong shape or for
-    what cannot be split.
+    Raises FileNotFoundError without weights, KeyError for a missing tensor, ValueError for a wrong shape or for what
+    cannot be split.
     """
-    with Checkpoint(directory, device) as checkpoint:
-        return _Loader(checkpoint, spec, FAMILIES[spec.architecture].names, dtype, share).model()
+    with source.checkpoint(device) as checkpoint:
+        weights = _Loader(checkpoint, source.spec, source.names, dtype, share).model()
+        if share == WHOLE:
+            checkpoint.check_all_read()
+    return weights
 
 
 class _Loader:
     """Reads one checkpoint, once."""
 
     def __init__(
-        self, checkpoint: Checkpoint, spec: ModelSpec, names: TensorNames, dtype: torch.dtype, share: Share
+        self, checkpoint: TensorSource, spec: ModelSpec, names: TensorNames, dtype: torch.dtype, share: Share
     ) -> None:
         self._checkpoint = checkpoint
         self._whole = spec
@@ -53,22 +53,33 @@ class _Loader:
             positions=self._tensor(positions, spec.context_length, spec.hidden_size) if names.positions else None,
             layers=tuple(self._layer(*numbered) for numbered in enumerate(spec.layers)),
             norm=self._norm(f"{self._root}{names.norm}"),
-            head=embedding if spec.tied_embeddings else self._vocabulary(f"{names.head}.weight"),
+            head=self._head(embedding),
+            tied=spec.tied_embeddings,
         )
+
+    def _head(self, embedding: Tensor) -> Matrix:
+        """The output layer; where it is tied to a quantised embedding, that as it is stored."""
+        names, tied = self._names, self._spec.tied_embeddings
+        name = f"{self._root}{names.embedding}.weight" if tied else f"{names.head}.weight"
+        shape = (self._whole.vocab_size, self._whole.hidden_size)
+        blocks = self._blocks([name], shape)
+        if blocks is not None:
+            return blocks
+        return embedding if tied else self._vocabulary(name)
 
     def _layer(self, number: int, layer: LayerSpec) -> LayerWeights:
         spec, names, share, whole = self._spec, self._names, self._share, self._whole
         prefix = self._root + names.layer.format(number)
         order = self._row_order(layer)
         hidden, rows = Cut.whole(spec.hidden_size), share.qkv(whole)
-        qkv = self._fused(prefix, names.qkv, rows, hidden)
+        qkv = self._matrix(prefix, names.qkv, rows, hidden)
         qkv_bias = self._bias(prefix, names.qkv, rows) if spec.qkv_bias else None
         return LayerWeights(
             before_attention=self._optional_norm(prefix, names.before_attention),
-            qkv=qkv if order is None else qkv[order],
+            qkv=qkv if order is None else _reordered(qkv, order),
             qkv_bias=qkv_bias if qkv_bias is None or order is None else qkv_bias[order],
             head_norm=self._head_norm(prefix),
-            output=self._fused(prefix, (names.output,), hidden, share.attended(whole)),
+            output=self._matrix(prefix, (names.output,), hidden, share.attended(whole)),
             output_bias=self._summed_bias(prefix, names.output) if spec.output_bias else None,
             after_attention=self._optional_norm(prefix, names.after_attention),
             before_mlp=self._optional_norm(prefix, names.before_mlp),
@@ -80,9 +91,9 @@ class _Loader:
         spec, names, inner = self._spec, self._names, self._whole.intermediate_size
         rows, hidden = self._share.gate_up(inner, spec.gated), Cut.whole(spec.hidden_size)
         return MLPWeights(
-            gate_up=self._fused(prefix, names.gate_up, rows, hidden),
+            gate_up=self._matrix(prefix, names.gate_up, rows, hidden),
             gate_up_bias=self._bias(prefix, names.gate_up, rows) if spec.mlp_bias else None,
-            down=self._fused(prefix, (names.down,), hidden, self._share.inner(inner)),
+            down=self._matrix(prefix, (names.down,), hidden, self._share.inner(inner)),
             down_bias=self._summed_bias(prefix, names.down) if spec.mlp_bias else None,
         )
 
@@ -148,6 +159,18 @@ class _Loader:
         missing = self._share.vocabulary_rows(self._whole) - found.shape[0]
         return F.pad(found, (0, 0, 0, missing)) if missing else found
 
+    def _matrix(self, prefix: str, parts: tuple[str, ...], rows: Cut, columns: Cut) -> Matrix:
+        """As ``_fused``, but quantised ones of a whole model stay as they are stored."""
+        blocks = self._blocks([f"{prefix}{part}.weight" for part in parts], (rows.size, columns.size))
+        return self._fused(prefix, parts, rows, columns) if blocks is None else blocks
+
+    def _blocks(self, names: list[str], expected: tuple[int, int]) -> BlockMatrix | None:
+        """The quantised matrices ``names``, one below the other; None if they are not quantised, or to be split."""
+        blocks = self._checkpoint.blocks(names) if self._share == WHOLE else None
+        if blocks is not None and blocks.shape != expected:
+            raise ValueError(f"{names[0]} is {blocks.shape}, the model's configuration says {expected}")
+        return blocks
+
     def _fused(self, prefix: str, parts: tuple[str, ...], rows: Cut, columns: Cut) -> Tensor:
         """The matrices ``parts``, one below the other; of the columns one piece is kept."""
         return self._read([f"{prefix}{part}.weight" for part in parts], rows, columns, self._names.transposed)
@@ -166,7 +189,7 @@ class _Loader:
         expected = (rows.size,) if columns is None else (rows.size, columns.size)
         total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         if total != expected:
-            raise ValueError(f"{names[0]} is {total}, config.json says {expected}")
+            raise ValueError(f"{names[0]} is {total}, the model's configuration says {expected}")
         others = () if columns is None else columns.pieces
         pieces: list[Tensor] = []
         for piece in rows.pieces:
@@ -183,6 +206,13 @@ class _Loader:
         return _checked(self._checkpoint.tensor(name, self._dtype), name, *shape)
 
 
+def _reordered(matrix: Matrix, order: Tensor) -> Matrix:
+    """Row i of the result is row ``order[i]``."""
+    if isinstance(matrix, BlockMatrix):
+        return matrix.reordered(order)
+    return plain(matrix)[order]
+
+
 def _joined(parts: list[Tensor]) -> Tensor:
     """One below the other; a single part is not copied, and so stays mapped from its file."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -190,5 +220,5 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 def _checked(tensor: Tensor, name: str, *shape: int) -> Tensor:
     if tensor.shape != shape:
-        raise ValueError(f"{name} is {tuple(tensor.shape)}, config.json says {shape}")
+        raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's configuration says {shape}")
     return tensor

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engine.model.spec import ExpertSpec
+from engine.quant.blocks import BlockMatrix
 from engine.quant.matrix import PackedMatrix
 
-Matrix = Tensor | PackedMatrix
+Matrix = Tensor | PackedMatrix | BlockMatrix
 
 
 def plain(matrix: Matrix) -> Tensor:
     """``matrix`` for those who read no packed ones. Raises TypeError if it is one."""
-    if isinstance(matrix, PackedMatrix):
-        raise TypeError(f"a matrix packed in {matrix.form.name} stands where numbers of the model's dtype are wanted")
+    if not isinstance(matrix, Tensor):
+        raise TypeError(f"a packed matrix of {matrix.shape} stands where numbers of the model's dtype are wanted")
     return matrix
 
 
@@ -69,10 +70,12 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
-    """All weights; ``head`` is the same tensor as ``embedding`` when they are tied."""
+    """All weights. When they are ``tied``, ``head`` is the same tensor as ``embedding``, or the same weights in the
+    blocks of their file."""
 
     embedding: Tensor  # [vocab, hidden]
     positions: Tensor | None  # [context, hidden], where they are learned
     layers: tuple[LayerWeights, ...]
     norm: NormWeights
     head: Matrix  # [vocab, hidden]
+    tied: bool

@@ -45,6 +45,11 @@ class PackedMatrix:
     scales: Tensor  # [outputs]; of a format with groups [groups, outputs]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return self.outputs, self.inputs
+
+    @property
     def nbytes(self) -> int:
         """Bytes of numbers and scales."""
         return self.numbers.nbytes + self.scales.nbytes

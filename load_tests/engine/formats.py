@@ -30,6 +30,7 @@ from engine.kv.format import format_of
 from engine.kv.planner import bytes_per_token
 from engine.kv.shape import shapes_of
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
@@ -89,7 +90,7 @@ def main() -> None:
     texts = read_english(options.data, held_out=True)[: options.texts]
     rows = encode(load_tokenizer(options.model), [(turns, 1.0) for turns in texts])
     dtype: torch.dtype = getattr(torch, options.dtype)
-    model = Decoder.from_directory(options.model, dtype, torch.device("cpu"), ReferenceKernels())
+    model = Decoder.load(open_model(options.model), dtype, torch.device("cpu"), ReferenceKernels())
     settings: dict[str, dict[str, Any]] = {
         options.dtype: {},
         **{f"KV {name}": {"kv_dtype": name} for name in options.formats},

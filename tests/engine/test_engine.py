@@ -22,6 +22,7 @@ from engine.kernels.interface import AttentionPlan, StepPlan
 from engine.kernels.reference import ReferenceKernels
 from engine.kv.format import KVPages
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.tokenizer import Tokenizer
 from tests.engine.conftest import MakeEngine
 from tests.engine.margins import Choices
@@ -211,7 +212,7 @@ class PoisonedDecoder(Decoder[AttentionPlan]):
 
 def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str], Path]) -> None:
     directory = model_path("llama-tied")
-    model = PoisonedDecoder.from_directory(directory, torch.float32, torch.device("cpu"), ReferenceKernels())
+    model = PoisonedDecoder.load(open_model(directory), torch.float32, torch.device("cpu"), ReferenceKernels())
     engine = Engine(EngineConfig(model=str(directory)), model, Tokenizer.from_directory(directory))
     engine.add(request("bad", (12, 13)))
     failed = drain(engine)["bad"]
@@ -245,7 +246,7 @@ def test_numbers_that_overflow_harm_one_sequence(
     directory = small_heads
     settings: dict[str, Any] = {"kv_cache_tokens": 128, "kv_dtype": kv_dtype, "kernels": kernels, "prefill_chunk": 8}
     clean = Engine.from_pretrained(directory, **settings).generate([PROMPT], GREEDY)
-    model = Decoder.from_directory(directory, torch.float32, torch.device("cpu"), ReferenceKernels())
+    model = Decoder.load(open_model(directory), torch.float32, torch.device("cpu"), ReferenceKernels())
     model.weights.embedding[100, 3] = value
     config = EngineConfig(model=str(directory), **settings)
     engine = Engine(config, model, Tokenizer.from_directory(directory))

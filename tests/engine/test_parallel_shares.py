@@ -20,6 +20,7 @@ from engine.kv.planner import bytes_per_token
 from engine.model.checkpoint import Checkpoint
 from engine.model.configuration import read_spec, spec_of
 from engine.model.loader import load_weights
+from engine.model.source import open_model
 from engine.model.spec import ModelSpec
 from engine.model.weights import ExpertWeights, ModelWeights, plain
 from engine.parallel.share import Cut, Share
@@ -42,8 +43,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 def shares(path: Path, ranks: int) -> list[ModelWeights]:
-    spec = read_spec(path)
-    return [load_weights(path, spec, torch.float32, CPU, Share(rank, ranks)) for rank in range(ranks)]
+    return [load_weights(open_model(path), torch.float32, CPU, Share(rank, ranks)) for rank in range(ranks)]
 
 
 def by_heads(weights: list[Tensor], spec: ModelSpec, ranks: int) -> Tensor:
@@ -67,7 +67,7 @@ def by_halves(weights: list[Tensor], gated: bool, dim: int = 0) -> Tensor:
 def test_shares_add_up_to_the_model(directory: Callable[[str], Path], name: str, ranks: int) -> None:
     path = directory(name)
     spec = read_spec(path)
-    whole, parts = load_weights(path, spec, torch.float32, CPU), shares(path, ranks)
+    whole, parts = load_weights(open_model(path), torch.float32, CPU), shares(path, ranks)
 
     assert torch.equal(torch.cat([part.embedding for part in parts])[: spec.vocab_size], whole.embedding)
     assert torch.equal(torch.cat([plain(part.head) for part in parts])[: spec.vocab_size], plain(whole.head))
@@ -100,11 +100,10 @@ def test_a_rank_reads_its_own_rows_and_no_more(
 
     monkeypatch.setattr(Checkpoint, "part", counting)
     path = directory("llama")
-    spec = read_spec(path)
-    load_weights(path, spec, torch.float32, CPU)
+    load_weights(open_model(path), torch.float32, CPU)
     whole, read = read, 0
 
-    load_weights(path, spec, torch.float32, CPU, Share(1, 2))
+    load_weights(open_model(path), torch.float32, CPU, Share(1, 2))
 
     assert read < 0.51 * whole
 

@@ -16,6 +16,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import BlockCopy
 from engine.kv.shape import GroupShape
 from engine.model.decoder import Decoder
+from engine.model.source import open_model
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
 from tests.engine.families import CONFIGS, disturb
@@ -186,7 +187,7 @@ def test_an_overflow_that_has_left_every_window_is_an_error_all_the_same(
     """What it left behind would come to others with the blocks."""
     path = directory("mistral")
     config = EngineConfig(model=str(path), kernels=kernels, threads=1, prefill_chunk=8, kv_cache_tokens=512)
-    model = Decoder.from_directory(path, torch.float32, torch.device("cpu"), ReferenceKernels())
+    model = Decoder.load(open_model(path), torch.float32, torch.device("cpu"), ReferenceKernels())
     model.weights.embedding[3, 5] = torch.nan
     engine = Engine(config, model, Tokenizer.from_directory(path))
     good = prompt_of(300)

@@ -22,6 +22,7 @@ from engine.kv.format import format_of
 from engine.kv.shape import GroupShape
 from engine.model.configuration import read_spec
 from engine.model.loader import load_weights
+from engine.model.source import open_model
 from engine.model.weights import ModelWeights, plain
 from engine.quant.format import FP8, INT4, INT8, W8A8, WeightFormat
 from engine.quant.matrix import PackedMatrix, packed, quantised_rows, rounded_rows
@@ -221,7 +222,7 @@ def test_a_packed_matrix_takes_what_its_format_says(form: WeightFormat, bytes_: 
 
 
 def prepared(directory: Path, name: Any) -> tuple[ModelWeights, WeightFormats]:
-    weights = load_weights(directory, read_spec(directory), torch.float32, torch.device("cpu"))
+    weights = load_weights(open_model(directory), torch.float32, torch.device("cpu"))
     formats = weight_formats(name)
     assert formats is not None
     return weights, formats

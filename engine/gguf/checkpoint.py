@@ -1,0 +1,111 @@
+"""Tensors of a GGUF file by name, as model/loader.py reads them: rows in Hugging Face's order, experts one by one."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engine.gguf.configuration import layout_of
+from engine.gguf.dequantise import dequantised
+from engine.gguf.errors import GGUFError
+from engine.gguf.file import GGUFFile, StoredTensor
+from engine.model.names import TensorNames
+from engine.model.spec import ModelSpec, UnsupportedModelError
+from engine.quant.blocks import BlockMatrix, BlockRows
+
+_EXPERT = re.compile(r"(?P<stack>.*_exps)\.(?P<expert>\d+)\.weight$")
+_INTERLEAVED = re.compile(r"blk\.\d+\.attn_(?P<which>[qk])\.(weight|bias)$")
+_UNUSED = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd\.weight")
+"""Tensors that gguf/configuration.py reads, or nobody needs."""
+
+
+class GGUFCheckpoint:
+    """Stands beside model/checkpoint.py's Checkpoint, for a file whose spec is known."""
+
+    def __init__(self, file: GGUFFile, spec: ModelSpec, device: torch.device) -> None:
+        self._file = file
+        self._layout = layout_of(file)
+        self._heads = {"q": spec.num_heads, "k": spec.num_kv_heads}
+        self._read: set[str] = set()
+        self.device = device
+
+    @property
+    def names(self) -> TensorNames:
+        """What the file calls its tensors."""
+        return self._layout.names
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._read.clear()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of the tensor ``name``. Raises KeyError."""
+        expert = _EXPERT.match(name)
+        return self._stored(expert["stack"] + ".weight").shape[1:] if expert else self._stored(name).shape
+
+    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+        """The tensor ``name``, dequantised. Raises KeyError."""
+        rows = self._rows(name)
+        return dequantised(rows.raw, rows.type, dtype).view(self.shape(name)).to(self.device)
+
+    def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
+        """What is ``kept`` of each dimension of the tensor ``name``. Raises KeyError."""
+        if len(self.shape(name)) == 1:
+            return self.tensor(name, dtype)[kept]
+        rows = self._rows(name)
+        return dequantised(rows.raw[kept[0]], rows.type, dtype)[:, *kept[1:]].to(self.device)
+
+    def blocks(self, names: list[str]) -> BlockMatrix | None:
+        """The matrices ``names``, one below the other and not unpacked; None if one of them is not quantised. Raises
+        KeyError."""
+        if not all(self._stored(name).type.quantised for name in names):
+            return None
+        return BlockMatrix.stacked([self._rows(name) for name in names])
+
+    def check_all_read(self) -> None:
+        """Raises UnsupportedModelError if there is a tensor that nobody has read: without it the model would compute
+        something else than its makers meant."""
+        left = sorted(name for name in self._file.tensors if name not in self._read and not _UNUSED.fullmatch(name))
+        if left:
+            raise UnsupportedModelError(
+                f"{self._file.path.name}: the tensor {left[0]!r} has no place in {self._layout.architecture}"
+            )
+
+    def _rows(self, name: str) -> BlockRows:
+        """The rows of a tensor or of one expert, in Hugging Face's order."""
+        expert = _EXPERT.match(name)
+        stored = self._stored(expert["stack"] + ".weight" if expert else name)
+        raw = stored.raw
+        if expert:
+            raw = raw.view(stored.shape[0], -1, raw.shape[1])[int(expert["expert"])]
+        order = self._row_order(name, stored)
+        if order is not None and len(stored.shape) == 1:  # a bias is one row
+            values = raw.view(len(order), -1)[order]
+            return BlockRows(stored.type, values.reshape(1, -1))
+        return BlockRows(stored.type, raw if order is None else raw[order])
+
+    def _row_order(self, name: str, stored: StoredTensor) -> Tensor | None:
+        """Where rows of queries and keys come from, if they are stored in pairs: row 2 i of a head is the i-th of its
+        first half, row 2 i + 1 of its second. None for others."""
+        found = _INTERLEAVED.match(name) if self._layout.interleaved else None
+        if found is None:
+            return None
+        rows = stored.shape[0]
+        heads = self._heads[found["which"]]
+        if rows % (2 * heads):
+            raise GGUFError(f"the tensor {name!r} has {rows} rows, no pairs in each of {heads} heads")
+        return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).flatten()
+
+    def _stored(self, name: str) -> StoredTensor:
+        if name not in self._file.tensors:
+            raise KeyError(f"{self._file.path.name} has no tensor {name!r}")
+        self._read.add(name)
+        return self._file.tensors[name]

@@ -1,0 +1,271 @@
+"""From a GGUF file's metadata to a config.json in Hugging Face's words, which model/configuration.py reads.
+
+Sizes that tensors have too are checked against them, so that a wrong number is refused by name before anything of that
+size is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.gguf.errors import GGUFError
+from engine.gguf.file import GGUFFile
+from engine.gguf.names import LAYOUTS, MIXTRAL, Layout
+from engine.model.spec import UnsupportedModelError
+
+MAX_CONTEXT = 1 << 24  # tokens
+_GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
+"""The models whose scores are not divided by the root of the head size; nothing else in a file tells them (llama.cpp,
+src/models/gemma2.cpp, gemma3.cpp)."""
+
+
+def layout_of(file: GGUFFile) -> Layout:
+    """What the file's architecture calls its tensors. Raises UnsupportedModelError."""
+    architecture = str(file.metadata.get("general.architecture"))
+    if architecture not in LAYOUTS:
+        raise UnsupportedModelError(
+            f"general.architecture {architecture!r} is not supported; supported: {', '.join(LAYOUTS)}"
+        )
+    if architecture == "llama" and file.metadata.get("llama.expert_count"):
+        return MIXTRAL
+    return LAYOUTS[architecture]
+
+
+def config_of(file: GGUFFile) -> dict[str, Any]:
+    """The content of a config.json. Raises UnsupportedModelError for an architecture that the engine does not have,
+    GGUFError for a key that is missing, of another type, or at odds with the tensors."""
+    layout = layout_of(file)
+    keys = _Keys(file.metadata, str(file.metadata["general.architecture"]))
+    config = _sizes(file, keys) | _rope(file, keys)
+    config |= {
+        "architectures": [layout.architecture],
+        "attention_bias": "blk.0.attn_output.bias" in file.tensors,
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "rms_norm_eps": keys.optional_positive("attention.layer_norm_rms_epsilon")
+        or keys.positive("attention.layer_norm_epsilon"),
+        "attn_logit_softcapping": keys.optional_positive("attn_logit_softcapping"),
+        "final_logit_softcapping": keys.optional_positive("final_logit_softcapping"),
+    }
+    return config | _OWN.get(keys.architecture, _nothing)(keys, config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Metadata of one architecture, by the part of the key behind its name."""
+
+    metadata: Mapping[str, Any]
+    architecture: str
+
+    def whole(self, key: str) -> int:
+        """A whole number of at least 1. A list stands for one number if all its numbers are equal."""
+        found = self.optional_whole(key)
+        if found is None:
+            raise GGUFError(f"{self.architecture}.{key} is missing")
+        return found
+
+    def optional_whole(self, key: str) -> int | None:
+        """The same, or None if it is not there."""
+        found = self.metadata.get(f"{self.architecture}.{key}")
+        if isinstance(found, list) and found and len(set(found)) == 1:
+            found = found[0]
+        if found is None:
+            return None
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no whole number above 0")
+        return found
+
+    def positive(self, key: str) -> float:
+        """A number above 0."""
+        found = self.optional_positive(key)
+        if found is None:
+            raise GGUFError(f"{self.architecture}.{key} is missing")
+        return found
+
+    def optional_positive(self, key: str) -> float | None:
+        """The same, or None if it is not there."""
+        found = self.metadata.get(f"{self.architecture}.{key}")
+        if found is None:
+            return None
+        if not isinstance(found, int | float) or not 0 < found < 1e30:
+            raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no number above 0")
+        return float(found)
+
+
+def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
+    """Sizes of the model; those that make memory grow are the tensors' own, or checked against them."""
+    vocabulary, hidden = _shape(file, "token_embd.weight", 2)
+    layers = keys.whole("block_count")
+    if not any(name.startswith(f"blk.{layers - 1}.") for name in file.tensors):
+        raise GGUFError(f"{keys.architecture}.block_count is {layers}, but there is no tensor blk.{layers - 1}")
+    _agree(f"{keys.architecture}.embedding_length", keys.whole("embedding_length"), hidden, "token_embd.weight")
+    heads, context = keys.whole("attention.head_count"), keys.whole("context_length")
+    kv_heads = keys.optional_whole("attention.head_count_kv") or heads
+    head_dim = keys.optional_whole("attention.key_length") or hidden // heads
+    if heads % kv_heads or head_dim < 1 or context > MAX_CONTEXT:
+        raise GGUFError(
+            f"{keys.architecture}.attention.head_count {heads}, attention.head_count_kv {kv_heads}, key length"
+            f" {head_dim} and context_length {context} do not go together"
+        )
+    if (keys.optional_whole("attention.value_length") or head_dim) != head_dim:
+        raise UnsupportedModelError(f"{keys.architecture}.attention.value_length differs from the key length")
+    attended = _shape(file, "blk.0.attn_output.weight", 2)[1]
+    _agree(f"{keys.architecture}.attention.head_count x key length", heads * head_dim, attended, "attn_output")
+    fused = "blk.0.attn_qkv.weight" in file.tensors
+    projected = _shape(file, "blk.0.attn_qkv.weight" if fused else "blk.0.attn_k.weight", 2)[0]
+    wanted = (heads + 2 * kv_heads if fused else kv_heads) * head_dim
+    _agree(f"{keys.architecture}.attention.head_count_kv x key length", wanted, projected, "the keys' projection")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "intermediate_size": keys.optional_whole("feed_forward_length") or 4 * hidden,
+        "max_position_embeddings": context,
+    }
+
+
+def _rope(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
+    """Frequencies: their base, how many are rotated, and how they are scaled, in ``rope_scaling``."""
+    rotated = keys.optional_whole("rope.dimension_count")
+    head_dim = keys.optional_whole("attention.key_length") or keys.whole("embedding_length") // keys.whole(
+        "attention.head_count"
+    )
+    if rotated is not None and rotated > head_dim:
+        raise GGUFError(f"{keys.architecture}.rope.dimension_count is {rotated}, a head has {head_dim}")
+    base = {
+        "rope_theta": keys.optional_positive("rope.freq_base") or 10_000.0,
+        "partial_rotary_factor": None if rotated is None else rotated / head_dim,
+    }
+    return base | {"rope_scaling": _scaling(file, keys, (rotated or head_dim) // 2)}
+
+
+def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | None:
+    context = keys.whole("context_length")
+    original = keys.optional_whole("rope.scaling.original_context_length") or context
+    attention = keys.optional_positive("rope.scaling.attn_factor")
+    if "rope_freqs.weight" in file.tensors:  # Llama 3.1's scaling, worked out when the file was made
+        factors = _factors(file, "rope_freqs.weight", frequencies)
+        return {"rope_type": "longrope", "factor": 1.0, "short_factor": factors, "long_factor": factors}
+    if "rope_factors_long.weight" in file.tensors:
+        return {
+            "rope_type": "longrope",
+            "original_max_position_embeddings": original,
+            "attention_factor": attention,
+            "short_factor": _factors(file, "rope_factors_short.weight", frequencies),
+            "long_factor": _factors(file, "rope_factors_long.weight", frequencies),
+        }
+    kind = keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "none")
+    if kind == "none":
+        return None
+    if kind not in ("linear", "yarn"):
+        raise UnsupportedModelError(f"{keys.architecture}.rope.scaling.type {kind!r} is not supported")
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": keys.positive("rope.scaling.factor")}
+    return {
+        "rope_type": "yarn",
+        "factor": keys.positive("rope.scaling.factor"),
+        "original_max_position_embeddings": original,
+        "attention_factor": attention,
+        "beta_fast": keys.optional_positive("rope.scaling.yarn_beta_fast"),
+        "beta_slow": keys.optional_positive("rope.scaling.yarn_beta_slow"),
+    }
+
+
+def _factors(file: GGUFFile, name: str, count: int) -> list[float]:
+    """Divisors of frequencies. Raises GGUFError for another number of them."""
+    (found,) = _shape(file, name, 1)
+    _agree(f"the number of frequencies in {name}", found, count, "rope.dimension_count")
+    tensor = file.tensors[name]
+    if tensor.type.name != "F32":
+        raise GGUFError(f"{name} has the type {tensor.type.name}, not F32")
+    factors = tensor.raw.contiguous().view(-1).view(torch.float32).tolist()
+    if not all(0 < factor < 1e30 for factor in factors):
+        raise GGUFError(f"{name} holds a factor that is no number above 0")
+    return list(map(float, factors))
+
+
+def _shape(file: GGUFFile, name: str, dimensions: int) -> tuple[int, ...]:
+    """That of a tensor. Raises GGUFError if it is missing or has another number of dimensions."""
+    if name not in file.tensors:
+        raise GGUFError(f"the tensor {name!r} is missing")
+    shape = file.tensors[name].shape
+    if len(shape) != dimensions:
+        raise GGUFError(f"the tensor {name!r} has {len(shape)} dimensions, not {dimensions}")
+    return shape
+
+
+def _agree(what: str, said: int, found: int, where: str) -> None:
+    if said != found:
+        raise GGUFError(f"{what} is {said}, but {where} has {found}")
+
+
+def _nothing(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def _llama(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    experts = keys.optional_whole("expert_count")
+    if experts is None:
+        return {}
+    used = keys.whole("expert_used_count")
+    return {"num_local_experts": experts, "num_experts_per_tok": used, "sliding_window": None}
+
+
+def _qwen3moe(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "num_experts": keys.whole("expert_count"),
+        "num_experts_per_tok": keys.whole("expert_used_count"),
+        "moe_intermediate_size": keys.whole("expert_feed_forward_length"),
+        "norm_topk_prob": True,  # as in llama.cpp, for which no key says otherwise
+    }
+
+
+def _gemma(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    architecture, heads = keys.architecture, config["num_attention_heads"]
+    layers = config["num_hidden_layers"]
+    large = layers == _GEMMA_27B_LAYERS[architecture]
+    window = keys.optional_whole("attention.sliding_window") or (4096 if architecture == "gemma2" else None)
+    own: dict[str, Any] = {
+        "query_pre_attn_scalar": config["hidden_size"] // heads if large else config["head_dim"],
+        "sliding_window": window,
+        "tie_word_embeddings": config["tie_word_embeddings"],
+    }
+    pattern = keys.metadata.get(f"{architecture}.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        _agree(f"the length of {architecture}.attention.sliding_window_pattern", len(pattern), layers, "block_count")
+        own["layer_types"] = ["sliding_attention" if slides else "full_attention" for slides in pattern]
+    elif pattern is not None:
+        own["sliding_window_pattern"] = keys.whole("attention.sliding_window_pattern")
+    if architecture == "gemma3":
+        own["rope_local_base_freq"] = keys.optional_positive("rope.freq_base_swa") or 10_000.0
+    return own
+
+
+def _phi3(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "sliding_window": keys.optional_whole("attention.sliding_window"),
+        "original_max_position_embeddings": keys.optional_whole("rope.scaling.original_context_length"),
+    }
+
+
+def _olmo2(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
+    if keys.optional_whole("attention.sliding_window") is not None:
+        raise UnsupportedModelError("olmo2.attention.sliding_window: OLMo 3's windows are not supported")
+    return {}
+
+
+_OWN: Mapping[str, Callable[[_Keys, Mapping[str, Any]], dict[str, Any]]] = {
+    "llama": _llama,
+    "qwen3moe": _qwen3moe,
+    "gemma2": _gemma,
+    "gemma3": _gemma,
+    "phi3": _phi3,
+    "olmo2": _olmo2,
+}
+"""What an architecture has besides, from its keys and the configuration so far."""

@@ -1,0 +1,151 @@
+"""Weights of each tensor type in float32, as ggml-quants.c defines them.
+
+Every function takes blocks, uint8 [count, bytes of a block], and returns float32 [count, weights of a block].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from engine.gguf import types
+from engine.gguf.types import TensorType
+
+MAX_WEIGHTS = 1 << 22  # that are worked on at a time, so that temporary copies stay small
+
+
+def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
+    """The weights [rows, columns] of ``raw`` [rows, bytes of a row], in ``dtype``."""
+    if not kind.quantised:
+        return raw.contiguous().view(_PLAIN[kind.name]).to(dtype)
+    rows, row_bytes = raw.shape
+    columns = row_bytes // kind.nbytes * kind.weights
+    result = torch.empty(rows, columns, dtype=dtype)
+    step = max(1, MAX_WEIGHTS // columns)
+    for first in range(0, rows, step):
+        part = raw[first : first + step]
+        result[first : first + step] = _BLOCKS[kind.name](part.reshape(-1, kind.nbytes)).view(len(part), columns)
+    return result
+
+
+def halves(blocks: Tensor, start: int) -> Tensor:
+    """The float16 at byte ``start`` of each block, [count, 1]."""
+    return blocks[:, start : start + 2].contiguous().view(torch.float16)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """The lower halves of all bytes [..., n], then the upper ones: [..., 2 n]."""
+    return torch.cat((packed & 15, packed >> 4), -1)
+
+
+def fifth_bits(packed: Tensor) -> Tensor:
+    """Bits of four bytes [count, 4], the lowest first, each as 16 or 0: [count, 32]."""
+    places = torch.arange(8, dtype=torch.uint8)
+    return ((packed.unsqueeze(-1) >> places & 1) << 4).flatten(1)
+
+
+def k_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
+    """Eight scales and eight minimums of six bits each from the 12 bytes of Q4_K and Q5_K: uint8 [count, 8] both."""
+    low, middle, high = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
+    scales = torch.cat((low & 63, high & 15 | low >> 6 << 4), 1)
+    minimums = torch.cat((middle & 63, high >> 4 | middle >> 6 << 4), 1)
+    return scales, minimums
+
+
+def _q4_0(blocks: Tensor) -> Tensor:
+    return (nibbles(blocks[:, 2:]).float() - 8) * halves(blocks, 0).float()
+
+
+def _q4_1(blocks: Tensor) -> Tensor:
+    return nibbles(blocks[:, 4:]) * halves(blocks, 0).float() + halves(blocks, 2).float()
+
+
+def _q5_0(blocks: Tensor) -> Tensor:
+    numbers = nibbles(blocks[:, 6:]) | fifth_bits(blocks[:, 2:6])
+    return (numbers.float() - 16) * halves(blocks, 0).float()
+
+
+def _q5_1(blocks: Tensor) -> Tensor:
+    numbers = nibbles(blocks[:, 8:]) | fifth_bits(blocks[:, 4:8])
+    return numbers * halves(blocks, 0).float() + halves(blocks, 2).float()
+
+
+def _q8_0(blocks: Tensor) -> Tensor:
+    return blocks[:, 2:].contiguous().view(torch.int8) * halves(blocks, 0).float()
+
+
+def pairs_of_bits(packed: Tensor) -> Tensor:
+    """Two bits at a time of 64 bytes [count, 64], the lowest first, 32 bytes after the other: uint8 [count, 256]."""
+    runs = packed.view(-1, 2, 1, 32)
+    places = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(1, 1, 4, 1)
+    return (runs >> places & 3).flatten(1)
+
+
+def _q2_k(blocks: Tensor) -> Tensor:
+    packed, d, dmin = blocks[:, :16], halves(blocks, 80).float(), halves(blocks, 82).float()
+    numbers = pairs_of_bits(blocks[:, 16:80].contiguous()).view(-1, 16, 16)
+    scales, minimums = (d * (packed & 15)).unsqueeze(-1), (dmin * (packed >> 4)).unsqueeze(-1)
+    return (numbers * scales - minimums).flatten(1)
+
+
+def _q3_k(blocks: Tensor) -> Tensor:
+    high, low = blocks[:, :32], blocks[:, 32:96].contiguous()
+    places = torch.arange(8, dtype=torch.uint8).view(1, 8, 1)
+    third = (high.unsqueeze(1) >> places & 1).flatten(1)
+    numbers = (pairs_of_bits(low) | third << 2).float() - 4
+    packed, top = nibbles(blocks[:, 96:104]), blocks[:, 104:108]
+    two = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(1, 4, 1)
+    scales = (packed | (top.unsqueeze(1) >> two & 3).flatten(1) << 4).float() - 32
+    return (numbers.view(-1, 16, 16) * (halves(blocks, 108).float() * scales).unsqueeze(-1)).flatten(1)
+
+
+def _k_groups(blocks: Tensor, numbers: Tensor) -> Tensor:
+    """Eight groups of 32 with a scale and a minimum each, whose own factors are in the first four bytes."""
+    scales, minimums = k_scales(blocks[:, 4:16])
+    by, less = halves(blocks, 0).float() * scales, halves(blocks, 2).float() * minimums
+    return (numbers * by.unsqueeze(-1) - less.unsqueeze(-1)).flatten(1)
+
+
+def k_numbers(packed: Tensor) -> Tensor:
+    """Four bits at a time of 128 bytes [count, 128]: of each 32 bytes first the lower halves. uint8 [count, 8, 32]."""
+    return nibbles(packed.reshape(-1, 4, 32)).view(-1, 8, 32)
+
+
+def _q4_k(blocks: Tensor) -> Tensor:
+    return _k_groups(blocks, k_numbers(blocks[:, 16:]))
+
+
+def _q5_k(blocks: Tensor) -> Tensor:
+    return _k_groups(blocks, k_numbers(blocks[:, 48:]) | k_fifth_bits(blocks[:, 16:48]))
+
+
+def k_fifth_bits(packed: Tensor) -> Tensor:
+    """Of 32 bytes [count, 32] bit i belongs to group i: 16 or 0, uint8 [count, 8, 32]."""
+    places = torch.arange(8, dtype=torch.uint8).view(1, 8, 1)
+    return (packed.unsqueeze(1) >> places & 1) << 4
+
+
+def _q6_k(blocks: Tensor) -> Tensor:
+    low = nibbles(blocks[:, :128].reshape(-1, 2, 64))
+    places = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(1, 1, 4, 1)
+    high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> places & 3).flatten(2)
+    numbers = (low | high << 4).view(-1, 16, 16).float() - 32
+    scales = blocks[:, 192:208].contiguous().view(torch.int8) * halves(blocks, 208).float()
+    return (numbers * scales.unsqueeze(-1)).flatten(1)
+
+
+_PLAIN: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_BLOCKS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    types.Q4_0.name: _q4_0,
+    types.Q4_1.name: _q4_1,
+    types.Q5_0.name: _q5_0,
+    types.Q5_1.name: _q5_1,
+    types.Q8_0.name: _q8_0,
+    types.Q2_K.name: _q2_k,
+    types.Q3_K.name: _q3_k,
+    types.Q4_K.name: _q4_k,
+    types.Q5_K.name: _q5_k,
+    types.Q6_K.name: _q6_k,
+}

@@ -1,0 +1,75 @@
+"""Reads the values of a GGUF header one after the other, and nothing beyond the file's end."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import Any
+
+from engine.gguf.errors import GGUFError
+
+MAX_STRING_BYTES = 16 << 20  # a chat template has some kB
+MAX_ARRAY_DEPTH = 2
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY, _BOOL = 8, 9, 7
+
+
+class ValueReader:
+    """A position in ``data``, which moves on with each value. All methods raise GGUFError at the end of the data."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self.position = 0
+
+    def take(self, count: int, what: str) -> memoryview:
+        """The next ``count`` bytes."""
+        if count > len(self._data) - self.position:
+            raise GGUFError(f"the file ends within {what}")
+        self.position += count
+        return self._data[self.position - count : self.position]
+
+    def u32(self, what: str) -> int:
+        """An unsigned number of 32 bits."""
+        return int(struct.unpack("<I", self.take(4, what))[0])
+
+    def u64(self, what: str) -> int:
+        """An unsigned number of 64 bits."""
+        return int(struct.unpack("<Q", self.take(8, what))[0])
+
+    def string(self, what: str) -> str:
+        """A length and as many bytes of UTF-8."""
+        length = self.u64(what)
+        if length > MAX_STRING_BYTES:
+            raise GGUFError(f"{what} is a string of {length} bytes; at most {MAX_STRING_BYTES} are read")
+        try:
+            return str(self.take(length, what), "utf-8")
+        except UnicodeDecodeError as error:
+            raise GGUFError(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+    def value(self, kind: int, what: str, depth: int = 0) -> Any:
+        """A value of the type with the number ``kind``: a str, int, float, bool, or a list of those."""
+        if kind in _SCALARS:
+            form = _SCALARS[kind]
+            return struct.unpack(form, self.take(struct.calcsize(form), what))[0]
+        if kind == _STRING:
+            return self.string(what)
+        if kind == _ARRAY:
+            return self._array(what, depth)
+        raise GGUFError(f"{what} has the value type {kind}, which does not exist")
+
+    def _array(self, what: str, depth: int) -> list[Any]:
+        if depth == MAX_ARRAY_DEPTH:
+            raise GGUFError(f"{what} holds arrays deeper than {MAX_ARRAY_DEPTH}")
+        kind, count = self.u32(what), self.u64(what)
+        if kind in _SCALARS:
+            return self._scalars(kind, count, what)
+        if kind == _STRING and count * 8 > len(self._data) - self.position:
+            raise GGUFError(f"the file ends within {what}")
+        return [self.value(kind, what, depth + 1) for _ in range(count)]
+
+    def _scalars(self, kind: int, count: int, what: str) -> list[Any]:
+        """All numbers of an array at once: a vocabulary has 150,000 of them."""
+        form = _SCALARS[kind]
+        numbers = array("B" if kind == _BOOL else form[1], self.take(count * struct.calcsize(form), what).tobytes())
+        return [number != 0 for number in numbers] if kind == _BOOL else numbers.tolist()
