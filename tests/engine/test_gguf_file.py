@@ -1,0 +1,240 @@
+"""GGUF files that are damaged are refused by what is wrong with them, and cost no more than they are large."""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from engine import Engine, SamplingParams
+from engine.backend import load_model
+from engine.config import EngineConfig
+from engine.gguf.errors import GGUFError
+from engine.gguf.file import GGUFFile
+from engine.model.source import open_model
+from engine.model.spec import UnsupportedModelError
+from engine.token_ids import TokenIds
+from tests.engine.gguf_files import SavedGGUF, Type
+
+ROOM = 16 << 20
+"""Bytes that an engine takes whatever its model."""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return SavedGGUF("llama", Type.Q4_1, tmp_path_factory.mktemp("gguf")).path
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Callable[[bytes, bytes], Path]:
+    """The file with some bytes, which are there, replaced by as many others."""
+
+    def replaced(old: bytes, new: bytes) -> Path:
+        content = saved.read_bytes()
+        assert len(old) == len(new)
+        assert old in content
+        path = tmp_path / "damaged.gguf"
+        path.write_bytes(content.replace(old, new, 1))
+        return path
+
+    return replaced
+
+
+def string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def whole(key: str, value: int) -> bytes:
+    """A key with a number of 32 bits."""
+    return string(key) + struct.pack("<II", 4, value)
+
+
+def test_metadata_and_shapes_are_read(saved: Path) -> None:
+    file = GGUFFile.open(saved)
+
+    assert file.metadata["general.architecture"] == "llama"
+    assert file.metadata["llama.block_count"] == 2
+    assert file.tensors["blk.0.ffn_down.weight"].shape == (256, 256)
+    assert file.tensors["blk.0.ffn_down.weight"].type.name == "Q4_1"
+
+
+def test_lists_of_every_type_are_read(tmp_path: Path) -> None:
+    values: dict[str, list[Any]] = {
+        "strings": ["a", "é"],
+        "numbers": [-1, 2],
+        "fractions": [0.5, 1.5],
+        "flags": [True, False],
+    }
+    writer = gguf.GGUFWriter(tmp_path / "lists.gguf", "llama")
+    for key, value in values.items():
+        writer.add_array(key, value)
+    writer.add_tensor("some", np.zeros(3, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    assert {**GGUFFile.open(tmp_path / "lists.gguf").metadata} == values | {"general.architecture": "llama"}
+
+
+@pytest.mark.parametrize("split", [1, 3])
+def test_parts_of_a_split_file_are_one(saved: Path, tmp_path: Path, split: int) -> None:
+    reader = gguf.GGUFReader(saved)
+    count = -(-len(reader.tensors) // split)
+    for number in range(split):
+        name = f"model-{number + 1:05}-of-{split:05}.gguf" if split > 1 else "model.gguf"
+        writer = gguf.GGUFWriter(tmp_path / name, "llama")
+        if number == 0:
+            writer.add_block_count(2)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", split)
+        for tensor in reader.tensors[number * count : (number + 1) * count]:
+            writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    first = next(path for path in sorted(tmp_path.iterdir()))
+
+    found = GGUFFile.open(first)
+
+    whole_file = GGUFFile.open(saved)
+    assert found.tensors.keys() == whole_file.tensors.keys()
+    assert all(torch.equal(tensor.raw, whole_file.tensors[name].raw) for name, tensor in found.tensors.items())
+    if split > 1:
+        with pytest.raises(GGUFError, match="part 2 of a split file; give the first"):
+            GGUFFile.open(tmp_path / f"model-00002-of-{split:05}.gguf")
+        (tmp_path / f"model-00003-of-{split:05}.gguf").unlink()
+        with pytest.raises(FileNotFoundError):
+            GGUFFile.open(first)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"GGUF", b"GGML", "no GGUF file"),
+        (b"GGUF" + struct.pack("<I", 3), b"GGUF" + struct.pack("<I", 4), "version 4 is not supported"),
+        (
+            whole("llama.block_count", 2),
+            whole("llama.block_count", 3),
+            "block_count is 3, but there is no tensor blk.2",
+        ),
+        (whole("llama.block_count", 2), whole("llama.block_count", 4_000_000_000), "there is no tensor blk.3999999999"),
+        (whole("llama.block_count", 2), whole("llama.block_counx", 2), "llama.block_count is missing"),
+        (whole("llama.embedding_length", 256), whole("llama.embedding_length", 512), "embedding_length is 512"),
+        (whole("llama.attention.head_count", 8), whole("llama.attention.head_count", 16), "head_count x key length is"),
+        (whole("llama.attention.head_count_kv", 2), whole("llama.attention.head_count_kv", 4), "head_count_kv x key"),
+        (whole("llama.context_length", 256), whole("llama.context_length", 0), "no whole number above 0"),
+        (whole("llama.context_length", 256), whole("llama.context_length", 1 << 31), "do not go together"),
+        (whole("llama.feed_forward_length", 256), whole("llama.feed_forward_length", 288), "configuration says"),
+        (string("llama"), string("llamb"), "general.architecture 'llamb' is not supported"),
+        (string("blk.0.attn_norm.weight"), string("blk.0.attn_narm.weight"), "no tensor 'blk.0.attn_norm.weight'"),
+        (string("blk.1.attn_norm.weight"), string("blk.0.attn_norm.weight"), "'blk.0.attn_norm.weight' is there twice"),
+        (
+            string("output_norm.weight") + struct.pack("<IQI", 1, 256, 0),
+            string("output_norm.weight") + struct.pack("<IQI", 1, 256, 17),
+            "'output_norm.weight' has the type 17, which is not supported",
+        ),
+        (
+            string("output_norm.weight") + struct.pack("<IQ", 1, 256),
+            string("output_norm.weight") + struct.pack("<IQ", 5, 256),
+            "'output_norm.weight' has 5 dimensions",
+        ),
+        (
+            string("output_norm.weight") + struct.pack("<IQ", 1, 256),
+            string("output_norm.weight") + struct.pack("<IQ", 1, 1 << 60),
+            "'output_norm.weight'",
+        ),
+        (string("blk.0.attn_q.weight"), string("blk.0.attn_Q.weight"), "attn_q.weight"),
+        (string("llama.rope.freq_base"), struct.pack("<Q", 1 << 50) + b"llama.rope.freq_base", "at most"),
+    ],
+)
+def test_what_is_wrong_is_said(damaged: Callable[[bytes, bytes], Path], old: bytes, new: bytes, message: str) -> None:
+    path = damaged(old, new)
+
+    with pytest.raises((GGUFError, UnsupportedModelError, KeyError, ValueError), match=message):
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256))
+
+
+def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> None:
+    reader = gguf.GGUFReader(saved)
+    writer = gguf.GGUFWriter(tmp_path / "more.gguf", "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("llama."):
+            add = writer.add_float32 if isinstance(field.contents(), float) else writer.add_uint32
+            add(name, field.contents())
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.add_tensor("blk.0.attn_sinks.weight", np.zeros(8, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    with pytest.raises(UnsupportedModelError, match=r"'blk\.0\.attn_sinks\.weight' has no place in LlamaForCausalLM"):
+        load_model(EngineConfig(model=str(tmp_path / "more.gguf"), kv_cache_tokens=256))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.999])
+def test_a_file_that_is_cut_off_is_refused(saved: Path, tmp_path: Path, share: float) -> None:
+    content = saved.read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(content[: int(len(content) * share)])
+
+    with pytest.raises(GGUFError, match=r"cut\.gguf"):
+        open_model(path)
+
+
+def mutated(content: bytes, seed: int) -> bytes:
+    """Bytes turned, a piece cut out or doubled, or a number made large; mostly in the header."""
+    numbers, data = random.Random(seed), bytearray(content)
+    end = len(data) if seed % 4 == 0 else min(len(data), 4096)
+    for _ in range(numbers.choice([1, 3, 20])):
+        place = numbers.randrange(end - 16)
+        match numbers.randrange(5):
+            case 0:
+                data[place] ^= 1 << numbers.randrange(8)
+            case 1:
+                data[place : place + 8] = struct.pack("<Q", numbers.choice([0, 1 << 31, 1 << 40, (1 << 64) - 1]))
+            case 2:
+                del data[place : place + numbers.randrange(1, 16)]
+            case 3:
+                data[place:place] = data[place : place + numbers.randrange(1, 16)]
+            case 4:
+                data[place] = numbers.randrange(256)
+    return bytes(data)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident since ``reset_peak``."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
+
+
+def reset_peak() -> int:
+    """Starts the measurement anew; returns what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+    return peak_bytes()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_mutated_file_is_served_or_refused(saved: Path, tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "mutated.gguf"
+    path.write_bytes(mutated(saved.read_bytes(), seed))
+    before = reset_peak()
+    try:
+        config = EngineConfig(model=str(path), kv_cache_tokens=256, kernels="torch")
+        engine = Engine(config, load_model(config), TokenIds(frozenset()))
+        engine.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+        engine.close()
+    except (GGUFError, UnsupportedModelError, KeyError, ValueError):
+        pass
+    assert peak_bytes() - before < 8 * path.stat().st_size + ROOM

@@ -1,0 +1,55 @@
+"""Models in GGUF files give the logits and greedy answers of transformers on the weights that the file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from engine import Engine, SamplingParams
+from engine.backend import load_model
+from engine.config import EngineConfig
+from engine.runner import Runner
+from engine.token_ids import TokenIds
+from tests.engine.families import Recorded, record
+from tests.engine.gguf_files import FLOATS, K_TYPES, KINDS, SavedGGUF, Type
+
+BLOCK_TYPES = (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0)
+FIVE_KINDS = ("llama", "qwen3", "gemma2", "phi3", "gpt2")
+PROMPT = [*range(3, 60), *range(3, 20)]
+GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+
+
+def engine_of(path: Path, **settings: object) -> Engine:
+    config = EngineConfig(model=str(path), kv_cache_tokens=1024, **settings)  # type: ignore[arg-type]
+    return Engine(config, load_model(config), TokenIds(frozenset()))
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    return record(monkeypatch, Runner)
+
+
+def check(saved: SavedGGUF, recorded: Recorded) -> None:
+    answer = engine_of(saved.path, kernels="torch").generate([PROMPT], GREEDY)[0].token_ids
+
+    expected = saved.logits([*PROMPT, *answer])[len(PROMPT) - 1 : -1]
+    found = torch.stack([recorded["0", len(PROMPT) + n] for n in range(len(answer))])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    largest = expected.max(-1).values
+    taken = expected[torch.arange(len(answer)), torch.tensor(answer)]
+    assert (largest - taken).max() < 2e-3  # as far as both sides may be off
+
+
+@pytest.mark.parametrize("stored", [Type.Q8_0, Type.F32], ids=lambda stored: stored.name)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_architecture(name: str, stored: gguf.GGMLQuantizationType, tmp_path: Path, recorded: Recorded) -> None:
+    check(SavedGGUF(name, stored, tmp_path), recorded)
+
+
+@pytest.mark.parametrize("stored", [*FLOATS, *BLOCK_TYPES, *K_TYPES], ids=lambda stored: stored.name)
+@pytest.mark.parametrize("name", FIVE_KINDS)
+def test_every_type(name: str, stored: gguf.GGMLQuantizationType, tmp_path: Path, recorded: Recorded) -> None:
+    check(SavedGGUF(name, stored, tmp_path), recorded)

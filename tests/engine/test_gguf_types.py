@@ -1,0 +1,105 @@
+"""Tensor types of GGUF files: the same numbers as the gguf package has, and groups of 32 that hold them."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.gguf.dequantise import dequantised
+from engine.gguf.types import TENSOR_TYPES, TensorType
+from engine.quant.blocks import BlockMatrix, BlockRows
+
+QUANTISED = [kind for kind in TENSOR_TYPES.values() if kind.quantised]
+FACTORS = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+}
+ROUNDED = ("Q2_K", "Q3_K", "Q6_K")
+
+
+def random_rows(kind: TensorType, rows: int, blocks: int, seed: int = 0) -> Tensor:
+    """Random bytes, uint8 [rows, blocks x bytes], with factors that are finite and not tiny."""
+    random = np.random.default_rng(seed)
+    raw = random.integers(0, 256, (rows, blocks, kind.nbytes), dtype=np.uint8)
+    for place in FACTORS.get(kind.name, (0,)):
+        factors = random.uniform(0.001, 0.1, (rows, blocks, 1)) * random.choice([-1, 1], (rows, blocks, 1))
+        raw[..., place : place + 2] = factors.astype(np.float16).view(np.uint8)
+    return torch.from_numpy(raw.reshape(rows, -1))
+
+
+@pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: kind.name)
+def test_sizes_are_those_of_the_gguf_package(kind: TensorType) -> None:
+    named = gguf.GGMLQuantizationType(kind.code)
+
+    assert (named.name, *gguf.GGML_QUANT_SIZES[named]) == (kind.name, kind.weights, kind.nbytes)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
+def test_weights_are_those_of_the_gguf_package(kind: TensorType, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.gguf.dequantise.MAX_WEIGHTS", 2 * 3 * kind.weights)  # two rows at a time
+    raw = random_rows(kind, rows, 3)
+
+    expected = gguf.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind.code))
+
+    assert torch.equal(dequantised(raw, kind, torch.float32), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
+def test_groups_hold_the_weights(kind: TensorType) -> None:
+    matrix = BlockMatrix((BlockRows(kind, random_rows(kind, 7, 2)),))
+    exact = matrix.dequantised(torch.float32)
+
+    grouped = matrix.grouped()
+
+    assert grouped.shape == matrix.shape == exact.shape
+    assert int(grouped.numbers.max()) < 2**grouped.bits
+    assert matrix.exact == (kind.name not in ROUNDED)
+    largest = exact.view(-1, 32).abs().amax(-1, keepdim=True)
+    error = (grouped.dequantised(torch.float32) - exact).view(-1, 32).abs() / largest
+    # Half a step of 127, or what float16 loses of a scale and a minimum, which may be larger than the weights.
+    assert error.max() < (0.5 / 127 + 1e-3 if kind.name in ROUNDED else 4e-3)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.name not in (*ROUNDED, "Q4_K", "Q5_K")])
+def test_groups_hold_blocks_of_32_to_the_bit(kind: TensorType) -> None:
+    matrix = BlockMatrix((BlockRows(kind, random_rows(kind, 4, 3)),))
+
+    assert torch.equal(matrix.grouped().dequantised(torch.float32), matrix.dequantised(torch.float32))
+
+
+def test_parts_of_different_types_are_one_matrix() -> None:
+    first, second = TENSOR_TYPES[12], TENSOR_TYPES[14]  # Q4_K and Q6_K, as Q4_K_M files mix them
+    parts = [BlockRows(first, random_rows(first, 4, 2)), BlockRows(second, random_rows(second, 2, 2))]
+
+    matrix = BlockMatrix.stacked(parts)
+
+    assert (matrix.shape, matrix.bits, matrix.exact) == ((6, 512), 8, False)
+    assert matrix.grouped().shape == (6, 512)
+    order = torch.tensor([3, 2, 1, 0, 5, 4])
+    assert torch.equal(matrix.reordered(order).dequantised(torch.float32), matrix.dequantised(torch.float32)[order])
+
+
+def test_rows_do_not_leave_their_part() -> None:
+    kind = TENSOR_TYPES[8]
+    matrix = BlockMatrix.stacked([BlockRows(kind, random_rows(kind, 2, 1)) for _ in range(2)])
+
+    with pytest.raises(ValueError, match="do not change places"):
+        matrix.reordered(torch.tensor([2, 1, 0, 3]))
+
+
+def test_a_scale_that_is_no_number_is_refused() -> None:
+    kind = TENSOR_TYPES[3]
+    raw = random_rows(kind, 2, 1)
+    raw[1, 0:2] = torch.tensor([0, 0x7C], dtype=torch.uint8)  # infinity
+
+    with pytest.raises(ValueError, match="Q4_1 have a scale or minimum that is no finite number"):
+        BlockMatrix((BlockRows(kind, raw),)).grouped()
