@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import mmap
+from collections.abc import Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -30,3 +34,13 @@ def settle() -> None:
     hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
     gc.collect()
     gc.freeze()
+
+
+def lazy_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros. On a CPU its pages take memory only once they are written: a KV cache that nobody has filled
+    costs nothing, and ``torch.zeros`` writes them all."""
+    nbytes = prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes < mmap.PAGESIZE:
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8).view(dtype).view(tuple(shape))

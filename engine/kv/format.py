@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import KVDTypeName
+from engine.memory import lazy_zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class KVPages:
     ) -> KVPages:
         """Pages that hold nothing; ``both_heads`` is 2 * kv_heads."""
         shape = (blocks, both_heads, block_size)
-        numbers = torch.zeros(*shape, head_dim, dtype=form.number, device=device)
-        return cls(numbers, torch.zeros(shape, dtype=SCALE, device=device) if form.scaled else None)
+        numbers = lazy_zeros((*shape, head_dim), form.number, device)
+        return cls(numbers, lazy_zeros(shape, SCALE, device) if form.scaled else None)
 
     @property
     def nbytes(self) -> int:
