@@ -1,0 +1,202 @@
+"""From a GGUF file's metadata to a tokenizer of transformers, as engine/tokenizer.py takes it.
+
+Token ids are those of llama.cpp (src/llama-vocab.cpp), for which the files are made. Where transformers reads the same
+keys otherwise (integrations/gguf/gguf_tokenizer_mapping.py), a comment says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from engine.gguf.errors import GGUFError
+from engine.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from engine.gguf.vocabulary import SCORES, Vocabulary, flag, merges, numbers, special_id, string, strings
+from engine.model.spec import UnsupportedModelError
+
+MODEL, PRE = "tokenizer.ggml.model", "tokenizer.ggml.pre"
+ADD_BOS, ADD_EOS = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"
+ADD_SPACE = "tokenizer.ggml.add_space_prefix"
+CHAT_TEMPLATE, CHAT_TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
+BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # what the model is called
+SPACE = "\u2581"
+END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
+_SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # where no key says otherwise
+_NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
+
+
+def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    """The tokenizer of a file with these keys, with its special tokens and its chat templates.
+
+    Raises UnsupportedModelError for a kind of tokenizer or pre-tokenizer that is not known, GGUFError for a key that is
+    missing, of another type or length, or at odds with another. The message names the key.
+    """
+    kind = _kind(metadata)
+    vocabulary = Vocabulary.read(metadata)
+    special = _SpecialTokens.read(metadata, kind, len(vocabulary.tokens))
+    if kind == BYTE_LEVEL:
+        pre_tokenizer = _pre_tokenizer(metadata)
+        fast = _byte_level(metadata, vocabulary, pre_tokenizer)
+        adds_bos = pre_tokenizer.adds_bos
+    else:
+        fast, adds_bos = _sentencepiece(metadata, vocabulary), True
+    fast.add_tokens(_added_tokens(metadata, vocabulary, special))
+    fast.post_processor = _framing(metadata, vocabulary, special, adds_bos)
+    names = {f"{name}_token": vocabulary.tokens[token] for name, token in special.named.items()}
+    hub = PreTrainedTokenizerFast(tokenizer_object=fast, clean_up_tokenization_spaces=False, **names)
+    hub.chat_template = _chat_template(metadata)
+    return hub
+
+
+def eos_token_ids(metadata: Mapping[str, Any]) -> frozenset[int]:
+    """Tokens that end an answer: those that end a text, a turn or a message, as far as the keys name them. Many files
+    name no end of a turn; then control tokens count that are known to be one (llama.cpp does the same). Raises as
+    ``tokenizer_of`` does."""
+    vocabulary = Vocabulary.read(metadata)
+    return _SpecialTokens.read(metadata, _kind(metadata), len(vocabulary.tokens)).ends | _ends_of_turns(
+        metadata, vocabulary
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _SpecialTokens:
+    """Ids of tokens with a part of their own."""
+
+    named: Mapping[str, int]  # by transformers' word for the part
+    ends: frozenset[int]  # of a text, a turn, a message
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, Any], kind: str, size: int) -> _SpecialTokens:
+        """Raises GGUFError for a token outside the vocabulary of ``size``."""
+        defaults = _SENTENCEPIECE_IDS if kind == SENTENCEPIECE else {}
+        words = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+        found = {word: special_id(metadata, key, size, defaults.get(key)) for word, key in words.items()}
+        ends = [found["eos"], *(special_id(metadata, key, size) for key in ("eot", "eom"))]
+        return cls(
+            {word: token for word, token in found.items() if token is not None},
+            frozenset(token for token in ends if token is not None),
+        )
+
+
+def _kind(metadata: Mapping[str, Any]) -> str:
+    kind = string(metadata, MODEL)
+    if kind not in (BYTE_LEVEL, SENTENCEPIECE):
+        why = "the file has no tokenizer" if kind in ("none", "no_vocab") else "it is not supported"
+        raise UnsupportedModelError(f"{MODEL} is {kind!r}: {why}; supported: {BYTE_LEVEL}, {SENTENCEPIECE}")
+    return kind
+
+
+def _pre_tokenizer(metadata: Mapping[str, Any]) -> PreTokenizer:
+    name = string(metadata, PRE, default="default")  # files from before the key existed
+    if name not in PRE_TOKENIZERS:
+        raise UnsupportedModelError(f"{PRE} {name!r} is not supported; supported: {', '.join(sorted(PRE_TOKENIZERS))}")
+    return PRE_TOKENIZERS[name]
+
+
+def _byte_level(metadata: Mapping[str, Any], vocabulary: Vocabulary, pre_tokenizer: PreTokenizer) -> Tokenizer:
+    """Byte-level BPE (Radford et al. 2019). No normaliser: llama.cpp has none, not even where tokenizer.json has NFC.
+    A byte without a token is left out, whatever the unknown token is."""
+    ids = vocabulary.ids
+    fast = Tokenizer(models.BPE(ids, merges(metadata, ids), ignore_merges=pre_tokenizer.ignore_merges))
+    # transformers cuts like GPT-2 for names that it does not know, smollm among them.
+    fast.pre_tokenizer = pre_tokenizer.built()
+    fast.decoder = decoders.ByteLevel()
+    return fast
+
+
+def _sentencepiece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Tokenizer:
+    """SentencePiece's BPE (Kudo and Richardson 2018): the neighbours whose piece has the best score become one.
+    Characters that are no piece are tokens of one byte."""
+    unknown = special_id(metadata, "unknown", len(vocabulary.tokens), _SENTENCEPIECE_IDS["unknown"])
+    model = models.BPE(
+        vocabulary.ids,
+        _merges_by_score(vocabulary, numbers(metadata, SCORES, len(vocabulary.tokens))),
+        unk_token=None if unknown is None else vocabulary.tokens[unknown],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    fast = Tokenizer(model)
+    # A space goes before every stretch between added tokens, also before one that starts with a space. transformers'
+    # Metaspace puts one before the text alone.
+    prefixed = flag(metadata, ADD_SPACE, default=True)
+    prefix: list[normalizers.Normalizer] = [normalizers.Prepend(SPACE)] if prefixed else []
+    fast.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    strip: list[decoders.Decoder] = [decoders.Strip(" ", 1, 0)] if prefixed else []
+    fast.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    return fast
+
+
+def _merges_by_score(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]]:
+    """All pairs of tokens that make up a third, in the order in which they are merged. Scores alone decide:
+    transformers takes merges from a file that has some, and the order of the ids for Gemma.
+
+    Of pieces with the same score llama.cpp merges the leftmost first. A list of merges cannot say that: here it is the
+    one with the lower id.
+    """
+    ids = vocabulary.ids
+    order = sorted(range(len(scores)), key=lambda token: -scores[token])
+    # Control tokens are told apart before anything is merged.
+    texts = (vocabulary.tokens[token] for token in order if not vocabulary.is_special(token))
+    return [
+        (text[:cut], text[cut:])
+        for text in texts
+        for cut in range(len(text) - 1, 0, -1)
+        if text[:cut] in ids and text[cut:] in ids
+    ]
+
+
+def _added_tokens(metadata: Mapping[str, Any], vocabulary: Vocabulary, special: _SpecialTokens) -> list[AddedToken]:
+    """Tokens that a text can spell out, whatever is around them. Only special ones stay out of an answer's text."""
+    named = {*special.named.values(), *special.ends, *_ends_of_turns(metadata, vocabulary)}
+    phi3 = any(name in string(metadata, "general.name", "").lower() for name in ("phi-3", "phi3"))
+    return [
+        AddedToken(
+            text := vocabulary.tokens[token],
+            special=token in named or vocabulary.is_special(token),
+            normalized=False,
+            # No key says it: llama.cpp goes by the model's name too.
+            rstrip=phi3 and text not in _NEVER_STRIPPED,
+        )
+        for token in sorted({*vocabulary.spelled, *named})
+    ]
+
+
+def _ends_of_turns(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:
+    """Control tokens that are known to end a turn, where no key names one."""
+    if "tokenizer.ggml.eot_token_id" in metadata:
+        return frozenset()
+    ids = vocabulary.ids
+    known = (ids[text] for text in END_OF_TURN if text in ids)
+    return frozenset(token for token in known if vocabulary.is_special(token))
+
+
+def _framing(
+    metadata: Mapping[str, Any], vocabulary: Vocabulary, special: _SpecialTokens, adds_bos: bool
+) -> processors.PostProcessor:
+    """Puts the tokens before and after a text that the keys ask for, by default only the first if ``adds_bos``."""
+    parts = {"bos": flag(metadata, ADD_BOS, adds_bos), "eos": flag(metadata, ADD_EOS, default=False)}
+    for name in ("bos", "eos"):
+        if parts[name] and name not in special.named:
+            raise GGUFError(f"tokenizer.ggml.{name}_token_id is missing, which every text needs")
+    single = [*(["bos"] if parts["bos"] else []), "$A", *(["eos"] if parts["eos"] else [])]
+    told = [
+        {"id": name, "ids": [special.named[name]], "tokens": [vocabulary.tokens[special.named[name]]]}
+        for name in single
+        if name != "$A"
+    ]
+    return processors.TemplateProcessing(single=single, special_tokens=told)
+
+
+def _chat_template(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """One template, or several by name as transformers has them: it takes ``tool_use`` for conversations with tools,
+    else ``default``."""
+    names = strings(metadata, CHAT_TEMPLATES) if CHAT_TEMPLATES in metadata else []
+    named = {name: string(metadata, f"{CHAT_TEMPLATE}.{name}") for name in names}
+    if named or CHAT_TEMPLATE in metadata:
+        default = string(metadata, CHAT_TEMPLATE)
+        return {**named, "default": default} if named else default
+    return None

@@ -1,0 +1,144 @@
+"""What a GGUF file's metadata says of its tokens, checked: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from math import isnan
+from typing import Any
+
+from engine.gguf.errors import GGUFError
+
+PREFIX = "tokenizer.ggml."
+TOKENS, MERGES, SCORES, TYPES = f"{PREFIX}tokens", f"{PREFIX}merges", f"{PREFIX}scores", f"{PREFIX}token_type"
+
+
+class TokenType(IntEnum):
+    """What ``tokenizer.ggml.token_type`` says of a token."""
+
+    UNDEFINED = 0
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_SPELLED = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
+_SPECIAL = (TokenType.UNKNOWN, TokenType.CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Tokens by id, and the type of each."""
+
+    tokens: Sequence[str]
+    types: Sequence[int]
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, Any]) -> Vocabulary:
+        """Raises GGUFError for tokens that are missing or there twice, and for types that are not one a token."""
+        tokens = strings(metadata, TOKENS)
+        if not tokens:
+            raise GGUFError(f"{TOKENS} is empty")
+        tokens = [token or f"[EMPTY_{place}]" for place, token in enumerate(tokens)]  # as llama.cpp names them
+        if len(set(tokens)) != len(tokens):
+            twice, _ = Counter(tokens).most_common(1)[0]
+            raise GGUFError(f"{TOKENS} has {_shown(twice)} twice")
+        types = numbers(metadata, TYPES, len(tokens)) if TYPES in metadata else [TokenType.NORMAL] * len(tokens)
+        known = set(TokenType)
+        for place, kind in enumerate(types):
+            if kind not in known:
+                raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
+        return cls(tokens, [int(kind) for kind in types])
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Ids by token."""
+        return {token: place for place, token in enumerate(self.tokens)}
+
+    @property
+    def spelled(self) -> list[int]:
+        """Ids of tokens that a text can spell out, whatever is around them."""
+        return [place for place, kind in enumerate(self.types) if kind in _SPELLED]
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token has no text of its own."""
+        return self.types[token_id] in _SPECIAL
+
+
+def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
+    """The token that ``tokenizer.ggml.NAME_token_id`` names in a vocabulary of ``size`` tokens, or ``default``. Raises
+    GGUFError for one that is not in it."""
+    key = f"{PREFIX}{name}_token_id"
+    if key not in metadata:
+        return default if default is None or default < size else None
+    found = metadata[key]
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < size:
+        raise GGUFError(f"{key} is {_shown(found)}, no token of the {size}")
+    return found
+
+
+def flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
+    """A truth value. Raises GGUFError for anything else."""
+    found = metadata.get(key, default)
+    if not isinstance(found, bool):
+        raise GGUFError(f"{key} is {_shown(found)}, neither true nor false")
+    return found
+
+
+def string(metadata: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A string, or ``default`` where the key is not there. Raises GGUFError for anything else."""
+    found = metadata.get(key, default)
+    if found is None:
+        raise GGUFError(f"{key} is missing")
+    if not isinstance(found, str):
+        raise GGUFError(f"{key} is {_shown(found)}, no string")
+    return found
+
+
+def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
+    """A list of strings. Raises GGUFError for anything else."""
+    found = _list(metadata, key)
+    if not all(isinstance(each, str) for each in found):
+        raise GGUFError(f"{key} holds something else than strings")
+    return found
+
+
+def numbers(metadata: Mapping[str, Any], key: str, count: int) -> list[float]:
+    """At least ``count`` numbers, of which the first ``count`` are returned. Raises GGUFError for anything else."""
+    found = _list(metadata, key)
+    if len(found) < count:
+        raise GGUFError(f"{key} has {len(found)} numbers for {count} tokens")
+    if not all(isinstance(each, int | float) and not isinstance(each, bool) and not isnan(each) for each in found):
+        raise GGUFError(f"{key} holds something else than numbers")
+    return found[:count]
+
+
+def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of tokens that become one, the first to be merged first. Raises GGUFError for a merge that is no pair of
+    tokens, or makes none."""
+    pairs: list[tuple[str, str]] = []
+    for place, merge in enumerate(strings(metadata, MERGES)):
+        cut = merge.find(" ", 1)  # a token may start with a space, and hold none besides
+        left, right = merge[:cut], merge[cut + 1 :]
+        if cut < 0 or left not in known or right not in known or left + right not in known:
+            raise GGUFError(f"{MERGES}: merge {place}, {merge[:80]!r}, is no pair of tokens that make up a third")
+        pairs.append((left, right))
+    return list(dict.fromkeys(pairs))  # of two that are the same, the first counts
+
+
+def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+    if key not in metadata:
+        raise GGUFError(f"{key} is missing")
+    found = metadata[key]
+    if not isinstance(found, list):
+        raise GGUFError(f"{key} is {_shown(found)}, no list")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]
