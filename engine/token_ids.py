@@ -9,6 +9,9 @@ from typing import Self
 from engine.api import Conversation, GenerationRequest, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer
 from engine.decode.grammar import GrammarCompiler
+from engine.gguf import tokenizer as gguf_tokenizer
+from engine.gguf.file import GGUFFile
+from engine.model.source import is_gguf
 from engine.tokenizer import Tokenizer
 from engine.tokenizer_files import eos_token_ids, has_tokenizer
 
@@ -69,9 +72,15 @@ class TokenIds:
         return ByteDetokenizer({})
 
 
-def load_tokenizer(directory: Path) -> Tokenizer | TokenIds:
-    """What ``directory`` has. Raises ValueError for a tokenizer that tokenizers cannot run."""
-    return Tokenizer.from_directory(directory) if has_tokenizer(directory) else TokenIds.from_directory(directory)
+def load_tokenizer(path: Path) -> Tokenizer | TokenIds:
+    """The tokenizer of a model directory or a GGUF file. Raises ValueError for one that tokenizers cannot run, and as
+    ``GGUFFile.open`` does."""
+    if not is_gguf(path):
+        return Tokenizer.from_directory(path) if has_tokenizer(path) else TokenIds.from_directory(path)
+    metadata = GGUFFile.open(path).metadata
+    if not gguf_tokenizer.has_tokenizer(metadata):
+        return TokenIds(frozenset())
+    return Tokenizer(gguf_tokenizer.tokenizer_of(metadata), gguf_tokenizer.eos_token_ids(metadata))
 
 
 def _refusal(param: str) -> RequestError:

@@ -29,6 +29,11 @@ _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # where no key says oth
 _NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
 
+def has_tokenizer(metadata: Mapping[str, Any]) -> bool:
+    """Whether the file has a vocabulary; files of weights alone have none."""
+    return metadata.get("tokenizer.ggml.model", "none") != "none"
+
+
 def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """The tokenizer of a file with these keys, with its special tokens and its chat templates.
 
