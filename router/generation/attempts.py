@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
-from router.generation.retry_policy import Attempt, GiveUp, mildest_overload, next_attempt
+from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
 from router.ports.tier_backend import ReplicaError, TierBackend, TierUnavailableError
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ async def run_attempts(
             return
         except TierUnavailableError:
             # No replica is left beside those that refused the request as full: tell the client that the tier is full.
-            if (overload := mildest_overload(failures)) is not None:
+            if (overload := overload_with_shortest_wait(failures)) is not None:
                 raise overload from None
             raise
         except ReplicaError as error:

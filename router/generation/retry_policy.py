@@ -44,10 +44,10 @@ def next_attempt(
         return Attempt(failed if others else frozenset())
     if others and latest.replica_id:  # a replica without an id could not be avoided
         return Attempt(failed)
-    return GiveUp(mildest_overload(failures) or latest)
+    return GiveUp(overload_with_shortest_wait(failures) or latest)
 
 
-def mildest_overload(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:
+def overload_with_shortest_wait(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:
     """Returns the failure of a full replica with the shortest ``retry_after_s``; None if no replica was full."""
     full = [failure for failure in failures if isinstance(failure, ReplicaOverloadedError)]
     return min(full, key=lambda failure: failure.retry_after_s, default=None)

@@ -18,7 +18,7 @@ from router.openai.common_request import GenerationFields
 from router.openai.errors import error_body
 from router.openai.messages import ChatMessage, ContentField, check_part_count
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, tool_use_of, unenforced
+from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, tool_use_of, unenforced_keyword_paths
 from router.openai.validation import (
     MAX_LIST_ITEMS,
     Integer,
@@ -149,7 +149,7 @@ class ChatRequest(GenerationFields):
 
     @property
     def _schema_characters(self) -> int:
-        """The characters of the tools' schemas and of the grammars for text, together."""
+        """The characters of the tools' schemas and the text's grammars together, which MAX_GRAMMAR_CHARS limits."""
         text_characters = sum(len(grammar.source) for grammar in self.text_grammars.values())
         return schema_characters(self.tools or ()) + text_characters
 
@@ -190,7 +190,7 @@ class ChatRequest(GenerationFields):
             fields.append("tools.cache_control")
         if self.tool_use is not None:
             fields += self.text_grammars if self.tool_use.required else ()
-            fields += unenforced(self.tools or (), self.tool_use)
+            fields += unenforced_keyword_paths(self.tools or (), self.tool_use)
         return tuple(fields)
 
     @property

@@ -25,7 +25,7 @@ from router.whole_answer import Answer
 
 
 class ChatWriter:
-    """Writes the response to one request for chat completions. Implements ``AnswerWriter``.
+    """The writer of one response of /v1/chat/completions. Implements ``AnswerWriter``.
 
     ``include_usage``: a stream ends with a chunk of token counts. ``include_reasoning``: the response has the model's
     reasoning, as ``reasoning_content``. ``service_tier``: the value of that member; None: the member is left out.

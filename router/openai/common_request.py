@@ -105,7 +105,7 @@ class GenerationFields(StrictModel):
     ignore_eos: bool | None = None
     profile: ValidText | None = None  # Manta's: a sampling profile, for the parameters that the request does not set
     priority: Integer | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; only the sign counts
-    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # Manta's: s until the first token
+    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # Manta's: seconds to the first token
     n: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     use_beam_search: bool | None = None

@@ -47,7 +47,7 @@ class CompletionRequest(GenerationFields):
     echo: bool | None = None
     suffix: Unsupported = None
     max_tokens: Integer | None = Field(None, ge=0, le=2**31)  # 0: nothing is generated, the prompt is only scored
-    logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # 0: the chosen token's alone; chat differs
+    logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # per token; 0: the chosen one's alone
 
     @model_validator(mode="after")
     def _echo_is_not_streamed(self) -> Self:

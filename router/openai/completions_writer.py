@@ -16,7 +16,7 @@ from router.whole_answer import Answer
 
 
 class CompletionWriter:
-    """Writes the response to one request for text completions. Implements ``AnswerWriter``.
+    """The writer of one response of /v1/completions. Implements ``AnswerWriter``.
 
     ``include_usage``: a stream ends with a chunk of token counts. ``echoed``: the prompts, if each choice begins with
     its prompt. ``with_logprobs`` and ``with_prompt_logprobs``: choices have the member ``logprobs``, and vLLM's

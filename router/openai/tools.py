@@ -78,7 +78,10 @@ class ToolReference(StrictModel):
 
 
 class AllowedTools(StrictModel):
-    """The member ``allowed_tools`` of ``tool_choice``: the tools that the answer may call, or must call one of."""
+    """The member ``allowed_tools`` of ``tool_choice``: tools of which the answer may call some, or must call one.
+
+    ``mode`` is ``auto`` or ``required`` accordingly.
+    """
 
     mode: Literal["auto", "required"]
     tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
@@ -145,7 +148,7 @@ def _functions_named(
     return {name: functions[name] for name in wanted}
 
 
-def unenforced(tools: Sequence[Tool], use: ToolUse) -> list[str]:
+def unenforced_keyword_paths(tools: Sequence[Tool], use: ToolUse) -> list[str]:
     """Returns the schema keywords that structured output does not enforce, each with the tool's path in the request.
 
     Beyond MAX_UNENFORCED, the last item counts the rest. Tools with ``strict`` are left out: their schemas are refused.
