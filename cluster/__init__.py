@@ -1,1 +1,1 @@
-"""The cluster floor: Manta's actor graph on Ray Serve, and the launcher of a local service."""
+"""Manta's deployments on Ray Serve, and the launcher of a local service."""

@@ -1,7 +1,7 @@
-"""``build``: the application's actor graph on one page, a typed config in and a Serve application out."""
+"""``build``: makes the Ray Serve application, with all its deployments, from a ``MantaConfig``."""
 
 # No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
-# make it skip that silently.
+# make it skip the validation silently.
 
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,30 @@ from engine.engine import Engine
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
 
-# A lane occupies a place among Serve's ongoing requests for as long as its router lives, and every submit a short one.
-# Admission is the engine's business (its bounded queue), so Serve's own limit must never be the one that refuses.
+# A lane counts as one of Serve's ongoing requests for as long as its router lives, a submit for a short time. Admission
+# control is the engine's (its bounded waiting queue), so Serve's own limit must never refuse a call.
 MAX_CALLS_PER_REPLICA = 1_000_000
 
 
 def build(config: MantaConfig) -> Application:
-    """The application for ``serve run``: ``Router`` as the ingress and one deployment per tier."""
+    """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, and one deployment per tier.
+
+    Raises ValueError as ``read_forecaster`` does.
+    """
     return build_with(config, make_engine)
 
 
 def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
-    """The engine of a tier, its model loaded. Runs in the replica's process."""
+    """Returns the engine of a tier with its model loaded. Called in the replica's process.
+
+    The engine calls ``on_step`` on its own thread, with the deltas of each step.
+    """
     launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
     return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)
 
 
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
-    """The same graph around engines of another make, for measuring the graph itself."""
+    """Returns the application of ``build`` with other engines, for tests and measurements without a real model."""
     handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
     tiers = tuple(TierDescription(tier.name, tier.model_name) for tier in config.tiers)
     router = serve.deployment(
@@ -52,12 +58,11 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:
-    """The forecaster in the file ``router.auto.forecast``; None if it is not set, or ``auto`` is not served.
+    """Returns the forecaster in the file ``router.auto.forecast``; None if that is not set, or ``auto`` is not served.
 
-    It is read here, once, and sent to every router: the file need not lie on their nodes, and one that does not fit
-    stops the start.
-
-    Raises ValueError for a file that is missing, malformed or fitted to other tiers.
+    The file is read once, where the application is built, and its contents are sent to every router. So it need not be
+    on the routers' nodes, and a wrong file stops the start. Raises ValueError for a file that is missing, malformed or
+    fitted to other tiers than those of ``config``.
     """
     auto = config.router.auto
     if auto is None or auto.forecast is None:
@@ -77,10 +82,10 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
 
 
 def tier_deployment(tier: TierConfig) -> Any:
-    """The deployment of a tier's replicas, to be bound to its config and a maker of engines."""
-    together: dict[str, Any] = {}
+    """Returns the deployment of a tier's replicas. It is to be bound to the tier's config and an ``EngineFactory``."""
+    placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
-        together = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
+        placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
     return serve.deployment(
         name=tier.name,
         num_replicas=tier.replicas,
@@ -88,7 +93,7 @@ def tier_deployment(tier: TierConfig) -> Any:
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),  # type: ignore[arg-type]
         graceful_shutdown_timeout_s=tier.drain_timeout_s,
-        graceful_shutdown_wait_loop_s=0.2,  # how soon a drained replica notices; Serve's 2 s only delays shutdown
+        graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
         health_check_period_s=tier.health_check_period_s,
-        **together,
+        **placement_group,
     )(TierReplica)

@@ -1,8 +1,8 @@
-"""``MantaConfig``: the one tree of settings. ``serve run deployments/*.yaml`` passes an application's ``args`` here;
-unknown keys are refused.
+"""``MantaConfig``: all settings of the service. Serve validates an application's ``args`` with it when it runs
+``deployments/*.yaml``. Unknown keys are refused.
 
-Each package keeps its settings beside its code; this module puts them together and checks what one part
-says about another.
+The settings of the router and the engine are defined in their packages. This module joins them, and checks names and
+limits that one part takes from another.
 """
 
 from __future__ import annotations
@@ -19,43 +19,45 @@ from router.config import RouterConfig
 from router.tiers.choose import AUTO
 
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Names travel in URLs, headers and the names of Ray's actors."""
+"""Pattern of a tier's name, which is used in URLs, headers and the names of Ray actors."""
 
 RESERVED_NAMES = frozenset({AUTO, "Router", "SafetyClassifier", "Embedder", "SemanticCache"})
-"""No tier is called so: ``auto`` has a tier chosen, and the others are deployments beside the tiers."""
+"""Names that no tier may have: the model ``auto``, and the deployments beside the tiers."""
 
 
 class Settings(BaseModel):
+    """The base of all settings: immutable, unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TierConfig(Settings):
-    """Settings of one tier: its engine, the number of its replicas, and the resources that place them."""
+    """The settings of one tier: its engine, the number of its replicas, and the resources of each."""
 
     name: str = Field(pattern=TIER_NAME)
-    """What clients ask for as ``model``, and the name of the tier's deployment."""
+    """The name of the tier, which requests give as ``model``. It is also the name of the tier's deployment."""
     engine: EngineConfig
     replicas: int = Field(1, ge=1)
-    """Actors, each with the whole model; with engine.tensor_parallel, that of its first process."""
+    """Replicas of the tier. Each has the whole model, in one actor or, with engine.tensor_parallel, in one per rank."""
     num_cpus: float = Field(1.0, ge=0)
-    """CPU cores that Ray sets aside per process of a replica; 0 when several share a small machine."""
+    """CPU cores that Ray reserves for each process of a replica. 0 if several replicas share a small machine."""
     num_gpus: float = Field(0.0, ge=0)
-    """GPUs per process of a replica: 1 with engine.tensor_parallel, which has as many processes as it says."""
+    """GPUs that Ray reserves for each process of a replica. Must be 1 with engine.tensor_parallel on GPUs."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """Custom Ray resources per replica, to place a tier on a node pool."""
+    """Custom Ray resources that a replica needs, to place a tier on a node pool."""
     drain_timeout_s: float = Field(600.0, gt=0)
-    """Seconds that a stopping replica may take to finish its streams; an idle one stops at once. Less than
-    router.request_timeout_s may cut the longest answers."""
+    """Seconds that a stopping replica may take to finish its streams. An idle one stops at once. A value below
+    router.request_timeout_s may cut off the longest answers."""
     health_check_period_s: float = Field(10.0, gt=0)
-    """Seconds between checks that the engine makes progress; three failures in a row replace the replica."""
+    """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
 
     @property
     def model_name(self) -> str:
-        """The name of the model behind the tier, as its engine reports it."""
+        """The name of the model that the tier runs, as its engine reports it."""
         return self.engine.name or Path(self.engine.model).name
 
     @model_validator(mode="after")
-    def _can_be_placed(self) -> Self:
+    def _check_resources(self) -> Self:
         if self.engine.tensor_parallel > 1:
             if self.engine.device == "cuda" and self.num_gpus != 1:
                 raise ValueError("num_gpus must be 1 with engine.tensor_parallel: each process has a GPU of its own")
@@ -65,37 +67,38 @@ class TierConfig(Settings):
 
 
 class IngressConfig(Settings):
-    """The Router deployment: HTTP in, stream out."""
+    """The settings of the deployment ``Router``, which is Serve's HTTP ingress."""
 
     replicas: int = Field(1, ge=1)
-    """Actors. Two or more on different nodes survive the loss of one."""
+    """Router replicas. With two or more on different nodes, the service survives the loss of a node."""
     num_cpus: float = Field(1.0, ge=0)
-    """CPU cores that Ray sets aside per replica; the event loop uses one."""
+    """CPU cores that Ray reserves for each replica. Its event loop uses one at most."""
     max_replicas_per_node: int | None = Field(None, ge=1)
-    """Spreads routers over nodes; None leaves it to Ray."""
+    """The most router replicas on one node, to spread them over nodes. None: no limit."""
     drain_timeout_s: float = Field(600.0, gt=0)
-    """Seconds that a stopping router may take to finish its streams; see the tiers'."""
+    """Seconds that a stopping router may take to finish its streams. See ``TierConfig.drain_timeout_s``."""
     max_ongoing_requests: int = Field(8192, ge=1)
-    """Requests per replica beyond which Serve itself refuses. Kept above the router's own limit, whose refusal is a
-    clear error in OpenAI's shape; Serve's is not."""
+    """Requests per replica beyond which Serve refuses. It must exceed router.max_concurrent_requests, since the
+    router's refusal is an error in OpenAI's format and Serve's is not."""
 
 
 class PlacementConfig(Settings):
-    """Choosing a replica within a tier."""
+    """The settings for choosing a replica within a tier."""
 
     affinity_weight: float = Field(2.0, ge=0)
-    """Queued requests that a full prefix match is worth. 0 places by load alone."""
+    """The weight of prefix affinity against load: how many queued requests a full prefix match outweighs. 0: load alone
+    counts."""
     wait_s: float = Field(15.0, ge=0)
-    """Seconds that a request waits for the tier to have a ready replica, as after a crash, before it gets a 503."""
+    """Seconds that a request waits for a ready replica, for example after a crash, before it gets a 503."""
     reader_buffer_tokens: int = Field(4096, ge=1)
-    """Deltas that a slow client may leave unread before its request is ended."""
+    """Unread deltas, per choice, after which the request of a slow client is ended. A delta holds about one token."""
 
 
 class MantaConfig(Settings):
-    """Everything that ``cluster.app:build`` needs."""
+    """The settings of the whole service, the argument of ``cluster.app:build``."""
 
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
-    """In order of ability, weakest first. A mapping from names to the rest is taken as well."""
+    """The tiers in order of ability, weakest first. A mapping from names to the other settings is accepted too."""
     router: RouterConfig
     ingress: IngressConfig = IngressConfig()
     placement: PlacementConfig = PlacementConfig()
@@ -107,17 +110,17 @@ class MantaConfig(Settings):
 
     @field_validator("tiers")
     @classmethod
-    def _with_names_of_their_own(cls, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+    def _check_tier_names(cls, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
         check_tier_names([tier.name for tier in tiers])
         return tiers
 
     @model_validator(mode="after")
-    def _router_knows_the_tiers(self) -> Self:
+    def _check_router_tiers(self) -> Self:
         check_router_tiers(self.router, [tier.name for tier in self.tiers])
         return self
 
     @model_validator(mode="after")
-    def _limits_in_order(self) -> Self:
+    def _check_request_limits(self) -> Self:
         if self.router.max_concurrent_requests >= self.ingress.max_ongoing_requests:
             raise ValueError("ingress.max_ongoing_requests must exceed router.max_concurrent_requests")
         return self
@@ -139,7 +142,7 @@ def tiers_from_mapping(tiers: Mapping[Any, Any]) -> list[Any]:
 
 
 def check_tier_names(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that is reserved or comes twice."""
+    """Raises ValueError if one of ``names`` is reserved or occurs twice."""
     for place, name in enumerate(names):
         if name in RESERVED_NAMES:
             raise ValueError(f"{name}: this name is reserved")
@@ -148,7 +151,10 @@ def check_tier_names(names: Sequence[str]) -> None:
 
 
 def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
-    """Checks what the router's settings say of ``tiers``, weakest first. Raises ValueError, naming the key."""
+    """Checks that the router's settings refer to existing tiers only. ``tiers`` are all tiers, weakest first.
+
+    Raises ValueError that names the wrong setting.
+    """
     if router.auto is not None:
         check_thresholds(router.auto.thresholds or {}, tiers)
     check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
@@ -158,10 +164,10 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 
 def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> None:
-    """Checks ``router.auto.thresholds`` against the tiers' names, weakest first.
+    """Checks ``router.auto.thresholds``. ``tiers`` are all tiers, weakest first.
 
-    Raises ValueError, naming the key, for a tier that does not exist, for the first one, to which every score below the
-    thresholds goes, and for a threshold below that of a weaker tier.
+    Raises ValueError, naming the setting, for a tier that does not exist, for a threshold of the first tier, which gets
+    all scores below the others' thresholds, and for a threshold below that of a weaker tier.
     """
     for name in thresholds:
         check_tier(f"router.auto.thresholds.{name}", name, tiers)
@@ -179,8 +185,11 @@ def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> N
 
 
 def check_aliases(aliases: Mapping[str, str], tiers: Sequence[str], *, has_auto: bool) -> None:
-    """Checks ``router.aliases``. Raises ValueError, naming the key, for an alias that is itself a tier's name or
-    ``auto``, and for one of a tier that does not exist or of ``auto`` where that is not served."""
+    """Checks ``router.aliases``.
+
+    Raises ValueError, naming the setting, for an alias that is the name of a tier or ``auto``, for a target that is no
+    tier, and for the target ``auto`` if ``has_auto`` is False.
+    """
     for alias, target in aliases.items():
         key = f"router.aliases.{alias}"
         if alias in tiers or alias == AUTO:
@@ -192,7 +201,7 @@ def check_aliases(aliases: Mapping[str, str], tiers: Sequence[str], *, has_auto:
 
 
 def check_tier(key: str, name: str, tiers: Sequence[str]) -> None:
-    """Raises ValueError, naming the ``key`` of the settings, if no tier is called ``name``."""
+    """Raises ValueError, naming the setting ``key``, if ``name`` is not one of ``tiers``."""
     if name not in tiers:
         what = "there is no such tier" if key.endswith(f".{name}") else f"there is no tier {name}"
         raise ValueError(f"{key}: {what}; there are {', '.join(tiers)}")

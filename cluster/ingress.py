@@ -1,7 +1,7 @@
-"""``Router``: the deployment that is Serve's HTTP ingress, around the ASGI application of ``router.app``.
+"""``Router``: the deployment that is Serve's HTTP ingress. It runs the ASGI application of ``router.app``.
 
-Serve runs the application's lifespan: its startup on the replica's event loop before the replica takes traffic, its
-shutdown on the same loop once the last request has ended. The backend's ``start`` and ``close`` are called there.
+Serve runs the application's lifespan on the replica's event loop: startup before the replica takes traffic, shutdown
+after its last request has ended. The application then calls ``start`` and ``close`` of the ``ServeBackend``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from router.tiers.quality_forecast import Forecaster
 
 @serve.ingress()
 class Router:
-    """Gateway and router in one actor. Every replica of it has a lane to every replica of every tier.
+    """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
-    ``tiers`` are in order of ability, weakest first; ``handles`` reach their deployments, by the tier's name.
+    ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Router:
         self._forecaster = forecaster
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         return without_root_path(without_request_id(build_app(self._config, backend, self._forecaster)))
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:
-    """``app`` below the application's ``route_prefix``, which Serve leaves at the start of every path."""
+    """Returns ``app`` with the application's ``route_prefix`` removed from every path; Serve leaves it there."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if root_path := scope.get("root_path"):
@@ -61,7 +62,7 @@ def without_root_path(app: ASGIApp) -> ASGIApp:
 
 
 def without_request_id(app: ASGIApp) -> ASGIApp:
-    """``app`` without the header x-request-id on its answers: Serve adds its own, and clients would join the two."""
+    """Returns ``app`` without the response header x-request-id. Serve adds its own, and clients would get two."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without(message: Message) -> None:

@@ -1,7 +1,7 @@
-"""``ServeBackend``: the router's port ``TierBackend`` on Ray Serve.
+"""``ServeBackend``: implements the router's port ``TierBackend`` with Ray Serve handles and lanes.
 
-One call of ``generate`` is one attempt: the pool of the tier picks a replica, and the request's deltas come through the
-lane to it. What becomes of a failed attempt is decided by the router.
+One call of ``generate`` is one attempt: the tier's ``LanePool`` chooses a replica, and the request's deltas arrive
+through the lane to it. The router decides what follows a failed attempt.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from router.ports.tier_backend import TierDescription, TierSnapshot, TierUnavail
 
 
 class ServeBackend:
-    """Every tier, reached through Serve. Implements ``router.ports.tier_backend.TierBackend``.
+    """The tiers of a Serve application, with a pool of lanes for each. Implements ``TierBackend``.
 
-    ``tiers`` are in order of ability, weakest first; ``clients`` reach the replicas of each, by the tier's name.
+    ``tiers`` are in order of ability, weakest first. ``clients`` call the replicas of each tier, by tier name.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ServeBackend:
         self._tiers = tuple(tiers)
         self._clients = clients
         self._config = config
-        self._pools: dict[str, LanePool] = {}  # empty before the start and after the end
+        self._pools: dict[str, LanePool] = {}  # by tier name; empty before ``start`` and after ``close``
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -38,7 +38,7 @@ class ServeBackend:
             client = self._clients[tier.name]
             pool = self._pools[tier.name] = LanePool(tier.name, client, self._config)
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
-            # In the background: it takes until a replica of the tier runs, and the router answers before that.
+            # In the background, since it returns only once a replica of the tier runs. The router serves before that.
             task = asyncio.create_task(client.connect())
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)

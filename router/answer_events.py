@@ -1,11 +1,12 @@
-"""What generation yields: the answers of one request as typed events, in the terms of no format.
+"""Answer events: what generation yields for one request, independent of the wire format.
 
-Events come in batches; what arrived together is sent together. Their order::
+Events come in batches. A batch is what arrived together, and is written to the client together. The order of events::
 
     Routed (Opened Reasoning* (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
 
-``choice`` numbers the answers of a request from 0, over all of its prompts. Events are named tuples: one is made per
-token, and a frozen dataclass takes twice as long to make.
+A PromptScored, if there is one, comes right before an Opened of its prompt. ``choice`` numbers the answers of a request
+from 0, over all of its prompts. Events are named tuples because one is made per token, and a frozen dataclass takes
+twice as long to make.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from router.whole_answer import Answer
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What identifies an answer. ``created`` in seconds since the epoch; ``model`` is the tier that answers."""
+    """The members that identify a response.
+
+    ``id`` is unique. ``created`` is in seconds since the epoch. ``model`` is the name of the tier that answers.
+    """
 
     id: str
     created: int
@@ -28,43 +32,58 @@ class Stamp:
 
 
 class AnswerWriter(Protocol):
-    """Writes the answer of one request in its format. It may keep state from one batch of events to the next."""
+    """The writer of one response in its wire format. It may keep state from one batch of events to the next.
+
+    A request that streams gets ``chunks`` only, any other ``whole`` only.
+    """
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """The bodies of a stream's next messages, for those of ``events`` that the format shows."""
+        """Returns the bodies of the stream's next messages. Events that the format does not show add none.
+
+        The transport frames them, for example as SSE events.
+        """
         ...
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """The body of an answer that is not streamed; ``answers`` in the order of their index."""
+        """Returns the body of a response that is not streamed. ``answers`` are in the order of their index."""
         ...
 
 
 class Routed(NamedTuple):
-    """The request was accepted; no answer has begun. Always the first event, in a batch of its own."""
+    """The first event of a request, in a batch of its own.
+
+    The request is accepted and ``tier`` is chosen; no choice has begun.
+    """
 
     tier: str
-    reason: str  # why this tier, in ASCII
-    stream: bool  # whether the client wants events as they come
-    writer: Callable[[Stamp], AnswerWriter]
-    ignored: tuple[str, ...] = ()  # request fields that have no effect
+    reason: str  # why the tier was chosen, in ASCII, for a response header
+    stream: bool  # whether the response is streamed
+    writer: Callable[[Stamp], AnswerWriter]  # makes the writer of the response
+    ignored: tuple[str, ...] = ()  # what the request sets without effect
 
 
 class Opened(NamedTuple):
-    """The first event of a choice, which answers prompt number ``prompt``."""
+    """The first event of a choice. The choice answers the prompt with the index ``prompt``."""
 
     choice: int
     prompt: int = 0
 
 
 class PromptScored(NamedTuple):
-    """Log probabilities of the tokens of prompt number ``prompt``. The first token has rank 0 and no probability."""
+    """The log probabilities of the tokens of the prompt with the index ``prompt``.
+
+    The first token follows nothing: its rank is 0 and its log probability is not a number.
+    """
 
     prompt: int
     logprobs: tuple[TokenLogprobs, ...]
 
 
 class Text(NamedTuple):
-    """A piece of a choice's text, which may be empty. ``logprobs`` are those of the tokens behind it, if asked for."""
+    """A piece of a choice's text, which may be empty.
+
+    ``logprobs`` are those of its tokens; None if the request did not ask for them.
+    """
 
     choice: int
     text: str
@@ -72,7 +91,7 @@ class Text(NamedTuple):
 
 
 class Reasoning(NamedTuple):
-    """A piece of what the model thought before it answered. It is no part of the choice's text."""
+    """A piece of the model's reasoning, which precedes the choice's text and is not part of it."""
 
     choice: int
     text: str
@@ -80,7 +99,7 @@ class Reasoning(NamedTuple):
 
 
 class ToolCallStart(NamedTuple):
-    """Tool call number ``call`` of a choice begins."""
+    """The beginning of a tool call. ``call`` numbers the tool calls of a choice from 0."""
 
     choice: int
     call: int
@@ -90,7 +109,7 @@ class ToolCallStart(NamedTuple):
 
 
 class ToolCallArguments(NamedTuple):
-    """A piece of a tool call's arguments. All pieces so far are the beginning of a JSON object."""
+    """A piece of a tool call's arguments. The pieces of a call, joined, are a JSON object; cut off if the answer is."""
 
     choice: int
     call: int
@@ -99,7 +118,7 @@ class ToolCallArguments(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The last event of a choice. ``called``: the answer ends with a whole tool call."""
+    """The last event of a choice. ``called``: the choice ends with a complete tool call."""
 
     choice: int
     reason: FinishReason
@@ -107,9 +126,9 @@ class Ended(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something that the client should know and that is no part of an answer, such as a change of the replica.
+    """Something that the client should know but that is not part of an answer, such as a change of the replica.
 
-    No package yields one yet.
+    No package yields one yet. Formats without a place for notices leave them out.
     """
 
     name: str
@@ -117,7 +136,7 @@ class Notice(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The last event of a request. ``usage`` is the sum over its prompts."""
+    """The last event of a request. ``usage`` is the sum of its prompts' token counts."""
 
     usage: Usage
 

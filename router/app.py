@@ -1,6 +1,6 @@
-"""The ASGI application: paths to formats, the exchange with the client, start and stop.
+"""The ASGI application: routes paths to endpoints, answers requests, and starts and stops the tier backend.
 
-It joins a transport and the formats to the pipeline, and is the one file that knows all three.
+It is the only file that knows the transport, the wire formats and the pipeline.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def build_app(
     clock: Clock | None = None,
     endpoints: Mapping[str, Endpoint] = ENDPOINTS,
 ) -> ASGIApp:
-    """The application that serves ``backend``'s tiers by ``config``, in a format for each path of ``endpoints``.
+    """Returns the ASGI application that serves the tiers of ``backend``.
 
-    ``forecaster``, if any, chooses for ``auto``.
+    ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
+    default. ``endpoints`` maps paths to wire formats.
     """
     tiers = [tier.name for tier in backend.tiers()]
     choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
@@ -64,8 +65,7 @@ def build_app(
 
 
 class App:
-    """A plain ASGI application. It has five paths; on the hot path each layer of a framework would cost more than it
-    does."""
+    """The ASGI application. It uses no web framework: it has few paths, and every layer would cost time per token."""
 
     def __init__(
         self,
@@ -96,16 +96,18 @@ class App:
         except ClientLeftError:
             logger.info("request %s: the client left", exchange.request_id)
         except asyncio.CancelledError:
-            # Serve cuts requests by cancelling them, silently if the stream has begun.
+            # Ray Serve ends a request by cancelling its task. Without this an open stream would just break off.
             cut = DeadlineExceededError("The request was ended by the server.", "request_cancelled")
             await exchange.fail(cut, error_of(cut))
             raise
-        except Exception as error:  # noqa: BLE001 the outermost handler: no request may end in a bare 500
+        except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
             refusal = refusal_of(error)
             _log(exchange, error, refusal)
             await exchange.fail(refusal, error_of(refusal))
 
     async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
+        """Answers the request by its path. Raises NotFoundError and MethodNotAllowedError, TimeoutError after
+        ``request_timeout_s``, and what the handlers raise."""
         if endpoint is not None:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
@@ -120,7 +122,7 @@ class App:
             raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
 
     async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        """Answer one generation request. Raises what the pipeline raises, and ClientLeftError."""
+        """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body)
         async with aclosing(self._pipeline.run(call, endpoint)) as batches:
             routed = (await anext(batches))[0]
@@ -131,6 +133,7 @@ class App:
     async def _answer(
         self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
     ) -> None:
+        """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
         writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier))
         if routed.stream:
             await exchange.stream(batches, writer.chunks)
@@ -139,7 +142,7 @@ class App:
             await exchange.answer_text(200, writer.whole(answers, usage))
 
     async def _health(self, exchange: Exchange) -> None:
-        """200 only when every tier is ready."""
+        """Answers /healthz: 200 when every tier has a ready replica, otherwise 503."""
         tiers = self._backend.snapshot()
         ready = bool(tiers) and all(tier.ready for tier in tiers)
         document = {
@@ -149,7 +152,10 @@ class App:
         await exchange.answer(200 if ready else 503, document)
 
     async def _models(self, exchange: Exchange, name: str) -> None:
-        """The models that the key may use, or one of them."""
+        """Answers /v1/models with the models that the API key may use, or with the one called ``name``.
+
+        Raises AuthenticationError, and NotFoundError for a model that the key may not use or that does not exist.
+        """
         names = self._pipeline.models(exchange.header("authorization"))
         models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created)
         if not name:
@@ -160,7 +166,7 @@ class App:
         return await exchange.answer(200, found)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Starts the backend before the first request and closes it after the last."""
+        """Implements ASGI's lifespan: starts the backend before the first request and closes it after the last."""
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
@@ -171,6 +177,7 @@ class App:
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
+    """Returns Manta's response headers: the chosen tier, why, and what the request sets without effect."""
     headers = [
         (b"x-manta-tier", routed.tier.encode()),
         (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
@@ -181,7 +188,7 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
 
 
 def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:
-    """Logs our own faults with where they come from but without their messages, which may quote a prompt."""
+    """Logs errors of the service. Internal ones have a traceback, but not their message, which may quote a prompt."""
     if refusal.kind is RefusalKind.INTERNAL:
         frames = "".join(traceback.format_tb(error.__traceback__))
         logger.error("request %s failed: %s, %s\n%s", exchange.request_id, refusal.code, type(error).__name__, frames)
@@ -190,6 +197,7 @@ def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:
 
 
 def _expect(exchange: Exchange, *methods: str) -> None:
+    """Raises MethodNotAllowedError, with the header ``allow``, unless the request has one of ``methods``."""
     if exchange.method not in methods:
         exchange.headers.append((b"allow", ", ".join(methods).encode()))
         message = f"Not allowed to {exchange.method} on {_printable(exchange.path)}."
@@ -197,4 +205,5 @@ def _expect(exchange: Exchange, *methods: str) -> None:
 
 
 def _printable(text: str) -> str:
+    """Returns a client's text as it may be repeated in an error: ASCII, at most 128 characters."""
     return text.encode("ascii", "backslashreplace").decode()[:128]

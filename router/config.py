@@ -1,4 +1,4 @@
-"""Settings of the router, each with its unit and its reason. Unknown keys are refused."""
+"""``RouterConfig``: the settings of the router. Unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 HASHED = "sha256:"
+"""Marks an API key in the config that is given as its SHA-256 digest."""
+
 MIN_TOP_P = 1e-9
-"""Stands for 0, which the engine does not take: the most probable token alone."""
+"""What OpenAI's ``top_p: 0`` becomes, since the engine refuses 0. Both select the most probable token alone."""
 
 
 class Settings(BaseModel):
+    """The base of all settings: immutable, unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class KeyConfig(Settings):
-    """One API key and whose it is."""
+    """An API key and its owner."""
 
     key: str = Field(min_length=1, repr=False)
-    """The key itself, or ``sha256:<hex digest>`` of it, so that a config in version control opens nothing."""
+    """The key itself, or ``sha256:`` and its hexadecimal digest, which may be put under version control."""
     tenant: str = Field(min_length=1)
-    """Who pays and whose data it is: prefix caches are never shared between tenants."""
+    """The tenant, which is billed and owns the data. Cached prefixes are never shared between tenants."""
     team: str = Field(min_length=1)
-    """Part of the tenant, for attribution."""
+    """The team within the tenant, for accounting."""
     tiers: tuple[str, ...] | None = Field(None, min_length=1)
-    """The tiers that the key may use; others do not exist for it. None: all."""
+    """The tiers that the key may use. A request for another one gets a 404. None: all tiers."""
 
     @field_validator("key")
     @classmethod
-    def _can_be_sent(cls, key: str) -> str:
-        # A digest with a slip in it would otherwise be taken for a key, and be one that anybody can read in the config.
+    def _check_key(cls, key: str) -> str:
+        # A mistyped digest would otherwise be taken for a key in plain text, readable in the config.
         if key.startswith(HASHED) and not re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)):
             raise ValueError("sha256: must be followed by 64 lower-case hexadecimal digits")
         if not re.fullmatch(r"[!-~]+", key):
@@ -40,22 +44,23 @@ class KeyConfig(Settings):
 
 
 class AutoConfig(Settings):
-    """``model: auto``: by what a forecaster expects of each tier if there is one, else by complexity score, 0 to 1."""
+    """How ``model: auto`` chooses a tier: by a forecast of each tier's quality, or by the prompt's complexity score."""
 
     forecast: str | None = Field(None, min_length=1)
-    """Path of a forecaster's file, as ``python -m deployments.models.training.routing`` writes it, fitted to exactly
-    the tiers configured. Relative to the working directory, as paths of models are. Read once, where the application is
-    built. None: no forecaster."""
+    """Path of a forecaster's file, which ``python -m deployments.models.training.routing`` writes. None: the complexity
+    score decides. The forecaster must be fitted to exactly the configured tiers. A relative path starts at the working
+    directory. The file is read once, in the process that builds the application."""
     tolerance: float = Field(0.05, ge=0, le=1)
-    """How far a tier's chance of a right answer may be below the best tier's for the cheaper one to be chosen. 0 always
-    takes the best, 1 always the cheapest."""
+    """With a forecaster: the cheapest tier is chosen whose forecast chance of a right answer is at most this much below
+    the best tier's. 0 always chooses the best tier, 1 always the cheapest."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
-    """By tier, the complexity score from which it answers; the weakest tier has none. A tier that is not named is
-    not chosen, unless a key may use no other. None: spread evenly from 0.30 to 0.55."""
+    """Without a forecaster: the complexity score, 0 to 1, from which each tier is chosen. The weakest tier has no
+    threshold. A tier without one is never chosen, unless a key may use no other. None: thresholds are spread evenly
+    from 0.30 to 0.55."""
 
 
 class ProfileConfig(Settings):
-    """Sampling for a use case; what a request sets itself goes before."""
+    """A sampling profile: sampling parameters for a use case. What a request sets itself overrides them."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_k: int | None = Field(None, ge=-1)
@@ -65,7 +70,7 @@ class ProfileConfig(Settings):
 
     @property
     def parameters(self) -> dict[str, float]:
-        """What is set, by the engine's names. OpenAI's ``top_p: 0`` means the most probable token alone."""
+        """The parameters that the profile sets, by their names in SamplingParams. ``top_p: 0`` becomes MIN_TOP_P."""
         parameters: dict[str, float] = self.model_dump(exclude_none=True)
         if "top_p" in parameters:
             parameters["top_p"] = max(parameters["top_p"], MIN_TOP_P)
@@ -81,24 +86,26 @@ PROFILES = {
 
 
 class RouterConfig(Settings):
-    """Everything the router decides by."""
+    """The settings of the router."""
 
     keys: tuple[KeyConfig, ...] = Field(min_length=1)
-    """Who may come in."""
+    """The API keys that are accepted."""
     auto: AutoConfig | None = AutoConfig()
-    """How ``model: auto`` chooses. None: there is no such model."""
+    """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)
-    """Other names of tiers, or of ``auto``, that requests may give as ``model``: clients often have a name built in."""
+    """Further names of tiers, or of ``auto``, for clients whose model name cannot be changed."""
     max_lost_replicas: int = Field(2, ge=1)
-    """Replicas that may be lost under one request before anything was sent, until it is given up: a request that kills
-    replicas must not be tried on all of them."""
+    """Lost replicas after which a request is given up. Until then it is tried again, unless its answer has begun. The
+    limit keeps a request that kills replicas from being tried on all of them."""
     profiles: dict[str, ProfileConfig] = PROFILES
-    """By the names that requests give as ``profile``."""
+    """The sampling profiles, by the name that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
-    """Larger requests get a 413 before they are read whole: memory per request is bounded."""
+    """The largest body of a request, in bytes. A larger one gets a 413 before it is read completely."""
     max_prompts: int = Field(64, ge=1)
-    """Prompts in one /v1/completions request; each is a sequence of its own in the engine."""
+    """The most prompts of one /v1/completions request. Each becomes an engine request of its own."""
     request_timeout_s: float = Field(600.0, gt=0)
-    """End to end, the stream included. Below every time-out in front of us, so that it is ours that speaks."""
+    """Seconds that a request may take in all, its stream included. It should be below the time-outs of proxies in front
+    of the router, since this one ends with a clear error."""
     max_concurrent_requests: int = Field(4096, ge=1)
-    """Requests at once per router; one more gets a 429. Below what Serve allows: its refusal is not OpenAI's shape."""
+    """The most concurrent requests per router replica. Further ones get a 429. It must be below
+    ``ingress.max_ongoing_requests``, beyond which Serve refuses with an error that is not in OpenAI's format."""

@@ -1,6 +1,6 @@
-"""``Endpoint``: the protocol that every wire format implements, such as OpenAI's chat completions.
+"""``Endpoint``: the protocol that every wire format implements, such as that of OpenAI's chat completions.
 
-A format reads and writes bodies; it knows no transport, which adds framing to them.
+A wire format parses and writes bodies. The transport carries them and adds the framing, such as HTTP and SSE.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from router.inference_request import InferenceRequest
 
 
 class Endpoint(Protocol):
-    """Reads the requests of one format. ``InferenceRequest.writer`` writes their answers."""
+    """The requests and errors of one wire format. The responses are written by ``InferenceRequest.writer``."""
 
     def parse(self, body: bytes) -> InferenceRequest:
-        """Read a request. Raises InvalidRequestError that names the field which is wrong."""
+        """Returns the request in ``body``. Raises InvalidRequestError, or RequestError, that names the wrong field."""
         ...
 
     def error(self, refusal: RefusalError) -> str:
-        """The body of an error: a whole answer, or the last message of a stream."""
+        """Returns the body of an error. It is sent as the whole response, or as the last message of an open stream."""
         ...

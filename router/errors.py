@@ -1,4 +1,4 @@
-"""Refusals: every reason why a request gets an error instead of an answer, in no protocol's terms.
+"""``RefusalError``: the errors that a client gets instead of an answer, independent of wire format and transport.
 
 ::
 
@@ -11,12 +11,12 @@
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
     ├── RateLimitError              try again later
-    ├── InternalServerError         our fault
+    ├── InternalServerError         the service is at fault
     └── UnavailableError            no replica can take the request now
 
-Rooms raise these. A format translates them into its error body (``router/openai/errors.py``), a transport into its own
-status (``router/transport/http.py``): each has a table by kind. ``refusal_of`` brings the errors of the floors below
-into this family.
+The packages of the router raise these. The wire format makes an error body of one (``router/openai/errors.py``), the
+transport a status code (``router/transport/http.py``), each by a table of kinds. ``refusal_of`` converts the errors of
+the engine and of the tier backend.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from router.ports.tier_backend import BackendError, ReplicaLostError, ReplicaOve
 
 
 class RefusalKind(StrEnum):
-    """What went wrong, as far as a client has to act on it."""
+    """The kind of a refusal. Wire formats and transports have a table from it to their own error types."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"
@@ -44,10 +44,10 @@ class RefusalKind(StrEnum):
 
 
 class RefusalError(Exception):
-    """An error for the client.
+    """An error for the client; the base of this family.
 
-    ``code`` is a stable word for programs, ``field`` the request field at fault, ``retry_after_s`` the seconds after
-    which another try may succeed.
+    ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
+    ``retry_after_s`` is how many seconds a client should wait before it tries again. None: there is none.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
@@ -63,47 +63,70 @@ class RefusalError(Exception):
 
 
 class InvalidRequestError(RefusalError):
+    """A field of the request is wrong; ``field`` names it."""
+
     kind = RefusalKind.INVALID_REQUEST
 
 
 class AuthenticationError(RefusalError):
+    """The request has no API key, or an unknown one."""
+
     kind = RefusalKind.UNAUTHENTICATED
 
 
 class PermissionDeniedError(RefusalError):
+    """The API key does not permit the request."""
+
     kind = RefusalKind.PERMISSION_DENIED
 
 
 class NotFoundError(RefusalError):
+    """The model or the path does not exist, or is not visible to the API key."""
+
     kind = RefusalKind.NOT_FOUND
 
 
 class MethodNotAllowedError(RefusalError):
+    """The path exists, but not for this HTTP method."""
+
     kind = RefusalKind.METHOD_NOT_ALLOWED
 
 
 class DeadlineExceededError(RefusalError):
+    """The request took longer than its own deadline or the router's time limit."""
+
     kind = RefusalKind.DEADLINE_EXCEEDED
 
 
 class PayloadTooLargeError(RefusalError):
+    """The body of the request exceeds the limit."""
+
     kind = RefusalKind.PAYLOAD_TOO_LARGE
 
 
 class RateLimitError(RefusalError):
+    """The service or the tier is full; the client may try again later."""
+
     kind = RefusalKind.RATE_LIMITED
 
 
 class InternalServerError(RefusalError):
+    """The service is at fault."""
+
     kind = RefusalKind.INTERNAL
 
 
 class UnavailableError(RefusalError):
+    """No replica of the tier can take the request now."""
+
     kind = RefusalKind.UNAVAILABLE
 
 
 def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
-    """The refusal that ``error`` becomes. ``prompt_field`` is what the request's format calls the prompt."""
+    """Returns ``error`` as a refusal. Errors of unknown types become InternalServerError, without their message.
+
+    ``prompt_field`` is the name of the prompt's field in the wire format, for errors of the engine about the prompt.
+    """
     match error:
         case RefusalError():
             return error

@@ -1,4 +1,4 @@
-"""A request on its way through the router: as a transport hands it over, and as a format has read it."""
+"""A request in the router's two stages: ``Call`` from the transport, ``InferenceRequest`` after the body is parsed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from router.answer_events import AnswerWriter, Stamp
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request whose format is not read yet.
+    """A request as the transport hands it to the pipeline, before its body is read.
 
-    ``credentials`` is what the client proves its identity with: the value of an Authorization header or its like.
-    ``read`` receives the whole body and is called once, after authentication. It takes the largest size in bytes and
-    raises PayloadTooLargeError for a body above it.
+    ``credentials`` is the value of the Authorization header, or the transport's equivalent; None: there is none.
+    ``read`` receives and returns the whole body. The pipeline calls it once, after authentication, with the largest
+    size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body.
     """
 
     request_id: str
@@ -25,11 +25,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class TextParsing:
-    """What is looked for in the text of an answer."""
+    """What the router parses out of the generated text of an answer."""
 
-    reasoning: bool = False  # ``<think>`` around what comes before the answer
+    reasoning: bool = False  # reasoning between ``<think>`` and ``</think>`` at the beginning
     tool_calls: bool = False
-    text_before_calls: bool = True  # whether calls may follow text; if not, an answer is calls alone or text alone
+    text_before_calls: bool = True  # whether tool calls may follow text; if not, an answer is calls alone or text alone
 
 
 NO_PARSING = TextParsing()
@@ -37,17 +37,17 @@ NO_PARSING = TextParsing()
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """A request for answers, in the terms of no format. Each prompt gets ``sampling.n`` answers."""
+    """A request for inference, independent of the wire format. Each prompt gets ``sampling.n`` answers."""
 
-    model: str  # a tier, "auto" or an alias
+    model: str  # the name of a tier, "auto" or an alias, not yet checked
     prompts: Sequence[Prompt]
     sampling: SamplingParams
-    prompt_field: str  # what the format calls the prompt; errors name it
-    writer: Callable[[Stamp], AnswerWriter]  # makes what writes the answer in the request's format
+    prompt_field: str  # the name of the prompt's field in the wire format, for errors
+    writer: Callable[[Stamp], AnswerWriter]  # makes the writer of the response
     stream: bool = False
-    explicit: frozenset[str] = frozenset()  # sampling parameters that the client set; a profile leaves them
-    profile: str | None = None  # name of a set of sampling parameters in the setting router.profiles
+    explicit: frozenset[str] = frozenset()  # sampling parameters that the client set, which override the profile's
+    profile: str | None = None  # the name of a sampling profile (setting router.profiles)
     priority: Priority = Priority.STANDARD
-    deadline_s: float | None = None  # for the first token
+    deadline_s: float | None = None  # seconds from arrival to the first token
     parsing: TextParsing = NO_PARSING
-    ignored: tuple[str, ...] = ()  # fields that were accepted and have no effect
+    ignored: tuple[str, ...] = ()  # what the request sets without effect

@@ -1,4 +1,4 @@
-"""The whole way of a request, top-down, one line per step. It knows no transport and no wire format."""
+"""``Pipeline``: all steps of a request in their order, one line each, without transport or wire format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from router.tiers.choose import TierChoice, choose_tier, model_names
 
 
 class Pipeline:
-    """The steps of a request in their order. Each is a package of the router that knows none of the others."""
+    """The steps of a request, shared by all requests of a router.
+
+    Each step is a package of the router. The packages do not import each other.
+    """
 
     def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice) -> None:
         self._config = config
@@ -30,9 +33,10 @@ class Pipeline:
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """The events of the answers to one request; the first is Routed. Closing it aborts the work under way.
+        """Yields the answer events of one request, in batches; the first batch holds Routed alone.
 
-        Raises a RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
+        Closing the generator aborts the work in the engine. Raises a RefusalError, or another error that
+        ``router.errors.refusal_of`` turns into one.
         """
         config = self._config
         with self._concurrency.admit():
@@ -49,6 +53,9 @@ class Pipeline:
                     yield events
 
     def models(self, credentials: str | None) -> dict[str, str]:
-        """The tier, or ``auto``, behind each model name that the key may use. Raises AuthenticationError."""
+        """Returns the model names that the API key may use, with the tier or ``auto`` of each.
+
+        Raises AuthenticationError.
+        """
         principal = self._api_keys.authenticate(credentials)
         return model_names(self._choice, allowed_tiers(principal, self._choice.tiers))

@@ -1,4 +1,4 @@
-"""Profiles: sampling parameters for a use case. Pure."""
+"""Sampling profiles: named presets of sampling parameters, which a request selects by its field ``profile``. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from router.inference_request import InferenceRequest
 
 
 def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfig]) -> InferenceRequest:
-    """``request`` with the parameters of the profile that it names, where the client set none itself.
+    """Returns ``request`` with the parameters of the profile that it names, except those that the client set itself.
 
-    Raises InvalidRequestError for an unknown profile, RequestError for parameters that do not go together.
+    A request that names no profile is returned unchanged. Raises InvalidRequestError for an unknown profile, and
+    RequestError if the profile's parameters and the client's exclude each other.
     """
     if request.profile is None:
         return request

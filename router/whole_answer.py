@@ -1,4 +1,4 @@
-"""Whole answers, in the terms of no format."""
+"""Complete answers, for responses that are not streamed. They are independent of the wire format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.api import FinishReason, TokenLogprobs
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool call, or as much of it as was generated. ``arguments`` is JSON, or its beginning."""
+    """A tool call of an answer. ``arguments`` is JSON, cut off if the answer reached its length limit within it."""
 
     id: str
     name: str
@@ -18,10 +18,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One choice. ``index`` is its number in the response, ``prompt`` that of its prompt.
+    """One choice of a response. ``index`` is its index in the response, ``prompt`` the index of its prompt.
 
-    ``called``: the answer ends with a whole tool call. ``prompt_logprobs`` are the same for all choices of a prompt.
-    ``reasoning`` is what the model thought before it answered; None where it did not say that it thinks.
+    ``text`` holds neither reasoning nor tool calls. ``called``: the answer ends with a complete tool call.
+    ``prompt_logprobs`` are the same for all choices of a prompt. ``reasoning`` is None if the model wrote none, or if
+    it was not parsed.
     """
 
     index: int

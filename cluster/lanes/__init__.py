@@ -1,1 +1,1 @@
-"""Lanes: one long-lived stream from each replica to each router, with the deltas of all requests between them."""
+"""Lanes: from each replica to each router one long-lived stream, which carries the deltas of all their requests."""

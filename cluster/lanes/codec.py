@@ -1,17 +1,17 @@
-"""Codecs of dataclasses: their values as plain builtins, in a form that another release of Manta can read.
+"""Codecs that turn dataclasses into builtins which another release of Manta can decode, and back.
 
-During a rollout the routers and the replicas of two releases talk to each other. What travels between them is therefore
-made of ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``None``, ``tuple`` and ``dict`` only: pickled classes of the
-project would break as soon as a field is added. Both codecs here derive their form from the fields of the class:
+During a rollout, routers and replicas of two releases exchange messages. These consist of ``str``, ``int``, ``float``,
+``bool``, ``bytes``, ``None``, ``tuple`` and ``dict`` only, since a pickled class of the project could not be read once
+a field is added to it. There are two codecs, which derive their encoding from the fields of the class:
 
-* ``RowCodec``: a tuple of values in the order of the sender's fields, trailing defaults left off. It is small and fast,
-  and can only be read with the sender's schema (the names of its fields), which is sent once. A field that the reader
-  does not know is ignored; one that the sender does not know gets the reader's default. For answers.
-* ``RecordCodec``: a dict of the fields that differ from their defaults, by name. It describes itself. A field that the
-  reader does not know is refused, since the reader could not honour it. For requests.
+* ``RowCodec``, for answers: a tuple of values in the order of the sender's fields, without trailing defaults. It is
+  small and fast. Decoding needs the sender's schema (the names of its fields), which is sent once. A field that only
+  the sender has is ignored. A field that only the reader has gets the reader's default.
+* ``RecordCodec``, for requests: a dict from names to the values that differ from the defaults. It needs no schema. A
+  field that only the sender has is refused, since the reader could not honour it.
 
-Neither sends defaults, so both sides must agree on them: to change the default of a field, or its meaning, is to change
-``cluster.lanes.messages.PROTOCOL``.
+Neither sends defaults, so both sides must have the same ones. A release that changes the default or the meaning of a
+field must also change ``cluster.lanes.messages.PROTOCOL``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 T = TypeVar("T")
 
 Schema = Mapping[str, tuple[str, ...]]
-"""The names of the fields of each class that a row is made of, by the name of the class."""
+"""The names of the fields of a row's class and of the dataclasses within it, by the name of the class."""
 
 Row = tuple[Any, ...]
+"""A value of a dataclass, as ``RowCodec`` encodes it."""
+
 Record = dict[str, Any]
+"""A value of a dataclass, as ``RecordCodec`` encodes it."""
 
 Convert = Callable[[Any], Any]
 
@@ -37,10 +40,7 @@ _PLAIN = (str, int, float, bool, bytes, NoneType)
 
 
 class VersionMismatchError(Exception):
-    """The two ends of a lane cannot work together.
-
-    Their releases are incompatible, or the other end asks for something that this release does not support.
-    """
+    """The releases at the two ends of a lane are incompatible, or one does not support what the other asks for."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -48,11 +48,11 @@ class VersionMismatchError(Exception):
 
 
 class RowCodec(Generic[T]):
-    """Values of the dataclass ``kind`` as tuples.
+    """The codec that encodes values of the dataclass ``kind`` as tuples.
 
-    ``sender`` is the schema of the side that wrote the rows to decode; None: this release.
-
-    Raises VersionMismatchError if the sender lacks a field that has no default here.
+    ``sender`` is the schema of the release that encoded the rows to decode; None: this release. ``schema`` is that of
+    this release, for the readers of its rows. Raises VersionMismatchError if the sender lacks a field that has no
+    default here, and TypeError for a field whose type cannot be encoded.
     """
 
     def __init__(self, kind: type[T], sender: Schema | None = None) -> None:
@@ -74,13 +74,14 @@ class RowCodec(Generic[T]):
         decoders = {name: decode for name, (_, decode) in zip(names, conversions, strict=True)}
         found = [(place, decoders.get(name)) for place, name in enumerate(written)]
         self._decoders = [(place, decode) for place, decode in found if decode is not None]
-        # If the names agree as far as both sides have them, a row is the arguments in order; else they go by name.
+        # If both sides have the same fields in the same order, up to the shorter list, the values of a row are passed
+        # to ``kind`` as positional arguments. Otherwise they are passed by name.
         self._aligned = all(theirs == mine for theirs, mine in zip(written, names, strict=False))
         self._verbatim = min([len(names), *(place for place, _ in self._decoders)]) if self._aligned else 0
         self._written, self._names = written, names
 
     def encode(self, value: T) -> Row:
-        """``value`` as a tuple."""
+        """Returns ``value`` as a tuple."""
         head, tail = self._head(value), self._tail(value)
         if tail == self._defaults:
             return head if self._head_is_plain else _converted(head, self._encoders)
@@ -90,14 +91,17 @@ class RowCodec(Generic[T]):
         return _converted(head + tail[:end], self._encoders)
 
     def encode_all(self, values: Iterable[T]) -> list[Row]:
-        """Each of ``values`` as a tuple, in order."""
+        """Returns ``values`` as tuples, in order. It is faster than ``encode`` for each of them."""
         if not self._head_is_plain:
             return [self.encode(value) for value in values]
         head, tail, defaults, encode = self._head, self._tail, self._defaults, self.encode
         return [head(value) if tail(value) == defaults else encode(value) for value in values]
 
     def decode(self, row: Row) -> T:
-        """The value that ``row`` was made of. Raises VersionMismatchError if it holds a value that is unknown here."""
+        """Returns the value that the sender encoded as ``row``.
+
+        Raises VersionMismatchError for a value that is unknown here, such as a new member of an enum.
+        """
         if len(row) <= self._verbatim:
             return self._kind(*row)
         values = _converted(row, self._decoders)
@@ -107,6 +111,8 @@ class RowCodec(Generic[T]):
         return self._kind(**{name: value for name, value in known if name in self._names})
 
     def _conversion(self, hint: Any, sender: Schema | None) -> tuple[Convert | None, Convert | None]:
+        """Returns the encoder and the decoder of a field of type ``hint``. Adds the schemas of nested dataclasses."""
+
         def nested(kind: type[Any]) -> tuple[Convert, Convert]:
             codec = RowCodec(kind, sender)
             self.schema = {**codec.schema, **self.schema}
@@ -116,7 +122,10 @@ class RowCodec(Generic[T]):
 
 
 class RecordCodec(Generic[T]):
-    """Values of the dataclass ``kind`` as dicts of the fields that differ from their defaults."""
+    """The codec that encodes values of the dataclass ``kind`` as dicts of the fields that differ from their defaults.
+
+    ``names`` are the names of all fields.
+    """
 
     def __init__(self, kind: type[T]) -> None:
         self._kind = kind
@@ -130,7 +139,7 @@ class RecordCodec(Generic[T]):
         self.names = frozenset(self._decoders)
 
     def encode(self, value: T) -> Record:
-        """``value`` as a dict."""
+        """Returns ``value`` as a dict."""
         record = {}
         for name, default, encode, _ in self._fields:
             field = getattr(value, name)
@@ -139,10 +148,10 @@ class RecordCodec(Generic[T]):
         return record
 
     def decode(self, record: Record) -> T:
-        """The value that ``record`` was made of.
+        """Returns the value that the sender encoded as ``record``.
 
-        Raises VersionMismatchError for a field or a value that is unknown here, and for a field that is missing; all
-        that ``kind`` raises for values out of range.
+        Raises VersionMismatchError for a field or a value that is unknown here, and for a required field that is
+        missing. Raises what the constructor of ``kind`` raises, for values out of range.
         """
         if unknown := record.keys() - self._decoders.keys():
             raise VersionMismatchError(f"{self._kind.__name__} has no {', '.join(sorted(unknown))} here.")
@@ -161,9 +170,10 @@ def _record_conversion(kind: type[Any]) -> tuple[Convert, Convert]:
 
 
 def _conversion(hint: Any, nested: Callable[[type[Any]], tuple[Convert, Convert]]) -> tuple[Any, Any]:
-    """How values of the type ``hint`` (None among them left out) become builtins, and back; None: they are builtins.
+    """Returns the encoder and the decoder for values of type ``hint``. None in their place: no conversion is needed.
 
-    ``nested`` does it for dataclasses. Raises TypeError for a type that has no such form.
+    Callers leave values that are None unconverted. ``nested`` returns the pair for a dataclass. Raises TypeError for a
+    type that cannot be encoded.
     """
     if hint in _PLAIN:
         return None, None
@@ -187,7 +197,10 @@ def _conversion(hint: Any, nested: Callable[[type[Any]], tuple[Convert, Convert]
 
 
 def _union(arguments: tuple[Any, ...], nested: Callable[[type[Any]], tuple[Convert, Convert]]) -> tuple[Any, Any]:
-    """Of a union at most one member may need a conversion: its values are recognised by their type."""
+    """Returns the encoder and the decoder for a union, of which only one member may need a conversion.
+
+    Its values are recognised by their type. Raises TypeError for unions where that is impossible.
+    """
     members = [(each, *_conversion(each, nested)) for each in arguments if each is not NoneType]
     converted = [member for member in members if member[1] is not None or member[2] is not None]
     if not converted:
@@ -200,7 +213,7 @@ def _union(arguments: tuple[Any, ...], nested: Callable[[type[Any]], tuple[Conve
             lambda value: encode(value) if isinstance(value, kind) else value,  # type: ignore[arg-type]  # a class
             lambda value: decode(value) if isinstance(value, dict) else value,
         )
-    if len(converted) == 1 and get_origin(kind) is Literal:  # beside types whose values are never strings
+    if len(converted) == 1 and get_origin(kind) is Literal:  # the other members' values are never strings
         return None, lambda value: decode(value) if isinstance(value, str) else value
     raise TypeError(f"the members of {arguments} cannot be distinguished in a lane")
 
@@ -210,6 +223,8 @@ def _each(convert: Convert | None) -> Convert | None:
 
 
 def _checked(allowed: tuple[Any, ...]) -> Convert:
+    """Returns a decoder that raises VersionMismatchError for values that are not in ``allowed``."""
+
     def check(value: Any) -> Any:
         if value not in allowed:
             raise VersionMismatchError(f"{value!r} is unknown here; known are {', '.join(map(repr, allowed))}.")
@@ -219,6 +234,7 @@ def _checked(allowed: tuple[Any, ...]) -> Convert:
 
 
 def _member(kind: type[Enum]) -> Convert:
+    """Returns the decoder of enum members. It raises VersionMismatchError for an unknown value."""
     members = {member.value: member for member in kind}
 
     def find(value: Any) -> Enum:
@@ -230,7 +246,7 @@ def _member(kind: type[Enum]) -> Convert:
 
 
 def _converted(row: Row, converters: Sequence[tuple[int, Convert]]) -> Row:
-    """``row`` with the values at these places converted, None left as it is."""
+    """Returns ``row`` with the values at the indices in ``converters`` converted. None stays None."""
     values = list(row)
     for place, convert in converters:
         if place >= len(values):
@@ -241,14 +257,15 @@ def _converted(row: Row, converters: Sequence[tuple[int, Convert]]) -> Row:
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], Row]:
-    """Reads the attributes ``names`` as a tuple, which attrgetter alone gives for two names or more."""
+    """Returns a function that reads the attributes ``names`` as a tuple. attrgetter gives one only for two or more."""
     if len(names) > 1:
         return attrgetter(*names)
     return lambda value: tuple([getattr(value, name) for name in names])
 
 
 def _hints(kind: type[Any]) -> list[Any]:
-    hints = get_type_hints(kind, localns={})  # not the names of the class: a field may be called as a type is
+    """Returns the types of the fields of the dataclass ``kind``, in order."""
+    hints = get_type_hints(kind, localns={})  # without the class's own names: a field may be named like a type
     return [hints[field.name] for field in fields(kind)]
 
 

@@ -1,4 +1,4 @@
-"""``DeltaStream``: the buffer of one request's deltas between its lane and the HTTP response that reads them."""
+"""``DeltaStream``: the buffer of one request's deltas between its lane and the HTTP response that is written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from router.ports.tier_backend import BackendError, SlowReaderError
 
 
 class DeltaStream:
-    """A bounded buffer between a lane and one reader. ``limit`` is in deltas not yet taken.
+    """The bounded buffer between a lane and the reader of one request. It holds at most ``limit`` unread deltas.
 
-    ``push`` and ``fail`` never block, so that one slow reader cannot hold up the lane it shares.
+    ``push`` and ``fail`` never block, so that a slow reader does not delay the other requests of its lane. ``finished``
+    is True once the last delta was pushed or the stream has failed; the replica then has nothing left to do for it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -20,10 +21,14 @@ class DeltaStream:
         self._fault: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._broken: asyncio.Future[None] | None = None
-        self.finished = False  # the last delta was pushed, or the stream failed: the replica holds nothing for it
+        self.finished = False
 
     def push(self, delta: Delta) -> bool:
-        """Add a delta to the buffer. Returns False if the buffer overflows: the caller should abort the request."""
+        """Adds a delta to the buffer.
+
+        Returns False if the buffer overflows. The stream then fails with SlowReaderError, and the caller should abort
+        the request. A delta after the last one is ignored.
+        """
         if self.finished:
             return True
         self._buffer.append(delta)
@@ -35,7 +40,7 @@ class DeltaStream:
         return True
 
     def fail(self, fault: BackendError) -> None:
-        """End the stream with ``fault``, raised by ``take`` once everything before it was taken."""
+        """Ends the stream. ``take`` raises ``fault`` after the buffered deltas. A finished stream does not change."""
         if not self.finished:
             self.finished = True
             self._fault = fault
@@ -44,16 +49,16 @@ class DeltaStream:
                 self._broken.set_result(None)
 
     def broken(self) -> asyncio.Future[None]:
-        """A future that is done once the stream has failed."""
+        """Returns a future that is done once the stream has failed. May be called once."""
         self._broken = asyncio.get_running_loop().create_future()
         if self._fault is not None:
             self._broken.set_result(None)
         return self._broken
 
     async def take(self) -> list[Delta]:
-        """Everything pushed since the last call, at least one delta.
+        """Waits for deltas and returns all unread ones, at least one.
 
-        Raises the fault that ended the stream, if one did.
+        Raises the fault of a failed stream once its buffer is empty. Must not be called after the last delta.
         """
         while not self._buffer:
             if self._fault is not None:

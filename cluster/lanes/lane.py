@@ -1,13 +1,13 @@
-"""``Lane``: the router's end of one long-lived stream from one replica that carries the deltas of all requests there.
+"""``Lane``: the router's end of one long-lived stream from a replica, with the deltas of all its requests there.
 
-Serve charges 0.3 to 0.7 ms of CPU for each item streamed through a handle, so tokens never travel alone: the replica
-yields one item per engine step, with a row for every request that this router has there. The way of a request::
+An item that is streamed through a Serve handle costs 0.3 to 0.7 ms of CPU. Therefore the replica yields one item per
+engine step, with a row for every request that this router has there, instead of one per token. The steps of a request::
 
     generate → stream registered → submit (one unary call) → rows arrive through the lane → DeltaStream → reader
              ↘ reader leaves early → abort (one unary call) → blocks freed within one engine step
 
-The life of a lane is the table LANE_STATES. A lane that breaks fails every stream on it; a lane whose replica is
-draining takes no new requests and closes itself after its last one, which is what lets the replica stop in time.
+LANE_STATES has the states of a lane. When a lane breaks, all its requests fail. When its replica drains, the lane takes
+no new requests and closes itself after its last one, so that the replica can stop.
 """
 
 from __future__ import annotations
@@ -31,40 +31,43 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SILENCE_S = 20.0  # without even a heartbeat, which comes every second: the replica hangs or cannot be reached
+SILENCE_S = 20.0  # without an item, after which a replica counts as lost; idle replicas send a heartbeat every second
 
 
 class ReplicaClient(Protocol):
-    """Reaches the replicas of one tier. Each call to a replica raises ReplicaLostError if that cannot answer."""
+    """The calls to one tier's replicas. All but ``connect`` raise ReplicaLostError if the replica cannot answer."""
 
     async def connect(self) -> None:
-        """Make the tier's replicas known to ReplicaDirectory; returns when one has answered, or failed to."""
+        """Makes Serve publish the tier's replicas in ReplicaDirectory. Returns when one has answered, or failed to."""
         ...
 
     def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
-        """Open a lane; the first item has the lane's header."""
+        """Opens a lane and yields its items; the first has the lane's header. Closing the generator closes the lane."""
         ...
 
     async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
-        """Start a packed request whose deltas go to the lane; returns the packed refusal if it was refused."""
+        """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted."""
         ...
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
-        """Give requests up. Unknown ids are ignored."""
+        """Aborts requests of the lane. Unknown ids are ignored."""
         ...
 
 
 def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task outside the context of the HTTP request that happens to start it.
+    """Returns a task that runs ``work`` outside the context of the HTTP request that starts it.
 
-    Serve gives every call made within one HTTP request the same internal id, and its routing loop never ends when two
-    calls with one id wait for the same deployment.
+    Serve gives all calls within one HTTP request the same internal id, and its routing loop never ends if two calls
+    with the same id wait for the same deployment.
     """
     return asyncio.get_running_loop().create_task(work, context=Context())
 
 
-def refused(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
-    """What a replica's refusal of a request is to the router: its own fault, or the request's."""
+def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
+    """Returns the error that the router raises for a replica's refusal.
+
+    It is a ReplicaError if another replica may accept the request. Errors of the request are returned unchanged.
+    """
     match refusal:
         case VersionMismatchError():
             return ReplicaVersionError(refusal.message, replica_id)
@@ -76,9 +79,11 @@ def refused(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exc
 
 
 class LaneState(Enum):
+    """The state of a lane."""
+
     OPENING = auto()  # no item has arrived yet
-    READY = auto()
-    DRAINING = auto()  # finishes what it has, takes nothing new
+    READY = auto()  # takes requests
+    DRAINING = auto()  # takes no new requests; closes after the last one
     CLOSED = auto()
 
 
@@ -88,13 +93,15 @@ LANE_STATES: dict[LaneState, frozenset[LaneState]] = {
     LaneState.DRAINING: frozenset({LaneState.CLOSED}),
     LaneState.CLOSED: frozenset(),
 }
+"""The states that may follow each state of a lane."""
 
 
 class Lane:
-    """One lane, from this router to the replica ``replica_id``.
+    """One lane, from the replica ``replica_id`` to this router.
 
-    ``buffer_limit``: deltas of each choice that a slow reader may leave unread before its request is ended.
-    ``on_change`` is called after each change of state.
+    ``buffer_limit`` is how many deltas per choice a slow reader may leave unread before its request is ended.
+    ``on_change`` is called after each change of ``state``. ``load`` is the replica's load as of the last item.
+    ``model`` describes its model; None until the first item has arrived.
     """
 
     def __init__(
@@ -104,7 +111,7 @@ class Lane:
         self.lane_id = uuid.uuid4().hex
         self.state = LaneState.OPENING
         self.load = ReplicaLoad()
-        self.model: ModelInfo | None = None  # None until the replica has answered
+        self.model: ModelInfo | None = None
         self._reader: LaneReader | None = None
         self._client = client
         self._buffer_limit = buffer_limit
@@ -119,29 +126,33 @@ class Lane:
 
     @property
     def outstanding(self) -> int:
-        """Requests that the replica has, by its own count or by ours, whichever is fresher (the larger)."""
+        """The number of requests on the replica: the larger of its own count and of this router's.
+
+        The replica's count includes other routers' requests, but not those that were submitted since the last item.
+        """
         return max(self.load.running + self.load.waiting, len(self._streams))
 
     def start(self) -> None:
-        """Open the lane in the background."""
+        """Opens the lane in the background. Called once."""
         self._pump = _detached(self._run())
         self._pump.add_done_callback(self._ended)
 
     def drain(self) -> None:
-        """Take nothing new; close after the last request."""
+        """Stops taking requests and closes the lane after the last one. No effect if it drains or is closed already."""
         if LaneState.DRAINING in LANE_STATES[self.state]:
             self._move(LaneState.DRAINING)
             self._close_if_drained()
 
     async def close(self) -> None:
-        """Close now; requests still on the lane fail, and the replica aborts them."""
+        """Closes the lane at once. Its unfinished requests fail with ReplicaLostError, and the replica aborts them."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait([self._pump])
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        """Run ``request`` on this lane's replica and yield what arrives, coalesced while the reader is busy.
+        """Runs ``request`` on this lane's replica and yields its deltas.
 
+        Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request.
         Raises RequestError, a ReplicaError with this replica's id, or SlowReaderError.
         """
         packed = pack_request(request)
@@ -151,14 +162,14 @@ class Lane:
             stream.fail(self._lost("The replica closed its lane before the request was sent."))
         submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed))
         try:
-            # Not cancelled with this wait: a submission that has left cannot be called back, only followed by an abort.
-            # A replica that hangs may never answer it; then the lane breaks, and the stream with it.
+            # Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A
+            # replica that hangs may never answer; then the lane breaks, and the stream fails with it.
             ends: set[asyncio.Future[Any]] = {submission, stream.broken()}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             refusal = submission.result() if submission.done() else None
             if refusal is not None:
                 stream.finished = True
-                raise refused(unpack_refusal(refusal), self.replica_id)
+                raise router_error(unpack_refusal(refusal), self.replica_id)
             while True:
                 deltas = await stream.take()
                 yield deltas
@@ -173,6 +184,7 @@ class Lane:
             self._close_if_drained()
 
     async def _run(self) -> None:
+        """Receives the lane's items until it ends. Raises ReplicaLostError after SILENCE_S seconds without one."""
         async with aclosing(self._client.lane(self.replica_id, self.lane_id)) as items:
             while True:
                 try:
@@ -184,6 +196,7 @@ class Lane:
                     return
 
     def _ended(self, pump: asyncio.Task[None]) -> None:
+        """Closes the lane when ``_run`` has ended, for whatever reason, and fails its streams."""
         error = None if pump.cancelled() else pump.exception()
         if error is not None and not isinstance(error, ReplicaLostError):
             logger.error("%r broke", self, exc_info=error)
@@ -193,11 +206,12 @@ class Lane:
         self._move(LaneState.CLOSED)
 
     def _receive(self, item: LaneItem) -> None:
+        """Takes over the item's load and pushes its deltas to their streams. Aborts requests whose stream fails."""
         reader = self._reader or self._open(item)
         self.load = reader.load(item[0])
         streams = self._streams
         for row in item[1]:
-            stream = streams.get(row[0])  # None: the reader has left and the abort is on its way
+            stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:
                 continue
             try:
@@ -209,6 +223,7 @@ class Lane:
                 self._abort(row[0])
 
     def _open(self, first: LaneItem) -> LaneReader:
+        """Makes the lane ready, by the header in its first item. Raises ReplicaLostError for another protocol."""
         try:
             reader = self._reader = LaneReader(first[2])
         except VersionMismatchError as error:
@@ -222,6 +237,7 @@ class Lane:
         return ReplicaLostError(message, self.replica_id)
 
     def _move(self, state: LaneState) -> None:
+        """Changes the state. Raises RuntimeError for a change that LANE_STATES does not have."""
         if state not in LANE_STATES[self.state]:
             raise RuntimeError(f"a lane cannot go from {self.state.name} to {state.name}")
         self.state = state
@@ -232,16 +248,16 @@ class Lane:
             self._pump.cancel()
 
     async def _abort_after(self, submission: asyncio.Future[Record | None], request_id: str) -> None:
-        """Abort once the submission has arrived: an abort that overtook it would be lost."""
+        """Aborts a request after its submission was answered. An abort that arrived before it would have no effect."""
         try:
             refusal = await submission
         except ReplicaLostError:
-            refusal = None  # only the answer may have been lost
+            refusal = None  # the replica may have the request; only its reply may be lost
         if refusal is None:
             self._abort(request_id)
 
     def _abort(self, request_id: str) -> None:
-        """Aborts that fall into one turn of the loop travel together."""
+        """Aborts a request in the background. Aborts of one iteration of the event loop are sent in one call."""
         self._aborts.add(request_id)
         if len(self._aborts) == 1:
             self._spawn(self._send_aborts())
@@ -251,10 +267,11 @@ class Lane:
         try:
             await self._client.abort(self.replica_id, self.lane_id, ids)
         except ReplicaLostError as error:
-            # The lane breaks with its replica, and a replica aborts what a broken lane had: nothing is left to do.
+            # The lane breaks too, and a replica aborts all requests of a broken lane. Nothing is left to do.
             logger.info("abort of %d requests on %r: %s", len(ids), self, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs ``work`` in the background. A draining lane stays open until it has ended."""
         task = _detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)

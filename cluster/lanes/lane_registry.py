@@ -1,7 +1,8 @@
 """The replica's end of its lanes: ``LaneRegistry`` maps requests to lanes, ``LaneOutbox`` buffers the rows of one lane.
 
-Deltas arrive once per engine step. Each goes to the outbox of its request's lane. An outbox whose reader is slower than
-the engine gathers several steps into its next item, so a slow router costs nothing but its own latency.
+The engine yields deltas once per step. Each goes, as a row, to the outbox of its request's lane. If a router reads more
+slowly than the engine steps, the next item of its lane holds the rows of several steps. So a slow router delays nothing
+but its own requests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cluster.lanes.messages import is_last
 
 
 class LaneOutbox:
-    """The rows that wait to leave through one lane."""
+    """The send buffer of one lane. ``requests`` are the ids of the unfinished requests whose rows go there."""
 
     def __init__(self, lane_id: str) -> None:
         self.lane_id = lane_id
@@ -23,17 +24,17 @@ class LaneOutbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, row: Row) -> None:
-        """Add a row for the next item."""
+        """Adds a row to the next item."""
         self._rows.append(row)
         self.wake()
 
     def wake(self) -> None:
-        """End ``take``'s wait, rows or not."""
+        """Makes a waiting ``take`` return, even without rows."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def take(self, timeout_s: float) -> list[Row]:
-        """The rows gathered since the last call; empty after ``timeout_s`` seconds without any."""
+        """Waits for rows and returns all that were added since the last call; none after ``timeout_s`` seconds."""
         if not self._rows:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -48,7 +49,7 @@ class LaneOutbox:
 
 
 class LaneRegistry:
-    """All lanes of one replica and the owner of each request."""
+    """The open lanes of one replica, and the lane that each unfinished request belongs to."""
 
     def __init__(self) -> None:
         self._outboxes: dict[str, LaneOutbox] = {}
@@ -56,30 +57,33 @@ class LaneRegistry:
 
     @property
     def requests(self) -> int:
-        """Requests that some lane waits for."""
+        """The number of unfinished requests, over all lanes."""
         return len(self._owners)
 
     def open(self, lane_id: str) -> LaneOutbox:
-        """A new lane. Raises ValueError if it is open already."""
+        """Opens a lane and returns its outbox. Raises ValueError if the lane is open already."""
         if lane_id in self._outboxes:
             raise ValueError(f"lane {lane_id} is open already")
         outbox = self._outboxes[lane_id] = LaneOutbox(lane_id)
         return outbox
 
     def close(self, lane_id: str) -> list[str]:
-        """Forget a lane; returns its unfinished requests, whose deltas have no reader any more."""
+        """Closes a lane. Returns the ids of its unfinished requests, which the caller should abort."""
         outbox = self._outboxes.pop(lane_id)
         for request_id in outbox.requests:
             del self._owners[request_id]
         return sorted(outbox.requests)
 
     def owns(self, lane_id: str, request_id: str) -> bool:
-        """Whether the lane is open and waits for the request."""
+        """Whether the lane is open and the request, unfinished, belongs to it."""
         outbox = self._owners.get(request_id)
         return outbox is not None and outbox.lane_id == lane_id
 
     def claim(self, lane_id: str, request_id: str) -> bool:
-        """Send the deltas of ``request_id`` to the lane; False if there is no such lane, or the id has an owner."""
+        """Assigns a new request to the lane, which gets its rows from now on.
+
+        Returns False, and changes nothing, if the lane is not open or the id belongs to a lane already.
+        """
         outbox = self._outboxes.get(lane_id)
         if outbox is None or request_id in self._owners:
             return False
@@ -88,13 +92,16 @@ class LaneRegistry:
         return True
 
     def release(self, request_id: str) -> None:
-        """The request needs no lane any more. Unknown ids are ignored."""
+        """Removes a request from its lane. Its further rows are dropped. Unknown ids are ignored."""
         outbox = self._owners.pop(request_id, None)
         if outbox is not None:
             outbox.requests.discard(request_id)
 
     def deliver(self, rows: Iterable[Row]) -> None:
-        """Hand each row to its lane; rows of requests that have no lane are dropped."""
+        """Puts each row into the outbox of its request's lane. Rows of requests without a lane are dropped.
+
+        A request is removed from its lane with its last row.
+        """
         for row in rows:
             outbox = self._owners.get(row[0])
             if outbox is None:

@@ -1,10 +1,10 @@
-"""The messages between a router and a replica, made of builtins: cheap to pickle, and readable by another release.
+"""The messages between a router and a replica. They consist of builtins, which other releases can read.
 
-Replica to router: one item per engine step (or per heartbeat when idle) travels through a lane. An item is a tuple of
-the replica's load and the rows of that step, one row for each Delta. The first item of a lane has the lane's header as
-a third part. Router to replica: a request travels as a record, by ``submit``; its answer is None or a refusal.
+From replica to router, a lane carries one item per engine step, or per heartbeat when the replica is idle. An item is a
+tuple of the replica's load and the rows of the step, one for each Delta. The first item of a lane has the lane's header
+as a third member. From router to replica, ``submit`` carries a request as a record. Its result is None or a refusal.
 
-``cluster.lanes.codec`` says how each form deals with fields that only one side knows.
+``cluster.lanes.codec`` describes what happens to fields that only one side has.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from engine.api import (
 )
 
 PROTOCOL = 1
-"""Raised when a release changes the meaning or the default of what travels; new fields do not need it."""
+"""The version of the messages. A release increments it when it changes the meaning or the default of a field. A new
+field does not need that."""
 
 LaneItem = tuple[Any, ...]
-"""(load, rows), or (load, rows, header) at the start of a lane."""
+"""(load, rows). The first item of a lane is (load, rows, header)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLoad:
-    """How busy a replica's engine is, as of the step that carries it."""
+    """The load of a replica's engine, which every item of a lane carries."""
 
     running: int = 0  # sequences
     waiting: int = 0  # sequences
-    blocks_used: int = 0
-    blocks_total: int = 0
-    wait_s: float = 0.0  # estimated wait of one more request, in seconds
+    blocks_used: int = 0  # KV blocks
+    blocks_total: int = 0  # KV blocks
+    wait_s: float = 0.0  # estimated seconds until a new request starts
 
     @classmethod
     def of(cls, stats: EngineStats) -> ReplicaLoad:
+        """Returns the load in the engine's ``stats``."""
         return cls(stats.running, stats.waiting, stats.blocks_used, stats.blocks_total, stats.wait_s)
 
 
@@ -60,22 +62,22 @@ _FAILURES = frozenset(reason.value for reason in FAILURE_REASONS)
 
 
 def pack(deltas: Iterable[Delta]) -> list[Row]:
-    """Deltas as rows, in order."""
+    """Returns ``deltas`` as rows, in order."""
     return _DELTAS.encode_all(deltas)
 
 
 def is_last(row: Row) -> bool:
-    """``Delta.last`` of the delta that this release made ``row`` of."""
+    """Returns ``Delta.last`` of the delta that this release encoded as ``row``."""
     return len(row) > _REASON and ((len(row) > _USAGE and row[_USAGE] is not None) or row[_REASON] in _FAILURES)
 
 
 def lane_item(load: ReplicaLoad, rows: list[Row]) -> LaneItem:
-    """An item with the rows of a step."""
+    """Returns the item with the rows of a step."""
     return _LOADS.encode(load), rows
 
 
 def first_lane_item(load: ReplicaLoad, model: ModelInfo) -> LaneItem:
-    """The first item of a lane: its header names the protocol, the schema of rows and loads, and the model."""
+    """Returns the first item of a lane. Its header has the protocol, the schema of rows and loads, and the model."""
     header = {
         "protocol": PROTOCOL,
         "schema": {**_DELTAS.schema, **_LOADS.schema},
@@ -85,48 +87,50 @@ def first_lane_item(load: ReplicaLoad, model: ModelInfo) -> LaneItem:
 
 
 class LaneReader:
-    """Reads the items of one lane. ``header`` is the third part of its first item.
+    """The decoder of the items of one lane. ``header`` is the third member of its first item.
 
-    Raises VersionMismatchError for a lane of another protocol.
+    ``model`` describes the replica's model. Raises VersionMismatchError for another protocol.
     """
 
     def __init__(self, header: Record) -> None:
         if header["protocol"] != PROTOCOL:
             raise VersionMismatchError(f"The replica speaks protocol {header['protocol']}, this router {PROTOCOL}.")
         self.delta = RowCodec(Delta, header["schema"]).decode
-        """The Delta that a row was made of. Raises VersionMismatchError for a row that makes no sense here."""
+        """Returns the Delta of a row. Raises VersionMismatchError for a row with a value that is unknown here."""
         self.load = RowCodec(ReplicaLoad, header["schema"]).decode
+        """Returns the ReplicaLoad of an item's first member."""
         self.model = _known(header["model"])
 
 
 def _known(model: Record) -> ModelInfo:
-    """The model, described by as many fields as are known here: none of them asks anything of the router."""
+    """Returns the model's description without the fields that are unknown here, which the router can ignore."""
     return _MODELS.decode({name: value for name, value in model.items() if name in _MODELS.names})
 
 
 def pack_request(request: GenerationRequest) -> Record:
-    """A request as plain builtins, without what has its default."""
+    """Returns ``request`` as builtins, for ``unpack_request``."""
     return {"protocol": PROTOCOL, "request": _REQUESTS.encode(request)}
 
 
 def unpack_request(packed: Record) -> GenerationRequest:
-    """The request that ``packed`` was made of.
+    """Returns the request that a router packed.
 
-    Raises VersionMismatchError for one that this release cannot honour to the letter.
+    Raises VersionMismatchError for another protocol, and for a field or a value that this release does not support.
     """
     if packed["protocol"] != PROTOCOL:
         raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
     try:
         return _REQUESTS.decode(packed["request"])
     except RequestError as error:
-        # The router has made the same request without this error: its release has another range.
+        # The router built the same request without an error, so its release permits other values.
         raise VersionMismatchError(error.message) from error
 
 
 def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
-    """A refusal as plain builtins.
+    """Returns a refusal as builtins, for ``unpack_refusal``.
 
-    ``kinds`` are the names of its classes, subclass first: an older router takes the first that it knows.
+    ``kinds`` has the names of the error's class and its base classes, subclass first. A router of an older release uses
+    the first one that it knows.
     """
     kinds = tuple(kind.__name__ for kind in type(error).__mro__ if issubclass(kind, EngineError | VersionMismatchError))
     details = {name: getattr(error, name) for name in ("param", "code", "retry_after_s") if hasattr(error, name)}
@@ -134,7 +138,7 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
 
 
 def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
-    """The refusal that ``packed`` was made of."""
+    """Returns the refusal that a replica packed, as EngineError if none of its classes is known here."""
     message = packed["message"]
     for kind in packed["kinds"]:
         match kind:

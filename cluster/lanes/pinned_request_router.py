@@ -1,8 +1,6 @@
-"""``PinnedRequestRouter``: Serve's request router for the tiers' handles, which sends a call to the replica it names.
+"""``PinnedRequestRouter``: the Serve request router of the tiers' deployments, which sends a call to a given replica.
 
-Serve's own routers balance requests over all replicas; a lane needs every one of its calls to reach the same replica. A
-call that carries ``replica_id`` goes to that replica or fails. Each change in the set of running replicas is published
-in the ReplicaDirectory of this process.
+Serve's own request routers balance calls over all replicas, but all calls of a lane must reach the same replica.
 """
 
 from __future__ import annotations
@@ -17,9 +15,14 @@ from router.ports.tier_backend import ReplicaLostError
 
 
 class PinnedRequestRouter(RequestRouter):
-    """Sends a call to the replica named by its keyword argument ``replica_id``; without one, to any replica."""
+    """The request router that sends a call to the replica named by its keyword argument ``replica_id``.
+
+    A call without the argument goes to a random replica. A call to a replica that does not run any more fails with
+    ReplicaLostError. Serve reports changes of the running replicas here; they are published in the ReplicaDirectory.
+    """
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Called by Serve with all running replicas after each change."""
         super().update_replicas(replicas)
         ids = frozenset(replica.replica_id.unique_id for replica in replicas)
         ReplicaDirectory.publish(self._deployment_id.name, ids)
@@ -27,14 +30,15 @@ class PinnedRequestRouter(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
+        """Called by Serve. Returns groups of candidates, which Serve tries in order."""
         wanted: Any = pending_request.kwargs.get("replica_id") if pending_request is not None else None
         if pending_request is None or wanted is None:
             return [[replica] for replica in random.sample(candidate_replicas, len(candidate_replicas))]
         chosen = [replica for replica in candidate_replicas if replica.replica_id.unique_id == wanted]
         if chosen:
             return [chosen]
-        # The replica is gone. Serve would repeat an empty choice for ever, and an exception here would end the task
-        # that routes other requests too. So this request fails, and Serve moves on when it finds it done.
+        # The replica does not run any more. Serve would retry an empty choice for ever, and an exception here would end
+        # the task that also routes other requests. So the request is failed, and Serve skips it because it is done.
         if not pending_request.future.done():
             pending_request.future.set_exception(ReplicaLostError(f"Replica {wanted} is no longer running.", wanted))
         return [candidate_replicas]

@@ -1,4 +1,4 @@
-"""``LanePool``: the lanes of one tier, one per running replica, opened and drained as Serve's list changes."""
+"""``LanePool``: a router's lanes to one tier, one per running replica. Lanes open and drain as replicas come and go."""
 
 from __future__ import annotations
 
@@ -15,37 +15,43 @@ from router.ports.tier_backend import TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
 
-# Between the loss of a lane and the next try, while Serve still lists the replica. The delay doubles with each try that
-# brings no ready lane: a replica of a release with another protocol stays as it is until the rollout is over.
+# Before a lost lane is opened again, if Serve still lists the replica. The delay doubles with each try until a lane is
+# ready. During a rollout, a replica with another protocol can never be reached.
 MIN_REOPEN_DELAY_S = 0.25
 MAX_REOPEN_DELAY_S = 8.0
 
 
 class LanePool:
-    """The lanes of the tier ``name``. Everything runs on the event loop that made it."""
+    """The lanes of the tier ``name``, and the choice of one for a request.
+
+    It belongs to the event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    """
 
     def __init__(self, name: str, client: ReplicaClient, config: PlacementConfig) -> None:
         self.name = name
         self._client = client
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[str, Lane] = {}  # by replica id; the lane in use
+        self._lanes: dict[str, Lane] = {}  # by replica id, without the draining ones
         self._draining: set[Lane] = set()
-        self._prefixes: dict[str, PrefixMemory] = {}
-        self._listed: frozenset[str] = frozenset()
-        self._delays: dict[str, float] = {}  # by replica id, in seconds; of replicas whose lane was lost
+        self._prefixes: dict[str, PrefixMemory] = {}  # by replica id, for the same replicas as the lanes
+        self._listed: frozenset[str] = frozenset()  # ids of the running replicas, as Serve last reported them
+        self._delays: dict[str, float] = {}  # by replica id: seconds before the next try, for lost lanes
         self._changed = asyncio.Event()
         self._closed = False
         self._context_length: int | None = None
 
     def replicas_changed(self, replica_ids: Iterable[str]) -> None:
-        """The replicas that run now. May be called from any thread."""
+        """Takes over the ids of the running replicas: opens lanes to new ones, drains those to the others.
+
+        The listener of ReplicaDirectory. May be called from any thread; it takes effect later, on the event loop.
+        """
         self._loop.call_soon_threadsafe(self._sync, frozenset(replica_ids))
 
     def snapshot(self) -> TierSnapshot:
-        """The load of the tier now, over its ready replicas, each as of its last item.
+        """Returns the load of the tier over its ready replicas, each as of the last item of its lane.
 
-        The context length outlives the replicas that reported it.
+        Once reported, the context length stays known while no replica is ready.
         """
         ready = self._ready()
         loads = [lane.load for lane in ready.values()]
@@ -60,9 +66,10 @@ class LanePool:
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
-        """The lane whose replica should run ``request``, not one of the replicas ``avoid``.
+        """Returns the lane to the replica that should run ``request``. Replicas with an id in ``avoid`` are left out.
 
-        Waits while there is none; raises TierUnavailableError after ``placement.wait_s``, or when the pool is closed.
+        Waits while no replica is ready. Raises TierUnavailableError after ``placement.wait_s`` seconds, or if the pool
+        is closed.
         """
         chain = fingerprint(request)
         try:
@@ -78,7 +85,7 @@ class LanePool:
         return lane
 
     async def close(self) -> None:
-        """Close every lane at once. The pool opens no others and gives no lane any more."""
+        """Closes all lanes at once. Afterwards the pool opens no lanes, and ``acquire`` raises TierUnavailableError."""
         self._closed = True
         self._listed = frozenset()
         self._changed.set()
@@ -102,12 +109,13 @@ class LanePool:
         return None if chosen is None else self._lanes[chosen]
 
     def _sync(self, listed: frozenset[str]) -> None:
+        """Opens lanes to replicas that are new in ``listed`` and drains lanes to those that are not in it."""
         if self._closed:
             return
         self._listed = listed
         self._delays = {replica_id: delay for replica_id, delay in self._delays.items() if replica_id in listed}
         gone = {replica_id: self._lanes.pop(replica_id) for replica_id in self._lanes.keys() - listed}
-        self._draining.update(gone.values())  # all of them, before the first one reports its change
+        self._draining.update(gone.values())  # all of them, before the first ``drain`` calls ``_on_lane_change``
         for replica_id, lane in gone.items():
             del self._prefixes[replica_id]
             lane.drain()
@@ -115,8 +123,9 @@ class LanePool:
             self._open(replica_id)
 
     def _open(self, replica_id: str) -> None:
+        """Opens a lane to the replica, with an empty prefix memory, if it is listed and has none."""
         if replica_id not in self._listed or replica_id in self._lanes:
-            return  # gone meanwhile, or opened anew by a change of the list before the delay was over
+            return  # during the delay the replica has ended, or ``_sync`` has opened a lane
         lane = Lane(
             self._client, replica_id, buffer_limit=self._config.reader_buffer_tokens, on_change=self._on_lane_change
         )
@@ -125,6 +134,7 @@ class LanePool:
         lane.start()
 
     def _on_lane_change(self) -> None:
+        """Called after each change of a lane's state: forgets closed lanes, and wakes waiting requests."""
         self._draining = {lane for lane in self._draining if lane.state is not LaneState.CLOSED}
         for replica_id, lane in list(self._lanes.items()):
             if lane.state is LaneState.CLOSED:
@@ -137,6 +147,7 @@ class LanePool:
         self._changed.set()
 
     def _reopen_later(self, replica_id: str) -> None:
+        """Opens a lane to the replica after its delay, unless it is not listed any more by then."""
         if self._closed:
             return
         delay = self._delays.get(replica_id, MIN_REOPEN_DELAY_S)

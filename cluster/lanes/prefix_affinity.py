@@ -1,7 +1,7 @@
-"""``PrefixMemory``: the prompt prefixes lately sent to a replica, as hashes, to guess where KV blocks are cached.
+"""``PrefixMemory``: the prompt prefixes that were sent to a replica, by which the router estimates what it has cached.
 
-The guess is made on text, before tokenisation, in pieces of fixed length chained from the start; it may be wrong (the
-replica may have evicted the blocks), which costs one prefill and nothing else.
+Prompts are compared as text, before tokenisation, in pieces of fixed length whose hashes are chained from the start.
+The estimate may be wrong, for example if the replica has evicted the blocks. The request is then prefilled there.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 
 from engine.api import Conversation, GenerationRequest
 
-PIECE_CHARS = 128  # about two KV blocks of 16 tokens of English
-PIECE_TOKENS = 32
-MAX_PIECES = 256  # 32k characters; a longer match changes no decision
+PIECE_CHARS = 128  # characters of a piece of text; in English, about two KV blocks of 16 tokens
+PIECE_TOKENS = 32  # tokens of a piece of a prompt that is given as token ids
+MAX_PIECES = 256  # pieces of a prompt that are compared: 32k characters
 
 
 def _pieces(request: GenerationRequest) -> Iterator[object]:
+    """Yields the first MAX_PIECES pieces of the prompt. Those of a conversation include the roles."""
     prompt = request.prompt
     if isinstance(prompt, tuple):
         for start in range(0, min(len(prompt), MAX_PIECES * PIECE_TOKENS), PIECE_TOKENS):
@@ -29,7 +30,9 @@ def _pieces(request: GenerationRequest) -> Iterator[object]:
 
 
 def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
-    """Chained hashes of the prompt's pieces, first to last; different tenants' salts give different chains."""
+    """Returns the chained hashes of the prompt's pieces, first to last. Each depends on the cache salt and all pieces
+    before it, so that two prompts share hashes as far as their prefixes and salts are equal.
+    """
     chain: list[int] = []
     parent = hash(request.cache_salt)
     for piece in _pieces(request):
@@ -39,7 +42,7 @@ def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
 
 
 class PrefixMemory:
-    """The prefixes sent to one replica, least recently used forgotten first. ``capacity`` is in pieces."""
+    """The LRU set of the prefixes that were sent to one replica. ``capacity`` is in pieces."""
 
     def __init__(self, capacity: int = 65_536) -> None:
         self._capacity = capacity
@@ -49,7 +52,10 @@ class PrefixMemory:
         return len(self._seen)
 
     def matched(self, chain: Sequence[int]) -> float:
-        """Part of ``chain`` already seen, counted from its start, 0 to 1."""
+        """Returns the part of ``chain``, from its start, that was sent to the replica before, 0 to 1.
+
+        ``chain`` is a result of ``fingerprint``.
+        """
         if not chain:
             return 0.0
         known = 0
@@ -60,8 +66,8 @@ class PrefixMemory:
         return known / len(chain)
 
     def remember(self, chain: Sequence[int]) -> None:
-        """Note that a prompt with ``chain`` was sent here."""
-        for link in reversed(chain):  # the start of a prompt stays longest: it is what others share
+        """Records that a prompt with the hashes ``chain`` was sent to the replica."""
+        for link in reversed(chain):  # so that the start of a prompt, which others share, is evicted last
             self._seen[link] = None
             self._seen.move_to_end(link)
         while len(self._seen) > self._capacity:

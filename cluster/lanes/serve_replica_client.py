@@ -1,4 +1,4 @@
-"""``ServeReplicaClient``: a lane's calls to its replica, made through a Serve handle."""
+"""``ServeReplicaClient``: makes the calls of lanes to their replicas through a Serve handle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from cluster.lanes.messages import LaneItem
 from router.ports.tier_backend import ReplicaLostError
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
+"""The errors of a call through a handle that mean that the replica cannot answer."""
 
 
 class ServeReplicaClient:
-    """Calls the replicas of one tier. ``handle`` routes by PinnedRequestRouter. Implements ``lane.ReplicaClient``."""
+    """The client of one tier's replicas. Implements ``lane.ReplicaClient``.
+
+    ``handle`` is that of the tier's deployment, whose request router is PinnedRequestRouter.
+    """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._streaming = handle.options(stream=True, response_serialization="pickle")
@@ -50,7 +54,7 @@ class ServeReplicaClient:
         try:
             await self._unary.broadcast("ping").results_async()
         except SERVE_FAULTS:
-            return  # a replica that failed to answer says nothing about the list of replicas, which is all we came for
+            return  # the call only serves to make Serve publish the replicas, which it has done even if one failed
 
 
 def _lost(replica_id: str, error: Exception) -> ReplicaLostError:

@@ -1,1 +1,1 @@
-"""The launcher of a service on one machine, which is ``make serve``."""
+"""The launcher of a whole service on one machine (``make serve``)."""

@@ -1,10 +1,10 @@
-"""The environment variables and the ports of a local service; no other file reads or composes such variables.
+"""The environment variables, ports and directory of a local service. No other file reads or sets such variables.
 
-Ray and Serve take most of their settings from environment variables, read when a process imports them. So the launcher
-(and a test that needs Ray) composes them here, once, and starts Ray's head with them; every actor inherits them.
+Ray and Serve read most of their settings from environment variables when a process imports them. The launcher (or a
+test that needs Ray) gets them from ``local_environment`` and starts the Ray head with them. Every actor inherits them.
 
-Everything the service owns lives in one short-lived directory and on ports of its own, so that it neither attaches to
-nor disturbs another Ray cluster on the same machine.
+A service keeps all its files in one temporary directory and has ports of its own. So it does not interfere with another
+Ray cluster on the same machine.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from typing import Self
 
 LOOPBACK = "127.0.0.1"
 
-# Ray puts its sockets some 70 characters below its directory, and a Unix socket's path ends at 107.
-MAX_DIRECTORY_LENGTH = 35
+# Ray's socket paths are about 70 characters longer than its directory, and a Unix socket's path has at most 107.
+MAX_DIRECTORY_LENGTH = 35  # characters
 
-# Below the kernel's ephemeral ports, so that no outgoing connection takes one between the check and its use.
+# Below the kernel's ephemeral ports, so that no outgoing connection takes a port between the check and its use.
 _PORTS = range(20_000, 32_000)
 INGRESS_PORTS = 64
-"""Ports per protocol for ingress replicas; one that ends leaves its own unused for a while."""
+"""Ports for ingress replicas, for each of HTTP and gRPC. It is more than there are replicas, because the port of a
+replica that has ended is not used again for a while."""
 _SINGLE_PORTS = 8
 _BLOCK = 2 * INGRESS_PORTS + _SINGLE_PORTS
 
-# Taken from the caller's environment; all else is composed. Ray's own settings are left out on purpose: RAY_ADDRESS
-# would attach the service to another cluster.
+# Copied from the caller's environment; all other variables are set here. Ray's own are left out on purpose: RAY_ADDRESS
+# would connect the service to another cluster.
 _INHERITED = (
     "PATH",
     "LANG",
@@ -46,7 +47,7 @@ _INHERITED = (
     "HF_HOME",
 )
 
-_HAPROXY = Path(__file__).resolve().parents[2] / "deployments" / "haproxy"  # what clusters run, too
+_HAPROXY = Path(__file__).resolve().parents[2] / "deployments" / "haproxy"  # clusters use the same script
 
 _WRAPPER = r"""#!/bin/sh
 for argument; do
@@ -60,12 +61,12 @@ PATH={python}:$PATH exec {haproxy} "$@"
 
 
 class NoFreePortsError(RuntimeError):
-    """The machine has no free block of ports for the replicas."""
+    """The machine has no block of free ports for the service."""
 
 
 @dataclass(frozen=True)
 class LocalPorts:
-    """The ports of one local service beside the public one. All of them are bound to loopback."""
+    """The ports of one local service, except that of the API. All of them are bound to loopback."""
 
     dashboard: int
     dashboard_agent: int
@@ -77,12 +78,16 @@ class LocalPorts:
     fallback_http: int
     fallback_grpc: int
     ingress_http: int
-    """First of the block where ingress replicas listen for HAProxy."""
+    """The first of INGRESS_PORTS ports on which ingress replicas listen for HTTP from HAProxy."""
     ingress_grpc: int
+    """The first of INGRESS_PORTS ports on which ingress replicas listen for gRPC."""
 
     @classmethod
     def free(cls, *, dashboard: int = 8265) -> Self:
-        """Ports free at this moment; the dashboard's is the usual one unless that is taken."""
+        """Returns ports that are free at this moment. ``dashboard`` is used for the dashboard unless it is taken.
+
+        Raises NoFreePortsError.
+        """
         block = _free_block()
         single = iter(range(block + 2 * INGRESS_PORTS, block + _BLOCK))
         return cls(
@@ -100,9 +105,9 @@ class LocalPorts:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on loopback at this port now."""
+    """Whether a server could listen on this port of loopback now."""
     with socket.socket() as probe:
-        # What servers set: a port whose last connections linger in TIME_WAIT counts as free.
+        # Servers set it too. With it, a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -116,8 +121,9 @@ def local_environment(
 ) -> dict[str, str]:
     """Returns all environment variables for the Ray processes of one local service.
 
-    The service keeps its files below ``directory``. ``inherit`` supplies variables such as PATH; None: this process's
-    own environment.
+    The service keeps its files below ``directory``. ``ports`` None: free ones are chosen. ``inherit`` supplies
+    variables such as PATH; None: this process's own environment. Raises ValueError for a ``directory`` of more than
+    MAX_DIRECTORY_LENGTH characters.
     """
     if len(str(directory)) > MAX_DIRECTORY_LENGTH:
         raise ValueError(f"{directory} is too long: Ray's Unix sockets need at most {MAX_DIRECTORY_LENGTH} characters")
@@ -135,9 +141,9 @@ def local_environment(
 
 def _files(directory: Path) -> dict[str, str]:
     return {
-        "HOME": str(directory / "home"),  # Ray and Hugging Face write below it; the user's own may be missing or full
+        "HOME": str(directory / "home"),  # Ray and Hugging Face write there; the user's own home may be missing or full
         "TMPDIR": str(directory / "tmp"),
-        "RAY_TMPDIR": str(directory / "ray"),  # sessions, and the file by which a driver finds "the" local cluster
+        "RAY_TMPDIR": str(directory / "ray"),  # sessions, and the file by which drivers find the local cluster
     }
 
 
@@ -145,8 +151,8 @@ def _ray() -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Makes 127.0.0.1 the node's address, as Ray does on laptops with Windows or macOS; otherwise it looks up the
-        # machine's public one and its servers listen on every interface.
+        # Makes 127.0.0.1 the node's address, as Ray does on Windows and macOS. Otherwise Ray uses the machine's public
+        # address, and its servers listen on every interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
@@ -165,7 +171,7 @@ def _serve(ports: LocalPorts) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.ingress_http + INGRESS_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.ingress_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.ingress_grpc + INGRESS_PORTS - 1),
-        # Thirty seconds by default, for load balancers of other nodes to notice. Serve notifies the only one here.
+        # By default a replica waits 30 s for load balancers on other nodes. Serve notifies the only one here itself.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",  # must be positive
     }
@@ -191,7 +197,7 @@ def _libraries() -> dict[str, str]:
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # The embedded models are on disk. A model of a hub has to be downloaded first.
+        # The embedded models are on disk. A model of the Hugging Face hub must be downloaded before the start.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -200,10 +206,11 @@ def _libraries() -> dict[str, str]:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Creates what ``local_environment`` refers to: the subdirectories, and a wrapper around ``deployments/haproxy``.
+    """Creates the files that ``local_environment`` refers to: subdirectories of ``directory`` and a wrapper of HAProxy.
 
-    Ray's HAProxy template has no address for the metrics and stats listeners, so that they would face the network; the
-    wrapper narrows them to loopback in the file that Ray has just written.
+    The wrapper is a shell script that Serve runs as the HAProxy binary. In the config file that Serve has written, it
+    binds the metrics and stats listeners to loopback, and then runs ``deployments/haproxy``. Without it they would
+    listen on every interface.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -216,8 +223,9 @@ def prepare_directory(directory: Path) -> None:
 
 
 def _free_block() -> int:
+    """Returns the first port of a block of _BLOCK free ones. Raises NoFreePortsError."""
     starts = list(_PORTS[::_BLOCK])[:-1]
-    # A random start keeps services that start together out of each other's way.
+    # A random start makes it unlikely that services that start together choose the same block.
     offset = secrets.randbelow(len(starts))
     for start in starts[offset:] + starts[:offset]:
         if all(is_free(port) for port in range(start, start + _BLOCK)):

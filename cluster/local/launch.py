@@ -1,14 +1,15 @@
-"""The launcher behind ``make serve``: one whole service on this machine, in the foreground.
+"""The launcher behind ``make serve``: runs a whole service on this machine, in the foreground.
 
-The launcher starts a Ray head of its own in a short-lived directory, hands it the Serve config over Ray's REST
-interface, waits until ``/healthz`` answers 200 and then until it is stopped. It shares nothing with other Ray
-clusters, and when it ends, every process that it started has ended, however it was stopped: Ctrl-C, SIGTERM, a failed
-start. A second Ctrl-C skips the draining.
+It starts a Ray head in a temporary directory, deploys the Serve config through Ray's REST API, waits until ``/healthz``
+answers 200, and then waits until it is stopped. It shares nothing with other Ray clusters. When it ends, all processes
+that it started have ended, whether it was stopped by Ctrl-C or SIGTERM, or the start failed. A second Ctrl-C skips the
+draining.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -26,29 +27,32 @@ from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_envir
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
-from cluster.local.serve_config import ConfigFileError, load
+from cluster.local.serve_config import ConfigFileError, example_model, load
 
-POLL_S = 0.25
+POLL_S = 0.25  # between two checks of a condition
 DRAIN_S = 30.0
-"""Longest wait for Serve to finish its streams and shut down, before the processes are ended anyway."""
-TERM_S = 3.0
-KILL_S = 10.0
+"""Seconds that Serve may take to finish its streams and shut down. Then the processes are ended."""
+TERM_S = 3.0  # after SIGTERM, until SIGKILL
+KILL_S = 10.0  # after SIGTERM, until a process counts as unkillable
 ECHO_S = 1.0
-"""A signal this soon after the first is the same one again: make passes on what the terminal has already sent."""
-LOG_LINES = 15
-REPORT_CHARACTERS = 1000
+"""Seconds after the first signal in which others are ignored: make repeats a signal that the terminal has sent."""
+LOG_LINES = 15  # of the head's log that an error shows
+REPORT_CHARACTERS = 1000  # of a deployment's message that are printed
 
 
 class LaunchError(RuntimeError):
-    """The service cannot start; the message is for the person at the terminal."""
+    """The service cannot start, or has ended. The message is printed at the terminal."""
 
 
 class StopRequested(BaseException):
-    """SIGINT, SIGTERM or SIGHUP has arrived. Like KeyboardInterrupt no error, so that no handler of errors takes it."""
+    """SIGINT, SIGTERM or SIGHUP has arrived. A BaseException, so that no ``except Exception`` catches it."""
 
 
 class StopSignals:
-    """Turns signals into ``StopRequested``, raised wherever the launcher is at that moment."""
+    """The handler of SIGINT, SIGTERM and SIGHUP. It raises StopRequested, wherever the main thread is at that moment.
+
+    Creating it installs it.
+    """
 
     def __init__(self) -> None:
         self._first_at: float | None = None
@@ -56,6 +60,7 @@ class StopSignals:
             signal.signal(number, self._arrived)
 
     def ignore(self) -> None:
+        """Ignores these signals from now on."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
@@ -68,13 +73,14 @@ class StopSignals:
 
 
 class Phases:
-    """What the launcher is at, with the seconds each phase took."""
+    """The phases of the start. Each is printed when it begins, and with its seconds when it has ended."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Times the phase ``name``, which lasts as long as the context is open."""
         started = time.monotonic()
         print(f"  {name} ...", flush=True)
         yield
@@ -82,14 +88,19 @@ class Phases:
 
     @property
     def total_s(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
 
 class LocalService:
-    """One service on this machine, from an empty directory to ready, and back."""
+    """One service on this machine: a Ray head with one Serve application.
+
+    ``config`` is a complete Serve config. ``directory`` is empty; the service keeps all its files there. The function
+    ``stop`` ends its processes.
+    """
 
     def __init__(self, config: dict[str, Any], directory: Path, make: MakeWatch) -> None:
-        self._config = config
+        self.config = config
         self._make = make
         self._last_refusal = ""
         self._reported: set[str] = set()
@@ -99,20 +110,28 @@ class LocalService:
         self.url = f"http://{LOOPBACK}:{config['http_options']['port']}"
 
     def start(self, phases: Phases, timeout_s: float) -> None:
+        """Starts Ray, deploys the config and waits until the service is ready.
+
+        Raises LaunchError if that fails or takes longer than ``timeout_s``, StopRequested, and what ``RayHead`` raises.
+        """
         deadline = time.monotonic() + timeout_s
         with phases.phase("Ray"):
             self.head.start()
             self._wait(self._head_answers, deadline)
         with phases.phase("Serve"):
-            self.head.deploy(self._config)
+            self.head.deploy(self.config)
         with phases.phase("application"):
             self._wait(self._is_ready, deadline)
 
     def watch(self) -> None:
-        """Returns never: raises when the head ends by itself, or when someone wants the service to stop."""
+        """Waits for the end of the service and never returns.
+
+        Raises LaunchError if the Ray head ends by itself, and StopRequested if make is interrupted or a signal arrives.
+        """
         self._wait(lambda: False, float("inf"))
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
+        """Waits until ``condition`` is true. Raises LaunchError after ``deadline``, in monotonic seconds."""
         while not condition():
             if self._make.wants_stop():
                 raise StopRequested
@@ -123,6 +142,7 @@ class LocalService:
             time.sleep(POLL_S)
 
     def _head_answers(self) -> bool:
+        """Whether Ray's REST API answers."""
         try:
             self.head.details()
         except HeadUnavailableError as error:
@@ -131,6 +151,7 @@ class LocalService:
         return True
 
     def _is_ready(self) -> bool:
+        """Whether /healthz answers 200. Raises LaunchError if Serve has given up on the application."""
         if answers_ok(f"{self.url}/healthz"):
             return True
         for name, application in self._applications().items():
@@ -140,28 +161,30 @@ class LocalService:
         return False
 
     def _report(self, application: dict[str, Any]) -> None:
-        """Passes on what Serve says about deployments that are slow or fail: it tries again many times by itself."""
+        """Prints Serve's messages about deployments that are slow or fail, each once. Serve retries them by itself."""
         for name, deployment in application.get("deployments", {}).items():
             lines = deployment.get("message", "").strip().splitlines() or [""]
-            # A traceback lies between what happened, up to "Error:", and why, in the last line.
+            # The first line, up to "Error:", says what failed. The last one says why. Between them is a traceback.
             text = f"    {name}: {' '.join(dict.fromkeys([lines[0].partition(' Error:')[0], lines[-1]]))}"
             if lines[0] and text not in self._reported:
                 self._reported.add(text)
                 print(text[:REPORT_CHARACTERS], flush=True)
 
     def _applications(self) -> dict[str, Any]:
+        """Returns Serve's status of each application, by name; nothing if the head does not answer."""
         try:
             return dict(self.head.details().get("applications", {}))
         except HeadUnavailableError:
             return {}
 
     def _state(self) -> str:
+        """Returns why the service is not ready, for an error message."""
         states = [f"{name}: {explain(application)}" for name, application in self._applications().items()]
         return "\n".join(states) or self._last_refusal
 
 
 def explain(application: dict[str, Any]) -> str:
-    """Why an application is not running: its own message, and those of its unhealthy deployments."""
+    """Returns why an application is not running: its status and message, and those of its unhealthy deployments."""
     messages = [f"{application['status']} {application.get('message', '')}".rstrip()]
     messages += [
         f"{name}: {deployment['status']} {deployment.get('message', '')}".rstrip()
@@ -172,6 +195,7 @@ def explain(application: dict[str, Any]) -> str:
 
 
 def answers_ok(url: str) -> bool:
+    """Whether a GET of ``url`` answers 200 within 2 seconds. Proxies of the environment are not used."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2.0) as response:
@@ -181,18 +205,23 @@ def answers_ok(url: str) -> bool:
 
 
 def tail(path: Path, lines: int = LOG_LINES) -> str:
+    """Returns the last lines of a text file; "(nothing)" if it does not exist."""
     if not path.exists():
         return "(nothing)"
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def check_port(port: int) -> None:
+    """Raises LaunchError if ``port`` is in use."""
     if not is_free(port):
         raise LaunchError(f"port {port} is in use; choose another with `make serve PORT=...` or --port")
 
 
 def run(config_path: Path, port: int | None, timeout_s: float) -> int:
-    """The launcher's whole life. Returns the exit code."""
+    """Starts the service, waits until it is stopped, and ends all its processes. Returns the exit code.
+
+    ``port`` None: the config's. ``timeout_s`` is the longest that the start may take.
+    """
     signals = StopSignals()
     directory: Path | None = None
     service: LocalService | None = None
@@ -201,7 +230,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
         config = load(config_path, port)
         check_port(config["http_options"]["port"])
         adopt_orphans()
-        # Not where TMPDIR points: the paths of Ray's sockets must stay short.
+        # Not in TMPDIR, since the paths of Ray's sockets must be short.
         directory = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))
         print(f"Manta: starting {config_path}", flush=True)
         phases = Phases()
@@ -221,13 +250,16 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
 
 
 def stop(service: LocalService | None, directory: Path | None, signals: StopSignals) -> None:
-    """Drains, ends every process, removes every file; says so if one resists."""
+    """Drains the service, ends all its processes and removes its directory. Prints processes that do not end.
+
+    StopRequested ends the draining early. Afterwards signals are ignored.
+    """
     started = time.monotonic()
     try:
         if service is not None and not service.head.has_ended():
             service.head.shut_down_serve(DRAIN_S)
     except HeadUnavailableError:
-        pass  # nothing to drain: it is not up, or hangs; either way its processes end below
+        pass  # the head does not run yet, or hangs: nothing is drained, and its processes end below
     except StopRequested:
         print("Manta: stopping at once", flush=True)
     signals.ignore()
@@ -240,7 +272,9 @@ def stop(service: LocalService | None, directory: Path | None, signals: StopSign
 
 
 def banner(service: LocalService, seconds: float) -> str:
-    body = '{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
+    """Returns the message for a service that is ready after ``seconds``: its addresses and an example request."""
+    messages = [{"role": "user", "content": "Hello"}]
+    body = json.dumps({"model": example_model(service.config), "stream": True, "messages": messages})
     return f"""Manta: ready after {seconds:.1f} s
   API        {service.url}/v1
   dashboard  http://{LOOPBACK}:{service.ports.dashboard}  (asks for a token: {service.head.token})
@@ -253,6 +287,7 @@ Ctrl-C stops everything."""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs the launcher with command line ``arguments``; None: those of the process. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster.local.launch",
         description="Runs the whole service on this machine until Ctrl-C: Ray, Serve and every model.",

@@ -1,8 +1,8 @@
-"""The process tree below this process: its descendants found, stopped and verified by process id.
+"""Functions that find and end all descendants of this process, by process id.
 
-A Ray head starts some forty processes in sessions of their own, and the death of one leaves its children to process 1.
-Linux lets a process inherit them instead (a "child subreaper"). The tree below it is then complete at all times, and no
-process has to be found by its name.
+A Ray head starts about forty processes in sessions of their own. When a process ends, its children become those of
+process 1, and would be lost. On Linux an ancestor can adopt them instead, as a "child subreaper". Its descendants are
+then always complete, and none has to be found by name.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ _POLL_S = 0.05
 
 
 def adopt_orphans() -> None:
-    """From now on a descendant whose parent dies becomes a child of this process."""
+    """Makes this process a child subreaper: a descendant whose parent ends becomes its child. Raises OSError."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
-    """For a child between fork and exec: it gets SIGTERM when its parent ends, even by SIGKILL."""
+    """Makes the kernel send SIGTERM to this process when its parent ends, even by SIGKILL.
+
+    Called in a child process between fork and exec. Raises OSError.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Process]:
-    """SIGTERM to every descendant, SIGKILL to those alive after ``grace_s``. Returns who survived ``deadline_s``."""
+    """Ends all descendants, those included that start meanwhile. Needs ``adopt_orphans`` before they start.
+
+    Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Returns when none runs, or after
+    ``deadline_s`` seconds. The result has those that still run.
+    """
     started = time.monotonic()
     asked: set[psutil.Process] = set()
     while alive := _alive():
@@ -50,11 +57,12 @@ def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Proces
 
 
 def _alive() -> list[psutil.Process]:
+    """Returns the descendants that run."""
     return [process for process in psutil.Process().children(recursive=True) if is_running(process)]
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether ``process`` has not ended. A zombie has: it only waits for its parent to collect its exit code."""
+    """Whether ``process`` has not ended. A zombie has ended; only its exit code was not collected yet."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -62,7 +70,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def _collect() -> None:
-    """Takes the exit codes of ended children, adopted ones too: until someone does, they stay as zombies."""
+    """Collects the exit codes of ended children, adopted ones included. Otherwise they would stay as zombies."""
     try:
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
@@ -71,6 +79,7 @@ def _collect() -> None:
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
+    """Sends a signal to ``process``. No effect if it has ended."""
     try:
         process.send_signal(number)
     except psutil.NoSuchProcess:
@@ -78,6 +87,7 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
+    """Calls prctl(2). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")

@@ -1,4 +1,4 @@
-"""``RayHead``: a Ray head as a child process, with Serve controlled through Ray's REST interface."""
+"""``RayHead``: a Ray head as a child process. Serve is controlled through Ray's REST API."""
 
 from __future__ import annotations
 
@@ -14,47 +14,52 @@ from typing import Any
 from cluster.local.environment import LOOPBACK, LocalPorts
 from cluster.local.process_tree import die_with_parent
 
-# Messages of a few tensors at most pass through Ray's object store; the engines keep theirs to themselves.
+# Only small messages pass through Ray's object store; the tensors stay within the engines.
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 
 _APPLICATIONS = "/api/serve/applications/"
 
 
 class HeadUnavailableError(RuntimeError):
-    """The head did not answer, as before it is up."""
+    """The head's REST API did not answer, for example because the head is still starting, or answered with an error."""
 
 
 class ConfigRefusedError(RuntimeError):
-    """Serve does not take the config; the message says why."""
+    """Serve refused the config; the message says why."""
 
 
 class RayHead:
-    """One Ray head and its dashboard. Its caller ends it with ``process_tree.stop_descendants``."""
+    """A Ray head with its dashboard, which serves the REST API.
+
+    ``environment`` comes from ``local_environment`` with the same ``directory`` and ``ports``. The caller ends the
+    process with ``process_tree.stop_descendants``.
+    """
 
     def __init__(self, directory: Path, ports: LocalPorts, environment: Mapping[str, str]) -> None:
         self._directory = directory
         self._ports = ports
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        # No proxy: an http_proxy of the user must not see requests to this machine.
+        # Without proxies: requests to this machine must not go through the user's http_proxy.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     @property
     def log(self) -> Path:
-        """What the head itself prints."""
+        """The file with the output of the head process."""
         return self._directory / "head.log"
 
     @property
     def logs(self) -> Path:
-        """Where Ray writes the logs of all actors."""
+        """The directory with Ray's logs, those of all actors included."""
         return self._directory / "ray" / "session_latest" / "logs"
 
     @property
     def token(self) -> str:
-        """What the dashboard and Ray's command line ask for."""
+        """The token for the dashboard, the REST API and Ray's command line."""
         return self._environment["RAY_AUTH_TOKEN"]
 
     def start(self) -> None:
+        """Starts the process. Returns before the head answers. Called once."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 _command(self._directory, self._ports),
@@ -62,26 +67,31 @@ class RayHead:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the launcher only, which then stops things in order
-                preexec_fn=die_with_parent,  # the launcher has no threads, which is what makes this safe
+                start_new_session=True,  # so that Ctrl-C reaches only the launcher, which stops all in order
+                preexec_fn=die_with_parent,  # safe, because the launcher has no threads
             )
 
     def has_ended(self) -> bool:
+        """Whether the process was started and has ended."""
         return self._process is not None and self._process.poll() is not None
 
     def details(self) -> dict[str, Any]:
-        """What Serve runs and how it is: applications, their deployments, their replicas."""
+        """Returns Serve's status: applications, their deployments and replicas. Raises HeadUnavailableError."""
         return dict(json.loads(self._call("GET", timeout_s=3.0) or b"{}"))
 
     def deploy(self, config: Mapping[str, Any]) -> None:
-        """Hands Serve the config; returns when it is accepted, long before it runs."""
+        """Deploys a Serve config. Returns when Serve has accepted it, long before the application runs.
+
+        Raises ConfigRefusedError and HeadUnavailableError.
+        """
         self._call("PUT", body=json.dumps(config).encode(), timeout_s=60.0)
 
     def shut_down_serve(self, timeout_s: float) -> None:
-        """Drains and ends every application, and Serve itself."""
+        """Drains and ends all applications, then Serve. Raises HeadUnavailableError, also after ``timeout_s``."""
         self._call("DELETE", timeout_s=timeout_s)
 
     def _call(self, method: str, *, body: bytes | None = None, timeout_s: float) -> bytes:
+        """Sends a request for Serve's applications to the REST API. Returns the body of the response."""
         request = urllib.request.Request(
             f"http://{LOOPBACK}:{self._ports.dashboard}{_APPLICATIONS}",
             method=method,
@@ -105,15 +115,16 @@ class RayHead:
 
 
 def _command(directory: Path, ports: LocalPorts) -> list[str]:
+    """Returns the command line of ``ray start``."""
     return [
         str(Path(sysconfig.get_path("scripts")) / "ray"),
         "start",
         "--head",
-        "--block",  # stay in the foreground, and end what it started when it ends
+        "--block",  # the process stays in the foreground, and ends Ray's processes when it ends
         f"--temp-dir={directory / 'ray'}",
         f"--node-ip-address={LOOPBACK}",
         "--port=0",
-        "--min-worker-port=0",  # whichever is free: two services on a machine never contend for Ray's default range
+        "--min-worker-port=0",  # any free ports, so that two services do not compete for Ray's default range
         "--max-worker-port=0",
         f"--dashboard-host={LOOPBACK}",
         f"--dashboard-port={ports.dashboard}",

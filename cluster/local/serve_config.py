@@ -1,7 +1,8 @@
-"""The Serve config file (deployments/*.yaml): read, checked and fitted to this machine."""
+"""``load``: reads and checks a Serve config file (deployments/*.yaml), and adapts it to a local service."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import yaml
 from cluster.local.environment import LOOPBACK
 
 DEFAULT_PORT = 8000
+AUTO = "auto"  # the model name for which the router chooses the tier
 
-# Serve ignores keys that it does not know; a typo would go unnoticed until someone misses its effect.
+# Serve ignores unknown keys, so that a typo would have no effect and no error.
 _KNOWN_KEYS = frozenset(
     {
         "proxy_location",
@@ -27,11 +29,11 @@ _KNOWN_KEYS = frozenset(
 
 
 class ConfigFileError(ValueError):
-    """The file is not a Serve config; the message says what is wrong with it."""
+    """The file is not a valid Serve config; the message says why."""
 
 
 def load(path: Path, port: int | None) -> dict[str, Any]:
-    """The config in ``path``, its HTTP port replaced by ``port`` if given."""
+    """Returns the Serve config in ``path``, completed by ``resolve``. Raises ConfigFileError, also if it is missing."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -45,14 +47,17 @@ def load(path: Path, port: int | None) -> dict[str, Any]:
 
 
 def resolve(config: object, port: int | None) -> dict[str, Any]:
-    """A complete config for a local service: on loopback unless the file says otherwise, one node."""
+    """Returns ``config`` completed for a local service: one node, on loopback unless the config has another host.
+
+    ``port`` replaces the HTTP port of the config; None: it stays. Raises ConfigFileError.
+    """
     if not isinstance(config, dict) or not config.get("applications"):
         raise ConfigFileError("a Serve config is a mapping with `applications`")
     if unknown := sorted(map(str, config.keys() - _KNOWN_KEYS)):
         raise ConfigFileError(f"unknown keys: {', '.join(unknown)}")
     http = {"host": LOOPBACK, "port": DEFAULT_PORT, **(config.get("http_options") or {})}
     if http.get("request_timeout_s") is not None:
-        # Serve's own limit cuts a stream in silence; the router's says what happened.
+        # Serve's own time-out breaks off a stream without an error. The router's sends one.
         raise ConfigFileError(
             "http_options.request_timeout_s must stay unset: set the application's router.request_timeout_s"
         )
@@ -61,3 +66,14 @@ def resolve(config: object, port: int | None) -> dict[str, Any]:
     if not isinstance(http["port"], int) or not 1 <= http["port"] <= 65535:
         raise ConfigFileError(f"http_options.port: {http['port']!r} is not a port")
     return {"proxy_location": "HeadOnly", **config, "http_options": http}
+
+
+def example_model(config: Mapping[str, Any]) -> str:
+    """Returns a model name that the service of ``config`` accepts: ``auto`` if it is served, else the first tier's."""
+    for application in config["applications"]:
+        arguments = application.get("args") or {}
+        if tiers := arguments.get("tiers"):
+            serves_auto = (arguments.get("router") or {}).get("auto", {}) is not None
+            first = next(iter(tiers))
+            return AUTO if serves_auto else str(first if isinstance(tiers, Mapping) else first["name"])
+    return AUTO

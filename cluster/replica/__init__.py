@@ -1,1 +1,1 @@
-"""The model replicas: the actors around the engines."""
+"""The replicas of the tiers: actors that run the engines."""

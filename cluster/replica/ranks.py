@@ -1,7 +1,7 @@
-"""``PlacedRanks``: the actors that run the other ranks of a replica with tensor parallelism, in its placement group.
+"""``PlacedRanks``: starts the other ranks of a replica with tensor parallelism, as actors in its placement group.
 
-Serve makes the group with the replica, one bundle for each rank on one node, runs the replica in the first, and removes
-the group with it.
+Serve creates the placement group with the replica: one bundle for each rank, all on one node. The replica is rank 0 and
+runs in the first bundle. Serve removes the group when the replica ends.
 """
 
 from __future__ import annotations
@@ -19,26 +19,30 @@ from engine.parallel.worker import serve
 
 
 def bundles(tier: TierConfig) -> list[dict[str, float]]:
-    """The bundles of a replica's placement group: the same for each rank, and the tier's own resources in the first."""
+    """Returns the bundles of a replica's placement group, one per rank. The first also has the custom resources."""
     share = {name: amount for name, amount in (("CPU", tier.num_cpus), ("GPU", tier.num_gpus)) if amount}
     return [share | tier.resources, *[dict(share) for _ in range(1, tier.engine.tensor_parallel)]]
 
 
 class Rank:
-    """An actor that is one rank. It ends when the connection to rank 0 does, and so with the replica."""
+    """The actor of one rank beside rank 0. It ends when its connection to rank 0 ends, and so with the replica."""
 
     def run(self, invitation: Invitation) -> None:
-        """Does not return: the process ends first. Ray shows it one GPU, its own."""
+        """Runs the rank until its process ends; never returns. Ray lets the process see one GPU, so its number is 0."""
         serve(invitation, gpu=0)
 
 
 class PlacedRanks:
-    """Implements ``Launcher`` for the replica of ``tier`` in whose process it is used."""
+    """The launcher of the other ranks, for use in the process of a replica of ``tier``.
+
+    Implements ``engine.parallel.launch.Launcher``.
+    """
 
     def __init__(self, tier: TierConfig) -> None:
         self._tier = tier
 
     def launch(self, invitation: Invitation) -> Worker:
+        """Starts the actor of the rank ``invitation.rank`` in the bundle with that index."""
         group = get_current_placement_group()
         assert isinstance(group, PlacementGroup), "a replica with tensor_parallel has a placement group"
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=invitation.rank)
@@ -50,7 +54,10 @@ class PlacedRanks:
 
 
 class _PlacedRank:
-    """``end`` is done when the actor has ended."""
+    """A rank that was started. Implements ``engine.parallel.launch.Worker``.
+
+    ``end`` is done when the actor has ended.
+    """
 
     def __init__(self, actor: Any, end: Future[None]) -> None:
         self._actor = actor

@@ -1,8 +1,8 @@
-"""``TierReplica``: the model replica, an actor around one engine that routers reach through lanes.
+"""``TierReplica``: a replica of a tier. It is an actor that runs one engine, and routers reach it through lanes.
 
-The engine runs on its own thread. Once per step it hands that step's deltas to this actor's event loop, which sorts
-them into lanes. A lane that ends, for whatever reason, takes its requests with it: the router has left or died, so
-their work is aborted within one engine step.
+The engine runs on a thread of its own. After each step it passes the deltas to the actor's event loop, which sorts them
+into the lanes of their requests. When a lane ends, its router has left or died. Its requests are then aborted within
+one engine step.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ from engine.api import (
 )
 
 OnStep = Callable[[Sequence[Delta]], None]
+"""The callback of an engine. It is called on the engine thread after each step, with the deltas of the step."""
 
-HEARTBEAT_S = 1.0  # an idle lane still carries the load this often
+HEARTBEAT_S = 1.0  # between items of an idle lane, which carry the load alone
 
-MAX_INLINE_PROMPT = 8192  # characters; a longer prompt takes over a millisecond to tokenise, so not on the event loop
-MAX_NEW_GRAMMARS = 2  # requests whose grammars are compiled at once; an engine tries two at once
+MAX_INLINE_PROMPT = 8192  # characters; more take over 1 ms to tokenise, which is then done off the event loop
+MAX_NEW_GRAMMARS = 2  # requests whose new grammars are compiled at the same time; the engine tries two at once
 
 
 class ReplicaEngine(Protocol):
-    """What a replica needs of an engine. ``engine.AsyncEngine`` is one."""
+    """The engine of a replica. ``engine.async_engine.AsyncEngine`` implements it; its docstrings hold here too."""
 
     def start(self) -> None: ...
     def close(self) -> None: ...
@@ -59,7 +60,10 @@ class ReplicaEngine(Protocol):
 
 
 class ReplicaDescription(NamedTuple):
-    """A replica at one instant. ``requests`` counts those that a lane is open for."""
+    """The state of a replica at one instant, for operators and tests.
+
+    ``pid`` is its process id. ``requests`` counts the unfinished requests of all lanes.
+    """
 
     pid: int
     requests: int
@@ -68,24 +72,28 @@ class ReplicaDescription(NamedTuple):
 
 
 EngineFactory = Callable[[TierConfig, OnStep], ReplicaEngine]
+"""The function that makes a tier's engine. It is called in the replica's process."""
 
 
 def _prompt_length(request: GenerationRequest) -> int:
-    """Characters of text, or token ids."""
+    """Returns the length of the prompt, in characters or token ids."""
     if isinstance(request.prompt, Conversation):
         return request.prompt.characters
     return len(request.prompt)
 
 
-def _effort(request: GenerationRequest) -> int:
-    """What there is to look at before a request can be queued, in characters or token ids."""
+def _validation_size(request: GenerationRequest) -> int:
+    """Returns how much must be tokenised and validated before the request can be queued, in characters or token ids."""
     sampling = request.sampling
     words = 2 * sum(map(len, sampling.bad_words))
     return _prompt_length(request) + words + len(sampling.allowed_token_ids or ()) + len(sampling.logit_bias)
 
 
 class TierReplica:
-    """One replica of one tier. Its public methods are called through Serve handles."""
+    """The actor of one replica. Its public methods are called through Serve handles.
+
+    The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
+    """
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
         self._loop = asyncio.get_running_loop()
@@ -95,7 +103,10 @@ class TierReplica:
         self._engine.start()
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
-        """One item per engine step, for as long as the router stays. ``replica_id`` is read by PinnedRequestRouter."""
+        """Opens a lane and yields its items until the router closes it: one per engine step, or HEARTBEAT_S when idle.
+
+        When the lane ends, its unfinished requests are aborted. Raises ValueError if the lane is open already.
+        """
         outbox = self._registry.open(lane_id)
         try:
             yield first_lane_item(self._load(), self._engine.model_info)
@@ -106,7 +117,10 @@ class TierReplica:
             self._engine.abort(self._registry.close(lane_id))
 
     async def submit(self, lane_id: str, packed: Record, *, replica_id: str) -> Record | None:
-        """Start a packed request, whose deltas go to the lane. Returns None, or the packed refusal."""
+        """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted.
+
+        Refusals are engine errors, VersionMismatchError, and EngineDeadError if the lane is not open.
+        """
         try:
             await self._submit(lane_id, unpack_request(packed))
         except (EngineError, VersionMismatchError) as refusal:
@@ -114,49 +128,53 @@ class TierReplica:
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
-        """Give requests up; their KV blocks are free within one engine step."""
+        """Aborts requests. Their KV blocks are free within one engine step. Unknown ids are ignored."""
         for request_id in request_ids:
             self._registry.release(request_id)
         self._engine.abort(request_ids)
 
     async def ping(self) -> None:
-        """Does nothing: a call of it makes Serve list the deployment's replicas to the caller's process."""
+        """Does nothing. A call makes Serve report the deployment's running replicas to the caller's process."""
 
     async def describe(self) -> ReplicaDescription:
         """Returns the model and the engine's counters, for operators and tests."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._engine.model_info, self._engine.stats())
 
     def check_health(self) -> None:
-        """Called by Serve; raises when the engine has died or makes no progress."""
+        """Called by Serve every ``health_check_period_s``. Raises if the engine has died or makes no progress."""
         self._engine.check_health()
 
     def __del__(self) -> None:
-        # Serve's hook for the end of a replica.
+        # Serve calls it when a replica ends.
         engine = getattr(self, "_engine", None)  # absent if the model failed to load
         if engine is not None:
             engine.close()
-            self._new_grammars.shutdown(wait=False)  # what is queued there finds the engine closed
+            self._new_grammars.shutdown(wait=False)  # requests queued there find the engine closed
 
     async def _submit(self, lane_id: str, request: GenerationRequest) -> None:
+        """Assigns the request to the lane and submits it. Raises what the engine raises."""
         if not self._registry.claim(lane_id, request.request_id):
             raise EngineDeadError("The lane of this request is not open here.")
         try:
-            if request.sampling.grammar is not None or _effort(request) > MAX_INLINE_PROMPT:
-                # Shielded: the thread cannot be stopped, so what it submits must be seen to here.
-                threads = self._threads(request)
-                await asyncio.shield(self._loop.run_in_executor(threads, self._engine.submit, request))
+            if request.sampling.grammar is not None or _validation_size(request) > MAX_INLINE_PROMPT:
+                # Shielded: a call in a thread cannot be cancelled, so the engine may get the request all the same.
+                executor = self._executor(request)
+                await asyncio.shield(self._loop.run_in_executor(executor, self._engine.submit, request))
             else:
                 self._engine.submit(request)
-        except BaseException:  # also what a library's panic raises: the request must not stay claimed
+        except BaseException:  # also a cancellation or a library's panic: the request must not keep its lane
             self._registry.release(request.request_id)
             raise
         finally:
             if not self._registry.owns(lane_id, request.request_id):
-                self._engine.abort([request.request_id])  # its lane closed, or it was aborted, while it was tokenised
+                self._engine.abort([request.request_id])  # the lane closed or the request was aborted meanwhile
 
-    def _threads(self, request: GenerationRequest) -> Executor | None:
-        """Where a request is submitted: None is the event loop's own pool. A new grammar may take seconds to try, so
-        requests with one wait for each other only."""
+    def _executor(self, request: GenerationRequest) -> Executor | None:
+        """Returns the executor that submits the request; None is the event loop's default.
+
+        To compile a new grammar may take seconds. Requests with new grammars have an executor of their own, so that no
+        other requests wait for them.
+        """
         grammar = request.sampling.grammar
         return None if grammar is None or self._engine.knows_grammar(grammar) else self._new_grammars
 
@@ -164,5 +182,5 @@ class TierReplica:
         return ReplicaLoad.of(self._engine.stats())
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
-        """Engine thread: pack there, where the event loop does not wait for it."""
+        """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""
         self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))

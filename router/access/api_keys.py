@@ -1,4 +1,4 @@
-"""API keys: who is asking. Keys are held and compared as SHA-256 digests only."""
+"""``ApiKeys``: authentication by API key. Keys are held and compared as SHA-256 digests only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from router.errors import AuthenticationError
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The owner of a request. ``key_id`` names the key in logs without revealing it. ``tiers`` None: all tiers."""
+    """The authenticated owner of a request.
+
+    ``key_id`` identifies the key without revealing it: the first 12 digits of its digest. ``tiers`` are those that the
+    key may use; None: all.
+    """
 
     tenant: str
     team: str
@@ -21,10 +25,10 @@ class Principal:
 
 
 class ApiKeys:
-    """The keys that open the API.
+    """The accepted API keys. Raises ValueError if two of ``keys`` are equal.
 
-    Looking a digest up in a dict leaks no useful timing: what it compares is the hash of a guess, which an attacker
-    cannot steer towards a stored one.
+    A lookup in a dict of digests is safe against timing attacks. An attacker cannot choose the digest that is compared,
+    and so cannot approach a stored one step by step.
     """
 
     def __init__(self, keys: Iterable[KeyConfig]) -> None:
@@ -37,7 +41,10 @@ class ApiKeys:
             self._principals[digest] = Principal(key.tenant, key.team, digest[:12], tiers)
 
     def authenticate(self, credentials: str | None) -> Principal:
-        """The principal of credentials of the form ``Bearer KEY``. Raises AuthenticationError."""
+        """Returns the owner of ``credentials``, which have the form ``Bearer KEY``.
+
+        Raises AuthenticationError for credentials that are missing, malformed or unknown.
+        """
         scheme, _, key = (credentials or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:

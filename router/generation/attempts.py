@@ -1,4 +1,4 @@
-"""One sequence, over as many attempts as ``router.generation.retry_policy`` allows."""
+"""The attempts at one engine request: it is sent to another replica after a failure, as ``retry_policy`` decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.api import Delta, GenerationRequest
-from router.generation.retry_policy import Attempt, GiveUp, mildest_overload, next_attempt
+from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
 from router.ports.tier_backend import ReplicaError, TierBackend, TierUnavailableError
 
 T = TypeVar("T")
@@ -21,17 +21,19 @@ async def run_attempts(
     max_lost: int,
     events_of: Callable[[Sequence[Delta]], Sequence[T]],
 ) -> AsyncGenerator[Sequence[T], None]:
-    """Yields the events of what the attempts yield. Closing it aborts the attempt under way.
+    """Yields the answer events of ``request``, in batches, over one attempt or several.
 
-    ``events_of`` is applied here because each more generator between a replica and the client costs time per token.
+    ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
+    replica and the client would cost time per token. ``max_lost`` is the setting ``router.max_lost_replicas``. Closing
+    the generator aborts the current attempt.
 
-    Raises what the backend raises; of several failures the one that ``next_attempt`` chooses.
+    Raises what the backend raises. After several failures it raises the one that ``next_attempt`` chooses.
     """
     failures: list[ReplicaError] = []
     plan = Attempt(frozenset())
     sent = 0
     while True:
-        # What a lost attempt left behind must not be taken for the next one's: each has an id of its own.
+        # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
         attempt = replace(request, request_id=f"{request.request_id}-{len(failures)}") if failures else request
         try:
             async with aclosing(backend.generate(tier, attempt, plan.avoid)) as batches:
@@ -41,8 +43,8 @@ async def run_attempts(
                         yield events
             return
         except TierUnavailableError:
-            # The replicas that were not full have gone meanwhile: a full tier is what the client should know of.
-            if (overload := mildest_overload(failures)) is not None:
+            # No replica is left beside those that refused the request as full: tell the client that the tier is full.
+            if (overload := overload_with_shortest_wait(failures)) is not None:
                 raise overload from None
             raise
         except ReplicaError as error:
@@ -54,5 +56,5 @@ async def run_attempts(
 
 
 def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
-    """Ids of the tier's ready replicas."""
+    """Returns the ids of the tier's ready replicas."""
     return next((snapshot.replicas for snapshot in backend.snapshot() if snapshot.name == tier), frozenset())

@@ -1,4 +1,4 @@
-"""The text of one choice to answer events: first its reasoning, then its tool calls."""
+"""``ChoiceParser``: splits the generated text of one choice into reasoning, text and tool calls."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Piece = Text | Reasoning | ToolCallStart | ToolCallArguments
 
 
 class ChoiceParser:
-    """Parses the text of choice number ``choice``."""
+    """The incremental parser of one choice. Reasoning is parsed first; the text after it is parsed for tool calls."""
 
     def __init__(self, choice: int, parsing: TextParsing) -> None:
         self._choice = choice
-        # A tool call that begins within the reasoning ends it: the grammar allows nothing else from there on.
+        # A tool call that begins within the reasoning ends the reasoning: the grammar permits only the call from there.
         marks = (TOOL_CALL_START,) if parsing.tool_calls else ()
         self._reasoning = ReasoningParser(marks) if parsing.reasoning else None
         self._calls = ToolCallParser(choice, parsing.text_before_calls) if parsing.tool_calls else None
 
     @property
-    def idle(self) -> bool:
-        """Whether all that follows is text as it is."""
+    def passes_text(self) -> bool:
+        """Whether all further text passes unparsed, so that the parser is not needed any more."""
         return self._reasoning is None and self._calls is None
 
     @property
     def called(self) -> bool:
-        """Whether there are tool calls, and the last is whole."""
+        """Whether the choice ends with a complete tool call, as of now."""
         return self._calls is not None and self._calls.called
 
     def push(self, text: str) -> list[Piece]:
-        """The pieces that ``text`` completes."""
+        """Returns the events that ``text`` completes. Text that may begin a tag is held back for the next call."""
         if self._reasoning is None:
             return self._rest(text)
         thought, rest = self._reasoning.push(text)
@@ -42,7 +42,7 @@ class ChoiceParser:
         return pieces + (self._rest(rest) if rest else [])
 
     def finish(self) -> list[Piece]:
-        """What was held back, when no more text will come."""
+        """Returns the events of the text that was held back. Called once, at the end of the choice."""
         pieces: list[Piece] = []
         if self._reasoning is not None:
             thought, rest = self._reasoning.finish()

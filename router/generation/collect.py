@@ -1,4 +1,4 @@
-"""A request's events put together to whole answers."""
+"""``collect``: joins the events of a request into complete answers, for a response that is not streamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from router.whole_answer import Answer, ToolCall
 
 @dataclass(slots=True)
 class _Choice:
-    """One answer under way."""
+    """The pieces of one choice up to now. ``calls`` has the start and the arguments of each tool call."""
 
     prompt: int
     text: list[str] = field(default_factory=list)
@@ -31,14 +31,14 @@ class _Choice:
     calls: list[tuple[ToolCallStart, list[str]]] = field(default_factory=list)
     end: Ended | None = None
 
-    def score(self, logprobs: tuple[TokenLogprobs, ...] | None) -> None:
+    def add_logprobs(self, logprobs: tuple[TokenLogprobs, ...] | None) -> None:
         if logprobs is not None:
             self.logprobs = self.logprobs or []
             self.logprobs.extend(logprobs)
 
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
-    """The answers in the order of their index, and the token counts of all."""
+    """Returns the answers in the order of their index, and the token counts of all together."""
     found: dict[int, _Choice] = {}
     scored: dict[int, tuple[TokenLogprobs, ...]] = {}
     usage = Usage(0, 0, 0)
@@ -47,16 +47,16 @@ async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[A
             match event:
                 case Text(choice, text, logprobs):
                     found[choice].text.append(text)
-                    found[choice].score(logprobs)
+                    found[choice].add_logprobs(logprobs)
                 case Reasoning(choice, text, logprobs):
                     found[choice].reasoning.append(text)
-                    found[choice].score(logprobs)
+                    found[choice].add_logprobs(logprobs)
                 case ToolCallArguments(choice, index, text, logprobs):
                     found[choice].calls[index][1].append(text)
-                    found[choice].score(logprobs)
+                    found[choice].add_logprobs(logprobs)
                 case ToolCallStart(choice, _, _, _, logprobs):
                     found[choice].calls.append((event, []))
-                    found[choice].score(logprobs)
+                    found[choice].add_logprobs(logprobs)
                 case Opened(choice, prompt):
                     found[choice] = _Choice(prompt)
                 case Ended(choice):

@@ -1,4 +1,4 @@
-"""Generation: one sequence for each prompt of a request, merged into one stream of answer events."""
+"""``generate``: sends each prompt of a request to the engine and merges the output into one stream of answer events."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from router.ports.tier_backend import TierBackend
 async def generate(
     backend: TierBackend, tier: str, request: InferenceRequest, tenant: str, max_lost: int
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """The events of all answers to ``request``. Closing it aborts the work under way.
+    """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
-    Raises what the backend raises, and a RefusalError for a sequence that failed or ended unfinished.
+    ``max_lost`` is the setting ``router.max_lost_replicas``. Closing the generator aborts the work in the engine.
+
+    Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
+    delta.
     """
-    prompts = [OutputProcessor(place, request.sampling, request.parsing) for place in range(len(request.prompts))]
+    processors = [OutputProcessor(index, request.sampling, request.parsing) for index in range(len(request.prompts))]
     streams = [
-        run_attempts(backend, tier, sequence, max_lost, prompt.push)
-        for prompt, sequence in zip(prompts, engine_requests(request, tenant), strict=True)
+        run_attempts(backend, tier, engine_request, max_lost, processor.push)
+        for processor, engine_request in zip(processors, engine_requests(request, tenant), strict=True)
     ]
     try:
         async with aclosing(merge(streams)) as merged:
@@ -34,16 +37,16 @@ async def generate(
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
-    usages = [prompt.usage for prompt in prompts if prompt.usage is not None]
-    if len(usages) < len(prompts):
+    usages = [processor.usage for processor in processors if processor.usage is not None]
+    if len(usages) < len(processors):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
-    yield [Finished(total(usages))]
+    yield [Finished(total_usage(usages))]
 
 
 def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRequest]:
-    """One request to the engine for each prompt. Prefix caches are shared within ``tenant`` alone.
+    """Returns one engine request for each prompt. Requests share cached prefixes only within ``tenant``.
 
-    The ids are new: two clients may choose the same request id.
+    Their ids are new, because two clients may send the same request id.
     """
     return [
         GenerationRequest(
@@ -59,8 +62,8 @@ def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRe
     ]
 
 
-def total(usages: Sequence[Usage]) -> Usage:
-    """The sum of token counts over several sequences."""
+def total_usage(usages: Sequence[Usage]) -> Usage:
+    """Returns the sum of ``usages``."""
     return Usage(
         sum(usage.prompt_tokens for usage in usages),
         sum(usage.completion_tokens for usage in usages),

@@ -1,4 +1,4 @@
-"""Several asynchronous streams as one."""
+"""``merge``: several asynchronous generators as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """The items of all ``streams`` as they come. Closing it closes them all; the first error ends it."""
+    """Returns a generator of the items of all ``streams``, in the order in which they arrive.
+
+    Closing it closes all ``streams``. An error of one stream ends it, and closes the others.
+    """
     return streams[0] if len(streams) == 1 else _merge(streams)
 
 
@@ -31,7 +34,7 @@ async def _merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
 
 
 async def _next(stream: AsyncGenerator[T, None]) -> list[T]:
-    """The next item of ``stream`` in a list; an empty list at its end."""
+    """Returns the next item of ``stream`` in a list; at the end of the stream, an empty list."""
     try:
         return [await anext(stream)]
     except StopAsyncIteration:
@@ -39,11 +42,11 @@ async def _next(stream: AsyncGenerator[T, None]) -> list[T]:
 
 
 async def _cancel(waiting: dict[asyncio.Task[list[T]], int]) -> None:
-    """Cancels pending reads first: a generator cannot be closed while its next value is awaited."""
+    """Cancels the pending reads. Must run before the streams are closed: a generator cannot be closed during a read."""
     for future in waiting:
         future.cancel()
     if waiting:
         await asyncio.wait(waiting)
     for future in waiting:
         if not future.cancelled():
-            future.exception()  # retrieved, so that asyncio does not log it: the error that is being raised came first
+            future.exception()  # retrieved, so that asyncio does not log it; an earlier error is being raised

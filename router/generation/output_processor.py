@@ -1,4 +1,4 @@
-"""Deltas of one prompt to answer events: choices opened and ended, their text parsed, the best of several chosen."""
+"""``OutputProcessor``: turns the engine's deltas for one prompt into answer events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from router.inference_request import NO_PARSING, TextParsing
 
 
 class OutputProcessor:
-    """The events of prompt number ``prompt``, whose choices are numbered from ``prompt * sampling.n``."""
+    """The state of one prompt's output: which choices have begun, and the parsers of their text.
+
+    ``prompt`` is the index of the prompt; its choices are numbered from ``prompt * sampling.n``. ``usage`` holds the
+    token counts once all choices have ended; before, it is None.
+    """
 
     def __init__(self, prompt: int, sampling: SamplingParams, parsing: TextParsing = NO_PARSING) -> None:
         self._prompt = prompt
@@ -21,17 +25,16 @@ class OutputProcessor:
         self._sampling = sampling
         self._opened: set[int] = set()
         self._parsing = parsing
-        self._parsers: dict[int, ChoiceParser] = {}  # of the choices whose text is not taken as it is
-        # Which answers are the best is known at the end.
+        self._parsers: dict[int, ChoiceParser] = {}  # of the choices whose text is still parsed, by choice
+        # With best_of, all deltas are held until the end: only then are the best answers known.
         self._held: list[Delta] | None = [] if sampling.choices > sampling.n else None
-        self.usage: Usage | None = None  # once the prompt's answers have ended
+        self.usage: Usage | None = None
 
     def push(self, deltas: Sequence[Delta]) -> list[AnswerEvent]:
-        """The events that ``deltas`` add.
+        """Returns the events that ``deltas`` add. When ``best_of`` exceeds ``n``, all events come with the last delta.
 
-        Raises InternalServerError for a sequence that failed in the engine, InvalidRequestError for one whose answer
-        cannot be what was asked, and DeadlineExceededError for one whose deadline passed before it began. The text
-        that came with a failure is dropped.
+        Raises an error if the last delta has a failure as its finish reason: InternalServerError for ERROR and ABORT,
+        InvalidRequestError for REFUSED, DeadlineExceededError for DEADLINE. Text in the same batch is dropped.
         """
         last = deltas[-1]
         if last.last:
@@ -57,56 +60,60 @@ class OutputProcessor:
         return events
 
     def _open(self, events: list[AnswerEvent], choice: int, prompt_logprobs: tuple[TokenLogprobs, ...] | None) -> None:
-        """The prompt's log probabilities come with the first delta of a request."""
+        """Adds the events at the beginning of a choice. ``prompt_logprobs`` come with the first delta of a request."""
         if prompt_logprobs is not None:
             events.append(PromptScored(self._prompt, prompt_logprobs))
         self._opened.add(choice)
         parser = ChoiceParser(choice, self._parsing)
-        if not parser.idle:
+        if not parser.passes_text:
             self._parsers[choice] = parser
         events.append(Opened(choice, self._prompt))
 
     def _parse(
         self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
     ) -> None:
-        """Log probabilities come with the first piece, or alone while all text is held back."""
+        """Adds the events that ``text`` completes.
+
+        The log probabilities go with the first event, or with an empty Text if the parser holds all text back.
+        """
         parser = self._parsers[choice]
         pieces = parser.push(text)
         if logprobs is not None:
             first = pieces[0] if pieces else Text(choice, "")
             pieces[:1] = [first._replace(logprobs=logprobs)]
         events += pieces
-        if parser.idle:
+        if parser.passes_text:
             del self._parsers[choice]
 
     def _end(self, events: list[AnswerEvent], choice: int, reason: FinishReason) -> None:
+        """Adds the events at the end of a choice."""
         parser = self._parsers.pop(choice, None)
         if parser is not None:
             events += parser.finish()
         events.append(Ended(choice, reason, parser is not None and parser.called))
 
     def _best(self) -> list[AnswerEvent]:
-        """All events of a request for the best answers of several, best first."""
+        """Returns all events of the ``n`` best answers, best first."""
         best = completions(self._held or [], self._sampling)
         self._held = None
-        return self.push([_whole(place, completion) for place, completion in enumerate(best)])
+        return self.push([_as_delta(choice, completion) for choice, completion in enumerate(best)])
 
 
-def _whole(place: int, completion: Completion) -> Delta:
-    """A whole answer as one delta."""
+def _as_delta(choice: int, completion: Completion) -> Delta:
+    """Returns a complete answer as one delta of ``choice``."""
     return Delta(
         "",
         completion.token_ids,
         completion.text,
         completion.finish_reason,
         logprobs=completion.logprobs,
-        choice=place,
+        choice=choice,
         prompt_logprobs=completion.prompt_logprobs,
     )
 
 
 def _failure(last: Delta) -> RefusalError | None:
-    """The error that the last delta of a request stands for, if it does."""
+    """Returns the error for the finish reason of a request's last delta; None if the request succeeded."""
     match last.finish_reason:
         case FinishReason.REFUSED:
             return InvalidRequestError(last.error or "The answer cannot be what it is to be.", "unsatisfiable")

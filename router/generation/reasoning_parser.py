@@ -1,28 +1,29 @@
-"""Reasoning at the beginning of an answer: what a model writes between ``<think>`` and ``</think>``."""
+"""``ReasoningParser``: finds reasoning, which a model writes between ``<think>`` and ``</think>`` before its answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 REASONING_START, REASONING_END = "<think>", "</think>"
-MAX_LEADING_SPACE = 64  # characters of white space before the start; with more of it there is no reasoning
+MAX_LEADING_SPACE = 64  # the most white space before ``<think>``, in characters; after more, all is text
 
 
 class ReasoningParser:
-    """Splits the text of one choice into reasoning and the rest, while it is generated.
+    """The incremental parser that splits the text of one choice into reasoning and the rest.
 
-    ``marks`` begin what ends the reasoning as well and is part of the rest, such as a tool call. Reasoning that is cut
-    off has no end. Nothing is stripped from either part; white space before the reasoning is dropped.
+    Reasoning ends at ``</think>``, at the first of ``marks``, such as the start of a tool call, or with the answer. A
+    mark is part of the rest; the tags are part of neither. White space before ``<think>`` is dropped; all other white
+    space stays. ``done`` is True once all further text belongs to the rest.
     """
 
     def __init__(self, marks: Sequence[str] = ()) -> None:
         self._ends = (REASONING_END, *marks)
         self._held = ""
         self._inside = False
-        self.done = False  # all that follows is no reasoning
+        self.done = False
 
     def push(self, text: str) -> tuple[str, str]:
-        """The reasoning and the rest that ``text`` completes."""
+        """Returns the reasoning and the rest that ``text`` completes. Text that may begin a tag is held back."""
         if self.done:
             return "", text
         self._held += text
@@ -36,11 +37,12 @@ class ReasoningParser:
         return self._split()
 
     def finish(self) -> tuple[str, str]:
-        """The reasoning and the rest that were held back, when no more text will come."""
+        """Returns the reasoning and the rest that were held back. Called once, at the end of the choice."""
         held = self._release()
         return (held, "") if self._inside else ("", held)
 
     def _split(self) -> tuple[str, str]:
+        """Splits the held text, which is within the reasoning, at the first end. Keeps back what may begin an end."""
         places = {self._held.find(end): end for end in self._ends}
         places.pop(-1, None)
         if not places:
@@ -52,12 +54,13 @@ class ReasoningParser:
         return held[:place], held[place:].removeprefix(REASONING_END)
 
     def _release(self) -> str:
+        """Returns the held text and sets ``done``."""
         held, self._held, self.done = self._held, "", True
         return held
 
 
 def _possible_end(text: str, ends: Sequence[str]) -> int:
-    """Length of the longest tail of ``text`` that may be the beginning of one of ``ends``."""
+    """Returns the length of the longest suffix of ``text`` that is a proper prefix of one of ``ends``."""
     longest = max(map(len, ends)) - 1
     tails = range(min(longest, len(text)), 0, -1)
     return next((length for length in tails if any(end.startswith(text[-length:]) for end in ends)), 0)

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: another one, elsewhere, or the error. Pure: failures in, a plan out."""
+"""The retry policy: whether a failed request is tried again on another replica, or its client gets the error. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from router.ports.tier_backend import BackendError, ReplicaError, ReplicaLostErr
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Try once more. ``avoid`` holds the ids of replicas that the attempt must not use."""
+    """The decision to try once more. ``avoid`` holds the ids of the replicas that must not get the attempt."""
 
     avoid: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Try no more; ``error`` is what the client is to be given."""
+    """The decision not to try again. The client gets ``error``."""
 
     error: BackendError
 
@@ -25,11 +25,12 @@ class GiveUp:
 def next_attempt(
     failures: Sequence[ReplicaError], deltas_sent: int, ready: Collection[str], max_lost: int
 ) -> Attempt | GiveUp:
-    """The step after ``failures``, which are those of one request, oldest first; at least one.
+    """Returns what to do after ``failures``: those of one request, oldest first, at least one.
 
-    ``deltas_sent`` counts the deltas that the request has yielded: an answer that has begun is not started again.
-    ``ready`` holds the ids of the tier's ready replicas. A refusal costs nothing, so every ready replica is tried. The
-    request may be what kills a replica, so it is given up once ``max_lost`` replicas were lost.
+    ``deltas_sent`` counts the deltas that the request has yielded. An answer that has begun is never started again.
+    ``ready`` holds the ids of the tier's ready replicas. After a refusal (a full replica, another release) every other
+    ready replica is tried, since a refusal costs nothing. After ``max_lost`` lost replicas the request is given up,
+    since the request itself may have killed them.
     """
     latest = failures[-1]
     if deltas_sent:
@@ -39,14 +40,14 @@ def next_attempt(
     if isinstance(latest, ReplicaLostError):
         if sum(isinstance(failure, ReplicaLostError) for failure in failures) >= max_lost:
             return GiveUp(latest)
-        # Without another one the backend waits until a replica is ready, be it the same with a new connection.
+        # Without another replica nothing is avoided: the backend waits for one, which may be the same one reconnected.
         return Attempt(failed if others else frozenset())
-    if others and latest.replica_id:  # a replica without a name could not be avoided
+    if others and latest.replica_id:  # a replica without an id could not be avoided
         return Attempt(failed)
-    return GiveUp(mildest_overload(failures) or latest)
+    return GiveUp(overload_with_shortest_wait(failures) or latest)
 
 
-def mildest_overload(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:
-    """Of the replicas that were full the refusal with the shortest wait; None if none was."""
+def overload_with_shortest_wait(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:
+    """Returns the failure of a full replica with the shortest ``retry_after_s``; None if no replica was full."""
     full = [failure for failure in failures if isinstance(failure, ReplicaOverloadedError)]
     return min(full, key=lambda failure: failure.retry_after_s, default=None)

@@ -1,7 +1,7 @@
-"""Tool calls in the text of an answer, found while it is generated.
+"""``ToolCallParser``: finds tool calls in the text of an answer while it is generated.
 
-The grammar of the request (``router.tool_grammar``) guarantees that a call is valid JSON with a known name and valid
-arguments. An answer that is cut off by its length ends with the beginning of a call.
+The grammar of the request (``router.tool_grammar``) guarantees that a call is valid JSON, with a known name and with
+arguments that follow the schema. An answer that reaches its length limit may end within a call.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.tool_grammar import ARGUMENTS_PREFIX, NAME_PREFIX
 
 MAX_HELD = 1024
-"""Characters of white space before a possible call that are held back; scanning more at every token takes too long."""
+"""The most characters of text that are held back as white space before a possible tool call. All of it is scanned at
+every token, so more would take too long."""
 
 Piece = Text | ToolCallStart | ToolCallArguments
 
 
 class _State(Enum):
-    BEGIN = auto()  # of an answer that is calls alone or text alone
-    PLAIN = auto()  # text alone: what looks like a call in it is text
-    TEXT = auto()  # holds back what may be the beginning of a call, and white space before it
-    NAME = auto()
-    ARGUMENTS = auto()
-    AFTER = auto()  # behind a call; only another call may follow
+    """Where the parser is within the answer."""
+
+    BEGIN = auto()  # at the beginning of an answer that is calls alone or text alone
+    PLAIN = auto()  # in an answer that is text alone: what looks like a call is text
+    TEXT = auto()  # in text that calls may follow: a possible start of a call, with white space before it, is held back
+    NAME = auto()  # within a call, before its arguments
+    ARGUMENTS = auto()  # within the arguments of a call
+    AFTER = auto()  # behind the arguments of a call; only another call may follow
 
 
 class ToolCallParser:
-    """Parses the text of one choice.
+    """The incremental parser of the tool calls in one choice. ``calls`` counts the calls that have begun.
 
-    Calls may follow text if ``text_before_calls``; otherwise an answer that does not begin with a call has none.
+    ``text_before_calls``: calls may follow text. Otherwise an answer that does not begin with a call has none.
     """
 
     def __init__(self, choice: int = 0, text_before_calls: bool = True) -> None:
@@ -45,11 +48,11 @@ class ToolCallParser:
 
     @property
     def called(self) -> bool:
-        """Whether there are calls, and the last is whole."""
+        """Whether the choice ends with a complete tool call, as of now."""
         return self._state is _State.AFTER
 
     def push(self, text: str) -> list[Piece]:
-        """The pieces that ``text`` completes."""
+        """Returns the events that ``text`` completes. Text that may begin a tool call is held back."""
         self._held += text
         pieces: list[Piece] = []
         while (more := self._step()) is not None:
@@ -57,12 +60,15 @@ class ToolCallParser:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """The text that was held back, when no more will come. A call without a whole name is dropped."""
+        """Returns the text that was held back. Called once, at the end of the choice.
+
+        A tool call whose name is incomplete is dropped.
+        """
         text, self._held = self._held, ""
         return [Text(self._choice, text)] if text and self._state in (_State.TEXT, _State.BEGIN) else []
 
     def _step(self) -> list[Piece] | None:
-        """The pieces that the held text gives in the present state; None if that takes more text."""
+        """Advances by one state at most. Returns the events that this yields; None if more text is needed."""
         match self._state:
             case _State.BEGIN:
                 return self._begin()
@@ -118,7 +124,7 @@ class ToolCallParser:
         return [ToolCallArguments(self._choice, self.calls - 1, text)]
 
     def _end_of_object(self) -> int:
-        """The position in the held text behind the object's last bracket; the text's length if it is not there."""
+        """Returns the position behind the last bracket of the arguments; the length of the held text if they go on."""
         for place, character in enumerate(self._held):
             if self._escaped:
                 self._escaped = False
@@ -144,7 +150,7 @@ class ToolCallParser:
 
 
 def _possible_start(text: str) -> int:
-    """Length of ``text`` without the tail that may be white space before a call, or a part of its start mark."""
+    """Returns the length of ``text`` without a suffix that may begin a call, and without white space before that."""
     cut = len(text)
     for length in range(min(len(TOOL_CALL_START) - 1, len(text)), 0, -1):
         if TOOL_CALL_START.startswith(text[-length:]):

@@ -1,4 +1,4 @@
-"""How much one request may ask for. Pure."""
+"""Limits on the number of prompts and answers of one request. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from router.inference_request import InferenceRequest
 
 
 def check_answer_count(request: InferenceRequest, max_prompts: int) -> None:
-    """Raises InvalidRequestError for more than ``max_prompts`` prompts, or more than MAX_CHOICES answers in all."""
+    """Raises InvalidRequestError for more than ``max_prompts`` prompts, or for more than MAX_CHOICES answers in all.
+
+    All answers that are generated count, also those that ``best_of`` discards and the beams of a beam search.
+    """
     prompts, sampling = len(request.prompts), request.sampling
     if prompts > max_prompts:
         message = f"At most {max_prompts} prompts fit in one request, got {prompts}."

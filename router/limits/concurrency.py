@@ -1,4 +1,4 @@
-"""How many requests a router serves at once."""
+"""``ConcurrencyLimit``: the limit on the concurrent requests of one router replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from router.errors import RateLimitError
 
 
 class ConcurrencyLimit:
-    """At most ``limit`` requests at the same time, on one event loop."""
+    """A counter of concurrent requests with an upper limit, for one event loop.
+
+    ``active`` is the number of requests now.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -17,7 +20,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Hold a place. Raises RateLimitError when all are taken."""
+        """Counts a request while the context is open. Raises RateLimitError if ``limit`` are active already."""
         if self.active >= self._limit:
             raise RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
         self.active += 1

@@ -1,4 +1,4 @@
-"""Requests of /v1/chat/completions."""
+"""The endpoint /v1/chat/completions: its request model, and how a request becomes an ``InferenceRequest``."""
 
 from __future__ import annotations
 
@@ -16,52 +16,55 @@ from router.inference_request import InferenceRequest, TextParsing
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
 from router.openai.errors import error_body
-from router.openai.messages import ChatMessage, ContentField, few_members
+from router.openai.messages import ChatMessage, ContentField, check_part_count
 from router.openai.response_format import ResponseFormat, grammar_of_format
-from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, unenforced, use_of
+from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, tool_use_of, unenforced_keyword_paths
 from router.openai.validation import (
     MAX_LIST_ITEMS,
     Integer,
     StrictModel,
     Unsupported,
     ValidText,
-    few_pairs,
-    not_yet,
+    check_json_length,
+    check_pair_count,
     parse,
-    short_json,
+    unsupported_except,
 )
 from router.tool_grammar import ToolUse
 
 MAX_TEMPLATE_VARIABLES = 64
-MAX_VARIABLES_CHARS = 65_536  # characters of all of them as JSON
+MAX_VARIABLES_CHARS = 65_536  # characters of all template variables together, as JSON
 
-SERVICE_CLASSES = {"flex": Priority.BATCH, "priority": Priority.INTERACTIVE}
-"""The class of a request by its service tier; others have the standard one."""
+PRIORITY_BY_SERVICE_TIER = {"flex": Priority.BATCH, "priority": Priority.INTERACTIVE}
+"""The scheduling class for a value of ``service_tier``. All other values mean ``Priority.STANDARD``."""
 
 
-def _are_variables(values: dict[str, Any]) -> dict[str, Any]:
+def _check_template_variables(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``values``. Raises ValueError for too many variables, too much JSON, or text that is not Unicode."""
     if len(values) > MAX_TEMPLATE_VARIABLES:
         raise ValueError(f"must have at most {MAX_TEMPLATE_VARIABLES} members")
-    short_json(values, MAX_VARIABLES_CHARS)
+    check_json_length(values, MAX_VARIABLES_CHARS)
     if not is_plain_json(values):
         raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
     return values
 
 
 class Prediction(StrictModel):
-    """Text that the answer is expected to have much of."""
+    """OpenAI's predicted output: text that the answer is expected to contain. It has no effect."""
 
     type: Literal["content"]
     content: ContentField
 
 
 class PromptCacheOptions(StrictModel):
+    """OpenAI's settings of the prompt cache. They have no effect: the engine caches prefixes anyway."""
+
     mode: Literal["implicit", "explicit"] | None = None
     ttl: ValidText | None = None
 
 
 class ChatRequest(GenerationFields):
-    """POST /v1/chat/completions."""
+    """The JSON body of POST /v1/chat/completions."""
 
     WITHOUT_EFFECT: ClassVar[Sequence[str]] = (
         *GenerationFields.WITHOUT_EFFECT,
@@ -78,7 +81,7 @@ class ChatRequest(GenerationFields):
     messages: Annotated[
         list[ChatMessage],
         Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
-        BeforeValidator(few_members),
+        BeforeValidator(check_part_count),
     ]
     max_completion_tokens: Integer | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
@@ -87,37 +90,37 @@ class ChatRequest(GenerationFields):
     top_logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None  # without tools it asks for nothing
+    parallel_tool_calls: bool | None = None  # accepted and without effect where there are no tools
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    chat_template_kwargs: Annotated[dict[ValidText, Any], AfterValidator(_are_variables)] | None = None
+    chat_template_kwargs: Annotated[dict[ValidText, Any], AfterValidator(_check_template_variables)] | None = None
     include_reasoning: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    # In the header x-manta-ignored.
+    # Accepted without effect; the response names them in the header x-manta-ignored.
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: Prediction | None = None
     store: bool | None = None
-    metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(few_pairs)] | None = None
+    metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(check_pair_count)] | None = None
     safety_identifier: ValidText | None = None
     prompt_cache_key: ValidText | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    # Refused.
-    modalities: Annotated[Any, not_yet(["text"])] = None
-    functions: Annotated[Any, not_yet([])] = None
+    # Not supported: any value that asks for something is refused.
+    modalities: Annotated[Any, unsupported_except(["text"])] = None
+    functions: Annotated[Any, unsupported_except([])] = None
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
     moderation: Unsupported = None
 
     @model_validator(mode="after")
-    def _logprobs_are_wanted(self) -> Self:
+    def _top_logprobs_need_logprobs(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
             raise PydanticCustomError("misplaced", "needs 'logprobs' to be true", {"name": "top_logprobs"})
         return self
 
     @model_validator(mode="after")
-    def _tools_are_known(self) -> Self:
+    def _tools_are_consistent(self) -> Self:
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise PydanticCustomError("misplaced", "has two tools of one name", {"name": "tools"})
@@ -127,81 +130,100 @@ class ChatRequest(GenerationFields):
             message = f"has schemas of more than {MAX_GRAMMAR_CHARS} characters, with the form of the answer"
             raise PydanticCustomError("misplaced", message, {"name": "tools"})
         if self.tool_use is not None:
-            for name, form in self.forms.items():
-                if form.kind == "lark":
+            for name, grammar in self.text_grammars.items():
+                if grammar.kind == "lark":
                     message = "cannot be a grammar in Lark's syntax where tools may be called"
                     raise PydanticCustomError("misplaced", message, {"name": name})
         return self
 
     @model_validator(mode="after")
-    def _prompt_ends_in_one_way(self) -> Self:
+    def _continuation_excludes_generation_prompt(self) -> Self:
         if self.continue_final_message and self.add_generation_prompt:
             message = "excludes 'add_generation_prompt'"
             raise PydanticCustomError("misplaced", message, {"name": "continue_final_message"})
         return self
 
-    def _asked_forms(self) -> dict[str, Grammar | None]:
-        """OpenAI's own field beside those of vLLM."""
-        return super()._asked_forms() | {"response_format": grammar_of_format(self.response_format)}
+    def _requested_grammars(self) -> dict[str, Grammar | None]:
+        """Returns the grammars of vLLM's fields and that of OpenAI's ``response_format``, by field name."""
+        return super()._requested_grammars() | {"response_format": grammar_of_format(self.response_format)}
 
     @property
     def _schema_characters(self) -> int:
-        return schema_characters(self.tools or ()) + sum(len(form.source) for form in self.forms.values())
+        """The characters of the tools' schemas and the text's grammars together, which MAX_GRAMMAR_CHARS limits."""
+        text_characters = sum(len(grammar.source) for grammar in self.text_grammars.values())
+        return schema_characters(self.tools or ()) + text_characters
 
     @cached_property
     def tool_use(self) -> ToolUse | None:
-        """What the answer may call. Raises PydanticCustomError for a choice that is none of the tools."""
-        return use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls, self.form)
+        """The tools that the answer may call, by ``tools`` and ``tool_choice``. None: it may call none.
+
+        Raises PydanticCustomError if ``tool_choice`` names a function that is not among the tools.
+        """
+        return tool_use_of(self.tools or (), self.tool_choice, self.parallel_tool_calls, self.text_grammar)
 
     @cached_property
     def grammar(self) -> Grammar | None:
-        """Of calls and text, where there are tools."""
-        return self.form if self.tool_use is None else self.tool_use.grammar
+        """The grammar of the whole answer. With tools it covers the text and the tool calls. None: any text."""
+        return self.text_grammar if self.tool_use is None else self.tool_use.grammar
 
     @property
     def parsing(self) -> TextParsing:
-        """Text of a given form is taken as it is: what looks like reasoning in it is a part of it."""
+        """What the router parses out of the generated text: reasoning, tool calls, both or neither.
+
+        Reasoning is not parsed where a grammar constrains the text: ``<think>`` is then a part of the answer.
+        """
         use = self.tool_use
         reasoning = self.grammar is None if use is None else use.text_before_calls
         return TextParsing(reasoning, use is not None, use is None or use.text_before_calls)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """With what Anthropic's clients send, forms that no answer can have, and keywords that are not enforced."""
+        """The names of what the request sets without effect, for the header x-manta-ignored.
+
+        Beside fields these are: ``cache_control`` in messages and tools, a grammar for text where a tool call is
+        required, and keywords of the tools' JSON schemas that structured output does not enforce.
+        """
         fields = [*super().ignored]
-        if any(message.caches for message in self.messages):
+        if any(message.has_cache_control for message in self.messages):
             fields.append("messages.cache_control")
-        if any(tool.caches for tool in self.tools or ()):
+        if any(tool.has_cache_control for tool in self.tools or ()):
             fields.append("tools.cache_control")
         if self.tool_use is not None:
-            fields += self.forms if self.tool_use.required else ()
-            fields += unenforced(self.tools or (), self.tool_use)
+            fields += self.text_grammars if self.tool_use.required else ()
+            fields += unenforced_keyword_paths(self.tools or (), self.tool_use)
         return tuple(fields)
 
     @property
-    def answer_limit(self) -> int | None:
-        """The most tokens of the answer, by whichever of its two names."""
+    def max_answer_tokens(self) -> int | None:
+        """The most tokens of the answer. ``max_completion_tokens`` overrides the older ``max_tokens``."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
-    def wanted_logprobs(self) -> int | None:
-        """As the engine counts them."""
+    def logprob_count(self) -> int | None:
+        """The value of ``SamplingParams.logprobs``: None without ``logprobs``, else ``top_logprobs`` or 0."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
-    def class_of_service(self) -> Priority:
-        """By ``priority`` or, where there is none, by the service tier."""
-        by_tier = SERVICE_CLASSES.get(self.service_tier or "", Priority.STANDARD)
-        return by_tier if self.priority is None else super().class_of_service
+    def priority_class(self) -> Priority:
+        """The scheduling class of the request.
+
+        With ``priority``, its sign decides. Without it, ``service_tier`` does: ``flex`` is batch, ``priority`` is
+        interactive, all others are standard.
+        """
+        by_tier = PRIORITY_BY_SERVICE_TIER.get(self.service_tier or "", Priority.STANDARD)
+        return by_tier if self.priority is None else super().priority_class
 
     @property
     def conversation(self) -> Conversation:
-        """Raises RequestError for a last message that cannot be continued."""
+        """The prompt: messages, tools and variables for the model's chat template.
+
+        Raises RequestError for ``continue_final_message`` where the last message cannot be continued.
+        """
         offered = self.tools if self.tools and self.tool_choice != "none" else ()
         opens = self.add_generation_prompt
         return Conversation(
-            tuple(message.plain() for message in self.messages),
-            tuple(tool.description for tool in offered),
+            tuple(message.engine_message() for message in self.messages),
+            tuple(tool.template_json for tool in offered),
             add_generation_prompt=not self.continue_final_message if opens is None else opens,
             continue_final_message=bool(self.continue_final_message),
             template_kwargs=tuple((name, json.dumps(value)) for name, value in self._variables.items()),
@@ -209,7 +231,10 @@ class ChatRequest(GenerationFields):
 
     @property
     def _variables(self) -> dict[str, Any]:
-        """Of the chat template. Those of ``reasoning_effort`` have the names that vLLM and Qwen's templates know."""
+        """The variables of the chat template: ``chat_template_kwargs``, and those that ``reasoning_effort`` implies.
+
+        The implied ones have the names that vLLM and Qwen's templates use. ``chat_template_kwargs`` overrides them.
+        """
         effort = self.reasoning_effort
         implied: dict[str, Any] = {} if effort is None else {"reasoning_effort": effort}
         if effort == "none":
@@ -218,10 +243,13 @@ class ChatRequest(GenerationFields):
 
 
 class ChatEndpoint:
-    """POST /v1/chat/completions as OpenAI defines it."""
+    """The wire format of /v1/chat/completions, as OpenAI defines it. Implements ``Endpoint``."""
 
     def parse(self, body: bytes) -> InferenceRequest:
-        """Raises InvalidRequestError, or RequestError for fields that do not go together."""
+        """Returns the request in ``body``, which is JSON.
+
+        Raises InvalidRequestError for a wrong field, and RequestError for fields that exclude each other.
+        """
         request = parse(ChatRequest, body)
         tier = "default" if request.service_tier == "auto" else request.service_tier
         writer = partial(
@@ -230,8 +258,9 @@ class ChatEndpoint:
             include_reasoning=request.include_reasoning is not False,
             service_tier=tier,
         )
-        sampling = request.sampling(request.answer_limit, request.wanted_logprobs)
+        sampling = request.sampling(request.max_answer_tokens, request.logprob_count)
         return request.inference([request.conversation], sampling, "messages", writer, request.parsing)
 
     def error(self, refusal: RefusalError) -> str:
+        """Returns OpenAI's error object for ``refusal``, as JSON."""
         return error_body(refusal)

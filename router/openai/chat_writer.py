@@ -1,4 +1,4 @@
-"""Answers of /v1/chat/completions, whole and in chunks."""
+"""The responses of /v1/chat/completions, whole and as stream chunks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from router.openai.common_response import ChunkTemplate, usage_fields
-from router.openai.logprobs import chat_logprobs, prompt_fields
+from router.openai.common_response import ChunkTemplate, response_fields
+from router.openai.logprobs import chat_logprobs, prompt_logprobs
 from router.whole_answer import Answer
 
 
 class ChatWriter:
-    """Writes the answer to one request for chat completions. All of a chunk but its text is serialised once.
+    """The writer of one response of /v1/chat/completions. Implements ``AnswerWriter``.
 
-    ``include_usage``: whether a stream ends with token counts. ``include_reasoning``: whether the answer has what the
-    model thought. ``service_tier``: the member of that name; None: there is none.
+    ``include_usage``: a stream ends with a chunk of token counts. ``include_reasoning``: the response has the model's
+    reasoning, as ``reasoning_content``. ``service_tier``: the value of that member; None: the member is left out.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class ChatWriter:
     ) -> None:
         self._id = f"chatcmpl-{stamp.id}"
         self._stamp = stamp
-        self._reasons = include_reasoning
+        self._include_reasoning = include_reasoning
         self._tier = {} if service_tier is None else {"service_tier": service_tier}
         self._chunk = ChunkTemplate("chat.completion.chunk", self._id, stamp, include_usage, self._tier)
-        self._text_head = self._head_of(0)
+        self._text_head = self._head_of(0)  # serialised once: nearly all chunks are text of choice 0
         self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """A chunk for each event of a choice."""
+        """Returns a chunk for each event of a choice, and the last chunks of the stream."""
         chunks: list[str] = []
         for event in events:
             match event:
@@ -68,20 +68,13 @@ class ChatWriter:
         return chunks
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """The body of an answer that is not streamed."""
-        document = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._stamp.created,
-            "model": self._stamp.model,
-            "choices": [_choice(answer, self._reasons) for answer in answers],
-            "usage": usage_fields(usage),
-            **self._tier,
-            **_prompt_logprobs(answers),
-        }
-        return json.dumps(document)
+        """Returns the body of a response that is not streamed."""
+        choices = [_choice(answer, self._include_reasoning) for answer in answers]
+        document = response_fields("chat.completion", self._id, self._stamp, choices, usage)
+        return json.dumps(document | self._tier | _prompt_logprobs(answers))
 
     def _head_of(self, index: int) -> str:
+        """Returns the beginning of a chunk with text, up to the text."""
         return f'{self._chunk.head}{{"index":{index},"delta":{{"content":'
 
     def _content(self, event: Text) -> str:
@@ -93,10 +86,10 @@ class ChatWriter:
         )
 
     def _reasoning(self, event: Reasoning) -> list[str]:
-        if self._reasons:
+        if self._include_reasoning:
             delta = f'{{"reasoning_content":{quote(event.text)}}}'
             return [self._of_choice(event.choice, delta, _scores(event.logprobs), "null")]
-        # Log probabilities are of all tokens, and some of these may be those of the answer's beginning.
+        # Hidden reasoning still has its log probabilities sent: the event may hold those of the first text tokens too.
         return [] if event.logprobs is None else [self._content(Text(event.choice, "", event.logprobs))]
 
     def _call(self, event: ToolCallStart | ToolCallArguments) -> str:
@@ -109,6 +102,7 @@ class ChatWriter:
         return self._of_choice(event.choice, delta, _scores(event.logprobs), "null")
 
     def _of_choice(self, index: int, delta: str, logprobs: str, reason: str) -> str:
+        """Returns a chunk whose one choice has these members, each given as JSON."""
         choice = f'"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{reason}'
         return f"{self._chunk.head}{{{choice}}}{self._chunk.tail}"
 
@@ -118,6 +112,7 @@ def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
 
 
 def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
+    """Returns an item of ``choices``."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
     if include_reasoning and answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
@@ -136,10 +131,11 @@ def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
 
 
 def _reason(reason: FinishReason, called: bool) -> str:
+    """Returns OpenAI's ``finish_reason``. An answer that stops after a complete tool call has ``tool_calls``."""
     return "tool_calls" if called and reason is FinishReason.STOP else reason.value
 
 
 def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, Any]:
-    """vLLM's member; absent unless it was asked for, since OpenAI's clients do not know it."""
+    """Returns vLLM's member ``prompt_logprobs``, or nothing if the request did not ask for it."""
     scored = answers[0].prompt_logprobs if answers else None
-    return {} if scored is None else {"prompt_logprobs": prompt_fields(scored)}
+    return {} if scored is None else {"prompt_logprobs": prompt_logprobs(scored)}

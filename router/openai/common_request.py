@@ -1,4 +1,4 @@
-"""The fields that the endpoints have in common."""
+"""The request fields that /v1/chat/completions and /v1/completions have in common."""
 
 from __future__ import annotations
 
@@ -30,45 +30,50 @@ from router.openai.response_format import (
     Pattern,
     Source,
     StructuredOutputs,
-    kind_of_schema,
     schema_grammar,
+    schema_tag,
 )
 from router.openai.validation import (
     Integer,
     StrictModel,
     ValidText,
     integral_items,
-    kind_of_text,
-    not_yet,
+    text_or_list_tag,
+    unsupported_except,
 )
 
 PROFILED = tuple(ProfileConfig.model_fields)
-"""Sampling parameters that a profile may set."""
+"""The sampling parameters that a sampling profile may set."""
 
-TokenId = Annotated[int, Field(ge=0, le=2**31)]  # in lists, see integral_items
+TokenId = Annotated[int, Field(ge=0, le=2**31)]  # lists of it also need integral_items, which accepts 1.0 for 1
 StopTokenLimit = Field(max_length=64, fail_fast=True)
 TokenLimit = Field(min_length=1, max_length=65_536, fail_fast=True)
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
-"""A token id as a key of a JSON object."""
+"""A token id as the key of a JSON object, which is a string."""
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Word = Annotated[ValidText, Field(min_length=1, max_length=256)]
 StopField = Annotated[
     Annotated[ValidText, Tag("<text>")]
     | Annotated[list[ValidText], Field(max_length=4, fail_fast=True), Tag("<list>")],
-    Discriminator(kind_of_text),
+    Discriminator(text_or_list_tag),
 ]
 
 
 class StreamOptions(StrictModel):
+    """OpenAI's options of a streamed response."""
+
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, not_yet(False)] = None
+    include_obfuscation: Annotated[Any, unsupported_except(False)] = None
 
 
 class GenerationFields(StrictModel):
-    """The fields that chat and completions have in common, OpenAI's by their names, extensions by vLLM's."""
+    """The request fields that chat and text completions share.
+
+    OpenAI's fields have OpenAI's names. Extensions have vLLM's names, or transformers' where vLLM has none.
+    """
 
     WITHOUT_EFFECT: ClassVar[Sequence[str]] = ("user",)
-    """Fields that are accepted and change nothing."""
+    """Fields that are accepted and have no effect. The header x-manta-ignored names those that a request sets."""
 
     model: ValidText
     stream: bool | None = None
@@ -86,7 +91,7 @@ class GenerationFields(StrictModel):
     bad_words: Annotated[list[Word], Field(max_length=256, fail_fast=True)] | None = None
     allowed_token_ids: Annotated[list[TokenId], TokenLimit, BeforeValidator(integral_items)] | None = None
     min_tokens: Integer | None = Field(None, ge=0, le=2**31)
-    guided_json: Annotated[GuidedJson, Discriminator(kind_of_schema)] | None = None
+    guided_json: Annotated[GuidedJson, Discriminator(schema_tag)] | None = None
     guided_regex: Pattern | None = None
     guided_choice: Choices | None = None
     guided_grammar: Source | None = None
@@ -98,20 +103,24 @@ class GenerationFields(StrictModel):
     stop_token_ids: Annotated[list[TokenId], StopTokenLimit, BeforeValidator(integral_items)] | None = None
     seed: Integer | None = Field(None, ge=-(2**63), lt=2**63)
     ignore_eos: bool | None = None
-    profile: ValidText | None = None  # ours: a use case, whose settings apply where the request has none
-    priority: Integer | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; its sign is the class
-    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # ours: for the first token
+    profile: ValidText | None = None  # Manta's: a sampling profile, for the parameters that the request does not set
+    priority: Integer | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; only the sign counts
+    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # Manta's: seconds to the first token
     n: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     use_beam_search: bool | None = None
     length_penalty: float | None = Field(None, ge=-10, le=10, allow_inf_nan=False)
     early_stopping: bool | Literal["never"] | None = None
-    do_sample: bool | None = None  # transformers': whether beams are drawn
+    do_sample: bool | None = None  # transformers': beam search draws tokens instead of taking the likeliest
     user: ValidText | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-        """These fields as the engine takes them, and two that the endpoints spell differently. OpenAI's ``top_p: 0``
-        means the most probable token alone."""
+        """Returns the engine's sampling parameters.
+
+        ``max_tokens`` and ``logprobs`` are arguments because the endpoints have different fields for them. OpenAI's
+        ``top_p: 0`` means the most probable token alone; MIN_TOP_P stands for it. Raises RequestError for parameters
+        that exclude each other.
+        """
         stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(
             n=self.n or 1,
@@ -142,7 +151,10 @@ class GenerationFields(StrictModel):
         )
 
     def _beam(self) -> BeamSearch | None:
-        """vLLM's spelling: a search is as wide as ``best_of``, or as many answers as are wanted."""
+        """Returns the beam search that the request asks for; None without ``use_beam_search``.
+
+        As in vLLM, the beam width is ``best_of``, or ``n`` where that is not set.
+        """
         if not self.use_beam_search:
             return None
         return BeamSearch(
@@ -153,12 +165,16 @@ class GenerationFields(StrictModel):
         )
 
     @cached_property
-    def forms(self) -> dict[str, Grammar]:
-        """The forms that the answer is to have, by the fields that ask for them."""
-        asked = self._asked_forms().items()
+    def text_grammars(self) -> dict[str, Grammar]:
+        """The grammars for the text of the answer (structured output), by the request field that asks for each.
+
+        More than one is refused by validation.
+        """
+        asked = self._requested_grammars().items()
         return {name: replace(grammar, param=name) for name, grammar in asked if grammar is not None}
 
-    def _asked_forms(self) -> dict[str, Grammar | None]:
+    def _requested_grammars(self) -> dict[str, Grammar | None]:
+        """Returns the grammar of each structured output field; None for a field that is not set."""
         return {
             "guided_json": None if self.guided_json is None else schema_grammar(self.guided_json),
             "guided_regex": None if self.guided_regex is None else Grammar.regex(self.guided_regex),
@@ -168,34 +184,34 @@ class GenerationFields(StrictModel):
         }
 
     @property
-    def form(self) -> Grammar | None:
-        """The form that the answer is to have; None: any text."""
-        return next(iter(self.forms.values()), None)
+    def text_grammar(self) -> Grammar | None:
+        """The grammar for the text of the answer. None: any text."""
+        return next(iter(self.text_grammars.values()), None)
 
     @property
     def grammar(self) -> Grammar | None:
-        """What the whole answer follows; None: it is any text."""
-        return self.form
+        """The grammar for the whole answer. None: any text. ``ChatRequest`` adds tool calls to it."""
+        return self.text_grammar
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What the request sets and has no effect, for the client to know."""
+        """The names of what the request sets without effect, for the header x-manta-ignored."""
         return tuple(name for name in self.WITHOUT_EFFECT if getattr(self, name) not in (None, False))
 
     @model_validator(mode="after")
-    def _streams_by_its_options(self) -> Self:
+    def _stream_options_need_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("misplaced", "needs 'stream' to be true", {"name": "stream_options"})
         return self
 
     @model_validator(mode="after")
-    def _streams_no_prompt(self) -> Self:
+    def _prompt_logprobs_are_not_streamed(self) -> Self:
         if self.stream and self.prompt_logprobs is not None:
             raise PydanticCustomError("misplaced", "is not streamed", {"name": "prompt_logprobs"})
         return self
 
     @model_validator(mode="after")
-    def _searches_in_earnest(self) -> Self:
+    def _beam_fields_need_beam_search(self) -> Self:
         if self.use_beam_search:
             name = "n" if self.best_of is None else "best_of"
             if (self.best_of or self.n or 1) > MAX_BEAM_WIDTH:
@@ -207,16 +223,16 @@ class GenerationFields(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _streams_no_best(self) -> Self:
+    def _best_of_is_not_streamed(self) -> Self:
         if self.stream and not self.use_beam_search and (self.best_of or 0) > (self.n or 1):
-            # Which answers are the best shows at the end.
+            # The best answers are known only once all have ended.
             raise PydanticCustomError("misplaced", "is not streamed", {"name": "best_of"})
         return self
 
     @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        if len(self.forms) > 1:
-            *_, name = self.forms
+    def _at_most_one_text_grammar(self) -> Self:
+        if len(self.text_grammars) > 1:
+            *_, name = self.text_grammars
             raise PydanticCustomError("misplaced", "cannot be combined with another form of the answer", {"name": name})
         return self
 
@@ -228,7 +244,10 @@ class GenerationFields(StrictModel):
         writer: Callable[[Stamp], AnswerWriter],
         parsing: TextParsing = NO_PARSING,
     ) -> InferenceRequest:
-        """This request in the terms of no format."""
+        """Returns the request independent of the wire format.
+
+        ``prompt_field`` is the field that holds the prompt, for errors. ``writer`` makes the writer of the response.
+        """
         return InferenceRequest(
             self.model,
             prompts,
@@ -238,19 +257,22 @@ class GenerationFields(StrictModel):
             stream=bool(self.stream),
             explicit=frozenset(name for name in PROFILED if getattr(self, name) is not None),
             profile=self.profile,
-            priority=self.class_of_service,
+            priority=self.priority_class,
             deadline_s=self.deadline_s,
             parsing=parsing,
             ignored=self.ignored,
         )
 
     @property
-    def class_of_service(self) -> Priority:
-        """Below 0 is interactive, 0 standard, above 0 batch."""
+    def priority_class(self) -> Priority:
+        """The scheduling class of the request, by the sign of ``priority``.
+
+        Negative is interactive, positive is batch. 0 and no ``priority`` are standard.
+        """
         priority = self.priority or 0
         return Priority((priority > 0) - (priority < 0))
 
     @property
     def include_usage(self) -> bool:
-        """Whether the stream ends with a chunk of token counts."""
+        """Whether the stream ends with a chunk that holds the token counts (``stream_options.include_usage``)."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)

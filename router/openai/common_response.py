@@ -1,9 +1,9 @@
-"""What the chunks of both endpoints' streams have in common, and the usage object."""
+"""What the responses of /v1/chat/completions and /v1/completions have in common."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +12,14 @@ from engine.api import Usage
 from router.answer_events import Stamp
 
 DONE = "[DONE]"
-"""The last message of a stream that ended well; one that failed ends with an error instead."""
+"""The data of the last SSE event of a complete stream. A stream that fails ends with an error object instead."""
 
 
 class ChunkTemplate:
-    """A chunk around its choices: ``head``, the choices as JSON, ``tail``. Both are serialised once for each stream.
+    """The JSON of a stream chunk without its choices. A chunk is ``head``, the choices as JSON and ``tail``.
 
-    ``members`` are more members of every chunk.
+    Both are serialised once per stream, which makes a chunk cheap. ``kind`` is the chunk's ``object``. ``members`` are
+    further members of every chunk.
     """
 
     def __init__(
@@ -39,14 +40,28 @@ class ChunkTemplate:
         self._include_usage = include_usage
 
     def last(self, usage: Usage) -> list[str]:
-        """The last chunks of a stream: the token counts, if they were asked for, and the end."""
+        """Returns the last chunks of a stream: one with the token counts, if ``include_usage``, and DONE."""
         if not self._include_usage:
             return [DONE]
         return [f'{self.head}],"usage":{json.dumps(usage_fields(usage))}}}', DONE]
 
 
+def response_fields(
+    kind: str, answer_id: str, stamp: Stamp, choices: Sequence[dict[str, Any]], usage: Usage
+) -> dict[str, Any]:
+    """Returns the members of a response that is not streamed. ``kind`` is its ``object``."""
+    return {
+        "id": answer_id,
+        "object": kind,
+        "created": stamp.created,
+        "model": stamp.model,
+        "choices": choices,
+        "usage": usage_fields(usage),
+    }
+
+
 def usage_fields(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage object."""
+    """Returns OpenAI's usage object."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

@@ -1,35 +1,29 @@
-"""The wire format of /v1/completions."""
+"""The endpoint /v1/completions: its request model, and how a request becomes an ``InferenceRequest``."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from json.encoder import encode_basestring_ascii as quote
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.api import MAX_LOGPROBS, Prompt, SamplingParams, Usage
-from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
+from engine.api import MAX_LOGPROBS, Prompt, SamplingParams
 from router.errors import RefusalError
 from router.inference_request import InferenceRequest
 from router.openai.common_request import GenerationFields, TokenId
-from router.openai.common_response import ChunkTemplate, usage_fields
+from router.openai.completions_writer import CompletionWriter
 from router.openai.errors import error_body
-from router.openai.logprobs import TextPlace, prompt_fields, said, text_logprobs
 from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse
-from router.whole_answer import Answer
 
-DEFAULT_MAX_TOKENS = 16  # OpenAI's
+DEFAULT_MAX_TOKENS = 16  # OpenAI's default for this endpoint
 
 TokenList = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integral_items)]
 
 
-def _prompt_kind(prompt: object) -> str:
+def _prompt_tag(prompt: object) -> str:
+    """Returns the union tag of ``prompt``, by the type of its first item if it is a list."""
     if not isinstance(prompt, list):
         return "<text>"
     first = prompt[0] if prompt else None
@@ -41,52 +35,72 @@ PromptField = Annotated[
     | Annotated[list[ValidText], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<texts>")]
     | Annotated[TokenList, Tag("<tokens>")]
     | Annotated[list[TokenList], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<token lists>")],
-    Discriminator(_prompt_kind),
+    Discriminator(_prompt_tag),
 ]
+"""One prompt or several, each as text or as token ids."""
 
 
 class CompletionRequest(GenerationFields):
-    """POST /v1/completions."""
+    """The JSON body of POST /v1/completions."""
 
     prompt: PromptField
     echo: bool | None = None
     suffix: Unsupported = None
-    max_tokens: Integer | None = Field(None, ge=0, le=2**31)  # 0: the prompt alone, to be scored
-    logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # here 0 asks for something: the chosen token's
+    max_tokens: Integer | None = Field(None, ge=0, le=2**31)  # 0: nothing is generated, the prompt is only scored
+    logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # per token; 0: the chosen one's alone
 
     @model_validator(mode="after")
-    def _streams_no_echo(self) -> Self:
+    def _echo_is_not_streamed(self) -> Self:
         if self.stream and self.echo:
             raise PydanticCustomError("misplaced", "is not streamed", {"name": "echo"})
         return self
 
     @property
-    def scored_prompt(self) -> int | None:
-        """Log probabilities that are wanted of the prompt. To echo one that came as tokens takes their text."""
-        of_echo = self.logprobs if self.logprobs is not None else None if self.says_prompt else 0
+    def prompt_logprob_count(self) -> int | None:
+        """The value of ``SamplingParams.prompt_logprobs``: how many log probabilities per prompt token; None: none.
+
+        It is the larger of ``prompt_logprobs`` and, with ``echo``, of ``logprobs``. To echo a prompt of token ids, at
+        least 0 is needed: the engine returns the text of the prompt's tokens with their log probabilities.
+        """
+        of_echo = self.logprobs if self.logprobs is not None else None if self.prompt_is_text else 0
         asked = (self.prompt_logprobs, of_echo if self.echo else None)
         return max((each for each in asked if each is not None), default=None)
 
     @property
-    def says_prompt(self) -> bool:
-        """Whether the prompt came as text."""
+    def prompt_is_text(self) -> bool:
+        """Whether the prompt is text, or several are. Otherwise it is token ids."""
         return isinstance(self.prompt, str) or isinstance(self.prompt[0], str)
 
 
 class CompletionEndpoint:
-    """POST /v1/completions as OpenAI defines it; several prompts become several choices."""
+    """The wire format of /v1/completions, as OpenAI defines it. Implements ``Endpoint``.
+
+    Each of several prompts gets ``n`` choices of the response.
+    """
 
     def parse(self, body: bytes) -> InferenceRequest:
-        """Raises InvalidRequestError."""
+        """Returns the request in ``body``, which is JSON.
+
+        Raises InvalidRequestError for a wrong field, and RequestError for fields that exclude each other.
+        """
         request = parse(CompletionRequest, body)
-        writer = partial(CompletionWriter, request)
-        return request.inference(_prompts(request), _sampling(request), "prompt", writer)
+        prompts = _prompts(request)
+        writer = partial(
+            CompletionWriter,
+            include_usage=request.include_usage,
+            echoed=prompts if request.echo else None,
+            with_logprobs=request.logprobs is not None,
+            with_prompt_logprobs=request.prompt_logprobs is not None,
+        )
+        return request.inference(prompts, _sampling(request), "prompt", writer)
 
     def error(self, refusal: RefusalError) -> str:
+        """Returns OpenAI's error object for ``refusal``, as JSON."""
         return error_body(refusal)
 
 
 def _prompts(request: CompletionRequest) -> list[Prompt]:
+    """Returns the prompts, each as text or as a tuple of token ids."""
     prompt = request.prompt
     if isinstance(prompt, str):
         return [prompt]
@@ -98,65 +112,4 @@ def _prompts(request: CompletionRequest) -> list[Prompt]:
 def _sampling(request: CompletionRequest) -> SamplingParams:
     max_tokens = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     sampling = request.sampling(max_tokens, request.logprobs)
-    return replace(sampling, prompt_logprobs=request.scored_prompt)
-
-
-class CompletionWriter:
-    """Writes the answer to one request for text completions. All of a chunk but its text is serialised once."""
-
-    def __init__(self, request: CompletionRequest, stamp: Stamp) -> None:
-        self._request = request
-        self._id = f"cmpl-{stamp.id}"
-        self._stamp = stamp
-        self._chunk = ChunkTemplate("text_completion", self._id, stamp, request.include_usage)
-        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._chunk.tail
-        self._places: defaultdict[int, TextPlace] = defaultdict(TextPlace)  # of each choice
-
-    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """A chunk for each piece of text and each end."""
-        chunks: list[str] = []
-        for event in events:
-            match event:
-                case Text():
-                    chunks.append(self._text(event))
-                case Ended(choice, reason):
-                    finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
-                    chunks.append(f'{self._chunk.head}{{"index":{choice},{finish}}}{self._chunk.tail}')
-                case Finished(usage):
-                    chunks += self._chunk.last(usage)
-        return chunks
-
-    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """The body of an answer that is not streamed."""
-        document = {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._stamp.created,
-            "model": self._stamp.model,
-            "choices": [self._choice(answer) for answer in answers],
-            "usage": usage_fields(usage),
-        }
-        return json.dumps(document)
-
-    def _text(self, event: Text) -> str:
-        opened = f'{self._chunk.head}{{"index":{event.choice},"text":{quote(event.text)}'
-        if event.logprobs is None:
-            return opened + self._text_tail
-        logprobs = text_logprobs(event.logprobs, self._places[event.choice])
-        scores = json.dumps(logprobs, separators=(",", ":"))
-        return f'{opened},"logprobs":{scores},"finish_reason":null}}{self._chunk.tail}'
-
-    def _choice(self, answer: Answer) -> dict[str, Any]:
-        request = self._request
-        echoed = answer.prompt_logprobs or () if request.echo else ()
-        text = answer.text
-        if request.echo:
-            prompt = _prompts(request)[answer.prompt]
-            text = (prompt if isinstance(prompt, str) else said(echoed)) + text
-        logprobs = None
-        if request.logprobs is not None:
-            logprobs = text_logprobs((*echoed, *(answer.logprobs or ())), TextPlace())
-        choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
-        if request.prompt_logprobs is not None:
-            choice["prompt_logprobs"] = prompt_fields(answer.prompt_logprobs or ())
-        return choice
+    return replace(sampling, prompt_logprobs=request.prompt_logprob_count)

@@ -1,4 +1,4 @@
-"""OpenAI's error objects: a table from the kinds of refusals."""
+"""OpenAI's error object, made from a ``RefusalError``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ ERROR_TYPE: Mapping[RefusalKind, str] = {
     RefusalKind.INTERNAL: "server_error",
     RefusalKind.UNAVAILABLE: "server_error",
 }
+"""The member ``type`` of OpenAI's error object for each kind of refusal."""
 
 
 def error_body(refusal: RefusalError) -> str:
-    """The JSON object ``{"error": {message, type, param, code}}``; all four members are always present."""
+    """Returns the JSON object ``{"error": {message, type, param, code}}``. All four members are always present."""
     error = {
         "message": refusal.message,
         "type": ERROR_TYPE[refusal.kind],

@@ -1,4 +1,4 @@
-"""Log probabilities of tokens, as the two endpoints write them."""
+"""The JSON of log probabilities, which differs between chat and text completions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from engine.api import Logprob, TokenLogprobs
 
 FLOOR = -9999.0
-"""What OpenAI gives for a token that is all but impossible; JSON knows no infinity."""
+"""The log probability that stands for minus infinity, which JSON cannot express. OpenAI uses the same number."""
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
-    """``choices[].logprobs`` of chat completions."""
+    """Returns the object ``choices[].logprobs`` of chat completions."""
     content = [{**_fields(token.chosen), "top_logprobs": [_fields(one) for one in token.top]} for token in tokens]
     return {"content": content, "refusal": None}
 
 
-class TextPlace:
-    """Counts the characters that the tokens of a choice have added to its text.
+class TextOffset:
+    """The running ``text_offset`` of one choice: the characters that its tokens have added to the text up to now.
 
-    A character that several tokens make up begins at the first of them. A token that adds no text begins where the next
-    one does.
+    A character whose bytes span several tokens begins at the first of them. A token that adds no text has the offset
+    of the next token.
     """
 
     def __init__(self) -> None:
@@ -30,37 +30,41 @@ class TextPlace:
         self._characters = 0
 
     def next(self, added: bytes) -> int:
-        """The offset of a token that adds these bytes to the text, in characters."""
-        place = self._characters
+        """Returns the offset of the next token in characters, and advances past its bytes ``added``."""
+        offset = self._characters
         self._characters += len(self._decoder.decode(added))
-        return place
+        return offset
 
 
-def text_logprobs(tokens: Sequence[TokenLogprobs], place: TextPlace) -> dict[str, Any]:
-    """Builds ``choices[].logprobs`` of text completions.
+def text_logprobs(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> dict[str, Any]:
+    """Returns the object ``choices[].logprobs`` of text completions.
 
-    ``place`` gives each token its offset in the text of the choice, and is advanced past the last one. The first token
-    of a prompt has no log probability (null), because nothing precedes it.
+    ``offset`` is that of the first token, and is advanced past the last one. The first token of a prompt has no log
+    probability (null), because nothing precedes it.
     """
     return {
         "tokens": [token.chosen.text for token in tokens],
         "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
         "top_logprobs": [_by_text(token) if token.rank else None for token in tokens],
-        "text_offset": [place.next(token.text_bytes) for token in tokens],
+        "text_offset": [offset.next(token.text_bytes) for token in tokens],
     }
 
 
-def prompt_fields(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None]:
-    """vLLM's ``prompt_logprobs``: by token id, the prompt's own and the likeliest, with their ranks."""
+def prompt_logprobs(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None]:
+    """Returns vLLM's ``prompt_logprobs``: an object for each token of the prompt, null for the first.
+
+    An object maps token ids to log probability, rank and text, for the token itself and for the likeliest ones.
+    """
     return [_ranked(token) if token.rank else None for token in tokens]
 
 
-def said(tokens: Sequence[TokenLogprobs]) -> str:
-    """The text of tokens; special ones have none."""
+def text_of(tokens: Sequence[TokenLogprobs]) -> str:
+    """Returns the text of ``tokens``. Special tokens add none."""
     return b"".join(token.text_bytes for token in tokens).decode("utf-8", "replace")
 
 
 def _ranked(token: TokenLogprobs) -> dict[str, Any]:
+    """Returns the token and the likeliest ones in its place, by token id, each with its rank (1: the likeliest)."""
     places = [(token.chosen, token.rank), *((one, rank) for rank, one in enumerate(token.top, start=1))]
     return {
         str(one.token_id): {"logprob": _finite(one.logprob), "rank": rank, "decoded_token": one.text}
@@ -69,7 +73,10 @@ def _ranked(token: TokenLogprobs) -> dict[str, Any]:
 
 
 def _by_text(token: TokenLogprobs) -> dict[str, float]:
-    """The likeliest tokens and the chosen one. Of several with one text, as parts of a character are, the likeliest."""
+    """Returns the log probabilities of the likeliest tokens and the chosen one, by text.
+
+    Tokens that hold parts of a character share the text U+FFFD; the likeliest of them counts.
+    """
     found: dict[str, float] = {}
     for one in (*token.top, token.chosen):
         found.setdefault(one.text, _finite(one.logprob))
@@ -77,6 +84,7 @@ def _by_text(token: TokenLogprobs) -> dict[str, float]:
 
 
 def _fields(token: Logprob) -> dict[str, Any]:
+    """Returns the members that a chosen token and an alternative have in common in chat completions."""
     return {"token": token.text, "logprob": _finite(token.logprob), "bytes": list(token.bytes)}
 
 

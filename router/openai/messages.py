@@ -1,4 +1,4 @@
-"""The messages of a conversation, as OpenAI's clients send them."""
+"""The request field ``messages`` of /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from router.openai.validation import (
     StrictModel,
     Unsupported,
     ValidText,
-    kind_of_text,
-    not_yet,
+    text_or_list_tag,
+    unsupported_except,
 )
 
-MAX_CALLS = 128  # of one message
-MAX_MEMBERS = 8192  # parts and calls of all messages together: each takes some 20 µs to check
+MAX_CALLS = 128  # tool calls of one message
+MAX_PARTS = 8192  # content parts and tool calls of all messages together; each takes about 20 µs to check
 
 FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class CacheControl(StrictModel):
-    """Anthropic's mark of what a prompt cache should keep; agents send it to every service. Prefixes are cached here
-    without it."""
+    """Anthropic's mark of a prefix for the prompt cache. It has no effect: the engine caches prefixes anyway.
+
+    It is accepted because coding agents send it to every service.
+    """
 
     type: Literal["ephemeral"]
     ttl: ValidText | None = None
 
 
 class TextPart(StrictModel):
+    """A content part of the type ``text``, the only one that is supported."""
+
     type: Literal["text"]
     text: ValidText
     cache_control: CacheControl | None = None
@@ -41,84 +45,90 @@ class TextPart(StrictModel):
 ContentField = Annotated[
     Annotated[ValidText, Tag("<text>")]
     | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
-    Discriminator(kind_of_text),
+    Discriminator(text_or_list_tag),
 ]
 
 
-def joined(content: str | list[TextPart] | None) -> str:
-    """The text of a message; parts are joined."""
+def joined_text(content: str | list[TextPart] | None) -> str:
+    """Returns the text of ``content``: a string, the concatenated parts, or '' for None."""
     return "".join(part.text for part in content) if isinstance(content, list) else content or ""
 
 
 class CalledFunction(StrictModel):
+    """The function of a tool call, with its arguments."""
+
     name: FunctionName
-    arguments: ValidText  # JSON; empty, as several clients write it, stands for no arguments
+    arguments: ValidText  # JSON; several clients send an empty string for no arguments
 
 
-class CallMade(StrictModel):
-    """A call in a message of the assistant that is sent back."""
+class AssistantToolCall(StrictModel):
+    """A tool call in an assistant's message, which the client sends back as history."""
 
     id: ValidText
     type: Literal["function"]
     function: CalledFunction
-    index: Integer | None = None  # of clients that put the chunks of a stream together
+    index: Integer | None = None  # sent by clients that assemble the call from stream chunks
 
 
-def few_members(messages: object) -> object:
-    """Raises ValueError for messages that have too many parts and calls in all. A list that is too long itself is left
-    to the limit of its own."""
+def check_part_count(messages: object) -> object:
+    """Returns ``messages``. Raises ValueError for more than MAX_PARTS content parts and tool calls in all.
+
+    A list longer than MAX_LIST_ITEMS is not counted here: the limit of its own field refuses it.
+    """
     listed = messages[:MAX_LIST_ITEMS] if isinstance(messages, list) else []
     found = [message for message in listed if isinstance(message, dict)]
     members = [message.get(name) for message in found for name in ("content", "tool_calls")]
     lengths = [len(each) for each in members if isinstance(each, list)]
-    if sum(length for length in lengths if length <= MAX_LIST_ITEMS) > MAX_MEMBERS:
-        raise ValueError(f"must have at most {MAX_MEMBERS} parts and calls in all")
+    if sum(length for length in lengths if length <= MAX_LIST_ITEMS) > MAX_PARTS:
+        raise ValueError(f"must have at most {MAX_PARTS} parts and calls in all")
     return messages
 
 
 class ChatMessage(StrictModel):
+    """One message of the conversation."""
+
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: ContentField | None = None
     name: ValidText | None = None
     refusal: Unsupported = None
-    tool_calls: Annotated[list[CallMade], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[AssistantToolCall], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
     tool_call_id: ValidText | None = None
     reasoning_content: ValidText | None = None
-    reasoning: ValidText | None = None  # what newer releases of vLLM call it
+    reasoning: ValidText | None = None  # the same, as newer releases of vLLM call it
     cache_control: CacheControl | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    annotations: Annotated[Any, not_yet([])] = None  # our own answers carry an empty list, and may be sent back
+    annotations: Annotated[Any, unsupported_except([])] = None  # answers have an empty list, and are sent back
 
     @property
-    def thought(self) -> str | None:
-        """What the assistant thought before it answered, by whichever of its two names."""
+    def reasoning_text(self) -> str | None:
+        """The reasoning in an assistant's message: ``reasoning_content``, or else ``reasoning``."""
         return self.reasoning if self.reasoning_content is None else self.reasoning_content
 
     @property
-    def caches(self) -> bool:
-        """Whether Anthropic's field for prompt caches is set somewhere in it."""
+    def has_cache_control(self) -> bool:
+        """Whether ``cache_control`` is set in the message or in one of its parts."""
         parts = self.content if isinstance(self.content, list) else ()
         return self.cache_control is not None or any(part.cache_control is not None for part in parts)
 
-    def plain(self) -> Message:
-        """The message as the chat template sees it."""
+    def engine_message(self) -> Message:
+        """Returns the message as the engine gives it to the chat template."""
         return Message(
             self.role,
-            joined(self.content),
+            joined_text(self.content),
             tuple(ToolCall(call.function.name, call.function.arguments, call.id) for call in self.tool_calls or ()),
             name=self.name,
-            reasoning_content=self.thought,
+            reasoning_content=self.reasoning_text,
             tool_call_id=self.tool_call_id,
         )
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _fields_match_role(self) -> Self:
         if self.role != "assistant":
             for name in ("tool_calls", "reasoning_content", "reasoning"):
                 if getattr(self, name):
                     raise PydanticCustomError("misplaced", "belongs to messages of the assistant", {"name": name})
-        if self.content is None and not self.tool_calls and not self.thought:
+        if self.content is None and not self.tool_calls and not self.reasoning_text:
             message = "is required, unless the message has calls or reasoning"
             raise PydanticCustomError("misplaced", message, {"name": "content"})
         if (self.tool_call_id is not None) != (self.role == "tool"):

@@ -1,4 +1,4 @@
-"""The model objects of /v1/models."""
+"""The response bodies of /v1/models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from router.ports.tier_backend import TierDescription, TierSnapshot
 def model_list(
     names: Mapping[str, str], tiers: Sequence[TierDescription], snapshots: Sequence[TierSnapshot], created: int
 ) -> dict[str, Any]:
-    """OpenAI's list of models. ``names`` gives the tier behind each name; ``created`` in seconds since the epoch."""
+    """Returns OpenAI's list of models, for the names that requests may give as ``model``.
+
+    ``names`` maps each name to its tier or to ``auto``. ``created`` is in seconds since the epoch.
+    """
     roots = {tier.name: tier.model for tier in tiers}
     lengths = {snapshot.name: snapshot.context_length for snapshot in snapshots}
     data = [
@@ -22,7 +25,10 @@ def model_list(
 
 
 def model_fields(name: str, created: int, root: str, context_length: int | None) -> dict[str, Any]:
-    """OpenAI's model object, with vLLM's ``root`` (the model behind the name) and ``context_length`` in tokens."""
+    """Returns OpenAI's model object with two more members.
+
+    ``root`` is vLLM's: the model behind the name. ``context_length`` is in tokens, null while it is unknown.
+    """
     return {
         "id": name,
         "object": "model",
@@ -34,7 +40,10 @@ def model_fields(name: str, created: int, root: str, context_length: int | None)
 
 
 def _context_length(target: str, names: Mapping[str, str], lengths: Mapping[str, int | None]) -> int | None:
-    """That of a tier; of what chooses among tiers the smallest: a request that fits it is served by any of them."""
+    """Returns the context length of the tier ``target``; None while no replica has reported it.
+
+    ``auto`` gets the smallest of the tiers that the key may use: a request of that length fits any of them.
+    """
     if target in lengths:
         return lengths[target]
     known = [length for name, length in lengths.items() if length is not None and name in names]

@@ -1,4 +1,4 @@
-"""OpenAI's fields for tools: what a client may offer, ask for and send back."""
+"""The request fields ``tools`` and ``tool_choice`` of /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -11,74 +11,91 @@ from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, Grammar, is_plain_json, unenforced_keywords
 from router.openai.messages import CacheControl, FunctionName
-from router.openai.validation import StrictModel, ValidText, short_json
+from router.openai.validation import StrictModel, ValidText, check_json_length
 from router.tool_grammar import Function, ToolUse
 
 MAX_TOOLS = 128  # as OpenAI allows
-MAX_UNENFORCED = 16  # keywords that an answer names in its header
+MAX_UNENFORCED = 16  # schema keywords that the header x-manta-ignored names
 
 
-def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+def _check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``schema``. Raises ValueError if it is not the schema of an object, or too long or deep."""
     if schema.get("type", "object") not in ("object", ["object"]):
         raise ValueError("must describe an object")
     if "x-guidance" in schema:
         raise ValueError("must not have 'x-guidance', which is the grammar's own")
-    short_json(schema, MAX_GRAMMAR_CHARS)
+    check_json_length(schema, MAX_GRAMMAR_CHARS)
     if not is_plain_json(schema):
         raise ValueError(f"must be nested at most {MAX_JSON_DEPTH} deep, and hold no half of a surrogate pair")
     return schema
 
 
 class FunctionDefinition(StrictModel):
+    """A function that the model may call."""
+
     name: FunctionName
     description: ValidText | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_describes_an_object)] | None = None
-    strict: bool | None = None  # whether a schema that cannot be followed to the letter is refused
+    parameters: Annotated[dict[str, Any], AfterValidator(_check_parameters)] | None = None
+    strict: bool | None = None  # whether a schema with keywords that are not enforced is refused
     cache_control: CacheControl | None = None
 
 
 class Tool(StrictModel):
+    """An item of ``tools``."""
+
     type: Literal["function"]
     function: FunctionDefinition
     cache_control: CacheControl | None = None
 
     @property
-    def caches(self) -> bool:
-        """Whether Anthropic's field for prompt caches is set somewhere in it."""
+    def has_cache_control(self) -> bool:
+        """Whether ``cache_control`` is set in the tool or its function."""
         return self.cache_control is not None or self.function.cache_control is not None
 
     @property
-    def description(self) -> str:
-        """As the chat template sees it, in JSON."""
+    def template_json(self) -> str:
+        """The tool as the chat template gets it: JSON without ``cache_control``."""
         unseen: Any = {"cache_control": True, "function": {"cache_control"}}
         return self.model_dump_json(exclude_none=True, exclude=unseen)
 
 
 def schema_characters(tools: Sequence[Tool]) -> int:
-    """Of all their schemas as JSON."""
+    """Returns the characters of all the tools' schemas, as JSON."""
     return sum(len(json.dumps(tool.function.parameters)) for tool in tools if tool.function.parameters is not None)
 
 
-class Named(StrictModel):
+class FunctionReference(StrictModel):
+    """The name of a function in ``tool_choice``."""
+
     name: FunctionName
 
 
-class NamedTool(StrictModel):
+class ToolReference(StrictModel):
+    """A tool in ``tool_choice``. As the whole of ``tool_choice`` it means that the answer must call this tool."""
+
     type: Literal["function"]
-    function: Named
+    function: FunctionReference
 
 
 class AllowedTools(StrictModel):
+    """The member ``allowed_tools`` of ``tool_choice``: tools of which the answer may call some, or must call one.
+
+    ``mode`` is ``auto`` or ``required`` accordingly.
+    """
+
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
+    tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
 
 
 class AllowedToolsChoice(StrictModel):
+    """The value of ``tool_choice`` that restricts the tools to some of those offered."""
+
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
 
 
-def _kind(value: object) -> str:
+def _tool_choice_tag(value: object) -> str:
+    """Returns the union tag of a ``tool_choice``."""
     if isinstance(value, str):
         return "<mode>"
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
@@ -87,36 +104,43 @@ def _kind(value: object) -> str:
 
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
-    | Annotated[NamedTool, Tag("<named>")]
+    | Annotated[ToolReference, Tag("<named>")]
     | Annotated[AllowedToolsChoice, Tag("<allowed>")],
-    Discriminator(_kind),
+    Discriminator(_tool_choice_tag),
 ]
 
 
-def use_of(
+def tool_use_of(
     tools: Sequence[Tool],
-    choice: str | NamedTool | AllowedToolsChoice | None,
+    choice: str | ToolReference | AllowedToolsChoice | None,
     parallel: bool | None,
-    form: Grammar | None = None,
+    text_grammar: Grammar | None = None,
 ) -> ToolUse | None:
-    """What a request may call; None: nothing. ``form`` is that of an answer without calls.
+    """Returns the tool calls that an answer may have; None: none.
 
-    Raises PydanticCustomError for names that no tool has.
+    ``choice`` and ``parallel`` are ``tool_choice`` and ``parallel_tool_calls``. ``text_grammar`` constrains an answer
+    without tool calls. Raises PydanticCustomError if ``choice`` names a function that is not among ``tools``.
     """
     functions = {tool.function.name: tool.function for tool in tools}
     if choice == "none" or not functions:
         return None
     required = choice == "required"
-    if isinstance(choice, NamedTool):
-        functions, required = _some(functions, [choice]), True
+    if isinstance(choice, ToolReference):
+        functions, required = _functions_named(functions, [choice]), True
         parallel = False
     elif isinstance(choice, AllowedToolsChoice):
-        functions, required = _some(functions, choice.allowed_tools.tools), choice.allowed_tools.mode == "required"
+        functions, required = (
+            _functions_named(functions, choice.allowed_tools.tools),
+            choice.allowed_tools.mode == "required",
+        )
     offered = tuple(Function(each.name, each.parameters, bool(each.strict)) for each in functions.values())
-    return ToolUse(offered, required, parallel is not False, form)
+    return ToolUse(offered, required, parallel is not False, text_grammar)
 
 
-def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) -> dict[str, FunctionDefinition]:
+def _functions_named(
+    functions: dict[str, FunctionDefinition], names: Sequence[ToolReference]
+) -> dict[str, FunctionDefinition]:
+    """Returns those of ``functions`` that ``names`` refer to. Raises PydanticCustomError for an unknown name."""
     wanted = dict.fromkeys(each.function.name for each in names)
     missing = [name for name in wanted if name not in functions]
     if missing:
@@ -124,9 +148,11 @@ def _some(functions: dict[str, FunctionDefinition], names: Sequence[NamedTool]) 
     return {name: functions[name] for name in wanted}
 
 
-def unenforced(tools: Sequence[Tool], use: ToolUse) -> list[str]:
-    """The keywords of the tools' schemas that are not enforced, each as its place and its name. A strict tool has none:
-    its schema is refused instead."""
+def unenforced_keyword_paths(tools: Sequence[Tool], use: ToolUse) -> list[str]:
+    """Returns the schema keywords that structured output does not enforce, each with the tool's path in the request.
+
+    Beyond MAX_UNENFORCED, the last item counts the rest. Tools with ``strict`` are left out: their schemas are refused.
+    """
     called = {function.name for function in use.functions}
     found = [
         f"tools[{place}].function.parameters: {_printable(keyword)}"
@@ -139,5 +165,8 @@ def unenforced(tools: Sequence[Tool], use: ToolUse) -> list[str]:
 
 
 def _printable(keyword: str) -> str:
-    """For a header, in which commas divide a list. A format's name is the client's own text."""
+    """Returns the keyword as it may stand in a header, whose list is separated by commas.
+
+    The client chooses the text of a keyword such as ``format:NAME``; other characters become ``?``.
+    """
     return "".join(char if char.isascii() and char.isprintable() and char != "," else "?" for char in keyword[:64])

@@ -1,4 +1,4 @@
-"""Strict models, fields that are refused because they are not implemented yet, and errors that name the field."""
+"""Validation of request bodies: strict pydantic models, shared field types, and errors that name the wrong field."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 
 MAX_LIST_ITEMS = 2048
-"""Items of one list: messages, parts, prompts. A longer list is a mistake, and would delay other requests."""
+"""The most items of a list of messages, content parts or prompts. Checking a longer one would delay other requests."""
 
 
-def _encodable(text: str) -> str:
+def _check_encodable(text: str) -> str:
+    """Returns ``text``. Raises PydanticCustomError for U+0000 and for an unpaired surrogate."""
     if "\x00" in text:
         raise PydanticCustomError("null_character", "must not contain the character U+0000")
     try:
@@ -27,11 +28,14 @@ def _encodable(text: str) -> str:
     return text
 
 
-def not_yet(*neutral: object) -> BeforeValidator:
-    """For a field that is not implemented yet: null and ``neutral`` pass, all else is refused, never ignored."""
+def unsupported_except(*neutral: object) -> BeforeValidator:
+    """Returns the validator of a field that is not supported.
+
+    null and the ``neutral`` values are accepted, because they ask for nothing. All others are refused, never ignored.
+    """
 
     def check(value: object) -> object:
-        # By type as well: True == 1 and 0 == False, but they do not ask for the same.
+        # Types are compared too, because True == 1 and False == 0.
         if value is None or any(type(value) is type(each) and value == each for each in neutral):
             return value
         if not neutral:
@@ -42,16 +46,18 @@ def not_yet(*neutral: object) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def few_pairs(value: object) -> object:
-    """For OpenAI's metadata, which has at most 16 pairs."""
+def check_pair_count(value: object) -> object:
+    """Returns ``value``. Raises PydanticCustomError for more than 16 pairs, OpenAI's limit for ``metadata``."""
     if isinstance(value, dict) and len(value) > 16:
         raise PydanticCustomError("too_long", "must have at most 16 pairs")
     return value
 
 
-def short_json(value: T, limit: int) -> T:
-    """``value`` itself. Raises ValueError where it has more than ``limit`` characters as JSON, or is nested too deeply
-    for JSON. It is as quick as reading the JSON was: for checks that are slower, check this before them."""
+def check_json_length(value: T, limit: int) -> T:
+    """Returns ``value``. Raises ValueError if it has more than ``limit`` characters as JSON, or is nested too deeply.
+
+    The check takes about as long as parsing the JSON did. Slower checks of the same value belong after it.
+    """
     try:
         length = len(json.dumps(value))
     except RecursionError:
@@ -62,34 +68,41 @@ def short_json(value: T, limit: int) -> T:
 
 
 def _integral(value: object) -> object:
+    """Returns a whole float such as 1.0 as an int, and anything else unchanged."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def integral_items(values: object) -> object:
-    """A list whose items are integers, in which 1.0 stands for 1. Written for long lists: most have no float."""
+    """Returns the list with whole floats such as 1.0 as ints. Lists without a float, nearly all, are not copied."""
     if isinstance(values, list) and float in set(map(type, values)):
         return [_integral(value) for value in values]
     return values
 
 
-def kind_of_text(value: object) -> str:
-    """The tag of a union of text and a list. Tags look like no field, so that errors can leave them out."""
+def text_or_list_tag(value: object) -> str:
+    """Returns the union tag of a field that is a string or a list.
+
+    Tags have angle brackets, which no field name has, so that ``_field_name`` can leave them out of errors.
+    """
     return "<list>" if isinstance(value, list) else "<text>"
 
 
-ValidText = Annotated[str, AfterValidator(_encodable)]
+ValidText = Annotated[str, AfterValidator(_check_encodable)]
 Integer = Annotated[int, BeforeValidator(_integral)]
-"""A whole number. 1.0 is one: languages with a single kind of number write 1 so. True and "1" are none."""
-Unsupported = Annotated[Any, not_yet()]
+"""An integer. 1.0 is accepted for 1, since languages with one number type may write it so; True and "1" are not."""
+Unsupported = Annotated[Any, unsupported_except()]
+"""A field that is not supported: any value but null is refused."""
 
 
 class StrictModel(BaseModel):
+    """The base of all request models: types are not coerced, unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _few(cls, members: Any) -> Any:
-        # Collecting an error for each of a million unknown names would delay all other requests; the first will do.
+    def _refuse_unknown_members(cls, members: Any) -> Any:
+        # pydantic would collect an error for each of a million unknown names, and delay all other requests meanwhile.
         if isinstance(members, dict) and len(members) > len(cls.model_fields):
             known = {field.alias or name for name, field in cls.model_fields.items()}
             unknown = next(name for name in members if name not in known)
@@ -98,23 +111,28 @@ class StrictModel(BaseModel):
 
 
 def parse(model: type[Model], body: bytes) -> Model:
-    """``body`` as a ``model``. Raises InvalidRequestError that names the field which is wrong."""
+    """Returns ``body``, which is JSON, as a ``model``. Raises InvalidRequestError that names the first wrong field."""
     document = _load(body)
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise _named(error.errors(include_url=False)[0], document) from None
+        raise _error_of(error.errors(include_url=False)[0], document) from None
     except RecursionError:
         raise InvalidRequestError("The request is nested too deeply.", "invalid_json") from None
 
 
 def _load(body: bytes) -> dict[str, Any]:
+    """Returns the JSON object in ``body``. Raises InvalidRequestError for anything else, NaN and Infinity included."""
+
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
     try:
         document = json.loads(body, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:  # also what is not UTF-8, and integers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError also for invalid UTF-8 and huge integers
         reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise InvalidRequestError(f"The body of the request is not valid JSON: {reason}.", "invalid_json") from None
     if not isinstance(document, dict):
@@ -122,12 +140,13 @@ def _load(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
+def _error_of(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError:
+    """Returns pydantic's ``error`` about ``document`` as a refusal that names the field."""
     location = error["loc"]
     if error["type"] in ("unknown_member", "misplaced"):
         location = (*location, error["ctx"]["name"])
     param = _field_name(location, document)
-    if not param:  # the name itself is no text
+    if not param:  # the name of the field is itself not valid text
         return InvalidRequestError("The names of parameters must be valid text.", "invalid_json")
     if error["type"] in ("extra_forbidden", "unknown_member"):
         return InvalidRequestError(f"Unrecognized request argument supplied: {param}.", "unknown_parameter", param)
@@ -139,7 +158,7 @@ def _named(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestError
 
 
 def _field_name(location: tuple[int | str, ...], document: Any) -> str:
-    """The path of a field, like ``messages[0].content``; pydantic's names of union members are left out."""
+    """Returns the path of a field, like ``messages[0].content``. The union tags in ``location`` are left out."""
     name = ""
     for i, part in enumerate(location):
         if isinstance(part, int):
@@ -150,5 +169,5 @@ def _field_name(location: tuple[int | str, ...], document: Any) -> str:
         ):
             name += f".{part}" if name else part
             document = document.get(part)
-    # A client chose this name when the field is unknown: keep what is echoed short and printable.
+    # The client chose the name of an unknown field, so what is echoed is kept short and printable.
     return name.encode("ascii", "backslashreplace").decode()[:128]

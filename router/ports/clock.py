@@ -1,4 +1,4 @@
-"""The time, as a port: policies that read a clock are tested on a virtual one."""
+"""``Clock``: the port for the time, so that tests can use a virtual clock."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks of one machine."""
+    """The wall clock and the monotonic clock of one machine."""
 
     def now(self) -> float:
-        """Wall time in seconds since the epoch."""
+        """Returns the wall time in seconds since the epoch."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an unspecified start; never goes back."""
+        """Returns seconds since an unspecified start. They never decrease."""
         ...
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The clocks of this machine. Implements ``Clock``."""
 
     def now(self) -> float:
         return time.time()

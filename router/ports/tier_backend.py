@@ -1,14 +1,14 @@
-"""The model tiers, as the router sees them.
+"""``TierBackend``: the port through which the router reaches the model tiers, with its types and errors.
 
-``cluster`` implements ``TierBackend`` with Serve handles and lanes; tests implement it by hand. One call of
-``TierBackend.generate`` is one attempt on one replica; ``router.generation.attempts`` decides about the next one.
+``cluster.serve_backend`` implements it with Serve handles and lanes; tests have implementations of their own. One call
+of ``TierBackend.generate`` is one attempt on one replica. ``router.generation.attempts`` decides about the next one.
 
 Errors that an implementation raises (beside ``engine.api.RequestError``)::
 
     BackendError
     ├── TierUnavailableError       no replica of the tier is ready (starting, all dead, or Serve refused)
     ├── SlowReaderError            the client reads too slowly; its buffer is full
-    └── ReplicaError               one replica is at fault; another may do better
+    └── ReplicaError               one replica failed or refused; another may succeed
         ├── ReplicaLostError       the replica died or cannot be reached
         ├── ReplicaOverloadedError the replica's queue is full
         └── ReplicaVersionError    the replica's release cannot honour the request (during a rollout)
@@ -24,7 +24,7 @@ from engine.api import Delta, GenerationRequest
 
 
 class BackendError(Exception):
-    """Root of what a backend raises when the request is not at fault."""
+    """The base of the errors that a backend raises when the request is not at fault."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class SlowReaderError(BackendError):
 
 
 class ReplicaError(BackendError):
-    """An attempt failed through its replica. ``replica_id`` is empty where the backend does not know it."""
+    """The replica failed or refused the attempt. ``replica_id`` is empty if the backend does not know the replica."""
 
     def __init__(self, message: str, replica_id: str = "") -> None:
         super().__init__(message)
@@ -65,10 +65,10 @@ class ReplicaVersionError(ReplicaError):
 
 @dataclass(frozen=True, slots=True)
 class TierDescription:
-    """The static part of a tier: known at start, never changed."""
+    """The properties of a tier that never change after the start."""
 
     name: str
-    model: str  # the name of the model behind it
+    model: str  # the name of the model that the tier runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +78,46 @@ class TierSnapshot:
     name: str
     replicas: frozenset[str] = frozenset()  # ids of the replicas that are ready
     context_length: int | None = None  # tokens, prompt and answer together; None until a replica has reported it
-    running: int = 0  # sequences that are being computed
-    waiting: int = 0  # sequences in the queues
-    wait_s: float = 0.0  # estimated wait of one more request on the replica with the shortest wait, in seconds
-    kv_used: float = 0.0  # share of KV blocks in use, 0 to 1
+    running: int = 0  # running sequences, of all replicas together
+    waiting: int = 0  # sequences in the waiting queues, of all replicas together
+    wait_s: float = 0.0  # estimated seconds until a new request starts, on the replica with the shortest wait
+    kv_used: float = 0.0  # KV cache usage: the share of KV blocks in use, 0 to 1
 
     @property
     def ready(self) -> bool:
-        """Whether a replica can take a request."""
+        """Whether the tier has a ready replica."""
         return bool(self.replicas)
 
 
 class TierBackend(Protocol):
-    """The tiers, however they are reached."""
+    """The model tiers of the service and the load of their replicas. It runs requests on them."""
 
     async def start(self) -> None:
-        """Begin to look for replicas. Called once, on the event loop that makes all other calls."""
+        """Begins to connect to replicas. Called once, on the event loop that makes all other calls."""
         ...
 
     async def close(self) -> None:
-        """Close all connections to replicas; requests still running are aborted. May be called again."""
+        """Closes all connections to replicas. Running requests are aborted. Further calls have no effect."""
         ...
 
     def tiers(self) -> Sequence[TierDescription]:
-        """Every tier, in order of ability, weakest first."""
+        """Returns all tiers in order of ability, weakest first."""
         ...
 
     def snapshot(self) -> Sequence[TierSnapshot]:
-        """The load of every tier now, in the order of ``tiers``."""
+        """Returns the present load of every tier, in the order of ``tiers``."""
         ...
 
     def generate(
         self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
     ) -> AsyncGenerator[Sequence[Delta], None]:
-        """Run ``request`` on one replica of ``tier`` that is not in ``avoid`` and yield its deltas, coalesced while the
-        reader is busy.
+        """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
-        The last delta carries a finish reason. Closing the generator early (``aclose``) aborts the request's work
-        within one engine step. The first ``anext`` raises refusals (RequestError, ReplicaOverloadedError) and
-        TierUnavailableError, before any delta.
+        ``avoid`` holds the ids of replicas that must not be used. Deltas that arrive while the reader is busy come in
+        one batch. The last delta has a finish reason. Closing the generator early aborts the request within one engine
+        step.
+
+        The first ``anext`` raises RequestError, TierUnavailableError and the refusals of a replica, before any delta.
+        Later ones raise ReplicaLostError, ReplicaVersionError and SlowReaderError.
         """
         ...

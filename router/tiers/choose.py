@@ -1,7 +1,8 @@
-"""Which tier answers: the one asked for, or for ``auto`` the cheapest that is expected to do well enough. Pure.
+"""``choose_tier``: the tier for a request. It is the one that ``model`` names, or for ``auto`` the cheapest that is
+expected to answer well enough. Pure.
 
-A forecaster fitted to the tiers gives the expectation. Without one, and for prompts of token ids, which only a
-tokenizer could read, the complexity score decides.
+For ``auto`` a forecaster decides that was fitted to the tiers. The complexity score decides where there is none, and
+for prompts of token ids, since the forecaster needs text.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from router.tiers.complexity import SCANNED_CHARS, complexity
 from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
 
 AUTO = "auto"
-MIN_SCANNED_CHARS = 500  # of each prompt, however many prompts share the time
-FIRST_THRESHOLD, LAST_THRESHOLD = 0.30, 0.55  # complexity scores, where the config sets none
+MIN_SCANNED_CHARS = 500  # the forecaster reads at least this much of each of several prompts
+FIRST_THRESHOLD, LAST_THRESHOLD = 0.30, 0.55  # of the second and the last tier, where the config sets none
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A tier and why it was chosen, in ASCII, fit for a header."""
+    """The chosen tier. ``reason`` says in ASCII why it was chosen, for a response header."""
 
     tier: str
     reason: str
@@ -30,9 +31,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class TierChoice:
-    """What tiers are chosen by. ``tiers`` are all that exist, weakest first; ``forecaster`` knows the same ones.
+    """The settings by which tiers are chosen.
 
-    ``auto`` None: there is no ``auto``. ``aliases`` are other names of tiers and of ``auto``.
+    ``tiers`` are all tiers, weakest first. ``auto`` None: there is no model ``auto``. ``forecaster`` was fitted to the
+    same tiers. ``aliases`` maps further model names to tiers or to ``auto``.
     """
 
     tiers: Sequence[str]
@@ -42,8 +44,10 @@ class TierChoice:
 
 
 def model_names(choice: TierChoice, allowed: Sequence[str]) -> dict[str, str]:
-    """The tier, or ``auto``, behind every name that a request may give as ``model``. ``allowed`` are the tiers that the
-    key may use."""
+    """Returns every name that a request may give as ``model``, with its tier or ``auto``.
+
+    ``allowed`` are the tiers that the API key may use.
+    """
     names = {tier: tier for tier in allowed}
     if choice.auto is not None:
         names[AUTO] = AUTO
@@ -58,10 +62,11 @@ def choose_tier(
     choice: TierChoice,
     allowed: Sequence[str] | None = None,
 ) -> Route:
-    """The tier for a request that asks for ``model``. ``allowed`` are the tiers that the key may use, weakest first;
-    None: all.
+    """Returns the tier for a request that asks for ``model``.
 
-    Several prompts go together to the tier of the hardest. Raises NotFoundError for a model that does not exist.
+    ``allowed`` are the tiers that the API key may use, weakest first; None: all. All prompts of a request go to one
+    tier; ``auto`` chooses that of the hardest prompt. Raises NotFoundError for a model that does not exist or that the
+    key may not use.
     """
     tiers = choice.tiers if allowed is None else allowed
     names = model_names(choice, tiers)
@@ -81,7 +86,10 @@ def choose_tier(
 
 
 def thresholds(tiers: Sequence[str], auto: AutoConfig) -> dict[str, float]:
-    """The complexity score from which each of ``tiers`` answers; 0 for the weakest."""
+    """Returns the complexity score from which each tier is chosen; 0 for the weakest. A tier without one is left out.
+
+    ``tiers`` are all tiers, weakest first.
+    """
     if auto.thresholds is not None:
         return {tiers[0]: 0.0} | {tier: auto.thresholds[tier] for tier in tiers if tier in auto.thresholds}
     step = (LAST_THRESHOLD - FIRST_THRESHOLD) / max(len(tiers) - 2, 1)
@@ -89,6 +97,7 @@ def thresholds(tiers: Sequence[str], auto: AutoConfig) -> dict[str, float]:
 
 
 def _by_forecast(prompts: Sequence[Text], forecaster: Forecaster, tiers: Sequence[str], tolerance: float) -> Route:
+    """Returns the cheapest of ``tiers`` whose forecast chance for the hardest prompt is close enough to the best."""
     share = max(READ_CHARS // len(prompts), MIN_SCANNED_CHARS)
     columns = [place for place, tier in enumerate(forecaster.tiers) if tier in tiers]
     expected = [
@@ -104,14 +113,15 @@ def _by_forecast(prompts: Sequence[Text], forecaster: Forecaster, tiers: Sequenc
 
 
 def _by_complexity(
-    prompts: Sequence[Prompt], max_tokens: int | None, begins: Mapping[str, float], tiers: Sequence[str]
+    prompts: Sequence[Prompt], max_tokens: int | None, minimum_scores: Mapping[str, float], tiers: Sequence[str]
 ) -> Route:
-    share = SCANNED_CHARS // len(prompts)  # the time that judging takes is the request's, not each prompt's
-    hardest = max((complexity(prompt, max_tokens, share) for prompt in prompts), key=lambda judged: judged.score)
-    reached = [tier for tier in tiers if tier in begins and begins[tier] <= hardest.score]
+    """Returns the strongest of ``tiers`` whose threshold the most complex prompt reaches; else the weakest."""
+    share = SCANNED_CHARS // len(prompts)  # bounds the time for the request, however many prompts it has
+    hardest = max((complexity(prompt, max_tokens, share) for prompt in prompts), key=lambda scored: scored.score)
+    reached = [tier for tier in tiers if tier in minimum_scores and minimum_scores[tier] <= hardest.score]
     return Route(reached[-1] if reached else tiers[0], f"auto; {hardest.reason()}")
 
 
 def _printable(name: str) -> str:
-    """A client's words, short and plain enough to repeat in an error or a header."""
+    """Returns a client's text as it may be repeated in an error or a header: ASCII, at most 64 characters."""
     return name.encode("ascii", "backslashreplace").decode()[:64]

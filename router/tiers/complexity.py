@@ -1,7 +1,7 @@
-"""How hard a request looks, as an explainable score. Pure: text in, score and reasons out.
+"""``complexity``: a score of how hard a prompt looks, by which ``auto`` chooses a tier where no forecaster does. Pure.
 
-The score is the sum of signals, each between 0 and its weight, clipped to 1. They are surface signals, cheap enough for
-every request (one pass of a few regular expressions); a later model can replace them behind the same function.
+The score is the sum of signals, each between 0 and its weight, and is at most 1. Signals are matches of regular
+expressions, the lengths of prompt and answer, and the number of turns. They are cheap enough for every request.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from engine.api import Conversation, Prompt
 
-CHARS_PER_TOKEN = 4  # of English; only for judging length
-LONG_PROMPT = 1500  # tokens from which the length signal is full
-LONG_ANSWER = 1000  # max_tokens from which the signal is full
-MANY_TURNS = 8
-SCANNED_CHARS = 20_000  # a longer prompt is complex by its length; the rest need not be read
+CHARS_PER_TOKEN = 4  # of English text; an estimate for the length signal
+LONG_PROMPT = 1500  # tokens from which the length signal has its full weight
+LONG_ANSWER = 1000  # max_tokens from which the answer length signal has its full weight
+MANY_TURNS = 8  # earlier turns from which the turns signal has its full weight
+SCANNED_CHARS = 20_000  # characters of a request that the regular expressions read, which bounds the time
 
-# Every repetition below is bounded or anchored to a line, so that no text, however hostile, costs more than one pass.
+# Every repetition below is bounded or anchored to a line, so that no hostile text can cause backtracking.
 REASONING = re.compile(
     r"\b(prove|proof|derive|explain why|step by step|reason(ing)?|analy[sz]e|compare|trade-?offs?|evaluate|design|"
     r"architect\w{0,6}|optimi[sz]e|debug|refactor|implement|algorithm|complexity|hypothes\w{1,4}|strategy|plan)\b",
@@ -36,19 +36,25 @@ CREATIVE = re.compile(r"\b(essay|story|poem|article|report|proposal|novel|screen
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """``score`` in [0, 1] and the signals that made it, strongest first, as (name, contribution)."""
+    """A complexity score, 0 to 1, and its signals as (name, contribution), largest contribution first.
+
+    Contributions below 0.005 are left out of ``signals``.
+    """
 
     score: float
     signals: tuple[tuple[str, float], ...]
 
     def reason(self) -> str:
-        """One line of ASCII: ``score=0.42 (reasoning +0.25, length +0.17)``."""
+        """Returns a line of ASCII such as ``score=0.42 (reasoning +0.25, length +0.17)``."""
         parts = ", ".join(f"{name} +{value:.2f}" for name, value in self.signals) or "no signal"
         return f"score={self.score:.2f} ({parts})"
 
 
 def complexity(prompt: Prompt, max_tokens: int | None, scanned_chars: int = SCANNED_CHARS) -> Complexity:
-    """How complex ``prompt`` looks, given the answer length asked for. Reads ``scanned_chars`` of it."""
+    """Returns how complex ``prompt`` looks. ``max_tokens`` is the requested length limit of the answer.
+
+    The regular expressions read the first ``scanned_chars`` characters. Of token ids only the number counts.
+    """
     text, turns = _flatten(prompt)
     tokens = len(prompt) if isinstance(prompt, tuple) else len(text) / CHARS_PER_TOKEN
     scanned = text[:scanned_chars]
@@ -67,8 +73,10 @@ def complexity(prompt: Prompt, max_tokens: int | None, scanned_chars: int = SCAN
 
 
 def _flatten(prompt: Prompt) -> tuple[str, int]:
-    """The text to judge and the number of turns of the user. System prompts are the same for every request of an
-    application and say nothing about this one."""
+    """Returns the text of the user's messages and their number. Plain text is one message; token ids have no text.
+
+    System prompts are left out, because they are the same for every request of an application.
+    """
     if isinstance(prompt, Conversation):
         spoken = [m.content for m in prompt.messages if m.role == "user"]
         return "\n".join(spoken), max(len(spoken), 1)
@@ -76,7 +84,7 @@ def _flatten(prompt: Prompt) -> tuple[str, int]:
 
 
 def _counted(pattern: re.Pattern[str], text: str, weight: float, full_at: int) -> float:
-    """``weight`` in proportion to the matches of ``pattern``, full at ``full_at`` of them."""
+    """Returns ``weight`` in proportion to the matches of ``pattern``, all of it from ``full_at`` matches."""
     found = 0
     for _ in pattern.finditer(text):
         found += 1

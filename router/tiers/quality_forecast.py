@@ -1,13 +1,13 @@
-"""How likely each tier is to answer a request right, learned from the tiers' own answers. Pure: text in, chances out.
+"""``Forecaster``: predicts for each tier the chance that it answers a request correctly. Pure.
 
-One logistic head per tier reads the words of the request and a few signs of its shape; the cheapest tier whose chance
-comes close enough to the best one answers. Predicting before anything is generated, and trading quality for cost by
-one number, is the idea of Hybrid LLM (Ding et al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are
-transformers or need embeddings; a linear model over hashed words (Weinberger et al. 2009) takes a fraction of a
-millisecond and can be read weight by weight.
+It is one logistic regression per tier. The inputs are the words of the request, hashed to buckets (Weinberger et al.
+2009), and signs of its shape, such as the number of digits. ``cheapest_within`` then chooses the cheapest tier whose
+chance is close enough to the best one. To choose before anything is generated, and to trade quality for cost by one
+number, is the idea of Hybrid LLM (Ding et al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are transformers
+or need embeddings. A linear model takes a fraction of a millisecond, and its weights can be inspected.
 
-The heads are fitted by ``deployments.models.training.routing``, which also says how well they do. They know the tiers
-and the kinds of request that they were fitted to, and nothing of others.
+``deployments.models.training.routing`` fits the weights to answers of the tiers and measures the result. A forecaster
+is valid only for the tiers and the kinds of requests that it was fitted to.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.api import Conversation
 
-BUCKETS = 4096  # words share weights when they collide; there are about as many words in a curriculum
-READ_CHARS = 6_000  # of a prompt, from both its ends; what lies between is counted but not read
-CHARS_PER_WORD = 8  # READ_CHARS in words: a text of single letters costs no more than prose
-EARLIER = 3  # one part in three of what is read is of earlier turns, the rest of the question
+BUCKETS = 4096  # hash buckets of words; about the number of distinct words in the training tasks
+READ_CHARS = 6_000  # characters of a prompt that are read, from both its ends; the middle only counts as length
+CHARS_PER_WORD = 8  # bounds the number of words that are read, so that text of single letters costs no more
+EARLIER = 3  # one in EARLIER characters that are read is of earlier turns, the others of the last question
 
-# Each alternative takes a bounded run and none can give it back: one pass, whatever the text.
+# Every alternative matches a bounded run without backtracking, so that any text takes one pass.
 WORD = re.compile(r"[^\W\d_]{1,24}|\d{1,24}|[^\w\s]")
 ITEM = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
 OPERATORS = frozenset("+-*/×÷=<>%^")
@@ -42,7 +42,7 @@ Text = str | Conversation
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the heads see of a request: buckets of words, and signs of its shape such as ``digits=3``."""
+    """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``."""
 
     words: frozenset[int]
     signs: tuple[str, ...]
@@ -50,10 +50,10 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Forecaster:
-    """The fitted heads of ``tiers``, weakest first. Every row of weights has one number per tier, in that order.
+    """The fitted logistic regressions of ``tiers``, weakest first. A row of weights has one number per tier.
 
-    Weights are in log-odds. Those of words are shared out among the words of a request (each counts 1 / sqrt of their
-    number), so that long requests are not certain ones.
+    Weights are in log-odds. ``signs`` and ``words`` map a sign and a bucket to its row. The weights of words are
+    divided by the square root of the number of the request's words, so that long requests do not get extreme chances.
     """
 
     tiers: tuple[str, ...]
@@ -61,10 +61,10 @@ class Forecaster:
     signs: Mapping[str, tuple[float, ...]]
     words: Mapping[int, tuple[float, ...]]
     about: Mapping[str, Any] = field(default_factory=dict)
-    """How it was fitted, for readers of the file."""
+    """How the forecaster was fitted, for people who read the file."""
 
     def expect(self, seen: Features) -> tuple[float, ...]:
-        """The chance that each tier answers right, in [0, 1]."""
+        """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
         odds = list(self.bias)
         _add(odds, (self.signs[sign] for sign in seen.signs if sign in self.signs), 1.0)
         share = 1 / math.sqrt(len(seen.words) or 1)
@@ -72,7 +72,7 @@ class Forecaster:
         return tuple(map(_chance, odds))
 
     def to_json(self) -> str:
-        """What ``from_json`` reads; rows without effect are left out, numbers are rounded to what matters."""
+        """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
         fields = [
             '"format": 1',
             f'"about": {json.dumps(dict(self.about), indent=2)}',
@@ -86,7 +86,10 @@ class Forecaster:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError, naming what is wrong, for anything but a file that ``to_json`` could have written."""
+        """Returns the forecaster in ``text``, which is JSON as ``to_json`` writes it.
+
+        Raises ValueError, naming the field, for any other text.
+        """
         try:
             file = _File.model_validate_json(text)
         except ValidationError as error:
@@ -104,29 +107,34 @@ Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
 
 class _File(BaseModel):
+    """The JSON file of a forecaster."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1]
     about: dict[str, Any]
     tiers: tuple[str, ...] = Field(min_length=1)
-    buckets: Literal[4096]  # BUCKETS: weights of another hash would be noise
+    buckets: Literal[4096]  # must be BUCKETS, since the weights are meaningless with another hash
     bias: Row
     signs: dict[str, Row]
     words: dict[Annotated[int, Field(ge=0, lt=BUCKETS)], Row]
 
 
 def cheapest_within(expected: Sequence[float], tolerance: float) -> int:
-    """The first of ``expected`` (by tier, weakest first) that is at most ``tolerance`` below the best.
+    """Returns the index of the first chance in ``expected`` that is at most ``tolerance`` below the largest.
 
-    0 takes the best, and the cheapest of equals; 1 always takes the first.
+    ``expected`` has the chances of the tiers, cheapest first. A tolerance of 0 chooses the best tier, and the cheapest
+    of equals. 1 always chooses the first.
     """
     enough = max(expected) - tolerance
     return next(place for place, chance in enumerate(expected) if chance >= enough)
 
 
 def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
-    """What the heads see of ``prompt``. Reads ``read_chars`` of it; its cost is bounded by that and by the number of
-    messages, whatever the text."""
+    """Returns the forecaster's inputs for ``prompt``.
+
+    At most ``read_chars`` characters are read. The time is bounded by that and by the number of messages.
+    """
     asked, earlier, earlier_chars, turns = _divide(prompt, read_chars // EARLIER)
     limit = read_chars - read_chars // EARLIER
     text = _ends(asked, limit)
@@ -139,8 +147,10 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
 
 
 def _shape(text: str, words: Sequence[str]) -> Iterator[str]:
-    """Signs of what makes a task large: many numbers, long ones, rows, items. Counts become classes of their own, up to
-    a cap, because chances do not fall by the same step from 1 to 2 as from 5 to 6."""
+    """Yields the signs of a task's size and kind: how many numbers, digits, lines, list items and so on it has.
+
+    Every count up to a cap is a sign with a weight of its own, because the chances do not change linearly with it.
+    """
     numbers = [len(word) for word in words if word.isdecimal()]
     marks = [word for word in words if len(word) == 1]
     yield f"numbers={min(len(numbers), 12)}"
@@ -158,8 +168,11 @@ def _shape(text: str, words: Sequence[str]) -> Iterator[str]:
 
 
 def _divide(prompt: Text, earlier_chars: int) -> tuple[str, str, int, int]:
-    """The question; the last ``earlier_chars`` of what was said before it; how long all of that is; turns of the user
-    (1 to 8)."""
+    """Returns the question, the earlier text, the length of all earlier text, and the number of user turns (1 to 8).
+
+    The question is the user's last message; all before it is earlier text, of which the last ``earlier_chars`` are
+    returned.
+    """
     if isinstance(prompt, str):
         return prompt, "", 0, 1
     messages = prompt.messages
@@ -181,28 +194,29 @@ Sliced = TypeVar("Sliced", str, list[str])
 
 
 def _ends(text: Sliced, limit: int) -> Sliced:
-    """``text`` (a string or a list), or its first and last parts if it is longer than ``limit``: what is wanted stands
-    at one of its ends."""
+    """Returns ``text``, or its first and last ``limit // 2`` items if it is longer: tasks are stated at an end."""
     half = max(limit // 2, 1)
     return text if len(text) <= limit else text[:half] + text[-half:]
 
 
 def _normal(word: str) -> str:
-    """A word in lower case; a number as its length in digits, but single digits as they are ("in 3 words")."""
+    """Returns a word in lower case. A number of several digits becomes as many zeros; a single digit stays."""
     return "0" * len(word) if len(word) > 1 and word.isdecimal() else word.lower()
 
 
 def _bucket(word: str) -> int:
-    # crc32 is the same in every process and version, which Python's own hash is not. JSON can spell half a surrogate.
+    """Returns the bucket of ``word``."""
+    # Unlike Python's hash, crc32 is the same in every process. Text from JSON may have unpaired surrogates.
     return zlib.crc32(word.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 def _size(count: int) -> int:
-    """Powers of two: 0, 1, 2-3, 4-7 … are 0, 1, 2, 3 …, up to 16."""
+    """Returns the size class of a count, by powers of two: 0, 1, 2-3, 4-7 … become 0, 1, 2, 3 …, up to 16."""
     return min(count.bit_length(), 16)
 
 
 def _add(odds: list[float], rows: Iterator[tuple[float, ...]], share: float) -> None:
+    """Adds the rows, multiplied by ``share``, to ``odds`` in place."""
     for row in rows:
         for place, weight in enumerate(row):
             odds[place] += weight * share
@@ -213,7 +227,7 @@ def _chance(odds: float) -> float:
 
 
 def _lines(rows: Mapping[str, Sequence[float]]) -> str:
-    """A JSON object with a line per row, so that a refitted file can be compared with the one before."""
+    """Returns a JSON object with a line per row, so that two versions of the file can be compared by diff."""
     rounded = ((name, _rounded(row)) for name, row in rows.items())
     return "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rounded if any(row)) + "\n}"
 

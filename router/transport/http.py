@@ -1,7 +1,7 @@
-"""One HTTP exchange in raw ASGI: reads the body within a limit, sends whole answers and event streams, and notices a
-client that leaves. It knows no format.
+"""``Exchange``: one HTTP request and its response over ASGI, independent of the wire format.
 
-Raw ASGI, because this is the hot path: a streaming answer costs one ``send`` for each batch of events.
+It reads the body within a limit, sends whole responses and SSE streams, and notices when the client disconnects. It
+uses ASGI without a framework because this is the hot path: a stream costs one ``send`` for each batch of events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from router.transport.sse import HEADERS, event
 
 T = TypeVar("T")
 
-ERROR_TIMEOUT_S = 1.0  # how long a failed request may spend on sending its error
+ERROR_TIMEOUT_S = 1.0  # the longest that sending an error may take
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 STATUS: Mapping[RefusalKind, int] = {
@@ -36,14 +36,19 @@ STATUS: Mapping[RefusalKind, int] = {
     RefusalKind.INTERNAL: 500,
     RefusalKind.UNAVAILABLE: 503,
 }
+"""The HTTP status of each kind of refusal."""
 
 
 class ClientLeftError(Exception):
-    """The client closed the connection; no answer can be sent."""
+    """The client closed the connection, so that no response can be sent."""
 
 
 class Exchange:
-    """A request and its response. ``headers`` are added to whatever is answered."""
+    """One HTTP request and its response.
+
+    ``headers`` are added to every response, errors included. ``started``: the status line was sent. ``streaming``: an
+    SSE stream is open.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -53,15 +58,19 @@ class Exchange:
         self.method: str = scope["method"]
         self.request_id = request_id(self.header("x-request-id"))
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.request_id.encode())]
-        self.started = False  # the status line has left
+        self.started = False
         self.streaming = False
 
     def header(self, name: str) -> str | None:
-        """The first header of that (lower-case) name."""
+        """Returns the value of the first header with the lower-case ``name``; None if there is none."""
         return self._offered.get(name.encode())
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises PayloadTooLargeError as soon as it is known to exceed ``limit`` bytes."""
+        """Returns the whole body.
+
+        Raises PayloadTooLargeError as soon as the body is known to exceed ``limit`` bytes, InvalidRequestError for a
+        malformed content-length, and ClientLeftError if the client disconnects.
+        """
         declared = self.header("content-length") or "0"
         if not LENGTH.fullmatch(declared):
             raise InvalidRequestError("The header content-length is not a number.", "invalid_header")
@@ -81,7 +90,7 @@ class Exchange:
                 return b"".join(received)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``; cancel it and raise ClientLeftError when the client leaves first."""
+        """Runs ``work``. If the client disconnects first, cancels it and raises ClientLeftError."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
@@ -94,22 +103,23 @@ class Exchange:
                 working.cancel()
                 await asyncio.wait({working})
                 if not working.cancelled():
-                    working.exception()  # seen: why it was cut comes first
+                    working.exception()  # retrieved, so that asyncio does not log it; another error is being raised
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
-        """Send ``document`` as JSON."""
+        """Sends a whole response with ``document`` as JSON."""
         await self.answer_text(status, json.dumps(document))
 
     async def answer_text(self, status: int, body: str) -> None:
-        """Send ``body``, which is JSON."""
+        """Sends a whole response. ``body`` is JSON."""
         await self._answer(status, body.encode(), [])
 
     async def fail(self, refusal: RefusalError, body: str) -> None:
-        """Send ``body``, the error of ``refusal``: as the whole answer, or as the last frame of an open stream.
+        """Sends ``body``, the error body of ``refusal``, as the whole response or as the last SSE event of a stream.
 
-        A task of its own sends it within ERROR_TIMEOUT_S: the caller may be cancelled already, and a client that has
-        stopped reading must not hold its request's place for ever.
+        Nothing is sent if a whole response was already begun. A separate task sends, since the caller may be cancelled
+        already. It is given up after ERROR_TIMEOUT_S, so that a client that has stopped reading does not occupy the
+        router's concurrency limit. Raises what ``send`` raises.
         """
         sending = asyncio.ensure_future(self._send_error(refusal, body))
         await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
@@ -125,9 +135,9 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": event(body).encode()})
 
     async def stream(self, batches: AsyncIterable[T], bodies_of: Callable[[T], list[str]]) -> None:
-        """Send each batch in one write, with one server-sent event per body.
+        """Sends each batch in one write, with one SSE event for each body that ``bodies_of`` makes of the batch.
 
-        The status line is sent with the first write, so an error before it still sets the HTTP status.
+        The status line is sent with the first write, so that an error before it still sets the HTTP status.
         """
         async for batch in batches:
             if not (bodies := bodies_of(batch)):
@@ -137,12 +147,13 @@ class Exchange:
                 self.streaming = True
             frames = "".join(map(event, bodies))
             await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
-        if not self.started:  # a format may have nothing to say
+        if not self.started:  # no batch had a body
             await self._start(200, HEADERS)
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _disconnect(self) -> None:
+        """Returns when the client has disconnected."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -157,7 +168,7 @@ class Exchange:
 
 
 def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:
-    """The headers that belong to an error."""
+    """Returns the headers ``retry-after`` and ``www-authenticate``, where ``refusal`` needs them."""
     headers: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.local.launch import main
 from cluster.local.process_tree import is_running
-from cluster.local.serve_config import ConfigFileError, load, resolve
+from cluster.local.serve_config import ConfigFileError, example_model, load, resolve
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = Path("/tmp/manta-test")
@@ -124,6 +125,20 @@ class TestConfig:
             load(path, None)
 
         assert str(path) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("arguments", "model"),
+        [
+            ({"tiers": [{"name": "small"}, {"name": "large"}], "router": {"auto": None}}, "small"),
+            ({"tiers": {"small": {}, "large": {}}, "router": {"auto": None}}, "small"),
+            ({"tiers": [{"name": "small"}], "router": {"auto": {"tolerance": 0.1}}}, "auto"),
+            ({"tiers": [{"name": "small"}], "router": {}}, "auto"),
+        ],
+    )
+    def test_the_example_request_asks_for_a_model_that_is_served(self, arguments: dict[str, Any], model: str) -> None:
+        other = {"name": "other", "import_path": "other:app"}
+
+        assert example_model(resolve({"applications": [other, APPLICATION | {"args": arguments}]}, None)) == model
 
     def test_the_shipped_config_is_one(self) -> None:
         assert load(REPOSITORY / "deployments" / "dev.yaml", None)["http_options"]["host"] == LOOPBACK

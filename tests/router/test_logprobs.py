@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.api import FinishReason, Logprob, TokenLogprobs
-from router.openai.logprobs import TextPlace, said, text_logprobs
+from router.openai.logprobs import TextOffset, text_logprobs, text_of
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
@@ -111,7 +111,7 @@ def test_what_belongs_before_an_answer_is_not_streamed(served: Served, field: di
 
 
 def test_characters_of_several_tokens_are_counted_once() -> None:
-    place = TextPlace()
+    place = TextOffset()
     pieces = [b"a", *(bytes([byte]) for byte in "🎉".encode()), b"b"]
 
     assert [place.next(piece) for piece in pieces] == [0, 1, 1, 1, 1, 2]
@@ -130,9 +130,9 @@ def scored(name: str, added: str | None = None) -> TokenLogprobs:
     ],
 )
 def test_text_at_an_offset_begins_with_what_the_token_adds(tokens: list[TokenLogprobs], text: str) -> None:
-    told = text_logprobs(tokens, TextPlace())
+    told = text_logprobs(tokens, TextOffset())
 
-    assert said(tokens) == text
+    assert text_of(tokens) == text
     assert told["tokens"] == [token.chosen.text for token in tokens]  # special ones by their names
     for token, at in zip(tokens, told["text_offset"], strict=True):
         assert text[at:].startswith(token.text_bytes.decode())

@@ -1,0 +1,84 @@
+"""The responses of /v1/completions, whole and as stream chunks."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as quote
+from typing import Any
+
+from engine.api import Prompt, Usage
+from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
+from router.openai.common_response import ChunkTemplate, response_fields
+from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
+from router.whole_answer import Answer
+
+
+class CompletionWriter:
+    """The writer of one response of /v1/completions. Implements ``AnswerWriter``.
+
+    ``include_usage``: a stream ends with a chunk of token counts. ``echoed``: the prompts, if each choice begins with
+    its prompt. ``with_logprobs`` and ``with_prompt_logprobs``: choices have the member ``logprobs``, and vLLM's
+    ``prompt_logprobs``. A stream has neither prompts nor their log probabilities: validation refuses both.
+    """
+
+    def __init__(
+        self,
+        stamp: Stamp,
+        *,
+        include_usage: bool = False,
+        echoed: Sequence[Prompt] | None = None,
+        with_logprobs: bool = False,
+        with_prompt_logprobs: bool = False,
+    ) -> None:
+        self._id = f"cmpl-{stamp.id}"
+        self._stamp = stamp
+        self._echoed = echoed
+        self._with_logprobs = with_logprobs
+        self._with_prompt_logprobs = with_prompt_logprobs
+        self._chunk = ChunkTemplate("text_completion", self._id, stamp, include_usage)
+        self._text_tail = ',"logprobs":null,"finish_reason":null}' + self._chunk.tail
+        self._offsets: defaultdict[int, TextOffset] = defaultdict(TextOffset)  # by choice
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        """Returns a chunk for each piece of text and for each end of a choice, and the last chunks of the stream."""
+        chunks: list[str] = []
+        for event in events:
+            match event:
+                case Text():
+                    chunks.append(self._text(event))
+                case Ended(choice, reason):
+                    finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
+                    chunks.append(f'{self._chunk.head}{{"index":{choice},{finish}}}{self._chunk.tail}')
+                case Finished(usage):
+                    chunks += self._chunk.last(usage)
+        return chunks
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
+        """Returns the body of a response that is not streamed."""
+        choices = [self._choice(answer) for answer in answers]
+        return json.dumps(response_fields("text_completion", self._id, self._stamp, choices, usage))
+
+    def _text(self, event: Text) -> str:
+        opened = f'{self._chunk.head}{{"index":{event.choice},"text":{quote(event.text)}'
+        if event.logprobs is None:
+            return opened + self._text_tail
+        logprobs = text_logprobs(event.logprobs, self._offsets[event.choice])
+        scores = json.dumps(logprobs, separators=(",", ":"))
+        return f'{opened},"logprobs":{scores},"finish_reason":null}}{self._chunk.tail}'
+
+    def _choice(self, answer: Answer) -> dict[str, Any]:
+        """Returns an item of ``choices``. With ``echo`` its text and log probabilities begin with the prompt's."""
+        text, prompt_tokens = answer.text, answer.prompt_logprobs or ()
+        if self._echoed is not None:
+            prompt = self._echoed[answer.prompt]
+            text = (prompt if isinstance(prompt, str) else text_of(prompt_tokens)) + text
+        logprobs = None
+        if self._with_logprobs:
+            echoed_tokens = () if self._echoed is None else prompt_tokens
+            logprobs = text_logprobs((*echoed_tokens, *(answer.logprobs or ())), TextOffset())
+        choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+        if self._with_prompt_logprobs:
+            choice["prompt_logprobs"] = prompt_logprobs(prompt_tokens)
+        return choice
