@@ -3,6 +3,7 @@
 # No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
 # make it skip the validation silently.
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
-from cluster.config import MantaConfig, TierConfig
+from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.replica.ranks import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine
+from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
+
+logger = logging.getLogger(__name__)
 
 # A lane counts as one of Serve's ongoing requests for as long as its router lives, a submit for a short time. Admission
 # control is the engine's (its bounded waiting queue), so Serve's own limit must never refuse a call.
@@ -30,7 +34,21 @@ def build(config: MantaConfig) -> Application:
 
     Raises ValueError as ``read_forecaster`` does.
     """
-    return build_with(config, make_engine)
+    return build_with(without_tiers(config, missing_tiers(config)), make_engine)
+
+
+def missing_tiers(config: MantaConfig) -> list[str]:
+    """Returns the optional tiers whose model is not on this machine, and logs a line for each."""
+    missing = []
+    for tier in config.tiers:
+        if not tier.optional:
+            continue
+        try:
+            locate(tier.engine.model)
+        except ModelNotFoundError as error:
+            logger.warning("without the optional tier %s: %s", tier.name, error)
+            missing.append(tier.name)
+    return missing
 
 
 def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
@@ -75,10 +93,10 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
     except ValueError as error:
         raise ValueError(f"router.auto.forecast: {path} is no forecaster's file: {error}") from error
     tiers = [tier.name for tier in config.tiers]
-    if list(forecaster.tiers) != tiers:
+    if [tier for tier in forecaster.tiers if tier in tiers] != tiers:
         fitted, here = ", ".join(forecaster.tiers), ", ".join(tiers)
         raise ValueError(f"router.auto.forecast: {path} is fitted to the tiers {fitted}, but configured are {here}")
-    return forecaster
+    return forecaster.narrowed(tiers)
 
 
 def tier_deployment(tier: TierConfig) -> Any:

@@ -7,7 +7,7 @@ limits that one part takes from another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +37,8 @@ class TierConfig(Settings):
     name: str = Field(pattern=TIER_NAME)
     """The name of the tier, which requests give as ``model``. It is also the name of the tier's deployment."""
     engine: EngineConfig
+    optional: bool = False
+    """Whether the service starts without the tier where its model is missing. Aliases of such a tier go with it."""
     replicas: int = Field(1, ge=1)
     """Replicas of the tier. Each has the whole model, in one actor or, with engine.tensor_parallel, in one per rank."""
     num_cpus: float = Field(1.0, ge=0)
@@ -124,6 +126,36 @@ class MantaConfig(Settings):
         if self.router.max_concurrent_requests >= self.ingress.max_ongoing_requests:
             raise ValueError("ingress.max_ongoing_requests must exceed router.max_concurrent_requests")
         return self
+
+
+def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
+    """Returns ``config`` without the tiers ``missing`` and what refers to them: aliases, thresholds, rights of keys.
+
+    A key whose tiers are all missing goes too. Raises ValueError if no tier is left.
+    """
+    if not missing:
+        return config
+    router = config.router
+    auto = router.auto
+    if auto is not None and auto.thresholds is not None:
+        left = {name: score for name, score in auto.thresholds.items() if name not in missing}
+        auto = auto.model_copy(update={"thresholds": left})
+    keys = [
+        key if key.tiers is None else key.model_copy(update={"tiers": _others(key.tiers, missing)})
+        for key in router.keys
+    ]
+    aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
+    kept = [key for key in keys if key.tiers is None or key.tiers]
+    return MantaConfig(
+        tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
+        router=router.model_copy(update={"auto": auto, "aliases": aliases, "keys": tuple(kept)}),
+        ingress=config.ingress,
+        placement=config.placement,
+    )
+
+
+def _others(names: Sequence[str], missing: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in missing)
 
 
 def tiers_from_mapping(tiers: Mapping[Any, Any]) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +19,7 @@ from engine.kv.planner import KVPlan
 from engine.kv.shape import GroupShape, shapes_of
 from engine.memory import available_bytes
 from engine.model.decoder import Decoder
+from engine.model.location import locate
 from engine.model.source import open_model
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
@@ -53,7 +53,7 @@ def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]
 
     Raises as ``open_model`` and ``Decoder.load`` do, and MemoryPlanError.
     """
-    source, dtype = open_model(Path(config.model)), getattr(torch, config.dtype)
+    source, dtype = open_model(locate(config.model)), getattr(torch, config.dtype)
     device = torch.device(config.device)
     form = format_of(config.kv_dtype, dtype)
     spec = Share(exchange.rank, exchange.ranks).spec(source.spec)
@@ -61,7 +61,7 @@ def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]
     available = available_bytes(device)
     if available is not None:
         if config.draft_model is not None and exchange.rank == 0:
-            available -= KVPlan(open_model(Path(config.draft_model)).spec, form, plan.shapes[:1]).total_bytes
+            available -= KVPlan(open_model(locate(config.draft_model)).spec, form, plan.shapes[:1]).total_bytes
         plan.check(available // exchange.ranks if device.type == "cpu" else available)
     model = Decoder.load(source, dtype, device, kernels_of(config, device), exchange)
     logger.info("%s: KV cache of %d tokens, %.1f MiB", config.model, plan.tokens, plan.total_bytes / 1024**2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -31,7 +32,11 @@ class EngineConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     model: str
-    """Path of a Hugging Face model directory: config.json, safetensors, tokenizer."""
+    """Path of a Hugging Face model directory (config.json, safetensors, tokenizer) or of a GGUF file; of a split file
+    the first part. ``package:DISTRIBUTION/FILE`` is a file that an installed Python package has brought."""
+
+    model_sha256: str | None = None
+    """SHA-256 of the file ``model``, in lower-case hexadecimal. Another file is refused. None: not checked."""
 
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""
@@ -163,6 +168,8 @@ class EngineConfig:
     thread. With the compiled kernels torch itself uses one thread from then on."""
 
     def __post_init__(self) -> None:
+        if self.model_sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.model_sha256):
+            raise ValueError("model_sha256 must be 64 lower-case hexadecimal digits")
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -22,6 +21,7 @@ from engine.kernels.reference import ReferenceKernels
 from engine.kv.format import BlockCopy
 from engine.kv.shape import GroupShape, windows_of
 from engine.model.decoder import Decoder
+from engine.model.location import locate
 from engine.model.source import open_model
 from engine.model.spec import ModelSpec
 from engine.scheduler.step_plan import Chunk
@@ -46,7 +46,7 @@ class Drafter:
         cannot guess for it, and as loading does."""
         if config.draft_model is None:
             return None
-        source = open_model(Path(config.draft_model))
+        source = open_model(locate(config.draft_model))
         smaller = source.spec
         if smaller.vocab_size != spec.vocab_size:
             raise ValueError(f"draft_model has {smaller.vocab_size} tokens, and the model {spec.vocab_size}")

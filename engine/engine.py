@@ -44,6 +44,7 @@ from engine.kv.shape import context_of, shapes_of
 from engine.memory import settle
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
+from engine.model.location import check_digest, locate
 from engine.model.source import open_model
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
@@ -117,9 +118,11 @@ class Engine:
         they do not come up."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        tokenizer = load_tokenizer(Path(config.model))
+        if config.model_sha256 is not None:
+            check_digest(locate(config.model), config.model_sha256)
+        tokenizer = load_tokenizer(locate(config.model))
         if config.draft_model is not None:
-            smaller = load_tokenizer(Path(config.draft_model))
+            smaller = load_tokenizer(locate(config.draft_model))
             if smaller.vocabulary != tokenizer.vocabulary:
                 raise ValueError("draft_model has other tokens than the model")
         if config.tensor_parallel == 1:
@@ -131,7 +134,8 @@ class Engine:
 
     @classmethod
     def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer | TokenIds, launcher: Launcher) -> Self:
-        Share(0, config.tensor_parallel).spec(open_model(Path(config.model)).spec)  # refused before anything is started
+        # What cannot be split is refused before anything is started.
+        Share(0, config.tensor_parallel).spec(open_model(locate(config.model)).spec)
         crew = Crew.start(config, launcher)
         try:
             engine = cls(config, load_model(config, crew.exchange), tokenizer, crew=crew)

@@ -48,7 +48,7 @@ class AutoConfig(Settings):
 
     forecast: str | None = Field(None, min_length=1)
     """Path of a forecaster's file, which ``python -m deployments.models.training.routing`` writes. None: the complexity
-    score decides. The forecaster must be fitted to exactly the configured tiers. A relative path starts at the working
+    score decides. The forecaster must be fitted to all configured tiers. A relative path starts at the working
     directory. The file is read once, in the process that builds the application."""
     tolerance: float = Field(0.05, ge=0, le=1)
     """With a forecaster: the cheapest tier is chosen whose forecast chance of a right answer is at most this much below

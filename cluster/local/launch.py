@@ -27,7 +27,7 @@ from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_envir
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
-from cluster.local.serve_config import ConfigFileError, example_model, load
+from cluster.local.serve_config import ConfigFileError, example_model, load, optional_tiers
 
 POLL_S = 0.25  # between two checks of a condition
 DRAIN_S = 30.0
@@ -122,6 +122,11 @@ class LocalService:
             self.head.deploy(self.config)
         with phases.phase("application"):
             self._wait(self._is_ready, deadline)
+
+    def missing_tiers(self) -> dict[str, str]:
+        """Returns the model of each optional tier that the service has started without, by the tier's name."""
+        running = {name for each in self._applications().values() for name in each.get("deployments", {})}
+        return {tier: model for tier, model in optional_tiers(self.config).items() if tier not in running}
 
     def watch(self) -> None:
         """Waits for the end of the service and never returns.
@@ -275,10 +280,14 @@ def banner(service: LocalService, seconds: float) -> str:
     """Returns the message for a service that is ready after ``seconds``: its addresses and an example request."""
     messages = [{"role": "user", "content": "Hello"}]
     body = json.dumps({"model": example_model(service.config), "stream": True, "messages": messages})
+    missing = "".join(
+        f"\n  without the tier {tier}: {model} is not there; `make install` brings it where it can be had"
+        for tier, model in service.missing_tiers().items()
+    )
     return f"""Manta: ready after {seconds:.1f} s
   API        {service.url}/v1
   dashboard  http://{LOOPBACK}:{service.ports.dashboard}  (asks for a token: {service.head.token})
-  logs       {service.head.logs}
+  logs       {service.head.logs}{missing}
 
   curl -N {service.url}/v1/chat/completions -H 'Authorization: Bearer sk-manta-dev' \\
     -H 'Content-Type: application/json' -d '{body}'

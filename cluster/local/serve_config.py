@@ -77,3 +77,13 @@ def example_model(config: Mapping[str, Any]) -> str:
             first = next(iter(tiers))
             return AUTO if serves_auto else str(first if isinstance(tiers, Mapping) else first["name"])
     return AUTO
+
+
+def optional_tiers(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the model of each optional tier, by the tier's name."""
+    found: dict[str, str] = {}
+    for application in config["applications"]:
+        tiers = (application.get("args") or {}).get("tiers") or ()
+        rows = [{"name": name, **row} for name, row in tiers.items()] if isinstance(tiers, Mapping) else tiers
+        found |= {row["name"]: row["engine"]["model"] for row in rows if row.get("optional")}
+    return found

@@ -31,7 +31,7 @@ _NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
 def has_tokenizer(metadata: Mapping[str, Any]) -> bool:
     """Whether the file has a vocabulary; files of weights alone have none."""
-    return metadata.get("tokenizer.ggml.model", "none") != "none"
+    return str(metadata.get(MODEL, "none")) not in ("none", "no_vocab")
 
 
 def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:

@@ -71,6 +71,17 @@ class Forecaster:
         _add(odds, (self.words[word] for word in seen.words if word in self.words), share)
         return tuple(map(_chance, odds))
 
+    def narrowed(self, tiers: Sequence[str]) -> Self:
+        """Returns a forecaster of some of the tiers, in the order given. Raises ValueError for a tier without heads."""
+        places = [self.tiers.index(tier) for tier in tiers]
+
+        def chosen(row: Sequence[float]) -> tuple[float, ...]:
+            return tuple(row[place] for place in places)
+
+        signs = {name: chosen(row) for name, row in self.signs.items()}
+        words = {word: chosen(row) for word, row in self.words.items()}
+        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.about)
+
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
         fields = [

@@ -1,0 +1,47 @@
+"""Where the files of a model are: a path, or a file of an installed Python package."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+
+PACKAGE_SCHEME = "package:"
+
+
+class ModelNotFoundError(FileNotFoundError):
+    """There is no model at a place; the message says what is missing."""
+
+
+class ModelDigestError(ValueError):
+    """A model file has other bytes than its digest says."""
+
+
+def locate(model: str) -> Path:
+    """The path that ``model`` means: itself, or for ``package:DISTRIBUTION/FILE`` that file of an installed
+    distribution, none of whose code is run. Raises ModelNotFoundError."""
+    if not model.startswith(PACKAGE_SCHEME):
+        path = Path(model)
+        if not path.exists():
+            raise ModelNotFoundError(f"{model} does not exist")
+        return path
+    name, _, file = model.removeprefix(PACKAGE_SCHEME).partition("/")
+    try:
+        found = distribution(name)
+    except (PackageNotFoundError, ValueError) as error:
+        raise ModelNotFoundError(f"{model}: the package {name!r} is not installed") from error
+    # Only what the package itself has installed, and so no path out of it.
+    if PurePosixPath(file) not in (found.files or ()):
+        raise ModelNotFoundError(f"{model}: the package {name!r} {found.version} has no file {file!r}")
+    path = Path(str(found.locate_file(file)))
+    if not path.is_file():
+        raise ModelNotFoundError(f"{model}: {file!r} of the package {name!r} is gone")
+    return path
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Raises ModelDigestError if the file has another SHA-256 than ``sha256``, in hexadecimal."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ModelDigestError(f"{path} has the SHA-256 {found}, not {sha256}: it is damaged or another file")

@@ -1,0 +1,83 @@
+"""A tier that is optional is left out where its model is missing, with all that refers to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.app import missing_tiers
+from cluster.config import MantaConfig, without_tiers
+from cluster.local.serve_config import optional_tiers
+
+
+def config(tmp_path: Path, **router: Any) -> MantaConfig:
+    keys = [{"key": "sk-all", "tenant": "a", "team": "t"}]
+    return MantaConfig.model_validate(
+        {
+            "tiers": [
+                {"name": "small", "engine": {"model": str(tmp_path)}},
+                {"name": "large", "optional": True, "engine": {"model": str(tmp_path / "none.gguf")}},
+                {"name": "packed", "optional": True, "engine": {"model": "package:no-such-package/model.gguf"}},
+            ],
+            "router": {"keys": keys, **router},
+        }
+    )
+
+
+def test_what_is_missing_is_found_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert missing_tiers(config(tmp_path)) == ["large", "packed"]
+
+    assert "without the optional tier large" in caplog.text
+    assert "the package 'no-such-package' is not installed" in caplog.text
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "none.gguf").touch()
+
+    assert missing_tiers(config(tmp_path)) == ["packed"]
+
+
+def test_what_refers_to_a_missing_tier_goes_with_it(tmp_path: Path) -> None:
+    keys = [
+        {"key": "sk-all", "tenant": "a", "team": "t"},
+        {"key": "sk-some", "tenant": "a", "team": "t", "tiers": ["small", "large"]},
+        {"key": "sk-none", "tenant": "a", "team": "t", "tiers": ["large"]},
+    ]
+    whole = config(
+        tmp_path,
+        keys=keys,
+        aliases={"gpt-big": "large", "gpt-small": "small", "gpt": "auto"},
+        auto={"thresholds": {"large": 0.5}},
+    )
+
+    left = without_tiers(whole, ["large", "packed"])
+
+    assert [tier.name for tier in left.tiers] == ["small"]
+    assert left.router.aliases == {"gpt-small": "small", "gpt": "auto"}
+    assert [(key.key, key.tiers) for key in left.router.keys] == [("sk-all", None), ("sk-some", ("small",))]
+    assert left.router.auto is not None
+    assert left.router.auto.thresholds == {}
+
+
+def test_a_service_without_a_tier_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tiers"):
+        without_tiers(config(tmp_path), ["small", "large", "packed"])
+
+
+def test_nothing_changes_if_nothing_is_missing(tmp_path: Path) -> None:
+    whole = config(tmp_path)
+
+    assert without_tiers(whole, []) is whole
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_the_launcher_knows_the_optional_tiers(as_list: bool) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "fast": {"engine": {"model": "models/fast"}},
+        "general": {"engine": {"model": "package:some/model.gguf"}, "optional": True},
+    }
+    tiers = [{"name": name, **row} for name, row in rows.items()] if as_list else rows
+
+    assert optional_tiers({"applications": [{"args": {"tiers": tiers}}]}) == {"general": "package:some/model.gguf"}
