@@ -21,9 +21,10 @@ from engine.kv.shape import GroupShape, shapes_of
 from engine.memory import available_bytes
 from engine.model.configuration import read_spec
 from engine.model.decoder import Decoder
+from engine.model.weights import grouped
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
-from engine.quant.quantise import packed_model, rounded_model, weight_formats
+from engine.quant.quantise import dequantised_model, packed_model, rounded_model, weight_formats
 from engine.runner import Runner
 from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult
@@ -88,15 +89,19 @@ def make_runner(
     """The runner that ``config.kernels`` asks for.
 
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
-    the log.
+    the log. Raises ValueError for a model that is quantised in part, and for one that is quantised already where
+    ``config.weight_dtype`` asks for a format.
     """
+    rounded, of_groups = weight_formats(config.weight_dtype), grouped(model.weights)
+    if of_groups and rounded is not None:
+        raise ValueError(f"weight_dtype: {config.weight_dtype} is not for {config.model}, which is quantised already")
     if uses_triton(config):
         return _on_triton(model, config, shapes, context_length)
-    rounded = weight_formats(config.weight_dtype)
     if config.kernels == "torch" or config.device != "cpu" or config.tensor_parallel > 1:
         return _on_torch(model, config, shapes, context_length)
     dtype = model.weights.embedding.dtype
-    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size, rounded)
+    form = format_of(config.kv_dtype, dtype)
+    reason = unsupported(model.spec, dtype, form, config.block_size, rounded)
     if reason is None:
         try:
             return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
@@ -116,6 +121,8 @@ def _on_triton(
     from engine.kernels.triton.runner import TritonRunner
 
     formats = weight_formats(config.weight_dtype)
+    if grouped(model.weights):
+        model = model.with_weights(dequantised_model(model.weights))
     if formats is not None:
         model = model.with_weights(packed_model(model.weights, formats, release=True))
     return TritonRunner(model, config, shapes, context_length)
@@ -123,6 +130,8 @@ def _on_triton(
 
 def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
     rounded = weight_formats(config.weight_dtype)
+    if grouped(model.weights):
+        model = model.with_weights(dequantised_model(model.weights))
     if rounded is not None:
         model = model.with_weights(rounded_model(model.weights, rounded))
     return Runner(model, config, shapes, context_length)

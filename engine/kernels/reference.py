@@ -13,7 +13,7 @@ from engine.kernels.interface import AttentionGroup, AttentionPlan
 from engine.kv.format import SCALED, KVPages, dequantise, quantise
 from engine.model.experts import mix
 from engine.model.spec import Activation
-from engine.model.weights import ExpertWeights, Matrix
+from engine.model.weights import ExpertWeights, Matrix, plain
 from engine.quant.matrix import PackedMatrix, rounded_rows
 
 ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
@@ -33,7 +33,7 @@ class ReferenceKernels:
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         if isinstance(weight, PackedMatrix):
             return F.linear(rounded_rows(x, weight.form), weight.dequantised(x.dtype), bias)
-        return F.linear(x, weight, bias)
+        return F.linear(x, plain(weight), bias)
 
     def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:
         return mix(x, weights, partial(self.gated, activation=activation))

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.kernels.triton.experts import experts_mix
 from engine.kernels.triton.matmul import matmul, new_arrivals
 from engine.kernels.triton.quantised import quantised_matmul
-from engine.model.weights import ExpertWeights, Matrix
+from engine.model.weights import ExpertWeights, Matrix, plain
 from engine.quant.matrix import PackedMatrix
 
 
@@ -30,8 +30,8 @@ class Products:
         if isinstance(weight, PackedMatrix):
             return quantised_matmul(_rows(x), weight, bias, self._arrivals, fixed=self._deterministic)
         if self._deterministic:
-            return matmul(_rows(x), weight, bias, self._arrivals)
-        return F.linear(x, weight, bias)
+            return matmul(_rows(x), plain(weight), bias, self._arrivals)
+        return F.linear(x, plain(weight), bias)
 
     def experts(self, x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:
         """A mixture of experts of ``x`` [tokens, hidden]; ``activate`` makes [rows, 2 * n] to [rows, n]."""
