@@ -21,10 +21,10 @@ from engine.memory import available_bytes
 from engine.model.decoder import Decoder
 from engine.model.location import locate
 from engine.model.source import open_model
+from engine.model.weights import grouped
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
-from engine.quant.dequantise import dequantised_model, quantised_bytes
-from engine.quant.quantise import packed_model, rounded_model, weight_formats
+from engine.quant.quantise import dequantised_model, packed_model, quantised_bytes, rounded_model, weight_formats
 from engine.runner import Runner
 from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult
@@ -91,14 +91,16 @@ def make_runner(
     Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
     the log.
     """
-    model = _unpacked(model, config)
     if uses_triton(config):
         return _on_triton(model, config, shapes, context_length)
-    rounded = weight_formats(config.weight_dtype)
     if config.kernels == "torch" or config.device != "cpu" or config.tensor_parallel > 1:
         return _on_torch(model, config, shapes, context_length)
+    rounded = weight_formats(config.weight_dtype)
+    if rounded is not None or not grouped(model.weights):
+        model = _unpacked(model, config)
     dtype = model.weights.embedding.dtype
-    reason = unsupported(model.spec, dtype, format_of(config.kv_dtype, dtype), config.block_size, rounded)
+    form = format_of(config.kv_dtype, dtype)
+    reason = unsupported(model.spec, dtype, form, config.block_size, rounded)
     if reason is None:
         try:
             return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
@@ -113,7 +115,7 @@ def make_runner(
 
 
 def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
-    """The model without matrices that are still as a GGUF file stores them."""
+    """The model with all matrices in its own dtype, for kernels that multiply none with groups."""
     stored = quantised_bytes(model.weights)
     if not stored:
         return model
@@ -129,6 +131,7 @@ def _on_triton(
     from engine.kernels.triton.runner import TritonRunner
 
     formats = weight_formats(config.weight_dtype)
+    model = _unpacked(model, config)
     if formats is not None:
         model = model.with_weights(packed_model(model.weights, formats, release=True))
     return TritonRunner(model, config, shapes, context_length)
@@ -136,6 +139,7 @@ def _on_triton(
 
 def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
     rounded = weight_formats(config.weight_dtype)
+    model = _unpacked(model, config)
     if rounded is not None:
         model = model.with_weights(rounded_model(model.weights, rounded))
     return Runner(model, config, shapes, context_length)

@@ -46,26 +46,25 @@ class _Loader:
 
     def model(self) -> ModelWeights:
         spec, names = self._spec, self._names
-        embedding = self._vocabulary(f"{self._root}{names.embedding}.weight")
+        head = self._stored_head()
+        if spec.tied_embeddings and head is not None:  # tokens are looked up in the head
+            embedding = torch.empty(0, spec.hidden_size, dtype=self._dtype, device=self._checkpoint.device)
+        else:
+            embedding = self._vocabulary(f"{self._root}{names.embedding}.weight")
         positions = f"{self._root}{names.positions}.weight"
         return ModelWeights(
             embedding=embedding,
             positions=self._tensor(positions, spec.context_length, spec.hidden_size) if names.positions else None,
             layers=tuple(self._layer(*numbered) for numbered in enumerate(spec.layers)),
             norm=self._norm(f"{self._root}{names.norm}"),
-            head=self._head(embedding),
-            tied=spec.tied_embeddings,
+            head=head or (embedding if spec.tied_embeddings else self._vocabulary(f"{names.head}.weight")),
         )
 
-    def _head(self, embedding: Tensor) -> Matrix:
-        """The output layer; where it is tied to a quantised embedding, that as it is stored."""
+    def _stored_head(self) -> BlockMatrix | None:
+        """The output layer, if it is quantised; one that is tied to the embedding is the embedding."""
         names, tied = self._names, self._spec.tied_embeddings
         name = f"{self._root}{names.embedding}.weight" if tied else f"{names.head}.weight"
-        shape = (self._whole.vocab_size, self._whole.hidden_size)
-        blocks = self._blocks([name], shape)
-        if blocks is not None:
-            return blocks
-        return embedding if tied else self._vocabulary(name)
+        return self._blocks([name], (self._whole.vocab_size, self._whole.hidden_size))
 
     def _layer(self, number: int, layer: LayerSpec) -> LayerWeights:
         spec, names, share, whole = self._spec, self._names, self._share, self._whole

@@ -1,27 +1,29 @@
 """The weights of a model, fused into the shapes in which the decoder multiplies them.
 
-Matrices are [out, in] as torch's linear takes them, in the dtype of the activations, or packed; biases are [out], or
-None.
+Matrices are [out, in] as torch's linear takes them: in the dtype of the activations, packed, or as a GGUF file holds
+them. Biases are [out], or None.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from engine.model.spec import ExpertSpec
 from engine.quant.blocks import BlockMatrix
+from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import PackedMatrix
 
-Matrix = Tensor | PackedMatrix | BlockMatrix
+Matrix = Tensor | PackedMatrix | GroupedMatrix | BlockMatrix
 
 
 def plain(matrix: Matrix) -> Tensor:
-    """``matrix`` for those who read no packed ones. Raises TypeError if it is one."""
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"a packed matrix of {matrix.shape} stands where numbers of the model's dtype are wanted")
-    return matrix
+    """``matrix`` for code that multiplies no quantised ones. Raises TypeError if it is one."""
+    if isinstance(matrix, Tensor):
+        return matrix
+    raise TypeError(f"a quantised matrix {matrix.shape} stands where numbers of the model's dtype are wanted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,30 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
-    """All weights. When they are ``tied``, ``head`` is the same tensor as ``embedding``, or the same weights in the
-    blocks of their file."""
+    """All weights; ``head`` is the same tensor as ``embedding`` when they are tied.
 
-    embedding: Tensor  # [vocab, hidden]
+    A quantised ``head`` can be tied too: the embedding then has no rows, and those of the head are read in their place.
+    """
+
+    embedding: Tensor  # [vocab, hidden], or [0, hidden]
     positions: Tensor | None  # [context, hidden], where they are learned
     layers: tuple[LayerWeights, ...]
     norm: NormWeights
     head: Matrix  # [vocab, hidden]
-    tied: bool
+
+    @property
+    def embeds_by_head(self) -> bool:
+        """Whether tokens are looked up in ``head``."""
+        return not len(self.embedding)
+
+    def matrices(self) -> Iterator[tuple[str, Matrix]]:
+        """Those of the layers, named ``layers.NUMBER.NAME``, and the ``head``. Experts have theirs in one tensor."""
+        for number, layer in enumerate(self.layers):
+            every = {"qkv": layer.qkv, "output": layer.output, "gate_up": layer.mlp.gate_up, "down": layer.mlp.down}
+            yield from ((f"layers.{number}.{name}", matrix) for name, matrix in every.items())
+        yield "head", self.head
+
+
+def grouped(weights: ModelWeights) -> bool:
+    """Whether all matrices of a model have groups with a scale and a minimum, unpacked or as a file stores them."""
+    return all(isinstance(matrix, GroupedMatrix | BlockMatrix) for _, matrix in weights.matrices())

@@ -30,6 +30,11 @@ class GroupedMatrix:
         outputs, inputs = self.numbers.shape
         return outputs, inputs
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of numbers, scales and minimums, with a byte for each number."""
+        return self.numbers.nbytes + self.scales.nbytes + self.minimums.nbytes
+
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """The weights [outputs, inputs]."""
         outputs, inputs = self.shape

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from engine.config import WeightDTypeName
 from engine.model.weights import ExpertWeights, LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
+from engine.quant.blocks import BlockMatrix
 from engine.quant.format import FP8, INT4, INT8, W8A8, WeightFormat
+from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import PackedMatrix, QuantisedMatrix, packed
 
 CHUNK = 1 << 22  # weights that are worked on at a time: several copies in float32 of a whole matrix would be much
@@ -90,6 +92,33 @@ def packed_model(
         return done
 
     return _moved(_each_matrix(weights, formats, place, through), place)
+
+
+def dequantised_model(weights: ModelWeights) -> ModelWeights:
+    """The same model with tensors of its dtype in place of matrices whose groups have scales and minimums, for kernels
+    that read none."""
+    dtype, device = weights.embedding.dtype, weights.embedding.device
+
+    def whole(matrix: Matrix) -> Matrix:
+        return matrix.dequantised(dtype).to(device) if isinstance(matrix, GroupedMatrix | BlockMatrix) else matrix
+
+    def mlp(parts: MLPWeights | ExpertWeights) -> MLPWeights | ExpertWeights:
+        if isinstance(parts, ExpertWeights):
+            return parts
+        return replace(parts, gate_up=whole(parts.gate_up), down=whole(parts.down))
+
+    layers = tuple(
+        replace(layer, qkv=whole(layer.qkv), output=whole(layer.output), mlp=mlp(layer.mlp)) for layer in weights.layers
+    )
+    head = whole(weights.head)
+    embedding = plain(head) if weights.embeds_by_head else weights.embedding
+    return replace(weights, embedding=embedding, layers=layers, head=head)
+
+
+def quantised_bytes(weights: ModelWeights) -> int:
+    """Bytes of the matrices of a model that ``dequantised_model`` would unpack."""
+    found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
+    return sum(matrix.nbytes for matrix in found)
 
 
 def _each_matrix(

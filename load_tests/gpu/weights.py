@@ -46,7 +46,7 @@ def random_weights(spec: ModelSpec, bench: Bench) -> ModelWeights:
     embedding = matrix(spec.vocab_size, hidden)
     head = embedding if spec.tied_embeddings else matrix(spec.vocab_size, hidden)
     layers = tuple(layer() for _ in range(spec.num_layers))
-    return ModelWeights(embedding, None, layers, NormWeights(ones(hidden), None), head, tied=spec.tied_embeddings)
+    return ModelWeights(embedding, None, layers, NormWeights(ones(hidden), None), head)
 
 
 def read_bytes(weights: ModelWeights) -> int:

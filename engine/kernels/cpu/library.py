@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.kernels.cpu.compiler import built
 
-FLOAT32, BFLOAT16, INT8, FP8, INT4 = range(5)
+FLOAT32, BFLOAT16, INT8, FP8, INT4, GROUPED4, GROUPED8 = range(7)
 
 
 class Linear(ctypes.Structure):
@@ -117,6 +117,8 @@ def loaded(path: Path | None = None) -> ctypes.CDLL:
     library.manta_pool_close.restype = None
     library.manta_step.argtypes = [POINTER(Model), POINTER(Step), c_void_p, c_void_p, c_void_p]
     library.manta_step.restype = None
+    library.manta_product.argtypes = [POINTER(Linear), c_void_p, c_void_p, c_void_p, c_long, c_void_p]
+    library.manta_product.restype = None
     library.manta_scratch_floats.argtypes = [POINTER(Model)]
     library.manta_scratch_floats.restype = c_long
     return library

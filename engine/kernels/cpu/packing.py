@@ -16,8 +16,10 @@ from engine.kv.format import KVFormat, KVPages
 from engine.kv.shape import GroupShape, layers_by_group
 from engine.model.rope import rope_tables
 from engine.model.spec import ModelSpec
-from engine.model.weights import LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
+from engine.model.weights import LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, grouped, plain
+from engine.quant.blocks import BlockMatrix
 from engine.quant.format import GROUP, INT4, INT8, WeightFormat
+from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import QuantisedMatrix
 from engine.quant.quantise import WeightFormats, quantise
 
@@ -26,6 +28,7 @@ MAX_HEAD_DIM = 256  # as in src/attention.c
 SCREENED_BYTES = 64 << 20  # of an output layer that is larger than caches are
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 WEIGHT_TYPES = {INT8: library.INT8, INT4: library.INT4}
+GROUPED_TYPES = {4: library.GROUPED4, 8: library.GROUPED8}
 CACHE_TYPES = {**TYPES, torch.int8: library.INT8, torch.float8_e4m3fn: FP8}
 
 
@@ -95,6 +98,21 @@ def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, T
     return (halves[:, 0::2] | halves[:, 1::2] << 4).contiguous(), scales
 
 
+def grouped_panels(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:
+    """Numbers, and scales with minimums, as src/integers.h lays them out, zeros after the last output.
+
+    Eight bits: uint8 [panels, inputs / 4, 16, 4]; four bits: uint8 [panels, inputs / 8, 16, 4]. Scales and minimums:
+    float16 [panels, inputs / GROUP, 2, 16].
+    """
+    outputs, inputs = matrix.shape
+    count = -(-outputs // PANEL)
+    rest = (0, 0, 0, count * PANEL - outputs)
+    words = F.pad(matrix.numbers, rest).view(count, PANEL, inputs // 4, 4).permute(0, 2, 1, 3)
+    factors = [F.pad(each, rest).view(count, PANEL, -1).permute(0, 2, 1) for each in (matrix.scales, matrix.minimums)]
+    numbers = words if matrix.bits == 8 else words[:, 0::2] | words[:, 1::2] << 4
+    return numbers.contiguous(), torch.stack(factors, 2)
+
+
 def can_screen(spec: ModelSpec, head: Tensor, rounded: WeightFormats | None) -> bool:
     """Whether the largest logit is found faster with a rough copy of the output layer: if that is read from memory. A
     cap makes equals of logits that differ, of which the first is to be taken."""
@@ -156,13 +174,12 @@ class PackedModel:
             cos, sin = tables[shape.kind]
             window = spec.kinds[shape.kind].window or 0
             layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
-        head = plain(weights.head)
         self.model = Model(
             layers=layers,
             count=spec.num_layers,
-            embedding=self._keep(weights.embedding.contiguous()),
+            embedding=None if weights.embeds_by_head else self._keep(weights.embedding.contiguous()),
             final_norm=self._norm(weights.norm),
-            head_weights=self._linear(head, None, None if rounded is None else rounded.head),
+            head_weights=self._linear(weights.head, None, None if rounded is None else rounded.head),
             hidden=spec.hidden_size,
             heads=spec.num_heads,
             kv_heads=spec.num_kv_heads,
@@ -176,8 +193,8 @@ class PackedModel:
             type=TYPES[dtype],
             cache_type=CACHE_TYPES[form.number],
             gelu=int(spec.activation == "gelu_tanh"),
-            coded=int(rounded is not None),
-            screen=self._screen(head) if can_screen(spec, head, rounded) else Screen(),
+            coded=int(rounded is not None or grouped(weights)),
+            screen=self._screen(spec, weights.head),
         )
         self._kept.append(layers)
 
@@ -206,15 +223,23 @@ class PackedModel:
         )
 
     def _linear(self, matrix: Matrix, bias: Tensor | None, form: WeightFormat | None) -> Linear:
-        weight = plain(matrix)
-        outputs, inputs = weight.shape
         offsets = None if bias is None else self._floats(bias)
+        outputs, inputs = matrix.shape
+        if isinstance(matrix, BlockMatrix):
+            matrix = matrix.grouped()
+        if isinstance(matrix, GroupedMatrix):
+            numbers, scales = grouped_panels(matrix)
+            kind = GROUPED_TYPES[matrix.bits]
+            return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, kind)
+        weight = plain(matrix)
         if form is None:
             return Linear(self._keep(panels(weight)), None, offsets, inputs, outputs, TYPES[weight.dtype])
         numbers, scales = coded_panels(quantise(weight, form), form)
         return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form])
 
-    def _screen(self, weight: Tensor) -> Screen:
+    def _screen(self, spec: ModelSpec, weight: Matrix) -> Screen:
+        if not isinstance(weight, Tensor) or not can_screen(spec, weight, self._rounded):
+            return Screen()
         matrix = quantise(weight, INT8)
         errors, sizes = error_bounds(weight, matrix)
         numbers, scales = coded_panels(matrix, INT8)

@@ -1,5 +1,11 @@
 // y = x W^T + b, with W packed in panels once when the model is loaded.
-#include "integers.h"
+#if defined(__AVX512VNNI__)
+#include "products_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "products_avx2.h"
+#else
+#include "products_portable.h"
+#endif
 
 typedef struct {
   const void *weights;  // panels
@@ -83,38 +89,6 @@ static void multiply_pairs(const Product *p, long from, long to) {
 }
 #endif
 
-#if defined(__AVX512VNNI__)
-#define FINISH_CODED(R, P)                                                                   \
-  static void finish_coded_##R##_##P(const Product *p, Coded x, CodedPanels w, long start, long first) { \
-    vec acc[R][P] = {};                                                                      \
-    if (p->linear->type == INT4) coded_tile_##R##_##P(acc, x, w, INT4);                      \
-    else coded_tile_##R##_##P(acc, x, w, INT8);                                              \
-    for (int at = 0; at < P; at++) {                                                         \
-      vec one[R][VECS];                                                                      \
-      for (int i = 0; i < R; i++) one[i][0] = acc[i][at];                                    \
-      finish(p, one, start, R, first + at * PANEL);                                          \
-    }                                                                                        \
-  }
-EACH_CODED_SHAPE(FINISH_CODED)
-
-INLINE void multiply_coded_tile(const Product *p, CodedPanels w, long start, long rows, long first, long together) {
-  Coded x = coded(p->x, p->rows, p->linear->inputs, start);
-#define TRY_CODED(R, P) if (rows == R && together == P) finish_coded_##R##_##P(p, x, w, start, first);
-  EACH_CODED_SHAPE(TRY_CODED)
-}
-#else
-INLINE long coded_together(long rows) { return 1; }
-
-INLINE void multiply_coded_tile(const Product *p, CodedPanels w, long start, long rows, long first, long together) {
-  Coded x = coded(p->x, p->rows, p->linear->inputs, start);
-  for (long i = 0; i < rows; i++) {
-    vec acc[1][VECS] = {};
-    coded_row(acc[0], (Coded){x.words + i, x.scales + i, x.sums + i}, rows, w, p->linear->type);
-    finish(p, acc, start + i, 1, first);
-  }
-}
-#endif
-
 static void multiply_coded(const Product *p, long from, long to) {
   const Linear *linear = p->linear;
   long count = tiles(p->rows), groups = linear->inputs / GROUP;
@@ -122,11 +96,13 @@ static void multiply_coded(const Product *p, long from, long to) {
   size_t apart = coded_panel_bytes(linear->inputs, linear->type);
   for (long index = from, together; index < to; index += together) {
     together = to - index >= most ? most : 1;
-    const uint16_t *scales = linear->type == INT4 ? (const uint16_t *)linear->scales + index * groups * PANEL : NULL;
+    const uint16_t *scales = (const uint16_t *)linear->scales + index * groups * scales_per_group(linear->type);
     CodedPanels w = {(const char *)linear->weights + index * apart, scales, apart, groups};
     for (long tile = 0; tile < count; tile++) {
-      long start = tile_start(p->rows, tile);
-      multiply_coded_tile(p, w, start, tile_start(p->rows, tile + 1) - start, index * PANEL, together);
+      long start = tile_start(p->rows, tile), rows = tile_start(p->rows, tile + 1) - start;
+      vec sums[MAX_SUMS][VECS];
+      multiply_coded_tile((float *)sums, coded(p->x, p->rows, linear->inputs, start), rows, w, linear->type, together);
+      for (long at = 0; at < together; at++) finish(p, sums + at * rows, start, rows, (index + at) * PANEL);
     }
   }
 }

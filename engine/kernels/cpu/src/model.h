@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
   const Layer *layers;
   long count;
-  const void *embedding;  // [vocab][hidden], not packed
+  const void *embedding;  // [vocab][hidden], not packed; null where tokens are looked up in ``head_weights``
   const float *final_norm;
   Linear head_weights;  // hidden to vocab
   long hidden, heads, kv_heads, head, inner, page;

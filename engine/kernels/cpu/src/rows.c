@@ -73,10 +73,31 @@ static void add_normalised(float *x, const float *y, const float *weight, long r
   }
 }
 
+// Weights of output `token` of a matrix whose groups have minimums.
+static void look_up(const Linear *table, long token, float *to, float by) {
+  long panel = token / PANEL, lane = token % PANEL, groups = table->inputs / GROUP, halves = in_halves(table->type);
+  const char *panel_numbers = (const char *)table->weights + panel * coded_panel_bytes(table->inputs, table->type);
+  const uint16_t *scales = (const uint16_t *)table->scales + panel * groups * scales_per_group(table->type);
+  long first = lane / LANES * LANES;
+  for (long group = 0; group < groups; group++, scales += scales_per_group(table->type), to += GROUP) {
+    const uint8_t *numbers = (const uint8_t *)panel_numbers + group * coded_panel_bytes(GROUP, table->type) + lane * 4;
+    float scale = widen_float16(scales + first)[lane - first], minimum = widen_float16(scales + PANEL + first)[lane - first];
+    for (long i = 0; i < GROUP; i++) {
+      long word = i / 4;
+      int number = halves ? numbers[word / 2 * PANEL * 4 + i % 4] >> 4 * (word % 2) & 15 : numbers[word * PANEL * 4 + i % 4];
+      to[i] = (number * scale + minimum) * by;
+    }
+  }
+}
+
 static void embed(const Model *m, const Step *s, float *stream, int me, int threads) {
   long from, to;
   share(s->rows, me, threads, &from, &to);
   for (long row = from; row < to; row++) {
+    if (!m->embedding) {
+      look_up(&m->head_weights, s->tokens[row], stream + row * m->hidden, m->embedding_scale);
+      continue;
+    }
     size_t at = (size_t)s->tokens[row] * m->hidden;
     for (long i = 0; i < m->hidden; i += LANES) {
       vec value = m->type == BF16 ? widen((const uint16_t *)m->embedding + at + i) : load((const float *)m->embedding + at + i);

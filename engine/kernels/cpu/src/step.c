@@ -144,3 +144,33 @@ EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, 
   Job job = {m, s, b, counters, pool};
   run(pool, run_step, &job);
 }
+
+typedef struct {
+  const Linear *linear;
+  const float *x;
+  float *y, *inputs;
+  long rows;
+  Pool *pool;
+} ProductJob;
+
+static void run_product(void *given, int me) {
+  ProductJob *job = given;
+  const Linear *linear = job->linear;
+  int threads = job->pool->threads;
+  long from, to, width = linear->inputs, rows = job->rows;
+  share(rows, me, threads, &from, &to);
+  for (long row = from; row < to; row++) {
+    const float *x = job->x + row * width;
+    TiledRow tiled = tiled_row(job->inputs, rows, row, width, in_pairs(linear->type));
+    if (is_coded(linear->type)) code_row(x, job->inputs, rows, row, width);
+    else normalise_part(x, NULL, &tiled, 1, 0, width);
+  }
+  meet(job->pool);
+  product(linear, job->inputs, job->y, rows, 0, me, threads);
+}
+
+// One product alone: y [rows][outputs] of x [rows][inputs]. `inputs` has room for as many floats as x has.
+EXPORT void manta_product(const Linear *linear, const float *x, float *y, float *inputs, long rows, Pool *pool) {
+  ProductJob job = {linear, x, y, inputs, rows, pool};
+  run(pool, run_product, &job);
+}

@@ -1,5 +1,6 @@
 // Vectors as wide as a register of the machine: the compiler keeps wider ones in memory.
 #pragma once
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -7,7 +8,7 @@
 
 // Whether the processor multiplies pairs of bfloat16: twice the products of float32. What meets bfloat16 weights is then
 // rounded to bfloat16 itself; sums stay float32.
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 #if defined(__AVX512BF16__)
@@ -35,7 +36,8 @@ typedef uint16_t half_u __attribute__((vector_size(BYTES / 2), aligned(2)));  //
 typedef int8_t int8_u __attribute__((vector_size(LANES), aligned(1)));  // as many numbers of one byte
 typedef uint8_t uint8_u __attribute__((vector_size(LANES), aligned(1)));
 
-enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3, INT4 = 4 };  // of weights, and of keys and values, as library.py numbers them
+// Of weights, and of keys and values, as library.py numbers them.
+enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3, INT4 = 4, GROUPED4 = 5, GROUPED8 = 6 };
 
 INLINE vec load(const float *from) { return *(const vec_u *)from; }
 INLINE void store(float *to, vec value) { *(vec_u *)to = value; }
@@ -46,6 +48,23 @@ INLINE vec lower(ivec pairs) { return (vec)(pairs << 16); }
 INLINE vec upper(ivec pairs) { return (vec)(pairs & (int32_t)0xffff0000); }
 
 INLINE vec widen(const uint16_t *from) { return (vec)(__builtin_convertvector(*(const half_u *)from, ivec) << 16); }
+
+// float16, as IEEE 754 has it.
+INLINE vec widen_float16(const uint16_t *from) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__AVX__) && defined(__F16C__)
+  return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#else
+  ivec bits = __builtin_convertvector(*(const half_u *)from, ivec), magnitude = bits & 0x7fff;
+  ivec normal = (magnitude << 13) + (112 << 23);
+  normal += (112 << 23) & (magnitude >= 0x7c00);  // infinity, and what is no number
+  ivec tiny = (ivec)(__builtin_convertvector(magnitude, vec) * 5.9604645e-8f);  // 2^-24
+  ivec is_tiny = magnitude < 0x400;
+  return (vec)((tiny & is_tiny) | (normal & ~is_tiny) | ((bits & 0x8000) << 16));
+#endif
+}
+
 INLINE float widen1(uint16_t value) {
   uint32_t bits = (uint32_t)value << 16;
   float result;
@@ -65,6 +84,41 @@ INLINE float sum(vec v) {
   float total = 0;
   for (int i = 0; i < LANES; i++) total += v[i];
   return total;
+}
+// Halves onto halves, until one lane is left.
+#if LANES == 16
+#define FOLD(v, PAIR)                                                                             \
+  v = PAIR(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)); \
+  v = PAIR(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)); \
+  v = PAIR(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)); \
+  v = PAIR(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif LANES == 8
+#define FOLD(v, PAIR)                                                     \
+  v = PAIR(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));     \
+  v = PAIR(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));     \
+  v = PAIR(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+#define FOLD(v, PAIR)                                         \
+  v = PAIR(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));     \
+  v = PAIR(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
+#endif
+INLINE ivec plus(ivec a, ivec b) { return a + b; }
+INLINE ivec higher(ivec a, ivec b) {
+  ivec more = a > b;
+  return (a & more) | (b & ~more);
+}
+INLINE int32_t added_up(ivec v) {
+  FOLD(v, plus)
+  return v[0];
+}
+INLINE int32_t highest(ivec v) {
+  FOLD(v, higher)
+  return v[0];
+}
+INLINE float float_of(int32_t bits) {
+  float result;
+  memcpy(&result, &bits, 4);
+  return result;
 }
 INLINE float largest(vec v) {
 #if defined(__AVX512F__)
