@@ -1,4 +1,4 @@
-"""Beam search: the likeliest beginnings of an answer, made longer side by side, and the best wholes among them.
+"""Beam search: the likeliest beginnings of an answer, made longer side by side, and the best finished among them.
 
 The rules are those of transformers' ``generate`` (5.x), so that sequences and scores are the same: candidates are the
 likeliest tokens after all live hypotheses together, by the sum of log probabilities; only the first ``width`` of them
@@ -58,7 +58,7 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class FinishedHypothesis:
     """An answer that has ended, and its score: ``total`` over (tokens ** length_penalty)."""
 
     hypothesis: Hypothesis
@@ -86,7 +86,7 @@ class Beams:
         self._candidates = candidates
         self._max_tokens = max_tokens
         self.live = [Hypothesis()]  # best first; empty when the search is over
-        self.wholes: list[Whole] = []  # best first
+        self.finished: list[FinishedHypothesis] = []  # best first
 
     def advance(self, rows: Sequence[Candidates], ends: Ends) -> list[Step]:
         """One token more: ``rows`` has the candidates after each live hypothesis, at least as many as are looked at in
@@ -94,12 +94,12 @@ class Beams:
         length = len(self.live[0].tokens) + 1
         ended, going = self._parted(self._likeliest(rows), length, ends)
         scorers = [row.scorer for row in rows]
-        if not (self._search.early_stopping is True and len(self.wholes) >= self._search.width):
+        if not (self._search.early_stopping is True and len(self.finished) >= self._search.width):
             for candidate, reason in ended:
                 whole = self.live[candidate.parent].longer(candidate, scorers[candidate.parent])
-                self.wholes.append(Whole(whole, self._score(whole.total, length), reason))
-            self.wholes.sort(key=lambda whole: -whole.score)
-            del self.wholes[self._search.width :]
+                self.finished.append(FinishedHypothesis(whole, self._score(whole.total, length), reason))
+            self.finished.sort(key=lambda whole: -whole.score)
+            del self.finished[self._search.width :]
         self.live = [self.live[one.parent].longer(one, scorers[one.parent]) for one in going]
         if self._over(length):
             self.live = []
@@ -145,13 +145,13 @@ class Beams:
         """Whether nothing better is to be had, or looked for."""
         if not self.live:
             return True
-        if len(self.wholes) < self._search.width:
+        if len(self.finished) < self._search.width:
             return False
         if self._search.early_stopping is True:
             return True
         longest = self._search.early_stopping == "never" and self._search.length_penalty > 0
         best = self._score(self.live[0].total, self._max_tokens if longest else length)
-        return best <= self.wholes[-1].score
+        return best <= self.finished[-1].score
 
 
 @torch.inference_mode()

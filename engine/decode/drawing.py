@@ -23,11 +23,11 @@ class Drawn(NamedTuple):
     scored: Scored | None
 
 
-Found = list[Drawn] | Candidates | Exception
+SampleOutcome = list[Drawn] | Candidates | Exception
 """What a sequence may go on with, or why it cannot."""
 
 
-def draw_all(result: StepResult) -> list[Found]:
+def draw_all(result: StepResult) -> list[SampleOutcome]:
     """For each sampled chunk its sequence's next token, or why there is none. Where branches begin, the first token of
     each follows. After a draft there are as many as it guessed right, and the one that is drawn after them. A beam of a
     search gets its candidates.
@@ -35,7 +35,7 @@ def draw_all(result: StepResult) -> list[Found]:
     Branches draw from one row, which is constrained once. Changes the logits of ``result``.
     """
     if result.tokens is not None:
-        return _drawn_already(result.sampled, result.tokens)
+        return _already_drawn(result.sampled, result.tokens)
     heads = [chunk.sequence.draw(ahead=row) for chunk in result.sampled for row in range(chunk.sampled)]
     recorder = LogprobRecorder(result.logits, heads)
     searching = [row for row, head in enumerate(heads) if head.candidates]
@@ -61,7 +61,7 @@ def draw_all(result: StepResult) -> list[Found]:
     check(result.logits, draws, rows, tokens, postponed, faults)
     scores = recorder.scores(rows, tokens)
     drawn = iter([Drawn(token, scores.get(place)) for place, token in enumerate(tokens)])
-    outcomes: list[Found] = []
+    outcomes: list[SampleOutcome] = []
     first = 0
     for chunk in result.sampled:
         fault = next((faults[row] for row in range(first, first + chunk.sampled) if row in faults), None)
@@ -69,7 +69,7 @@ def draw_all(result: StepResult) -> list[Found]:
             outcomes.append(fault if isinstance(fault, FloatingPointError) else found[first])
         else:
             taken = list(islice(drawn, chunk.sampled + chunk.sequence.branches))
-            outcomes.append(fault or _agreed(chunk, taken))
+            outcomes.append(fault or _accepted(chunk, taken))
         first += chunk.sampled
     return outcomes
 
@@ -89,16 +89,16 @@ def _search(
     return {row: no_candidates() if row in faults.by_row else some for row, some in zip(rows, found, strict=True)}
 
 
-def _drawn_already(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[Found]:
+def _already_drawn(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[SampleOutcome]:
     drawn = iter([Drawn(token, None) for token in tokens])
-    return [_agreed(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
+    return [_accepted(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
 
 
-def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:
+def _accepted(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:
     """Up to the first token that was not guessed."""
     if not chunk.draft:
         return drawn
-    right = 0
-    while right < chunk.draft and drawn[right].token == chunk.sequence.draft[right]:
-        right += 1
-    return drawn[: right + 1]
+    accepted = 0
+    while accepted < chunk.draft and drawn[accepted].token == chunk.sequence.draft[accepted]:
+        accepted += 1
+    return drawn[: accepted + 1]

@@ -43,7 +43,7 @@ class PromptLookup:
                     self._after[tuple(tokens[end - length : end])] = end
         self._read = max(self._read, len(tokens))
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+    def propose(self, tokens: Sequence[int], most: int) -> list[int]:
         """Up to ``most`` tokens that may follow ``tokens``; the fewer, the less the last guesses were worth."""
         self.read(tokens)
         if self._trust < MIN_TRUST and len(tokens) - self._tried_at < PATIENCE:
@@ -57,9 +57,9 @@ class PromptLookup:
                 return _copied(tokens, place, most)
         return []
 
-    def learn(self, guessed: int, right: int) -> None:
+    def learn(self, proposed: int, accepted: int) -> None:
         """Of ``guessed`` tokens the first ``right`` were."""
-        self._trust += WARINESS * (right / guessed - self._trust)
+        self._trust += WARINESS * (accepted / proposed - self._trust)
 
 
 def _copied(tokens: Sequence[int], place: int, count: int) -> list[int]:

@@ -108,8 +108,8 @@ def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] =
 def can_be_checked(draw: Draw) -> bool:
     """Whether the grammar of a row may be asked after drawing: the likeliest of all, noise added, is the likeliest of
     those that are allowed if it is one of them. Not where a cut, or somebody who is told, goes by what is allowed."""
-    told = draw.params.records_logprobs and draw.params.logprobs_mode == "processed"
-    return draw.grammar is not None and not (_is_cut(draw.params) or told or draw.candidates)
+    needs_mask = draw.params.records_logprobs and draw.params.logprobs_mode == "processed"
+    return draw.grammar is not None and not (_is_cut(draw.params) or needs_mask or draw.candidates)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ Strength = tuple[bool, bool, int, int, int, float, str, int]
 
 def protected(sequence: Sequence, cooldown: int) -> bool:
     """Whether it has been preempted and not yet made up for it."""
-    return sequence.preemptions > 0 and sequence.generated - sequence.kept < cooldown
+    return sequence.preemptions > 0 and sequence.generated - sequence.generated_at_admission < cooldown
 
 
 def strength(sequence: Sequence, cooldown: int) -> Strength:

@@ -18,8 +18,8 @@ from itertools import count, takewhile
 from operator import attrgetter
 
 from engine.api import Priority
-from engine.scheduler.door import Line
 from engine.scheduler.fairness import TokenCounters
+from engine.scheduler.queue_limit import Line
 from engine.sequence import Sequence, Status
 
 Turn = tuple[float, float, str]

@@ -21,21 +21,21 @@ from engine.api import Priority
 from engine.kv.cache import KVCache
 from engine.kv.format import BlockCopy
 from engine.kv.pool import KVIntegrityError
-from engine.scheduler.door import QueueState
+from engine.scheduler.admission_rate import AdmissionRate
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
-from engine.scheduler.pace import Pace
 from engine.scheduler.preemption import Blocks, displace, strength, weakest
+from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import WaitingQueue, level
+from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_plan import Chunk, Load, Plan
-from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 
 MAX_SCORED_TOKENS = 64  # tokens of one prompt in a step whose logits are all wanted
 
 
 @dataclass(slots=True)
-class _Budget:
+class _StepBudget:
     """Tokens left to the prompts of one step."""
 
     tokens: int
@@ -45,14 +45,14 @@ class _Budget:
 
     def take(self, sequence: Sequence, most: int) -> bool:
         """Plans the sequence's next tokens, ``most`` at most; False if there is no budget for one."""
-        length = min(sequence.pending, most, self.tokens, self.long if sequence.piecemeal else self.tokens)
+        length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
         if length < 1:
             return False
         self.chunks.append(Chunk(sequence, sequence.computed, length))
         self.tokens -= length
-        if sequence.piecemeal:
+        if sequence.chunked:
             self.long -= length
-        self.load[sequence.piecemeal] += length
+        self.load[sequence.chunked] += length
         return True
 
 
@@ -68,9 +68,9 @@ class Scheduler:
         self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first started
         self.preemptions = 0
         self._copies: list[BlockCopy] = []  # of forks, for the next step
-        self._rate = StartRate()
+        self._admission_rate = AdmissionRate()
         slowdown = limits.decode_slowdown
-        self._pace = None if slowdown is None else Pace(slowdown, limits.prefill_chunk)
+        self._prefill_budget = None if slowdown is None else PrefillBudget(slowdown, limits.prefill_chunk)
 
     def __repr__(self) -> str:
         return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache!r})"
@@ -118,7 +118,7 @@ class Scheduler:
         child.cached_tokens = child.prompt_length
         self.running.append(child)
         child.move(Status.RUNNING)
-        child.level, child.kept = parent.level, child.generated
+        child.level, child.generated_at_admission = parent.level, child.generated
         return True
 
     def park(self, sequence: Sequence) -> None:
@@ -143,7 +143,7 @@ class Scheduler:
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
-        budget = _Budget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
+        budget = _StepBudget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
         self._prefill(budget)
         started, failed = ([], []) if preempted else self._start(now, budget)
         chunks = (*decodes, *budget.chunks)
@@ -156,10 +156,10 @@ class Scheduler:
         load = Load(len(decodes), watched, long, short, sum(chunk.length - 1 for chunk in decodes))
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
-    def computed(self, chunk: Chunk, right: int = 0) -> None:
+    def computed(self, chunk: Chunk, accepted: int = 0) -> None:
         """The chunk has been run: its keys and values may be shared from now on. ``right`` of its tokens were
         guessed."""
-        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * right)
+        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * accepted)
         chunk.sequence.computed = chunk.end
         self.cache.commit(chunk.sequence)
 
@@ -169,16 +169,16 @@ class Scheduler:
 
     def took(self, load: Load, seconds: float) -> None:
         """A step of this load took ``seconds``; paces long prompts from now on."""
-        if self._pace is not None:
-            self._pace.observe(load, seconds)
+        if self._prefill_budget is not None:
+            self._prefill_budget.observe(load, seconds)
 
     def queue_state(self) -> QueueState:
         """The queue, for those who decide whether it takes one more."""
-        return QueueState(self.waiting.requests, self.waiting.by_line(), self._rate.wait_s(len(self.waiting)))
+        return QueueState(self.waiting.requests, self.waiting.by_line(), self._admission_rate.wait_s(len(self.waiting)))
 
     def wait_s(self) -> float:
         """Estimated wait of one more sequence, in seconds."""
-        return self._rate.wait_s(len(self.waiting))
+        return self._admission_rate.wait_s(len(self.waiting))
 
     def _displace(self, now: float) -> list[Sequence]:
         if not self.running or not self.waiting:
@@ -225,20 +225,20 @@ class Scheduler:
                 self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
                 more = min(sequence.pending - 1, spare)
-                guessed = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
-                spare -= more + guessed
-                chunks.append(Chunk(sequence, sequence.computed, 1 + more + guessed, guessed))
+                drafts = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
+                spare -= more + drafts
+                chunks.append(Chunk(sequence, sequence.computed, 1 + more + drafts, drafts))
                 copies += prepared or ()
         return chunks, preempted, tuple(copies)
 
-    def _prefill(self, budget: _Budget) -> None:
+    def _prefill(self, budget: _StepBudget) -> None:
         prompts = [sequence for sequence in self.running if not sequence.decoding and not sequence.held]
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
             budget.take(sequence, self._most(sequence))
 
-    def _start(self, now: float, budget: _Budget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+    def _start(self, now: float, budget: _StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Those that start for the first time, and those whom looking at raised an error."""
         first: list[Sequence] = []
         failed: list[tuple[Sequence, Exception]] = []
@@ -269,7 +269,7 @@ class Scheduler:
                 other.overtaken += 1
             if any(other.overtaken >= self.limits.overtakes for other in passed):
                 break
-        self._rate.observe(now, starts, len(self.waiting))
+        self._admission_rate.observe(now, starts, len(self.waiting))
         return first, failed
 
     def _most(self, sequence: Sequence) -> int:
@@ -278,14 +278,14 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _too_many_long(self, sequence: Sequence, budget: _Budget | None = None) -> bool:
+    def _too_many_long(self, sequence: Sequence, budget: _StepBudget | None = None) -> bool:
         """Whether a prompt takes several steps and has to wait for others that do."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = sum(one.piecemeal and not one.decoding and not one.held for one in self.running)
+        busy = sum(one.chunked and not one.decoding and not one.held for one in self.running)
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
@@ -301,8 +301,8 @@ class Scheduler:
         sequence.move(Status.RUNNING)
         sequence.level = level(sequence, now, self.limits.ageing_s)
         sequence.waited_s = sequence.waited(now)
-        sequence.kept = sequence.generated
-        sequence.piecemeal = sequence.pending > self.limits.prefill_chunk
+        sequence.generated_at_admission = sequence.generated
+        sequence.chunked = sequence.pending > self.limits.prefill_chunk
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
             sequence.miss = self.cache.miss(sequence)
@@ -323,8 +323,8 @@ class Scheduler:
         self.waiting.push(victim)
 
     def _long_tokens(self, decodes: int) -> int:
-        if self._pace is None:
+        if self._prefill_budget is None:
             return self.limits.batch_tokens
-        if any(one.piecemeal and not one.decoding and not one.held for one in self.running):
-            return self._pace.tokens(decodes)
-        return self._pace.allowed  # for one that may be started now
+        if any(one.chunked and not one.decoding and not one.held for one in self.running):
+            return self._prefill_budget.tokens(decodes)
+        return self._prefill_budget.allowed  # for one that may be started now

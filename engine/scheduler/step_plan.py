@@ -28,9 +28,9 @@ class Chunk:
         known = self.sequence.tokens[self.start : self.end]
         return [*known, *self.sequence.draft[: self.draft]] if self.draft else known
 
-    def kept(self, right: int) -> Chunk:
+    def kept(self, accepted: int) -> Chunk:
         """What it comes to when the first ``right`` tokens of its draft were."""
-        return Chunk(self.sequence, self.start, self.length - self.draft + right)
+        return Chunk(self.sequence, self.start, self.length - self.draft + accepted)
 
     @property
     def scored(self) -> int:
@@ -62,12 +62,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The chunks of one step, at most one per sequence; which sequences are started for the first time; who gave its
-    blocks up for them; and who left the queue without having been started: too late, or since looking at it raised."""
+    """The chunks of one step, at most one per sequence; which sequences are admitted for the first time; who gave its
+    blocks up for them; and who left the queue without having been admitted: too late, or since looking at it raised."""
 
     chunks: tuple[Chunk, ...]
     copies: tuple[BlockCopy, ...] = ()  # to be made before the chunks are run
-    started: tuple[Sequence, ...] = ()
+    admitted: tuple[Sequence, ...] = ()
     preempted: tuple[Sequence, ...] = ()
     expired: tuple[Sequence, ...] = ()
     failed: tuple[tuple[Sequence, Exception], ...] = ()

@@ -6,7 +6,7 @@ MIN_RETRY_S, MAX_RETRY_S = 1.0, 600.0
 """Bounds of an estimate, in seconds."""
 
 
-class StartRate:
+class AdmissionRate:
     """Starts per second over the last ``half_life_s`` or so, counting only time in which somebody waited: an engine
     with nothing to do is not slow."""
 

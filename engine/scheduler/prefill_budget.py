@@ -28,7 +28,7 @@ _SURPRISE = 2.0
 """A step may have been slow for reasons of its own: a cost is believed to have changed at most by so much at once."""
 
 
-class Pace:
+class PrefillBudget:
     """Learns from every step of one engine. ``ceiling`` is the most tokens it ever allows."""
 
     def __init__(self, slowdown: float, ceiling: int) -> None:
