@@ -1,11 +1,12 @@
-"""How many tokens of long prompts a step may take beside decodes that somebody watches.
+"""The token budget of chunked prefill: how many tokens of long prompts a step may compute beside decodes whose users
+wait for each token.
 
-The cost of a prompt's token is not known beforehand: it grows with the context it attends to, and depends on the model
-and the machine. So it is learnt from the steps themselves: how long they take with decodes alone, and by how much
-longer with so many tokens of long prompts. The next step gets as many as keep it within ``slowdown`` times the former.
-(Sarathi-Serve, Agrawal et al., OSDI 2024, fixes the tokens and lets the time vary; this fixes the time.)
+The cost of a prompt token depends on context length, model and machine, so it is learnt from the steps: from the time
+of steps that only decode, and from the additional time of steps with long prompts. The next step gets as many tokens as
+keep its time within ``slowdown`` times that of its decodes alone. (Sarathi-Serve, Agrawal et al., OSDI 2024, fixes the
+number of tokens and lets the time vary; here the time is fixed.)
 
-A decision: the seconds are passed in.
+Reads no clock: the caller passes the seconds in.
 """
 
 from __future__ import annotations
@@ -13,34 +14,37 @@ from __future__ import annotations
 from engine.scheduler.step_plan import Load
 
 _FLOOR = 4
-"""Tokens. However slow, a prompt goes on."""
+"""Least number of tokens in a chunk, so that a prompt makes progress even where every token is slow."""
 
 _FIRST = 32
-"""Tokens of the first chunk beside decodes, before anything is known of their cost."""
+"""Tokens of the first chunk beside decodes, while the cost of a token is unknown."""
 
 _LOOK_AGAIN = 64
-"""Steps with long prompts after which one is left to the decodes, to see how long they take alone now."""
+"""Number of steps with long prompts after which one step has none, to measure the decodes alone again."""
 
 _QUICKLY, _SLOWLY = 0.5, 0.1
-"""Weights of a new measurement: costs that have risen are believed sooner than costs that have fallen."""
+"""Weights of a new measurement that is higher, and of one that is lower, than the average. A cost that has risen is
+followed faster."""
 
 _SURPRISE = 2.0
-"""A step may have been slow for reasons of its own: a cost is believed to have changed at most by so much at once."""
+"""Largest factor by which one measurement counts as changed, because a single step may be slow for other reasons."""
 
 
 class PrefillBudget:
-    """Learns from every step of one engine. ``ceiling`` is the most tokens it ever allows."""
+    """Learns from every step of one engine how many tokens of long prompts the next one may compute, ``ceiling`` at
+    most. ``slowdown`` is the limit on the time of a step, as a multiple of the time of its decodes alone."""
 
     def __init__(self, slowdown: float, ceiling: int) -> None:
         self._slowdown = slowdown
         self._ceiling = ceiling
-        self._alone: dict[int, float] = {}  # seconds of steps of decodes only, by the bit length of their number
+        self._alone: dict[int, float] = {}  # seconds of decode-only steps, by bit length of their number
         self._cost: float | None = None  # seconds of one token of a long prompt
-        self._since_alone = 0  # steps with long prompts since one without
-        self.allowed = min(_FIRST, ceiling)  # tokens, as of the last step with a long prompt
+        self._since_alone = 0  # steps with long prompts since the last one without
+        self.allowed = min(_FIRST, ceiling)  # tokens that the last step with a long prompt was allowed
 
     def tokens(self, decodes: int) -> int:
-        """Tokens of long prompts that the next step may take beside ``decodes``; 0 to leave one step to these."""
+        """Returns how many tokens of long prompts the next step may compute beside ``decodes`` decodes. 0 makes it a
+        step that measures the decodes alone."""
         base = self._alone.get(decodes.bit_length())
         if self._since_alone >= _LOOK_AGAIN or (base is None and self._since_alone):
             self._since_alone = 0
@@ -54,20 +58,22 @@ class PrefillBudget:
         return self.allowed
 
     def observe(self, load: Load, seconds: float) -> None:
-        """A step of this load took ``seconds``."""
+        """Records that a step with this ``load`` took ``seconds``. Steps without decodes or with short prompts are
+        ignored."""
         if not load.decodes or load.short:
             return
         size = load.decodes.bit_length()
         base = self._alone.get(size)
         if not load.long:
             if load.extra and base is not None:
-                return  # it took longer than decodes alone
+                return  # draft or forced tokens made it longer than plain decodes
             self._alone[size] = seconds if base is None else _blend(base, seconds)
         elif base is not None:
-            cost = max(seconds - base, 0.05 * base) / load.long  # the clock is not finer than that
+            cost = max(seconds - base, 0.05 * base) / load.long  # the least cost: measurements are not more precise
             self._cost = cost if self._cost is None else _blend(self._cost, cost)
 
 
 def _blend(old: float, new: float) -> float:
+    """Returns the moving average ``old`` after the measurement ``new``."""
     new = min(max(new, old / _SURPRISE), old * _SURPRISE)
     return old + (new - old) * (_QUICKLY if new > old else _SLOWLY)

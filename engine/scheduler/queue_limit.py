@@ -1,4 +1,4 @@
-"""Who may still join the queue."""
+"""The limit of the waiting queue: which tenant may still add a request."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from dataclasses import dataclass, field
 from engine.api import OverloadedError, Priority
 
 Line = tuple[Priority, str]
-"""A class and a tenant: those who wait in order of arrival."""
+"""One of the queue's lists: a priority class and a tenant, whose requests wait in order of arrival."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """The waiting sequences at one instant."""
+    """The lengths of the waiting queue at one instant, and the estimated wait."""
 
-    waiting: int = 0
-    by_line: Mapping[Line, int] = field(default_factory=dict)
-    wait_s: float = 0.0  # estimate for one more, in seconds
+    waiting: int = 0  # requests
+    by_line: Mapping[Line, int] = field(default_factory=dict)  # requests by priority class and tenant
+    wait_s: float = 0.0  # estimated wait of one more request, in seconds
 
     def of(self, tenant: str) -> int:
-        """Those of one tenant."""
+        """Returns the number of waiting requests of ``tenant``."""
         return sum(self.by_line.get((priority, tenant), 0) for priority in Priority)
 
 
 def check_room(tenant: str, queue: QueueState, arrivals: Mapping[str, int], bound: int) -> None:
-    """Raises OverloadedError if ``tenant`` may not add a sequence. ``arrivals`` have come since ``queue`` was seen.
+    """Raises OverloadedError if the queue takes no further request of ``tenant``. ``arrivals`` counts, by tenant, the
+    requests that have come since ``queue`` was read.
 
-    The queue holds ``bound``. When others have filled it, a tenant with less than an equal share of it waiting still
-    gets in, so that nobody is shut out by a neighbour's backlog; twice ``bound`` is never exceeded.
+    The queue holds ``bound`` requests. If it is full, a tenant that has less than an equal share of ``bound`` waiting
+    may still add one, so that no tenant is shut out by the backlog of another; the queue never exceeds twice ``bound``.
     """
     waiting = queue.waiting + sum(arrivals.values())
     if waiting < bound:
