@@ -91,7 +91,7 @@ class Priority(IntEnum):
 
 
 TOOL_CALL_START, TOOL_CALL_END = "<tool_call>", "</tool_call>"
-"""What a model writes around a tool call: Hermes' format, which Qwen and others are trained on."""
+"""The marks that a model writes around a tool call in the Hermes format, which Qwen and others are trained on."""
 
 MAX_JSON_DEPTH = 64
 """Deepest nesting of lists and objects in a tool's description. Chat templates and JSON writers recurse once per level.
@@ -314,7 +314,7 @@ class EngineStats:
     waiting: int  # sequences in the waiting queue
     blocks_total: int
     blocks_used: int  # KV blocks that a running sequence holds
-    blocks_cached: int  # kept for prefix reuse, evictable
+    blocks_cached: int  # in the prefix cache and held by no sequence: may be evicted
     steps: int
     prompt_tokens: int  # prompt tokens that were computed, not taken from the prefix cache
     cached_tokens: int  # prompt tokens taken from the prefix cache

@@ -20,12 +20,12 @@ class Completion:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     usage: Usage
-    error: str | None = None  # only with FinishReason.ERROR
+    error: str | None = None  # only with FinishReason.ERROR and REFUSED
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # the same for all choices
-    score: float | None = None  # of a beam search: sum of log probabilities over (tokens ** length_penalty)
+    score: float | None = None  # of a beam search: sum of log probabilities / (tokens ** length_penalty)
 
     @property
     def mean_logprob(self) -> float:

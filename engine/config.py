@@ -63,7 +63,7 @@ class EngineConfig:
     vLLM: ``kv_cache_dtype``."""
 
     device: DeviceName = "cpu"
-    """Where the model runs."""
+    """The device that the model runs on."""
 
     kernels: KernelsName = "auto"
     """Which kernels compute. auto: Triton's on CUDA; on a CPU the kernels in C, compiled on first use, if there is a C

@@ -280,7 +280,7 @@ class Engine:
         try:
             self.check_integrity()
             if self._cache.used:
-                raise KVIntegrityError(f"{self._cache.used} blocks are used by nobody")
+                raise KVIntegrityError(f"{self._cache.used} blocks are in use, but no request is in progress")
         except KVIntegrityError as error:
             log_failure("the KV cache's books", error)
             self.recorder.repairs += 1

@@ -115,7 +115,7 @@ def _refused(schema: Mapping[str, Any], known: _Resources) -> Iterator[str]:
 
 
 def _without_refused(schema: Mapping[str, Any], known: _Resources) -> dict[str, Any]:
-    """Returns a copy of ``schema`` without these keywords, also in the schemas within it."""
+    """Returns a copy of ``schema`` without the keywords that ``_refused`` yields, also in the schemas within it."""
     refused = set(_refused(schema, known))
     kept = {keyword: value for keyword, value in schema.items() if keyword not in refused - {"patternProperties"}}
     if "patternProperties" in refused:
@@ -197,7 +197,7 @@ def _countable(schema: Mapping[str, Any]) -> bool:
     object is closed and the limits allow at most one optional property."""
     named, required = schema.get("properties", {}), schema.get("required", [])
     if not (isinstance(named, Mapping) and isinstance(required, list)):
-        return True  # no schema: it is refused anyway
+        return True  # an invalid schema, which the compiler refuses
     if named.keys() <= set(map(str, required)):
         return True
     least, most = schema.get("minProperties", 0), schema.get("maxProperties")

@@ -109,7 +109,7 @@ class ChatTemplate:
             return self._finish(conversation, turns, variables)
         try:
             return self._finish(conversation, introduced(turns, tools, "system"), variables)
-        except RequestError:  # there are templates without system messages
+        except RequestError:  # some templates refuse system messages
             return self._finish(conversation, introduced(turns, tools, "user"), variables)
 
     def _finish(self, conversation: Conversation, turns: list[_Turn], variables: Mapping[str, Any]) -> str:

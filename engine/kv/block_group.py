@@ -64,8 +64,8 @@ class BlockGroup:
         return self._end(gone, tokens) - count + cached + (len(shared) - cached) * self.pool.cost_of_sharing
 
     def admit(self, digests: Sequence[bytes], count: int, tokens: int) -> BlockTable:
-        """Allocates a block table for such a sequence, sharing the known blocks. Raises OutOfBlocksError if its cost
-        exceeds the available blocks."""
+        """Allocates the block table of a sequence of ``tokens`` tokens, sharing its first ``count`` blocks, which are
+        in the prefix index. Raises OutOfBlocksError if its cost exceeds the available blocks."""
         gone = self._seen_after(count)
         shared = self.index.match(digests[gone:count])
         self.pool.acquire(shared)  # before allocating, which may evict
@@ -109,7 +109,7 @@ class BlockGroup:
         new block."""
         position = start // self.shape.block_size
         old = table.blocks[position]
-        self.pool.release([old], self.index.__contains__)  # others keep it
+        self.pool.release([old], self.index.__contains__)  # other sequences still refer to it
         [new] = self.pool.allocate(1)
         table.blocks[position] = new
         return old, new

@@ -172,7 +172,8 @@ class KVCache:
                 raise KVIntegrityError("a cached block is not in the index")
 
     def _lacks(self, sequence: Sequence, digests: list[bytes], count: int, spare: int) -> tuple[int, ...]:
-        """Returns what ``lacks`` does, for a sequence whose first ``count`` blocks are known."""
+        """Returns for each group how many blocks are missing to admit the sequence, whose first ``count`` blocks are
+        known, with ``spare`` blocks left."""
         costs = (group.cost(digests, count, sequence.room) for group in self.groups)
         return tuple(max(0, cost + spare - g.pool.available) for cost, g in zip(costs, self.groups, strict=True))
 

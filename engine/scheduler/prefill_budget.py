@@ -53,7 +53,7 @@ class PrefillBudget:
         if base is None or self._cost is None:
             return self.allowed
         fitting = int((self._slowdown - 1.0) * base / self._cost)
-        # At most twice as many as last time: the cost of one token is not the same for few and for many.
+        # At most twice as many as last time, because the cost per token depends on the number of tokens.
         self.allowed = max(min(_FLOOR, self._ceiling), min(fitting, 2 * self.allowed, self._ceiling))
         return self.allowed
 
