@@ -243,18 +243,23 @@ class Admission:
         job.prompt_scores.update(zip(follow, map(self._scored, tokens, scores), strict=True))
 
     def _scored(self, token: int, scored: Scored) -> TokenLogprobs:
+        """Returns ``scored`` in the public type, with the texts of its tokens."""
         top = tuple(self._logprob(*one) for one in scored.top)
         return TokenLogprobs(self._logprob(token, scored.logprob), top, scored.rank)
 
     def _logprob(self, token: int, logprob: float) -> Logprob:
+        """Returns a token with its text, its bytes and its log probability."""
         raw = self.tokenizer.token_bytes(token)
         return Logprob(token, raw.decode("utf-8", "replace"), raw, logprob)
 
     def _output(self, params: SamplingParams, prompt: Tokens[int]) -> Output:
+        """Returns the output of a sequence after the tokens ``prompt``."""
         verbatim = params.grammar is not None  # the text must be exactly the one that the grammar has read
         return Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer(prompt, verbatim))
 
     def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
+        """Returns the logit rules of a request, or None if it has none. Raises RequestError for token ids out of
+        range."""
         for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):
             tokens = getattr(params, param)
             if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
@@ -292,6 +297,7 @@ class Admission:
         return tokens
 
     def _check_tokens(self, tokens: Collection[int], param: str) -> None:
+        """Raises RequestError, naming ``param``, for no tokens at all or token ids out of range."""
         if not tokens:
             raise RequestError("The prompt is empty.", param)
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:
@@ -311,6 +317,7 @@ class Admission:
         return self.context_length - prompt if asked is None else asked
 
     def _too_long(self, tokens: str, param: str) -> ContextLengthError:
+        """Returns the error for a prompt of ``tokens`` tokens, given as text."""
         message = (
             f"This model's maximum context length is {self.context_length} tokens. However, "
             f"your prompt has {tokens} tokens."

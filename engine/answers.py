@@ -50,9 +50,11 @@ class Answers:
         self._searches: dict[str, Search] = {}
 
     def __len__(self) -> int:
+        """Returns the number of requests in progress."""
         return len(self._groups)
 
     def __contains__(self, request_id: str) -> bool:
+        """Returns whether a request with this id is in progress."""
         return request_id in self._groups
 
     def begin(self, job: Job) -> None:
@@ -262,6 +264,7 @@ class Answers:
         return group.usage
 
     def _forget(self, request_id: str) -> None:
+        """Removes a request from those in progress."""
         del self._groups[request_id]
         self._searches.pop(request_id, None)
 

@@ -144,6 +144,7 @@ class AsyncEngine:
             raise
 
     def _run(self) -> None:
+        """The body of the engine's thread. Keeps the exception that ends it for ``check_health``."""
         for phase in (self._serve, self._end_all):
             try:
                 phase()
@@ -152,6 +153,7 @@ class AsyncEngine:
                 self._death = self._death or error
 
     def _serve(self) -> None:
+        """Runs steps until the engine is closed."""
         while self._await_work():
             self._step()
 
@@ -170,6 +172,7 @@ class AsyncEngine:
             return not self._closing
 
     def _step(self) -> None:
+        """Runs one step and passes its deltas on."""
         self._step_began = time.monotonic()
         deltas = self._engine.step()
         self._step_began = None

@@ -83,12 +83,12 @@ class Forward:
             try:
                 if chunk in scored:
                     self._scored(chunk, scored[chunk])
-                self._stand(chunk, outcome)
+                self._accept(chunk, outcome)
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
                 outcomes[chunk] = error
         return list(outcomes.items())
 
-    def _stand(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
+    def _accept(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
         """Appends the accepted draft tokens to the sequence, and reports the chunk as computed."""
         accepted = len(drawn) - 1 if chunk.draft and isinstance(drawn, list) else 0
         if chunk.draft:

@@ -34,6 +34,7 @@ LLAMA_70B = {
 
 
 def arguments() -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.plan",
         description="Prints what the KV cache of a model costs: bytes per token, and per context length the bytes of "
@@ -107,6 +108,7 @@ def pool(shape: GroupShape) -> str:
 
 
 def main() -> None:
+    """Prints the formula, the block pools and the table of context lengths."""
     options = arguments()
     spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else open_model(options.model).spec)
     plan = KVPlan.within(

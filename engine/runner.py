@@ -171,4 +171,5 @@ class Runner:
         return hidden.masked_fill_(visible, 0.0)
 
     def _int_tensor(self, values: Iterable[int]) -> Tensor:
+        """Returns ``values`` as an int64 tensor on the model's device."""
         return torch.tensor(list(values), dtype=torch.int64, device=self._device)

@@ -124,6 +124,7 @@ class SamplingParams:
         return self.logprobs is not None or self.choices > self.n
 
     def _check_beam(self, beam: BeamSearch, refuse: Callable[[str, str], RequestError]) -> None:
+        """Raises RequestError, made by ``refuse``, for settings that a beam search does not support."""
         if self.best_of is not None:
             raise refuse("best_of", "None: a beam search has a width")
         if self.n > beam.width:
@@ -141,6 +142,7 @@ class SamplingParams:
             raise refuse(param, "off for a beam search that does not sample")
 
     def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
+        """Raises RequestError, made by ``refuse``, for values out of range."""
         if not 0.0 <= self.min_p <= 1.0:
             raise refuse("min_p", "between 0 and 1")
         if not 0.0 < self.typical_p <= 1.0:

@@ -136,6 +136,7 @@ def _without_refused(schema: Mapping[str, Any], known: _Resources) -> dict[str, 
 
 
 def _part_without_refused(part: object, known: _Resources) -> object:
+    """Returns ``_without_refused`` of a schema, and anything else unchanged."""
     return _without_refused(part, known) if isinstance(part, Mapping) else part
 
 
@@ -237,6 +238,7 @@ def _disjoint(one: object, other: object, depth: int) -> bool:
 
 
 def _names(value: object) -> list[str]:
+    """Returns the strings in a list, and an empty list for anything else."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 

@@ -62,4 +62,5 @@ class Search:
         return self._beams.finished[:most]
 
     def _ends(self, parent: int, token: int) -> FinishReason | None:
+        """Returns why ``token`` would end the beam at the place ``parent``, or None."""
         return self.jobs[parent].would_end(token)

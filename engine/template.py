@@ -292,4 +292,5 @@ def _merged(turns: Sequence[_Turn], lost: Collection[int]) -> list[_Turn]:
 
 
 def _unheard(role: str) -> RequestError:
+    """Returns the error for messages of a role that the template leaves out."""
     return RequestError(f"The model's chat template leaves out messages of the role {role!r}.", "messages")

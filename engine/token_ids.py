@@ -86,4 +86,5 @@ def load_tokenizer(path: Path) -> Tokenizer | TokenIds:
 
 
 def _refusal(param: str) -> RequestError:
+    """Returns the error for a request that needs a tokenizer."""
     return RequestError("The model has no tokenizer: it takes and gives token ids, and no text.", param)

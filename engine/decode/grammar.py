@@ -83,8 +83,8 @@ class GrammarState:
         return bool(matcher.is_stopped())
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Reads the new ones of ``tokens``, the sequence's tokens so far. Raises GrammarError if the grammar does not
-        allow them or is too slow."""
+        """Reads those of ``tokens``, the sequence's tokens so far, that it has not read yet. Raises GrammarError if the
+        grammar does not allow them or is too slow."""
         new = list(tokens[self._read :])
         if not new:
             return

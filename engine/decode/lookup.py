@@ -37,8 +37,8 @@ class PromptLookup:
         return twin
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Indexes the new ones of ``tokens``, the sequence's tokens so far, except for the last, which nothing has
-        followed yet."""
+        """Indexes those of ``tokens``, the sequence's tokens so far, that are not indexed yet. The last is left out,
+        since no token has followed it."""
         for end in range(max(self._read, 1), len(tokens)):
             for length in LENGTHS:
                 if end >= length:

@@ -87,7 +87,7 @@ class LogitRules:
         return twin
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Reads the new ones of ``tokens``, the sequence's tokens so far."""
+        """Reads those of ``tokens``, the sequence's tokens so far, that it has not read yet."""
         start, self._read = self._read, len(tokens)
         if self.seen is not None:
             self.seen.add(tokens[start:])

@@ -116,7 +116,7 @@ def test_the_distribution_of_answers_is_the_same(
     assert engine.stats().guessed_tokens > MANY
 
     # What is guessed taken as it comes: not the same.
-    monkeypatch.setattr("engine.decode.drawing._agreed", lambda chunk, drawn: drawn)
+    monkeypatch.setattr("engine.decode.drawing._accepted", lambda chunk, drawn: drawn)
     assert alike(plain, third_tokens(drafting(**config, speculative_rows=4096), MANY)) < 1e-3
 
 
