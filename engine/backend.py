@@ -115,7 +115,8 @@ def make_runner(
 
 
 def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
-    """The model without matrices that are still as a GGUF file stores them."""
+    """Returns the model with matrices in ``config.dtype`` instead of those that are still quantised as in their GGUF
+    file. A model without such matrices is returned unchanged."""
     stored = quantised_bytes(model.weights)
     if not stored:
         return model

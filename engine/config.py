@@ -32,11 +32,12 @@ class EngineConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     model: str
-    """Path of a Hugging Face model directory (config.json, safetensors, tokenizer) or of a GGUF file; of a split file
-    the first part. ``package:DISTRIBUTION/FILE`` is a file that an installed Python package has brought."""
+    """Path of a Hugging Face model directory (config.json, safetensors, tokenizer) or of a GGUF file; the first part of
+    a split file. ``package:DISTRIBUTION/FILE`` is a file of an installed Python package."""
 
     model_sha256: str | None = None
-    """SHA-256 of the file ``model``, in lower-case hexadecimal. Another file is refused. None: not checked."""
+    """SHA-256 of the file ``model``, in lower-case hexadecimal. A file with another hash is refused. None: not
+    checked."""
 
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""

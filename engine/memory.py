@@ -1,4 +1,4 @@
-"""Available memory, and the pauses of Python's garbage collector."""
+"""Memory: how much is available, tensors that take it only when written, and Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def freeze_gc() -> None:
 
 
 def lazy_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of zeros. On a CPU its pages take memory only once they are written: a KV cache that nobody has filled
-    costs nothing, and ``torch.zeros`` writes them all."""
+    """Returns a tensor of zeros with the given shape, dtype and device. On a CPU its pages take memory only once they
+    are written, so that an empty KV cache needs none; ``torch.zeros`` writes all pages."""
     nbytes = prod(shape) * dtype.itemsize
     if device.type != "cpu" or nbytes < mmap.PAGESIZE:
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
