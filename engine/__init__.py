@@ -1,8 +1,9 @@
-"""Manta's inference engine: tokens in, tokens out.
+"""The inference engine: runs one model with continuous batching. Its public names (vLLM's ``LLM`` is ``Engine``, its
+``AsyncLLM`` is ``AsyncEngine``):
 
     from engine import Engine, SamplingParams
 
-Names are loaded on first use, so that ``import engine.api`` does not load torch.
+Each name is imported on first use, so that ``import engine.api`` does not import torch.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ _ELSEWHERE = {
     "Engine": "engine.engine",
     "EngineConfig": "engine.config",
 }
+"""The modules of the public names that are not in ``engine.api``."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Request → job: tokenised, checked against the model, settings resolved. Pure, so any thread may do it."""
+"""Turns a request into a ``Job``: tokenises the prompt, checks it against the model, and resolves the settings (vLLM's
+input processor). Has no state that changes, so callers may use it from any thread."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from engine.api import (
     SamplingParams,
     TokenLogprobs,
 )
-from engine.decode.beams import Whole
+from engine.decode.beams import FinishedHypothesis
 from engine.decode.grammar import GrammarCompiler, GrammarError, GrammarState
 from engine.decode.logprobs import Scored, score
 from engine.decode.lookup import PromptLookup
@@ -33,29 +34,32 @@ from engine.sequence import Sequence
 from engine.token_ids import TokenIds
 from engine.tokenizer import PromptTooLongError, Tokenizer
 
-MAX_FORCED_TOKENS = 63  # tokens that a grammar adds to one step of a sequence
+MAX_FORCED_TOKENS = 63  # most forced tokens (jump-forward decoding) that one step adds to a sequence
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted request: what the scheduler moves about, and what turns its tokens into text."""
+    """One choice or beam of a request inside the engine: its ``Sequence``, which the scheduler handles, and its
+    ``Output``, which turns tokens into text."""
 
     sequence: Sequence
     output: Output
-    prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position; emptied into a delta
+    prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # prompt log probabilities, by position
 
-    sent_prompt: bool = False  # whether a delta had the scores of the prompt
-    sent: int = field(init=False)  # tokens of the sequence that a delta had, or that came with the request
+    sent_prompt: bool = False  # whether a delta has carried the prompt's log probabilities
+    sent: int = field(init=False)  # leading tokens of the sequence that a delta carried or the request brought
 
     def __post_init__(self) -> None:
         self.sent = len(self.sequence.tokens)
 
     def accept(self, new: int, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
-        """Takes the sequence's ``new`` last tokens, and adds up to ``most_forced`` that its grammar lets follow: all of
-        them, their text, and why the sequence ends, if it does. Raises GrammarError.
+        """Detokenises the ``new`` last tokens of the sequence, and appends up to ``most_forced`` tokens that its
+        grammar forces (jump-forward decoding). Returns all these tokens, the text that became certain, and the finish
+        reason, None while the sequence goes on. Tokens after the end of the answer are removed. Raises GrammarError if
+        the tokens do not follow the grammar.
 
-        It adds none to an answer with log probabilities, where each token needs a step of its own, or with stop
-        strings, which might end the answer among the forced tokens.
+        Adds no forced tokens if the request wants log probabilities, because then each token needs a row of logits, or
+        has stop strings, because one of them might end the answer among the forced tokens.
         """
         sequence, params = self.sequence, self.sequence.sampling
         taken = len(sequence.tokens) - new
@@ -64,7 +68,7 @@ class Job:
             more, reason = self._push(end)
             text += more
             if reason is not None:
-                del sequence.tokens[end:]  # guessed right, but too late
+                del sequence.tokens[end:]  # accepted draft tokens after the end of the answer
                 break
         if sequence.grammar is not None and reason is None and not params.records_logprobs and not params.stop:
             for token in sequence.grammar.forced(most_forced):
@@ -78,7 +82,8 @@ class Job:
         return tuple(sequence.tokens[taken:]), text, reason
 
     def would_end(self, token: int) -> FinishReason | None:
-        """Whether a beam would end with this token, its length aside. Raises GrammarError."""
+        """Returns why a beam would end with ``token``, or None if it would not; ``max_tokens`` is not considered.
+        Changes nothing. Raises GrammarError if the grammar does not allow the token."""
         sequence = self.sequence
         if self.output.is_end(token):
             return FinishReason.STOP
@@ -89,13 +94,15 @@ class Job:
         return None
 
     def lengthen(self, token: int) -> None:
-        """Adds a token to a beam. Only stop strings have to know its text before its end."""
+        """Appends ``token`` to a beam. The text is updated only if the request has stop strings, since nothing else
+        needs it before the beam ends."""
         self.sequence.tokens.append(token)
         if self.sequence.sampling.stop:
             self.output.push(token, last=False)
 
     def _push(self, end: int) -> tuple[str, FinishReason | None]:
-        """The token before position ``end``, the newest that its grammar reads."""
+        """Detokenises the token before position ``end``. Returns the text that became certain and the finish reason, if
+        the sequence ends there. The grammar must not have read any token after it."""
         sequence = self.sequence
         last = end - sequence.prompt_length >= sequence.max_tokens
         return self.output.push(sequence.tokens[end - 1], last, sequence.follows_grammar())
@@ -103,18 +110,20 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Makes jobs for one model."""
+    """Makes the jobs of one model."""
 
     tokenizer: Tokenizer | TokenIds
     vocab_size: int
     context_length: int  # tokens, prompt and answer together
-    reserve: bool  # for whatever the request says
+    reserve: bool  # reserve KV blocks for the whole answer of every request (EngineConfig.reserve_answers)
     grammars: GrammarCompiler
-    guesses: bool  # whether what follows is guessed
-    ahead: int  # tokens for which blocks are held before they are due
+    speculates: bool  # whether the engine uses speculative decoding
+    ahead: int  # tokens beyond the known ones that a sequence has KV blocks for (vLLM's lookahead slots)
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
-        """A job that arrives ``now``. Raises RequestError, or ContextLengthError, naming the field that is wrong."""
+        """Returns the job of a request that arrives at the instant ``now``, in seconds of the engine's clock. Raises
+        RequestError, which names the field at fault, ContextLengthError for a prompt that is too long, or
+        OverloadedError if its grammar cannot be compiled at the moment."""
         params = request.sampling
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
         self.tokenizer.check(request)
@@ -124,10 +133,10 @@ class Admission:
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = self._output(params, tokens)
         self._replay(request.resume, output, max_tokens)
-        lookup = PromptLookup() if self._can_guess(params, rules) else None
+        lookup = PromptLookup() if self._can_speculate(params, rules) else None
         for reader in (rules, lookup):
             if reader is not None:
-                reader.read([*tokens, *request.resume])  # here, where no step waits for it
+                reader.read([*tokens, *request.resume])  # on the caller's thread, so that no step waits for it
         if grammar is not None:
             self._follow(grammar, [*tokens, *request.resume])
         sequence = Sequence(
@@ -143,7 +152,7 @@ class Admission:
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             ahead=self.ahead,
-            reserve=(self.reserve or request.reserve) and params.beam is None,  # who knows what beams need
+            reserve=(self.reserve or request.reserve) and params.beam is None,  # the need of beams is unknown
             rules=rules,
             grammar=grammar,
             lookup=lookup,
@@ -153,14 +162,16 @@ class Admission:
         )
         return Job(sequence, output)
 
-    def _can_guess(self, params: SamplingParams, rules: LogitRules | None) -> bool:
-        """Rules and grammars would have to read guesses and take them back."""
+    def _can_speculate(self, params: SamplingParams, rules: LogitRules | None) -> bool:
+        """Returns whether a request may get draft tokens. Not with rules or a grammar, whose state would have to be
+        rolled back after a rejected draft token, and not with beam search or log probabilities."""
         plain = rules is None and params.grammar is None and params.beam is None
-        return self.guesses and plain and not params.records_logprobs
+        return self.speculates and plain and not params.records_logprobs
 
     def _candidates(self, params: SamplingParams) -> int:
-        """How many tokens a beam search looks at for each beam: enough to fill its width without those that end an
-        answer. 0: no beam search."""
+        """Returns how many candidate tokens a beam search ranks in each step, or 0 without beam search. The number
+        fills the width even if every token that ends an answer is among them. Raises RequestError for too many stop
+        tokens."""
         if params.beam is None:
             return 0
         final = len(self._output(params, ()).final_tokens)
@@ -171,7 +182,8 @@ class Admission:
         return params.beam.width * max(2, 1 + final)
 
     def branch(self, job: Job, choice: int, token: int) -> Job:
-        """Another choice of a request, with its first token; or another beam, with one more."""
+        """Returns a new job that continues ``job`` with ``token``: another choice of a parallel sampling, or another
+        beam. It has the number ``choice`` and copies of rules, grammar and, for a beam, output."""
         if job.sequence.candidates:
             beam = Job(job.sequence.branch(choice, token), job.output.copy())
             if job.sequence.sampling.stop:
@@ -183,9 +195,9 @@ class Admission:
         branch.sent -= 1
         return branch
 
-    def write(self, job: Job, whole: Whole) -> tuple[str, tuple[TokenLogprobs, ...] | None]:
-        """The text of an answer that a beam search found. With it the log probabilities of its tokens, or None if the
-        request does not ask for any."""
+    def write(self, job: Job, whole: FinishedHypothesis) -> tuple[str, tuple[TokenLogprobs, ...] | None]:
+        """Returns the text of an answer that a beam search found, and the log probabilities of its tokens, None if the
+        request does not ask for them."""
         sequence, last = job.sequence, len(whole.hypothesis.tokens) - 1
         output = self._output(sequence.sampling, sequence.tokens[: sequence.prompt_length])
         text, scores = "", list[TokenLogprobs]()
@@ -197,15 +209,16 @@ class Admission:
         return text, tuple(scores) if sequence.sampling.records_logprobs else None
 
     def logprobs(self, token: int, scored: Scored | None, output: Output) -> tuple[TokenLogprobs, ...] | None:
-        """The log probabilities that a delta has for ``token``, the last that ``output`` has read. None: the request
-        asks for none. Empty: the token ends the answer, so the answer does not have it."""
+        """Returns the log probabilities that the delta of ``token`` carries; ``output`` has read the token last. None
+        if the request does not ask for them. Empty if the token ends the answer, because such a token adds no text."""
         if scored is None or output.is_end(token):
             return None if scored is None else ()
         return (replace(self._scored(token, scored), added=output.added),)
 
     def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
-        """The scores of a prompt's tokens, which go with the first token after it. None if the request does not ask
-        for them, or a delta had them before."""
+        """Returns the log probabilities of all prompt tokens, for the first delta of the request. None if the request
+        does not ask for them, for choices other than the first, and on every later call. The first token, which has no
+        context, has NaN."""
         if not job.sequence.scores_prompt or job.sequence.choice or job.sent_prompt:
             return None
         job.sent_prompt = True
@@ -214,14 +227,15 @@ class Admission:
         return tuple(self._placed((first, *(scores[at] for at in range(1, job.sequence.prompt_length)))))
 
     def _placed(self, scores: Iterable[TokenLogprobs]) -> Iterable[TokenLogprobs]:
-        """Tokens from the beginning of a text, with what each adds to it."""
+        """Yields ``scores`` of tokens that start a text, each with the bytes that its token adds to the text."""
         reader = self.tokenizer.detokenizer()
         for one in scores:
             reader.push(one.chosen.token_id)
             yield replace(one, added=reader.added)
 
     def score_prompt(self, job: Job, chunk: Chunk, logits: Tensor) -> None:
-        """``logits`` [rows, vocab] float32 after the first tokens of ``chunk``, each before a token of the prompt."""
+        """Records log probabilities of prompt tokens. Row i of ``logits`` [rows, vocab] float32 follows the i-th token
+        of ``chunk``, and scores the prompt token after it."""
         follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
         tokens = [job.sequence.tokens[at] for at in follow]
         counts = [job.sequence.sampling.prompt_logprobs or 0] * len(tokens)
@@ -229,18 +243,23 @@ class Admission:
         job.prompt_scores.update(zip(follow, map(self._scored, tokens, scores), strict=True))
 
     def _scored(self, token: int, scored: Scored) -> TokenLogprobs:
+        """Returns ``scored`` in the public type, with the texts of its tokens."""
         top = tuple(self._logprob(*one) for one in scored.top)
         return TokenLogprobs(self._logprob(token, scored.logprob), top, scored.rank)
 
     def _logprob(self, token: int, logprob: float) -> Logprob:
+        """Returns a token with its text, its bytes and its log probability."""
         raw = self.tokenizer.token_bytes(token)
         return Logprob(token, raw.decode("utf-8", "replace"), raw, logprob)
 
     def _output(self, params: SamplingParams, prompt: Tokens[int]) -> Output:
-        verbatim = params.grammar is not None  # the text is to be what the grammar has read
+        """Returns the output of a sequence after the tokens ``prompt``."""
+        verbatim = params.grammar is not None  # the text must be exactly the one that the grammar has read
         return Output(params, self.tokenizer.eos_token_ids, self.tokenizer.detokenizer(prompt, verbatim))
 
     def _rules(self, params: SamplingParams, prompt_length: int) -> LogitRules | None:
+        """Returns the logit rules of a request, or None if it has none. Raises RequestError for token ids out of
+        range."""
         for param in ("logit_bias", "allowed_token_ids", "stop_token_ids"):
             tokens = getattr(params, param)
             if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
@@ -250,7 +269,8 @@ class Admission:
         return LogitRules.of(params, prompt_length, self.vocab_size, final_tokens, bad_words)
 
     def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> None:
-        """Brings the output to where it was when the last of these tokens was sent."""
+        """Checks the tokens of the answer that the request resumes, and detokenises them, so that only later text is
+        sent. Raises RequestError for ids out of range or an answer that has ended."""
         if resume:
             self._check_tokens(resume, "resume")
         for generated, token in enumerate(resume, start=1):
@@ -258,6 +278,7 @@ class Admission:
                 raise RequestError("The answer to resume has ended already.", "resume")
 
     def _follow(self, grammar: GrammarState, tokens: list[int]) -> None:
+        """Lets the grammar read the resumed ``tokens``. Raises RequestError if they do not follow it or complete it."""
         try:
             grammar.read(tokens)
         except GrammarError as error:
@@ -266,7 +287,8 @@ class Admission:
             raise RequestError("The answer to resume has ended already.", "resume")
 
     def _encode(self, prompt: Prompt, param: str) -> list[int]:
-        """Raises RequestError, or ContextLengthError before all of a text that is much too long has been encoded."""
+        """Returns the token ids of a prompt. Raises RequestError naming ``param``, or ContextLengthError. A text that
+        is much too long is refused before it is fully tokenised."""
         try:
             tokens = self.tokenizer.encode(prompt, most=self.context_length)
         except PromptTooLongError as error:
@@ -275,13 +297,15 @@ class Admission:
         return tokens
 
     def _check_tokens(self, tokens: Collection[int], param: str) -> None:
+        """Raises RequestError, naming ``param``, for no tokens at all or token ids out of range."""
         if not tokens:
             raise RequestError("The prompt is empty.", param)
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:
             raise RequestError(f"Token ids must be between 0 and {self.vocab_size - 1}.", param)
 
     def _max_tokens(self, prompt: int, asked: int | None, param: str) -> int:
-        """Tokens that may be generated; without a wish, up to the end of the context."""
+        """Returns how many tokens may be generated: ``asked``, or, if that is None, what the context has room for.
+        Raises ContextLengthError if prompt and answer do not fit."""
         if prompt > self.context_length or (prompt == self.context_length and asked != 0):
             raise self._too_long(str(prompt), param)
         if asked is not None and prompt + asked > self.context_length:
@@ -293,6 +317,7 @@ class Admission:
         return self.context_length - prompt if asked is None else asked
 
     def _too_long(self, tokens: str, param: str) -> ContextLengthError:
+        """Returns the error for a prompt of ``tokens`` tokens, given as text."""
         message = (
             f"This model's maximum context length is {self.context_length} tokens. However, "
             f"your prompt has {tokens} tokens."

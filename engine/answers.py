@@ -1,6 +1,7 @@
-"""The requests under way: what steps bring them, told as deltas, until they end.
+"""The requests in progress. Turns the sampled tokens of each step into deltas until a request ends (vLLM's output
+processor, together with the end-of-request part of its scheduler).
 
-A failure inside one sequence ends its request with an ERROR delta; its blocks are free again.
+An error inside one sequence ends its request with an ERROR delta and frees its KV blocks.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from torch import Tensor
 from engine.admission import Admission, Job
 from engine.api import Delta, FinishReason, RequestError, UnsatisfiableError, Usage
 from engine.counters import Counters
-from engine.decode.beams import Candidates, Step, Whole
-from engine.decode.drawing import Drawn, Found
+from engine.decode.beams import Candidates, FinishedHypothesis, Step
+from engine.decode.drawing import Drawn, SampleOutcome
 from engine.decode.grammar import GrammarError
 from engine.failures import log_failure
-from engine.forward import SpoiltGuessError
+from engine.forward import FailedDraftError
 from engine.metrics import Recorder
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Chunk
 from engine.search import Search
 from engine.sequence import Sequence, Status
-from engine.sequence_group import Group
+from engine.sequence_group import SequenceGroup
 
 
 class Answers:
-    """Of one engine. ``scheduler`` is the one of now; ``clock`` tells the seconds of the engine."""
+    """The requests in progress of one engine. ``scheduler`` is the current scheduler, which the engine may replace.
+    ``clock`` returns seconds. ``most_forced`` limits the forced tokens per sequence and step."""
 
     def __init__(
         self,
@@ -44,47 +46,53 @@ class Answers:
         self._recorder = recorder
         self._clock = clock
         self._most_forced = most_forced
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, SequenceGroup] = {}
         self._searches: dict[str, Search] = {}
 
     def __len__(self) -> int:
+        """Returns the number of requests in progress."""
         return len(self._groups)
 
     def __contains__(self, request_id: str) -> bool:
+        """Returns whether a request with this id is in progress."""
         return request_id in self._groups
 
     def begin(self, job: Job) -> None:
-        """Queues a request. Raises RequestError for an id that is in use."""
+        """Starts a request by queueing its first sequence. Raises RequestError for a request id that is in use."""
         request_id = job.sequence.request_id
         if request_id in self._groups:
             raise RequestError(f"request_id {request_id!r} is in use", "request_id")
-        group = self._groups[request_id] = Group(job)
+        group = self._groups[request_id] = SequenceGroup(job)
         if group.search is not None:
             self._searches[request_id] = group.search
         self.scheduler.add(job.sequence)
 
     def abort(self, request_id: str) -> None:
-        """Ends a request without a delta, if it is under way."""
+        """Ends a request without a delta. Does nothing if there is no such request."""
         if request_id in self._groups:
             self._break(request_id)
             self._counters.aborted += 1
 
-    def make_way(self) -> None:
-        """Before a step: beams that wait for others of their search, which have no blocks, give up theirs."""
+    def park_stranded(self) -> None:
+        """Frees the KV blocks of beams that wait for other beams of their search which have none. Called before each
+        step."""
         for search in self._searches.values():
             for job in search.stranded():
                 self.scheduler.park(job.sequence)
 
     def score_prompt(self, chunk: Chunk, logits: Tensor) -> None:
-        """``logits`` [rows, vocab] float32 after tokens of a prompt that are to be scored."""
+        """Records log probabilities of prompt tokens from ``logits`` [rows, vocab] float32, the rows of ``chunk`` that
+        score the prompt."""
         self._admission.score_prompt(self._groups[chunk.sequence.request_id].first, chunk, logits)
 
-    def emit(self, sequence: Sequence, outcome: Found) -> list[Delta]:
-        """What a step has brought a sequence, or why it failed: the deltas of its request."""
+    def emit(self, sequence: Sequence, outcome: SampleOutcome) -> list[Delta]:
+        """Applies the outcome of a step to ``sequence`` and returns the deltas of its request. After an error they end
+        the request, but after a FailedDraftError the sequence is queued again without draft tokens, and there are none.
+        """
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
-            return []  # another choice of its request has failed in this step
-        if isinstance(outcome, SpoiltGuessError):
+            return []  # the request has ended in this step by the failure of another choice
+        if isinstance(outcome, FailedDraftError):
             sequence.lookup = None
             self.scheduler.requeue(sequence, self._clock())
             return []
@@ -98,12 +106,13 @@ class Answers:
         return deltas
 
     def expire(self, request_id: str) -> Delta:
-        """A request has waited for too long."""
+        """Ends a request whose deadline passed while it waited. Returns its last delta."""
         self._counters.expired += 1
         return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
 
     def fail(self, request_id: str, error: Exception) -> Delta:
-        """Something raised in a request."""
+        """Ends a request in which ``error`` was raised. Returns its last delta: REFUSED with the error's message for an
+        UnsatisfiableError, else ERROR with the type of the error, which is logged."""
         self._counters.failed += 1
         grammar = self._groups[request_id].first.sequence.sampling.grammar
         if grammar is not None and isinstance(error, GrammarError):
@@ -114,25 +123,28 @@ class Answers:
         log_failure("a request", error)
         return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
 
-    def forsake(self) -> list[str]:
-        """The scheduler is lost, and all blocks with it: marks every sequence as ended, and names the requests."""
+    def drop_all(self) -> list[str]:
+        """Marks every sequence as ended without freeing blocks, since scheduler and KV cache are about to be replaced.
+        Returns the ids of all requests; the caller ends each with ``fail``."""
         for job in (job for group in self._groups.values() for job in group.live.values()):
             job.sequence.tables = []
             if job.sequence.status is not Status.ENDED:
                 job.sequence.move(Status.ENDED)
         return list(self._groups)
 
-    def _go_on(self, group: Group, job: Job, found: list[Drawn] | Candidates) -> Iterable[Delta]:
-        """Makes a sequence, or the search that it belongs to, longer."""
+    def _go_on(self, group: SequenceGroup, job: Job, found: list[Drawn] | Candidates) -> Iterable[Delta]:
+        """Appends what was sampled to a sequence; or takes the candidates of a beam, and advances its search when all
+        beams have theirs."""
         if isinstance(found, list):
             yield from self._lengthen(group, job, found)
         elif group.search is not None and group.search.take(job, found):
             yield from self._advance(group, group.search)
 
-    def _lengthen(self, group: Group, job: Job, drawn: list[Drawn]) -> Iterable[Delta]:
-        """Adds a token to a sequence, and begins the branches that start from it."""
+    def _lengthen(self, group: SequenceGroup, job: Job, drawn: list[Drawn]) -> Iterable[Delta]:
+        """Appends the drawn tokens to a sequence. After the prompt of a request with several choices, also starts the
+        other choices: each has one of the drawn tokens as its first."""
         sequence = job.sequence
-        if sequence.max_tokens == 0:  # only the prompt was wanted
+        if sequence.max_tokens == 0:  # the request wants only the prompt computed and scored
             yield from self._stop_at_prompt(group, job)
             return
         if not sequence.branches:
@@ -146,42 +158,45 @@ class Answers:
         for each, one in zip(jobs, drawn, strict=True):
             yield self._tell(group, each, [one])
 
-    def _stop_at_prompt(self, group: Group, job: Job) -> Iterable[Delta]:
-        """The prompt is computed, and all choices of its request are empty."""
+    def _stop_at_prompt(self, group: SequenceGroup, job: Job) -> Iterable[Delta]:
+        """Ends a request with ``max_tokens`` 0 once its prompt is computed: all its choices are empty."""
         name, choices = job.sequence.request_id, job.sequence.sampling.choices
         of_prompt = self._admission.prompt_logprobs(job)
         logprobs = () if job.sequence.sampling.records_logprobs else None
         usage = self._finish(group, job)
         for choice in range(choices):
             first, last = choice == 0, choice + 1 == choices
-            told, counted = of_prompt if first else None, usage if last else None
-            yield Delta(name, (), "", FinishReason.LENGTH, counted, None, logprobs, choice, told)
+            prompt, counted = of_prompt if first else None, usage if last else None
+            yield Delta(name, (), "", FinishReason.LENGTH, counted, None, logprobs, choice, prompt)
 
-    def _branch(self, group: Group, job: Job, number: int, token: int) -> Job:
-        """Another sequence of a request, on the blocks of ``job``; without room for it, in the queue."""
+    def _branch(self, group: SequenceGroup, job: Job, number: int, token: int) -> Job:
+        """Starts another sequence of a request, which shares the KV blocks of ``job``. Queues it if it cannot run
+        yet."""
         branch = self._admission.branch(job, number, token)
         if not self.scheduler.fork(job.sequence, branch.sequence):
             self.scheduler.add_fork(branch.sequence, self._clock())
         group.live[number] = branch
         return branch
 
-    def _advance(self, group: Group, search: Search) -> Iterable[Delta]:
-        """All beams of a search are there: the next ones, or what was found."""
+    def _advance(self, group: SequenceGroup, search: Search) -> Iterable[Delta]:
+        """Takes one step of a beam search, whose beams have all been computed. Continues with the next beams, or ends
+        the request with the answers found."""
         steps = search.advance()
         if not steps:
             yield from self._conclude(group, search.answers(group.first.sequence.sampling.n))
             return
         before = search.jobs
         for place in sorted(set(range(len(before))) - {step.parent for step in steps}):
-            self._drop(group, before[place])  # first, for the room
+            self._drop(group, before[place])  # first, so that the new beams can use its blocks
         places = sorted(enumerate(steps), key=lambda one: one[1].parent)
         jobs: dict[int, Job] = {}
         for parent, children in groupby(places, key=lambda one: one[1].parent):
             jobs |= self._part(group, search, before[parent], list(children))
         search.follow([jobs[place] for place in range(len(steps))])
 
-    def _part(self, group: Group, search: Search, job: Job, steps: list[tuple[int, Step]]) -> dict[int, Job]:
-        """The beams that come from one, by their places: itself with a token more, and others beside it."""
+    def _part(self, group: SequenceGroup, search: Search, job: Job, steps: list[tuple[int, Step]]) -> dict[int, Job]:
+        """Returns the beams that continue the beam ``job``, by their places among the new beams. The first is ``job``
+        itself, one token longer; the others share its blocks."""
         (first, own), *others = steps
         jobs = {place: self._branch(group, job, next(search.names), step.token) for place, step in others}
         job.lengthen(own.token)
@@ -189,32 +204,33 @@ class Answers:
             self.scheduler.unpark(job.sequence, self._clock())
         return {first: job, **jobs}
 
-    def _drop(self, group: Group, job: Job) -> None:
-        """A beam is given up."""
+    def _drop(self, group: SequenceGroup, job: Job) -> None:
+        """Removes a beam without an answer."""
         group.leave(job.sequence.choice)
         if job.sequence.status is not Status.ENDED:
             self.scheduler.remove(job.sequence)
 
-    def _conclude(self, group: Group, wholes: list[Whole]) -> Iterable[Delta]:
-        """A search is over: its request ends with these answers."""
+    def _conclude(self, group: SequenceGroup, finished: list[FinishedHypothesis]) -> Iterable[Delta]:
+        """Ends the request of a finished beam search with one delta per answer."""
         first, name = group.first, group.first.sequence.request_id
-        written = [self._admission.write(first, whole) for whole in wholes]
+        written = [self._admission.write(first, whole) for whole in finished]
         of_prompt = self._admission.prompt_logprobs(first)
         for job in list(group.live.values()):
             self._drop(group, job)
-        group.completion_tokens = sum(len(whole.hypothesis.tokens) for whole in wholes)
-        self._recorder.told([first.sequence], self._clock())
+        group.completion_tokens = sum(len(whole.hypothesis.tokens) for whole in finished)
+        self._recorder.tokens_emitted([first.sequence], self._clock())
         self._recorder.ended(first.sequence, group.completion_tokens, finished=True)
         self._counters.generated_tokens += group.completion_tokens
         self._counters.finished += 1
         self._forget(name)
-        for choice, (whole, (text, logprobs)) in enumerate(zip(wholes, written, strict=True)):
-            usage = group.usage if choice + 1 == len(wholes) else None
-            tokens, told = tuple(whole.hypothesis.tokens), of_prompt if choice == 0 else None
-            yield Delta(name, tokens, text, whole.reason, usage, None, logprobs, choice, told, whole.score)
+        for choice, (whole, (text, logprobs)) in enumerate(zip(finished, written, strict=True)):
+            usage = group.usage if choice + 1 == len(finished) else None
+            tokens, prompt = tuple(whole.hypothesis.tokens), of_prompt if choice == 0 else None
+            yield Delta(name, tokens, text, whole.reason, usage, None, logprobs, choice, prompt, whole.score)
 
-    def _tell(self, group: Group, job: Job, drawn: list[Drawn]) -> Delta:
-        """What a sequence's newest tokens, which were ``drawn``, add to its answer; ends it with the last."""
+    def _tell(self, group: SequenceGroup, job: Job, drawn: list[Drawn]) -> Delta:
+        """Returns the delta of a sequence's newest tokens, which were ``drawn``, and ends the sequence if they end its
+        answer."""
         sequence = job.sequence
         tokens, text, reason = job.accept(len(drawn), self._most_forced)
         logprobs = self._admission.logprobs(*drawn[-1], job.output)
@@ -223,8 +239,8 @@ class Answers:
         usage = None if reason is None else self._finish(group, job)
         return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice, of_prompt)
 
-    def _finish(self, group: Group, job: Job) -> Usage | None:
-        """Ends a choice; the usage of its request if that was its last."""
+    def _finish(self, group: SequenceGroup, job: Job) -> Usage | None:
+        """Ends a choice. Returns the request's usage if it was the last choice, else None."""
         ended = len(group.live) == 1
         self._leave(group, job.sequence, finished=ended)
         if not ended:
@@ -234,25 +250,26 @@ class Answers:
         return group.usage
 
     def _break(self, request_id: str) -> Usage:
-        """Ends a request with all its choices."""
+        """Ends a request with all its choices, before its answer is complete. Returns its usage."""
         group = self._groups[request_id]
         self._forget(request_id)
         for job in list(group.live.values()):
             if group.search is not None:
                 self._drop(group, job)
                 continue
-            del job.sequence.tokens[job.sent :]  # guessed right, or drawn for a branch, and in no delta
+            del job.sequence.tokens[job.sent :]  # tokens that were in no delta are not counted
             self._leave(group, job.sequence, finished=False)
         if group.search is not None:
             self._recorder.ended(group.first.sequence, 0, finished=False)
         return group.usage
 
     def _forget(self, request_id: str) -> None:
+        """Removes a request from those in progress."""
         del self._groups[request_id]
         self._searches.pop(request_id, None)
 
-    def _leave(self, group: Group, sequence: Sequence, finished: bool) -> None:
-        """A sequence, unless the scheduler has let go of it already, gives its blocks back."""
+    def _leave(self, group: SequenceGroup, sequence: Sequence, finished: bool) -> None:
+        """Ends a sequence, and frees its blocks unless the scheduler has removed it already."""
         group.leave(sequence.choice)
         if sequence.status is not Status.ENDED:
             self.scheduler.remove(sequence)

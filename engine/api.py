@@ -1,6 +1,6 @@
-"""The engine's public types: requests in, deltas out, typed errors.
+"""The engine's public types: requests, deltas, errors, statistics.
 
-Nothing here imports torch, so that the floors above can speak of requests and deltas without loading a model.
+Imports no torch, so that router and cluster can use these types without loading a model.
 """
 
 from __future__ import annotations
@@ -70,35 +70,37 @@ __all__ = [
 
 
 class FinishReason(StrEnum):
-    """Why a sequence ended."""
+    """Why a choice of a request ended."""
 
     STOP = "stop"  # end-of-sequence token, stop token or stop string
     LENGTH = "length"  # max_tokens or the end of the context
-    ABORT = "abort"  # the caller gave it up
+    ABORT = "abort"  # aborted by the caller, or the engine was closed
     DEADLINE = "deadline"  # its deadline passed before its first token; there is no text
-    REFUSED = "refused"  # what it asks of its answer cannot be had; Delta.error says why
-    ERROR = "error"  # something raised inside this one sequence; Delta.error says what
+    REFUSED = "refused"  # no answer satisfies its rules or grammar; Delta.error says why
+    ERROR = "error"  # an exception inside the request; Delta.error names it
 
 
 class Priority(IntEnum):
-    """The class of a request. A higher class starts first; a waiting request rises by one class every
-    ``EngineConfig.ageing_s``. The numbers are the sign of vLLM's ``priority``, where lower is earlier."""
+    """The scheduling class of a request. A request of a higher class is scheduled first; while it waits, a request
+    rises by one class every ``EngineConfig.ageing_s`` seconds. As with vLLM's ``priority``, a lower number is earlier.
+    """
 
-    INTERACTIVE = -1  # somebody is watching
+    INTERACTIVE = -1  # a user reads the answer as it is written
     STANDARD = 0
-    BATCH = 1  # fills what is left
+    BATCH = 1  # runs on capacity that the other classes leave
 
 
 TOOL_CALL_START, TOOL_CALL_END = "<tool_call>", "</tool_call>"
-"""What a model writes around a tool call: Hermes' format, which Qwen and others are trained on."""
+"""The marks that a model writes around a tool call in the Hermes format, which Qwen and others are trained on."""
 
 MAX_JSON_DEPTH = 64
-"""Most lists and objects within each other in a tool's description: chat templates and JSON writers recurse into
-them."""
+"""Deepest nesting of lists and objects in a tool's description. Chat templates and JSON writers recurse once per level.
+"""
 
 
 def is_plain_json(value: object, depth: int = MAX_JSON_DEPTH) -> bool:
-    """Whether JSON is nested no deeper than that, and all its text is Unicode."""
+    """Returns whether a JSON value is nested at most ``depth`` levels deep, and all its strings and names are valid
+    Unicode."""
     if isinstance(value, str):
         return _is_unicode(value)
     if isinstance(value, dict):
@@ -109,7 +111,8 @@ def is_plain_json(value: object, depth: int = MAX_JSON_DEPTH) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it has no half of a surrogate pair. One encoding: a loop over the characters takes 30 times as long."""
+    """Returns whether a string has no unpaired surrogate. Encodes it once, since a loop over the characters takes 30
+    times as long."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -119,7 +122,8 @@ def _is_unicode(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the assistant made; ``arguments`` is JSON."""
+    """A function call that the assistant made. ``arguments`` is JSON text; ``id`` is what the tool's message refers
+    to."""
 
     name: str
     arguments: str
@@ -128,9 +132,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, as the chat template sees it. The result of a call has the role ``tool``, and names
-    the call by ``tool_call_id``. ``name`` tells speakers of one role apart. ``reasoning_content`` is what the assistant
-    thought before it answered. A template gets what is not None, and may have no use for it."""
+    """One message of a conversation, as the chat template gets it. A tool's result has the role ``tool`` and names its
+    call in ``tool_call_id``. ``name`` tells speakers of one role apart. ``reasoning_content`` is the reasoning before
+    the assistant's answer. The template gets the fields that are not None, and may ignore them."""
 
     role: str
     content: str
@@ -141,7 +145,8 @@ class Message:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that it says."""
+        """All texts of the message that are not empty: role, content, names, reasoning, ids, and those of its tool
+        calls."""
         own = (self.role, self.content, self.name, self.reasoning_content, self.tool_call_id)
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments, call.id))
         return tuple(text for text in (*own, *calls) if text)
@@ -149,14 +154,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt that the model's own chat template turns into tokens. ``tools`` are descriptions of functions, as the
-    OpenAI API has them, each as JSON. ``template_kwargs`` are further variables of the template, each a name and its
-    value as JSON.
+    """A prompt of messages, which the model's chat template renders. Each of ``tools`` is the JSON of a function
+    description as in the OpenAI API. ``template_kwargs`` are further variables of the template, as pairs of a name and
+    a JSON value.
 
     ``add_generation_prompt`` opens the assistant's turn after the last message. ``continue_final_message`` leaves the
-    last message open instead, and the answer continues it; it excludes the former. Both are transformers' names.
+    last message open, so that the answer continues it; the two exclude each other. Both names are transformers'.
 
-    Raises RequestError, naming the field, for a last message that cannot be continued.
+    Raises RequestError, naming the field, if both are set or the last message is no text that can be continued.
     """
 
     messages: tuple[Message, ...]
@@ -177,30 +182,30 @@ class Conversation:
 
     @property
     def characters(self) -> int:
-        """Length of all that the client has said."""
+        """Characters of all texts that the client sent: messages, tools and template variables."""
         variables = sum(len(name) + len(value) for name, value in self.template_kwargs)
         said = sum(len(text) for message in self.messages for text in message.texts)
         return said + sum(map(len, self.tools)) + variables
 
 
 Prompt = str | tuple[int, ...] | Conversation
-"""Plain text, token ids, or a conversation."""
+"""A prompt: text, token ids, or a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One sequence to generate.
+    """A request to the engine (vLLM's ``EngineCoreRequest``).
 
-    ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt (the tenant's).
+    ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt.
 
-    ``resume`` holds the tokens of the answer that another engine has sent already. This one goes on after them, as the
-    other would have: the same text from there on if ``sampling.seed`` is set, nothing sent twice. They count as
-    generated, against ``max_tokens`` too.
+    ``resume`` holds the tokens of this answer that another engine has generated and sent already. Generation continues
+    after them, and they are not sent again. They count against ``max_tokens`` and as generated tokens. With
+    ``sampling.seed`` set, the answer continues as the other engine would have continued it.
 
-    ``tenant`` is who pays: tenants share the engine by their weights. ``deadline_s`` bounds the wait for the first
-    token, in seconds from arrival: a request that waits for longer ends with FinishReason.DEADLINE; one that has begun
-    to answer is never ended by it. ``reserve`` sets KV blocks for the whole of ``max_tokens`` aside at the start: it
-    starts later and is never preempted.
+    ``tenant`` is the unit of fair scheduling: tenants share the engine by their weights. ``deadline_s`` is the longest
+    wait for the first token, in seconds from arrival; a request that waits longer ends with FinishReason.DEADLINE, and
+    one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
+    admission: the request may be admitted later, and is never preempted.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -228,7 +233,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one request so far. ``cached_tokens`` of the prompt came from the prefix cache."""
+    """Token counts of a request so far. ``cached_tokens`` counts the prompt tokens found in the prefix cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -237,7 +242,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """A token, what it is as text (incomplete characters as U+FFFD) and in bytes, and the natural logarithm of its
+    """A token with its text (U+FFFD for incomplete characters), its bytes, and the natural logarithm of its
     probability."""
 
     token_id: int
@@ -248,9 +253,10 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The token that was chosen, its rank among all (1: the likeliest), and the likeliest in its place, likeliest
-    first. ``added`` is what it adds to the text, None for its own bytes: a special token has a name and adds nothing,
-    and the first word of a text may leave its space out."""
+    """The log probabilities at one position: of the ``chosen`` token, whose ``rank`` is 1 if it is the most probable,
+    and of the ``top`` tokens, most probable first. ``added`` are the bytes that the chosen token adds to the text; None
+    means its own bytes. They differ for a special token, which adds nothing, and where the first word of a text loses
+    its space."""
 
     chosen: Logprob
     top: tuple[Logprob, ...]
@@ -259,23 +265,23 @@ class TokenLogprobs:
 
     @property
     def text_bytes(self) -> bytes:
-        """What it adds to the text. All of them joined are the text."""
+        """The bytes that the chosen token adds to the text. Those of all tokens, concatenated, are the text."""
         return self.chosen.bytes if self.added is None else self.added
 
 
 @dataclass(slots=True)
 class Delta:
-    """What one engine step added to one request.
+    """What one engine step added to one choice of a request (vLLM's ``RequestOutput`` in delta mode).
 
-    It is not changed once it was made. It is not frozen because one is made for every token on both sides of a lane,
-    and a frozen dataclass takes four times as long to make.
+    ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts of a
+    choice is its whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last delta
+    of the request. An error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and
+    REFUSED. ``logprobs``, if requested, has one entry per token, except for a token that ends a choice without adding
+    text. ``prompt_logprobs`` come with the first delta of a request, one per prompt token; the first is NaN, since
+    nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``.
 
-    ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts is
-    the whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last of the request;
-    an error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and REFUSED.
-    ``logprobs``, if they were asked for, has one for each token but one that ends a choice without adding text.
-    ``prompt_logprobs`` come with the first delta of a request: one for each token of its prompt; that of the first,
-    which follows nothing, is no number. Of a beam search each answer comes whole, at the end, with its ``score``.
+    Treat it as immutable. It is not frozen because a delta is made for every token in the replica and again in the
+    router, and creating a frozen dataclass takes four times as long.
     """
 
     request_id: str
@@ -291,40 +297,41 @@ class Delta:
 
     @property
     def last(self) -> bool:
-        """Whether the request has ended."""
+        """Whether this is the last delta of its request."""
         return self.usage is not None or self.finish_reason in FAILURE_REASONS
 
 
 FAILURE_REASONS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.REFUSED, FinishReason.ERROR})
-"""Ends of a request as a whole."""
+"""Finish reasons that end all choices of a request at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters and gauges of one engine, all read at the same instant."""
+    """Counters since the start and current gauges of one engine, read at the same instant (vLLM's
+    ``SchedulerStats``)."""
 
     running: int  # sequences that hold KV blocks
-    waiting: int  # sequences that do not yet
+    waiting: int  # sequences in the waiting queue
     blocks_total: int
-    blocks_used: int  # referenced by a live sequence
-    blocks_cached: int  # kept for prefix reuse, evictable
+    blocks_used: int  # KV blocks that a running sequence holds
+    blocks_cached: int  # in the prefix cache and held by no sequence: may be evicted
     steps: int
-    prompt_tokens: int  # prefilled, cached ones left out
+    prompt_tokens: int  # prompt tokens that were computed, not taken from the prefix cache
     cached_tokens: int  # prompt tokens taken from the prefix cache
     generated_tokens: int
     finished: int
     aborted: int
     failed: int
-    expired: int = 0  # ended by their deadline
+    expired: int = 0  # requests ended by their deadline
     preemptions: int = 0
-    guessed_tokens: int = 0  # computed as guesses
-    right_guesses: int = 0  # of these, what was drawn
+    guessed_tokens: int = 0  # draft tokens that were verified
+    right_guesses: int = 0  # draft tokens that were accepted
     wait_s: float = 0.0  # estimated wait of one more request, in seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the floors above need to know of a loaded model."""
+    """What router and cluster need to know of a loaded model."""
 
     name: str
     context_length: int  # tokens, prompt and answer together

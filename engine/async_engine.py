@@ -1,7 +1,7 @@
-"""The engine on a thread of its own, which sleeps when there is nothing to do.
+"""Runs an engine on a thread of its own (vLLM's ``AsyncLLM``), which sleeps while there are no requests.
 
-Callers on other threads leave jobs and aborts in an inbox; the engine's thread empties it before every step. The lock
-is never held during a step, so callers never wait for one.
+Callers on other threads put jobs and aborts into an inbox, which the engine's thread empties before every step. No lock
+is held during a step, so callers never wait for one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from engine.api import (
 from engine.engine import Engine
 from engine.failures import log_failure
 from engine.metrics import EngineMetrics
-from engine.scheduler.door import check_room
+from engine.scheduler.queue_limit import check_room
 
 OnStep = Callable[[Sequence[Delta]], None]
 
 
 class AsyncEngine:
-    """Runs ``engine`` and hands the deltas of each step to ``on_step``, on the engine's thread.
+    """Thread-safe front of ``engine``. Calls ``on_step`` with the deltas of each step, on the engine's thread.
 
-    ``on_step`` must not block; one that raises ends the engine. ``step_limit_s`` is how long a step may take before
-    ``check_health`` takes it for hung, in seconds.
+    ``on_step`` must not block. If it raises, the engine ends. ``check_health`` takes a step of more than
+    ``step_limit_s`` seconds for hung.
     """
 
     def __init__(self, engine: Engine, on_step: OnStep, step_limit_s: float = 60.0) -> None:
@@ -45,7 +45,7 @@ class AsyncEngine:
         self._step_limit_s = step_limit_s
         self._thread = threading.Thread(target=self._run, name="manta-engine", daemon=True)
         self._changed = threading.Condition()
-        # Under the condition's lock:
+        # Only read and written while holding the condition's lock:
         self._live: set[str] = set()  # submitted, and neither ended nor aborted
         self._inbox: list[Job | str] = []  # jobs to queue and ids to abort, in the order in which they came
         self._arrivals: Counter[str] = Counter()  # jobs in the inbox, by tenant
@@ -57,15 +57,16 @@ class AsyncEngine:
 
     @property
     def model_info(self) -> ModelInfo:
-        """The loaded model."""
+        """The loaded model's name, context length and vocabulary size."""
         return self._engine.model_info
 
     def start(self) -> None:
-        """Starts the thread; once."""
+        """Starts the thread. May be called once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread after the step under way; what is left ends with an ABORT delta. May be called again."""
+        """Ends the thread after the current step. Requests that are left end with an ABORT delta. May be called
+        again."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -76,9 +77,9 @@ class AsyncEngine:
         self._engine.close()
 
     def submit(self, request: GenerationRequest) -> None:
-        """Tokenises and checks the request on the calling thread and queues it.
+        """Tokenises and checks a request on the calling thread, and queues it.
 
-        Raises RequestError, OverloadedError or EngineDeadError; then nothing has been queued.
+        Raises RequestError, OverloadedError or EngineDeadError. Then the request is not queued.
         """
         with self._changed:
             self._check_room(request.tenant)  # before the work of tokenising
@@ -93,13 +94,13 @@ class AsyncEngine:
             self._changed.notify()
 
     def knows_grammar(self, grammar: Grammar) -> bool:
-        """Whether a grammar has been compiled or refused before, so that ``submit`` spends no time on it."""
+        """Returns whether a grammar has been compiled or refused before, so that ``submit`` need not compile it."""
         return self._engine.knows_grammar(grammar)
 
     def abort(self, request_ids: Iterable[str]) -> None:
-        """Gives requests up: their blocks are free before the next step begins.
+        """Aborts requests: their KV blocks are freed before the next step.
 
-        No delta says so. A step that is under way may still bring one last delta. Unknown ids are ignored.
+        Sends no delta. The step that is running may still produce a last delta of each. Ignores unknown ids.
         """
         with self._changed:
             for request_id in request_ids:
@@ -108,17 +109,18 @@ class AsyncEngine:
             self._changed.notify()
 
     def stats(self) -> EngineStats:
-        """As of the last step, with what has been submitted since as waiting."""
+        """Returns the statistics of the last step. Requests submitted since then count as waiting."""
         with self._changed:
             return replace(self._stats, waiting=self._stats.waiting + self._arrivals.total())
 
     def metrics(self) -> EngineMetrics:
-        """What was recorded up to now. Each number is right; while the engine runs they may be a step apart."""
+        """Returns the metrics up to now. Each number is correct; while a step runs, some may include it and others
+        not."""
         return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
 
     def check_health(self) -> None:
-        """Raises EngineDeadError if the thread has ended, was never started, or a step takes longer than the limit; or
-        if a process of another rank is gone, even while there is nothing to do."""
+        """Raises EngineDeadError if the thread has ended or was not started, if the current step takes longer than
+        ``step_limit_s``, or if the process of another rank has failed."""
         if self._death is not None:
             words = self._death if isinstance(self._death, EngineDeadError) else type(self._death).__name__
             raise EngineDeadError(f"The engine has died: {words}") from self._death
@@ -130,10 +132,11 @@ class AsyncEngine:
         self._engine.check_health()
 
     def _check_room(self, tenant: str) -> None:
-        """Under the lock. Raises OverloadedError or EngineDeadError."""
+        """Raises OverloadedError if the waiting queue is full for ``tenant``, or EngineDeadError. The caller holds the
+        lock."""
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
-        self._engine.check_health()  # ranks may have ended while there was nothing to do
+        self._engine.check_health()  # an idle engine does not notice otherwise that another rank has ended
         try:
             check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:
@@ -141,6 +144,7 @@ class AsyncEngine:
             raise
 
     def _run(self) -> None:
+        """The body of the engine's thread. Keeps the exception that ends it for ``check_health``."""
         for phase in (self._serve, self._end_all):
             try:
                 phase()
@@ -149,11 +153,12 @@ class AsyncEngine:
                 self._death = self._death or error
 
     def _serve(self) -> None:
+        """Runs steps until the engine is closed."""
         while self._await_work():
             self._step()
 
     def _await_work(self) -> bool:
-        """Sleeps until there is something to do, and takes the inbox; False when closing."""
+        """Sleeps until there is a request, and passes the inbox to the engine. Returns False when closing."""
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
             for item in self._inbox:
@@ -167,6 +172,7 @@ class AsyncEngine:
             return not self._closing
 
     def _step(self) -> None:
+        """Runs one step and passes its deltas on."""
         self._step_began = time.monotonic()
         deltas = self._engine.step()
         self._step_began = None
@@ -175,17 +181,17 @@ class AsyncEngine:
             self._look()
         if deltas:
             self._on_step(deltas)
-        self._engine.check_health()  # fails here, so that requests stop queueing for an engine that cannot compute
+        self._engine.check_health()  # raises here, so that no more requests queue for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
 
     def _look(self) -> None:
-        """Takes the statistics that callers see until the next step. Under the lock."""
+        """Stores the statistics that callers get until the next step. The caller holds the lock."""
         self._stats = self._engine.stats()
         self._queue = self._engine.queue_state()
 
     def _end_all(self) -> None:
-        """Ends every live request with a delta, so that no caller waits for ever."""
+        """Ends every remaining request with an ABORT or ERROR delta, so that no caller waits forever."""
         with self._changed:
             self._closing = True
             left, self._live = sorted(self._live), set()

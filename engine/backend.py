@@ -1,4 +1,5 @@
-"""What loads a model, and who runs its steps: the compiled kernels where they can, torch everywhere else."""
+"""Loads a model and chooses its runner: Triton kernels on CUDA, compiled C kernels on a CPU where they support the
+model, torch otherwise."""
 
 from __future__ import annotations
 
@@ -33,25 +34,25 @@ logger = logging.getLogger(__name__)
 
 
 class StepRunner(Protocol):
-    """A model, its KV cache, and a way to run a step on them."""
+    """Runs the steps of one model, and owns the tensors of its KV cache (vLLM's model runner)."""
 
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one of each sequence."""
+        """Computes one step: the chunks, at most one per sequence."""
         ...
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks of each group of layers with zeros."""
+        """Fills KV blocks with zeros. ``blocks`` has a list of block ids for each group of layers."""
         ...
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, in this order."""
+        """Copies the contents of KV blocks, in the given order."""
         ...
 
 
 def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]:
-    """This rank's share of what ``config.model`` points to, once there is room for its KV cache.
+    """Loads this rank's shard of the model in ``config.model``, after checking that its KV cache fits into memory.
 
-    Raises as ``open_model`` and ``Decoder.load`` do, and MemoryPlanError.
+    Raises MemoryPlanError if it does not fit, and the errors of ``open_model`` and ``Decoder.load``.
     """
     source, dtype = open_model(locate(config.model)), getattr(torch, config.dtype)
     device = torch.device(config.device)
@@ -69,15 +70,16 @@ def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]
 
 
 def uses_triton(config: EngineConfig) -> bool:
-    """Whether the kernels for CUDA run the model."""
+    """Returns whether the Triton kernels run the model."""
     return config.kernels == "triton" or (config.kernels == "auto" and config.device == "cuda")
 
 
 def kernels_of(config: EngineConfig, device: torch.device) -> Kernels[Any]:
-    """What computes between a decoder's products. Raises ValueError for Triton's where there is no card."""
+    """Returns the kernels for the operations between a decoder's matrix products, such as attention. Raises ValueError
+    for Triton's kernels without a GPU."""
     if not uses_triton(config):
         return ReferenceKernels()
-    # Here, because Triton is not on every system, and takes a while to come up.
+    # Imported here because Triton is not installed everywhere and is slow to import.
     from engine.kernels.triton.kernels import TritonKernels
 
     return TritonKernels(device, config.deterministic)
@@ -86,10 +88,10 @@ def kernels_of(config: EngineConfig, device: torch.device) -> Kernels[Any]:
 def make_runner(
     model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
 ) -> StepRunner:
-    """The runner that ``config.kernels`` asks for.
+    """Returns the runner that ``config.kernels`` asks for.
 
-    Raises CompilerError or ValueError if that is ``compiled`` and cannot be; ``auto`` then takes torch and says why in
-    the log.
+    Raises CompilerError, OSError or ValueError if ``compiled`` was asked for and is not possible. With ``auto`` torch
+    runs the model instead, and a warning says why.
     """
     if uses_triton(config):
         return _on_triton(model, config, shapes, context_length)
@@ -115,7 +117,8 @@ def make_runner(
 
 
 def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
-    """The model with all matrices in its own dtype, for kernels that multiply none with groups."""
+    """Returns the model with matrices in ``config.dtype`` instead of those that are quantised in groups. A model
+    without such matrices is returned unchanged."""
     stored = quantised_bytes(model.weights)
     if not stored:
         return model
@@ -128,6 +131,7 @@ def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
 def _on_triton(
     model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
 ) -> StepRunner:
+    """Returns a runner on the Triton kernels, with packed weights if ``config.weight_dtype`` asks for them."""
     from engine.kernels.triton.runner import TritonRunner
 
     formats = weight_formats(config.weight_dtype)
@@ -138,6 +142,7 @@ def _on_triton(
 
 
 def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
+    """Returns a runner on torch, with rounded weights if ``config.weight_dtype`` asks for them."""
     rounded = weight_formats(config.weight_dtype)
     model = _unpacked(model, config)
     if rounded is not None:

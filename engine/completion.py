@@ -1,4 +1,4 @@
-"""Whole answers, put together from the deltas of a request. Like api.py it imports no torch."""
+"""Complete answers, assembled from the deltas of a request. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from engine.api import FAILURE_REASONS, Delta, EngineError, FinishReason, Sampli
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer, as the offline API gives it. The token that ended it is in ``token_ids`` but not in ``text``."""
+    """A complete answer (vLLM's ``CompletionOutput``). ``token_ids`` includes the token that ended it, ``text`` does
+    not."""
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     usage: Usage
-    error: str | None = None  # only with FinishReason.ERROR
+    error: str | None = None  # only with FinishReason.ERROR and REFUSED
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None  # the same for all choices
-    score: float | None = None  # of a beam search: sum of log probabilities over (tokens ** length_penalty)
+    score: float | None = None  # of a beam search: sum of log probabilities / (tokens ** length_penalty)
 
     @property
     def mean_logprob(self) -> float:
-        """Mean log probability of the recorded tokens, by which ``best_of`` ranks; -inf if none was recorded."""
+        """Mean log probability of the recorded tokens, by which ``best_of`` ranks. -inf if there are none."""
         recorded = self.logprobs or ()
         return sum(one.chosen.logprob for one in recorded) / len(recorded) if recorded else -math.inf
 
     @classmethod
     def of(cls, deltas: Sequence[Delta], usage: Usage) -> Self:
-        """Joins all ``deltas`` of one choice; ``usage`` is its request's. Raises EngineError if the deltas have no
-        end."""
+        """Joins all ``deltas`` of one choice. ``usage`` is that of the whole request. Raises EngineError if the last
+        delta has no finish reason."""
         last = deltas[-1]
         if last.finish_reason is None:
             raise EngineError(f"request {last.request_id} has no end")
@@ -53,8 +54,8 @@ class Completion:
 
 
 def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Completion]:
-    """Returns the ``n`` choices of a finished request in the order of their numbers; with ``best_of`` the best of them,
-    best first. A failed request has one. Raises EngineError if the deltas have no end."""
+    """Returns the ``n`` choices of a finished request in the order of their numbers, or with ``best_of`` the best
+    ``n``, best first. A failed request has one. Raises EngineError if the request has not ended."""
     last = deltas[-1]
     if not last.last:
         raise EngineError(f"request {last.request_id} has no end")

@@ -1,4 +1,4 @@
-"""All settings of one engine, each with its unit and its reason."""
+"""The settings of one engine (vLLM's ``EngineArgs``)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class EngineConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     model: str
-    """Path of a Hugging Face model directory (config.json, safetensors, tokenizer) or of a GGUF file; of a split file
-    the first part. ``package:DISTRIBUTION/FILE`` is a file that an installed Python package has brought."""
+    """Path of a Hugging Face model directory (config.json, safetensors, tokenizer) or of a GGUF file; the first part of
+    a split file. ``package:DISTRIBUTION/FILE`` is a file of an installed Python package."""
 
     model_sha256: str | None = None
-    """SHA-256 of the file ``model``, in lower-case hexadecimal. Another file is refused. None: not checked."""
+    """SHA-256 of the file ``model``, in lower-case hexadecimal. A file with another hash is refused. None: not
+    checked."""
 
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""
@@ -63,7 +64,7 @@ class EngineConfig:
     vLLM: ``kv_cache_dtype``."""
 
     device: DeviceName = "cpu"
-    """Where the model runs."""
+    """The device that the model runs on."""
 
     kernels: KernelsName = "auto"
     """Which kernels compute. auto: Triton's on CUDA; on a CPU the kernels in C, compiled on first use, if there is a C
@@ -79,8 +80,8 @@ class EngineConfig:
     on torch. vLLM: ``tensor_parallel_size``."""
 
     rank_timeout_s: float = 60.0
-    """Seconds that a step may take with tensor_parallel above 1. After that the engine counts the other processes as
-    lost and fails. The first steps also compile kernels and need more time."""
+    """Seconds that a step may take with tensor_parallel above 1. If it takes longer, the engine considers the other
+    processes lost and fails. The first steps also compile kernels and need more time."""
 
     context_length: int | None = None
     """Most tokens of one sequence, prompt and answer together. None: the model's trained context. vLLM:
@@ -106,7 +107,7 @@ class EngineConfig:
 
     max_partial_prefills: int = 2
     """Most prompts longer than prefill_chunk that are prefilled at the same time. Each allocates the blocks of its
-    whole prompt at the start. Further long prompts wait, and shorter prompts pass them."""
+    whole prompt at admission. Further long prompts wait, and shorter prompts pass them."""
 
     max_decode_slowdown: float | None = 1.6
     """Limit on the time of a step that computes a chunk of a long prompt beside decodes, as a multiple of the time of
@@ -135,7 +136,7 @@ class EngineConfig:
     """Tokens that a preempted request generates, once it runs again, before it may be preempted again."""
 
     reserve_answers: bool = False
-    """Allocate the KV blocks of all of max_tokens when a request starts. Then nothing is ever preempted, and fewer
+    """Allocate the KV blocks of all of max_tokens when a request is admitted. Then nothing is ever preempted, and fewer
     requests run at once. A request may ask for it by ``GenerationRequest.reserve``."""
 
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
@@ -150,13 +151,13 @@ class EngineConfig:
     """Most draft tokens of a sequence in a step. Prompt lookup proposes them: the tokens that followed the same tokens
     before. Answers that repeat their prompt, such as edits and extractions, take fewer steps. Answers stay the same,
     token by token, with the compiled kernels, and on torch in float32; in 16 bits on torch, rounding may decide a near
-    tie differently. Requests with rules, grammars or log probabilities get no draft tokens. 0: no speculation. vLLM:
-    ``num_speculative_tokens``."""
+    tie differently. Requests with rules, grammars or log probabilities get no draft tokens. 0: no speculative decoding.
+    vLLM: ``num_speculative_tokens``."""
 
     draft_model: str | None = None
-    """Directory of a smaller model with the same vocabulary. It proposes up to speculative_tokens where prompt lookup
-    finds nothing. Its KV cache has as many blocks and needs memory of its own. The engine measures all along whether
-    tokens come faster with it, and uses it while they do. Answers stay the same as above."""
+    """Directory of a draft model: a smaller model with the same vocabulary. It proposes up to speculative_tokens where
+    prompt lookup finds nothing. Its KV cache has as many blocks and needs memory of its own. The engine keeps measuring
+    whether answers are generated faster with it, and uses it only while they are. Answers stay the same as above."""
 
     speculative_rows: int = 12
     """Rows of a step up to which draft tokens are added. Up to about this number the time of a step is that of reading

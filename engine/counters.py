@@ -1,4 +1,4 @@
-"""What an engine counts since its start, over all schedulers that it has had."""
+"""The counters of one engine since its start. They survive the replacement of its scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.scheduler.step_plan import Chunk
 
 @dataclass(slots=True)
 class Counters:
-    """Of one engine."""
+    """Totals of one engine since its start: steps, tokens, and requests by how they ended."""
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -19,11 +19,11 @@ class Counters:
     aborted: int = 0
     failed: int = 0
     expired: int = 0
-    preemptions: int = 0  # by schedulers that have been replaced
-    cached_tokens: int = 0  # likewise
+    preemptions: int = 0  # only those of schedulers that were replaced; the current one counts its own
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache; only those of replaced schedulers
 
     def count(self, chunks: Sequence[Chunk]) -> None:
-        """A step that was computed."""
+        """Counts one step, and the prompt tokens that its chunks computed."""
         self.steps += 1
         for chunk in chunks:
             self.prompt_tokens += max(0, min(chunk.end, chunk.sequence.prompt_length) - chunk.start)

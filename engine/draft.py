@@ -1,10 +1,11 @@
-"""A smaller model that guesses for a larger one (Leviathan et al. 2023; Chen et al. 2023).
+"""Speculative decoding with a draft model (Leviathan et al. 2023; Chen et al. 2023; vLLM's ``draft_model``
+speculation).
 
-It keeps its keys and values in blocks of the same numbers as the larger one, so prefixes, forks and preemption are
-nobody's business but the scheduler's. How many tokens of a sequence it has read is counted with the sequence; what it
-has missed, it reads before its next guess. Nothing that it writes can change an answer: its guesses are computed by the
-larger model, and kept as far as they are what that would have drawn anyway. It draws with the same random numbers, so
-that where both models think alike they choose alike.
+The draft model's KV cache has as many blocks as the target model's, and uses the same block ids: one scheduler serves
+both, also for prefix sharing, forks and preemption. ``Sequence.drafted`` counts the tokens whose KV the draft model has
+computed; it computes the missing ones before it proposes. The target model verifies every draft token by drawing at its
+position, and accepts it if it is the drawn token. So draft tokens never change an answer. The draft model draws with
+the random numbers of the sequence, so that similar distributions give the same token.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from engine.model.spec import ModelSpec
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 
-TO_COME = -1
-"""In the place of a token that is yet to be guessed."""
+DRAFT_PLACEHOLDER = -1
+"""Placeholder for a draft token that the draft model has yet to propose."""
 
 
 class Drafter:
-    """``runner`` runs the smaller model; ``chunk`` bounds the tokens of a sequence that it reads in a step."""
+    """Proposes draft tokens with a draft model (vLLM's draft proposer, SGLang's draft worker). ``runner`` runs the
+    draft model. ``chunk`` is the most tokens of one sequence that it computes per step."""
 
     def __init__(self, runner: StepRunner, chunk: int) -> None:
         self._runner = runner
@@ -42,22 +44,24 @@ class Drafter:
     def of(
         cls, config: EngineConfig, spec: ModelSpec, shapes: Sequence[GroupShape], context_length: int
     ) -> Drafter | None:
-        """What ``config.draft_model`` names, for a model of ``spec``; None without. Raises ValueError for one that
-        cannot guess for it, and as loading does."""
+        """Loads the draft model that ``config.draft_model`` names, for a target model of ``spec``; returns None if
+        there is none. Raises ValueError if it does not fit: its vocabulary size differs, its context is shorter, one of
+        its layers has a sliding window, or all layers of the target have. Raises the errors of ``open_model`` and
+        ``Decoder.load``."""
         if config.draft_model is None:
             return None
         source = open_model(locate(config.draft_model))
-        smaller = source.spec
-        if smaller.vocab_size != spec.vocab_size:
-            raise ValueError(f"draft_model has {smaller.vocab_size} tokens, and the model {spec.vocab_size}")
-        if shapes[0].window is not None or windows_of(smaller) != (None,):
-            raise ValueError("draft_model: layers of both models must see everything")
-        if smaller.context_length < context_length:
-            raise ValueError(f"draft_model has a context of {smaller.context_length} tokens, not {context_length}")
+        draft_spec = source.spec
+        if draft_spec.vocab_size != spec.vocab_size:
+            raise ValueError(f"draft_model has {draft_spec.vocab_size} tokens, and the model {spec.vocab_size}")
+        if shapes[0].window is not None or windows_of(draft_spec) != (None,):
+            raise ValueError("draft_model: all its layers, and one of the model's, must have full attention")
+        if draft_spec.context_length < context_length:
+            raise ValueError(f"draft_model has a context of {draft_spec.context_length} tokens, not {context_length}")
         device = torch.device(config.device)
         model = Decoder.load(source, getattr(torch, config.dtype), device, ReferenceKernels())
-        # One thread: its steps are shorter than the hand-over to another. Not the runner that launches steps ahead:
-        # guesses are taken back.
+        # One thread, because its steps are shorter than a hand-over to another thread. Not the Triton runner, which
+        # launches steps ahead and could not take back a rejected draft token.
         own = replace(
             config,
             model=config.draft_model,
@@ -70,16 +74,18 @@ class Drafter:
         return cls(make_runner(model, own, shapes[:1], context_length), config.prefill_chunk)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, as is done with the larger model's."""
+        """Copies the contents of KV blocks of the draft model, as the target model's runner does with its own."""
         self._runner.copy([each for each in copies if each.group == 0])
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks with zeros, likewise."""
+        """Fills KV blocks of the draft model with zeros. ``blocks`` has a list of block ids for each group of
+        layers."""
         self._runner.scrub(blocks[:1])
 
     def fill(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Guesses the tokens that are to come in ``chunks``. Of a sequence of which too much has been missed a part is
-        read, and nothing guessed."""
+        """Proposes the draft tokens of ``chunks`` whose sequences are ``drafting``. Returns the chunks with them. A
+        sequence of which the draft model has too many tokens to catch up with in one step gets none: the draft model
+        computes a part."""
         wanted = [chunk for chunk in chunks if chunk.draft and chunk.sequence.drafting]
         if not wanted:
             return list(chunks)
@@ -88,7 +94,7 @@ class Drafter:
         longest = max((chunk.draft for chunk in ready), default=0)
         for place in range(1, longest):
             still = [chunk for chunk in ready if chunk.draft > place]
-            self._guess([Chunk(twins[chunk], len(twins[chunk].tokens) - 1, 1) for chunk in still])
+            self._draw_drafts([Chunk(twins[chunk], len(twins[chunk].tokens) - 1, 1) for chunk in still])
         for chunk in ready:
             sequence = chunk.sequence
             sequence.draft = twins[chunk].tokens[len(sequence.tokens) :]
@@ -96,14 +102,15 @@ class Drafter:
         return self.without([chunk for chunk in twins if chunk not in ready], chunks)
 
     @staticmethod
-    def without(unguessed: Sequence[Chunk], chunks: Sequence[Chunk]) -> list[Chunk]:
-        """``chunks``, of which some are left without guesses."""
-        for chunk in unguessed:
+    def without(skipped: Sequence[Chunk], chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Returns ``chunks`` with the draft tokens of the chunks ``skipped`` removed."""
+        for chunk in skipped:
             chunk.sequence.draft, chunk.sequence.drafting = [], False
-        return [chunk.kept(0) if chunk in unguessed else chunk for chunk in chunks]
+        return [chunk.kept(0) if chunk in skipped else chunk for chunk in chunks]
 
     def _catch_up(self, twins: dict[Chunk, SequenceState]) -> list[Chunk]:
-        """Reads what was missed; the chunks for which that was all, whose first guess there is then."""
+        """Computes tokens that the draft model has not seen yet. Returns the chunks for which none are missing now;
+        their first draft tokens have been drawn."""
         behind: list[Chunk] = []
         ready: list[Chunk] = []
         for chunk, twin in twins.items():
@@ -112,24 +119,25 @@ class Drafter:
             behind.append(Chunk(twin, start, length))
             if start + length == len(twin.tokens):
                 ready.append(chunk)
-        self._guess(behind)
+        self._draw_drafts(behind)
         for chunk, read in zip(twins, behind, strict=True):
             chunk.sequence.drafted = read.end
         return ready
 
-    def _guess(self, chunks: Iterable[Chunk]) -> None:
-        """Runs ``chunks``, and adds to their sequences the tokens that follow."""
+    def _draw_drafts(self, chunks: Iterable[Chunk]) -> None:
+        """Runs the draft model on ``chunks``, and appends a drawn token to each sequence whose last token was
+        computed."""
         result = self._runner.run(chunks)
         draws = [chunk.sequence.draw() for chunk in result.sampled]
         tokens = result.tokens
         if tokens is None:
             tokens = draw_tokens(result.logits, draws, range(len(draws))) if draws else ()
         for chunk, token in zip(result.sampled, tokens, strict=True):
-            chunk.sequence.tokens.append(max(token, 0))  # without a finite logit any guess is as good
+            chunk.sequence.tokens.append(max(token, 0))  # negative: no logit was finite; any draft token will do
 
 
 def _twin(sequence: SequenceState) -> SequenceState:
-    """The same tokens in the same blocks, to be made longer at will."""
+    """Returns a copy of ``sequence`` that shares its blocks; draft tokens are appended to the copy."""
     return SequenceState(
         request_id=sequence.request_id,
         tokens=list(sequence.tokens),

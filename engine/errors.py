@@ -1,22 +1,23 @@
-"""What the engine raises across its boundary::
+"""The engine's exceptions::
 
 EngineError
-├── RequestError                 the request is at fault; carries the name of the field that is wrong
+├── RequestError                 the request is invalid; carries the name of the field at fault
 │   └── ContextLengthError       prompt (plus the tokens asked for) does not fit the model's context
-├── UnsatisfiableError           what is asked of the answer cannot be had; found on the way
-├── OverloadedError              the queue is full; try again later
-└── EngineDeadError              the engine's thread has ended; nothing can be served
+├── UnsatisfiableError           no answer satisfies the rules or the grammar; found during generation
+├── OverloadedError              the waiting queue is full; try again later
+└── EngineDeadError              the engine has ended; it can serve nothing
 """
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Root of what the engine raises across its boundary."""
+    """Base class of the engine's exceptions."""
 
 
 class RequestError(EngineError):
-    """The request itself is wrong. ``param`` names the field, in the words of the OpenAI API."""
+    """The request is invalid. ``param`` is the name of the field at fault in the OpenAI API, ``code`` the API's error
+    code."""
 
     def __init__(self, message: str, param: str, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -29,12 +30,12 @@ class RequestError(EngineError):
 
 
 class ContextLengthError(RequestError):
-    """The prompt, or the prompt and the tokens asked for, exceed the model's context."""
+    """The prompt, or the prompt and ``max_tokens`` together, exceed the model's context length."""
 
 
 class OverloadedError(EngineError):
-    """The waiting queue is full. ``retry_after_s`` estimates, from the rate at which requests were started of late, how
-    long one more would have waited, in seconds."""
+    """The waiting queue is full. ``retry_after_s`` estimates how many seconds one more request would have waited, from
+    the recent rate of admissions."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -46,8 +47,8 @@ class OverloadedError(EngineError):
 
 
 class UnsatisfiableError(EngineError):
-    """What a request asks of its answer cannot be had with the tokens it has so far."""
+    """No token sequence satisfies the request's rules or grammar after the tokens generated so far."""
 
 
 class EngineDeadError(EngineError):
-    """The engine's loop has ended and will not come back in this process."""
+    """The engine has ended and cannot be restarted in this process."""

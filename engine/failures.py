@@ -1,4 +1,4 @@
-"""What is logged of a fault."""
+"""Logging of exceptions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_failure(what: str, error: BaseException) -> None:
-    """Logs where it happened, but not the error's own words: they may quote a prompt."""
+    """Logs that ``what`` failed, with the type and the traceback of ``error``. Omits its message, which may quote a
+    prompt."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s failed with %s at\n%s", what, type(error).__name__, frames)

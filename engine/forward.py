@@ -1,4 +1,5 @@
-"""One step of a batch, and of its sequences one by one when the batch fails."""
+"""Runs the forward pass and the sampling of a step. If a batch fails, runs each of its sequences alone, so that only
+those at fault fail."""
 
 from __future__ import annotations
 
@@ -8,25 +9,24 @@ from torch import Tensor
 
 from engine.backend import StepRunner
 from engine.decode.beams import Candidates
-from engine.decode.drawing import Drawn, Found, draw_all
+from engine.decode.drawing import Drawn, SampleOutcome, draw_all
 from engine.failures import log_failure
 from engine.metrics import Phase, Recorder
 from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult
 
-Outcome = tuple[Chunk, Found]
-"""A chunk after which tokens were drawn, with them, or one that failed. Several tokens: the first ones of branches, or
-those of a draft that were right and the one after them; or the candidates of a beam."""
+Outcome = tuple[Chunk, SampleOutcome]
+"""A chunk that a token was sampled after, or that failed, with the result of sampling."""
 
 
-class SpoiltGuessError(Exception):
-    """Something failed in a sequence that was computed with guesses: they may be the reason. It is to be computed anew
-    without."""
+class FailedDraftError(Exception):
+    """A chunk with draft tokens failed, and they may be the cause. The sequence is to be computed again without
+    them."""
 
 
 class Forward:
-    """Runs steps. ``computed`` is called for each chunk that stands, ``scored`` with the logits of those of a prompt
-    that are to be scored."""
+    """Runs steps. Calls ``computed`` with each chunk that succeeded, cut to its accepted draft tokens, and the number
+    of proposed ones. Calls ``scored`` with each chunk that has prompt tokens to score, and their logits."""
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class Forward:
         self._scored = scored
 
     def compute(self, chunks: Sequence[Chunk]) -> list[Outcome]:
-        """Runs ``chunks``; what is drawn after them, and what failed."""
+        """Runs one step. Returns the outcome of every chunk that a token was sampled after, and of every chunk that
+        failed."""
         try:
             return self._apply(chunks, *self._run(chunks))
         except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
@@ -56,8 +57,9 @@ class Forward:
                 outcomes.append((chunk, error))
         return outcomes
 
-    def _run(self, chunks: Sequence[Chunk]) -> tuple[StepResult, list[Found]]:
-        """One forward pass, and what is drawn after it. May be run again: nothing is changed but the cache."""
+    def _run(self, chunks: Sequence[Chunk]) -> tuple[StepResult, list[SampleOutcome]]:
+        """Runs one forward pass and samples. Changes nothing but the contents of the KV cache, so it may be
+        repeated."""
         began = self._clock()
         result = self._runner.run(chunks)
         launched = self._clock()
@@ -66,31 +68,32 @@ class Forward:
         self._recorder.phase(Phase.SAMPLE, self._clock() - launched)
         return result, drawn
 
-    def _apply(self, chunks: Sequence[Chunk], result: StepResult, drawn: Sequence[Found]) -> list[Outcome]:
-        """Numbers that have overflowed are the error of their sequence, be it in the middle of its prompt: what it
-        wrote is not to be shared. Whatever else is wrong with a sequence is its own as well."""
-        outcomes: dict[Chunk, Found] = dict(zip(result.sampled, drawn, strict=True))
+    def _apply(self, chunks: Sequence[Chunk], result: StepResult, drawn: Sequence[SampleOutcome]) -> list[Outcome]:
+        """Returns the outcomes of a step, and reports the chunks that succeeded. A chunk with NaN or Inf fails even if
+        no token is sampled after it, so that its KV is never shared. A failed chunk fails with FailedDraftError if it
+        has draft tokens."""
+        outcomes: dict[Chunk, SampleOutcome] = dict(zip(result.sampled, drawn, strict=True))
         outcomes |= {chunk: FloatingPointError() for chunk in result.unsound}
         scored = dict(result.scored)
         for chunk in chunks:
             outcome = outcomes.get(chunk)
             if isinstance(outcome, Exception):
-                outcomes[chunk] = SpoiltGuessError() if chunk.draft else outcome
+                outcomes[chunk] = FailedDraftError() if chunk.draft else outcome
                 continue
             try:
                 if chunk in scored:
                     self._scored(chunk, scored[chunk])
-                self._stand(chunk, outcome)
+                self._accept(chunk, outcome)
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
                 outcomes[chunk] = error
         return list(outcomes.items())
 
-    def _stand(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
-        """Tokens that were guessed right join their sequence: what is computed is of them."""
-        right = len(drawn) - 1 if chunk.draft and isinstance(drawn, list) else 0
+    def _accept(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
+        """Appends the accepted draft tokens to the sequence, and reports the chunk as computed."""
+        accepted = len(drawn) - 1 if chunk.draft and isinstance(drawn, list) else 0
         if chunk.draft:
-            kept = chunk.kept(right)
-            chunk.sequence.tokens += chunk.sequence.draft[:right]
+            kept = chunk.kept(accepted)
+            chunk.sequence.tokens += chunk.sequence.draft[:accepted]
             self._computed(kept, chunk.draft)
         else:
             self._computed(chunk, 0)

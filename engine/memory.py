@@ -1,4 +1,4 @@
-"""How much memory there is, and how its collector is kept out of the way."""
+"""Memory: how much is available, tensors that take it only when written, and Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: torch.device, meminfo: Path = MEMINFO) -> int | None:
-    """Bytes that can still be had on ``device``; None if the system does not tell."""
+    """Returns the bytes of memory that can still be allocated on ``device``, or None if the system does not say. For a
+    CPU it reads ``MemAvailable`` from ``meminfo``."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free
@@ -29,16 +30,16 @@ def available_bytes(device: torch.device, meminfo: Path = MEMINFO) -> int | None
 
 
 @cache
-def settle() -> None:
-    """Once per process: takes what is alive out of the garbage collector's sight. Libraries and a loaded model are some
-    hundred thousand objects; a full collection that walks them takes 150 ms, in the middle of a step."""
+def freeze_gc() -> None:
+    """Excludes all objects alive now from garbage collection, once per process. Libraries and a loaded model are some
+    hundred thousand objects; a full collection that walks them would take 150 ms in the middle of a step."""
     gc.collect()
     gc.freeze()
 
 
 def lazy_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of zeros. On a CPU its pages take memory only once they are written: a KV cache that nobody has filled
-    costs nothing, and ``torch.zeros`` writes them all."""
+    """Returns a tensor of zeros with the given shape, dtype and device. On a CPU its pages take memory only once they
+    are written, so that an empty KV cache needs none; ``torch.zeros`` writes all pages."""
     nbytes = prod(shape) * dtype.itemsize
     if device.type != "cpu" or nbytes < mmap.PAGESIZE:
         return torch.zeros(tuple(shape), dtype=dtype, device=device)

@@ -1,9 +1,9 @@
-"""What an engine has done, in numbers that can be added up over engines.
+"""Metrics of an engine that can be merged over several engines.
 
-``Recorder`` belongs to the engine's thread; ``EngineMetrics`` is what it has recorded up to one instant. Histograms
-have fixed buckets, so that those of several engines merge; tenants are counted by name up to a bound, all others
-together. Per token nothing is done but additions: tokens that come out of one step a step after their predecessors
-share one observation.
+The engine's thread writes into a ``Recorder``; an ``EngineMetrics`` is a snapshot of it. Histograms have fixed buckets,
+so that those of several engines can be added. Tenants are counted by name up to a limit, and beyond it as one. To keep
+the cost per token low, the time between tokens is recorded once for all sequences that got tokens in two consecutive
+steps.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from engine.kv.prefix import Miss
 from engine.sequence import Sequence
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper bounds of the buckets of waits, in seconds."""
+"""Upper bounds of the histogram buckets for waiting times, in seconds."""
 
 INSTANTS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, *SECONDS)
-"""Upper bounds of the buckets of parts of a step, in seconds."""
+"""Upper bounds of the histogram buckets for phases of a step, in seconds."""
 
 OTHERS = "(others)"
-"""The tenants beyond the bound. No API key's tenant is called so: names with parentheses are counted here as well."""
+"""The tenant under whose name all tenants beyond the limit are counted. Tenants of API keys have no parenthesis at the
+start; any name that has is counted here as well."""
 
 
 class Phase(StrEnum):
-    """The parts of a step. On a GPU ``forward`` ends when its work is launched; ``sample`` waits for it."""
+    """The phases of a step. On a GPU ``forward`` ends when the kernels are launched, and ``sample`` includes waiting
+    for them."""
 
     SCHEDULE = "schedule"
-    DRAFT = "draft"  # a smaller model's guesses
+    DRAFT = "draft"  # the draft model's forward passes
     FORWARD = "forward"
     SAMPLE = "sample"
     EMIT = "emit"
@@ -39,7 +41,8 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts of values by bucket: ``counts[i]`` of those up to ``bounds[i]``, the last of those above all bounds."""
+    """Counts of values by bucket. ``counts[i]`` counts values in the bucket that ends at ``bounds[i]``, inclusive; the
+    last count is that of values above all bounds."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -50,27 +53,28 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Values observed."""
+        """Number of values observed."""
         return sum(self.counts)
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Adds ``value``, as often as ``times``."""
+        """Adds ``value``, ``times`` times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
     def copy(self) -> Histogram:
-        """As of now."""
+        """Returns an independent copy."""
         return Histogram(self.bounds, list(self.counts), self.total)
 
     def merged(self, other: Histogram) -> Histogram:
-        """Both together. Raises ValueError if their buckets differ."""
+        """Returns the histogram of all values of both. Raises ValueError if their bounds differ."""
         if self.bounds != other.bounds:
             raise ValueError("histograms of different buckets do not add up")
         counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         return Histogram(self.bounds, counts, self.total + other.total)
 
     def quantile(self, share: float) -> float:
-        """Upper bound of the bucket in which the quantile lies; 0 without values, infinity above all bounds."""
+        """Returns the upper bound of the bucket that holds the quantile ``share`` (0 to 1). Returns 0 if there are no
+        values, and infinity if the quantile lies above all bounds."""
         rank, seen = share * self.count, 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
@@ -81,32 +85,35 @@ class Histogram:
 
 @dataclass(slots=True)
 class TenantUse:
-    """What was computed for one tenant. Waiting is of now, all else since the start."""
+    """The use that one tenant makes of the engine. ``waiting`` is the current number of its requests in the queue; all
+    else counts since the start."""
 
     waiting: int = 0
-    prompt_tokens: int = 0  # those that were computed
+    prompt_tokens: int = 0  # prompt tokens computed, without those from the prefix cache
     generated_tokens: int = 0
     finished: int = 0
-    refused: int = 0
+    refused: int = 0  # requests refused because the queue was full
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
-    """Of one engine, or of several merged. Gauges are of now and add up; all else counts since the start."""
+    """A snapshot of the metrics of one engine, or the sum of several. Gauges have current values; all else counts since
+    the start."""
 
     stats: EngineStats
-    refused: int  # by a full queue
-    repairs: int  # times that the books of the KV cache did not balance and were opened anew
+    refused: int  # requests refused because the queue was full
+    repairs: int  # times that the KV cache was replaced because its bookkeeping was inconsistent
     waiting: Mapping[Priority, int]
-    queue_s: Mapping[Priority, Histogram]  # arrival to start
-    first_token_s: Mapping[Priority, Histogram]  # arrival to first token
-    between_tokens_s: Histogram
+    queue_s: Mapping[Priority, Histogram]  # time from arrival to the first admission
+    first_token_s: Mapping[Priority, Histogram]  # time to first token (TTFT)
+    between_tokens_s: Histogram  # inter-token latency (ITL)
     phase_s: Mapping[Phase, Histogram]
-    misses: Mapping[Miss, int]  # prompts not found whole in the prefix cache
+    misses: Mapping[Miss, int]  # prompts whose prefix was not fully cached, by reason
     tenants: Mapping[str, TenantUse]
 
     def merged(self, other: EngineMetrics) -> EngineMetrics:
-        """Both together. The estimated wait is the shorter one: the next request goes there."""
+        """Returns the metrics of both engines together. The estimated wait is the shorter one, since a router would
+        send the next request there."""
         names = [each.name for each in fields(EngineStats) if each.name != "wait_s"]
         sums = {name: getattr(self.stats, name) + getattr(other.stats, name) for name in names}
         stats = EngineStats(**sums, wait_s=min(self.stats.wait_s, other.stats.wait_s))
@@ -126,7 +133,8 @@ class EngineMetrics:
 
 
 class Recorder:
-    """Records one engine. ``names`` are tenants that are always told apart, others until there are ``tenants``."""
+    """Records the metrics of one engine. Counts the tenants ``names`` separately in any case, and others until there
+    are ``tenants`` in all."""
 
     def __init__(self, names: Iterable[str] = (), tenants: int = 64) -> None:
         self._bound = tenants
@@ -136,12 +144,12 @@ class Recorder:
         self._between_tokens_s = Histogram(SECONDS)
         self._phase_s = {phase: Histogram(INSTANTS) for phase in Phase}
         self._misses = dict.fromkeys(Miss, 0)
-        self._last_step = 0.0  # instant at which tokens last came out
+        self._last_step = 0.0  # end of the last step that emitted tokens
         self.refused = 0
         self.repairs = 0
 
     def tenant(self, name: str) -> TenantUse:
-        """The account of a tenant, or the one that it shares with others."""
+        """Returns the counts of the tenant ``name``, or those of OTHERS if the limit is reached."""
         if name not in self._tenants:
             if len(self._tenants) >= self._bound or name.startswith("("):
                 name = OTHERS
@@ -149,38 +157,40 @@ class Recorder:
         return self._tenants[name]
 
     def refuse(self, tenant: str) -> None:
-        """A full queue has refused a request. Called by whoever holds the queue's lock."""
+        """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock."""
         self.refused += 1
         self.tenant(tenant).refused += 1
 
-    def started(self, sequence: Sequence) -> None:
-        """A sequence has left the queue for the first time."""
+    def admitted(self, sequence: Sequence) -> None:
+        """Records the wait of a sequence that was admitted for the first time, and why its prefix was not fully
+        cached."""
         self._queue_s[sequence.priority].observe(sequence.waited_s)
         if sequence.miss is not None:
             self._misses[sequence.miss] += 1
 
     def phase(self, phase: Phase, seconds: float) -> None:
-        """A part of a step took so long."""
+        """Records that ``phase`` of a step took ``seconds``."""
         self._phase_s[phase].observe(seconds)
 
-    def told(self, sequences: Iterable[Sequence], now: float) -> None:
-        """Each of these got one token in the step that ends ``now``."""
-        regular = 0  # those that also got one in the step before: their gap is the same
+    def tokens_emitted(self, sequences: Iterable[Sequence], now: float) -> None:
+        """Records that each of ``sequences`` got tokens in the step that ended at the instant ``now``."""
+        regular = 0  # sequences that also got tokens in the step before: their interval is the same
         last = self._last_step
         for sequence in sequences:
-            if sequence.told_at == last and last:
+            if sequence.last_token_at == last and last:
                 regular += 1
-            elif sequence.told_at:
-                self._between_tokens_s.observe(now - sequence.told_at)
+            elif sequence.last_token_at:
+                self._between_tokens_s.observe(now - sequence.last_token_at)
             else:
                 self._first_token_s[sequence.priority].observe(now - sequence.arrived)
-            sequence.told_at = now
+            sequence.last_token_at = now
         if regular:
             self._between_tokens_s.observe(now - last, regular)
         self._last_step = now
 
     def ended(self, sequence: Sequence, generated: int, finished: bool) -> None:
-        """A sequence has ended, by itself or not, after so many tokens that were told."""
+        """Counts the tokens of a sequence that has ended: ``generated`` tokens were sent. ``finished``: its request
+        ended with it, and without a failure."""
         use = self.tenant(sequence.tenant)
         if sequence.cached_tokens is not None:
             use.prompt_tokens += sequence.prompt_length - sequence.cached_tokens
@@ -188,10 +198,10 @@ class Recorder:
         use.finished += finished
 
     def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:
-        """All up to now; ``waiting`` counts by class and tenant. From another thread each number is right, but they may
-        be a step apart."""
+        """Returns the metrics up to now. ``waiting`` counts the queue by priority class and tenant. May be called from
+        any thread; each number is correct, but some may include a running step and others not."""
         for _, name in waiting:
-            self.tenant(name)  # from its first request on it has a name here, if there is one to have
+            self.tenant(name)  # counts it by its name from its first request on, if the limit allows
         tenants = {
             name: TenantUse(0, use.prompt_tokens, use.generated_tokens, use.finished, use.refused)
             for name, use in list(self._tenants.items())
@@ -216,5 +226,6 @@ class Recorder:
 
 
 def _sum(one: Mapping[str, TenantUse], other: Mapping[str, TenantUse], name: str) -> TenantUse:
+    """Returns the sum of one tenant's use in two engines."""
     mine, its = one.get(name, TenantUse()), other.get(name, TenantUse())
     return TenantUse(*(getattr(mine, each.name) + getattr(its, each.name) for each in fields(TenantUse)))

@@ -1,4 +1,5 @@
-"""Which regular expressions structured outputs can follow: those of Rust's regex crate, without look-around. Pure."""
+"""Which regular expressions structured output supports: those of Rust's regex crate, without look-around. Pure
+functions."""
 
 from __future__ import annotations
 
@@ -14,58 +15,60 @@ _BAD_RANGE = re.compile(r"[^\\\[^]-\\[dDsSwWpP]")
 
 @dataclass(slots=True)
 class _Group:
-    """A group that is open, or the pattern itself."""
+    """An open group of the pattern that is being read, or the pattern itself."""
 
-    fresh: bool  # whether nothing comes before it
-    ended: bool = False  # whether one of its alternatives so far ends with $
+    fresh: bool  # nothing that matches text comes before the group, so that ^ is allowed
+    ended: bool = False  # one of its alternatives so far ends with $
 
 
 class _Reader:
-    """Reads one pattern; ``^`` may come only where nothing does before it, ``$`` only where nothing does after it."""
+    """The state of reading a pattern from left to right. ``^`` is supported only where nothing precedes it, ``$`` only
+    where nothing follows it. Each method reads one element, and returns whether it is supported at this place."""
 
     def __init__(self) -> None:
         self.open = [_Group(True)]
         self._fresh, self._ended, self._repeatable = True, False, False
 
     def atom(self) -> bool:
-        """Something that matches a character."""
+        """Reads an element that matches a character."""
         self._fresh, self._repeatable = False, True
         return not self._ended
 
     def begin(self) -> bool:
-        """A group."""
+        """Reads the start of a group."""
         self.open.append(_Group(self._fresh))
         self._repeatable = False
         return not self._ended
 
     def end(self) -> bool:
-        """The end of a group."""
+        """Reads the end of a group."""
         group = self.open.pop()
         self._ended = self._ended or group.ended
         self._fresh, self._repeatable = False, True
         return bool(self.open)
 
     def alternative(self) -> bool:
-        """The bar between alternatives."""
+        """Reads the bar between alternatives."""
         group = self.open[-1]
         group.ended = group.ended or self._ended
         self._fresh, self._ended, self._repeatable = group.fresh, False, False
         return True
 
     def anchor(self, start: bool) -> bool:
-        """The start or the end of the text."""
+        """Reads an anchor: the start of the text, or, if not ``start``, its end."""
         self._repeatable = False
         self._ended = self._ended or not start
         return self._fresh or not start
 
     def repeat(self) -> bool:
-        """A quantifier."""
+        """Reads a quantifier."""
         return self._repeatable and not self._ended
 
 
 def is_supported(pattern: str) -> bool:
-    """Whether structured outputs can follow a pattern, as far as its syntax says: neither look-around, word boundaries
-    and back-references, nor what is no regular expression. It may still be too large, or match nothing."""
+    """Returns whether structured output supports the syntax of ``pattern``. Look-around, word boundaries and
+    back-references are not supported, nor is an invalid pattern. A supported pattern may still be too large, or match
+    nothing."""
     reader, place = _Reader(), 0
     while place < len(pattern):
         after = _read(reader, pattern, place)
@@ -76,7 +79,7 @@ def is_supported(pattern: str) -> bool:
 
 
 def _read(reader: _Reader, pattern: str, place: int) -> int | None:
-    """Reads the piece at ``place``. Returns where the next one begins, None if this one is not supported."""
+    """Reads the element at ``place``. Returns the place of the next one, or None if the element is not supported."""
     char, after = pattern[place], place + 1
     if char == "\\" and pattern[after : after + 1] in ("A", "z"):
         return after + 1 if reader.anchor(pattern[after] == "A") else None
@@ -101,7 +104,8 @@ def _read(reader: _Reader, pattern: str, place: int) -> int | None:
 
 
 def _open(reader: _Reader, pattern: str, place: int) -> int | None:
-    """The start of a group, or flags."""
+    """Reads the start of a group, or a group that only sets flags. Returns the place after it, or None if not
+    supported."""
     found = _GROUP.match(pattern, place)
     if found is None or pattern.startswith("?", found.end()):
         return None
@@ -109,12 +113,13 @@ def _open(reader: _Reader, pattern: str, place: int) -> int | None:
 
 
 def _ordered(repeat: re.Match[str]) -> bool:
-    """Whether a quantifier's limits are in order, if it has two."""
+    """Returns whether a quantifier's minimum is at most its maximum, as far as it has both."""
     return not repeat["most"] or int(repeat["least"][:9]) <= int(repeat["most"][:9])
 
 
 def _class_end(pattern: str, place: int) -> int | None:
-    """Where a class of characters ends that begins at ``place``; None if it does not. Classes may be nested."""
+    """Returns the place after the character class that begins at ``place``, or None if it is not closed or not
+    supported. Classes may be nested."""
     began, depth = place, 0
     while place < len(pattern):
         char = pattern[place]
@@ -128,7 +133,7 @@ def _class_end(pattern: str, place: int) -> int | None:
         if char == "[":
             depth += 1
             place += pattern.startswith("^", place)
-            place += pattern.startswith("]", place)  # a first bracket is a character
+            place += pattern.startswith("]", place)  # a closing bracket right after the opening one is a character
         elif char == "]":
             depth -= 1
             if not depth:

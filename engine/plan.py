@@ -1,4 +1,4 @@
-"""``python -m engine.plan``: what a model's KV cache costs at which context length."""
+"""``python -m engine.plan`` prints what a model's KV cache costs at which context length."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ LLAMA_70B = {
 
 
 def arguments() -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.plan",
         description="Prints what the KV cache of a model costs: bytes per token, and per context length the bytes of "
@@ -62,7 +63,8 @@ def arguments() -> argparse.Namespace:
 
 
 def lengths_up_to(context: int, first: int = 4_096) -> list[int]:
-    """``first``, doubled until ``context`` is reached; for shorter contexts, the context alone."""
+    """Returns ``first``, doubled as long as ``context`` is not exceeded. For a shorter context, returns the context
+    alone."""
     lengths = [first]
     while lengths[-1] * 2 <= context:
         lengths.append(lengths[-1] * 2)
@@ -70,7 +72,7 @@ def lengths_up_to(context: int, first: int = 4_096) -> list[int]:
 
 
 def table(plan: KVPlan, lengths: Iterable[int]) -> str:
-    """One line per context length; costs also relative to the first."""
+    """Returns a table with a line per context length. Costs are also given relative to the first length."""
     rows = [plan.of_length(length) for length in lengths]
     base = rows[0]
     lines = [f"{'context':>9} {'KV MiB':>11} {'':>7} {'prefill TFLOP':>14} {'':>8} {'sequences':>10}"]
@@ -83,7 +85,7 @@ def table(plan: KVPlan, lengths: Iterable[int]) -> str:
 
 
 def summary(spec: ModelSpec, plan: KVPlan) -> str:
-    """The formula with its numbers."""
+    """Returns the formula for the bytes per token with its numbers, a line per block pool, and the total size."""
     size = f"{spec.head_dim} x {plan.form.number.itemsize} bytes"
     head = f"({size} + 2 of a scale)" if plan.form.scaled else size
     factors = f"2 x {spec.num_layers} layers x {spec.num_kv_heads} KV heads x {head}"
@@ -99,12 +101,14 @@ def summary(spec: ModelSpec, plan: KVPlan) -> str:
 
 
 def pool(shape: GroupShape) -> str:
-    """The blocks of one group of layers."""
+    """Returns one line of text about a KV block pool: its number of blocks, their size in tokens, and, for
+    sliding-window layers, the window and the most blocks that a sequence holds."""
     seen = "" if shape.window is None else f" for layers that see {shape.window:,} tokens, {shape.bound} a sequence"
     return f"{shape.blocks:,} blocks of {shape.block_size} tokens{seen}: {shape.blocks * shape.block_size:,} tokens"
 
 
 def main() -> None:
+    """Prints the formula, the block pools and the table of context lengths."""
     options = arguments()
     spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else open_model(options.model).spec)
     plan = KVPlan.within(

@@ -1,7 +1,8 @@
-"""Plan of a batch → tensors → forward → logits of the rows that are sampled.
+"""The torch runner: turns the chunks of a step into tensors, runs the model, and returns the logits of the rows that a
+token is sampled after.
 
-Rows are laid out decodes first, grouped by how many pages they attend over, then chunks of prompts. Layers with a
-window have the same groups over fewer pages: those before the window are not read.
+The rows of a step are ordered: first decodes, grouped by the number of KV pages (blocks) that they attend over, then
+chunks of prompts. Sliding-window layers use the same groups, but read only the pages inside the window.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult, rows_wanted
 
 _MIN_DECODE_PAGES = 4
-"""Decodes are padded to so many pages and, above, to powers of two and the middles between them: few groups, and at
-most half as much again to read."""
+"""Decodes are padded to at least this number of pages, beyond it to powers of two and the middles between them. That
+gives few groups, and at most half as many pages again to read."""
 
 
 class Runner:
-    """The model, its KV cache, and what is needed to lay a step out for them."""
+    """Runs steps with torch (vLLM's model runner). Holds the model and the tensors of its KV cache."""
 
     def __init__(
         self, model: Decoder[AttentionPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
@@ -36,7 +37,7 @@ class Runner:
         self.model = model
         self._block_size = config.block_size
         self._groups = layers_by_group(model.spec)
-        # One page more than each pool owns: it is never written, and stands for what is padding or no longer seen.
+        # One page more than each pool owns. It is never written, and stands for padding and pages outside the window.
         self._zero_pages = [shape.blocks for shape in shapes]
         form = format_of(config.kv_dtype, model.weights.embedding.dtype)
         pages = [self._zero_pages[group] + 1 for group in self._groups]
@@ -53,7 +54,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one of each sequence."""
+        """Computes the chunks, at most one per sequence."""
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.tokens for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._int_tensor(rows_wanted(ordered))
@@ -61,26 +62,29 @@ class Runner:
         return StepResult.of(ordered, logits, sound.tolist())
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks of each group with zeros. What is masked still gets multiplied, and zero times NaN is NaN:
-        blocks that hold no numbers must not come to another sequence."""
+        """Fills KV blocks with zeros; ``blocks`` has a list of block ids for each group of layers. Needed after NaN or
+        Inf: attention multiplies masked values by zero, and zero times NaN is NaN, so the blocks must not reach another
+        sequence."""
         scrub(self._cache, self._groups, blocks)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, in this order."""
+        """Copies the contents of KV blocks, in the given order."""
         copy_blocks(self._cache, self._groups, copies)
 
     def _group_key(self, chunk: Chunk) -> tuple[bool, int]:
-        """Single tokens by padded pages; prompts after them."""
+        """Sort key of a chunk: decodes by their padded number of pages, and prompts after them."""
         return chunk.length > 1, self._padded_pages(chunk) if chunk.length == 1 else 0
 
     def _padded_pages(self, chunk: Chunk) -> int:
-        """A function of the sequence's own length only, so that its numbers do not depend on its neighbours."""
+        """Returns the pages that a decode attends over. A function of its own length only, so that its results do not
+        depend on the rest of the batch."""
         pages = max(_MIN_DECODE_PAGES, -(-chunk.end // self._block_size))
         power = 1 << (pages - 1).bit_length()
         middle = power // 4 * 3
         return middle if pages <= middle else power
 
     def _plan(self, chunks: list[Chunk]) -> StepPlan[AttentionPlan]:
+        """Returns the positions of the rows, and the inputs of attention for each kind of layer."""
         positions = self._int_tensor(chain.from_iterable(range(c.start, c.end) for c in chunks))
         rotations = {rope: self._rotation(tables, positions) for rope, tables in self._ropes.items()}
         slots = {window: self._slots(chunks, positions, group) for group, window in enumerate(self._windows)}
@@ -90,7 +94,7 @@ class Runner:
         return StepPlan(positions, tuple(plans))
 
     def _attending(self, chunks: list[Chunk], number: int) -> tuple[AttentionGroup, ...]:
-        """Who attends together in the layers of group ``number``."""
+        """Returns the attention groups of a step for the layers of KV cache group ``number``."""
         groups: list[AttentionGroup] = []
         row = 0
         for (prompt, pages), members in groupby(chunks, self._group_key):
@@ -102,6 +106,8 @@ class Runner:
         return tuple(groups)
 
     def _slots(self, chunks: list[Chunk], positions: Tensor, number: int) -> Tensor:
+        """Returns the cache slot of each row and head, [rows * 2 * kv_heads] int64, that keys and values are written
+        to."""
         size = self._block_size
         tables = ((c, c.sequence.tables[number].blocks) for c in chunks)
         blocks = self._int_tensor(table[at // size] for c, table in tables for at in range(c.start, c.end))
@@ -109,16 +115,18 @@ class Runner:
         return (heads * size + (positions % size).unsqueeze(1)).view(-1)
 
     def _pages(self, blocks: list[int], sequences: int) -> Tensor:
-        """Every head's page of the blocks of ``sequences`` sequences, each of which has as many."""
+        """Returns the page of each sequence, head and block, [sequences * 2 * kv_heads * blocks] int64. ``blocks``
+        lists the same number of blocks for each of ``sequences`` sequences."""
         pages = self._int_tensor(blocks).view(sequences, 1, -1) * len(self._heads)
         return (pages + self._heads.unsqueeze(1)).view(-1)
 
     def _decodes(self, chunks: list[Chunk], pages: int, row: int, number: int) -> AttentionGroup:
+        """Returns the attention group of decodes that are padded to ``pages`` pages; ``row`` is the first one's row."""
         window = self._windows[number]
-        # As many pages as a window can touch: no fewer where it begins at a page's start, so that all are alike.
+        # The most pages that a window can touch, also where it begins at the start of a page, so that all are equal.
         width = pages if window is None else min(pages, -(-(window - 1) // self._block_size) + 1)
         table: list[int] = []
-        ends: list[int] = []  # counted from the first page of each
+        ends: list[int] = []  # each sequence's length, counted from the start of its first page
         for chunk in chunks:
             first = self._first_page(chunk, window)
             used = chunk.sequence.tables[number].blocks[first : -(-chunk.end // self._block_size)]
@@ -132,6 +140,7 @@ class Runner:
         return AttentionGroup(row, len(chunks), 1, self._pages(table, len(chunks)), mask)
 
     def _prompt(self, chunk: Chunk, row: int, number: int) -> AttentionGroup:
+        """Returns the attention group of one chunk of a prompt, which begins at row ``row``."""
         window = self._windows[number]
         first = self._first_page(chunk, window)
         blocks = chunk.sequence.tables[number].blocks[first : -(-chunk.end // self._block_size)]
@@ -142,21 +151,25 @@ class Runner:
         return AttentionGroup(row, 1, chunk.length, table, self._mask(visible).view(1, 1, chunk.length, -1))
 
     def _first_page(self, chunk: Chunk, window: int | None) -> int:
-        """The page of the first key that the chunk's first token sees."""
+        """Returns the position of the page with the first key that the chunk's first token attends to."""
         return 0 if window is None else max(0, chunk.start - window + 1) // self._block_size
 
     def _tables(self, rope: RopeSpec, length: int) -> tuple[Tensor, Tensor]:
+        """Returns the cosines and sines of rotary embeddings for positions up to ``length``."""
         cos, sin = rope_tables(rope, self.model.spec.head_dim, length)
         return cos.to(self._device, self._dtype), sin.to(self._device, self._dtype)
 
     def _rotation(self, tables: tuple[Tensor, Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cosines and sines for ``positions``."""
         cos, sin = tables
         return cos.index_select(0, positions).unsqueeze(1), sin.index_select(0, positions).unsqueeze(1)
 
     def _mask(self, visible: Tensor) -> Tensor:
-        """Added to the scores. A float, since attention would convert booleans again in every layer."""
+        """Returns the attention bias: 0 where ``visible`` (bool), else -inf. A float tensor, since attention would
+        convert a boolean one again in every layer."""
         hidden = torch.full(visible.shape, -torch.inf, dtype=self._dtype, device=self._device)
         return hidden.masked_fill_(visible, 0.0)
 
     def _int_tensor(self, values: Iterable[int]) -> Tensor:
+        """Returns ``values`` as an int64 tensor on the model's device."""
         return torch.tensor(list(values), dtype=torch.int64, device=self._device)

@@ -1,4 +1,5 @@
-"""How tokens are chosen and when an answer ends: ``SamplingParams``, with ``BeamSearch`` beside it."""
+"""``SamplingParams``: how tokens are sampled and when an answer ends; and ``BeamSearch``, the settings of a beam
+search."""
 
 from __future__ import annotations
 
@@ -20,14 +21,18 @@ MAX_BEAM_STOP_TOKENS = 16  # tokens that end an answer; a beam search ranks one 
 
 @dataclass(frozen=True, slots=True)
 class BeamSearch:
-    """Looks for the likeliest answers as wholes, ``width`` beginnings at a time: transformers' search, its names and
-    its scores. A score is the sum of log probabilities over (tokens ** ``length_penalty``).
+    """Settings of a beam search, which looks for the most probable whole answers and keeps ``width`` hypotheses at a
+    time. Search, names and scores are those of transformers: a score is the sum of log probabilities over (tokens **
+    ``length_penalty``).
 
-    Ends when there are ``width`` whole answers, with ``early_stopping``; without, when no beginning is likely to become
-    better than the worst of them; with ``"never"``, when none can be. ``do_sample`` draws the next tokens of all
-    beginnings together, without replacement, after temperature and cuts.
+    ``early_stopping`` says when it ends. True: when there are ``width`` finished answers. False: when the best
+    unfinished hypothesis is unlikely to become better than the worst of them. ``"never"``: when it cannot become
+    better.
 
-    Raises RequestError, naming the field, for a value out of range."""
+    ``do_sample`` draws the next tokens without replacement, over all hypotheses together, after temperature and cuts.
+
+    Raises RequestError, naming the field, for a value out of range.
+    """
 
     width: int = 4
     length_penalty: float = 1.0
@@ -45,34 +50,34 @@ class BeamSearch:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen, and when to stop. Field names are vLLM's where it has them, else transformers'. The
-    order in which they take effect is described in engine/decode/rules.py and sampling.py.
+    """How tokens are sampled and when an answer ends. Field names are vLLM's where it has the field, else
+    transformers'. The order in which the settings take effect is described in engine/decode/rules.py and sampling.py.
 
     Raises RequestError, naming the field, for a value out of range.
     """
 
     n: int = 1  # choices: answers to one prompt, which is computed once
-    best_of: int | None = None  # answers generated; the ``n`` with the best mean log probability count; None: n
+    best_of: int | None = None  # answers generated, of which the ``n`` with the best mean log probability are kept
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # 0 or -1: off
     top_p: float = 1.0  # nucleus, Holtzman et al. 2020
     min_p: float = 0.0  # least probability, as a share of the likeliest token's (Nguyen et al. 2024); 0: off
-    typical_p: float = 1.0  # mass of tokens whose surprise is nearest the expected (Meister et al. 2022); 1: off
-    repetition_penalty: float = 1.0  # of tokens in prompt and answer (Keskar et al. 2019); 1: off
-    presence_penalty: float = 0.0  # taken off the logits of tokens that the answer has (OpenAI)
-    frequency_penalty: float = 0.0  # the same for each time that it has them (OpenAI)
-    no_repeat_ngram_size: int = 0  # no n-gram of prompt and answer comes twice; 0: off
-    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of tokens
-    bad_words: tuple[str, ...] = ()  # not said as a tokenizer writes them, after a space or without
-    allowed_token_ids: tuple[int, ...] | None = None  # nothing else is chosen
-    logprobs: int | None = None  # 0 to 20: for each token, its log probability and those of this many likeliest
-    prompt_logprobs: int | None = None  # the same of the prompt's tokens, which are all computed then; always raw
-    logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's own, or after rules, temperature and cuts
-    grammar: Grammar | None = None
-    beam: BeamSearch | None = None  # None: each answer is drawn by itself
-    min_tokens: int = 0  # before that many no end-of-sequence and no stop token is chosen, and no stop string ends it
+    typical_p: float = 1.0  # mass of tokens with the most typical surprise, locally typical (Meister et al. 2022)
+    repetition_penalty: float = 1.0  # on tokens in prompt and answer (Keskar et al. 2019); 1: off
+    presence_penalty: float = 0.0  # subtracted from the logits of tokens in the answer (OpenAI)
+    frequency_penalty: float = 0.0  # subtracted once per occurrence in the answer (OpenAI)
+    no_repeat_ngram_size: int = 0  # no n-gram of prompt and answer occurs twice; 0: off
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these tokens
+    bad_words: tuple[str, ...] = ()  # forbidden as the tokenizer writes them, with and without a space before
+    allowed_token_ids: tuple[int, ...] | None = None  # all other tokens are forbidden; None: all are allowed
+    logprobs: int | None = None  # 0 to 20: log probabilities of each token and of this many most probable ones
+    prompt_logprobs: int | None = None  # the same for prompt tokens; always raw; disables the prefix cache
+    logprobs_mode: Literal["raw", "processed"] = "raw"  # the model's, or after rules, temperature and cuts
+    grammar: Grammar | None = None  # structured output
+    beam: BeamSearch | None = None  # None: no beam search, each answer is sampled
+    min_tokens: int = 0  # until then no end-of-sequence token, stop token or stop string ends the answer
     seed: int | None = None  # None: the engine draws one per request
-    max_tokens: int | None = None  # None: up to the end of the context; 0: the prompt alone is computed, and scored
+    max_tokens: int | None = None  # None: up to the end of the context; 0: only the prompt is computed and scored
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -105,20 +110,21 @@ class SamplingParams:
 
     @property
     def choices(self) -> int:
-        """Answers that are generated."""
+        """Number of answers that are generated."""
         return self.best_of or self.n
 
     @property
     def side_by_side(self) -> int:
-        """Answers that are under way at once."""
+        """Number of sequences that are generated at the same time: answers, or beams."""
         return self.choices if self.beam is None else self.beam.width
 
     @property
     def records_logprobs(self) -> bool:
-        """Whether log probabilities are recorded: they were asked for, or ``best_of`` ranks by them."""
+        """Whether the engine records log probabilities: requested by ``logprobs``, or needed by ``best_of`` to rank."""
         return self.logprobs is not None or self.choices > self.n
 
     def _check_beam(self, beam: BeamSearch, refuse: Callable[[str, str], RequestError]) -> None:
+        """Raises RequestError, made by ``refuse``, for settings that a beam search does not support."""
         if self.best_of is not None:
             raise refuse("best_of", "None: a beam search has a width")
         if self.n > beam.width:
@@ -136,6 +142,7 @@ class SamplingParams:
             raise refuse(param, "off for a beam search that does not sample")
 
     def _check_rules(self, refuse: Callable[[str, str], RequestError]) -> None:
+        """Raises RequestError, made by ``refuse``, for values out of range."""
         if not 0.0 <= self.min_p <= 1.0:
             raise refuse("min_p", "between 0 and 1")
         if not 0.0 < self.typical_p <= 1.0:

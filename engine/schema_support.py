@@ -1,7 +1,8 @@
-"""Which keywords of a JSON schema structured outputs do not enforce. Pure; needs neither torch nor llguidance.
+"""Which keywords of a JSON schema structured output does not enforce. Pure functions; imports neither torch nor
+llguidance.
 
-A schema that is compiled leniently (``Grammar.json_schema(schema, strict=False)``) is followed but for these keywords;
-one that is compiled strictly is refused for the first of them.
+A lenient grammar (``Grammar.json_schema(schema, strict=False)``) follows the schema except for these keywords. A strict
+one is refused because of the first of them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from urllib.parse import unquote, urljoin
 
 from engine.pattern_support import is_supported
 
-MAX_OPTIONS = 64  # that are compared with each other, unless all are constants
-MAX_COMPARED_DEPTH = 16  # of properties that tell options apart
+MAX_OPTIONS = 64  # most options of a oneOf that are compared pair by pair; constants are compared all at once
+MAX_COMPARED_DEPTH = 16  # deepest nested property by which two options may exclude each other
 
-MAX_INDEX_DIGITS = 8  # of a place in a list, within a reference
+MAX_INDEX_DIGITS = 8  # most digits of a list index in a JSON pointer
 
 _UNENFORCED = frozenset(
     {
@@ -51,25 +52,25 @@ _UNTYPED = frozenset({"array", "boolean", "null", "number", "object", "string"})
 
 
 def unenforced_keywords(schema: Mapping[str, Any] | bool) -> list[str]:
-    """Sorted, each once; a format is ``format:its-name``. ``oneOf`` is among them where its options are not seen to
-    exclude each other: then any of them may be followed. ``pattern`` is where structured outputs cannot follow its
-    regular expression, ``$ref`` where it refers to what is not in the schema. Definitions count whether something
-    refers to them or not."""
+    """Returns the keywords in ``schema`` that are not enforced, sorted and without duplicates. A format is written
+    ``format:its-name``. ``oneOf`` is listed if its options cannot be shown to exclude each other; the answer then
+    follows any of them. ``pattern`` is listed if its regular expression is not supported, ``$ref`` if it refers to
+    something outside the schema. Definitions are searched whether something refers to them or not."""
     known = _Resources(schema)
     return sorted({keyword for each in _schemas(schema) for keyword in (*_own(each), *_refused(each, known))})
 
 
 def without_unenforced(schema: Mapping[str, Any] | bool) -> Mapping[str, Any] | bool:
-    """A copy of ``schema`` without the patterns and references that ``unenforced_keywords`` names: a compiler refuses
-    those even where it ignores other keywords. It allows whatever ``schema`` does. Raises RecursionError for a schema
-    that is nested hundreds of levels deep."""
+    """Returns a copy of ``schema`` without the patterns and references that ``unenforced_keywords`` lists, because the
+    compiler refuses these even if it ignores other keywords. The copy allows whatever ``schema`` allows. Raises
+    RecursionError for a schema that is nested hundreds of levels deep."""
     if isinstance(schema, bool):
         return schema
     return _without_refused(schema, _Resources(schema))
 
 
 class _Resources:
-    """What references within one schema may refer to."""
+    """The targets that references within one schema may have: its ``$id`` names and ``$anchor`` names."""
 
     def __init__(self, root: object) -> None:
         self._root = root
@@ -80,21 +81,22 @@ class _Resources:
         self._anchors = {each.get("$anchor") for each in _schemas(root) if isinstance(each.get("$anchor"), str)}
 
     def has(self, reference: str) -> bool:
-        """Whether ``reference`` is to something in this schema, or to a published version of JSON schema itself."""
+        """Returns whether ``reference`` refers to something in this schema, or to a published version of JSON Schema
+        itself."""
         url, _, fragment = _absolute(self._base, reference).partition("#")
         if url.startswith(_META_SCHEMAS):
             return True
         if url not in self._names:
             return False
         if url != _absolute(self._base, ""):
-            return True  # within a schema that has a name of its own
+            return True  # into a nested schema with its own $id, whose fragments are not checked
         if not fragment or fragment in self._anchors:
             return True
         return fragment.startswith("/") and _resolved(self._root, f"#{fragment}") is not None
 
 
 def _absolute(base: str, reference: str) -> str:
-    """A reference as a whole address; what is no address is taken as it is."""
+    """Returns the absolute URL of a reference, or the reference itself if it is no URL."""
     try:
         return urljoin(base, reference).removesuffix("#")
     except ValueError:
@@ -102,7 +104,7 @@ def _absolute(base: str, reference: str) -> str:
 
 
 def _refused(schema: Mapping[str, Any], known: _Resources) -> Iterator[str]:
-    """The keywords of one schema that a compiler refuses even if it ignores others."""
+    """Yields the keywords directly in ``schema`` that the compiler refuses even if it ignores others."""
     reference, pattern, named = schema.get("$ref"), schema.get("pattern"), schema.get("patternProperties")
     if isinstance(reference, str) and not known.has(reference):
         yield "$ref"
@@ -113,6 +115,7 @@ def _refused(schema: Mapping[str, Any], known: _Resources) -> Iterator[str]:
 
 
 def _without_refused(schema: Mapping[str, Any], known: _Resources) -> dict[str, Any]:
+    """Returns a copy of ``schema`` without the keywords that ``_refused`` yields, also in the schemas within it."""
     refused = set(_refused(schema, known))
     kept = {keyword: value for keyword, value in schema.items() if keyword not in refused - {"patternProperties"}}
     if "patternProperties" in refused:
@@ -133,11 +136,12 @@ def _without_refused(schema: Mapping[str, Any], known: _Resources) -> dict[str, 
 
 
 def _part_without_refused(part: object, known: _Resources) -> object:
+    """Returns ``_without_refused`` of a schema, and anything else unchanged."""
     return _without_refused(part, known) if isinstance(part, Mapping) else part
 
 
 def _schemas(root: object) -> Iterator[Mapping[str, Any]]:
-    """A schema, all within it, and what it refers to within itself; each once."""
+    """Yields a schema, all schemas within it, and those that it refers to by JSON pointers; each once."""
     waiting, seen = [root], set[int]()
     while waiting:
         schema = waiting.pop()
@@ -149,7 +153,7 @@ def _schemas(root: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[object]:
-    """The schemas directly within one."""
+    """Yields the schemas directly within ``schema``."""
     for keyword in _ALONE:
         yield schema.get(keyword)
     for keyword in _IN_LISTS:
@@ -161,7 +165,7 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[object]:
 
 
 def _resolved(root: object, reference: object) -> object:
-    """What a JSON pointer such as ``#/$defs/a`` stands for; None if there is no such thing."""
+    """Returns the part of ``root`` that a JSON pointer such as ``#/$defs/a`` names, or None if there is none."""
     if not (isinstance(reference, str) and reference.startswith("#/")):
         return None
     place = root
@@ -177,7 +181,7 @@ def _resolved(root: object, reference: object) -> object:
 
 
 def _own(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The keywords of one schema, those within it aside."""
+    """Yields the unenforced keywords directly in ``schema``, not those of the schemas within it."""
     yield from _UNENFORCED & schema.keys()
     form = schema.get("format")
     if isinstance(form, str) and form not in _FORMATS and "string" in _types(schema):
@@ -190,10 +194,11 @@ def _own(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _countable(schema: Mapping[str, Any]) -> bool:
-    """Whether limits on the number of properties hold: all that are named are required, or one of a closed list is."""
+    """Returns whether limits on the number of properties are enforced: if all named properties are required, or if the
+    object is closed and the limits allow at most one optional property."""
     named, required = schema.get("properties", {}), schema.get("required", [])
     if not (isinstance(named, Mapping) and isinstance(required, list)):
-        return True  # no schema: it is refused anyway
+        return True  # an invalid schema, which the compiler refuses
     if named.keys() <= set(map(str, required)):
         return True
     least, most = schema.get("minProperties", 0), schema.get("maxProperties")
@@ -202,7 +207,7 @@ def _countable(schema: Mapping[str, Any]) -> bool:
 
 
 def _exclusive(options: list[Any]) -> bool:
-    """Whether nothing can be valid by two of ``options``, as far as their types and constants say."""
+    """Returns whether types and constants show that no value is valid under two of ``options``."""
     listed = [_constants(option) for option in options if isinstance(option, Mapping)]
     constants = [each for each in listed if each is not None]
     if len(constants) == len(options):
@@ -214,6 +219,8 @@ def _exclusive(options: list[Any]) -> bool:
 
 
 def _disjoint(one: object, other: object, depth: int) -> bool:
+    """Returns whether types and constants show that no value is valid under both schemas, comparing required properties
+    down to ``depth`` levels."""
     if not (depth and isinstance(one, Mapping) and isinstance(other, Mapping)):
         return False
     if not _types(one) & _types(other):
@@ -231,11 +238,12 @@ def _disjoint(one: object, other: object, depth: int) -> bool:
 
 
 def _names(value: object) -> list[str]:
+    """Returns the strings in a list, and an empty list for anything else."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _types(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The types that a schema allows; all of them where it does not say."""
+    """Returns the types that a schema allows, all of them if it names none. ``integer`` counts as ``number``."""
     named = schema.get("type")
     named = [named] if isinstance(named, str) else named
     if not isinstance(named, list):
@@ -244,7 +252,8 @@ def _types(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _constants(schema: Mapping[str, Any]) -> frozenset[str] | None:
-    """The strings that a schema lists; None where it lists something else, or nothing."""
+    """Returns the strings that a schema lists by ``const`` or ``enum``, or None if it lists no values or others than
+    strings."""
     listed: object = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         return None

@@ -1,8 +1,8 @@
-"""The beam search of one request: a sequence for each live hypothesis, all of one length.
+"""The beam search of one request, over sequences that all have the same length: one for each live hypothesis.
 
-A beam that has been computed is held until the others of its search are there as well; only then it is known which of
-them go on. A beam that must wait for one which has no blocks gives its own up, its candidates kept: so searches never
-wait for each other.
+A beam that has been computed keeps its blocks and waits until all beams of its search have been computed; only then is
+it known which of them continue. If one of them has no blocks, the beams that wait for it free theirs and keep their
+candidates, so that two searches never wait for each other's blocks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from itertools import count
 
 from engine.admission import Job
 from engine.api import FinishReason, UnsatisfiableError
-from engine.decode.beams import Beams, Candidates, Step, Whole
+from engine.decode.beams import Beams, Candidates, FinishedHypothesis, Step
 from engine.decode.random import choice_seed
 from engine.sequence import Status
 
 
 class Search:
-    """``jobs`` are those of the live hypotheses, best first."""
+    """The beam search of one request. ``jobs`` are the jobs of its live hypotheses, best first."""
 
     def __init__(self, first: Job) -> None:
         sequence = first.sequence
@@ -28,36 +28,39 @@ class Search:
         self._seed = sequence.seed
         self._rows: dict[Job, Candidates] = {}
         self.jobs = [first]
-        self.names = count(1)  # of sequences to come
+        self.names = count(1)  # numbers for new sequences of the request
 
     def take(self, job: Job, candidates: Candidates) -> bool:
-        """A beam has been computed; whether all have."""
+        """Stores the candidates of a beam that has been computed. Returns whether all beams have been."""
         self._rows[job] = candidates
         return len(self._rows) == len(self.jobs)
 
     def stranded(self) -> list[Job]:
-        """The beams that hold blocks while others of the search wait for some."""
+        """Returns the beams that hold blocks while another beam of the search waits for some."""
         if not any(job.sequence.status is Status.WAITING for job in self.jobs):
             return []
         return [job for job in self._rows if job.sequence.status is Status.RUNNING and job.sequence.held]
 
     def advance(self) -> list[Step]:
-        """Decides from the candidates of all beams where the next ones come from; none: the search is over."""
+        """Takes one step of the search from the candidates of all beams. Returns how the next beams continue these, or
+        an empty list if the search is over."""
         rows = [self._rows[job] for job in self.jobs]
         self._rows = {}
         return self._beams.advance(rows, self._ends)
 
     def follow(self, jobs: list[Job]) -> None:
-        """These are the next beams, in the order of the steps they came by. Each draws numbers of its own."""
+        """Sets the next beams, in the order of the steps that ``advance`` returned, and gives each its own random
+        numbers."""
         self.jobs = jobs
         for place, job in enumerate(jobs):
             job.sequence.seed = choice_seed(self._seed, place)
 
-    def answers(self, most: int) -> list[Whole]:
-        """Up to ``most`` of those that were found, best first. Raises UnsatisfiableError if there are none."""
-        if not self._beams.wholes:
+    def answers(self, most: int) -> list[FinishedHypothesis]:
+        """Returns up to ``most`` answers found, best first. Raises UnsatisfiableError if there are none."""
+        if not self._beams.finished:
             raise UnsatisfiableError("No answer can be found that is what it is to be.")
-        return self._beams.wholes[:most]
+        return self._beams.finished[:most]
 
     def _ends(self, parent: int, token: int) -> FinishReason | None:
+        """Returns why ``token`` would end the beam at the place ``parent``, or None."""
         return self.jobs[parent].would_end(token)

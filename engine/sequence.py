@@ -1,9 +1,9 @@
-"""One request on its way through the engine.
+"""One sequence of tokens on its way through the engine.
 
     tokens   [ prompt .................... | generated ........ ]
              [ computed: KV is in blocks ........ | pending ... ]
 
-While decoding, the pending tokens are the one sampled last and those that a grammar let follow it. A beam has none
+While decoding, the pending tokens are the last sampled one and the forced tokens after it. A beam has no pending token
 until all beams of its search have been computed.
 """
 
@@ -25,9 +25,9 @@ from engine.kv.prefix import Miss
 class Status(StrEnum):
     """Where a sequence is in its life."""
 
-    WAITING = "waiting"  # holds no blocks
-    PARKED = "parked"  # holds none either, and waits for the other beams of its search, not for its turn
-    RUNNING = "running"  # holds blocks for all its tokens, or all that its layers see
+    WAITING = "waiting"  # in the waiting queue, without KV blocks
+    PARKED = "parked"  # a beam without KV blocks that waits for other beams of its search, outside the queue
+    RUNNING = "running"  # holds KV blocks for all its tokens, or those in the windows of its layers
     ENDED = "ended"
 
 
@@ -40,12 +40,13 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 class IllegalTransitionError(RuntimeError):
-    """A move that the table does not know; the sequence is left as it was."""
+    """A status change that ``TRANSITIONS`` does not allow. The sequence is left as it was."""
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """State of one request. ``seed`` and ``max_tokens`` are resolved: never None here."""
+    """State of one choice or beam of a request (vLLM's ``Request``, SGLang's ``Req``). ``seed`` and ``max_tokens`` are
+    resolved: they are never None here. Instants are seconds of the engine's clock."""
 
     request_id: str
     tokens: list[int]
@@ -55,91 +56,97 @@ class Sequence:
     seed: int
     max_tokens: int
     status: Status = Status.WAITING
-    tables: list[BlockTable] = field(default_factory=list)  # of each group of layers; none while it waits
+    tables: list[BlockTable] = field(default_factory=list)  # block table of each KV cache group; empty while waiting
     computed: int = 0  # tokens whose KV is in the blocks
-    committed: int = 0  # of these, tokens whose blocks are in the prefix index
-    digests: list[bytes] = field(default_factory=list)  # of the first full blocks
+    committed: int = 0  # computed tokens whose blocks are in the prefix index
+    digests: list[bytes] = field(default_factory=list)  # chained hashes of the first full blocks, as far as needed
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache when first admitted
-    miss: Miss | None = None  # why not more of them
+    miss: Miss | None = None  # why no more prompt tokens were found in the prefix cache
     tenant: str = ""
     priority: Priority = Priority.STANDARD
-    arrived: float = 0.0  # seconds of the engine's clock, as all instants here
-    deadline: float | None = None  # instant by which its first token has to be out
+    arrived: float = 0.0  # instant at which the request arrived
+    deadline: float | None = None  # instant by which its first token must have been generated
     rules: LogitRules | None = None
     grammar: GrammarState | None = None
     lookup: PromptLookup | None = None
-    draft: list[int] = field(default_factory=list)  # guessed to follow, for one step
-    drafting: bool = False  # by a smaller model
-    drafted: int = 0  # tokens whose KV of the smaller model is in the blocks
-    choice: int = 0  # its number among the choices of its request
-    scores_prompt: bool = False  # logits after each of its prompt's tokens are wanted: none may come from the cache
-    newest: int = 1  # tokens that came with the one sampled last, itself included
-    branches: int = 0  # more choices that begin with its first token
-    candidates: int = 0  # tokens that are looked at in each step of its beam search; 0: it is drawn
-    ahead: int = 0  # tokens that are computed before anybody knows whether the answer goes so far
-    reserve: bool = False  # holds blocks for the whole answer from the start, and keeps them
-    queued_at: float = 0.0  # when it last began to wait
-    waited_s: float = 0.0  # before that, in all
-    level: int = 0  # class with which it was started last: ``priority``, less what waiting added
-    piecemeal: bool = False  # when it was started last, more was to compute than fits into one chunk
-    overtaken: int = 0  # times that a later one was started because this one did not fit
+    draft: list[int] = field(default_factory=list)  # draft tokens that the next step verifies
+    drafting: bool = False  # whether the draft model proposes the draft tokens, not prompt lookup
+    drafted: int = 0  # tokens whose KV the draft model has computed
+    choice: int = 0  # number of this choice or beam in its request
+    scores_prompt: bool = False  # prompt log probabilities are wanted, so no block comes from the prefix cache
+    newest: int = 1  # tokens appended by the last step: the sampled one and the forced ones after it
+    branches: int = 0  # further choices of the request, which start after the prompt
+    candidates: int = 0  # candidate tokens per step of its beam search; 0: no beam search
+    ahead: int = 0  # lookahead: positions after the last token that need blocks, for steps launched early
+    reserve: bool = False  # allocates blocks for the whole answer at admission, and is never preempted
+    queued_at: float = 0.0  # instant at which it last joined the waiting queue
+    waited_s: float = 0.0  # seconds in the waiting queue before that
+    level: int = 0  # priority class at its last admission, raised by its waiting time
+    chunked: bool = False  # whether its prefill needed more than one chunk at its last admission
+    overtaken: int = 0  # times that a later sequence was admitted because this one did not fit
     preemptions: int = 0
-    kept: int = 0  # tokens it had generated when it was started last
-    told_at: float = 0.0  # when its last token came out
+    generated_at_admission: int = 0  # tokens it had generated at its last admission
+    last_token_at: float = 0.0  # instant at which its last token was emitted; 0: none yet
 
     @property
     def pending(self) -> int:
-        """Tokens still to compute before the next one can be sampled."""
+        """Number of tokens whose KV must be computed before the next token can be sampled."""
         return len(self.tokens) - self.computed
 
     @property
     def generated(self) -> int:
-        """Tokens sampled so far."""
+        """Number of tokens generated so far."""
         return len(self.tokens) - self.prompt_length
 
     @property
     def held(self) -> bool:
-        """Whether all its tokens are computed: it waits for the other beams of its search."""
+        """Whether no token is pending. Then it is a beam that waits for the other beams of its search."""
         return self.pending == 0
 
     @property
     def decoding(self) -> bool:
-        """Whether only the tokens of the last step are pending."""
+        """Whether the sequence is in decode, not prefill: it has generated tokens, and only those that the last step
+        appended are pending. False after a preemption until its tokens have been computed again, and for a beam that
+        waits."""
         return 0 < self.pending <= self.newest and self.generated > 0
 
     @property
     def room(self) -> int:
-        """Tokens that its blocks must hold."""
+        """Number of tokens that its KV blocks must have room for, draft tokens and lookahead included."""
         most = self.prompt_length + self.max_tokens
         return most if self.reserve else min(most, len(self.tokens) + self.ahead) + len(self.draft)
 
     @property
     def takes_largest(self) -> bool:
-        """Whether of its logits only the largest, and where it is, matters, and to itself alone."""
+        """Whether the next token is the argmax of the unchanged logits and nothing else of them is needed: greedy
+        decoding without rules, grammar, log probabilities, beam search or further choices."""
         params = self.sampling
-        told = params.records_logprobs or self.candidates > 0 or self.branches > 0
-        return params.temperature == 0 and self.rules is None and self.grammar is None and not told
+        needs_logits = params.records_logprobs or self.candidates > 0 or self.branches > 0
+        return params.temperature == 0 and self.rules is None and self.grammar is None and not needs_logits
 
     def waited(self, now: float) -> float:
-        """Seconds in which it held no blocks, up to ``now``, at which it still waits."""
+        """Returns the seconds that a waiting sequence has spent in the waiting queue up to the instant ``now``, in
+        all."""
         return self.waited_s + max(0.0, now - self.queued_at)
 
     def follows_grammar(self) -> bool:
-        """Whether its tokens are a whole answer by its grammar, to which nothing can be added. Raises GrammarError for
-        tokens that do not follow it."""
+        """Lets the grammar read the new tokens. Returns whether they complete it, so that nothing can follow; False
+        without a grammar. Raises GrammarError if the tokens do not follow it."""
         if self.grammar is None:
             return False
         self.grammar.read(self.tokens)
         return self.grammar.complete
 
     def draw(self, branch: int = 0, ahead: int = 0) -> Draw:
-        """How its next token is chosen, or the first one of a branch, or the one after ``ahead`` that are guessed."""
+        """Returns how the next token is sampled. ``branch`` is the number of the choice whose first token it is;
+        ``ahead`` counts the draft tokens before it."""
         seed = choice_seed(self.seed, branch)
         position = len(self.tokens) + ahead
         return Draw(self.sampling, seed, position, self.rules, self.tokens, self.grammar, self.candidates)
 
     def branch(self, choice: int, token: int) -> Sequence:
-        """The choice that begins with ``token`` after the same prompt."""
+        """Returns a new waiting sequence: these tokens, and then ``token``. It has the number ``choice`` in its request
+        and its own random numbers."""
         return Sequence(
             request_id=self.request_id,
             tokens=[*self.tokens, token],
@@ -157,13 +164,13 @@ class Sequence:
             grammar=None if self.grammar is None else self.grammar.copy(),
             lookup=None if self.lookup is None else self.lookup.branch(),
             digests=list(self.digests),
-            told_at=self.told_at,
+            last_token_at=self.last_token_at,
             choice=choice,
             candidates=self.candidates,
         )
 
     def move(self, status: Status) -> None:
-        """Raises IllegalTransitionError for a move the table does not know."""
+        """Changes the status. Raises IllegalTransitionError for a change that ``TRANSITIONS`` does not allow."""
         if status not in TRANSITIONS[self.status]:
             raise IllegalTransitionError(f"{self.request_id}: {self.status} to {status}")
         self.status = status

@@ -1,4 +1,4 @@
-"""What a step comes back with."""
+"""``StepResult``: what a runner returns for one step (vLLM's ``ModelRunnerOutput``)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from engine.scheduler.step_plan import Chunk
 
 
 class StepResult(NamedTuple):
-    """``sampled``: the chunks after which a token is to be sampled, and their ``logits`` [rows, vocab] float32 in the
-    same order, one row each and one more for each token of its draft. ``unsound``: the chunks in which a number has
-    overflowed; what they wrote to the cache must not be read. ``scored``: the chunks some of whose rows are to be
-    scored, with those rows' logits. ``tokens``: what was drawn after each row of the sampled chunks, if the runner has
-    done that; then there are no logits."""
+    """The result of one step.
+
+    * ``sampled``: the chunks that a token is to be sampled after.
+    * ``logits`` [rows, vocab] float32: for each of these chunks, in the same order, a row for each draft token and one
+      more.
+    * ``unsound``: the chunks with NaN or Inf in one of their rows. The KV that they wrote must not be read.
+    * ``scored``: the chunks with prompt tokens to score, with the logits of these rows.
+    * ``tokens``: the argmax of each row of ``logits``, if the runner has sampled greedily itself; ``logits`` is then
+      empty.
+    """
 
     sampled: list[Chunk]
     logits: Tensor
@@ -27,7 +32,8 @@ class StepResult(NamedTuple):
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], logits: Tensor, sound: Sequence[bool] | Sequence[int]) -> StepResult:
-        """From the ``logits`` of ``rows_wanted(chunks)``, and whether each row of the step was ``sound``."""
+        """Makes the result from the ``logits`` of ``rows_wanted(chunks)``. ``sound`` says of each row of the step
+        whether all its numbers were finite."""
         sampled = [chunk for chunk in chunks if chunk.samples]
         if not any(chunk.scored for chunk in chunks):
             return cls(sampled, logits, unsound(chunks, sound))
@@ -45,8 +51,9 @@ class StepResult(NamedTuple):
 
     @classmethod
     def told(cls, chunks: Sequence[Chunk], tokens: Sequence[int], sound: Sequence[int]) -> StepResult:
-        """From the ``tokens`` after each sampled row, negative where there is none, and whether each row of the step
-        was ``sound``."""
+        """Makes the result of a runner that samples greedily itself. ``tokens`` has the token of each sampled row,
+        negative where no logit was finite; ``sound`` says of each row of the step whether all its numbers were finite.
+        """
         sampled = [chunk for chunk in chunks if chunk.samples]
         ends = pairwise(accumulate((chunk.sampled for chunk in sampled), initial=0))
         lost = [chunk for chunk, (first, end) in zip(sampled, ends, strict=True) if min(tokens[first:end]) < 0]
@@ -55,7 +62,8 @@ class StepResult(NamedTuple):
 
 
 def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:
-    """The rows of a step whose logits are wanted: those to be scored, and those after which tokens are sampled."""
+    """Returns the rows of a step whose logits are needed: those that score a prompt token or that a token is sampled
+    after."""
     rows: list[int] = []
     first = 0
     for chunk in chunks:
@@ -66,7 +74,8 @@ def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:
 
 
 def unsound(chunks: Sequence[Chunk], sound: Sequence[bool] | Sequence[int]) -> list[Chunk]:
-    """The chunks, whose rows follow each other, that have a row that is not ``sound``."""
+    """Returns the chunks that have a row that is not ``sound``. Their rows follow each other in the order of
+    ``chunks``."""
     if all(sound):
         return []
     borders = pairwise(accumulate((chunk.length for chunk in chunks), initial=0))

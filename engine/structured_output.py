@@ -1,4 +1,4 @@
-"""Structured output: the grammar that an answer must follow."""
+"""``Grammar``: the grammar that an answer must follow (structured output, guided decoding)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 MAX_GRAMMAR_CHARS = 65_536
-"""Most characters of the source of one grammar."""
+"""Most characters in the source of one grammar."""
 
 JSON_STYLE: Mapping[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""How answers write JSON, in llguidance's options: as Python's json.dumps does, so that most of an object's syntax is
-forced."""
+"""How answers write JSON, as options of llguidance: as Python's json.dumps does, so that most of an object's syntax is
+forced and need not be sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A formal description of every valid answer.
+    """A grammar that an answer must follow (vLLM's ``StructuredOutputsParams``).
 
-    ``param`` names the request field that the grammar came from; errors about the grammar name that field. ``label`` is
-    what error messages call the grammar, for example "The schema of a tool"; empty: named by ``kind``. Neither takes
-    part in comparison: equal sources compile to one grammar. ``strict`` is of JSON schemas alone: without it, keywords
-    that cannot be enforced are ignored (``unenforced_keywords`` names them); with it they are refused.
+    ``source`` is written in the language that ``kind`` names. ``param`` is the request field that the grammar came
+    from; errors name that field. ``label`` is what error messages call the grammar, for example "The schema of a tool";
+    if it is empty they name its ``kind``. Neither takes part in comparison, because equal sources compile to the same
+    grammar. ``strict`` matters for JSON schemas only: with it, a keyword that cannot be enforced is an error; without
+    it, the keyword is ignored (``unenforced_keywords`` lists them).
     """
 
     kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
@@ -33,25 +34,25 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool, strict: bool = True) -> Self:
-        """JSON that is valid by ``schema``, written as Python's json.dumps does. True: any JSON."""
+        """Makes a grammar of JSON that is valid under ``schema``, written as by Python's json.dumps. True: any JSON."""
         return cls("json_schema", json.dumps(schema), strict=strict)
 
     @classmethod
     def json_object(cls) -> Self:
-        """Any JSON object."""
+        """Makes a grammar of any JSON object."""
         return cls("json_object", "")
 
     @classmethod
     def regex(cls, pattern: str) -> Self:
-        """Text that ``pattern`` matches as a whole; Rust's syntax, without look-around."""
+        """Makes a grammar of texts that ``pattern`` matches completely. The syntax is Rust's, without look-around."""
         return cls("regex", pattern)
 
     @classmethod
     def choice(cls, choices: Sequence[str]) -> Self:
-        """One of ``choices``."""
+        """Makes a grammar of the texts ``choices``."""
         return cls("choice", json.dumps(list(choices)))
 
     @classmethod
     def lark(cls, text: str) -> Self:
-        """A context-free grammar in the syntax of Lark; its start is ``start``."""
+        """Makes a context-free grammar in Lark's syntax; its start rule is ``start``."""
         return cls("lark", text)

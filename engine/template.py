@@ -1,9 +1,9 @@
-"""Conversations as the model's own chat template writes them.
+"""Renders conversations with the model's chat template.
 
-Templates differ in what they expect. What one expects is found out when it is loaded, by rendering small conversations:
-whether the content of a message is a string or a list of parts, whether it writes system messages, and whether it knows
-the role ``developer``. Tools are described by the template itself if it knows Hermes' way of calling them (see
-``tool_text``), else in words.
+Templates differ in what they expect. On loading, small conversations are rendered to find out whether the content of a
+message must be a string or a list of parts, whether system messages are written, and whether the role ``developer`` is
+known. Tools are described by the template if it knows the Hermes format of tool calls, else in a message
+(``tool_text``).
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ RESERVED_VARIABLES = frozenset(
         "range",
     ]
 )
-"""Names that ``Conversation.template_kwargs`` may not set: the request, the tokenizer, the engine or Jinja sets
+"""Names that ``Conversation.template_kwargs`` may not set, because the request, the tokenizer, the engine or Jinja sets
 them."""
 
-_NEEDLE = "2f7c1e9b"  # text that no template writes of its own accord
-_SPOKEN_ROLES = ("user", "assistant", "tool")  # a template that leaves out what these say does so on purpose
+_NEEDLE = "2f7c1e9b"  # content of test messages; no template contains it
+_SPOKEN_ROLES = ("user", "assistant", "tool")  # a template that leaves their messages out does so on purpose
 _SYSTEM_ROLES = ("system", "developer")
 _Turn = dict[str, Any]
 
 
 class ChatTemplate:
-    """The chat template of ``hub``, a tokenizer of transformers. Nothing is changed after loading."""
+    """The chat template of ``hub``, a transformers tokenizer. Immutable after loading."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         source = str(hub.chat_template or "")
-        # Other templates have the same mark around something else than a name and arguments in JSON.
+        # The mark alone is not enough: some templates write other things than a JSON name and arguments within it.
         self._knows_tools = (
             TOOL_CALL_START in source and re.search(r'"name\\?":.*"arguments\\?":', source, re.DOTALL) is not None
         )
@@ -92,9 +92,9 @@ class ChatTemplate:
         self._knows_developer = _mentions(source, "developer") and self._writes("developer", after=["user"])
 
     def render(self, conversation: Conversation, rewrite: Rewrite) -> str:
-        """The conversation as text, with the assistant's turn opened unless it says otherwise. ``rewrite`` is applied
-        to all that the client has said before the template is. Raises RequestError where there is no template, or it
-        refuses."""
+        """Returns the conversation as text. ``rewrite`` is applied to every string that the client sent before the
+        template renders it. Raises RequestError if the model has no template, or the template refuses the conversation.
+        """
         if not self._hub.chat_template:
             raise RequestError("The model has no chat template; send a text prompt instead", "messages")
         tools = [rewritten(_loaded(tool), rewrite) for tool in conversation.tools]
@@ -109,15 +109,16 @@ class ChatTemplate:
             return self._finish(conversation, turns, variables)
         try:
             return self._finish(conversation, introduced(turns, tools, "system"), variables)
-        except RequestError:  # there are templates without system messages
+        except RequestError:  # some templates refuse system messages
             return self._finish(conversation, introduced(turns, tools, "user"), variables)
 
     def _finish(self, conversation: Conversation, turns: list[_Turn], variables: Mapping[str, Any]) -> str:
-        """``turns`` as text, up to the end of the last one's content where that is to be continued."""
+        """Renders ``turns``. If the conversation continues its last message, cuts the text after that message's
+        content."""
         turns = self._audible(turns, variables)
         if not conversation.continue_final_message:
             return self._apply(turns, variables)
-        # As transformers does it: the space at the mark's end says whether the template has trimmed the content.
+        # As in transformers: the space after the mark is missing if the template strips the content.
         mark = f"\ue000{secrets.token_hex(8)}\ue001"
         last = {**turns[-1], "content": f"{turns[-1]['content']}{mark} "}
         before, found, after = self._apply([*turns[:-1], last], variables).rpartition(mark)
@@ -128,14 +129,15 @@ class ChatTemplate:
         return before if after.startswith(" ") else before.rstrip()
 
     def _known(self, message: Message) -> Message:
-        """A developer's message is the system's where the template does not know that role (OpenAI's newer name)."""
+        """Changes the role ``developer`` (OpenAI's newer name) to ``system`` if the template does not know it."""
         if message.role != "developer" or self._knows_developer:
             return message
         return replace(message, role="system")
 
     def _audible(self, turns: list[_Turn], variables: Mapping[str, Any]) -> list[_Turn]:
-        """``turns`` without any that the template would leave out in silence: what a system message says joins the one
-        before it or the user's next. Raises RequestError for other roles."""
+        """Returns ``turns`` so that the template writes all of them. The content of a system message that it would
+        leave out silently joins the system message before it or the next user message. Raises RequestError for a
+        message of another role that it would leave out."""
         asked = {at: f"{_NEEDLE}.{at}." for at, turn in enumerate(turns) if self._doubtful(at, turn)}
         if not asked:
             return turns
@@ -146,15 +148,17 @@ class ChatTemplate:
         return _merged(turns, lost) if lost else turns
 
     def _doubtful(self, at: int, turn: _Turn) -> bool:
-        """Whether a template that knows its usual roles may leave this turn out."""
+        """Returns whether the template may leave out this turn, judging by its role."""
         usual = turn["role"] in _SPOKEN_ROLES or (at == 0 and turn["role"] == "system" and self._writes_system)
         return not usual and bool(turn["content"])
 
     def _writes_user(self) -> bool:
+        """Returns whether the template writes user messages, alone or after a system message."""
         return self._writes("user") or self._writes("user", before=["system"])
 
     def _writes(self, role: str, before: Sequence[str] = (), after: Sequence[str] = ()) -> bool:
-        """Whether what ``role`` says is in the text of a small conversation, with other roles before and after."""
+        """Returns whether the template writes the content of a message of ``role``, with messages of other roles before
+        and after."""
         turns = [{"role": each, "content": _NEEDLE if each == role else "a"} for each in (*before, role, *after)]
         try:
             return _NEEDLE in self._apply(turns, {})
@@ -162,6 +166,7 @@ class ChatTemplate:
             return False
 
     def _apply(self, turns: list[_Turn], variables: Mapping[str, Any]) -> str:
+        """Renders ``turns`` with transformers. Raises RequestError if the template refuses them or fails."""
         if self._takes_parts:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         try:
@@ -170,13 +175,13 @@ class ChatTemplate:
             )
         except TemplateError as error:  # templates refuse with raise_exception, for example two user turns in a row
             raise RequestError(f"The model's chat template refuses these messages: {error}", "messages") from error
-        except Exception as error:  # the template is the model's own code, and runs on what a client has sent
+        except Exception as error:  # templates are code of the model's author and run on input of a client
             kind = type(error).__name__
             raise RequestError(f"The model's chat template fails on these messages: {kind}", "messages") from error
 
 
 def rewritten(value: Any, rewrite: Rewrite) -> Any:
-    """JSON with all its strings rewritten."""
+    """Returns a JSON value with ``rewrite`` applied to all its strings and names."""
     if isinstance(value, str):
         return rewrite(value)
     if isinstance(value, list):
@@ -187,6 +192,7 @@ def rewritten(value: Any, rewrite: Rewrite) -> Any:
 
 
 def _turn(message: Message, rewrite: Rewrite) -> _Turn:
+    """Returns a message as the dictionary that templates expect, with all its strings rewritten."""
     turn: _Turn = {"role": rewrite(message.role), "content": rewrite(message.content)}
     for field in ("name", "reasoning_content", "tool_call_id"):
         if (said := getattr(message, field)) is not None:
@@ -197,13 +203,15 @@ def _turn(message: Message, rewrite: Rewrite) -> _Turn:
 
 
 def _call(call: ToolCall, rewrite: Rewrite) -> dict[str, Any]:
+    """Returns a tool call as the dictionary that templates expect, with all its strings rewritten."""
     function = {"name": rewrite(call.name), "arguments": rewritten(_arguments(call), rewrite)}
     named = {} if call.id is None else {"id": rewrite(call.id)}
     return {**named, "type": "function", "function": function}
 
 
 def _arguments(call: ToolCall) -> Any:
-    """As an object, which templates write as JSON; what is none, or none that can be written, stays text."""
+    """Returns the arguments of a call as an object, which templates write as JSON. Text that is no JSON object, or is
+    nested too deeply, is returned as text."""
     if without_arguments(call.arguments):
         return {}
     try:
@@ -214,7 +222,7 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _loaded(tool: str) -> Any:
-    """The description of a tool. Raises RequestError for what is none."""
+    """Parses the JSON description of a tool. Raises RequestError if it is invalid or nested too deeply."""
     try:
         loaded = json.loads(tool)
     except (ValueError, RecursionError) as error:
@@ -225,8 +233,8 @@ def _loaded(tool: str) -> Any:
 
 
 def _variables(template_kwargs: Sequence[tuple[str, str]], rewrite: Rewrite) -> dict[str, Any]:
-    """The template's variables that a client has set. Raises RequestError for a name that is not its own to set, and
-    for a value that is no JSON."""
+    """Returns the template variables that the client set. Raises RequestError for a reserved or invalid name, and for a
+    value that is no valid JSON."""
     variables: dict[str, Any] = {}
     for name, value in template_kwargs:
         if name in RESERVED_VARIABLES or not name.isidentifier():
@@ -245,12 +253,13 @@ def _variables(template_kwargs: Sequence[tuple[str, str]], rewrite: Rewrite) -> 
 
 
 def _are_documents(value: Any) -> bool:
-    """Whether transformers takes it: it checks this variable alone."""
+    """Returns whether transformers accepts the value of ``documents``, the only variable that it checks."""
     return value is None or (isinstance(value, list) and all(isinstance(each, dict) for each in value))
 
 
 def _mentions(source: str, word: str) -> bool:
-    """Whether a template compares something with ``word``; words of the text that it writes do not count."""
+    """Returns whether the template's code has ``word`` as a string, for example to compare a role with it. The text
+    that the template writes does not count."""
     try:
         tokens = list(Environment().lex(source))
     except TemplateError:
@@ -259,8 +268,8 @@ def _mentions(source: str, word: str) -> bool:
 
 
 def _merged(turns: Sequence[_Turn], lost: Collection[int]) -> list[_Turn]:
-    """``turns`` with what the system says in those at ``lost`` moved to others. Raises RequestError where there are
-    none, and for other roles."""
+    """Returns ``turns`` with the content of the system messages at the places ``lost`` moved to the system message
+    before or the next user message. Raises RequestError if there is none, and for a message of another role."""
     kept: list[_Turn] = []
     loose: list[str] = []
     for at, turn in enumerate(turns):
@@ -283,4 +292,5 @@ def _merged(turns: Sequence[_Turn], lost: Collection[int]) -> list[_Turn]:
 
 
 def _unheard(role: str) -> RequestError:
+    """Returns the error for messages of a role that the template leaves out."""
     return RequestError(f"The model's chat template leaves out messages of the role {role!r}.", "messages")

@@ -1,4 +1,4 @@
-"""For a model directory without a tokenizer: token ids in, token ids out."""
+"""Stand-in for the tokenizer of a model without one: prompts and answers are token ids only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from engine.tokenizer_files import eos_token_ids, has_tokenizer
 
 
 class TokenIds:
-    """Takes the place of a Tokenizer. Answers have no text; requests that need text are refused."""
+    """Has the interface of Tokenizer for a model without a tokenizer. Answers have no text; requests that need text are
+    refused."""
 
     vocabulary: dict[str, int]
 
@@ -27,15 +28,15 @@ class TokenIds:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
-        """Reads what ends an answer."""
+        """Reads the end-of-sequence tokens from the model directory."""
         return cls(eos_token_ids(directory, None))
 
     def grammars(self, vocab_size: int) -> GrammarCompiler:
-        """One that refuses every grammar, as ``check`` does before."""
+        """Returns a compiler that refuses every grammar. ``check`` refuses such requests earlier."""
         return GrammarCompiler(None, vocab_size, self.eos_token_ids)
 
     def check(self, request: GenerationRequest) -> None:
-        """Raises RequestError, naming the field, for a request that speaks of text."""
+        """Raises RequestError, naming the field, for a request that contains text or a grammar."""
         params = request.sampling
         if isinstance(request.prompt, Conversation):
             raise _refusal("messages")
@@ -48,33 +49,34 @@ class TokenIds:
             raise _refusal(params.grammar.param)
 
     def encode(self, prompt: Prompt, most: int | None = None) -> list[int]:
-        """The ids of a prompt. Raises RequestError for text."""
+        """Returns the ids of a prompt of token ids. Raises RequestError for a text or a conversation. ``most`` has no
+        effect."""
         if isinstance(prompt, str | Conversation):
             raise _refusal("prompt" if isinstance(prompt, str) else "messages")
         return list(prompt)
 
     def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        """Raises RequestError if there are any words."""
+        """Returns an empty list. Raises RequestError if there are any words."""
         if words:
             raise _refusal("bad_words")
         return []
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """No text."""
+        """Returns an empty string."""
         return ""
 
     def token_bytes(self, token: int) -> bytes:
-        """vLLM's name for a token whose text is not known."""
+        """Returns ``token_id:N``, vLLM's name for a token whose text is not known."""
         return f"token_id:{token}".encode()
 
     def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:
-        """One that gives out no text."""
+        """Returns a detokenizer whose text is always empty."""
         return ByteDetokenizer({})
 
 
 def load_tokenizer(path: Path) -> Tokenizer | TokenIds:
-    """The tokenizer of a model directory or a GGUF file. Raises ValueError for one that tokenizers cannot run, and as
-    ``GGUFFile.open`` does."""
+    """Loads the tokenizer of a model directory or a GGUF file, or a TokenIds if it has none. Raises ValueError for a
+    tokenizer that the ``tokenizers`` library cannot run, and the errors of ``GGUFFile.open``."""
     if not is_gguf(path):
         return Tokenizer.from_directory(path) if has_tokenizer(path) else TokenIds.from_directory(path)
     metadata = GGUFFile.open(path).metadata
@@ -84,4 +86,5 @@ def load_tokenizer(path: Path) -> Tokenizer | TokenIds:
 
 
 def _refusal(param: str) -> RequestError:
+    """Returns the error for a request that needs a tokenizer."""
     return RequestError("The model has no tokenizer: it takes and gives token ids, and no text.", param)

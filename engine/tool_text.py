@@ -1,7 +1,8 @@
-"""Tools in words, for chat templates that do not know them: descriptions, calls and results as text of messages.
+"""Writes tools as plain text for chat templates that do not support tools: their descriptions, calls and results become
+text of messages.
 
-The form of a call is Hermes' (Qwen's and others'), the same that templates with tools write: a parser of answers has
-one form to know.
+Calls are written in the Hermes format (used by Qwen and others), as by templates that support tools, so that the parser
+of answers needs to know one format only.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ RESULT_START, RESULT_END = "<tool_response>", "</tool_response>"
 
 
 def without_arguments(arguments: str) -> bool:
-    """Whether the arguments of a call are none: several servers write "" or null for a function without parameters."""
+    """Returns whether the arguments of a call are absent: several servers send "" or null for a function without
+    parameters."""
     return arguments.strip() in ("", "null")
 
 
 def as_text(messages: Sequence[Message], rewrite: Rewrite) -> list[Message]:
-    """Calls as text of the assistant, and their results as text of the user, all of a turn together. ``rewrite`` is
-    applied to all that a message says."""
-    told: list[Message] = []
+    """Returns ``messages`` without tool calls and tool messages. A call becomes text of its assistant message.
+    Consecutive results become one user message, together with the user message after them. ``rewrite`` is applied to
+    all strings of the client."""
+    turns: list[Message] = []
     for message in messages:
         calls = [
             f'{TOOL_CALL_START}\n{{"name": {json.dumps(rewrite(c.name), ensure_ascii=False)}, '
@@ -49,19 +52,20 @@ def as_text(messages: Sequence[Message], rewrite: Rewrite) -> list[Message]:
         content = "\n".join([*([rewrite(message.content)] if message.content else []), *calls])
         if message.role == "tool":
             content = f"{RESULT_START}\n{content}\n{RESULT_END}"
-            if told and told[-1].role == "tool":
-                content = f"{told.pop().content}\n{content}"
-            told.append(Message("tool", content))
+            if turns and turns[-1].role == "tool":
+                content = f"{turns.pop().content}\n{content}"
+            turns.append(Message("tool", content))
             continue
         name, reasoning = (
             None if said is None else rewrite(said) for said in (message.name, message.reasoning_content)
         )
-        told.append(Message(rewrite(message.role), content, name=name, reasoning_content=reasoning))
-    return _joined([replace(one, role="user") if one.role == "tool" else one for one in told])
+        turns.append(Message(rewrite(message.role), content, name=name, reasoning_content=reasoning))
+    return _joined([replace(one, role="user") if one.role == "tool" else one for one in turns])
 
 
 def introduced(turns: list[dict[str, Any]], tools: Sequence[Any], role: str) -> list[dict[str, Any]]:
-    """``turns`` with the tools described at the beginning, by a message of this role."""
+    """Returns ``turns`` with the descriptions of ``tools`` at the beginning: in the first message if that is a system
+    message or, with ``role`` "user", a user message; else in a new message of ``role``."""
     said = INTRODUCTION.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
     if turns and turns[0]["role"] in ("system", "developer"):
         return [{**turns[0], "content": f"{turns[0]['content']}\n\n{said}"}, *turns[1:]]
@@ -71,11 +75,12 @@ def introduced(turns: list[dict[str, Any]], tools: Sequence[Any], role: str) -> 
 
 
 def _arguments(arguments: str, rewrite: Rewrite) -> str:
+    """Returns the arguments of a call as JSON text, with ``rewrite`` applied."""
     return "{}" if without_arguments(arguments) else rewrite(arguments)
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """A result and what the user says after it in one turn: templates may refuse two of one role."""
+    """Joins a message with tool results and the user message after it, because templates may refuse two in a row."""
     turns: list[Message] = []
     for message in messages:
         if turns and message.role == "user" == turns[-1].role and turns[-1].content.endswith(RESULT_END):

@@ -1,1 +1,1 @@
-"""From logits to text: choosing tokens, stopping, turning tokens into text as they come."""
+"""From logits to text: logit rules, grammars, sampling, beam search, stop conditions and detokenising."""

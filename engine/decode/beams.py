@@ -1,11 +1,11 @@
-"""Beam search: the likeliest beginnings of an answer, made longer side by side, and the best wholes among them.
+"""Beam search: extends the most probable hypotheses side by side, and keeps the best finished answers.
 
-The rules are those of transformers' ``generate`` (5.x), so that sequences and scores are the same: candidates are the
-likeliest tokens after all live hypotheses together, by the sum of log probabilities; only the first ``width`` of them
-may end, and the best of those that go on live. Beam sampling draws the candidates without replacement (the largest of
-log probabilities plus Gumbel noise: Kool et al. 2019), and then goes on as before.
+The rules are those of ``generate`` in transformers 5, so that sequences and scores are equal. The candidates of a step
+are the most probable tokens after all live hypotheses together, by the sum of log probabilities. Only the first
+``width`` candidates may end an answer; the best ``width`` of the others become the next live hypotheses. Beam sampling
+draws the candidates without replacement, as the largest sums of log probability and Gumbel noise (Kool et al. 2019).
 
-Pure: which tokens follow is asked of nobody here, and no block is known.
+Pure: the caller supplies the candidates, and KV blocks are not known here.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from engine.decode.sampling import Draw, cut
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Tokens that may come next after one hypothesis, best first: ``tokens`` [n] int64, the natural logarithms of their
-    probabilities after rules, temperature and cuts, and what they are ranked by among all, which is the same but where
-    candidates are drawn, both [n] float64."""
+    """The tokens that may follow one hypothesis, best first. ``tokens`` [n] int64. ``logprobs`` [n] float64 are their
+    log probabilities after rules, temperature and cuts. ``ranks`` [n] float64 is what they are ordered by: the log
+    probabilities, with Gumbel noise added if candidates are drawn."""
 
     tokens: Tensor
     logprobs: Tensor
     ranks: Tensor
-    scorer: RowScorer | None = None  # where log probabilities are told
+    scorer: RowScorer | None = None  # set if the request wants log probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of them: ``parent`` is the place of its hypothesis, ``total`` the sum with all tokens before."""
+    """One candidate: ``token`` after the live hypothesis at the place ``parent``. ``total`` is the sum of the log
+    probabilities of the hypothesis and this token."""
 
     parent: int
     token: int
@@ -45,21 +46,22 @@ class Candidate:
 
 @dataclass(slots=True)
 class Hypothesis:
-    """The beginning of an answer. ``total`` is the sum of its tokens' log probabilities."""
+    """An unfinished answer. ``total`` is the sum of its tokens' log probabilities. ``scored`` has what the request's
+    log probabilities need, None for each token if it wants none."""
 
     tokens: list[int] = field(default_factory=list)
     total: float = 0.0
     scored: list[Scored | None] = field(default_factory=list)
 
     def longer(self, candidate: Candidate, scorer: RowScorer | None) -> Hypothesis:
-        """With one more token."""
+        """Returns the hypothesis with the token of ``candidate`` appended."""
         scored = None if scorer is None else scorer.score(candidate.token)
         return Hypothesis([*self.tokens, candidate.token], candidate.total, [*self.scored, scored])
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """An answer that has ended, and its score: ``total`` over (tokens ** length_penalty)."""
+class FinishedHypothesis:
+    """A finished answer. Its score is ``total`` divided by (tokens ** length_penalty)."""
 
     hypothesis: Hypothesis
     score: float
@@ -68,45 +70,47 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a live hypothesis came about: from which of those before, and its new token."""
+    """How a new live hypothesis came about: from the one at the place ``parent``, by ``token``."""
 
     parent: int
     token: int
 
 
 Ends = Callable[[int, int], FinishReason | None]
-"""Whether a token ends the live hypothesis of that place."""
+"""Returns why a token ends the live hypothesis at a place, or None if it does not. Raises UnsatisfiableError if the
+grammar does not allow it."""
 
 
 class Beams:
-    """One search. ``candidates`` is how many are looked at in a step, ``max_tokens`` how long an answer may be."""
+    """The state of one beam search. ``candidates`` is the number of candidates in a step, ``max_tokens`` the longest
+    answer."""
 
     def __init__(self, search: BeamSearch, candidates: int, max_tokens: int) -> None:
         self._search = search
         self._candidates = candidates
         self._max_tokens = max_tokens
         self.live = [Hypothesis()]  # best first; empty when the search is over
-        self.wholes: list[Whole] = []  # best first
+        self.finished: list[FinishedHypothesis] = []  # best first
 
     def advance(self, rows: Sequence[Candidates], ends: Ends) -> list[Step]:
-        """One token more: ``rows`` has the candidates after each live hypothesis, at least as many as are looked at in
-        all, or all that there are. Where the new live ones come from, best first; none: the search is over."""
+        """Takes one step. ``rows`` has the candidates after each live hypothesis: the number that a step considers, or
+        all that there are. Returns how the new live hypotheses came about, best first; empty if the search is over."""
         length = len(self.live[0].tokens) + 1
         ended, going = self._parted(self._likeliest(rows), length, ends)
         scorers = [row.scorer for row in rows]
-        if not (self._search.early_stopping is True and len(self.wholes) >= self._search.width):
+        if not (self._search.early_stopping is True and len(self.finished) >= self._search.width):
             for candidate, reason in ended:
                 whole = self.live[candidate.parent].longer(candidate, scorers[candidate.parent])
-                self.wholes.append(Whole(whole, self._score(whole.total, length), reason))
-            self.wholes.sort(key=lambda whole: -whole.score)
-            del self.wholes[self._search.width :]
+                self.finished.append(FinishedHypothesis(whole, self._score(whole.total, length), reason))
+            self.finished.sort(key=lambda whole: -whole.score)
+            del self.finished[self._search.width :]
         self.live = [self.live[one.parent].longer(one, scorers[one.parent]) for one in going]
         if self._over(length):
             self.live = []
         return [Step(one.parent, one.token) for one in going] if self.live else []
 
     def _likeliest(self, rows: Sequence[Candidates]) -> list[Candidate]:
-        """Of all rows together."""
+        """Returns the best candidates over all hypotheses."""
         pairs = list(zip(rows, self.live, strict=True))
         totals = torch.cat([row.logprobs + beam.total for row, beam in pairs])
         ranks = torch.cat([row.ranks + beam.total for row, beam in pairs])
@@ -119,12 +123,12 @@ class Beams:
     def _parted(
         self, found: Sequence[Candidate], length: int, ends: Ends
     ) -> tuple[list[tuple[Candidate, FinishReason]], list[Candidate]]:
-        """Of the likeliest ``width`` those that end, and of all others the best ``width`` that go on. What cannot be
-        continued by its grammar is no candidate."""
+        """Returns the candidates that end an answer, among the first ``width``, and the best ``width`` of those that do
+        not. Candidates that the grammar does not allow are left out."""
         width, ended, going = self._search.width, list[tuple[Candidate, FinishReason]](), list[Candidate]()
         for place, candidate in enumerate(found):
             if place >= width and len(going) >= width and not self._search.do_sample:
-                break  # what follows is less likely
+                break  # all further candidates have a lower total
             try:
                 reason = ends(candidate.parent, candidate.token)
             except UnsatisfiableError:
@@ -139,24 +143,26 @@ class Beams:
         return ended, going[:width]
 
     def _score(self, total: float, tokens: int) -> float:
+        """Returns the score of an answer of ``tokens`` tokens."""
         return float(total / tokens**self._search.length_penalty)
 
     def _over(self, length: int) -> bool:
-        """Whether nothing better is to be had, or looked for."""
+        """Returns whether the search is over: no hypothesis is live, or by ``early_stopping`` none needs to be
+        continued."""
         if not self.live:
             return True
-        if len(self.wholes) < self._search.width:
+        if len(self.finished) < self._search.width:
             return False
         if self._search.early_stopping is True:
             return True
         longest = self._search.early_stopping == "never" and self._search.length_penalty > 0
         best = self._score(self.live[0].total, self._max_tokens if longest else length)
-        return best <= self.wholes[-1].score
+        return best <= self.finished[-1].score
 
 
 @torch.inference_mode()
 def normalise(logits: Tensor, rows: Sequence[int]) -> None:
-    """Makes these rows of ``logits`` [rows, vocab] float32 log probabilities."""
+    """Replaces the given rows of ``logits`` [rows, vocab] float32 by log probabilities, in place."""
     if rows:
         index = torch.tensor(list(rows), device=logits.device)
         logits[index] = logits[index].log_softmax(-1)
@@ -164,8 +170,8 @@ def normalise(logits: Tensor, rows: Sequence[int]) -> None:
 
 @torch.inference_mode()
 def candidates(logits: Tensor, draws: Sequence[Draw], scorers: Sequence[RowScorer | None]) -> list[Candidates]:
-    """The candidates of each row, as many as its draw says or fewer. ``logits`` [rows, vocab] float32 are log
-    probabilities that rules and grammars have changed; -inf is no candidate."""
+    """Returns the best candidates of each row, as many as its draw asks for, or fewer. ``logits`` [rows, vocab] float32
+    are log probabilities after rules and grammars; tokens with -inf are no candidates."""
     logits = _drawn_from(logits, draws)
     ranks = _ranks(logits, draws)
     width = min(max(draw.candidates for draw in draws), logits.shape[1])
@@ -180,14 +186,14 @@ def candidates(logits: Tensor, draws: Sequence[Draw], scorers: Sequence[RowScore
 
 
 def no_candidates() -> Candidates:
-    """Of a hypothesis that cannot be continued."""
+    """Returns the candidates of a hypothesis that nothing can follow."""
     none = torch.empty(0, dtype=torch.float64)
     return Candidates(torch.empty(0, dtype=torch.int64), none, none)
 
 
 def _drawn_from(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """After temperature and cuts where candidates are drawn. As many stay as one hypothesis has a share of candidates:
-    else all that is left of it might end."""
+    """Applies temperature and cuts to the rows of beam sampling. A cut leaves each hypothesis at least its share of the
+    candidates, since otherwise all that is left might end an answer."""
     shares: dict[int, list[int]] = {}
     for row, draw in enumerate(draws):
         if draw.params.beam is not None and draw.params.beam.do_sample:
@@ -199,6 +205,7 @@ def _drawn_from(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _ranks(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Returns what candidates are ordered by: ``logits``, with Gumbel noise added in the rows of beam sampling."""
     rows = [row for row, draw in enumerate(draws) if draw.params.beam is not None and draw.params.beam.do_sample]
     if not rows:
         return logits

@@ -1,4 +1,4 @@
-"""What is wrong with a grammar, in one sentence of plain words, from what llguidance says about it."""
+"""Turns llguidance's error messages about a grammar into one plain sentence for the client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMPTY = "no answer can follow it."
 ONE_OF = "oneOf is supported only where its options are seen to exclude each other; anyOf always is."
 TOO_COMPLEX = "one of its patterns is too complex."
 
-# Parts of llguidance's messages, and the sentence for each; the first that fits.
+# Parts of llguidance's messages, and the sentence for each. The first part that occurs decides.
 SENTENCES = (
     ("panic", TOO_LARGE),
     ("backtrace", TOO_LARGE),
@@ -49,19 +49,21 @@ _PATTERN = re.compile(r'invalid regex ".*?" \(in regex\): ', re.DOTALL)
 
 
 FAULTS: dict[Fault, str] = {"died": DIED, "slow": SLOW, "slow step": SLOW_STEP, "slow answer": SLOW_ANSWER}
+"""The sentence for each fault that a trial may find."""
 
 
 def sentence(complaint: str, quoting: bool = True) -> str:
-    """``complaint`` is llguidance's; it may quote the source over many lines, or be a panic with its backtrace.
+    """Returns a sentence for ``complaint``, an error message of llguidance, which may quote the source over several
+    lines, or be a panic with its backtrace.
 
-    Without ``quoting`` nothing of the sentence comes from a text that the client did not write: no place in it, and no
-    piece of it.
+    Without ``quoting``, the sentence contains no part of the grammar's source and no position in it, because the client
+    did not write that source.
     """
     for part, words in SENTENCES:
         if part in complaint:
             return words
     text = _PLACE.sub("", _PATTERN.sub("", complaint), count=1)
-    why = re.search(r"^error: (.*)$", text, re.MULTILINE)  # of a pattern, after the lines that quote it
+    why = re.search(r"^error: (.*)$", text, re.MULTILINE)  # the error of a pattern, after the lines that quote it
     line = f"regex parse error: {why[1]}" if why else text.partition("\n")[0]
     if not quoting:
         line = _QUOTE.sub("", line)

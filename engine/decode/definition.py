@@ -1,4 +1,5 @@
-"""A grammar in llguidance's own language. Pure; the text is tried in a sandbox before anything else reads it."""
+"""Translates a ``Grammar`` into llguidance's own language. Pure; a sandbox tries the result before anything else uses
+it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from engine.structured_output import JSON_STYLE, Grammar
 
 
 def define(grammar: Grammar) -> str:
-    """Raises ValueError, with a message in plain words, for a source that is not of its kind."""
+    """Returns the grammar in llguidance's language. Raises ValueError, with a message for the client, if ``source`` is
+    not valid for its ``kind``."""
     if not _is_unicode(grammar.source):
         raise ValueError("it holds half of a surrogate pair, which is no character.")
     match grammar.kind:
@@ -27,6 +29,7 @@ def define(grammar: Grammar) -> str:
 
 
 def _of_schema(schema: object, strict: bool) -> str:
+    """Returns the definition of a JSON schema. Without ``strict``, keywords that cannot be enforced are ignored."""
     if isinstance(schema, bool):
         if not schema:
             raise ValueError("the schema false allows nothing.")
@@ -43,6 +46,7 @@ def _of_schema(schema: object, strict: bool) -> str:
 
 
 def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema without patterns and references that llguidance would refuse even when it is lenient."""
     try:
         kept = without_unenforced(schema)
     except RecursionError:
@@ -52,7 +56,8 @@ def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_choices(choices: object) -> str:
-    """One pattern, not one rule for each: the row of a parser holds every rule that may follow, a pattern is one."""
+    """Returns a definition with one pattern for all choices. A rule for each would make the parser slow, because it
+    tracks every rule that may apply."""
     if not (isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices)):
         raise ValueError("there must be at least one choice, and each must be a string.")
     if not all(map(_is_unicode, choices)):
@@ -61,17 +66,19 @@ def _of_choices(choices: object) -> str:
 
 
 def _of_pattern(pattern: str) -> str:
+    """Returns the definition of a regular expression."""
     from llguidance import LLMatcher
 
     return LLMatcher.grammar_from_regex(pattern)
 
 
 def _escaped(text: str) -> str:
-    """As a pattern that matches this text alone."""
+    """Returns a pattern that matches exactly ``text``."""
     return "".join(char if char.isalnum() or char == " " else f"\\x{{{ord(char):X}}}" for char in text)
 
 
 def _grammars(grammar: dict[str, Any]) -> str:
+    """Returns the JSON of a definition with one grammar. Raises ValueError if it cannot be written as JSON."""
     try:
         return json.dumps({"grammars": [grammar]}, allow_nan=False)
     except RecursionError:
@@ -81,6 +88,7 @@ def _grammars(grammar: dict[str, Any]) -> str:
 
 
 def _parsed(source: str) -> object:
+    """Parses JSON. Raises ValueError, with a message for the client, for invalid JSON and for NaN and Infinity."""
     try:
         return json.loads(source, parse_constant=_refuse)
     except RecursionError:
@@ -92,8 +100,10 @@ def _parsed(source: str) -> object:
 
 
 def _refuse(constant: str) -> NoReturn:
+    """Raises ValueError for NaN and Infinity, which JSON does not have."""
     raise ValueError(constant)
 
 
 def _is_unicode(text: str) -> bool:
+    """Returns whether ``text`` has no surrogates."""
     return not any(0xD800 <= ord(char) < 0xE000 for char in text)

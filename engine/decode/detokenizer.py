@@ -1,9 +1,9 @@
-"""Tokens to text as they come: the texts of a stream joined are exactly the decoding of all its tokens.
+"""Incremental detokenisation: the pieces of text of a stream, joined, equal the decoding of all its tokens.
 
-Byte-level vocabularies (GPT-2, Llama 3, Qwen) and SentencePiece's with tokens of single bytes (Llama 2, Mistral,
-Gemma) are decoded byte by byte: a token is a fixed string of bytes, and an incremental UTF-8 decoder holds back what is
-not yet a character. Others are decoded in a window that begins at a recent token whose text is complete: their decoders
-look at neighbours, but not far.
+Byte-level vocabularies (GPT-2, Llama 3, Qwen) and SentencePiece vocabularies with byte tokens (Llama 2, Mistral, Gemma)
+are decoded byte by byte: each token is a fixed byte string, and an incremental UTF-8 decoder holds back incomplete
+characters. Other vocabularies are decoded in a window that begins at a recent token whose text is complete, because
+their decoders look at a few neighbouring tokens.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from typing import Protocol, Self
 
 _REPLACEMENT = "\ufffd"
 _MAX_WINDOW = 16
-"""Tokens; one character takes at most four of them, so longer incompleteness is broken text and shown as such."""
+"""Most tokens of an incomplete character. A character takes at most four tokens; longer ones are invalid and shown as
+U+FFFD."""
 
 
 class Detokenizer(Protocol):
-    """State of one sequence."""
+    """The detokenisation of one sequence."""
 
     @property
     def added(self) -> bytes:
-        """What the token pushed last adds to the text. All of them joined are the text; a token within a character adds
-        a part of it, or nothing until the character is whole."""
+        """The bytes that the last token pushed adds to the text. Those of all tokens, concatenated, are the text. A
+        token inside a character adds a part of it, or nothing until the character is complete."""
         ...
 
     def push(self, token: int) -> str:
-        """Text that became certain with this token."""
+        """Adds a token. Returns the text that became certain with it; may be empty."""
         ...
 
     def flush(self) -> str:
-        """The rest, when no more tokens will come; incomplete bytes become U+FFFD."""
+        """Returns the rest of the text, when no more tokens follow. Incomplete characters become U+FFFD."""
         ...
 
     def copy(self) -> Self:
-        """Another at the same place."""
+        """Returns an independent copy in the same state."""
         ...
 
 
 class ByteDetokenizer:
-    """For vocabularies of bytes: ``table`` gives each token's; a special token is absent and adds none. ``bare``: a
-    space at the start of the text stands for its beginning, and is left out."""
+    """Detokenises vocabularies of byte strings. ``table`` has the bytes of each token; special tokens are absent and
+    add no text. With ``bare``, a space at the start of the text is left out (SentencePiece)."""
 
     def __init__(self, table: Mapping[int, bytes], bare: bool = False) -> None:
         self._table = table
@@ -69,13 +70,13 @@ class ByteDetokenizer:
 
 
 class WindowDetokenizer:
-    """For any other vocabulary: ``decode`` turns a list of tokens into text, special tokens left out. ``context`` are
-    tokens before the first, whose text has been given out."""
+    """Detokenises any other vocabulary. ``decode`` turns a list of tokens into text without special tokens. ``context``
+    are tokens before the first one, whose text is not returned."""
 
     def __init__(self, decode: Callable[[list[int]], str], context: Sequence[int] = ()) -> None:
         self._decode = decode
         self._window = list(context)
-        self._shown = len(self._window)  # tokens at the start of the window whose text has been given out
+        self._shown = len(self._window)  # leading tokens of the window whose text has been returned
         self.added = b""
 
     def push(self, token: int) -> str:
@@ -95,9 +96,11 @@ class WindowDetokenizer:
         return twin
 
     def _advance(self, text: str) -> str:
-        """Gives out what is new; the tokens just shown stay as context for the next ones.
+        """Returns the new text at the end of ``text``, the window's. The tokens whose text is returned stay as context
+        of the next ones.
 
-        Tokens without text of their own are no context: a decoder may take what follows for the start of the text.
+        Tokens without text of their own are not used as context, because a decoder might treat the token after them as
+        the start of the text.
         """
         new = text[len(self._decode(self._window[: self._shown])) :]
         if new or len(self._window) > 2 * _MAX_WINDOW:
@@ -108,8 +111,8 @@ class WindowDetokenizer:
 
 @cache
 def byte_alphabet() -> dict[str, int]:
-    """The 256 characters that byte-level vocabularies write bytes with (Radford et al. 2019): printable ones stand
-    for themselves, the others for code points from 256 on, in order."""
+    """Returns the 256 characters by which byte-level vocabularies write bytes, with the byte of each (Radford et al.
+    2019). Printable characters stand for themselves, the other bytes are code points from 256 on, in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,4 +1,5 @@
-"""The tokens that a step ends with: one of each sequence, or the first ones of all its branches."""
+"""Samples the tokens of a step for all its sequences: one each, one per choice after the prompt, or several with draft
+tokens; and verifies draft tokens."""
 
 from __future__ import annotations
 
@@ -17,29 +18,30 @@ from engine.step_result import StepResult
 
 
 class Drawn(NamedTuple):
-    """A token, and how probable it was if that is asked."""
+    """A sampled token, and its log probabilities if the request wants them, else None."""
 
     token: int
     scored: Scored | None
 
 
-Found = list[Drawn] | Candidates | Exception
-"""What a sequence may go on with, or why it cannot."""
+SampleOutcome = list[Drawn] | Candidates | Exception
+"""What sampling gives a sequence: its tokens, or the candidates of a beam, or the error that ends it. Of several tokens
+the first ones are accepted draft tokens, or each is the first token of another choice."""
 
 
-def draw_all(result: StepResult) -> list[Found]:
-    """For each sampled chunk its sequence's next token, or why there is none. Where branches begin, the first token of
-    each follows. After a draft there are as many as it guessed right, and the one that is drawn after them. A beam of a
-    search gets its candidates.
+def draw_all(result: StepResult) -> list[SampleOutcome]:
+    """Returns the outcome of sampling for each sampled chunk. That is one token, or one for each choice that starts;
+    after draft tokens the accepted ones and the token drawn after them; for a beam its candidates; or an error.
 
-    Branches draw from one row, which is constrained once. Changes the logits of ``result``.
+    Choices that start are drawn from the same row, to which rules and grammar are applied once. Changes the logits of
+    ``result`` in place.
     """
     if result.tokens is not None:
-        return _drawn_already(result.sampled, result.tokens)
+        return _already_drawn(result.sampled, result.tokens)
     heads = [chunk.sequence.draw(ahead=row) for chunk in result.sampled for row in range(chunk.sampled)]
     recorder = LogprobRecorder(result.logits, heads)
     searching = [row for row, head in enumerate(heads) if head.candidates]
-    normalise(result.logits, searching)  # rules change log probabilities there, as in transformers
+    normalise(result.logits, searching)  # in a beam search rules apply to log probabilities, as in transformers
     postponed = {row for row, head in enumerate(heads) if can_be_checked(head)}
     constrained = constrain(result.logits, heads, postponed)
     recorder.constrained(result.logits)
@@ -57,11 +59,11 @@ def draw_all(result: StepResult) -> list[Found]:
         draws += [sequence.draw(branch) for branch in range(1, sequence.branches + 1)]
         first += chunk.sampled
     tokens = draw_tokens(result.logits, draws, rows)
-    faults = constrained.by_row  # not before: the device would have waited while draws were prepared
+    faults = constrained.by_row  # after the draws are launched, because it waits for the device
     check(result.logits, draws, rows, tokens, postponed, faults)
     scores = recorder.scores(rows, tokens)
     drawn = iter([Drawn(token, scores.get(place)) for place, token in enumerate(tokens)])
-    outcomes: list[Found] = []
+    outcomes: list[SampleOutcome] = []
     first = 0
     for chunk in result.sampled:
         fault = next((faults[row] for row in range(first, first + chunk.sampled) if row in faults), None)
@@ -69,7 +71,7 @@ def draw_all(result: StepResult) -> list[Found]:
             outcomes.append(fault if isinstance(fault, FloatingPointError) else found[first])
         else:
             taken = list(islice(drawn, chunk.sampled + chunk.sequence.branches))
-            outcomes.append(fault or _agreed(chunk, taken))
+            outcomes.append(fault or _accepted(chunk, taken))
         first += chunk.sampled
     return outcomes
 
@@ -81,7 +83,8 @@ def _search(
     recorder: LogprobRecorder,
     faults: Faults,
 ) -> dict[int, Candidates]:
-    """The candidates of the rows of beams; none where rules or a grammar leave none, which ends that beam alone."""
+    """Returns the candidates of beams by row. A beam has none if rules or grammar leave none, which ends that beam
+    only."""
     if not rows:
         return {}
     scorers = [recorder.scorer(row) for row in rows]
@@ -89,16 +92,17 @@ def _search(
     return {row: no_candidates() if row in faults.by_row else some for row, some in zip(rows, found, strict=True)}
 
 
-def _drawn_already(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[Found]:
+def _already_drawn(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[SampleOutcome]:
+    """Returns the outcomes if the runner has sampled greedily itself."""
     drawn = iter([Drawn(token, None) for token in tokens])
-    return [_agreed(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
+    return [_accepted(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
 
 
-def _agreed(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:
-    """Up to the first token that was not guessed."""
+def _accepted(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:
+    """Verifies draft tokens: returns ``drawn`` up to the first token that differs from its draft token, inclusive."""
     if not chunk.draft:
         return drawn
-    right = 0
-    while right < chunk.draft and drawn[right].token == chunk.sequence.draft[right]:
-        right += 1
-    return drawn[: right + 1]
+    accepted = 0
+    while accepted < chunk.draft and drawn[accepted].token == chunk.sequence.draft[accepted]:
+        accepted += 1
+    return drawn[: accepted + 1]

@@ -1,7 +1,8 @@
-"""Structured outputs: which tokens may come next, by llguidance (an Earley parser over a trie of the vocabulary).
+"""Structured output with llguidance (an Earley parser over a trie of the vocabulary): which tokens a grammar allows
+next.
 
-A grammar is compiled once and kept; each sequence has a copy of it that has read the sequence's tokens. What is new is
-tried in a sandbox first, and its first mask is computed on the thread that submits it: nothing of that is the work of
+A grammar is compiled once and cached. Each sequence has a copy that has read the sequence's tokens. A new grammar is
+first tried in a sandbox. Trial, compilation and the first token mask run on the thread that submits the request, not on
 the engine's thread.
 """
 
@@ -33,34 +34,35 @@ from engine.decode.trial import Verdict, new_matcher
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-MAX_CACHED_GRAMMARS = 128  # compiled ones; and as many that were refused
+MAX_CACHED_GRAMMARS = 128  # most compiled grammars that are cached, and most refused ones
 
 logger = logging.getLogger(__name__)
 
 
 class GrammarError(UnsatisfiableError):
-    """A grammar gave up on a sequence: it is too complex or too slow, or the sequence's tokens do not follow it."""
+    """A grammar cannot continue a sequence: it is too complex or too slow, or does not allow the sequence's tokens."""
 
-    slow = False  # whether it used up a limit after slow steps: then the engine refuses it from here on
+    slow = False  # whether its operations were too slow; the engine then refuses the grammar from now on
 
 
 class GrammarState:
-    """One sequence's place in its grammar; a function of the tokens of its answer."""
+    """The state of one sequence's grammar (vLLM's ``StructuredOutputGrammar``). It is a function of the answer's
+    tokens."""
 
     def __init__(self, matcher: LLMatcher, prompt_length: int, grammar: Grammar, tokens: int, rows: int) -> None:
-        """``matcher`` is at its start, and no other sequence uses it. Its masks are of ``tokens`` tokens; the model has
-        logits for ``rows`` of them."""
+        """``matcher`` is in its initial state and belongs to this sequence alone. Its masks have ``tokens`` bits; the
+        model has logits for ``rows`` of these tokens."""
         self.matcher = matcher
         self.tokens = tokens
         self._rows = rows
         self._grammar = grammar
         self._meter = Meter()
         self._read = prompt_length
-        self._ahead: list[int] = []  # what must come next, as far as it is known, the next one last
+        self._ahead: list[int] = []  # the forced tokens that come next, in reverse order
         self._look_ahead()
 
     def copy(self) -> GrammarState:
-        """Another at the same place, for a branch."""
+        """Returns a copy in the same state, for another choice or beam. Both count against the same time limits."""
         twin = object.__new__(GrammarState)
         twin.matcher, twin._read, twin._ahead = self.matcher.deep_copy(), self._read, list(self._ahead)
         twin.tokens, twin._rows, twin._grammar = self.tokens, self._rows, self._grammar
@@ -69,19 +71,20 @@ class GrammarState:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow but the end."""
+        """Whether the grammar is completed: only the end of the answer may follow."""
         return self.matcher.is_stopped() and not self.matcher.is_error()
 
     def completed_by(self, token: int) -> bool:
-        """Whether nothing could follow ``token`` but the end. What has been read stays as it is. Raises GrammarError if
-        it may not come next."""
+        """Returns whether ``token`` would complete the grammar. Does not change the state. Raises GrammarError if the
+        grammar does not allow the token."""
         matcher = self.matcher.deep_copy()
         if not self._meter(lambda: matcher.consume_tokens([token])) or self._meter.exhausted:
             raise self._error(matcher)
         return bool(matcher.is_stopped())
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Takes note of those of ``tokens``, the sequence's so far, that are new. Raises GrammarError."""
+        """Reads those of ``tokens``, the sequence's tokens so far, that it has not read yet. Raises GrammarError if the
+        grammar does not allow them or is too slow."""
         new = list(tokens[self._read :])
         if not new:
             return
@@ -96,35 +99,37 @@ class GrammarState:
             raise self.error()
 
     def allows(self, token: int) -> bool:
-        """Whether ``token`` may come next. What has been read stays as it is."""
+        """Returns whether the grammar allows ``token`` next. Does not change the state."""
         return self._meter(lambda: self.matcher.validate_tokens([token])) == 1
 
     def forced(self, most: int) -> list[int]:
-        """Up to ``most`` of the tokens that come next whatever the model says: what must be written, as a tokenizer
-        writes it."""
+        """Returns up to ``most`` forced tokens: what the grammar requires next, whatever the model's logits are, as the
+        tokenizer encodes it (jump-forward decoding)."""
         return self._ahead[: -most - 1 : -1]
 
     def _look_ahead(self) -> None:
-        # Once for a whole run: a long literal takes milliseconds, and would at each of its tokens.
+        """Computes the forced tokens. They are kept until the answer differs from them, because for a long literal
+        computing them takes milliseconds."""
         forced = self._meter(self.matcher.compute_ff_tokens)
-        if max(forced, default=0) >= self._rows:  # the tokenizer's spelling has a token that the model lacks
+        if max(forced, default=0) >= self._rows:  # the tokenizer has a token without logits
             forced = forced[: next(place for place, token in enumerate(forced) if token >= self._rows)]
         self._ahead = forced[::-1]
 
     def time_mask(self) -> None:
-        """Computes the next mask once more, on this thread and its clock. What has been read stays as it is."""
+        """Computes the next token mask once more on this thread, to measure its time. Does not change the state."""
         self._meter(self.matcher.deep_copy().compute_bitmask)
 
     @property
     def failed(self) -> bool:
-        """Whether the grammar gave up, or has become too slow."""
+        """Whether the grammar is in error or has used up its time limits."""
         return self._meter.exhausted or self.matcher.is_error()
 
     def error(self) -> GrammarError:
-        """Why the grammar gave up, if it did, or does not allow what was read."""
+        """Returns the error that says why the grammar cannot continue."""
         return self._error(self.matcher)
 
     def _error(self, matcher: LLMatcher) -> GrammarError:
+        """Returns the error for ``matcher``, with a message for the client."""
         grammar = self._grammar
         why = sentence(matcher.get_error(), quoting=not grammar.label)
         slow = self._meter.exhausted or (self._meter.slow_s > 0 and why in (TOO_WIDE, TOO_COMPLEX))
@@ -136,10 +141,11 @@ class GrammarState:
 
 
 class GrammarCompiler:
-    """For one tokenizer; from any thread."""
+    """Compiles and caches grammars for one tokenizer (vLLM's ``StructuredOutputManager``). May be used from any
+    thread."""
 
     def __init__(self, hub: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a tokenizer of transformers, or None: then every grammar is refused. ``vocab_size`` counts the
+        """``hub`` is a transformers tokenizer, or None; then every grammar is refused. ``vocab_size`` is the number of
         tokens that the model has logits for."""
         self._hub = hub
         self._vocab_size = vocab_size
@@ -150,32 +156,32 @@ class GrammarCompiler:
         self._sandbox: Sandbox | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._refused: OrderedDict[Grammar, Verdict] = OrderedDict()
-        self._under_way: dict[Grammar, Future[None]] = {}
+        self._under_way: dict[Grammar, Future[None]] = {}  # grammars that a thread compiles now
 
     def load(self) -> None:
-        """Reads the vocabulary, while the model is loaded: that holds the interpreter's lock for up to two seconds, and
-        would hold up all answers with the first grammar. Without llguidance, or for a tokenizer that it cannot
-        read, the first grammar is refused instead."""
+        """Loads the vocabulary. Called while the engine starts, because it holds the interpreter's lock for up to two
+        seconds and would delay all answers if the first grammar did it. If llguidance is missing or cannot read the
+        tokenizer, only logs a warning; every grammar is refused then."""
         try:
             self._load()
         except (ImportError, ValueError) as error:
             logger.warning("There will be no structured outputs: %s", error)
 
     def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
-        """The start of an answer. Raises RequestError that says what is wrong with the grammar, OverloadedError if it
-        cannot be tried now."""
+        """Returns the state of an answer that follows ``grammar`` after ``prompt_length`` tokens. Raises RequestError
+        that says what is wrong with the grammar, or OverloadedError if it cannot be tried out at the moment."""
         start = self._start(grammar)
         tokens = self._load()[0].vocab_size
         return GrammarState(start.deep_copy(), prompt_length, grammar, tokens, self._vocab_size)
 
     def knows(self, grammar: Grammar) -> bool:
-        """Whether ``compile`` would be quick, as the grammar has been compiled or refused before."""
+        """Returns whether the grammar has been compiled or refused before, so that ``compile`` is quick."""
         with self._lock:
             return grammar in self._compiled or grammar in self._refused
 
     def forget(self, grammar: Grammar, error: GrammarError) -> None:
-        """Drops a compiled grammar that gave up on an answer: the copies of a matcher share a lexer, so others may give
-        up as well. One that was slow is refused from here on."""
+        """Removes a compiled grammar that failed with ``error`` on an answer, because the copies of a matcher share a
+        lexer and others may fail too. A grammar that was too slow is refused from now on."""
         with self._lock:
             self._compiled.pop(grammar, None)
         if error.slow:
@@ -183,13 +189,13 @@ class GrammarCompiler:
             self._keep(self._refused, grammar, Verdict(fault="slow answer"))
 
     def close(self) -> None:
-        """Ends the process that tries grammars, if there is one. May be called again."""
+        """Ends the process that tries out grammars, if there is one. May be called again."""
         if self._sandbox is not None:
             self._sandbox.close()
 
     def _start(self, grammar: Grammar) -> LLMatcher:
-        """A compiled grammar. Threads that need the same new one wait for the first of them. Raises as ``compile``
-        does."""
+        """Returns the compiled grammar in its initial state. Threads that need the same new grammar wait for the one
+        that compiles it. Raises as ``compile`` does."""
         while True:
             with self._lock:
                 start = self._compiled.get(grammar)
@@ -201,10 +207,11 @@ class GrammarCompiler:
                     own = self._under_way[grammar] = Future[None]()
             if under_way is None:
                 return self._build_once(grammar, own)
-            under_way.result()  # a refusal is raised anew: it names the field of its own request
+            under_way.result()  # then looks again; a refusal is made for each request, since it names its field
 
     def _build_once(self, grammar: Grammar, done: Future[None]) -> LLMatcher:
-        """Builds a grammar, and then wakes those that wait for ``done``. They fail with it if it could not be tried."""
+        """Compiles a grammar, then wakes the threads that wait for ``done``. If it could not be tried out, they fail
+        with the same OverloadedError."""
         overload: OverloadedError | None = None
         try:
             return self._build(grammar)
@@ -220,7 +227,7 @@ class GrammarCompiler:
                 done.set_exception(overload)
 
     def _build(self, grammar: Grammar) -> LLMatcher:
-        """Tries a grammar, compiles it, and computes its first mask. Raises as ``compile`` does."""
+        """Tries out a grammar, compiles it, and computes its first token mask. Raises as ``compile`` does."""
         if len(grammar.source) > MAX_GRAMMAR_CHARS:
             raise _refusal(grammar, f"it has more than {MAX_GRAMMAR_CHARS} characters.")
         with self._lock:
@@ -239,7 +246,7 @@ class GrammarCompiler:
         verdict = self._try(grammar, definition, sandbox)
         if verdict.usable:
             start = new_matcher(tokenizer, definition)
-            start.compute_bitmask()  # kept by all its copies; releases the interpreter's lock
+            start.compute_bitmask()  # all copies keep this mask; releases the interpreter's lock
             if not start.is_error():
                 self._keep(self._compiled, grammar, start)
                 return start
@@ -250,9 +257,9 @@ class GrammarCompiler:
         raise _refusal(grammar, _why(grammar, verdict))
 
     def _try(self, grammar: Grammar, definition: str, sandbox: Sandbox) -> Verdict:
-        """Raises OverloadedError if there is no verdict."""
+        """Tries out a grammar in the sandbox. Raises OverloadedError if that gives no verdict."""
         if grammar.kind == "json_object":
-            return Verdict()  # the definition is ours, and always the same
+            return Verdict()  # the definition is always the same, and known to be harmless
         try:
             return sandbox.attempt(definition)
         except SandboxError as error:
@@ -260,12 +267,15 @@ class GrammarCompiler:
             raise OverloadedError("Grammars cannot be compiled at the moment.") from error
 
     def _keep(self, kept: OrderedDict[Grammar, Any], grammar: Grammar, what: object) -> None:
+        """Adds a grammar to a cache, and removes the oldest one if there are too many."""
         with self._lock:
             kept[grammar] = what
             if len(kept) > MAX_CACHED_GRAMMARS:
                 kept.popitem(last=False)
 
     def _load(self) -> tuple[LLTokenizer, Sandbox]:
+        """Returns llguidance's tokenizer and the sandbox, made on the first call. Raises ImportError without llguidance
+        and ValueError for a missing or unsupported tokenizer."""
         if self._hub is None:
             raise ValueError("the model has no tokenizer")
         with self._loading:
@@ -277,34 +287,35 @@ class GrammarCompiler:
 
 
 def _why(grammar: Grammar, verdict: Verdict) -> str:
+    """Returns the sentence that says why a grammar was refused."""
     if verdict.fault:
         return FAULTS[verdict.fault]
     return sentence(verdict.complaint, quoting=not grammar.label)
 
 
 def _refusal(grammar: Grammar, why: str) -> RequestError:
-    """In the name of the field that this request's grammar came from."""
+    """Returns a RequestError that names the field which this request's grammar came from."""
     return RequestError(f"{_name(grammar, first=True)} cannot be used: {why}", grammar.param, "invalid_grammar")
 
 
 def _name(grammar: Grammar, first: bool) -> str:
-    """What messages call the grammar, at the start of a sentence or within it."""
+    """Returns what messages call the grammar; ``first``: at the start of a sentence."""
     name = grammar.label or f"The {grammar.kind}"
     return name if first else name[:1].lower() + name[1:]
 
 
 def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int, GrammarError]:
-    """Sets ``logits`` [rows, vocab] float32 to -inf for the tokens that the grammars of ``rows`` do not allow next.
-    Returns a GrammarError for each row whose grammar gave up.
+    """Sets ``logits`` [rows, vocab] float32 to -inf, in place, for the tokens that the grammars of ``rows`` do not
+    allow next. Returns a GrammarError for each row whose grammar failed.
 
-    Where the grammar leaves one text only, the tokenizer's spelling of it is the only one allowed. The other rules of
-    the request do not apply to forced tokens: ``Job.accept`` adds them to an answer without logits, and the result must
-    be the same either way.
+    Where the grammar forces the text, only the tokenizer's encoding of it is allowed, and the request's other rules do
+    not apply to that token: ``Job.accept`` appends forced tokens without logits, and the answer must be the same either
+    way.
     """
     free: list[tuple[int, GrammarState]] = []
     for row, state in rows:
         if forced := state.forced(1):
-            own = float(logits[row, forced[0]])  # what it adds to the score of a beam
+            own = float(logits[row, forced[0]])  # counts for the score of a beam
             logits[row] = -torch.inf
             logits[row, forced[0]] = own if math.isfinite(own) else 0.0
         else:
@@ -324,8 +335,8 @@ def forbid(logits: Tensor, rows: Sequence[tuple[int, GrammarState]]) -> dict[int
 
 
 def _fill(logits: Tensor, rows: list[int], forbidden: NDArray[np.int32]) -> None:
-    """-inf where the bits of ``forbidden`` [rows, words] are set. In place where that can be: a copy costs as much as
-    all the rest."""
+    """Sets ``logits`` to -inf where the bits of ``forbidden`` [rows, words] are set. Adjacent rows are changed in
+    place, because a copy would cost as much as everything else."""
     flags = np.unpackbits(forbidden.view(np.uint8), axis=1, bitorder="little", count=logits.shape[1]).view(np.bool_)
     mask = torch.from_numpy(flags).to(logits.device)
     if rows == list(range(rows[0], rows[0] + len(rows))):
@@ -337,7 +348,7 @@ def _fill(logits: Tensor, rows: list[int], forbidden: NDArray[np.int32]) -> None
 
 @cache
 def _executor() -> LLExecutor:
-    """Threads that compute masks side by side; one set for the process."""
+    """Returns the threads that compute token masks in parallel, one pool per process."""
     from llguidance import LLExecutor
 
     return LLExecutor()

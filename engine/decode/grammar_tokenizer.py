@@ -1,10 +1,11 @@
-"""A model's vocabulary as llguidance reads it: a tokenizer.json, a number of tokens and the ids that end an answer.
+"""The tokenizer in the form that llguidance loads: a changed tokenizer.json, the number of tokens, and the
+end-of-sequence tokens.
 
-llguidance writes a forced text as its tokenizer does, and gives up where that takes a special token for the spelling of
-one: a choice that contains ``<|end|>``, or a tool call under a model for which ``<tool_call>`` is a token. So the
-tokenizer that it gets knows special tokens by names that no text has, and spells them out where a text does.
+llguidance encodes forced text with this tokenizer, and fails if the text contains the name of a special token: a choice
+with ``<|end|>``, or a tool call under a model for which ``<tool_call>`` is a token. Therefore special tokens get names
+here that occur in no text, and a text with their usual name is encoded by ordinary tokens.
 
-Importing this loads neither llguidance nor a tokenizer: the process that tries grammars starts with it.
+Importing this module loads neither llguidance nor a tokenizer, so the process that tries out grammars starts quickly.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from engine.decode.detokenizer import byte_alphabet
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-MARK = "\U0010fffd"  # before the name of a special token; no character of any script
+MARK = "\U0010fffd"  # prefix of the new names of special tokens; a code point that no text uses
 END = f"{MARK}<|end of a structured output|>"
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """``text`` is a tokenizer.json. ``size`` counts tokens: the larger of the tokenizer's and the model's."""
+    """A tokenizer for llguidance. ``text`` is a tokenizer.json. ``size`` is the number of tokens: the larger of the
+    tokenizer's and the model's."""
 
     text: str
     size: int
@@ -34,11 +36,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, hub: Any, rows: int, eos_token_ids: Collection[int]) -> Vocabulary:
-        """``hub`` is a tokenizer of transformers; ``rows`` is the number of tokens that the model has logits for.
+        """Converts ``hub``, a transformers tokenizer. ``rows`` is the number of tokens that the model has logits for.
 
-        Either may be the larger one: models pad their rows, and fine-tunes add tokens without new rows. Such tokens
-        are left out, so that what they stand for is spelt by others. llguidance needs at least one token that ends an
-        answer, among those of the tokenizer; a tokenizer without one gets one.
+        It may differ from the tokenizer's number of tokens: models pad their output layer, and fine-tunes add tokens
+        without logits. Tokens without logits are left out, so that their text is encoded by others. llguidance needs at
+        least one end-of-sequence token that the tokenizer knows; a tokenizer without one gets one.
         """
         fast = hub.backend_tokenizer
         data = json.loads(fast.to_str())
@@ -53,21 +55,21 @@ class Vocabulary:
         return cls(json.dumps(data), max(rows, max(ends) + 1, known), ends)
 
     def load(self) -> LLTokenizer:
-        """Takes 2 s and 140 MB for 150,000 tokens, and holds the interpreter's lock. Raises ValueError for a tokenizer
-        that llguidance cannot read."""
+        """Loads llguidance's tokenizer. For 150,000 tokens that takes 2 s and 140 MB, and holds the interpreter's lock.
+        Raises ValueError for a tokenizer that llguidance cannot read."""
         from llguidance import LLTokenizer
 
         try:
             return LLTokenizer(self.text, n_vocab=self.size, eos_token=list(self.eos_token_ids))
-        except BaseException as error:  # a panic of Rust is no Exception
+        except BaseException as error:  # a Rust panic is a BaseException, not an Exception
             if isinstance(error, Exception) or type(error).__name__ == "PanicException":
                 raise ValueError(f"llguidance cannot read this tokenizer: {type(error).__name__}") from None
             raise
 
 
 def _hide_special_tokens(data: dict[str, Any]) -> None:
-    """Changes a tokenizer.json so that no text is read as a special token. ``<tool_call>`` and its like, which are part
-    of the text but which llguidance takes for special ones, become tokens like any other."""
+    """Changes a tokenizer.json so that no text is encoded as a special token. Tokens such as ``<tool_call>``, which
+    belong to the text but which llguidance takes for special tokens, become ordinary tokens."""
     data["padding"] = data["truncation"] = data["post_processor"] = None
     _begin_anywhere(data["pre_tokenizer"])
     kept, names = [], {}
@@ -75,7 +77,7 @@ def _hide_special_tokens(data: dict[str, Any]) -> None:
     for token in data["added_tokens"]:
         content = token["content"]
         if content in parts:
-            pass  # a word that the model's merges need under its own name
+            pass  # a merge of the model needs this name
         elif token["special"]:
             names[token["id"]] = content, content if content == END else MARK + content
         elif content.startswith("<") and content.endswith(">") and isinstance(data["model"]["vocab"], dict):
@@ -87,7 +89,8 @@ def _hide_special_tokens(data: dict[str, Any]) -> None:
 
 
 def _begin_anywhere(step: dict[str, Any] | None) -> None:
-    """Forced text does not begin a text: no space is put before it. llguidance sees to SentencePiece's itself."""
+    """Turns off the space that a byte-level pre-tokenizer adds before a text, because forced text does not begin a
+    text. llguidance does this itself for SentencePiece."""
     if step is not None and step["type"] == "ByteLevel":
         step["add_prefix_space"] = False
     for part in (step or {}).get("pretokenizers", ()):
@@ -95,7 +98,7 @@ def _begin_anywhere(step: dict[str, Any] | None) -> None:
 
 
 def _rename(model: dict[str, Any], names: dict[int, tuple[str, str]]) -> None:
-    """Puts tokens under their new names into a model's vocabulary, which gives added tokens their ids."""
+    """Renames tokens in the model's vocabulary. ``names`` has the old and the new name of each token id."""
     vocab = model["vocab"]
     for token, (old, new) in names.items():
         if isinstance(vocab, dict):
@@ -108,13 +111,14 @@ def _rename(model: dict[str, Any], names: dict[int, tuple[str, str]]) -> None:
 
 
 def _merged(model: dict[str, Any]) -> set[str]:
-    """The tokens that merges make."""
+    """Returns the tokens that the model's merges produce."""
     pairs = model.get("merges") or []
     return {pair.replace(" ", "") if isinstance(pair, str) else "".join(pair) for pair in pairs}
 
 
 def _spelt(text: str, data: dict[str, Any]) -> str:
-    """A text as the vocabulary spells it: by GPT-2's alphabet of bytes, or with SentencePiece's mark for a space."""
+    """Returns ``text`` as a vocabulary writes it: with GPT-2's byte characters, or with SentencePiece's mark for a
+    space."""
     if '"ByteLevel"' in json.dumps(data["decoder"]):
         characters = {byte: character for character, byte in byte_alphabet().items()}
         return "".join(characters[byte] for byte in text.encode())

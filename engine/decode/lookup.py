@@ -1,9 +1,9 @@
-"""Guessing what comes next from what came before: prompt lookup decoding (Saxena 2023).
+"""Prompt lookup decoding (Saxena 2023): speculative decoding without a draft model (vLLM's ``ngram`` method).
 
-The tokens that followed the last few the last time are guessed to follow again. Guesses are computed together with the
-token before them, and kept as far as they are what the sequence would have drawn anyway: its draws are a function of
-seed and position, so where a row's numbers do not depend on the rows beside it an answer is the same with guesses and
-without, token by token.
+The draft tokens are those that followed the last few tokens when they last occurred. They are verified in the same
+forward pass as the token before them, and accepted as long as each is the token that the sequence draws there. Draws
+are functions of seed and position; so, where a row's logits do not depend on the rest of the batch, the answer is the
+same with and without draft tokens.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 
-LENGTHS = (4, 3, 2)  # tokens that must be alike, the longest first
-WARINESS = 0.25  # weight of the newest guess in what guesses are trusted by
-MIN_TRUST = 0.2  # below it only now and then one is tried
-PATIENCE = 24  # tokens between those
+LENGTHS = (4, 3, 2)  # lengths of n-grams that are looked up, the longest first
+WARINESS = 0.25  # weight of the newest verification in the moving average of the acceptance rate
+MIN_TRUST = 0.2  # acceptance rate below which draft tokens are proposed only now and then
+PATIENCE = 24  # tokens between proposals then
 
 
 class PromptLookup:
-    """Of one sequence. Reads its tokens as they come."""
+    """Proposes draft tokens for one sequence from an index of its n-grams."""
 
     def __init__(self) -> None:
-        self._after: dict[tuple[int, ...], int] = {}  # where the last occurrence of some tokens was followed
-        self._common: Mapping[tuple[int, ...], int] = {}  # the same, read before branches parted
+        self._after: dict[tuple[int, ...], int] = {}  # position after the last occurrence of each n-gram
+        self._common: Mapping[tuple[int, ...], int] = {}  # the same for tokens shared with other choices
         self._read = 0
         self._trust = 1.0
         self._tried_at = 0
 
     def branch(self) -> PromptLookup:
-        """Another for a sequence that begins with the tokens read so far. For one that has no branches yet."""
+        """Returns a copy for another choice, which shares the index of the tokens read so far. ``self`` must not have
+        branched before unless no token was read since."""
         twin = copy(self)
         if self._after:
             self._common = twin._common = self._after
@@ -36,15 +37,16 @@ class PromptLookup:
         return twin
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Takes note of ``tokens``, the sequence's so far: of all but the last, which nothing has followed yet."""
+        """Indexes those of ``tokens``, the sequence's tokens so far, that are not indexed yet. The last is left out,
+        since no token has followed it."""
         for end in range(max(self._read, 1), len(tokens)):
             for length in LENGTHS:
                 if end >= length:
                     self._after[tuple(tokens[end - length : end])] = end
         self._read = max(self._read, len(tokens))
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Up to ``most`` tokens that may follow ``tokens``; the fewer, the less the last guesses were worth."""
+    def propose(self, tokens: Sequence[int], most: int) -> list[int]:
+        """Returns up to ``most`` draft tokens after ``tokens``. The lower the recent acceptance rate, the fewer."""
         self.read(tokens)
         if self._trust < MIN_TRUST and len(tokens) - self._tried_at < PATIENCE:
             return []
@@ -57,12 +59,13 @@ class PromptLookup:
                 return _copied(tokens, place, most)
         return []
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Of ``guessed`` tokens the first ``right`` were."""
-        self._trust += WARINESS * (right / guessed - self._trust)
+    def learn(self, proposed: int, accepted: int) -> None:
+        """Records that ``accepted`` of ``proposed`` draft tokens were accepted."""
+        self._trust += WARINESS * (accepted / proposed - self._trust)
 
 
 def _copied(tokens: Sequence[int], place: int, count: int) -> list[int]:
-    """What follows from ``place`` on, and then what that would be followed by: a repetition goes on for ever."""
+    """Returns ``count`` tokens from ``place`` on. At the end of ``tokens`` it continues with the copied ones, so that a
+    repetition goes on."""
     period = len(tokens) - place
     return [tokens[place + at % period] for at in range(count)]

@@ -1,4 +1,4 @@
-"""What the slow operations of one request's grammar cost, on the CPU clock of the thread that runs them."""
+"""Measures the CPU time of slow grammar operations, per request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Result = TypeVar("_Result")
 
 
 class Meter:
-    """For one request; its branches and beams share it. Not for several threads at once.
+    """The time that one request's grammar has used; its choices and beams share it. Not thread-safe.
 
-    The clock counts CPU time of this thread alone, so that a machine whose cores are busy raises no false alarm.
+    It counts CPU time of the calling thread alone, so that a busy machine does not make a grammar look slow.
     """
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class Meter:
         self._longest_s = 0.0
 
     def __call__(self, operation: Callable[[], _Result], tokens: int = 1) -> _Result:
-        """Runs an operation that reads, or answers for, ``tokens`` tokens."""
+        """Runs an operation on ``tokens`` tokens and records its time. Returns its result."""
         began = time.thread_time()
         result = operation()
         self.add(time.thread_time() - began, tokens)
         return result
 
     def add(self, seconds: float, tokens: int = 1) -> None:
-        """Takes note of an operation on ``tokens`` tokens that took ``seconds`` of CPU time."""
+        """Records an operation on ``tokens`` tokens that took ``seconds`` of CPU time."""
         each = seconds / max(1, tokens)
         if each > SLOW_OPERATION_S:
             self.slow_s += seconds
@@ -37,20 +37,20 @@ class Meter:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the request has used up what its grammar may cost."""
+        """Whether the request has used up the time limits of its grammar."""
         return self.slow_s > MAX_SLOW_S or self._longest_s > MAX_OPERATION_S
 
 
 class CallClock:
-    """Whether a call that ran on several threads may have been slow.
+    """Tells whether a call that used several threads may have been slow.
 
-    Neither of its two clocks suffices: wall time also passes while the machine does other work, and the process's CPU
-    time also counts its other threads. The work takes no longer than the smaller of the two.
+    It uses the smaller of two times, since each alone is too large: wall time includes the machine's other work, and
+    CPU time of the process includes its other threads.
     """
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
     def exceeds(self, seconds: float) -> bool:
-        """Whether more than ``seconds`` may have gone into the call since this clock was made."""
+        """Returns whether the call may have taken more than ``seconds`` since this clock was made."""
         return time.monotonic() - self._wall > seconds and time.process_time() - self._cpu > seconds

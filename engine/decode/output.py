@@ -1,4 +1,4 @@
-"""What one sequence shows of itself: its tokens turned into text, its end recognised."""
+"""The visible output of one sequence: detokenises its tokens and detects the end of the answer."""
 
 from __future__ import annotations
 
@@ -10,37 +10,35 @@ from engine.decode.stop import StopStrings
 
 
 class Output:
-    """Text of one sequence.
-
-    A token that ends the sequence (end of sequence, or one of ``stop_token_ids``) belongs to its tokens but not to its
-    text.
-    """
+    """The text of one sequence. A token that ends the sequence (end of sequence, or one of ``stop_token_ids``) counts
+    as one of its tokens but adds no text."""
 
     def __init__(self, params: SamplingParams, eos_token_ids: frozenset[int], detokenizer: Detokenizer) -> None:
         self.final_tokens = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
         self._detokenizer = detokenizer
         self._stop = StopStrings(params.stop)
-        self._unstopped = params.min_tokens  # tokens whose text no stop string ends
+        self._unstopped = params.min_tokens  # tokens left before stop strings count
 
     def copy(self) -> Output:
-        """Another at the same place, for a beam."""
+        """Returns an independent copy in the same state, for a beam."""
         twin = copy(self)
         twin._detokenizer, twin._stop = self._detokenizer.copy(), copy(self._stop)
         return twin
 
     @property
     def added(self) -> bytes:
-        """What the token pushed last adds to the text, though it may be held back still."""
+        """The bytes that the last token pushed adds to the text, even if they are still held back."""
         return self._detokenizer.added
 
     def is_end(self, token: int) -> bool:
-        """Whether the sequence ends with this token, which then adds no text."""
+        """Returns whether ``token`` ends the sequence and adds no text."""
         return token in self.final_tokens
 
     def push(self, token: int, last: bool, complete: bool = False) -> tuple[str, FinishReason | None]:
-        """Text that became certain with this token, and why the sequence ends here, if it does.
+        """Adds a token. Returns the text that became certain, and the finish reason, None if the sequence goes on.
 
-        ``last`` says that no further token fits, ``complete`` that none is wanted; the text held back then comes out.
+        ``last``: no further token fits (finish reason LENGTH). ``complete``: the grammar is completed (STOP). At the
+        end the text that was held back is returned too.
         """
         if token in self.final_tokens:
             return self._rest(), FinishReason.STOP
@@ -56,5 +54,6 @@ class Output:
         return text, None
 
     def _rest(self) -> str:
+        """Returns the text that is held back, up to a stop string if it has one."""
         text, stopped = self._stop.push(self._detokenizer.flush())
         return text if stopped else text + self._stop.flush()

@@ -1,10 +1,10 @@
-"""The next token of every row of a batch, each with its own settings.
+"""Samples the next token of each row of a batch, each with its own settings.
 
-After its rules (``rules``) a row is divided by temperature, and its distribution cut by top-k (Fan et al. 2018), then
-top-p (Holtzman et al. 2020), min-p (Nguyen et al. 2024) and typical-p (Meister et al. 2022), each of what the one
-before has left: transformers' order. A temperature of 0 takes the largest logit instead.
+After the logit rules (``rules``) a row is divided by the temperature, and its distribution is cut by top-k (Fan et al.
+2018), top-p (Holtzman et al. 2020), min-p (Nguyen et al. 2024) and typical-p (Meister et al. 2022). Each cut applies to
+what the one before left, in transformers' order. Temperature 0 takes the largest logit instead.
 
-A row's choice is a function of its own logits, settings, seed and position: no operation here mixes rows.
+The token of a row depends on its own logits, settings, seed and position only: no operation here mixes rows.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from engine.decode.random import gumbel
 from engine.decode.rules import LogitRules, RuledRow, apply_rules
 
 MIN_TEMPERATURE = 1e-5
-"""What is colder, but not 0, is as cold as that."""
+"""Lowest temperature. One below it that is not 0 counts as this."""
 _MAX_LOGITS = 1 << 24
-"""Numbers that are drawn from at a time: many choices of large vocabularies would take gigabytes."""
+"""Most logits that are sampled from at once. Many choices of a large vocabulary would otherwise take gigabytes."""
 _FIRST_LOOK = 256
-"""Tokens. Most nuclei and common values of top_k are smaller, and sorting so many costs a tenth of sorting all."""
+"""Number of most probable tokens that are sorted first. It suffices for most values of top_p and top_k, and sorting
+them costs a tenth of sorting all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is to be chosen: settings, and the seed and position that its random numbers come from. ``tokens``
-    are those before it; only ``rules`` and ``grammar`` read them."""
+    """How a token is sampled from one row: settings, and the seed and position of its random numbers. ``tokens`` are
+    those before it; only ``rules`` and ``grammar`` read them."""
 
     params: SamplingParams
     seed: int
-    position: int  # of the token to be chosen, counted from the start of the prompt
+    position: int  # of the token to sample, counted from the start of the prompt
     rules: LogitRules | None = None
     tokens: Sequence[int] = ()
     grammar: GrammarState | None = None
-    candidates: int = 0  # of a beam search: so many tokens are wanted, not one
+    candidates: int = 0  # number of candidates for a beam search; 0: one token is sampled
 
 
 NOTHING_LEFT = "The rules of this request leave no token to choose from."
+"""Message of a NothingLeftError."""
 
 
 class NothingLeftError(UnsatisfiableError):
@@ -51,20 +53,20 @@ class NothingLeftError(UnsatisfiableError):
 
 
 class Faults:
-    """The rows that nothing can be drawn from. Part of it only the device knows, which is asked when somebody looks:
-    until then nobody waits for it."""
+    """The rows that no token can be sampled from. The results of checks stay on the device until they are read, so that
+    nothing waits for the device before."""
 
     def __init__(self, sound: Tensor, left: Tensor | None, known: dict[int, Exception]) -> None:
-        """Bool [rows]: whether a row's largest logit was finite, and whether it still was after rules and grammars.
-        ``known`` are faults of grammars."""
+        """``sound`` and ``left`` are bool [rows]: whether a row's largest logit was finite before, and after, rules and
+        grammars were applied. ``left`` is None if there were none. ``known`` are errors of grammars."""
         self._sound = sound
         self._left = left
         self._known = known
 
     @cached_property
     def by_row(self) -> dict[int, Exception]:
-        """FloatingPointError where the largest is no finite number, GrammarError where a grammar gave up,
-        NothingLeftError where all is forbidden."""
+        """The error of each faulty row: FloatingPointError if its largest logit was not finite, GrammarError if its
+        grammar failed, NothingLeftError if every token is forbidden."""
         sound, left = torch.stack((self._sound, self._sound if self._left is None else self._left)).tolist()
         faults: dict[int, Exception] = {row: FloatingPointError() for row, is_sound in enumerate(sound) if not is_sound}
         faults = self._known | faults
@@ -75,8 +77,8 @@ class Faults:
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
-    """Token ids for the rows of ``logits`` [rows, vocab] float32, one draw for each, or why there is none. Rules change
-    ``logits``."""
+    """Returns the token sampled from each row of ``logits`` [rows, vocab] float32, or the error of that row. ``draws``
+    has one draw per row. Rules change ``logits`` in place."""
     faults = constrain(logits, draws)
     tokens = draw_tokens(logits, draws, range(len(draws)))
     return [faults.by_row.get(row, token) for row, token in enumerate(tokens)]
@@ -84,8 +86,9 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
 
 @torch.inference_mode()
 def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] = ()) -> Faults:
-    """Changes ``logits`` [rows, vocab] by the rules and grammars of the rows. Rows that nothing can be drawn from come
-    back with why. Of ``postponed`` rows the grammar is asked by ``check`` after drawing."""
+    """Applies the rules and grammars of the rows to ``logits`` [rows, vocab], in place. Returns the rows that cannot be
+    sampled from. The token masks of the grammars of ``postponed`` rows are not applied: ``check`` checks these rows
+    after sampling."""
     sound = logits.amax(-1).isfinite()
     if not any(draw.rules is not None or draw.grammar is not None for draw in draws):
         return Faults(sound, None, {})
@@ -106,10 +109,11 @@ def constrain(logits: Tensor, draws: Sequence[Draw], postponed: Container[int] =
 
 
 def can_be_checked(draw: Draw) -> bool:
-    """Whether the grammar of a row may be asked after drawing: the likeliest of all, noise added, is the likeliest of
-    those that are allowed if it is one of them. Not where a cut, or somebody who is told, goes by what is allowed."""
-    told = draw.params.records_logprobs and draw.params.logprobs_mode == "processed"
-    return draw.grammar is not None and not (_is_cut(draw.params) or told or draw.candidates)
+    """Returns whether the grammar of a row may be checked after sampling instead of masking its logits before. The
+    sampled token is the one with the largest logit plus noise; if the grammar allows it, it is also the largest of the
+    allowed ones. Not if a cut, processed log probabilities or a beam search depend on which tokens are allowed."""
+    needs_mask = draw.params.records_logprobs and draw.params.logprobs_mode == "processed"
+    return draw.grammar is not None and not (_is_cut(draw.params) or needs_mask or draw.candidates)
 
 
 @torch.inference_mode()
@@ -121,8 +125,9 @@ def check(
     postponed: Container[int],
     faults: dict[int, Exception],
 ) -> None:
-    """Draws again, with what is forbidden left out, where one of ``tokens`` is not allowed by its grammar, and adds to
-    ``faults`` the rows where that cannot be. ``tokens`` were drawn from ``rows`` as ``draw_tokens`` does."""
+    """Checks the ``tokens`` sampled from ``rows`` by ``draw_tokens`` against the grammars of ``postponed`` rows. Where
+    one is not allowed, masks the row and samples again, replacing the token in place. Adds rows for which that fails to
+    ``faults``."""
     wrong = [
         place
         for place, (row, draw, token) in enumerate(zip(rows, draws, tokens, strict=True))
@@ -143,20 +148,21 @@ def check(
 
 
 def draw_tokens(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> list[int]:
-    """A token for each draw, from the row of ``logits`` [rows, vocab] float32 that ``rows`` names; several may draw
-    from one. What comes from a row with nothing to choose from means nothing."""
+    """Samples a token for each draw from the row of ``logits`` [rows, vocab] float32 that ``rows`` gives; several draws
+    may use one row. The token of a faulty row is meaningless."""
     tokens: list[int] = draw_there(logits, draws, rows).tolist()
     return tokens
 
 
 @torch.inference_mode()
 def draw_there(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """What ``draw_tokens`` returns, [draws] int64 where ``logits`` are: nothing waits for the device but typical-p."""
+    """Samples as ``draw_tokens`` does, but returns a tensor [draws] int64 on the device of ``logits``. Only typical-p
+    waits for the device."""
     return (draw_fused if logits.is_cuda else draw_plain)(logits, draws, rows)
 
 
 def draw_fused(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """By Triton's kernels; what they do not know by ``draw_plain``."""
+    """Samples as ``draw_there`` does, with Triton kernels. Draws that they do not support use ``draw_plain``."""
     from engine.kernels.triton.sampling import can_draw, sample_tokens, settings_of
 
     chosen = sample_tokens(logits, settings_of(draws, rows, logits.shape[1]).to(logits.device))
@@ -168,7 +174,7 @@ def draw_fused(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Te
 
 
 def draw_plain(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """In plain torch, on any device: what ``draw_fused`` is measured by."""
+    """Samples as ``draw_there`` does, with torch operations on any device. It is the reference for ``draw_fused``."""
     index = torch.tensor(list(rows), dtype=torch.int64, device=logits.device)
     chosen = logits.argmax(-1)[index]
     drawn = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]
@@ -181,15 +187,16 @@ def draw_plain(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Te
 
 
 def processed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """``logits`` [rows, vocab] float32 as they are drawn from: changed by rules and grammars, and cut."""
+    """Returns ``logits`` [rows, vocab] float32 as tokens are sampled from them: after rules, grammars, temperature and
+    cuts."""
     logits = logits.clone()
     constrain(logits, draws)
     return cut(logits, [draw.params for draw in draws])
 
 
 def cut(logits: Tensor, params: Sequence[SamplingParams], least: int = 1) -> Tensor:
-    """``logits`` [rows, vocab] float32 after temperature and cuts, -inf where nothing is left; ``least`` tokens stay,
-    each cut's best. A temperature of 0 leaves them undivided and uncut."""
+    """Returns ``logits`` [rows, vocab] float32 after temperature and cuts, with -inf for tokens that are cut. Each cut
+    keeps at least ``least`` tokens, the best by its own criterion. Rows with temperature 0 are returned unchanged."""
     rows = [row for row, each in enumerate(params) if each.temperature > 0]
     if not rows:
         return logits
@@ -202,16 +209,18 @@ def cut(logits: Tensor, params: Sequence[SamplingParams], least: int = 1) -> Ten
 
 
 def _tempered(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """Returns ``logits`` divided by the temperatures."""
     temperatures = [max(each.temperature, MIN_TEMPERATURE) for each in params]
     return logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
 
 
 def _is_cut(params: SamplingParams) -> bool:
+    """Returns whether a cut applies: top-k, top-p, min-p or typical-p."""
     return params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
 
 
 def _sample_random(logits: Tensor, draws: list[Draw]) -> Tensor:
-    """One draw from the softmax of each row, after temperature and cuts."""
+    """Samples a token from the softmax of each row, after temperature and cuts."""
     logits = _tempered(logits, [draw.params for draw in draws])
     narrow = [_is_cut(draw.params) for draw in draws]
     if not any(narrow):
@@ -226,11 +235,13 @@ def _sample_random(logits: Tensor, draws: list[Draw]) -> Tensor:
 
 
 def _choose_from_all(logits: Tensor, draws: list[Draw]) -> Tensor:
+    """Samples from rows without cuts."""
     return _race(logits, torch.arange(logits.shape[1], device=logits.device).unsqueeze(0), draws)
 
 
 def _choose_from_likeliest(logits: Tensor, draws: list[Draw], width: int = _FIRST_LOOK) -> Tensor:
-    """Sorts only the ``width`` likeliest tokens of each row; rows that need more are looked at again, in full."""
+    """Samples from rows with cuts. Sorts only the ``width`` most probable tokens of each row; rows that need more are
+    done again with all."""
     width = min(width, logits.shape[1])
     kept, tokens, enough = _narrow(logits, [draw.params for draw in draws], width)
     chosen = _race(kept, tokens, draws)
@@ -242,18 +253,17 @@ def _choose_from_likeliest(logits: Tensor, draws: list[Draw], width: int = _FIRS
 
 
 def _race(logits: Tensor, tokens: Tensor, draws: list[Draw]) -> Tensor:
-    """Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax. ``tokens`` are the ids of the
-    columns of ``logits``: [rows, n] or, the same for all rows, [1, n]."""
+    """Samples by the Gumbel-max trick: the argmax of logits plus Gumbel noise is a sample from their softmax.
+    ``tokens`` are the token ids of the columns of ``logits``: [rows, n], or [1, n] if all rows have the same."""
     noise = gumbel([draw.seed for draw in draws], [draw.position for draw in draws], tokens)
     winner = noise.add_(logits).argmax(-1, keepdim=True)
     return tokens.expand(len(draws), -1).gather(1, winner).squeeze(1)
 
 
 def _narrow(logits: Tensor, params: list[SamplingParams], width: int, least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``width`` largest logits of each row with -inf for what is cut, their token ids, both [rows, width], and
-    whether they hold all that is not cut [rows]. Top-p keeps the smallest set of the likeliest tokens that reaches
-    ``top_p``. None cuts its ``least`` best.
-    """
+    """Returns the ``width`` largest logits of each row with -inf for tokens that are cut, their token ids, both [rows,
+    width], and bool [rows]: whether these are all tokens that are not cut. Top-p keeps the smallest set of most
+    probable tokens that reaches ``top_p``. Each cut keeps its ``least`` best tokens."""
     vocab, device = logits.shape[1], logits.device
     top_k = torch.tensor([[max(p.top_k, least) if 0 < p.top_k < vocab else vocab] for p in params], device=device)
     top_p = torch.tensor([[p.top_p] for p in params], device=device)
@@ -261,9 +271,10 @@ def _narrow(logits: Tensor, params: list[SamplingParams], width: int, least: int
     ordered.masked_fill_(torch.arange(width, device=device) >= top_k, -torch.inf)
     total = torch.where(top_k <= width, ordered.logsumexp(-1, keepdim=True), logits.logsumexp(-1, keepdim=True))
     reached = (ordered - total).exp_().cumsum(-1)
-    # A row without top_p keeps all: rounding may bring its sum to 1 before the end.
+    # Not where top_p is 1: by rounding the sum may reach 1 before the last token.
     cut = (reached[:, :-1] >= top_p) & (top_p < 1)
-    # What lies beyond is cut if the last of these is. With a larger top_k, what top_p is a share of is not known yet.
+    # If the last of these tokens is cut, all further ones are. Unknown if top_k exceeds the width: the sum that top_p
+    # is a share of is incomplete.
     beyond = (reached[:, -1:] >= top_p) & (top_p < 1)
     ordered[:, least:].masked_fill_(cut[:, least - 1 :], -torch.inf)
     if any(p.min_p > 0 for p in params):
@@ -277,8 +288,8 @@ def _narrow(logits: Tensor, params: list[SamplingParams], width: int, least: int
 
 
 def _keep_typical(logits: Tensor, mass: Tensor, least: int) -> None:
-    """Cuts all but the tokens whose surprise is nearest the entropy, so many that their probabilities reach ``mass``
-    [rows, 1], and ``least`` at least; 1 cuts nothing."""
+    """Locally typical sampling, in place: keeps the tokens whose surprise is nearest to the entropy, until their
+    probabilities reach ``mass`` [rows, 1], and at least ``least``. A mass of 1 cuts nothing."""
     surprise = -logits.log_softmax(-1)
     probabilities = (-surprise).exp()
     entropy = (probabilities * surprise).nansum(-1, keepdim=True)

@@ -1,11 +1,12 @@
-"""Where a grammar is tried before the engine compiles it: a process that a crash of llguidance may end.
+"""Tries out a new grammar in a separate process before the engine compiles it, because llguidance may crash that
+process.
 
-llguidance follows references by recursion without a limit, and nothing stops it once it has begun: a chain of a
-thousand references overflows the stack, and some small grammars take seconds or gigabytes. So each new grammar is tried
-in a process of its own, with a small stack, a CPU limit and a memory limit. What passes is compiled by the engine.
+llguidance follows references by unlimited recursion and cannot be interrupted: a chain of a thousand references
+overflows the stack, and some small grammars take seconds or gigabytes. So each new grammar is tried out in a process of
+its own, with a small stack, a CPU limit and a memory limit. The engine compiles only grammars that pass.
 
 The first trial starts the process: 0.13 s and 27 MB with 4,096 tokens, about 2 s and 200 MB with 150,000. Each later
-trial forks it twice: 8 to 10 ms with the work on a small grammar.
+trial forks it twice, and takes 8 to 10 ms for a small grammar, work included.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from engine.decode.grammar_tokenizer import Vocabulary
 from engine.decode.sandbox_process import STARTED, read, receive, send
 from engine.decode.trial import Verdict
 
-MAX_TRIALS = 2  # at once
-MAX_START_S = 60.0  # seconds until the process has read the vocabulary
+MAX_TRIALS = 2  # trials at the same time
+MAX_START_S = 60.0  # seconds in which the process must have loaded the vocabulary
 
 
 class SandboxError(Exception):
-    """There is no verdict, and the grammar is not at fault: the process that tries grammars cannot be started, was
-    ended from outside, or gets no time."""
+    """A trial gave no verdict, and not because of the grammar: the process could not be started, was killed from
+    outside, or got no CPU time."""
 
 
 class EndedError(SandboxError):
-    """The process is gone."""
+    """The process has ended."""
 
 
 class Sandbox:
-    """For one vocabulary; from any thread."""
+    """Tries out grammars for one vocabulary. May be used from any thread."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -45,23 +46,24 @@ class Sandbox:
         self._process: _Process | None = None
 
     def attempt(self, definition: str) -> Verdict:
-        """The verdict on a grammar in llguidance's language. Raises SandboxError if there is none, and ValueError for
-        a vocabulary that llguidance cannot read."""
+        """Returns the verdict on a grammar in llguidance's language. Raises SandboxError if there is none, and
+        ValueError for a vocabulary that llguidance cannot read."""
         with self._slots:
             try:
                 return self._started().attempt(definition)
             except EndedError:
-                self.close()  # ended from outside, by a lack of memory perhaps: once more
+                self.close()  # killed from outside, perhaps for lack of memory: try once more with a new process
                 return self._started().attempt(definition)
 
     def close(self) -> None:
-        """Ends the process, if it runs. The next trial starts another."""
+        """Ends the process if it runs. The next trial starts a new one."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
             process.close()
 
     def _started(self) -> _Process:
+        """Returns the running process, starting it if there is none."""
         with self._lock:
             if self._process is None:
                 self._process = _Process(self._vocabulary)
@@ -69,13 +71,14 @@ class Sandbox:
 
 
 class _Process:
-    """A running one. Its owner may forget it: it ends with the last reference to it."""
+    """A running process for trials. It ends when the last reference to this object is gone."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Raises SandboxError, and ValueError for a vocabulary that cannot be read."""
+        """Starts the process. Raises SandboxError if that fails, and ValueError for a vocabulary that llguidance cannot
+        read."""
         self._control, theirs = socket.socketpair()
         command = [sys.executable, "-m", "engine.decode.sandbox_process", str(theirs.fileno())]
-        # The same modules as here, wherever this process found them.
+        # The child imports modules from the same directories as this process.
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false"}
         try:
@@ -90,7 +93,8 @@ class _Process:
         self._load(vocabulary)
 
     def attempt(self, definition: str) -> Verdict:
-        """See Sandbox.attempt."""
+        """Has the process try a grammar, and returns the verdict. Raises EndedError if the process has ended,
+        SandboxError if there is no verdict in time."""
         mine, theirs = socket.socketpair()
         with mine:
             try:
@@ -104,6 +108,7 @@ class _Process:
             return _verdict(mine)
 
     def _load(self, vocabulary: Vocabulary) -> None:
+        """Sends the vocabulary and waits until the process has loaded it."""
         try:
             self._control.settimeout(MAX_START_S)
             send(self._control, [vocabulary.text, vocabulary.size, vocabulary.eos_token_ids])
@@ -118,6 +123,7 @@ class _Process:
 
 
 def _verdict(connection: socket.socket) -> Verdict:
+    """Returns the verdict that the process sends. Raises SandboxError if there is none in time."""
     try:
         found = receive(connection)
     except (OSError, EOFError) as error:
@@ -127,7 +133,8 @@ def _verdict(connection: socket.socket) -> Verdict:
 
 
 def _end(control: socket.socket, child: subprocess.Popen[bytes]) -> None:
-    """The process ends as soon as its connection closes; a fork of it under way, within its own limits."""
+    """Ends the process by closing its connection, and kills it if that takes more than 5 s. A fork that tries a grammar
+    ends by its own limits."""
     control.close()
     try:
         child.wait(timeout=5)

@@ -1,7 +1,7 @@
-"""The process in which grammars are tried: ``python -m engine.decode.sandbox_process FD``, started by Sandbox alone.
+"""The process in which grammars are tried out: ``python -m engine.decode.sandbox_process FD``, started by Sandbox only.
 
-It holds llguidance and the vocabulary and nothing else: 27 MB beside a small vocabulary. Each grammar has a fork of it,
-and a crash, the CPU limit or the memory limit ends that fork alone. It ends when its connection closes.
+It holds llguidance and the vocabulary and nothing else: 27 MB beside a small vocabulary. It forks for each grammar; a
+crash, the CPU limit or the memory limit ends only that fork. It ends when its connection closes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from engine.decode.trial import Verdict, attempt
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-NICENESS = 5  # the engine's own threads come first where cores are few
-STARTED = b"\1"
+NICENESS = 5  # lower priority than the engine's threads, for machines with few cores
+STARTED = b"\1"  # sent when a trial begins
 
 
 def send(connection: socket.socket, message: object) -> None:
-    """JSON with its length in bytes before it, as 4 bytes. Raises OSError."""
+    """Sends ``message`` as JSON, after its length in bytes as 4 bytes, big-endian. Raises OSError."""
     body = json.dumps(message).encode()
     connection.sendall(len(body).to_bytes(4, "big") + body)
 
 
 def receive(connection: socket.socket) -> object:
-    """What ``send`` has sent. Raises EOFError at the end, OSError, or TimeoutError."""
+    """Returns a message sent by ``send``. Raises EOFError at the end, OSError, or TimeoutError."""
     return json.loads(read(connection, int.from_bytes(read(connection, 4), "big")))
 
 
 def read(connection: socket.socket, count: int) -> bytes:
-    """Exactly ``count`` bytes. Raises EOFError at the end."""
+    """Returns exactly ``count`` bytes. Raises EOFError at the end."""
     parts = bytearray()
     while len(parts) < count:
         part = connection.recv(count - len(parts))
@@ -51,7 +51,8 @@ def read(connection: socket.socket, count: int) -> bytes:
 
 
 def serve(control: socket.socket) -> None:
-    """Takes the vocabulary, then one socket for each grammar, until the connection closes."""
+    """Receives the vocabulary, then a socket for each grammar, until the connection closes. Forks to serve each
+    socket."""
     tokenizer = _load(control)
     while True:
         _, sockets, _, _ = socket.recv_fds(control, 1, 1)
@@ -64,7 +65,7 @@ def serve(control: socket.socket) -> None:
 
 
 def _load(control: socket.socket) -> LLTokenizer:
-    """The vocabulary that the engine sends; says whether it can be read."""
+    """Receives the vocabulary and loads it. Answers with an error message, empty if loading succeeded."""
     vocabulary = receive(control)
     assert isinstance(vocabulary, list)
     text, size, eos_token_ids = vocabulary
@@ -78,7 +79,7 @@ def _load(control: socket.socket) -> LLTokenizer:
 
 
 def _try(connection: socket.socket, tokenizer: LLTokenizer) -> NoReturn:
-    """In a fork: reads one definition, has another fork try it, and says how that ended if it could not itself."""
+    """Runs in a fork: receives one definition and forks again to try it. Sends the verdict itself if that fork died."""
     connection.settimeout(MAX_WAIT_S)
     definition = receive(connection)
     assert isinstance(definition, str)
@@ -91,11 +92,11 @@ def _try(connection: socket.socket, tokenizer: LLTokenizer) -> NoReturn:
     if status:
         slow = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
         send(connection, asdict(Verdict(fault="slow" if slow else "died")))
-    os._exit(0)  # without clean-up: the process that this is a fork of does that
+    os._exit(0)  # without clean-up, which is left to the parent process
 
 
 def _attempt(connection: socket.socket, tokenizer: LLTokenizer, definition: str) -> NoReturn:
-    """Sends the verdict, and ends with 0 if there is one."""
+    """Tries a definition and sends the verdict. Exits with 0 if there is one, else with 1."""
     verdicts: list[Verdict] = []
     threading.stack_size(MAX_STACK_BYTES)
     thread = threading.Thread(target=lambda: verdicts.append(attempt(tokenizer, definition)), daemon=True)
@@ -108,7 +109,8 @@ def _attempt(connection: socket.socket, tokenizer: LLTokenizer, definition: str)
 
 
 def _limit() -> None:
-    """Signals and failed allocations end the process wherever it is; Python is not asked."""
+    """Sets the limits on CPU time, wall time and memory. Signals and failed allocations then end the process, wherever
+    it is."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stderr.fileno())  # what a crash writes may quote the grammar
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -121,6 +123,7 @@ def _limit() -> None:
 
 
 def main() -> None:
+    """Runs the process; the argument is the file descriptor of its connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes; the engine decides
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks leave no zombies
     os.nice(NICENESS)

@@ -1,4 +1,4 @@
-"""Which tokens occur, and how often."""
+"""Counts of tokens, for penalties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST_ROOM = 64
 
 
 class TokenCounts:
-    """Tokens in the order of their first occurrence. A token more costs O(1)."""
+    """Counts how often each token occurs, in the order of first occurrence. Adding a token costs O(1)."""
 
     def __init__(self) -> None:
         self._places: dict[int, int] = {}
@@ -20,26 +20,27 @@ class TokenCounts:
         self._counts = np.zeros(_FIRST_ROOM, np.float32)
 
     def __len__(self) -> int:
+        """Returns the number of different tokens."""
         return len(self._places)
 
     @property
     def ids(self) -> Tensor:
-        """int64 [len]; shares memory with this."""
+        """The tokens, int64 [len]. Shares memory with this object."""
         return torch.from_numpy(self._ids[: len(self)])
 
     @property
     def counts(self) -> Tensor:
-        """float32 [len]; shares memory with this."""
+        """The count of each token, float32 [len]. Shares memory with this object."""
         return torch.from_numpy(self._counts[: len(self)])
 
     def copy(self) -> TokenCounts:
-        """Another that counts on from here."""
+        """Returns an independent copy."""
         twin = TokenCounts()
         twin._places, twin._ids, twin._counts = dict(self._places), self._ids.copy(), self._counts.copy()
         return twin
 
     def add(self, tokens: Sequence[int]) -> None:
-        """Counts ``tokens``."""
+        """Adds one to the count of each of ``tokens``, once per occurrence."""
         for token in tokens:
             place = self._places.setdefault(token, len(self._places))
             if place == len(self._ids):
@@ -48,6 +49,7 @@ class TokenCounts:
             self._counts[place] += 1
 
     def _grow(self) -> None:
+        """Doubles the capacity."""
         room = len(self._ids)
         self._ids = np.concatenate((self._ids, np.empty(room, np.int64)))
         self._counts = np.concatenate((self._counts, np.zeros(room, np.float32)))

@@ -1,4 +1,4 @@
-"""The trial of a grammar: it is compiled, and its first steps are walked, with a clock beside each operation."""
+"""The trial of a grammar: compiles it and walks through its first steps, measuring the time of each operation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from engine.decode.budget import MAX_STEP_S, PARSER_LIMITS
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-WALKS, WALK_TOKENS = 4, 12
-MAX_WALK_S = 0.1  # CPU seconds, after the first step
+WALKS, WALK_TOKENS = 4, 12  # random answers that are tried, and most tokens of each
+MAX_WALK_S = 0.1  # CPU seconds of all walks
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 
 Fault = Literal["", "died", "slow", "slow step", "slow answer"]
+"""What a trial may find wrong with a grammar, beside errors that llguidance reports; ``Verdict`` explains them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``complaint`` is llguidance's own text, empty for a grammar that it takes. ``fault``: it needs more stack or
-    memory than there may be (``died``), takes too long to compile (``slow``), an operation of a step takes longer than
-    ``MAX_STEP_S`` (``slow step``), or an answer by it took too long (``slow answer``)."""
+    """The result of a trial. ``complaint`` is llguidance's error message, empty if it accepts the grammar. ``fault`` is
+    empty or one of these:
+
+    * ``died``: the grammar needs more stack or memory than the limits allow.
+    * ``slow``: compiling takes too long.
+    * ``slow step``: an operation of a step takes longer than ``MAX_STEP_S``.
+    * ``slow answer``: an answer with this grammar took too long in the engine.
+    """
 
     complaint: str = ""
     fault: Fault = ""
@@ -39,13 +45,14 @@ class Verdict:
 
 
 class _Clock:
-    """CPU seconds of single operations on this thread."""
+    """Measures the CPU seconds of operations on this thread: of all together, and of the longest."""
 
     def __init__(self) -> None:
         self.total = 0.0
         self.longest = 0.0
 
     def __call__(self, operation: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+        """Runs an operation and returns its result."""
         began = time.thread_time()
         result = operation(*args, **kwargs)
         took = time.thread_time() - began
@@ -55,15 +62,16 @@ class _Clock:
 
 
 def new_matcher(tokenizer: LLTokenizer, definition: str) -> LLMatcher:
-    """A compiled grammar at its start; it may be in error. Releases the interpreter's lock while it compiles."""
+    """Returns a compiled grammar in its initial state, which may be an error state. Releases the interpreter's lock
+    while it compiles."""
     from llguidance import LLMatcher, LLParserLimits
 
     return LLMatcher(tokenizer, definition, log_level=0, limits=LLParserLimits(**PARSER_LIMITS))
 
 
 def attempt(tokenizer: LLTokenizer, definition: str) -> Verdict:
-    """Compiles ``definition``, computes its first mask, and walks some tokens of a few answers, drawn with a fixed
-    seed. May end the process: llguidance goes down by recursion without a limit of its own."""
+    """Compiles ``definition``, computes its first token mask, and walks through a few answers drawn with a fixed seed.
+    May crash the process, because llguidance uses unlimited recursion."""
     start = new_matcher(tokenizer, definition)
     if start.is_error():
         return Verdict(start.get_error())
@@ -85,7 +93,8 @@ def attempt(tokenizer: LLTokenizer, definition: str) -> Verdict:
 
 
 def _walk(matcher: LLMatcher, tokenizer: LLTokenizer, clock: _Clock, draws: random.Random) -> str:
-    """Reads tokens as a sequence would. Returns why the grammar gave up, if it did."""
+    """Reads randomly drawn tokens that the grammar allows. Returns llguidance's error message, empty if there is
+    none."""
     for _ in range(WALK_TOKENS):
         if forced := clock(matcher.compute_ff_tokens):
             clock(matcher.consume_tokens, forced)
@@ -99,7 +108,8 @@ def _walk(matcher: LLMatcher, tokenizer: LLTokenizer, clock: _Clock, draws: rand
 
 
 def _allowed(mask: bytes, draws: random.Random) -> int | None:
-    """One of the tokens whose bits are set in ``mask``, the first token's bit being the lowest of the first byte."""
+    """Returns a randomly drawn token that ``mask`` allows, or None if there is none. Bit i of byte n stands for token 8
+    n + i."""
     first = draws.randrange(len(mask))
     turned = mask[first:] + mask[:first]
     left = turned.lstrip(b"\0")

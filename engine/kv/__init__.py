@@ -1,1 +1,1 @@
-"""Who owns which KV block: pure bookkeeping over block ids; the tensors themselves belong to the runner."""
+"""The KV cache manager: which sequence holds which KV block. Only bookkeeping of block ids; runners own the tensors."""

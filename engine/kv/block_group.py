@@ -1,8 +1,8 @@
-"""The blocks of one group of layers: pool, prefix index, and each sequence's table of blocks.
+"""The blocks of one KV cache group: its block pool, its prefix index, and the block tables of sequences.
 
-In a windowed group a sequence holds its bound of blocks from the start, and keeps the number: for each block that falls
-out of the window it takes the next. What it shares with others counts as its own, in the books of the pool too. So a
-prompt that was admitted can always go on.
+In a sliding-window group a sequence allocates the most blocks that it can ever need (``GroupShape.bound``) at
+admission, and takes a new block for each one that leaves the window. Blocks that it shares with others count against
+this number, and in the pool's bookkeeping too. So an admitted prompt never runs out of blocks.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from engine.kv.shape import GroupShape
 
 @dataclass(slots=True)
 class BlockTable:
-    """Blocks of one sequence by position; the first ``gone`` are no longer its own, and read as the page of zeros."""
+    """The block table of one sequence: block ids in order of position. The first ``gone`` positions have left the
+    window; they hold the id of the zero page."""
 
     blocks: list[int] = field(default_factory=list)
     gone: int = 0
 
     @property
     def held(self) -> list[int]:
-        """The blocks it holds, in order."""
+        """The ids of the blocks that the sequence holds, in order of position."""
         return self.blocks[self.gone :]
 
 
 class BlockGroup:
-    """Books of one group; the ids of its blocks mean nothing in another."""
+    """The bookkeeping of one KV cache group (vLLM's ``SingleTypeKVCacheManager``). Its block ids mean nothing in other
+    groups."""
 
     def __init__(self, shape: GroupShape) -> None:
         self.shape = shape
@@ -38,11 +40,12 @@ class BlockGroup:
 
     @property
     def zero_page(self) -> int:
-        """Id of a page that is never written: one more than the pool owns."""
+        """Id of a page that is never written: one more than the pool's largest id."""
         return self.shape.blocks
 
     def longest_known(self, digests: Sequence[bytes], most: int) -> int:
-        """The largest number of blocks, ``most`` at most, after which all that the next query sees is cached."""
+        """Returns the largest number of leading blocks, at most ``most``, such that every block of them that the next
+        query attends to is in the prefix index."""
         if self.shape.window is None:
             return len(self.index.match(digests[:most]))
         count = position = most
@@ -53,15 +56,16 @@ class BlockGroup:
         return count
 
     def cost(self, digests: Sequence[bytes], count: int, tokens: int) -> int:
-        """Blocks by which admitting a sequence of ``tokens`` tokens lowers what is available, if the first ``count``
-        blocks are known."""
+        """Returns by how many the available blocks decrease when a sequence of ``tokens`` tokens is admitted whose
+        first ``count`` blocks are in the prefix index."""
         gone = self._seen_after(count)
         shared = self.index.match(digests[gone:count])
         cached = sum(map(self.pool.is_cached, shared))
         return self._end(gone, tokens) - count + cached + (len(shared) - cached) * self.pool.cost_of_sharing
 
     def admit(self, digests: Sequence[bytes], count: int, tokens: int) -> BlockTable:
-        """A table for such a sequence. Raises OutOfBlocksError if its cost exceeds what is available."""
+        """Allocates the block table of a sequence of ``tokens`` tokens, sharing its first ``count`` blocks, which are
+        in the prefix index. Raises OutOfBlocksError if its cost exceeds the available blocks."""
         gone = self._seen_after(count)
         shared = self.index.match(digests[gone:count])
         self.pool.acquire(shared)  # before allocating, which may evict
@@ -69,22 +73,26 @@ class BlockGroup:
         return BlockTable([self.zero_page] * gone + shared + fresh, gone)
 
     def lacks(self, table: BlockTable, start: int, tokens: int) -> int:
-        """Blocks that are missing for the sequence, ``tokens`` long by now, to compute from ``start`` on; 0: none."""
+        """Returns how many more blocks would have to be available before a sequence, now ``tokens`` tokens long, can
+        compute from position ``start`` on."""
         return max(0, self.needs(table, start, tokens) - self.pool.available)
 
     def needs(self, table: BlockTable, start: int, tokens: int) -> int:
-        """Blocks that become taken when the sequence is prepared for that; those that it lets go of are taken off."""
+        """Returns by how many ``prepare`` decreases the available blocks; those that leave the window are
+        subtracted."""
         first = max(table.gone, self.shape.first_seen(start))
         missing = max(0, self._end(first, tokens) - len(table.blocks))
         copied = self._copied(table, start) and not self.pool.cost_of_sharing
-        back = (first - table.gone) * self.pool.cost_of_sharing  # only windows let anything go
+        back = (first - table.gone) * self.pool.cost_of_sharing  # blocks are given back in sliding-window groups only
         return max(0, missing + copied - back)
 
     def prepare(self, table: BlockTable, start: int, tokens: int) -> tuple[int, int] | None:
-        """Lets go of what a query at ``start`` does not see, and takes blocks up to the last token, or the bound.
+        """Releases blocks that a query at position ``start`` does not attend to, and allocates blocks up to the last
+        token, or the bound of a window.
 
-        A block that others refer to must not be written: the sequence gets one of its own for it, and the pair of old
-        and new comes back, whose contents are to be copied before the step.
+        A block that others refer to must not be written (copy on write). If ``start`` lies in one, the sequence gets a
+        new block instead. Then returns the ids of the old and the new block, whose content is to be copied before the
+        step.
         """
         first = self.shape.first_seen(start)
         if first > table.gone:
@@ -97,22 +105,25 @@ class BlockGroup:
         return self.own(table, start) if self._copied(table, start) else None
 
     def own(self, table: BlockTable, start: int) -> tuple[int, int]:
-        """Gives the sequence a block of its own in place of the shared one in which ``start`` lies; old and new."""
+        """Replaces the shared block that position ``start`` lies in by a new one. Returns the ids of the old and the
+        new block."""
         position = start // self.shape.block_size
         old = table.blocks[position]
-        self.pool.release([old], self.index.__contains__)  # others keep it
+        self.pool.release([old], self.index.__contains__)  # other sequences still refer to it
         [new] = self.pool.allocate(1)
         table.blocks[position] = new
         return old, new
 
     def cost_of_fork(self, computed: int, tokens: int) -> int:
-        """Blocks by which such a fork lowers what is available; one that is written later is copied then."""
+        """Returns by how many the available blocks decrease when a sequence is forked after ``computed`` tokens that is
+        to hold ``tokens`` tokens. A later copy on write is not included."""
         gone, count = self.shape.first_seen(computed), self.shape.total(computed)
         return self._end(gone, tokens) - count + (count - gone) * self.pool.cost_of_sharing
 
     def fork(self, table: BlockTable, computed: int, tokens: int) -> BlockTable:
-        """A table for a sequence of ``tokens`` tokens, which shares the blocks that a query after the ``computed``
-        tokens sees. Raises OutOfBlocksError if its cost exceeds what is available."""
+        """Allocates a block table for a sequence of ``tokens`` tokens that shares the first ``computed`` tokens with
+        ``table``, as far as later queries attend to them. Raises OutOfBlocksError if its cost exceeds the available
+        blocks."""
         gone, count = self.shape.first_seen(computed), self.shape.total(computed)
         shared = table.blocks[gone:count]
         self.pool.acquire(shared)
@@ -120,31 +131,31 @@ class BlockGroup:
         return BlockTable([self.zero_page] * gone + shared + fresh, gone)
 
     def release(self, table: BlockTable) -> None:
-        """Takes all blocks back; indexed ones stay cached."""
+        """Releases all blocks of a sequence. Blocks in the prefix index stay cached."""
         self.pool.release(table.held, self.index.__contains__)
 
     def commit(self, table: BlockTable, digests: Sequence[bytes], first: int, end: int) -> None:
-        """Indexes the blocks from position ``first`` up to ``end``, which have been computed."""
+        """Adds the computed blocks at positions ``first`` to ``end`` - 1 to the prefix index."""
         for position in range(max(first, table.gone), end):
             self.index.insert(digests[position], table.blocks[position])
 
     def exclusive(self, table: BlockTable) -> int:
-        """Blocks that would become available if the table were given up."""
+        """Returns how many blocks would become available if the sequence released its table."""
         if self.pool.cost_of_sharing:
             return len(table.held)
         return sum(self.pool.references(block) == 1 for block in table.held)
 
     def _seen_after(self, count: int) -> int:
-        """Position of the first block that a query after ``count`` full blocks sees."""
+        """Returns the position of the first block that a query after ``count`` full blocks attends to."""
         return self.shape.first_seen(count * self.shape.block_size)
 
     def _end(self, gone: int, tokens: int) -> int:
-        """Length of a table for ``tokens`` tokens whose first ``gone`` blocks are: with a window, the bound after
-        them."""
+        """Returns the length of a table for ``tokens`` tokens, of which the first ``gone`` blocks have left the
+        window."""
         total = self.shape.total(tokens)
         return total if self.shape.bound is None else min(total, gone + self.shape.bound)
 
     def _copied(self, table: BlockTable, start: int) -> bool:
-        """Whether the token at ``start`` goes into a block that others refer to."""
+        """Returns whether the token at ``start`` would be written into a block that others refer to."""
         position = start // self.shape.block_size
         return position < len(table.blocks) and self.pool.references(table.blocks[position]) > 1

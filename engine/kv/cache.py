@@ -1,13 +1,14 @@
-"""KV blocks of sequences: groups of layers, each with its pool and prefix index, behind the moves a scheduler makes.
+"""``KVCache``: the KV blocks of all sequences, as the scheduler uses them. Each KV cache group, the layers with one
+window, has its own block pool and prefix index.
 
-* lacks: how many blocks stand in the way of an admission
-* admit: blocks for all that a sequence holds of its tokens, those of a known prefix shared
-* prepare: room for what the next step computes, and nothing that it does not see
-* fork: a second sequence on the same blocks; who writes into one first gets a copy
-* commit: what has been computed becomes known to the index
-* release: all blocks back
+* ``lacks``: how many blocks are missing before a sequence can be admitted.
+* ``admit``: allocates the blocks of a sequence; those of a cached prefix are shared.
+* ``prepare``: allocates blocks for the next step, and releases those outside the window.
+* ``fork``: makes a second sequence on the same blocks, with copy on write.
+* ``commit``: adds computed blocks to the prefix index.
+* ``release``: frees the blocks of a sequence.
 
-A model whose layers all see alike has one group; everything is then said of the only one.
+A model whose layers all have the same window has one group.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from engine.sequence import Sequence
 
 
 class KVCache:
-    """Books of all groups; ``version`` names the model and its KV format."""
+    """The KV cache manager of one engine (vLLM's ``KVCacheManager``). ``version`` names the model and its KV format;
+    block hashes contain it."""
 
     def __init__(self, shapes: Ordered[GroupShape], prefix_caching: bool, version: str = "") -> None:
         self.block_size = shapes[0].block_size
@@ -37,33 +39,34 @@ class KVCache:
 
     @property
     def available(self) -> int:
-        """Blocks that every group can give."""
+        """Number of blocks that can be allocated in the group that has fewest."""
         return min(group.pool.available for group in self.groups)
 
     @property
     def used(self) -> int:
-        """Blocks of all groups that somebody refers to."""
+        """Number of blocks that sequences hold, over all groups."""
         return sum(group.pool.used for group in self.groups)
 
     @property
     def tightest(self) -> BlockPool:
-        """The pool of which the largest part is taken: who looks for room looks there."""
+        """The block pool with the smallest share of available blocks, which limits admission first."""
         return min((group.pool for group in self.groups), key=lambda pool: pool.available / pool.total)
 
     def needs(self, sequence: Sequence) -> int:
-        """Blocks that ``prepare`` takes for a running sequence, in the group that takes most."""
+        """Returns how many blocks ``prepare`` takes for a running sequence, in the group that takes most."""
         tables = zip(self.groups, sequence.tables, strict=True)
         return max(group.needs(table, sequence.computed, sequence.room) for group, table in tables)
 
     def lacks(self, sequence: Sequence, spare: int) -> tuple[int, ...]:
-        """Blocks that would have to become available, in each group, before the sequence can be admitted with ``spare``
-        left; all 0: it can be now."""
+        """Returns for each group how many more blocks would have to be available before the sequence can be admitted
+        and ``spare`` blocks are left. If all are 0, it can be admitted now."""
         return self._lacks(sequence, *self._known(sequence), spare)
 
     def admit(self, sequence: Sequence, spare: int) -> bool:
-        """Gives the sequence blocks for its ``room`` if ``spare`` blocks stay available; else changes nothing.
+        """Allocates blocks for ``room`` tokens of the sequence if ``spare`` blocks stay available. Returns False and
+        changes nothing otherwise.
 
-        Sets ``tables`` and ``computed``. At least one token is left to compute: its logits are needed.
+        Sets ``tables`` and ``computed``. Leaves at least one token to compute, because its logits are needed.
         """
         digests, count = self._known(sequence)
         if any(self._lacks(sequence, digests, count, spare)):
@@ -73,9 +76,9 @@ class KVCache:
         return True
 
     def cached_share(self, sequence: Sequence) -> float:
-        """Share of a waiting sequence's tokens whose KV is cached now, 0 to 1. Where a group sees everything an
-        estimate, from that group alone and in O(log blocks): that a block is known says that those before it are, but
-        for rare evictions out of order."""
+        """Returns the share of a waiting sequence's tokens whose KV is in the prefix cache, 0 to 1. With a
+        full-attention group it is an estimate in O(log blocks) from that group alone: it assumes that all blocks before
+        a known block are known, which is wrong only after rare evictions out of order."""
         if not self._prefix_caching or sequence.scores_prompt:
             return 0.0
         first = self.groups[0]
@@ -87,24 +90,25 @@ class KVCache:
         return known * self.block_size / len(sequence.tokens)
 
     def miss(self, sequence: Sequence) -> Miss | None:
-        """Why no more of a sequence that has just been admitted was found; None if all that can be was, or nothing is
-        ever looked for."""
+        """Returns why no more tokens of a sequence just admitted were found in the prefix cache. None if all that can
+        be shared were found, or if it was not searched."""
         if not self._prefix_caching or sequence.scores_prompt:
             return None
         digests = self._digests(sequence, self._reusable(sequence))
         found, first = sequence.committed // self.block_size, sequence.tokens[: self.block_size]
         index = self.groups[0].index
         if found < len(digests) and index.knows(digests[found]):
-            return Miss.EVICTED  # blocks of all groups become known together: a windowed one has lost its own since
+            return Miss.EVICTED  # groups index blocks together: another group has evicted its block since
         return index.explain(digests, found, first)
 
     def exclusive(self, sequence: Sequence) -> tuple[int, ...]:
-        """Blocks that would become available, in each group, if this sequence gave its own up."""
+        """Returns for each group how many blocks would become available if the sequence were preempted."""
         return tuple(group.exclusive(table) for group, table in zip(self.groups, sequence.tables, strict=True))
 
     def prepare(self, sequence: Sequence) -> list[BlockCopy] | None:
-        """Makes room for the tokens that are to be computed, and lets go of blocks that none of them sees; None, and
-        nothing changed, when there are no blocks left. What comes back is to be copied first."""
+        """Allocates blocks for the pending tokens of a running sequence, and releases blocks outside the window.
+        Returns the block copies to make before the step, or None, with nothing changed, if there are not enough blocks.
+        """
         tables = list(zip(self.groups, sequence.tables, strict=True))
         if any(group.lacks(table, sequence.computed, sequence.room) for group, table in tables):
             return None
@@ -112,9 +116,10 @@ class KVCache:
         return [BlockCopy(number, *pair) for number, pair in enumerate(pairs) if pair is not None]
 
     def fork(self, parent: Sequence, child: Sequence, spare: int) -> list[BlockCopy] | None:
-        """Lets ``child``, whose tokens begin with those of ``parent`` that have been computed, share their blocks, if
-        ``spare`` blocks stay available; None, and nothing changed, if not. What comes back is to be copied first: where
-        blocks are reserved, none may be missing for a copy later."""
+        """Lets ``child``, whose tokens begin with the computed tokens of ``parent``, share the blocks of these, if
+        ``spare`` blocks stay available. Returns the block copies to make before the next step, or None, with nothing
+        changed, if there are not enough blocks. With reserved blocks a shared block that is not full is copied at once,
+        so that no block can be missing for it later."""
         tables = list(zip(self.groups, parent.tables, strict=True))
         eager = (parent.reserve or child.reserve) and parent.computed % self.block_size > 0
         for group in self.groups:
@@ -129,7 +134,7 @@ class KVCache:
         return [BlockCopy(number, *group.own(table, child.computed)) for number, (group, table) in forked]
 
     def commit(self, sequence: Sequence) -> None:
-        """Indexes the full blocks that have been computed since the last time."""
+        """Adds the blocks that have become full since the last call to the prefix index."""
         if self._prefix_caching and sequence.computed - sequence.committed >= self.block_size:
             first, end = sequence.committed // self.block_size, sequence.computed // self.block_size
             digests = self._digests(sequence, end)
@@ -140,14 +145,16 @@ class KVCache:
             sequence.committed = end * self.block_size
 
     def release(self, sequence: Sequence) -> None:
-        """Takes all blocks back; indexed ones stay cached."""
+        """Releases all blocks of the sequence, which then has no computed tokens. Blocks in the prefix index stay
+        cached."""
         for group, table in zip(self.groups, sequence.tables, strict=True):
             group.release(table)
         sequence.tables = []
         sequence.computed = sequence.committed = sequence.drafted = 0
 
     def disown(self, sequence: Sequence) -> list[list[int]]:
-        """The blocks that this sequence alone refers to, by group; their content will not be reused."""
+        """Removes the blocks that only this sequence holds from the prefix index, so that their content is not reused.
+        Returns their ids by group."""
         owned = []
         for group, table in zip(self.groups, sequence.tables, strict=True):
             own = [block for block in table.held if group.pool.references(block) == 1]
@@ -157,26 +164,31 @@ class KVCache:
         return owned
 
     def check_integrity(self) -> None:
-        """Raises KVIntegrityError if a pool does not balance or a cached block is not indexed."""
+        """Raises KVIntegrityError if a pool's bookkeeping is inconsistent or a cached block is not in the prefix
+        index."""
         for group in self.groups:
             group.pool.check_integrity()
             if any(group.pool.is_cached(block) and block not in group.index for block in range(group.pool.total)):
                 raise KVIntegrityError("a cached block is not in the index")
 
     def _lacks(self, sequence: Sequence, digests: list[bytes], count: int, spare: int) -> tuple[int, ...]:
+        """Returns for each group how many blocks are missing to admit the sequence, whose first ``count`` blocks are
+        known, with ``spare`` blocks left."""
         costs = (group.cost(digests, count, sequence.room) for group in self.groups)
         return tuple(max(0, cost + spare - g.pool.available) for cost, g in zip(costs, self.groups, strict=True))
 
     def _reusable(self, sequence: Sequence) -> int:
+        """Returns the number of full blocks that may come from the prefix cache: the last token is always computed."""
         return (len(sequence.tokens) - 1) // self.block_size
 
     def _known(self, sequence: Sequence) -> tuple[list[bytes], int]:
-        """Digests of a sequence's full blocks, and how many of them every group can take up from."""
+        """Returns the hashes of a sequence's full blocks, and after how many of them every group can continue from
+        cached blocks."""
         if not self._prefix_caching or sequence.scores_prompt:
             return [], 0
         digests = self._digests(sequence, self._reusable(sequence))
         count, agreed = len(digests), 0
-        while agreed < len(self.groups) and count:  # until all groups have said the same
+        while agreed < len(self.groups) and count:  # until all groups agree on the count
             for group in self.groups:
                 found = group.longest_known(digests, count)
                 agreed = agreed + 1 if found == count else 1
@@ -184,7 +196,7 @@ class KVCache:
         return digests, count
 
     def _digests(self, sequence: Sequence, count: int) -> list[bytes]:
-        """Chained digests of the first ``count`` full blocks; each is computed once in a sequence's life."""
+        """Returns the chained hashes of the first ``count`` full blocks. Each is computed once per sequence."""
         digests, size = sequence.digests, self.block_size
         parent = digests[-1] if digests else root_digest(sequence.cache_salt, self._version)
         for position in range(len(digests), count):

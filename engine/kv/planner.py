@@ -1,8 +1,9 @@
-"""What a model's KV cache costs: bytes, sequences that fit, and the arithmetic of a prefill, before anything is loaded.
+"""What a model's KV cache costs, before anything is loaded: its bytes, the number of sequences that fit, and the
+operations of a prefill.
 
-Keys and values take ``2 x layers x KV heads x head size x bytes of a number`` per token, and two scales per layer and
-KV head where numbers have one byte. With grouped queries the heads that count are those of keys and values (Ainslie
-et al. 2023), not those of the queries.
+Keys and values take ``2 x layers x KV heads x head size x bytes of a number`` per token. Formats of one byte add two
+scales per token, layer and KV head. With grouped-query attention only the KV heads count, not the query heads (Ainslie
+et al. 2023).
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ GIB = 1024**3
 
 
 class MemoryPlanError(ValueError):
-    """The KV cache that is configured does not fit into the memory there is; the message gives both."""
+    """The configured KV cache does not fit into the available memory. The message gives both sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthPlan:
-    """What sequences of ``length`` tokens come to."""
+    """What sequences of ``length`` tokens cost."""
 
     length: int
-    kv_bytes: int  # that one sequence holds at most, in whole blocks
-    prefill_flops: int  # of computing all its tokens once
-    sequences: int  # that fit into the cache at once
+    kv_bytes: int  # most bytes of KV blocks that one sequence holds
+    prefill_flops: int  # floating-point operations to compute all its tokens once
+    sequences: int  # sequences that fit into the cache at once
 
 
 @dataclass(frozen=True, slots=True)
 class KVPlan:
-    """A KV cache for the model ``spec`` in the format ``form``; ``shapes`` has the groups of its layers."""
+    """The size of a KV cache for the model ``spec`` in the format ``form``. ``shapes`` has its KV cache groups."""
 
     spec: ModelSpec
     form: KVFormat
@@ -45,38 +46,39 @@ class KVPlan:
     def within(
         cls, spec: ModelSpec, form: KVFormat, memory: int, *, block_size: int, longest_chunk: int, sequences: int
     ) -> KVPlan:
-        """The largest cache within ``memory`` bytes, for ``sequences`` sequences at most."""
+        """Returns the largest cache that fits into ``memory`` bytes and is of use to ``sequences`` sequences."""
 
         def of(blocks: int) -> KVPlan:
             sizes = {"blocks": blocks, "block_size": block_size, "longest_chunk": longest_chunk}
             return cls(spec, form, group_shapes(spec, **sizes, sequences=sequences))
 
-        most = memory // (block_size * 2 * spec.num_kv_heads * form.head_bytes(spec.head_dim))  # for a single layer
+        # The most blocks if the model had a single layer.
+        most = memory // (block_size * 2 * spec.num_kv_heads * form.head_bytes(spec.head_dim))
         return of(bisect_right(range(most + 1), memory, key=lambda blocks: of(blocks).total_bytes) - 1)
 
     @property
     def bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers."""
+        """Bytes of the keys and values of one token in all layers."""
         return bytes_per_token(self.spec, self.form)
 
     @property
     def tokens(self) -> int:
-        """Tokens that the largest group holds."""
+        """Number of tokens that the largest group holds."""
         return max(shape.blocks * shape.block_size for shape in self.shapes)
 
     @property
     def total_bytes(self) -> int:
-        """The whole cache."""
+        """Bytes of the whole cache."""
         return self._bytes([shape.blocks for shape in self.shapes])
 
     def of_length(self, length: int) -> LengthPlan:
-        """For sequences of ``length`` tokens, prompt and answer together."""
+        """Returns the costs of sequences of ``length`` tokens, prompt and answer together."""
         held = [shape.held(length) for shape in self.shapes]
         fitting = min(shape.blocks // blocks for shape, blocks in zip(self.shapes, held, strict=True))
         return LengthPlan(length, self._bytes(held), prefill_flops(self.spec, length), fitting)
 
     def check(self, available: int) -> None:
-        """Raises MemoryPlanError if the cache needs more than the ``available`` bytes."""
+        """Raises MemoryPlanError if the cache needs more than ``available`` bytes."""
         if self.total_bytes > available:
             fitting = int(self.tokens * available / self.total_bytes)
             raise MemoryPlanError(
@@ -85,21 +87,21 @@ class KVPlan:
             )
 
     def _bytes(self, blocks: Sequence[int]) -> int:
-        """Of so many blocks in each group."""
+        """Returns the bytes of the given numbers of blocks, one for each group."""
         layers = Counter(layers_by_group(self.spec))
         tokens = sum(layers[group] * count * self.shapes[group].block_size for group, count in enumerate(blocks))
         return tokens * bytes_per_token(self.spec, self.form) // self.spec.num_layers
 
 
 def bytes_per_token(spec: ModelSpec, form: KVFormat) -> int:
-    """Keys and values of one token, in bytes."""
+    """Returns the bytes of the keys and values of one token in all layers."""
     return 2 * spec.num_layers * spec.num_kv_heads * form.head_bytes(spec.head_dim)
 
 
 def prefill_flops(spec: ModelSpec, length: int) -> int:
-    """Floating-point operations of computing ``length`` tokens from nothing, a multiplication and an addition counted
-    as two: products with the weights, and attention over the positions that each token sees. The logits of one token
-    are counted, those of the others are not computed."""
+    """Returns the floating-point operations to compute ``length`` tokens without cached ones, counting a multiplication
+    and an addition as two: the products with the weights, and attention over the positions that each token attends to.
+    The logits of one token are included; those of the others are not computed."""
     linear = sum(2 * _weights(spec, layer) for layer in spec.layers) * length
     seen = sum(_pairs(length, spec.kinds[layer.kind].window) for layer in spec.layers)
     attention = 4 * spec.num_heads * spec.head_dim * seen
@@ -107,7 +109,7 @@ def prefill_flops(spec: ModelSpec, length: int) -> int:
 
 
 def _weights(spec: ModelSpec, layer: LayerSpec) -> int:
-    """Weights of one layer that a token is multiplied with."""
+    """Returns the number of weights of one layer that each token is multiplied with."""
     heads = 2 * spec.num_heads + 2 * spec.num_kv_heads  # queries and output; keys and values
     attention = spec.hidden_size * heads * spec.head_dim
     matrices = 3 if spec.gated else 2
@@ -118,7 +120,7 @@ def _weights(spec: ModelSpec, layer: LayerSpec) -> int:
 
 
 def _pairs(length: int, window: int | None) -> int:
-    """Pairs of a query and a position that it sees."""
+    """Returns the number of pairs of a query and a position that it attends to."""
     if window is None or length <= window:
         return length * (length + 1) // 2
     return window * (window + 1) // 2 + (length - window) * window

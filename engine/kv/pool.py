@@ -1,8 +1,8 @@
 """The block pool: every KV block is free, used, or cached.
 
-    free    holds nothing of worth
+    free    its content is of no use
     used    referenced by at least one sequence
-    cached  referenced by none, but its content is indexed for reuse; evicted, oldest first, when free ones run out
+    cached  referenced by none, but in the prefix index; evicted, oldest first, when no free block is left
 
 All operations are O(1) per block.
 """
@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class KVIntegrityError(RuntimeError):
-    """The pool's books do not balance: a bug, never load."""
+    """The bookkeeping of the KV cache is inconsistent. The cause is a bug, never load."""
 
 
 class OutOfBlocksError(RuntimeError):
-    """More blocks were asked for than are available; callers check ``available`` first."""
+    """More blocks were requested than are available. Callers check ``available`` first."""
 
 
 class BlockPool:
-    """Reference-counted block ids 0 … total - 1. Calls ``on_evict`` with each cached block that loses its content.
+    """A pool of reference-counted blocks with the ids 0 to ``total`` - 1 (vLLM's ``BlockPool``). Calls ``on_evict``
+    with each cached block that is evicted.
 
     If ``count_shares`` is set (sliding-window groups), each reference after the first also reserves one free block. A
     sequence that gives up a shared block can therefore always allocate a block of its own.
@@ -32,7 +33,7 @@ class BlockPool:
         self.total = total
         self._on_evict = on_evict
         self._count_shares = count_shares
-        self._shares = 0  # references but the first of each block
+        self._shares = 0  # references beyond the first of each block, over all blocks
         self._references = [0] * total
         self._free = list(range(total - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
@@ -42,34 +43,35 @@ class BlockPool:
 
     @property
     def cached(self) -> int:
-        """Blocks kept for reuse that nobody refers to."""
+        """Number of blocks that no sequence refers to and that are kept for reuse."""
         return len(self._cached)
 
     @property
     def available(self) -> int:
-        """Blocks that ``allocate`` can give."""
+        """Number of blocks that ``allocate`` can return, evicting cached ones."""
         return len(self._free) + len(self._cached) - (self._shares if self._count_shares else 0)
 
     @property
     def used(self) -> int:
-        """Blocks that somebody refers to."""
+        """Number of blocks that sequences refer to."""
         return self.total - len(self._free) - len(self._cached)
 
     @property
     def cost_of_sharing(self) -> int:
-        """By how much one more reference to a used block lowers what is available."""
+        """By how many one more reference to a used block decreases ``available``: 1 if shares are counted, else 0."""
         return 1 if self._count_shares else 0
 
     def is_cached(self, block: int) -> bool:
-        """Whether nobody refers to the block but its content is kept."""
+        """Returns whether no sequence refers to the block and it is kept for reuse."""
         return block in self._cached
 
     def references(self, block: int) -> int:
-        """How many refer to the block."""
+        """Returns the number of references to the block."""
         return self._references[block]
 
     def allocate(self, count: int) -> list[int]:
-        """``count`` blocks with one reference each, evicting when needed. Raises OutOfBlocksError, changing nothing."""
+        """Returns ``count`` blocks with one reference each, evicting cached blocks if needed. Raises OutOfBlocksError,
+        with nothing changed, if fewer are available."""
         if count > self.available:
             raise OutOfBlocksError(f"{count} blocks asked for, {self.available} available")
         blocks = [self._take() for _ in range(count)]
@@ -78,7 +80,7 @@ class BlockPool:
         return blocks
 
     def acquire(self, blocks: Iterable[int]) -> None:
-        """One more reference to each block, which must be used or cached."""
+        """Adds a reference to each of ``blocks``. Raises KVIntegrityError for a free block."""
         for block in blocks:
             if self._references[block] == 0:
                 if block not in self._cached:
@@ -89,10 +91,11 @@ class BlockPool:
             self._references[block] += 1
 
     def release(self, blocks: Sequence[int], keep: Callable[[int], bool]) -> None:
-        """One reference less to each block of one sequence, in the order of the sequence.
+        """Removes a reference from each of the ``blocks`` of one sequence, which are in the order of their positions.
 
-        A block that nobody refers to any more stays cached if ``keep`` says so. The tail of the sequence goes first,
-        so that it is evicted first: a prefix without its tail is of use, a tail without its prefix is not.
+        A block without references stays cached if ``keep`` returns True for it, else it becomes free. The last blocks
+        are released first, so that they are evicted first: a cached prefix is of use without its end, but not the end
+        without the prefix. Raises KVIntegrityError for a block without references.
         """
         for block in reversed(blocks):
             if self._references[block] < 1:
@@ -107,7 +110,8 @@ class BlockPool:
                     self._free.append(block)
 
     def check_integrity(self) -> None:
-        """Raises KVIntegrityError unless free + cached + used = total and each block is exactly one of these."""
+        """Raises KVIntegrityError unless each block is exactly one of free, used and cached, and the shares are counted
+        correctly."""
         idle = {*self._free, *self._cached}
         if len(idle) != len(self._free) + len(self._cached):
             raise KVIntegrityError("a block is listed twice among free and cached")
@@ -119,6 +123,7 @@ class BlockPool:
             raise KVIntegrityError(f"{shares} shares, counted as {self._shares}; {self.available} blocks available")
 
     def _take(self) -> int:
+        """Returns a free block, or evicts the cached block that was released first."""
         if self._free:
             return self._free.pop()
         block, _ = self._cached.popitem(last=False)

@@ -1,11 +1,11 @@
-"""The prefix index: which block holds the KV of which tokens.
+"""The prefix index finds the KV blocks of a token prefix (vLLM's block hashes, SGLang's radix cache).
 
-A full block is named by a digest chained over the digest of the block before it, so that equal digests mean equal
-tokens from the very start of the sequence, under the same salt, model and KV format: these are the parent of the first
-block.
+A full block is identified by a hash of its tokens that is chained with the hash of the block before it. So equal hashes
+mean equal tokens from the start of the sequence. The first block is chained with a root hash of the cache salt, the
+model and its KV format.
 
-A miss has a reason, and the index knows it: bounded memories of what was evicted, and of how sequences have begun under
-any salt. They name blocks by digest alone; only operators are told.
+The index can also say why a prefix was not found: it remembers a limited number of evicted blocks, and of first blocks
+under any salt. It stores hashes only, no tokens, and the reason goes into metrics, not into answers.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ _NO_SALT = b"any salt"
 
 
 class Miss(StrEnum):
-    """Why a prompt was not found whole in the prefix cache: of its first block that is missing."""
+    """Why a prompt was not fully found in the prefix cache: the reason for the first missing block."""
 
-    SHORT = "short"  # the prompt fills no block that could be shared
-    EVICTED = "evicted"  # it was there, and has given way to others since
-    OTHER_SALT = "other_salt"  # another salt's prompts begin alike
-    NEW = "new"  # nothing has begun like this, as far as is remembered
+    SHORT = "short"  # the prompt is too short to fill a block that could be shared
+    EVICTED = "evicted"  # the block was cached and has been evicted
+    OTHER_SALT = "other_salt"  # a prompt with the same first block was cached under another salt
+    NEW = "new"  # no prompt with this prefix is remembered
 
 
 def root_digest(salt: str, version: str = "") -> bytes:
-    """Parent of the first block of every sequence with this salt; ``version`` names the model and its KV format."""
+    """Returns the parent hash, 16 bytes, of the first block of all sequences with this ``salt``. ``version`` names the
+    model and its KV format."""
     given = blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=16, person=b"manta-kv-root")
     given.update(b"\0" + version.encode("utf-8", "surrogatepass"))
     return given.digest()
 
 
 def chain_digest(parent: bytes, tokens: Sequence[int]) -> bytes:
-    """Digest of a full block after the block ``parent``; 16 bytes, so that collisions cannot be sought."""
+    """Returns the hash of a full block of ``tokens`` after the block with the hash ``parent``: 16 bytes, so that
+    collisions cannot be constructed."""
     return blake2b(array("q", tokens).tobytes(), digest_size=16, key=parent).digest()
 
 
 class PrefixIndex:
-    """Digest to block and back, one to one. Remembers ``memory`` blocks that are gone, and as many beginnings."""
+    """Maps hashes to blocks and back, one to one. Remembers the last ``memory`` evicted blocks, and as many first
+    blocks of prompts."""
 
     def __init__(self, memory: int = 0) -> None:
         self._blocks: dict[bytes, int] = {}
@@ -50,17 +53,19 @@ class PrefixIndex:
         self._beginnings = _Memory(memory)
 
     def __len__(self) -> int:
+        """Returns the number of blocks in the index."""
         return len(self._blocks)
 
     def __contains__(self, block: int) -> bool:
+        """Returns whether the block with the id ``block`` is in the index."""
         return block in self._digests
 
     def knows(self, digest: bytes) -> bool:
-        """Whether some block holds this content."""
+        """Returns whether a block with this hash is in the index."""
         return digest in self._blocks
 
     def match(self, digests: Sequence[bytes]) -> list[int]:
-        """Blocks of the longest known prefix of a chain."""
+        """Returns the block ids of the longest prefix of ``digests`` that is in the index."""
         found: list[int] = []
         for digest in digests:
             block = self._blocks.get(digest)
@@ -70,17 +75,18 @@ class PrefixIndex:
         return found
 
     def insert(self, digest: bytes, block: int) -> None:
-        """Indexes ``block``, unless another block already holds the same content."""
+        """Adds ``block`` to the index, unless it has another block with the same content."""
         if digest not in self._blocks and block not in self._digests:
             self._blocks[digest] = block
             self._digests[block] = digest
 
     def begin(self, first_block: Sequence[int]) -> None:
-        """Some salt's sequence begins with these tokens, and its first block has been inserted."""
+        """Remembers the tokens of a first block that has been inserted under any salt."""
         self._beginnings.add(chain_digest(_NO_SALT, first_block))
 
     def explain(self, digests: Sequence[bytes], found: int, first_block: Sequence[int]) -> Miss | None:
-        """Why only ``found`` blocks of a chain are known; None if all are. O(1)."""
+        """Returns why only the first ``found`` of ``digests`` are in the index, or None if all are. ``first_block`` has
+        the tokens of the first block. O(1)."""
         if not digests:
             return Miss.SHORT
         if found == len(digests):
@@ -92,7 +98,7 @@ class PrefixIndex:
         return Miss.NEW
 
     def forget(self, block: int) -> None:
-        """Drops the block, if it is known; its content is about to be overwritten."""
+        """Removes the block if it is in the index, because its content is about to be overwritten."""
         digest = self._digests.pop(block, None)
         if digest is not None:
             del self._blocks[digest]
@@ -100,17 +106,18 @@ class PrefixIndex:
 
 
 class _Memory:
-    """The digests added last, ``size`` at most."""
+    """The last ``size`` hashes that were added."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._digests: OrderedDict[bytes, None] = OrderedDict()
 
     def __contains__(self, digest: bytes) -> bool:
+        """Returns whether ``digest`` is remembered."""
         return digest in self._digests
 
     def add(self, digest: bytes) -> None:
-        """Remembers the digest, if need be in place of the oldest."""
+        """Remembers ``digest``, and forgets the oldest one if there are more than ``size``."""
         self._digests[digest] = None
         self._digests.move_to_end(digest)
         if len(self._digests) > self._size:

@@ -1,7 +1,8 @@
-"""Which layers share blocks, and how many blocks a sequence holds of them.
+"""KV cache groups: which layers share block tables, and how many blocks a sequence holds in each group.
 
-Layers that see alike (the same window) form a group with a block pool of its own. A sequence holds blocks for all its
-tokens in a group that sees everything; in a windowed one only those that a query can still see, however long it grows.
+Layers with the same sliding window form a group with its own block pool (vLLM's KV cache group). In a full-attention
+group a sequence holds blocks for all its tokens. In a sliding-window group it holds only the blocks in its window,
+however long it grows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from engine.model.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class GroupShape:
-    """``blocks`` of ``block_size`` tokens for layers in which a query sees ``window`` tokens, itself included; None:
-    all. A step computes ``longest_chunk`` tokens of a sequence at most."""
+    """The size of one KV cache group: ``blocks`` blocks of ``block_size`` tokens, for layers in which a query attends
+    to ``window`` tokens, itself included; None for full attention. A step computes at most ``longest_chunk`` tokens of
+    a sequence."""
 
     window: int | None
     blocks: int
@@ -25,38 +27,39 @@ class GroupShape:
 
     @property
     def bound(self) -> int | None:
-        """Blocks that a sequence needs at most: what the first token of a chunk sees, and the chunk; both may begin and
-        end inside a block. None: as many as it has tokens for."""
+        """Most blocks that a sequence ever needs: those in the window of a chunk's first token, and those of the chunk;
+        both may begin and end inside a block. None for full attention, where it depends on the sequence's length."""
         if self.window is None:
             return None
         return -(-(self.window - 1 + self.longest_chunk) // self.block_size) + 1
 
     @property
     def longest(self) -> int | None:
-        """Tokens of the longest sequence that has room here; None: any."""
+        """Number of tokens of the longest sequence that fits into the group. None if any length fits."""
         fits = self.bound is not None and self.bound <= self.blocks
         return None if fits else self.blocks * self.block_size
 
     def first_seen(self, start: int) -> int:
-        """Position of the first block that a query at ``start``, or a later one, sees."""
+        """Returns the position of the first block that a query at position ``start``, or a later one, attends to."""
         return 0 if self.window is None else max(0, start - self.window + 1) // self.block_size
 
     def total(self, tokens: int) -> int:
-        """Blocks that so many tokens fill, those no longer seen included."""
+        """Returns the number of blocks that ``tokens`` tokens fill, those outside the window included."""
         return -(-tokens // self.block_size)
 
     def held(self, tokens: int) -> int:
-        """Blocks that a sequence of so many tokens holds at most."""
+        """Returns the most blocks that a sequence of ``tokens`` tokens holds."""
         return self.total(tokens) if self.bound is None else min(self.total(tokens), self.bound)
 
 
 def windows_of(spec: ModelSpec) -> tuple[int | None, ...]:
-    """The windows of a model's groups, in order: first, if there is one, the group that sees everything."""
+    """Returns the windows of a model's KV cache groups, in ascending order. None stands for full attention and comes
+    first."""
     return tuple(sorted({kind.window for kind in spec.kinds}, key=lambda window: (window is not None, window)))
 
 
 def layers_by_group(spec: ModelSpec) -> tuple[int, ...]:
-    """For each layer, the number of its group."""
+    """Returns the group number of each layer."""
     windows = windows_of(spec)
     return tuple(windows.index(spec.kinds[layer.kind].window) for layer in spec.layers)
 
@@ -64,7 +67,8 @@ def layers_by_group(spec: ModelSpec) -> tuple[int, ...]:
 def group_shapes(
     spec: ModelSpec, *, blocks: int, block_size: int, longest_chunk: int, sequences: int
 ) -> tuple[GroupShape, ...]:
-    """The groups of a model: ``blocks`` each, but for a windowed one no more than ``sequences`` can hold."""
+    """Returns the KV cache groups of a model. Each has ``blocks`` blocks; a sliding-window group has no more than
+    ``sequences`` sequences can hold."""
     return tuple(
         GroupShape(window, blocks if most is None else min(blocks, most * sequences), block_size, longest_chunk)
         for window in windows_of(spec)
@@ -73,7 +77,7 @@ def group_shapes(
 
 
 def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
-    """The groups of a model's layers, and the blocks that each has in an engine of this config."""
+    """Returns the KV cache groups of a model in an engine with this ``config``."""
     return group_shapes(
         spec,
         blocks=config.num_blocks,
@@ -84,6 +88,6 @@ def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
 
 
 def context_of(spec: ModelSpec, config: EngineConfig, shapes: Sequence[GroupShape]) -> int:
-    """Tokens of the longest sequence that an engine of this config takes."""
+    """Returns the context length of an engine with this ``config``: the most tokens of one sequence."""
     limits = [shape.longest for shape in shapes if shape.longest is not None]
     return min([config.context_length or spec.context_length, *limits])

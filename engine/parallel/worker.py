@@ -23,7 +23,7 @@ from engine.backend import StepRunner, load_model, make_runner
 from engine.config import EngineConfig
 from engine.failures import log_failure
 from engine.kv.shape import context_of, shapes_of
-from engine.memory import settle
+from engine.memory import freeze_gc
 from engine.parallel.collectives import ProcessGroup
 from engine.parallel.launch import Invitation
 from engine.parallel.wire import Command, Copy, Failed, Listener, Meet, Orders, Ready, Run, Scrub
@@ -39,7 +39,7 @@ def serve(invitation: Invitation, gpu: int) -> NoReturn:
         orders: Orders = pickle.loads(inbox.get())
         exchange = _join(orders, invitation.rank, gpu)
         runner = _load(orders.config, exchange)
-        settle()
+        freeze_gc()
         connection.send(Ready())
     except Exception as error:  # noqa: BLE001 - told to rank 0, which says so
         _fail(connection, f"{type(error).__name__}: {error}")

@@ -1,1 +1,1 @@
-"""Who computes what in the next step: decisions only, no tensors and no clock."""
+"""The scheduler: decides which sequences compute which tokens in the next step. Uses no tensors and reads no clock."""

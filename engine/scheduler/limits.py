@@ -1,4 +1,4 @@
-"""The bounds a scheduler keeps to."""
+"""``Limits``: the settings of a scheduler."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one step: tokens in all, tokens of one prompt, sequences that hold blocks. Then who goes before whom.
+    """The settings of a scheduler (vLLM's ``SchedulerConfig``): first the limits of a step, then those that order
+    sequences. ``EngineConfig`` describes those that are its fields."""
 
-    ``EngineConfig`` says more of those that are settings.
-    """
-
-    batch_tokens: int
-    prefill_chunk: int
-    sequences: int
-    partial_prefills: int = 2  # prompts that are computed piecemeal at the same time
-    decode_slowdown: float | None = None  # how many times as long a step may take for long prompts; None: no limit
-    ageing_s: float = 30.0  # seconds of waiting that raise a sequence by one class
-    prefix_bonus_s: float = 1.0  # seconds of waiting that a wholly cached prompt is worth
-    cooldown: int = 32  # tokens that a sequence generates undisturbed after it was preempted
-    overtakes: int = 8  # sequences that may pass one that does not fit, before all wait for it
-    weights: Mapping[str, float] = field(default_factory=dict)  # of tenants; 1 for those not named
+    batch_tokens: int  # most tokens in a step
+    prefill_chunk: int  # most prompt tokens of one sequence in a step
+    sequences: int  # most running sequences, which hold KV blocks
+    partial_prefills: int = 2  # most prompts in chunked prefill at the same time
+    decode_slowdown: float | None = None  # limit on a step's time with long prompts, as a multiple; None: no limit
+    ageing_s: float = 30.0  # seconds of waiting that raise a sequence by one priority class
+    prefix_bonus_s: float = 1.0  # head start of a sequence whose whole prompt is cached, in seconds
+    cooldown: int = 32  # tokens that a preempted sequence generates before it may be preempted again
+    overtakes: int = 8  # later sequences admitted past one that does not fit, before all wait for it
+    weights: Mapping[str, float] = field(default_factory=dict)  # weights of tenants by name; 1 for others

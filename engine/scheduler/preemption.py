@@ -1,8 +1,10 @@
-"""Who gives its blocks up, and for whom. A preempted sequence is computed again later and goes on with the same tokens.
+"""Preemption: which running sequences give up their KV blocks. A preempted sequence goes back to the waiting queue; its
+tokens are computed again later, and it continues after them (vLLM's recompute preemption, SGLang's retraction).
 
-Two occasions: running sequences have no block left to grow into, or a waiting one of a higher class cannot start
-otherwise. The victim is the least computed of the lowest class. One that has been a victim is left alone until it has
-generated ``cooldown`` tokens more, as long as there is another: what it had to compute again must pay.
+It happens when no block is left for a running sequence to grow into, and when a waiting sequence of a higher class
+cannot be admitted otherwise. The victim is the least computed sequence of the lowest class. A sequence that has been
+preempted is protected until it has generated ``cooldown`` further tokens, as long as there is another victim, so that
+computing it again was worth it.
 """
 
 from __future__ import annotations
@@ -13,19 +15,19 @@ from collections.abc import Sequence as Ordered
 
 from engine.sequence import Sequence
 
-Blocks = tuple[int, ...]  # numbers of blocks, one for each group of layers
-Strength = tuple[bool, bool, int, int, int, float, str, int]
+Blocks = tuple[int, ...]  # numbers of blocks, one for each KV cache group
+Strength = tuple[bool, bool, int, int, int, float, str, int]  # sort key of running sequences
 
 
 def protected(sequence: Sequence, cooldown: int) -> bool:
-    """Whether it has been preempted and not yet made up for it."""
-    return sequence.preemptions > 0 and sequence.generated - sequence.kept < cooldown
+    """Returns whether a sequence has been preempted and has not generated ``cooldown`` tokens since its admission."""
+    return sequence.preemptions > 0 and sequence.generated - sequence.generated_at_admission < cooldown
 
 
 def strength(sequence: Sequence, cooldown: int) -> Strength:
-    """Sorts running sequences by their hold on their blocks: the strongest is the smallest.
+    """Sort key of running sequences: the sequence that is preempted last comes first.
 
-    The strongest never is a victim while there is another, so at every preemption somebody goes on.
+    The first one is never preempted while there is another, so every preemption lets some sequence continue.
     """
     return (
         not sequence.reserve,
@@ -35,12 +37,12 @@ def strength(sequence: Sequence, cooldown: int) -> Strength:
         -sequence.computed,
         sequence.arrived,
         sequence.request_id,
-        sequence.choice,  # no two are alike: who is planned and who gives way must agree on the order
+        sequence.choice,  # makes keys unique, so that scheduling and preemption agree on the order
     )
 
 
 def weakest(running: Ordered[Sequence], cooldown: int) -> Sequence:
-    """The one to give way when blocks run out. There must be one without a reservation."""
+    """Returns the sequence to preempt when blocks run out. There must be one without reserved blocks."""
     return max((one for one in running if not one.reserve), key=lambda one: strength(one, cooldown))
 
 
@@ -53,12 +55,12 @@ def displace(
     shortage: Callable[[], tuple[int, Blocks]],
     exclusive: Callable[[Sequence], Blocks],
 ) -> list[Sequence]:
-    """Who makes room for a waiting ``candidate`` of this ``level``: the fewest, weakest first; none if all together
-    would not do, or none is needed.
+    """Returns the running sequences to preempt so that the waiting ``candidate`` of priority ``level`` can be admitted:
+    as few as possible, weakest first. Empty if none are needed, or all that may be preempted are not enough.
 
-    A higher class displaces a lower one. Within a class, a tenant that runs nothing and has been ``patient`` displaces
-    one that runs several. ``shortage`` gives the rows and blocks that are missing; ``exclusive`` the blocks that come
-    back with a victim.
+    A higher class displaces a lower one. Within a class, a tenant without a running sequence displaces one with
+    several, if the candidate is ``patient``: has waited long enough. ``shortage`` returns how many running sequences
+    and blocks are in the way; ``exclusive`` returns the blocks that preempting a sequence would free.
     """
     rows = Counter(one.tenant for one in running) if patient else Counter()
 

@@ -1,11 +1,11 @@
-"""The waiting sequences: a line per class and tenant, each in order of arrival.
+"""The waiting queue. It has a list for each pair of priority class and tenant, in order of arrival.
 
-1. Within a class the tenant with the lowest counter is next (``fairness``): a backlog of its own making does not bring
-   a tenant forward.
-2. Between the classes' next ones the level decides, which is the class raised by waiting; then the counter, then who
-   arrived first.
-3. Within a line a sequence whose prefix is cached now goes a little earlier: as much as if it had arrived up to
-   ``bonus_s`` sooner, so it never passes one that came longer than that before it.
+1. Within a class the tenant with the lowest counter (``fairness``) is next, so that a tenant does not get ahead by a
+   longer backlog.
+2. Among the next sequences of all classes, the lowest level is first: the class, raised by waiting. Ties are broken by
+   the tenant's counter, then by arrival.
+3. Within a list, a sequence whose prefix is cached counts as having arrived up to ``bonus_s`` seconds earlier. So it
+   never passes a sequence that arrived more than ``bonus_s`` before it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from itertools import count, takewhile
 from operator import attrgetter
 
 from engine.api import Priority
-from engine.scheduler.door import Line
 from engine.scheduler.fairness import TokenCounters
+from engine.scheduler.queue_limit import Line
 from engine.sequence import Sequence, Status
 
 Turn = tuple[float, float, str]
-"""The tenant's counter, arrival, and the tenant; lower is earlier."""
+"""Sort key of a tenant within a class: its counter, the arrival of its first sequence, and its name; the lowest is
+next."""
 
 _WINDOW = 8
-"""Sequences at the front of a line that are asked for their cached prefix: bounds what a choice costs."""
+"""Number of sequences at the front of a list whose cached prefix is looked up, which limits the cost of a choice."""
 
 
 def level(sequence: Sequence, now: float, ageing_s: float) -> int:
-    """The class of a waiting sequence, raised by one for every ``ageing_s`` seconds of waiting, at most to the top."""
+    """Returns the priority class of a waiting sequence, raised by one class for every ``ageing_s`` seconds of waiting,
+    at most to INTERACTIVE."""
     return max(Priority.INTERACTIVE, sequence.priority - int(sequence.waited(now) / ageing_s))
 
 
 class WaitingQueue:
-    """``cached_share`` says how much of a sequence is in the prefix cache, 0 to 1."""
+    """The waiting queue of one scheduler (vLLM's ``RequestQueue``). ``cached_share`` returns which share of a
+    sequence's tokens is in the prefix cache, 0 to 1."""
 
     def __init__(
         self, counters: TokenCounters, cached_share: Callable[[Sequence], float], ageing_s: float, bonus_s: float
@@ -45,30 +48,32 @@ class WaitingQueue:
         self._ageing_s = ageing_s
         self._bonus_s = bonus_s
         self._lines: dict[Line, list[Sequence]] = {}
-        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap; those that have left are skipped when due
+        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap, also of sequences no longer in the queue
         self._serial = count()
         self._length = 0
-        self._branches: Counter[Line] = Counter()  # of these, choices of requests that have begun
+        self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
 
     def __len__(self) -> int:
+        """Returns the number of waiting sequences."""
         return self._length
 
     def __iter__(self) -> Iterator[Sequence]:
+        """Yields the waiting sequences, in no particular order."""
         for line in self._lines.values():
             yield from line
 
     @property
     def requests(self) -> int:
-        """How many requests wait to begin, or to go on."""
+        """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
 
     def by_line(self) -> dict[Line, int]:
-        """The same, by class and tenant."""
+        """Returns the number of waiting requests by priority class and tenant, without zeros."""
         counts = ((key, len(line) - self._branches[key]) for key, line in self._lines.items())
         return {key: requests for key, requests in counts if requests}
 
     def push(self, sequence: Sequence) -> None:
-        """Adds a sequence at its place by arrival; one that was preempted is in front of those that came later."""
+        """Adds a sequence at its place by arrival time, so a preempted one is ahead of those that arrived later."""
         insort(self._lines.setdefault(_line(sequence), []), sequence, key=attrgetter("arrived"))
         self._length += 1
         if sequence.choice:
@@ -77,7 +82,7 @@ class WaitingQueue:
             heappush(self._deadlines, (sequence.deadline, next(self._serial), sequence))
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a sequence out. Raises ValueError if it is not there."""
+        """Removes a sequence. Raises ValueError if it is not in the queue."""
         line = self._lines[_line(sequence)]
         line.remove(sequence)
         self._length -= 1
@@ -88,7 +93,8 @@ class WaitingQueue:
             del self._lines[_line(sequence)]
 
     def overdue(self, now: float) -> list[Sequence]:
-        """Those whose deadline has passed before their first token; the caller removes them."""
+        """Returns the sequences without a first token whose deadline has passed. They stay in the queue: the caller
+        removes them."""
         due: list[Sequence] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             sequence = heappop(self._deadlines)[2]
@@ -97,10 +103,10 @@ class WaitingQueue:
         return due
 
     def candidates(self, now: float) -> Iterator[Sequence]:
-        """Who is to be started, best first.
+        """Yields the sequences in the order in which they should be admitted.
 
-        What the caller does with one counts before the next is chosen: if it has left, its line goes on, and its
-        tenant's counter has moved; if it stays, its line is left out.
+        The caller acts on each one before it asks for the next. If it has admitted the sequence, the tenant's counter
+        has changed, and the next of the same list is a candidate. If not, no others of this list follow.
         """
         heaps: dict[Priority, list[Turn]] = {priority: [] for priority in Priority}
         for priority, tenant in self._lines:
@@ -116,16 +122,18 @@ class WaitingQueue:
                 heappush(heaps[priority], self._turn(priority, tenant))
 
     def _turn(self, priority: Priority, tenant: str) -> Turn:
+        """Returns the sort key of a tenant within a class."""
         return self._counters.of(tenant), self._lines[priority, tenant][0].arrived, tenant
 
     def _head(self, priority: Priority, heap: list[Turn], now: float) -> tuple[int, float, float, Priority]:
-        """What the next one of a class is compared by with those of others."""
+        """Returns the sort key of the next sequence of a class among those of other classes."""
         while (current := self._turn(priority, heap[0][2])) > heap[0]:
-            heapreplace(heap, current)  # the tenant's counter has moved on
+            heapreplace(heap, current)  # its key in the heap is out of date
         counter, arrived, tenant = heap[0]
         return level(self._lines[priority, tenant][0], now, self._ageing_s), counter, arrived, priority
 
     def _choose(self, line: list[Sequence]) -> Sequence:
+        """Returns the next sequence of a list, with the head start of cached prefixes."""
         latest = line[0].arrived + self._bonus_s
         near = list(takewhile(lambda sequence: sequence.arrived < latest, line[:_WINDOW]))
         if len(near) < 2:
@@ -133,11 +141,13 @@ class WaitingQueue:
         return min(near, key=lambda sequence: sequence.arrived - self._bonus_s * self._share(sequence))
 
     def _share(self, sequence: Sequence) -> float:
+        """Returns the cached share of a sequence, or 0 if looking it up fails."""
         try:
             return self._cached_share(sequence)
-        except Exception:  # noqa: BLE001 - it raises again when the sequence is admitted, and there ends it
+        except Exception:  # noqa: BLE001 - admitting the sequence raises it again, which ends the sequence
             return 0.0
 
 
 def _line(sequence: Sequence) -> Line:
+    """Returns the key of the list that a sequence belongs to."""
     return sequence.priority, sequence.tenant

@@ -1,16 +1,15 @@
-"""One token budget for prefill and decode together (Agrawal et al., OSDI 2024, Sarathi-Serve), shared by classes and
-tenants. Each step:
+"""The scheduler. Each step has one token budget for prefill and decode together (Agrawal et al., OSDI 2024,
+Sarathi-Serve). To plan a step, the scheduler
 
-1. who waits past its deadline leaves;
-2. the first in the queue may displace running sequences of a lower class, if it cannot start otherwise;
-3. every decoding sequence computes what its last step gave it, mostly one token; when blocks run out, the weakest gives
-   its own up;
-4. running prompts go on, a chunk each; long ones at a pace at which decodes do not suffer;
-5. waiting sequences are started while their whole prompt fits, with one block to spare for each that runs: a prompt
-   admitted by halves, or into the last block, would be preempted before it answers. None in a step that ran out of
-   blocks.
+1. removes waiting sequences whose deadline has passed;
+2. preempts running sequences of a lower class if the first waiting sequence cannot be admitted otherwise;
+3. gives every decoding sequence its pending tokens, mostly one; if blocks run out, it preempts the weakest sequences;
+4. gives every running prefill its next chunk; long prompts share a budget that keeps decodes fast (``prefill_budget``);
+5. admits waiting sequences whose whole prompt fits into free blocks and leaves one block per running sequence. A prompt
+   admitted with fewer would be preempted before it answers. None are admitted in a step that ran out of blocks.
 
-Who goes first is in ``queue``, who gives way in ``preemption``, what tenants owe in ``fairness``.
+The order of the waiting is in ``queue``, the choice of victims in ``preemption``, the fairness among tenants in
+``fairness``.
 """
 
 from __future__ import annotations
@@ -21,76 +20,78 @@ from engine.api import Priority
 from engine.kv.cache import KVCache
 from engine.kv.format import BlockCopy
 from engine.kv.pool import KVIntegrityError
-from engine.scheduler.door import QueueState
+from engine.scheduler.admission_rate import AdmissionRate
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
-from engine.scheduler.pace import Pace
 from engine.scheduler.preemption import Blocks, displace, strength, weakest
+from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import WaitingQueue, level
+from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_plan import Chunk, Load, Plan
-from engine.scheduler.throughput import StartRate
 from engine.sequence import Sequence, Status
 
-MAX_SCORED_TOKENS = 64  # tokens of one prompt in a step whose logits are all wanted
+MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
 
 
 @dataclass(slots=True)
-class _Budget:
-    """Tokens left to the prompts of one step."""
+class _StepBudget:
+    """The tokens that prompts may still get in the step being planned."""
 
     tokens: int
-    long: int  # of these, for prompts that take more than one step
-    chunks: list[Chunk] = field(default_factory=list)
-    load: list[int] = field(default_factory=lambda: [0, 0])  # tokens of short and of long prompts
+    long: int  # tokens left for prompts that take more than one step
+    chunks: list[Chunk] = field(default_factory=list)  # planned so far
+    load: list[int] = field(default_factory=lambda: [0, 0])  # tokens planned for short, and for long prompts
 
     def take(self, sequence: Sequence, most: int) -> bool:
-        """Plans the sequence's next tokens, ``most`` at most; False if there is no budget for one."""
-        length = min(sequence.pending, most, self.tokens, self.long if sequence.piecemeal else self.tokens)
+        """Plans a chunk of up to ``most`` pending tokens of the sequence. Returns False if the budget has no token left
+        for it."""
+        length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
         if length < 1:
             return False
         self.chunks.append(Chunk(sequence, sequence.computed, length))
         self.tokens -= length
-        if sequence.piecemeal:
+        if sequence.chunked:
             self.long -= length
-        self.load[sequence.piecemeal] += length
+        self.load[sequence.chunked] += length
         return True
 
 
 class Scheduler:
-    """Decides every step of one engine. Instants are seconds of one clock that never goes back."""
+    """Decides every step of one engine (vLLM's ``Scheduler``), and owns the waiting queue, the running sequences and
+    their KV blocks. Instants are seconds of one monotonic clock, passed in by the caller."""
 
     def __init__(self, cache: KVCache, limits: Limits) -> None:
         self.cache = cache
         self.limits = limits
-        self.running: list[Sequence] = []  # in order of start
+        self.running: list[Sequence] = []  # in order of admission
         self.counters = TokenCounters(limits.weights)
         self.waiting = WaitingQueue(self.counters, cache.cached_share, limits.ageing_s, limits.prefix_bonus_s)
-        self.cached_tokens = 0  # of all prompts so far, found in the prefix cache when first started
+        self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
-        self._copies: list[BlockCopy] = []  # of forks, for the next step
-        self._rate = StartRate()
+        self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
+        self._admission_rate = AdmissionRate()
         slowdown = limits.decode_slowdown
-        self._pace = None if slowdown is None else Pace(slowdown, limits.prefill_chunk)
+        self._prefill_budget = None if slowdown is None else PrefillBudget(slowdown, limits.prefill_chunk)
 
     def __repr__(self) -> str:
         return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache!r})"
 
     def add(self, sequence: Sequence) -> None:
-        """Puts a new sequence into the queue; its ``arrived`` is set."""
+        """Adds a new sequence to the waiting queue. Its ``arrived`` must be set."""
         sequence.queued_at = sequence.arrived
         self.counters.arrive(sequence.tenant)
         self.waiting.push(sequence)
 
     def add_fork(self, child: Sequence, now: float) -> None:
-        """Puts a fork for which there was no room into the queue. It begins to wait ``now``, and its prompt has been
-        counted and paid for."""
+        """Adds a fork that could not run at once to the waiting queue, at the instant ``now``. Its prompt counts as
+        cached, because it has been counted and charged with its parent."""
         child.queued_at = now
         child.cached_tokens = child.prompt_length
         self.counters.arrive(child.tenant)
         self.waiting.push(child)
 
     def remove(self, sequence: Sequence) -> None:
-        """Ends a sequence wherever it is; its blocks are available at once."""
+        """Ends a sequence in any status and frees its blocks."""
         if sequence.status is Status.RUNNING:
             self.running.remove(sequence)
             self.cache.release(sequence)
@@ -100,11 +101,12 @@ class Scheduler:
         self.counters.leave(sequence.tenant)
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
-        """Starts ``child`` on the blocks of ``parent``: it has the same tokens but for the last, which is
-        yet to be computed. False, and nothing changed, if there is no room: then ``add_fork`` queues it, and it finds
-        what it can in the prefix cache. Raises ValueError for a child that is no such thing."""
+        """Starts ``child`` on shared blocks of ``parent``; it has the computed tokens of ``parent`` and one more, which
+        is pending. Returns False and changes nothing if ``parent`` is not running or there is no room; the caller may
+        then queue ``child`` with ``add_fork``, to use what the prefix cache has of it. Raises ValueError if tokens or
+        salt do not fit."""
         if parent.status is not Status.RUNNING:
-            return False  # its blocks are gone
+            return False  # it has no blocks to share
         alike = child.cache_salt == parent.cache_salt and child.tokens[:-1] == parent.tokens[: parent.computed]
         if child.generated < 1 or not alike:
             raise ValueError("a child has its parent's salt and computed tokens, and one token of its own")
@@ -118,24 +120,24 @@ class Scheduler:
         child.cached_tokens = child.prompt_length
         self.running.append(child)
         child.move(Status.RUNNING)
-        child.level, child.kept = parent.level, child.generated
+        child.level, child.generated_at_admission = parent.level, child.generated
         return True
 
     def park(self, sequence: Sequence) -> None:
-        """A running beam, all of whose tokens are computed, gives its blocks up: other beams of its search wait for
-        some, and it waits for them."""
+        """Frees the blocks of a running beam without pending tokens, because other beams of its search wait for blocks.
+        It leaves the running sequences, and does not join the waiting queue."""
         self.running.remove(sequence)
         self.cache.release(sequence)
         sequence.move(Status.PARKED)
 
     def unpark(self, sequence: Sequence, now: float) -> None:
-        """A parked beam has got its next token, and a place in the queue."""
+        """Adds a parked beam, which has got its next token, to the waiting queue."""
         sequence.move(Status.WAITING)
         sequence.queued_at = now
         self.waiting.push(sequence)
 
     def schedule(self, now: float) -> Plan:
-        """Decides the next step and takes the blocks it needs."""
+        """Plans the next step and allocates the blocks that it needs."""
         expired = self.waiting.overdue(now)
         for sequence in expired:
             self.remove(sequence)
@@ -143,7 +145,7 @@ class Scheduler:
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
-        budget = _Budget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
+        budget = _StepBudget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
         self._prefill(budget)
         started, failed = ([], []) if preempted else self._start(now, budget)
         chunks = (*decodes, *budget.chunks)
@@ -156,31 +158,32 @@ class Scheduler:
         load = Load(len(decodes), watched, long, short, sum(chunk.length - 1 for chunk in decodes))
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
 
-    def computed(self, chunk: Chunk, right: int = 0) -> None:
-        """The chunk has been run: its keys and values may be shared from now on. ``right`` of its tokens were
-        guessed."""
-        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * right)
+    def computed(self, chunk: Chunk, accepted: int = 0) -> None:
+        """Records that ``chunk`` has been computed, so that other sequences may share its KV. ``accepted`` of its
+        tokens were draft tokens."""
+        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * accepted)
         chunk.sequence.computed = chunk.end
         self.cache.commit(chunk.sequence)
 
     def requeue(self, sequence: Sequence, now: float) -> None:
-        """A running sequence is to be computed again from its start."""
+        """Preempts a running sequence, so that it is computed again."""
         self._preempt(sequence, now)
 
     def took(self, load: Load, seconds: float) -> None:
-        """A step of this load took ``seconds``; paces long prompts from now on."""
-        if self._pace is not None:
-            self._pace.observe(load, seconds)
+        """Records that a step with this ``load`` took ``seconds``, by which chunks of long prompts are limited."""
+        if self._prefill_budget is not None:
+            self._prefill_budget.observe(load, seconds)
 
     def queue_state(self) -> QueueState:
-        """The queue, for those who decide whether it takes one more."""
-        return QueueState(self.waiting.requests, self.waiting.by_line(), self._rate.wait_s(len(self.waiting)))
+        """Returns the lengths of the waiting queue and the estimated wait, for ``check_room``."""
+        return QueueState(self.waiting.requests, self.waiting.by_line(), self._admission_rate.wait_s(len(self.waiting)))
 
     def wait_s(self) -> float:
-        """Estimated wait of one more sequence, in seconds."""
-        return self._rate.wait_s(len(self.waiting))
+        """Returns the estimated wait of one more sequence, in seconds."""
+        return self._admission_rate.wait_s(len(self.waiting))
 
     def _displace(self, now: float) -> list[Sequence]:
+        """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
             return []
         candidate = next(self.waiting.candidates(now))
@@ -198,26 +201,29 @@ class Scheduler:
         return victims
 
     def _shortage(self, candidate: Sequence) -> tuple[int, Blocks]:
-        """Rows and blocks that keep a sequence from starting; none if something else does."""
+        """Returns how many running sequences and how many blocks per KV cache group must go before ``candidate`` can be
+        admitted. Zeros if it cannot be admitted for another reason."""
         none = (0,) * len(self.cache.groups)
         try:
             if self._too_many_long(candidate):
                 return 0, none
             missing = self.cache.lacks(candidate, len(self.running))
-        except Exception:  # noqa: BLE001 - it raises again in _start, and there ends the sequence
+        except Exception:  # noqa: BLE001 - _start raises it again, which ends the sequence
             return 0, none
         return len(self.running) + 1 - self.limits.sequences, missing
 
     def _decode(self, now: float) -> tuple[list[Chunk], list[Sequence], tuple[BlockCopy, ...]]:
+        """Plans the decodes and preempts sequences when blocks run out. Returns the chunks, the preempted sequences,
+        and the block copies to make before the step."""
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
         copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        spare = self.limits.batch_tokens - len(decoding)  # for those who compute more than one
+        spare = self.limits.batch_tokens - len(decoding)  # tokens for forced and draft tokens
         if self.cache.available < sum(map(self.cache.needs, decoding)):
             for sequence in decoding:
-                sequence.draft = []  # nobody gives way to a guess
-            # The strongest first, so that whoever gives way has not been planned yet.
+                sequence.draft = []  # no sequence is preempted for draft tokens
+            # The strongest first, so that a sequence that is preempted has not been planned yet.
             decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
         for sequence in decoding:
             while sequence.status is Status.RUNNING and (prepared := self.cache.prepare(sequence)) is None:
@@ -225,24 +231,27 @@ class Scheduler:
                 self._preempt(preempted[-1], now)
             if sequence.status is Status.RUNNING:
                 more = min(sequence.pending - 1, spare)
-                guessed = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
-                spare -= more + guessed
-                chunks.append(Chunk(sequence, sequence.computed, 1 + more + guessed, guessed))
+                drafts = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
+                spare -= more + drafts
+                chunks.append(Chunk(sequence, sequence.computed, 1 + more + drafts, drafts))
                 copies += prepared or ()
         return chunks, preempted, tuple(copies)
 
-    def _prefill(self, budget: _Budget) -> None:
+    def _prefill(self, budget: _StepBudget) -> None:
+        """Plans a chunk for each running sequence in prefill, higher classes first."""
         prompts = [sequence for sequence in self.running if not sequence.decoding and not sequence.held]
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
-            if self.cache.prepare(sequence) != []:  # None, or copies: only forks share what is still written
-                raise KVIntegrityError(f"{sequence.request_id}: blocks that were set aside for a prompt are missing")
+            # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
+            if self.cache.prepare(sequence) != []:
+                raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
             budget.take(sequence, self._most(sequence))
 
-    def _start(self, now: float, budget: _Budget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
-        """Those that start for the first time, and those whom looking at raised an error."""
+    def _start(self, now: float, budget: _StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+        """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
+        error."""
         first: list[Sequence] = []
         failed: list[tuple[Sequence, Exception]] = []
-        passed: list[Sequence] = []  # they do not fit
+        passed: list[Sequence] = []  # sequences that do not fit
         starts = 0
         for sequence in self.waiting.candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
@@ -269,40 +278,41 @@ class Scheduler:
                 other.overtaken += 1
             if any(other.overtaken >= self.limits.overtakes for other in passed):
                 break
-        self._rate.observe(now, starts, len(self.waiting))
+        self._admission_rate.observe(now, starts, len(self.waiting))
         return first, failed
 
     def _most(self, sequence: Sequence) -> int:
-        """Tokens of its prompt in one step; logits of many at once would take much memory."""
+        """Returns the most tokens of a prompt in one step: fewer if prompt log probabilities are wanted, because a row
+        of logits for each token takes much memory."""
         return (
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _too_many_long(self, sequence: Sequence, budget: _Budget | None = None) -> bool:
-        """Whether a prompt takes several steps and has to wait for others that do."""
+    def _too_many_long(self, sequence: Sequence, budget: _StepBudget | None = None) -> bool:
+        """Returns whether a prompt takes several steps and has to wait for others that do."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = sum(one.piecemeal and not one.decoding and not one.held for one in self.running)
+        busy = sum(one.chunked and not one.decoding and not one.held for one in self.running)
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
-        """Whether its tenant has had a step's worth more than one whose sequence it would pass: small requests must not
-        live off large ones that do not fit."""
+        """Returns whether the tenant's counter is more than a step's tokens above that of a tenant whose sequence it
+        would pass. Prevents small requests from passing large ones, which do not fit, again and again."""
         own = self.counters.of(sequence.tenant)
         return any(own > self.counters.of(other.tenant) + self.limits.batch_tokens for other in passed)
 
     def _run(self, sequence: Sequence, now: float) -> None:
-        """Moves an admitted sequence from the queue among the running."""
+        """Moves a sequence whose blocks are allocated from the waiting queue to the running sequences."""
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.move(Status.RUNNING)
         sequence.level = level(sequence, now, self.limits.ageing_s)
         sequence.waited_s = sequence.waited(now)
-        sequence.kept = sequence.generated
-        sequence.piecemeal = sequence.pending > self.limits.prefill_chunk
+        sequence.generated_at_admission = sequence.generated
+        sequence.chunked = sequence.pending > self.limits.prefill_chunk
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
             sequence.miss = self.cache.miss(sequence)
@@ -310,6 +320,8 @@ class Scheduler:
             self.counters.charge(sequence.tenant, INPUT_COST * sequence.pending)
 
     def _preempt(self, victim: Sequence, now: float) -> None:
+        """Frees the blocks of a running sequence and puts it back into the waiting queue. A beam without pending tokens
+        is parked."""
         if victim.held:
             self.park(victim)
             return
@@ -323,8 +335,9 @@ class Scheduler:
         self.waiting.push(victim)
 
     def _long_tokens(self, decodes: int) -> int:
-        if self._pace is None:
+        """Returns how many tokens of long prompts the step may compute beside ``decodes`` decodes."""
+        if self._prefill_budget is None:
             return self.limits.batch_tokens
-        if any(one.piecemeal and not one.decoding and not one.held for one in self.running):
-            return self._pace.tokens(decodes)
-        return self._pace.allowed  # for one that may be started now
+        if any(one.chunked and not one.decoding and not one.held for one in self.running):
+            return self._prefill_budget.tokens(decodes)
+        return self._prefill_budget.allowed  # for a prompt that may be admitted in this step

@@ -1,4 +1,4 @@
-"""What one step computes."""
+"""``Plan``: what the scheduler decides for one step (vLLM's ``SchedulerOutput``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from engine.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """``length`` tokens of one sequence from position ``start`` on, the last ``draft`` of them guessed."""
+    """The tokens that one sequence computes in a step: ``length`` tokens from position ``start`` on. The last ``draft``
+    of them are draft tokens."""
 
     sequence: Sequence
     start: int
@@ -24,56 +25,59 @@ class Chunk:
 
     @property
     def tokens(self) -> list[int]:
-        """Those to compute."""
+        """The ids of the chunk's tokens, draft tokens included."""
         known = self.sequence.tokens[self.start : self.end]
         return [*known, *self.sequence.draft[: self.draft]] if self.draft else known
 
-    def kept(self, right: int) -> Chunk:
-        """What it comes to when the first ``right`` tokens of its draft were."""
-        return Chunk(self.sequence, self.start, self.length - self.draft + right)
+    def kept(self, accepted: int) -> Chunk:
+        """Returns the chunk without its draft tokens after the first ``accepted``. Those count as ordinary tokens
+        then."""
+        return Chunk(self.sequence, self.start, self.length - self.draft + accepted)
 
     @property
     def scored(self) -> int:
-        """Of the first so many rows the logits are wanted because the prompt's own next token is to be scored."""
+        """Number of leading rows whose logits score the next prompt token. 0 unless prompt log probabilities are
+        wanted."""
         sequence = self.sequence
         return max(0, min(self.end, sequence.prompt_length - 1) - self.start) if sequence.scores_prompt else 0
 
     @property
     def samples(self) -> bool:
-        """Whether the next token can be sampled after this chunk."""
+        """Whether the chunk reaches the sequence's last token, so that the next token can be sampled."""
         return self.end - self.draft == len(self.sequence.tokens)
 
     @property
     def sampled(self) -> int:
-        """Of the last so many rows a token is sampled."""
+        """Number of trailing rows that a token is sampled after: one for the last token and one for each draft
+        token."""
         return 1 + self.draft if self.samples else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How the tokens of a step divide, for those who learn from how long it took."""
+    """What a step consists of, for estimates of its time."""
 
-    decodes: int = 0
-    watched: int = 0  # of these, decodes of a class above batch: somebody waits for each token
+    decodes: int = 0  # decoding sequences
+    watched: int = 0  # decoding sequences of a class above batch, whose users wait for each token
     long: int = 0  # tokens of prompts that take more than one step
-    short: int = 0  # tokens of prompts that fit into one
-    extra: int = 0  # tokens of decodes beside one each: forced or guessed
+    short: int = 0  # tokens of prompts that fit into one step
+    extra: int = 0  # forced and draft tokens of decodes
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The chunks of one step, at most one per sequence; which sequences are started for the first time; who gave its
-    blocks up for them; and who left the queue without having been started: too late, or since looking at it raised."""
+    """What the scheduler decided for one step (vLLM's ``SchedulerOutput``): the chunks, at most one per sequence, and
+    what happened to sequences while planning."""
 
     chunks: tuple[Chunk, ...]
-    copies: tuple[BlockCopy, ...] = ()  # to be made before the chunks are run
-    started: tuple[Sequence, ...] = ()
+    copies: tuple[BlockCopy, ...] = ()  # block copies to make before the chunks are run
+    admitted: tuple[Sequence, ...] = ()  # admitted for the first time
     preempted: tuple[Sequence, ...] = ()
-    expired: tuple[Sequence, ...] = ()
-    failed: tuple[tuple[Sequence, Exception], ...] = ()
+    expired: tuple[Sequence, ...] = ()  # removed from the queue because their deadline has passed
+    failed: tuple[tuple[Sequence, Exception], ...] = ()  # removed because admitting them raised an error
     load: Load = Load()
 
     @property
     def tokens(self) -> int:
-        """Tokens the step computes."""
+        """Number of tokens that the step computes."""
         return sum(chunk.length for chunk in self.chunks)

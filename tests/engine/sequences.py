@@ -76,6 +76,6 @@ def run(subject: Scheduler, now: float = 0.0) -> list[str]:
         if not subject.running and not subject.waiting:
             return order
         plan = subject.schedule(now)
-        order += [one.request_id for one in plan.started]
+        order += [one.request_id for one in plan.admitted]
         finish_step(subject, plan)
     raise AssertionError("there is no end to it")

@@ -15,7 +15,7 @@ from scipy import stats
 
 from engine import Engine, SamplingParams
 from engine.decode.lookup import PromptLookup
-from engine.speculation import MAX_FAILURES, RENEWAL, SAMPLE, Worth
+from engine.speculation import MAX_FAILURES, RENEWAL, SAMPLE, DraftModelSwitch
 from tests.engine.models import VOCAB, ragged_prompts
 from tests.engine.test_speculation import tokens_of
 
@@ -33,7 +33,7 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether guesses pay is a matter of time, and not asked here."""
-    monkeypatch.setattr(Worth, "wanted", lambda worth: True)
+    monkeypatch.setattr(DraftModelSwitch, "wanted", lambda switch: True)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_distribution_of_answers_is_the_same(
     assert engine.stats().guessed_tokens > MANY
 
     # What is guessed taken as it comes: not the same.
-    monkeypatch.setattr("engine.decode.drawing._agreed", lambda chunk, drawn: drawn)
+    monkeypatch.setattr("engine.decode.drawing._accepted", lambda chunk, drawn: drawn)
     assert alike(plain, third_tokens(drafting(**config, speculative_rows=4096), MANY)) < 1e-3
 
 
@@ -169,7 +169,7 @@ def test_a_draft_that_fails_harms_nobody(
         raise RuntimeError("broken")
 
     assert engine._drafter is not None
-    monkeypatch.setattr(engine._drafter, "_guess", fail)
+    monkeypatch.setattr(engine._drafter, "_draw_drafts", fail)
 
     assert tokens_of(engine, PROMPTS, KINDS["warm"]) == tokens_of(make_engine("llama-tied"), PROMPTS, KINDS["warm"])
     assert engine.stats().failed == 0
@@ -181,12 +181,12 @@ def test_what_was_read_of_wrong_guesses_is_read_again(drafting: MakeEngine, monk
     """Every second step without guesses: the smaller model is behind by what it guessed, and by what it missed."""
     engine, turn = drafting("llama-tied"), [0]
 
-    def every_second(worth: Worth) -> bool:
+    def every_second(switch: DraftModelSwitch) -> bool:
         turn[0] += 1
         return turn[0] % 2 == 0
 
-    monkeypatch.setattr(Worth, "wanted", every_second)
-    monkeypatch.setattr(PromptLookup, "guess", lambda lookup, tokens, most: [])
+    monkeypatch.setattr(DraftModelSwitch, "wanted", every_second)
+    monkeypatch.setattr(PromptLookup, "propose", lambda lookup, tokens, most: [])
     tokens_of(engine, PROMPTS[-1:], KINDS["greedy"])
 
     stats = engine.stats()
@@ -228,7 +228,7 @@ def test_a_model_of_other_tokens_is_refused(make_engine: MakeEngine) -> None:
         make_engine("llama-tied", speculative_tokens=3, draft_model=str(embedded))
 
 
-class TestWorth:
+class TestDraftModelSwitch:
     """By measured steps alone."""
 
     @pytest.fixture(autouse=True)
@@ -236,26 +236,26 @@ class TestWorth:
         """Asked here."""
 
     @staticmethod
-    def run(worth: Worth, steps: int, plain: float, guessed: float) -> list[bool]:
+    def run(switch: DraftModelSwitch, steps: int, plain: float, guessed: float) -> list[bool]:
         """What is chosen where a step of each kind brings so many tokens a second."""
         chosen = []
         for _ in range(steps):
-            guess = worth.wanted()
+            guess = switch.wanted()
             chosen.append(guess)
-            worth.learn(guess, 2 if guess else 1, 2 / guessed if guess else 1 / plain)
+            switch.learn(guess, 2 if guess else 1, 2 / guessed if guess else 1 / plain)
         return chosen
 
     @given(st.floats(1, 1e4), st.floats(1.05, 20), st.booleans())
     def test_what_is_faster_is_done_nearly_always(self, rate: float, ratio: float, guesses_pay: bool) -> None:
         plain, guessed = (rate, rate * ratio) if guesses_pay else (rate * ratio, rate)
 
-        chosen = self.run(Worth(), 2000, plain, guessed)[2 * SAMPLE :]
+        chosen = self.run(DraftModelSwitch(), 2000, plain, guessed)[2 * SAMPLE :]
 
         right = chosen.count(guesses_pay) / len(chosen)
         assert 1 - 2 * SAMPLE / RENEWAL <= right < 1  # now and then the other is tried
 
     def test_it_notices_when_things_change(self) -> None:
-        worth = Worth()
-        assert self.run(worth, 300, 100, 150)[-1]
-        assert not self.run(worth, 60, 200, 120)[-1]
-        assert self.run(worth, 400, 100, 300)[-1]
+        switch = DraftModelSwitch()
+        assert self.run(switch, 300, 100, 150)[-1]
+        assert not self.run(switch, 60, 200, 120)[-1]
+        assert self.run(switch, 400, 100, 300)[-1]

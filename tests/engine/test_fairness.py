@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from engine.api import OverloadedError, Priority
-from engine.scheduler.door import QueueState, check_room
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
+from engine.scheduler.queue_limit import QueueState, check_room
 from tests.engine.sequences import finish_step, scheduler, sequence, step
 
 WIDE = Limits(batch_tokens=64, prefill_chunk=32, sequences=12)
@@ -64,7 +64,7 @@ def test_a_flood_does_not_drown_a_trickle() -> None:
 def plan_and_finish(subject):  # type: ignore[no-untyped-def]
     plan = subject.schedule(1.0)
     finish_step(subject, plan)
-    return plan.started
+    return plan.admitted
 
 
 def test_an_idle_tenant_saves_nothing_up() -> None:

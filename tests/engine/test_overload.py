@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import AsyncEngine, Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
-from engine.scheduler.throughput import MAX_RETRY_S, MIN_RETRY_S, StartRate
+from engine.scheduler.admission_rate import MAX_RETRY_S, MIN_RETRY_S, AdmissionRate
 from tests.engine.conftest import MakeEngine
 
 SHORT = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
@@ -52,7 +52,7 @@ def test_a_neighbours_backlog_shuts_nobody_out(make_engine: MakeEngine) -> None:
 
 
 def test_the_estimate_follows_the_measured_rate() -> None:
-    rate = StartRate()
+    rate = AdmissionRate()
     assert rate.wait_s(50) == MIN_RETRY_S  # nothing measured yet
     now = 0.0
     rate.observe(now, 0, waiting=50)
@@ -66,7 +66,7 @@ def test_the_estimate_follows_the_measured_rate() -> None:
 
 
 def test_idle_time_does_not_make_an_engine_slow() -> None:
-    rate = StartRate()
+    rate = AdmissionRate()
     rate.observe(0.0, 0, waiting=5)
     rate.observe(1.0, 5, waiting=0)
     rate.observe(1000.0, 1, waiting=5)

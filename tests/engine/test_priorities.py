@@ -42,7 +42,7 @@ def test_batch_work_is_done_under_endless_higher_load() -> None:
         while len(subject.waiting) < 4:
             subject.add(sequence(f"{now}-{len(subject.waiting)}", [2] * 6, 6, priority=HIGH, arrived=float(now)))
         plan = subject.schedule(float(now))
-        started |= {one.request_id: now for one in plan.started}
+        started |= {one.request_id: now for one in plan.admitted}
         finish_step(subject, plan)
 
     assert 0 < started["batch"] <= 100 + 40  # two classes of ageing, and those that came before the second

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.api import Priority
-from engine.scheduler.pace import Pace
+from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Load
 from engine.sequence import Sequence, Status
@@ -287,12 +287,12 @@ for case in (TestScheduler, TestWindowed, TestHybrid):
 del case  # else it would be run again by this name
 
 
-class PaceMachine(RuleBasedStateMachine):
+class PrefillBudgetMachine(RuleBasedStateMachine):
     """Steps of any length: the pace never stops a prompt for two steps running, and never allows more than it may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.subject = Pace(slowdown=2.0, ceiling=64)
+        self.subject = PrefillBudget(slowdown=2.0, ceiling=64)
         self.refused = False
 
     @rule(decodes=st.integers(1, 40), short=st.sampled_from([0, 0, 9]), seconds=st.floats(1e-6, 1e3))
@@ -304,5 +304,5 @@ class PaceMachine(RuleBasedStateMachine):
         self.subject.observe(Load(decodes, decodes, tokens, short), seconds)
 
 
-TestPace = PaceMachine.TestCase
-TestPace.settings = settings(max_examples=400 if LONG else 20, stateful_step_count=50, deadline=None)
+TestPrefillBudget = PrefillBudgetMachine.TestCase
+TestPrefillBudget.settings = settings(max_examples=400 if LONG else 20, stateful_step_count=50, deadline=None)

@@ -193,8 +193,8 @@ def test_a_guess_is_what_followed_the_same_tokens_the_last_time(
 ) -> None:
     lookup = PromptLookup()
     for cut in sorted(data.draw(st.lists(st.integers(1, max(1, len(tokens))), max_size=4))):
-        lookup.guess(tokens[:cut], most)
-    found = lookup.guess(tokens, most)
+        lookup.propose(tokens[:cut], most)
+    found = lookup.propose(tokens, most)
 
     def expected() -> list[int]:
         for length in LENGTHS:
@@ -217,14 +217,14 @@ def test_branches_guess_from_what_they_have_in_common(tokens: list[int], more: l
     branch = parent.branch()
     for lookup, follows in ((parent, more[::-1]), (branch, more)):
         alone = PromptLookup()
-        assert lookup.guess([*tokens, *follows], 4) == alone.guess([*tokens, *follows], 4)
+        assert lookup.propose([*tokens, *follows], 4) == alone.propose([*tokens, *follows], 4)
 
 
 def test_one_whose_guesses_are_wrong_is_asked_seldom() -> None:
     lookup, asked = PromptLookup(), 0
     tokens = [1, 2, 3] * 4
     for _ in range(100):
-        if guess := lookup.guess(tokens, 5):
+        if guess := lookup.propose(tokens, 5):
             asked += 1
             lookup.learn(len(guess), 0)
         tokens = [*tokens, tokens[len(tokens) % 3]]
