@@ -87,15 +87,11 @@ def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, T
     int8: uint8 [panels, inputs / 4, 16, 4] and float32 [panels, 16]; int4: uint8 [panels, inputs / 8, 16, 4] and
     bfloat16 [panels, inputs / GROUP, 16].
     """
-    outputs, inputs = matrix.numbers.shape
-    count = -(-outputs // PANEL)
-    rest = (0, 0, 0, count * PANEL - outputs)
-    scales = F.pad(matrix.scales, rest).view(count, PANEL, -1).permute(0, 2, 1).contiguous()
-    words = F.pad(matrix.numbers, rest).view(count, PANEL, inputs // 4, 4).permute(0, 2, 1, 3)
+    numbers = _padded(matrix.numbers).flatten(0, 1)
+    scales = _padded(matrix.scales).transpose(1, 2).contiguous()
     if form is INT8:
-        return (words.to(torch.int16) + 128).to(torch.uint8).contiguous(), scales.view(count, PANEL)
-    halves = (words + form.lowest).to(torch.uint8)
-    return (halves[:, 0::2] | halves[:, 1::2] << 4).contiguous(), scales
+        return _words(numbers.view(torch.uint8) ^ 128), scales.view(-1, PANEL)
+    return _words((numbers + form.lowest).view(torch.uint8), halves=True), scales
 
 
 def grouped_panels(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:
@@ -104,13 +100,24 @@ def grouped_panels(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:
     Eight bits: uint8 [panels, inputs / 4, 16, 4]; four bits: uint8 [panels, inputs / 8, 16, 4]. Scales and minimums:
     float16 [panels, inputs / GROUP, 2, 16].
     """
-    outputs, inputs = matrix.shape
-    count = -(-outputs // PANEL)
-    rest = (0, 0, 0, count * PANEL - outputs)
-    words = F.pad(matrix.numbers, rest).view(count, PANEL, inputs // 4, 4).permute(0, 2, 1, 3)
-    factors = [F.pad(each, rest).view(count, PANEL, -1).permute(0, 2, 1) for each in (matrix.scales, matrix.minimums)]
-    numbers = words if matrix.bits == 8 else words[:, 0::2] | words[:, 1::2] << 4
-    return numbers.contiguous(), torch.stack(factors, 2)
+    factors = [_padded(each).transpose(1, 2) for each in (matrix.scales, matrix.minimums)]
+    return _words(matrix.numbers, halves=matrix.bits == 4), torch.stack(factors, 2)
+
+
+def _padded(matrix: Tensor) -> Tensor:
+    """``matrix`` [outputs, width] as [panels, 16, width], zeros after the last output."""
+    rest = -len(matrix) % PANEL
+    return (F.pad(matrix, (0, 0, 0, rest)) if rest else matrix).unflatten(0, (-1, PANEL))
+
+
+def _words(numbers: Tensor, *, halves: bool = False) -> Tensor:
+    """uint8 ``numbers`` [outputs, inputs] in panels of words of four, [panels, words, 16, 4]; with ``halves`` in words
+    of eight, of which the last four are in the upper halves of bytes. Moves four bytes at a time."""
+    words = numbers.contiguous().view(torch.int32)
+    if halves:
+        pairs = words.unflatten(1, (-1, 2))
+        words = pairs[..., 0] | pairs[..., 1] << 4
+    return _padded(words).transpose(1, 2).contiguous().unsqueeze(-1).view(torch.uint8)
 
 
 def can_screen(spec: ModelSpec, head: Tensor, rounded: WeightFormats | None) -> bool:
