@@ -21,7 +21,7 @@ from engine.kv.shape import GroupShape, shapes_of
 from engine.memory import available_bytes
 from engine.model.decoder import Decoder
 from engine.model.location import locate
-from engine.model.source import open_model
+from engine.model.source import ModelSource, open_model
 from engine.model.weights import grouped
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
@@ -49,12 +49,12 @@ class StepRunner(Protocol):
         ...
 
 
-def load_model(config: EngineConfig, exchange: Exchange = ALONE) -> Decoder[Any]:
+def load_model(config: EngineConfig, source: ModelSource, exchange: Exchange = ALONE) -> Decoder[Any]:
     """Loads this rank's shard of the model in ``config.model``, after checking that its KV cache fits into memory.
 
     Raises MemoryPlanError if it does not fit, and the errors of ``open_model`` and ``Decoder.load``.
     """
-    source, dtype = open_model(locate(config.model)), getattr(torch, config.dtype)
+    dtype = getattr(torch, config.dtype)
     device = torch.device(config.device)
     form = format_of(config.kv_dtype, dtype)
     spec = Share(exchange.rank, exchange.ranks).spec(source.spec)

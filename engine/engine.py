@@ -46,7 +46,7 @@ from engine.memory import freeze_gc
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
 from engine.model.location import check_digest, locate
-from engine.model.source import open_model
+from engine.model.source import ModelSource, open_model
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
@@ -120,28 +120,32 @@ class Engine:
         start."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        path = locate(config.model)
         if config.model_sha256 is not None:
-            check_digest(locate(config.model), config.model_sha256)
-        tokenizer = load_tokenizer(locate(config.model))
+            check_digest(path, config.model_sha256)
+        source = open_model(path)
+        tokenizer = load_tokenizer(source)
         if config.draft_model is not None:
-            draft_tokenizer = load_tokenizer(locate(config.draft_model))
+            draft_tokenizer = load_tokenizer(open_model(locate(config.draft_model)))
             if draft_tokenizer.vocabulary != tokenizer.vocabulary:
                 raise ValueError("draft_model has other tokens than the model")
         if config.tensor_parallel == 1:
-            engine = cls(config, load_model(config), tokenizer)
+            engine = cls(config, load_model(config, source), tokenizer)
         else:
-            engine = cls._over_ranks(config, tokenizer, launcher or Subprocesses())
+            engine = cls._over_ranks(config, source, tokenizer, launcher or Subprocesses())
         freeze_gc()
         return engine
 
     @classmethod
-    def _over_ranks(cls, config: EngineConfig, tokenizer: Tokenizer | TokenIds, launcher: Launcher) -> Self:
+    def _over_ranks(
+        cls, config: EngineConfig, source: ModelSource, tokenizer: Tokenizer | TokenIds, launcher: Launcher
+    ) -> Self:
         """Starts the other ranks and loads this rank's shard of the model. Raises as ``from_config`` does."""
         # A model that cannot be split raises before a process is started.
-        Share(0, config.tensor_parallel).spec(open_model(locate(config.model)).spec)
+        Share(0, config.tensor_parallel).spec(source.spec)
         crew = Crew.start(config, launcher)
         try:
-            engine = cls(config, load_model(config, crew.exchange), tokenizer, crew=crew)
+            engine = cls(config, load_model(config, source, crew.exchange), tokenizer, crew=crew)
             crew.await_ready()
         except BaseException:
             crew.close()

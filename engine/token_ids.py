@@ -10,8 +10,7 @@ from engine.api import Conversation, GenerationRequest, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer
 from engine.decode.grammar import GrammarCompiler
 from engine.gguf import tokenizer as gguf_tokenizer
-from engine.gguf.file import GGUFFile
-from engine.model.source import is_gguf
+from engine.model.source import GGUFModel, ModelSource
 from engine.tokenizer import Tokenizer
 from engine.tokenizer_files import eos_token_ids, has_tokenizer
 
@@ -74,15 +73,15 @@ class TokenIds:
         return ByteDetokenizer({})
 
 
-def load_tokenizer(path: Path) -> Tokenizer | TokenIds:
-    """Loads the tokenizer of a model directory or a GGUF file, or a TokenIds if it has none. Raises ValueError for a
-    tokenizer that the ``tokenizers`` library cannot run, and the errors of ``GGUFFile.open``."""
-    if not is_gguf(path):
-        return Tokenizer.from_directory(path) if has_tokenizer(path) else TokenIds.from_directory(path)
-    metadata = GGUFFile.open(path).metadata
-    if not gguf_tokenizer.has_tokenizer(metadata):
-        return TokenIds(frozenset())
-    return Tokenizer(gguf_tokenizer.tokenizer_of(metadata), gguf_tokenizer.eos_token_ids(metadata))
+def load_tokenizer(source: ModelSource) -> Tokenizer | TokenIds:
+    """Returns the tokenizer of a model. Raises ValueError for one that the library tokenizers cannot run."""
+    if isinstance(source, GGUFModel):
+        if not gguf_tokenizer.has_tokenizer(source.metadata):
+            return TokenIds(frozenset())
+        ends = gguf_tokenizer.eos_token_ids(source.metadata)
+        return Tokenizer(gguf_tokenizer.tokenizer_of(source.metadata), ends)
+    directory = source.path
+    return Tokenizer.from_directory(directory) if has_tokenizer(directory) else TokenIds.from_directory(directory)
 
 
 def _refusal(param: str) -> RequestError:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.gguf import types
 from engine.gguf.types import TensorType
 
+LOWER_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)
 MAX_WEIGHTS = 1 << 22  # that are worked on at a time, so that temporary copies stay small
 
 
@@ -36,8 +38,13 @@ def halves(blocks: Tensor, start: int) -> Tensor:
 
 
 def nibbles(packed: Tensor) -> Tensor:
-    """The lower halves of all bytes [..., n], then the upper ones: [..., 2 n]."""
-    return torch.cat((packed & 15, packed >> 4), -1)
+    """The lower halves of all bytes [..., n], then the upper ones: [..., 2 n]. Works on eight bytes at a time, of which
+    n must be a multiple."""
+    words = np.ascontiguousarray(packed.numpy()).view(np.uint64)
+    halves = np.empty((*words.shape[:-1], 2, words.shape[-1]), np.uint64)
+    np.bitwise_and(words, LOWER_HALVES, out=halves[..., 0, :])
+    np.bitwise_and(words >> np.uint64(4), LOWER_HALVES, out=halves[..., 1, :])
+    return torch.from_numpy(halves.view(np.uint8)).flatten(-2)
 
 
 def fifth_bits(packed: Tensor) -> Tensor:

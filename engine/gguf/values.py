@@ -64,9 +64,27 @@ class ValueReader:
         kind, count = self.u32(what), self.u64(what)
         if kind in _SCALARS:
             return self._scalars(kind, count, what)
-        if kind == _STRING and count * 8 > len(self._data) - self.position:
-            raise GGUFError(f"the file ends within {what}")
+        if kind == _STRING:
+            return self._strings(count, what)
         return [self.value(kind, what, depth + 1) for _ in range(count)]
+
+    def _strings(self, count: int, what: str) -> list[str]:
+        """All strings of an array in one loop: a vocabulary has 150,000 of them, and as many merges."""
+        data, position, end = self._data, self.position, len(self._data)
+        if count * 8 > end - position:
+            raise GGUFError(f"the file ends within {what}")
+        found = []
+        for _ in range(count):
+            start = position + 8
+            position = start + int.from_bytes(data[position:start], "little")
+            if start > end or position > end:
+                raise GGUFError(f"the file ends within {what}")
+            found.append(data[start:position])
+        self.position = position
+        try:
+            return [str(text, "utf-8") for text in found]
+        except UnicodeDecodeError as error:
+            raise GGUFError(f"{what} holds a string that is not UTF-8: {error.reason}") from error
 
     def _scalars(self, kind: int, count: int, what: str) -> list[Any]:
         """All numbers of an array at once: a vocabulary has 150,000 of them."""

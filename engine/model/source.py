@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class TensorSource(Protocol):
 class ModelSource(Protocol):
     """A model on disk."""
 
+    path: Path
     spec: ModelSpec
     names: TensorNames
 
@@ -72,13 +74,13 @@ class ModelDirectory:
 
     def __init__(self, directory: Path) -> None:
         """Raises FileNotFoundError, UnsupportedModelError, or KeyError for a key that config.json lacks."""
-        self._directory = directory
+        self.path = directory
         self.spec = read_spec(directory)
         self.names = FAMILIES[self.spec.architecture].names
 
     def checkpoint(self, device: torch.device) -> TensorSource:
         """Opens the weights. Raises FileNotFoundError without safetensors."""
-        return Checkpoint(self._directory, device)
+        return Checkpoint(self.path, device)
 
 
 class GGUFModel:
@@ -86,9 +88,15 @@ class GGUFModel:
 
     def __init__(self, path: Path) -> None:
         """Raises FileNotFoundError, GGUFError, or UnsupportedModelError."""
+        self.path = path
         self._file = GGUFFile.open(path)
         self.spec = gguf_spec(config_of(self._file))
         self.names = layout_of(self._file).names
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Metadata by key."""
+        return self._file.metadata
 
     def checkpoint(self, device: torch.device) -> TensorSource:
         """The weights, which are mapped already."""

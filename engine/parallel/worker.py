@@ -24,6 +24,8 @@ from engine.config import EngineConfig
 from engine.failures import log_failure
 from engine.kv.shape import context_of, shapes_of
 from engine.memory import freeze_gc
+from engine.model.location import locate
+from engine.model.source import open_model
 from engine.parallel.collectives import ProcessGroup
 from engine.parallel.launch import Invitation
 from engine.parallel.wire import Command, Copy, Failed, Listener, Meet, Orders, Ready, Run, Scrub
@@ -81,7 +83,7 @@ def _load(config: EngineConfig, exchange: ProcessGroup) -> StepRunner:
     """This rank's share, and what runs it."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = load_model(config, exchange)
+    model = load_model(config, open_model(locate(config.model)), exchange)
     shapes = shapes_of(model.spec, config)
     return make_runner(model, config, shapes, context_of(model.spec, config, shapes))
 

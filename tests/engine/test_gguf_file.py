@@ -161,12 +161,13 @@ def test_what_is_wrong_is_said(damaged: Callable[[bytes, bytes], Path], old: byt
     path = damaged(old, new)
 
     with pytest.raises((GGUFError, UnsupportedModelError, KeyError, ValueError), match=message):
-        load_model(EngineConfig(model=str(path), kv_cache_tokens=256))
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
 
 
 def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> None:
     reader = gguf.GGUFReader(saved)
-    writer = gguf.GGUFWriter(tmp_path / "more.gguf", "llama")
+    path = tmp_path / "more.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
     for name, field in reader.fields.items():
         if name.startswith("llama."):
             add = writer.add_float32 if isinstance(field.contents(), float) else writer.add_uint32
@@ -180,7 +181,7 @@ def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> Non
     writer.close()
 
     with pytest.raises(UnsupportedModelError, match=r"'blk\.0\.attn_sinks\.weight' has no place in LlamaForCausalLM"):
-        load_model(EngineConfig(model=str(tmp_path / "more.gguf"), kv_cache_tokens=256))
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.999])
@@ -232,7 +233,7 @@ def test_a_mutated_file_is_served_or_refused(saved: Path, tmp_path: Path, seed: 
     before = reset_peak()
     try:
         config = EngineConfig(model=str(path), kv_cache_tokens=256, kernels="torch")
-        engine = Engine(config, load_model(config), TokenIds(frozenset()))
+        engine = Engine(config, load_model(config, open_model(path)), TokenIds(frozenset()))
         engine.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
         engine.close()
     except (GGUFError, UnsupportedModelError, KeyError, ValueError):

@@ -11,6 +11,7 @@ import torch
 from engine import Engine, SamplingParams
 from engine.backend import load_model
 from engine.config import EngineConfig
+from engine.model.source import open_model
 from engine.runner import Runner
 from engine.token_ids import TokenIds
 from tests.engine.families import Recorded, record
@@ -24,7 +25,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 
 def engine_of(path: Path, **settings: object) -> Engine:
     config = EngineConfig(model=str(path), kv_cache_tokens=1024, **settings)  # type: ignore[arg-type]
-    return Engine(config, load_model(config), TokenIds(frozenset()))
+    return Engine(config, load_model(config, open_model(path)), TokenIds(frozenset()))
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def grouped_panels(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:
 def _padded(matrix: Tensor) -> Tensor:
     """``matrix`` [outputs, width] as [panels, 16, width], zeros after the last output."""
     rest = -len(matrix) % PANEL
-    return (F.pad(matrix, (0, 0, 0, rest)) if rest else matrix).unflatten(0, (-1, PANEL))
+    padded = F.pad(matrix, (0, 0, 0, rest)) if rest else matrix
+    return padded.view(-1, PANEL, matrix.shape[1])
 
 
 def _words(numbers: Tensor, *, halves: bool = False) -> Tensor:
