@@ -9,8 +9,16 @@ from engine.config import DeviceName, DTypeName
 
 MODELS = Path("deployments/models")
 HELD_OUT = MODELS / "training" / "heldout.jsonl"
+OPEN_QUESTIONS = Path("load_tests/quality/open_questions.jsonl")
+USUAL_IFEVAL = Path("../shared/data/eval/ifeval.jsonl.gz")  # beside a developer's checkout; no part of the repository
 BASELINE = MODELS / "quality.json"
 AUTO = "auto"  # the router's choice, no model of its own
+
+# The sets.
+TASKS = "tasks"
+IFEVAL = "ifeval"
+OPEN = "open"
+SETS = (TASKS, IFEVAL, OPEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +33,14 @@ class QualityOptions:
     key: str = "sk-manta-dev"
     models: tuple[str, ...] = ("fast", "balanced", "frontier")
     models_dir: Path = MODELS  # a directory per tier
+    sets: tuple[str, ...] = (TASKS,)
     held_out: Path = HELD_OUT
+    ifeval: Path | None = None  # None: leave IFEval out
+    open_questions: Path = OPEN_QUESTIONS
     per_cell: int | None = None  # items of each family and level; None: all
-    max_tokens: int = 96
-    """Of each answer. The longest right reply of the curriculum, its working included, is shorter."""
+    max_tokens: int | None = None  # of each answer; None: as many as each set's answers need
     concurrency: int = 32  # requests under way
-    timeout_s: float = 120.0  # of one request
+    timeout_s: float = 600.0  # of one request: 512 tokens, beside 31 others on two cores
     dtype: DTypeName = "float32"
     device: DeviceName = "cpu"
     threads: int | None = 1  # as in dev.yaml; None: torch's choice
@@ -51,6 +61,10 @@ class QualityOptions:
         for name, (value, low, high) in bounds.items():
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{name} must be between {low} and {high}, got {value}")
+        if not self.sets or len(set(self.sets)) < len(self.sets) or not set(self.sets) <= set(SETS):
+            raise ValueError(f"sets are {', '.join(SETS)}, each at most once, got {' '.join(self.sets)!r}")
+        if self.plot is not None and TASKS not in self.sets:
+            raise ValueError(f"the plot shows families and levels of the set {TASKS}: name it in --sets")
         if not self.models or len(set(self.models)) < len(self.models):
             raise ValueError(f"models must be named, each once, got {','.join(self.models)!r}")
         if self.engine and AUTO in self.models:
