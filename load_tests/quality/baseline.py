@@ -22,7 +22,7 @@ from load_tests.quality.set_run import SetRun
 
 SAMPLE = 3  # tasks of each family and level whose replies are kept: what the smoke test has time to ask again
 
-# Of each set, so many replies per family and level. One of each topic of the open questions shows how a model talks.
+# Replies kept of each set, per family and level. One of each topic of the open questions shows how a model talks.
 # None of IFEval's: where an answer of 512 tokens leaves the stored one says nothing, and the texts would fill the file.
 REPLIES_KEPT = {TASKS: SAMPLE, OPEN: 1, IFEVAL: 0}
 

@@ -74,7 +74,7 @@ def read_questions(path: Path, content: bytes, parse: Callable[[dict[str, Any]],
 def stratified(items: Iterable[Q], per_cell: int) -> tuple[Q, ...]:
     """The first ``per_cell`` items of each family and level, in the order of ``items``.
 
-    Not a random draw: a smaller subset is part of every larger one, and the same for everybody.
+    Not a random draw: a smaller subset is part of every larger one, and the same in every run.
     """
     taken: Counter[tuple[str, int]] = Counter()
     subset = []

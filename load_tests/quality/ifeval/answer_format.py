@@ -18,18 +18,18 @@ def constrained_response(answer: str) -> bool:
 
 
 def number_bullet_lists(answer: str, *, num_bullets: int) -> bool:
-    """Exactly so many lines that begin with "* " or "- " and have a word."""
+    """Exactly ``num_bullets`` lines that begin with "* " or "- " and have a word."""
     return len(BULLET.findall(answer)) == num_bullets
 
 
 def number_highlighted_sections(answer: str, *, num_highlights: int) -> bool:
-    """At least so many stretches of a line, with a word in them, between single or double asterisks. The asterisk of a
-    bullet is none of these."""
+    """At least ``num_highlights`` stretches of a line, with a word in them, between single or double asterisks. The
+    asterisk of a bullet is none of these."""
     return len(HIGHLIGHT.findall(BULLET.sub("", answer))) >= num_highlights
 
 
 def multiple_sections(answer: str, *, section_spliter: str, num_sections: int) -> bool:
-    """At least so many sections, each marked by the word as it is written and a number of its own: "SECTION 1"."""
+    """At least ``num_sections`` sections, each marked by the word as written and a number of its own: "SECTION 1"."""
     numbers = re.findall(rf"(?<!\w){re.escape(section_spliter)}[^\S\n]?(\d+)", answer)
     return len(set(numbers)) >= num_sections
 

@@ -18,5 +18,5 @@ def english_lowercase(answer: str) -> bool:
 
 
 def capital_word_frequency(answer: str, *, capital_relation: Relation, capital_frequency: int) -> bool:
-    """So many words in capitals only; "I" and "A" are such words."""
+    """``capital_frequency`` words in capitals or more, or fewer; "I" and "A" are such words."""
     return holds(sum(word.isupper() for word in words(answer)), capital_relation, capital_frequency)

@@ -8,7 +8,7 @@ PLACEHOLDER = re.compile(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\]")
 
 
 def number_placeholders(answer: str, *, num_placeholders: int) -> bool:
-    """At least so many placeholders in square brackets, such as [address], within a line each."""
+    """At least ``num_placeholders`` placeholders in square brackets, such as [address], within a line each."""
     return len(PLACEHOLDER.findall(answer)) >= num_placeholders
 
 

@@ -15,7 +15,7 @@ def existence(answer: str, *, keywords: Sequence[str]) -> bool:
 
 
 def frequency(answer: str, *, relation: Relation, keyword: str, frequency: int) -> bool:
-    """The keyword occurs so often, longer words that have it included."""
+    """The keyword occurs ``frequency`` times or more, or less often; longer words that have it count."""
     return holds(answer.casefold().count(keyword.casefold()), relation, frequency)
 
 
@@ -25,7 +25,10 @@ def forbidden_words(answer: str, *, forbidden_words: Sequence[str]) -> bool:
 
 
 def letter_frequency(answer: str, *, let_relation: Relation, letter: str, let_frequency: int) -> bool:
-    """The letter, or other sign such as "#", occurs so often. Raises ValueError for more than one sign."""
+    """The letter, or another sign such as "#", occurs ``let_frequency`` times or more, or less often.
+
+    Raises ValueError for more than one sign.
+    """
     if len(letter) != 1:
         raise ValueError(f"one letter is counted, got {letter!r}")
     return holds(answer.casefold().count(letter.casefold()), let_relation, let_frequency)

@@ -17,7 +17,7 @@ LANGUAGES = (*ASKED.split(), *OTHERS.split())
 
 
 def response_language(answer: str, *, language: str) -> bool:
-    """The answer, taken as a whole, is in the language. Raises ValueError for a language that is not told apart."""
+    """The answer, taken as a whole, is in the language. Raises ValueError for one that is not among ``LANGUAGES``."""
     if language not in LANGUAGES:
         raise ValueError(f"languages are {', '.join(LANGUAGES)}, got {language!r}")
     return is_language(answer, language)

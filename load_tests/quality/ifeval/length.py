@@ -12,25 +12,25 @@ FIRST_WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 def number_words(answer: str, *, relation: Relation, num_words: int) -> bool:
-    """So many words."""
+    """``num_words`` words or more, or fewer."""
     return holds(len(words(answer)), relation, num_words)
 
 
 def number_sentences(answer: str, *, relation: Relation, num_sentences: int) -> bool:
-    """So many sentences."""
+    """``num_sentences`` sentences or more, or fewer."""
     return holds(sentences(answer), relation, num_sentences)
 
 
 def number_paragraphs(answer: str, *, num_paragraphs: int) -> bool:
-    """Exactly so many paragraphs with the divider "***" between them. A divider may also stand before the first and
-    after the last."""
+    """Exactly ``num_paragraphs`` paragraphs with the divider "***" between them. A divider may also stand before the
+    first and after the last."""
     parts = [part.strip() for part in DIVIDER.split(answer.strip())]
     return all(parts[1:-1]) and sum(map(bool, parts)) == num_paragraphs
 
 
 def nth_paragraph_first_word(answer: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Exactly so many paragraphs with blank lines between them, and the n-th (from 1) begins with the word; signs
-    before it, and its capitals, are free."""
+    """Exactly ``num_paragraphs`` paragraphs with blank lines between them, and the n-th, from 1, begins with the
+    word; signs before it, and its capitals, are free."""
     parts = paragraphs(answer)
     if len(parts) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False

@@ -12,7 +12,7 @@ from load_tests.quality.open_questions.prose import is_prose, loops
 
 
 class Names(BaseModel):
-    """At least so many of these must occur."""
+    """``at_least`` of these must occur."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class Checks(BaseModel):
     max_words: int | None = Field(default=None, ge=1)
     min_sentences: int = Field(default=1, ge=1)
     max_sentences: int | None = Field(default=None, ge=1)
-    prose_from: int | None = Field(default=None, ge=1)  # answers of so many words or more must be English prose
+    prose_from: int | None = Field(default=None, ge=1)  # answers of this many words or more must be English prose
 
     def failed(self, answer: str) -> Iterator[str]:
         """The names of the checks that ``answer`` fails; "loop" is one that all questions have."""
