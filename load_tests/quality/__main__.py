@@ -21,6 +21,7 @@ from load_tests.quality.options import (
     HELD_OUT,
     MODELS,
     OPEN_QUESTIONS,
+    PACKAGED,
     SETS,
     TASKS,
     USUAL_IFEVAL,
@@ -61,7 +62,8 @@ and one set of models: write it again, and look at the difference, whenever eith
 EPILOG = f"""\
 examples:
   python -m load_tests.quality --engine                           the tasks, all three tiers, no server needed
-  python -m load_tests.quality --engine --sets tasks ifeval open  everything
+  python -m load_tests.quality --engine --models general --sets tasks ifeval open
+                                                                  every set; docs/operations.md says what that takes
   python -m load_tests.quality --engine --limit 5 --models fast   a quick look: 5 items of each family and level
   python -m load_tests.quality --url http://127.0.0.1:8000        against `make serve`, auto included
   python -m load_tests.quality --engine --baseline                still as good as {BASELINE}?
@@ -112,9 +114,9 @@ def known_sizes(options: QualityOptions) -> dict[str, int]:
     """Parameters of the tiers that have a directory here; a server's tiers need not."""
     names = dict.fromkeys([*TIERS, *options.models])
     return {
-        name: parameters(options.models_dir / name)
+        name: parameters(options.path(name))
         for name in names
-        if name != AUTO and any((options.models_dir / name).glob("*.safetensors"))
+        if name != AUTO and (name in PACKAGED or any((options.models_dir / name).glob("*.safetensors")))
     }
 
 
@@ -130,7 +132,10 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
     where.add_argument("--engine", action="store_true", help="no server: load the models in this process")
     add("--key", default="sk-manta-dev", help="API key (default: the one of dev.yaml)")
-    add("--models", help="comma-separated (default: fast,balanced,frontier, and auto through a server)")
+    add(
+        "--models",
+        help="comma-separated, of fast,balanced,frontier,general,auto (default: not general; no auto with --engine)",
+    )
     add("--models-dir", type=Path, default=MODELS, help="a model directory per tier (default: %(default)s)")
     add("--sets", nargs="+", choices=SETS, default=[TASKS], help="what is asked (default: tasks)")
     add("--set", type=Path, default=HELD_OUT, help="items of the set tasks as JSON lines (default: %(default)s)")

