@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.models.training.curriculum.task import is_right
 from engine.api import Message
+from load_tests.quality.question import QuestionSet, read_questions
 
 ROLES = ("system", "user", "assistant")
 
@@ -25,46 +23,21 @@ class Item:
     messages: tuple[Message, ...]
     answer: str
 
+    def accepts(self, reply: str) -> bool:
+        """Exact match."""
+        return is_right(reply, self.answer)
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """All items of a file, in its order, and what tells the file from another."""
+    def notes(self, reply: str) -> dict[str, Any]:
+        """The right answer."""
+        return {"answer": self.answer}
 
-    path: Path
-    sha256: str
-    items: tuple[Item, ...]
+
+HeldOut = QuestionSet[Item]
 
 
 def read_held_out(path: Path) -> HeldOut:
     """Reads one JSON object per line. Raises OSError, and ValueError, with file and line, for what is no item."""
-    content = path.read_bytes()
-    items = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
-        try:
-            items.append(_item(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}:{number} is no item: {error!r}") from None
-    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{path} has several items called {repeated[0]}")
-    if not items:
-        raise ValueError(f"{path} is empty")
-    return HeldOut(path, hashlib.sha256(content).hexdigest(), tuple(items))
-
-
-def stratified(items: Iterable[Item], per_cell: int) -> tuple[Item, ...]:
-    """The first ``per_cell`` items of each family and level, in the order of ``items``.
-
-    Not a random draw: a smaller subset is part of every larger one, and the same for everybody.
-    """
-    taken: Counter[tuple[str, int]] = Counter()
-    subset = []
-    for item in items:
-        cell = (item.family, item.level)
-        if taken[cell] < per_cell:
-            taken[cell] += 1
-            subset.append(item)
-    return tuple(subset)
+    return read_questions(path, path.read_bytes(), _item)
 
 
 def _item(row: dict[str, Any]) -> Item:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deployments.models.training.curriculum.task import is_right
-from load_tests.quality.item import Item
+from load_tests.quality.question import Question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +23,13 @@ class Outcome:
     """The reply of ``model``, as it was asked for, to ``item``."""
 
     model: str
-    item: Item
+    item: Question
     reply: Reply
 
     @property
     def right(self) -> bool:
-        """Exact match; a request that failed is wrong."""
-        return self.reply.problem is None and is_right(self.reply.text, self.item.answer)
+        """By the question's own rule; a request that failed is wrong."""
+        return self.reply.problem is None and self.item.accepts(self.reply.text)
 
     @property
     def tokens(self) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from load_tests.quality.item import HeldOut
 from load_tests.quality.outcome import Outcome
 from load_tests.quality.score import ModelReport, Score
+from load_tests.quality.set_run import SetRun
 
 EXAMPLES = 5  # of failures, for each model
 EMPTY = Score(0, 0)
@@ -27,22 +27,52 @@ def table(report: ModelReport) -> str:
     return "\n".join(lines)
 
 
-def as_json(
-    reports: Sequence[ModelReport],
-    outcomes: Sequence[Outcome],
-    held_out: HeldOut,
-    sizes: Mapping[str, int],
-    *,
-    max_tokens: int,
-) -> dict[str, Any]:
-    """Everything, down to each reply."""
+def summary(name: str, reports: Sequence[ModelReport]) -> str:
+    """The set called ``name``: a row per model, with its share of right answers."""
+    lines = ["", f"{name:<16}{'right':>18}{'95 % interval':>20}{'tokens of answers':>20}{'failed':>8}"]
+    for report in reports:
+        low, high = report.overall.interval
+        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
+        tokens, failed = f"{report.completion_tokens:,}", f"{len(report.failures):,}"
+        lines.append(f"{report.model:<16}{_cell(report.overall)}{interval:>20}{tokens:>20}{failed:>8}")
+    return "\n".join(lines)
+
+
+def by_part(title: str, models: Mapping[str, Mapping[str, Score]]) -> str:
+    """A row per part of a set, a column per model. ``models`` has the scores of each part by model."""
+    parts = list(dict.fromkeys(part for scores in models.values() for part in scores))
+    width = max(len(title), *map(len, parts)) + 2
+    lines = ["", f"{title:<{width}}" + "".join(f"{model:>18}" for model in models)]
+    lines += [
+        f"{part:<{width}}" + "".join(_cell(scores.get(part, EMPTY)) for scores in models.values()) for part in parts
+    ]
+    return "\n".join(lines)
+
+
+def failures(reports: Iterable[ModelReport]) -> Iterator[str]:
+    """A line for each model with requests that failed, and the first few of them."""
+    for report in reports:
+        if report.failures:
+            yield f"{report.model}: FAILED {len(report.failures):,} requests, which count as wrong"
+        for outcome in report.failures[:EXAMPLES]:
+            yield f"  {outcome.item.id}: {outcome.reply.problem}"
+
+
+def set_json(run: SetRun, reports: Iterable[ModelReport]) -> dict[str, Any]:
+    """Everything about one set, down to each reply."""
     return {
-        "heldout": {"file": str(held_out.path), "sha256": held_out.sha256, "items": len(held_out.items)},
-        "max_tokens": max_tokens,
-        "parameters": dict(sizes),
+        "file": str(run.questions.path),
+        "sha256": run.questions.sha256,
+        "items": len(run.questions.items),
+        "max_tokens": run.max_tokens,
         "models": {report.model: _model(report) for report in reports},
-        "items": [_row(outcome) for outcome in outcomes],
+        "rows": [_row(outcome) for outcome in run.outcomes],
     }
+
+
+def score_json(score: Score) -> dict[str, float | int]:
+    """A score's share and what it was counted from."""
+    return {"share": score.share, "right": score.right, "asked": score.asked}
 
 
 def _figures(report: ModelReport) -> Iterator[tuple[str, str]]:
@@ -55,10 +85,6 @@ def _figures(report: ModelReport) -> Iterator[tuple[str, str]]:
         yield "compute", "unknown: no size for a tier that answered"
     else:
         yield "compute", f"{report.compute / 1e9:,.1f} · 10⁹ parameters × tokens"
-    if report.failures:
-        yield "FAILED", f"{len(report.failures):,} requests, which count as wrong"
-    for outcome in report.failures[:EXAMPLES]:
-        yield f"  {outcome.item.id}", str(outcome.reply.problem)
 
 
 def _cell(score: Score) -> str:
@@ -69,20 +95,16 @@ def _cell(score: Score) -> str:
 
 def _model(report: ModelReport) -> dict[str, Any]:
     return {
-        "overall": _score(report.overall),
-        "families": {family: _score(score) for family, score in report.families.items()},
-        "levels": {str(level): _score(score) for level, score in report.levels.items()},
-        "cells": {f"{family} {level}": _score(score) for (family, level), score in report.cells.items()},
+        "overall": score_json(report.overall),
+        "families": {family: score_json(score) for family, score in report.families.items()},
+        "levels": {str(level): score_json(score) for level, score in report.levels.items()},
+        "cells": {f"{family} {level}": score_json(score) for (family, level), score in report.cells.items()},
         "prompt_tokens": report.prompt_tokens,
         "completion_tokens": report.completion_tokens,
         "tiers": report.tiers,
         "compute": report.compute,
         "failed": len(report.failures),
     }
-
-
-def _score(score: Score) -> dict[str, float | int]:
-    return {"share": score.share, "right": score.right, "asked": score.asked}
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -93,7 +115,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "family": item.family,
         "level": item.level,
         "right": outcome.right,
-        "answer": item.answer,
+        **item.notes(reply.text),
         "reply": reply.text,
         "tier": reply.tier,
         "prompt_tokens": reply.prompt_tokens,

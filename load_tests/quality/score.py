@@ -36,6 +36,16 @@ class Score:
         return (middle - spread) / scale, (middle + spread) / scale
 
 
+def clustered_error(clusters: Sequence[Sequence[bool]]) -> float:
+    """Standard error of the share of right marks when those of one cluster stand or fall together, as the instructions
+    of one prompt do: Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), section 2.2. NaN without a mark."""
+    count = sum(map(len, clusters))
+    if not count:
+        return math.nan
+    share = sum(map(sum, clusters)) / count
+    return math.sqrt(sum((sum(marks) - share * len(marks)) ** 2 for marks in clusters)) / count
+
+
 @dataclass(frozen=True, slots=True)
 class ModelReport:
     """One model, as it was asked for, on the set. ``families`` and ``levels`` are in the order of the items.

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from load_tests.quality.item import Item
 from load_tests.quality.options import QualityOptions
 from load_tests.quality.outcome import Outcome, Reply
+from load_tests.quality.question import Question
 
 TIER_HEADER = "x-manta-tier"
 
@@ -19,7 +19,9 @@ class UnreachableError(Exception):
     """The server cannot be asked at all: it is not there, refuses the key, or lacks a model."""
 
 
-async def ask_server(options: QualityOptions, items: Sequence[Item], tick: Callable[[], None]) -> list[Outcome]:
+async def ask_server(
+    options: QualityOptions, items: Sequence[Question], max_tokens: int, tick: Callable[[], None]
+) -> list[Outcome]:
     """Each model's replies to all items; ``tick`` is called after each. Raises UnreachableError before the first.
 
     A request that fails later is a reply with a problem. Nothing is tried again: a retry would hide the fault.
@@ -32,9 +34,9 @@ async def ask_server(options: QualityOptions, items: Sequence[Item], tick: Calla
     ) as client:
         await check(client, options.models)
 
-        async def one(model: str, item: Item) -> Outcome:
+        async def one(model: str, item: Question) -> Outcome:
             async with slots:
-                reply = await ask(client, model, item, options.max_tokens)
+                reply = await ask(client, model, item, max_tokens)
             tick()
             return Outcome(model, item, reply)
 
@@ -53,7 +55,7 @@ async def check(client: openai.AsyncOpenAI, models: Sequence[str]) -> None:
         raise UnreachableError(f"{client.base_url} has {', '.join(listed)}, but not {', '.join(missing)}")
 
 
-async def ask(client: openai.AsyncOpenAI, model: str, item: Item, max_tokens: int) -> Reply:
+async def ask(client: openai.AsyncOpenAI, model: str, item: Question, max_tokens: int) -> Reply:
     """One greedy answer."""
     try:
         response = await client.chat.completions.with_raw_response.create(

@@ -6,12 +6,17 @@ import json
 import math
 from pathlib import Path
 
+from engine.gguf.file import GGUFFile
+
 
 def parameters(directory: Path) -> int:
-    """Number of parameters in a Hugging Face directory's safetensors files; tied ones are stored, and count, once.
+    """Number of parameters in a Hugging Face directory's safetensors files, or in a GGUF file; tied ones are stored,
+    and count, once.
 
     Raises FileNotFoundError where there are none, ValueError for a header that does not parse.
     """
+    if directory.suffix == ".gguf":
+        return sum(math.prod(tensor.shape) for tensor in GGUFFile.open(directory).tensors.values())
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"no *.safetensors in {directory}")

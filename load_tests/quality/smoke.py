@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from load_tests.quality.baseline import Baseline
+from load_tests.quality.baseline import SetBaseline
 from load_tests.quality.change import REPLY_TOLERANCE, changes, different
-from load_tests.quality.item import HeldOut
 from load_tests.quality.outcome import Outcome
+from load_tests.quality.question import Question, QuestionSet
 
 EXAMPLES = 3  # of replies in other words
 
 
-def broken(outcomes: Sequence[Outcome], held_out: HeldOut, baseline: Baseline) -> list[str]:
+def broken(outcomes: Sequence[Outcome], questions: QuestionSet[Question], baseline: SetBaseline) -> list[str]:
     """What speaks against the models in ``outcomes``, a line each; nothing if they are well.
 
     Raises KeyError for a model that the baseline lacks.
     """
     models = dict.fromkeys(outcome.model for outcome in outcomes)
-    marks = {model: baseline.marks(model, held_out) for model in models}
+    marks = {model: baseline.marks(model, questions) for model in models}
     signs = [f"{o.model}, {o.item.id}: {o.reply.problem}" for o in outcomes if o.reply.problem is not None]
     signs += [str(change) for change in changes(outcomes, marks) if change.fell]
     for model in models:

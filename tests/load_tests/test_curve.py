@@ -53,7 +53,7 @@ def run_of(held_out: Path) -> dict[str, Any]:
         for number in range(10)
     ]
     sha256 = hashlib.sha256(held_out.read_bytes()).hexdigest()
-    return {"heldout": {"sha256": sha256}, "parameters": SIZES, "items": rows}
+    return {"parameters": SIZES, "sets": {"tasks": {"sha256": sha256, "rows": rows}}}
 
 
 def test_a_good_forecast_gets_everything_right_for_less(held_out: Path) -> None:
@@ -90,27 +90,40 @@ def test_the_verdict_and_the_picture(held_out: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"heldout": {"sha256": "0"}}, "another held-out set"),
-        ({"parameters": {"fast": 1}}, "does not know the size of balanced, frontier"),
-        ({"items": []}, "no item was answered"),
-        ({"items": [{"model": "fast"}]}, "no run of"),
+        ({"sha256": "0"}, "another held-out set"),
+        ({"rows": []}, "no item was answered"),
+        ({"rows": [{"model": "fast"}]}, "no run of"),
     ],
 )
 def test_a_run_that_cannot_be_compared_is_refused(held_out: Path, change: dict[str, Any], complaint: str) -> None:
+    run = run_of(held_out)
+    run["sets"]["tasks"] |= change
+    with pytest.raises(ValueError, match=complaint):
+        read_run(run, read_held_out(held_out), TIERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"parameters": {"fast": 1}}, "does not know the size of balanced, frontier"), ({"sets": {}}, "no run of")],
+)
+def test_a_run_without_sizes_or_without_tasks_is_refused(
+    held_out: Path, change: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         read_run(run_of(held_out) | change, read_held_out(held_out), TIERS)
 
 
 def test_a_failed_request_is_not_a_wrong_answer(held_out: Path) -> None:
     run = run_of(held_out)
-    run["items"][3]["problem"] = "timed out"
+    run["sets"]["tasks"]["rows"][3]["problem"] = "timed out"
     with pytest.raises(ValueError, match="1 requests failed"):
         read_run(run, read_held_out(held_out), TIERS)
 
 
 def test_items_that_a_tier_was_not_asked_are_left_out(held_out: Path) -> None:
     run = run_of(held_out)
-    run["items"] = [row for row in run["items"] if row["id"] != "7"]
+    tasks = run["sets"]["tasks"]
+    tasks["rows"] = [row for row in tasks["rows"] if row["id"] != "7"]
     assert len(read_run(run, read_held_out(held_out), TIERS).items) == 9
 
 

@@ -15,13 +15,15 @@ from deployments.models.training.curriculum.task import FAMILIES, LEVELS
 from engine.api import Message
 from engine.engine import Engine
 from load_tests.quality.__main__ import main
-from load_tests.quality.baseline import dump, make_baseline, read_baseline
+from load_tests.quality.baseline import Baseline, SetBaseline, dump, make_baseline, read_baseline
 from load_tests.quality.change import OVERALL, Change, changes
-from load_tests.quality.item import HeldOut, Item, read_held_out, stratified
+from load_tests.quality.item import HeldOut, Item, read_held_out
 from load_tests.quality.offline import ask_engine
 from load_tests.quality.outcome import Outcome, Reply
 from load_tests.quality.plot import draw
-from load_tests.quality.score import Score, reports
+from load_tests.quality.question import stratified
+from load_tests.quality.score import Score, clustered_error, reports
+from load_tests.quality.set_run import SetRun
 from load_tests.quality.size import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +59,18 @@ def _known(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
     engine = Engine.from_pretrained(MODELS / "fast")
     said = ask_engine(engine, "fast", items, MAX_TOKENS, lambda: None)
     path = tmp_path_factory.mktemp("set") / "known.jsonl"
-    return write_items(path, [replace(o.item, answer=o.reply.text.rpartition("Answer:")[2]) for o in said])
+    return write_items(
+        path, [replace(i, answer=o.reply.text.rpartition("Answer:")[2]) for i, o in zip(items, said, strict=True)]
+    )
+
+
+def tasks_run(held_out: HeldOut, *runs: list[Outcome], max_tokens: int = 96) -> SetRun:
+    """The set ``tasks``, as it came back."""
+    return SetRun("tasks", held_out, max_tokens, tuple(outcome for run in runs for outcome in run))
+
+
+def tasks(baseline: Baseline) -> SetBaseline:
+    return baseline.sets["tasks"]
 
 
 def evaluate(held_out: HeldOut, *arguments: str, models_dir: Path = MODELS) -> int:
@@ -128,6 +141,17 @@ def test_the_interval_is_wilsons() -> None:
         assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-4)
 
 
+def test_the_error_of_clusters_is_the_plain_one_for_clusters_of_one_and_larger_for_marks_that_agree() -> None:
+    marks = [True, False, True, True]
+
+    alone = clustered_error([[mark] for mark in marks])
+    doubled = clustered_error([[mark, mark] for mark in marks])
+
+    assert alone == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert doubled == pytest.approx(alone)
+    assert clustered_error([[mark] for mark in marks * 2]) < doubled
+
+
 @pytest.mark.parametrize("tier", ["fast", "balanced", "frontier"])
 def test_parameters_are_counted_without_loading_the_weights(tier: str) -> None:
     tensors = load_file(MODELS / tier / "model.safetensors")
@@ -187,7 +211,7 @@ def test_chance_is_mcnemars_exact_test() -> None:
 def test_a_subset_is_compared_on_its_own_items(tmp_path: Path) -> None:
     asked = [item(f"{family}-{i}", family) for family in ("arithmetic", "tables") for i in range(20)]
     held_out = write_items(tmp_path / "set.jsonl", asked)
-    baseline = make_baseline({"fast": outcomes(asked, 30)}, held_out, 96)
+    baseline = tasks(make_baseline([tasks_run(held_out, outcomes(asked, 30))]))
     part = asked[25:]  # of which the first five were right
 
     by_part = {c.part: c for c in changes(outcomes(part, 1), {"fast": baseline.marks("fast", held_out)})}
@@ -199,14 +223,25 @@ def test_a_subset_is_compared_on_its_own_items(tmp_path: Path) -> None:
 def test_tiers_that_did_not_run_keep_their_baseline_if_the_set_is_the_same(tmp_path: Path) -> None:
     asked = [item("a"), item("b")]
     held_out = write_items(tmp_path / "set.jsonl", asked)
-    first = make_baseline({"fast": outcomes(asked, 1)}, held_out, 96)
+    first = make_baseline([tasks_run(held_out, outcomes(asked, 1))])
 
-    both = make_baseline({"frontier": outcomes(asked, 2, "frontier")}, held_out, 96, first)
-    longer = make_baseline({"frontier": outcomes(asked, 2, "frontier")}, held_out, 128, first)
+    both = make_baseline([tasks_run(held_out, outcomes(asked, 2, "frontier"))], first)
+    longer = make_baseline([tasks_run(held_out, outcomes(asked, 2, "frontier"), max_tokens=128)], first)
 
-    assert both.tiers.keys() == {"fast", "frontier"}
-    assert longer.tiers.keys() == {"frontier"}
-    assert both.tiers["fast"].right == "10"
+    assert tasks(both).tiers.keys() == {"fast", "frontier"}
+    assert tasks(longer).tiers.keys() == {"frontier"}
+    assert tasks(both).tiers["fast"].right == "10"
+
+
+def test_sets_that_did_not_run_keep_their_baseline(tmp_path: Path) -> None:
+    asked = [item("a"), item("b")]
+    held_out = write_items(tmp_path / "set.jsonl", asked)
+    first = make_baseline([tasks_run(held_out, outcomes(asked, 1))])
+
+    both = make_baseline([SetRun("open", held_out, 160, tuple(outcomes(asked, 2)))], first)
+
+    assert both.sets["tasks"] == first.sets["tasks"]
+    assert both.sets["open"].tiers["fast"].right == "11"
 
 
 def test_a_baseline_is_made_of_complete_runs_only(tmp_path: Path) -> None:
@@ -215,9 +250,9 @@ def test_a_baseline_is_made_of_complete_runs_only(tmp_path: Path) -> None:
     failed = [*outcomes(asked[:1], 1), Outcome("fast", asked[1], Reply(problem="APITimeoutError"))]
 
     with pytest.raises(ValueError, match="not asked every item"):
-        make_baseline({"fast": outcomes(asked[:1], 1)}, held_out, 96)
+        make_baseline([tasks_run(held_out, outcomes(asked[:1], 1))])
     with pytest.raises(ValueError, match="failed"):
-        make_baseline({"fast": failed}, held_out, 96)
+        make_baseline([tasks_run(held_out, failed)])
 
 
 # --- the command, with a real engine
@@ -229,28 +264,30 @@ def test_a_model_holds_its_own_baseline_and_a_lowered_one_falls(
     path, result = tmp_path / "quality.json", tmp_path / "run.json"
 
     assert evaluate(known, f"--write-baseline={path}", f"--json={result}") == 0
-    everything_right = read_baseline(path).tiers["fast"].overall == 1.0
-    items = json.loads(result.read_text())["items"]
+    everything_right = tasks(read_baseline(path)).tiers["fast"].overall == 1.0
+    rows = json.loads(result.read_text())["sets"]["tasks"]["rows"]
     assert evaluate(known, f"--baseline={path}", "--limit=1") == 0
 
     # The answers of four items change, and with them what is right; the hash is made to match.
     wrong = [replace(one, answer="no") for one in known.items[:4]]
     worse = write_items(tmp_path / "worse.jsonl", [*wrong, *known.items[4:]])
-    lowered = read_baseline(path).model_copy(update={"heldout_sha256": worse.sha256})
-    path.write_text(dump(lowered))
+    lowered = tasks(read_baseline(path)).model_copy(update={"sha256": worse.sha256})
+    path.write_text(dump(Baseline(sets={"tasks": lowered})))
     capsys.readouterr()
 
     assert evaluate(worse, f"--baseline={path}") == 1
     assert everything_right
-    assert [row["id"] for row in items] == [one.id for one in known.items]
-    assert all(row["right"] and row["tier"] == "fast" and row["completion_tokens"] > 0 for row in items)
-    assert "FELL  fast, overall: 100.0 % -> 86.7 % of 30 (4 lost, 0 gained" in capsys.readouterr().out
+    assert [row["id"] for row in rows] == [one.id for one in known.items]
+    assert all(row["right"] and row["tier"] == "fast" and row["completion_tokens"] > 0 for row in rows)
+    assert "FELL  tasks, fast, overall: 100.0 % -> 86.7 % of 30 (4 lost, 0 gained" in capsys.readouterr().out
 
 
 def test_a_baseline_of_another_set_is_no_measure(known: HeldOut, tmp_path: Path) -> None:
     asked = [item("a")]
     other = write_items(tmp_path / "other.jsonl", asked)
-    (tmp_path / "quality.json").write_text(dump(make_baseline({"fast": outcomes(asked, 1)}, other, MAX_TOKENS)))
+    (tmp_path / "quality.json").write_text(
+        dump(make_baseline([tasks_run(other, outcomes(asked, 1), max_tokens=MAX_TOKENS)]))
+    )
 
     with pytest.raises(SystemExit, match="2"):
         evaluate(known, f"--baseline={tmp_path / 'quality.json'}")
@@ -266,6 +303,11 @@ def test_a_baseline_of_another_set_is_no_measure(known: HeldOut, tmp_path: Path)
         ["--models=colossal"],
         ["--limit=0"],
         ["--limit=3", "--write-baseline=quality.json"],
+        ["--sets", "tasks", "tasks"],
+        ["--sets", "ifeval"],
+        ["--sets", "ifeval", "--ifeval=nowhere.jsonl.gz"],
+        ["--sets", "open", "--open=nowhere.jsonl"],
+        ["--sets", "open", f"--open={ROOT / 'load_tests/quality/open_questions.jsonl'}", "--plot=run.png"],
         ["--url=http://127.0.0.1:1"],
     ],
 )

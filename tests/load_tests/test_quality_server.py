@@ -16,10 +16,11 @@ import uvicorn
 from engine.api import Conversation, Delta, EngineDeadError, GenerationRequest, Message
 from engine.engine import Engine
 from load_tests.quality.__main__ import main
-from load_tests.quality.item import Item, read_held_out, stratified
+from load_tests.quality.item import Item, read_held_out
 from load_tests.quality.offline import ask_engine
 from load_tests.quality.options import QualityOptions
 from load_tests.quality.outcome import Outcome
+from load_tests.quality.question import stratified
 from load_tests.quality.server import UnreachableError, ask_server
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
@@ -78,8 +79,8 @@ def _items() -> tuple[Item, ...]:
 
 
 def ask(items: Sequence[Item], url: str, *models: str) -> list[Outcome]:
-    options = QualityOptions(url=url, key=KEY, models=models, max_tokens=MAX_TOKENS)
-    return asyncio.run(ask_server(options, items, lambda: None))
+    options = QualityOptions(url=url, key=KEY, models=models)
+    return asyncio.run(ask_server(options, items, MAX_TOKENS, lambda: None))
 
 
 def test_replies_and_tokens_are_those_of_the_engine(backend: EngineBackend, url: str, items: Sequence[Item]) -> None:
@@ -119,11 +120,12 @@ def test_a_request_that_fails_is_wrong_reported_and_not_tried_again(
 
     out = capsys.readouterr().out
     assert code == 1
-    assert "1 requests, which count as wrong" in out
+    assert "fast: FAILED 1 requests, which count as wrong" in out
     assert "InternalServerError 5" in out
     assert "no baseline written" in out
     assert not (tmp_path / "quality.json").exists()
-    assert [row["problem"] is None for row in json.loads(result.read_text())["items"]] == [True, True, False]
+    rows = json.loads(result.read_text())["sets"]["tasks"]["rows"]
+    assert [row["problem"] is None for row in rows] == [True, True, False]
 
 
 def test_a_server_that_is_not_there_refuses_the_key_or_lacks_a_model_cannot_be_asked(
@@ -134,7 +136,7 @@ def test_a_server_that_is_not_there_refuses_the_key_or_lacks_a_model_cannot_be_a
     with pytest.raises(UnreachableError, match="but not colossal"):
         ask(items, url, "colossal")
     with pytest.raises(UnreachableError, match="401"):
-        asyncio.run(ask_server(QualityOptions(url=url, key="sk-no", models=("fast",)), items, lambda: None))
+        asyncio.run(ask_server(QualityOptions(url=url, key="sk-no", models=("fast",)), items, MAX_TOKENS, lambda: None))
 
 
 def test_an_unreachable_server_ends_the_command_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from load_tests.quality.baseline import SAMPLE, Baseline, read_baseline
-from load_tests.quality.item import HeldOut, read_held_out, stratified
+from load_tests.quality.baseline import SAMPLE, SetBaseline, read_baseline
+from load_tests.quality.item import HeldOut, read_held_out
 from load_tests.quality.offline import ask_engines
-from load_tests.quality.options import BASELINE, HELD_OUT, MODELS, QualityOptions
+from load_tests.quality.options import BASELINE, HELD_OUT, MODELS, TASKS, QualityOptions
+from load_tests.quality.question import stratified
+from load_tests.quality.sets import TASKS_MAX_TOKENS
 from load_tests.quality.smoke import broken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,23 +32,23 @@ def _held_out() -> HeldOut:
 
 
 @pytest.fixture(name="baseline", scope="module")
-def _baseline(held_out: HeldOut) -> Baseline:
-    baseline = read_baseline(ROOT / BASELINE)
-    baseline.require(held_out, QualityOptions().max_tokens)
+def _baseline(held_out: HeldOut) -> SetBaseline:
+    baseline = read_baseline(ROOT / BASELINE).sets[TASKS]
+    baseline.require(held_out, TASKS_MAX_TOKENS)
     return baseline
 
 
 def signs(
-    tier: str, per_cell: int, held_out: HeldOut, baseline: Baseline, models_dir: Path = ROOT / MODELS
+    tier: str, per_cell: int, held_out: HeldOut, baseline: SetBaseline, models_dir: Path = ROOT / MODELS
 ) -> list[str]:
     """What speaks against a tier."""
     options = QualityOptions(engine=True, models=(tier,), models_dir=models_dir)
-    outcomes = ask_engines(options, stratified(held_out.items, per_cell), lambda: None)
+    outcomes = ask_engines(options, stratified(held_out.items, per_cell), TASKS_MAX_TOKENS, lambda: None)
     return broken(outcomes, held_out, baseline)
 
 
 @pytest.mark.parametrize("tier", ["fast", "balanced", "frontier"])
-def test_a_tier_answers_as_it_did(tier: str, held_out: HeldOut, baseline: Baseline) -> None:
+def test_a_tier_answers_as_it_did(tier: str, held_out: HeldOut, baseline: SetBaseline) -> None:
     assert signs(tier, SAMPLE, held_out, baseline) == []
 
 
@@ -75,7 +77,7 @@ def template(model: Path) -> None:
 
 @pytest.mark.parametrize("damage", [noise, rotation, template])
 def test_a_damaged_model_does_not_pass(
-    damage: Callable[[Path], None], tmp_path: Path, held_out: HeldOut, baseline: Baseline
+    damage: Callable[[Path], None], tmp_path: Path, held_out: HeldOut, baseline: SetBaseline
 ) -> None:
     shutil.copytree(ROOT / MODELS / "fast", tmp_path / "fast")
     damage(tmp_path / "fast")

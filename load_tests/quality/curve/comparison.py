@@ -12,6 +12,7 @@ from typing import Any
 from deployments.models.training.routing.sweep import Item, Point, Setting, oracle, outcome, sweep
 from engine.api import Conversation
 from load_tests.quality.item import HeldOut
+from load_tests.quality.options import TASKS
 from router.config import AutoConfig
 from router.tiers.choose import TierChoice, choose_tier
 from router.tiers.quality_forecast import Forecaster, features
@@ -50,12 +51,13 @@ def read_run(document: dict[str, Any], held_out: HeldOut, tiers: Sequence[str]) 
     """The answers of ``tiers`` in what a run wrote. Raises ValueError for a run of another held-out set, and for one
     in which a tier, its size or an answer is missing."""
     try:
-        if document["heldout"]["sha256"] != held_out.sha256:
+        tasks = document["sets"][TASKS]
+        if tasks["sha256"] != held_out.sha256:
             raise ValueError(f"the run was made with another held-out set than {held_out.path}")
         missing = [tier for tier in tiers if tier not in document["parameters"]]
         if missing:
             raise ValueError(f"the run does not know the size of {', '.join(missing)}")
-        rows = {(row["model"], row["id"]): row for row in document["items"]}
+        rows = {(row["model"], row["id"]): row for row in tasks["rows"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"no run of `python -m load_tests.quality --json`: {error!r} is missing") from None
     failed = [name for name, row in rows.items() if name[0] in tiers and row["problem"]]
