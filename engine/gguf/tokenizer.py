@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from engine.gguf.control_tokens import END_OF_TURN
 from engine.gguf.errors import GGUFError
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from engine.gguf.vocabulary import SCORES, Vocabulary, flag, merges, numbers, special_id, string, strings
@@ -24,7 +25,6 @@ ADD_SPACE = "tokenizer.ggml.add_space_prefix"
 CHAT_TEMPLATE, CHAT_TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # what the model is called
 SPACE = "\u2581"
-END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # where no key says otherwise
 _NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
@@ -54,7 +54,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
 
 def eos_token_ids(metadata: Mapping[str, Any]) -> frozenset[int]:
     """Tokens that end an answer: those that end a text, a turn or a message, as far as the keys name them. Many files
-    name no end of a turn; then control tokens count that are known to be one (llama.cpp does the same). Raises as
+    name no end of a turn; then tokens count that are known to be one (llama.cpp does the same). Raises as
     ``tokenizer_of`` does."""
     vocabulary = Vocabulary.read(metadata)
     return _SpecialTokens.read(metadata, _kind(metadata), len(vocabulary.tokens)).ends | _ends_of_turns(
@@ -158,7 +158,7 @@ def _added_tokens(metadata: Mapping[str, Any], vocabulary: Vocabulary, special: 
             text := vocabulary.tokens[token],
             special=token in named or vocabulary.is_special(token),
             normalized=False,
-            # No key says it: llama.cpp goes by the model's name too.
+            # No key says it: llama.cpp goes by the model's name too. It strips white space in ASCII alone.
             rstrip=phi3 and text not in _NEVER_STRIPPED,
         )
         for token in sorted({*vocabulary.spelled, *named})
@@ -166,12 +166,11 @@ def _added_tokens(metadata: Mapping[str, Any], vocabulary: Vocabulary, special: 
 
 
 def _ends_of_turns(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:
-    """Control tokens that are known to end a turn, where no key names one."""
+    """Tokens that are known to end a turn, where no key names one."""
     if "tokenizer.ggml.eot_token_id" in metadata:
         return frozenset()
     ids = vocabulary.ids
-    known = (ids[text] for text in END_OF_TURN if text in ids)
-    return frozenset(token for token in known if vocabulary.is_special(token))
+    return frozenset(ids[text] for text in END_OF_TURN if text in ids)
 
 
 def _framing(

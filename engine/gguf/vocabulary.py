@@ -9,6 +9,7 @@ from enum import IntEnum
 from math import isnan
 from typing import Any
 
+from engine.gguf.control_tokens import CONTROL_TOKENS
 from engine.gguf.errors import GGUFError
 
 PREFIX = "tokenizer.ggml."
@@ -53,7 +54,13 @@ class Vocabulary:
         for place, kind in enumerate(types):
             if kind not in known:
                 raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
-        return cls(tokens, [int(kind) for kind in types])
+        return cls(
+            tokens,
+            [
+                TokenType.CONTROL if token in CONTROL_TOKENS else int(kind)
+                for token, kind in zip(tokens, types, strict=True)
+            ],
+        )
 
     @property
     def ids(self) -> dict[str, int]:
