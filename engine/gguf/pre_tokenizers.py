@@ -6,7 +6,8 @@ tokenizer.json has another expression than llama.cpp runs, the table has llama.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tokenizers import Regex, pre_tokenizers
@@ -21,11 +22,15 @@ class PreTokenizer:
     ignore_merges: bool = False  # a piece that is a token is that token, whatever its merges make of it
     adds_bos: bool = False  # unless tokenizer.ggml.add_bos_token says otherwise
 
-    def built(self) -> pre_tokenizers.PreTokenizer:
-        """The same for tokenizers, with bytes spelled in GPT-2's alphabet."""
+    def built(self, missing: Collection[str] = ()) -> pre_tokenizers.PreTokenizer:
+        """The same for tokenizers, with bytes spelled in GPT-2's alphabet. Characters of the alphabet that are
+        ``missing`` in the vocabulary are left out, but what is on both sides of one does not meet."""
         cuts = [pre_tokenizers.Split(Regex(each), behavior="isolated") for each in self.expressions]
         # llama.cpp reads tokenizer.ggml.add_space_prefix for SentencePiece alone.
-        return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        steps = [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        if missing:
+            steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, sorted(missing)))), behavior="removed"))
+        return pre_tokenizers.Sequence(steps)
 
 
 _SPACES = r"\s+(?!\S)|\s+"
