@@ -6,7 +6,8 @@ tokenizer.json has another expression than llama.cpp runs, the table has llama.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tokenizers import Regex, pre_tokenizers
@@ -21,11 +22,15 @@ class PreTokenizer:
     ignore_merges: bool = False  # a piece that is a token is that token, whatever its merges make of it
     adds_bos: bool = False  # unless tokenizer.ggml.add_bos_token says otherwise
 
-    def built(self) -> pre_tokenizers.PreTokenizer:
-        """The same for tokenizers, with bytes spelled in GPT-2's alphabet."""
+    def built(self, missing: Collection[str] = ()) -> pre_tokenizers.PreTokenizer:
+        """The same for tokenizers, with bytes spelled in GPT-2's alphabet. Characters of the alphabet that are
+        ``missing`` in the vocabulary are left out, but what is on both sides of one does not meet."""
         cuts = [pre_tokenizers.Split(Regex(each), behavior="isolated") for each in self.expressions]
         # llama.cpp reads tokenizer.ggml.add_space_prefix for SentencePiece alone.
-        return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        steps = [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        if missing:
+            steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, sorted(missing)))), behavior="removed"))
+        return pre_tokenizers.Sequence(steps)
 
 
 _SPACES = r"\s+(?!\S)|\s+"
@@ -64,7 +69,8 @@ _DEEPSEEK3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}",
 )
-_HAN = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+# To llama.cpp all white space outside ASCII is a vertical tab here: it is in no range of other characters.
+_HAN = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff&&\\S]+"
 _DEEPSEEK_LETTERS = (  # those with upper and lower case, as of the Unicode that DeepSeek's tokenizer was made with
     "A-Za-z\xb5\xc0-\xd6\xd8-\xf6\xf8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376\u0377"
     "\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481\u048a-\u052f\u0531-\u0556"
@@ -80,7 +86,7 @@ _DEEPSEEK_LETTERS = (  # those with upper and lower case, as of the Unicode that
 _DEEPSEEK_LLM = (
     r"[\r\n]",
     rf"\s?[{_DEEPSEEK_LETTERS}]+",
-    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
+    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3001\u3002]+",
     r"\s+\z",
     _HAN,
     r"\p{N}+",

@@ -13,6 +13,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from engine.decode.detokenizer import byte_alphabet
+from engine.gguf.control_tokens import END_OF_TURN
 from engine.gguf.errors import GGUFError
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from engine.gguf.vocabulary import SCORES, Vocabulary, flag, merges, numbers, special_id, string, strings
@@ -24,7 +26,6 @@ ADD_SPACE = "tokenizer.ggml.add_space_prefix"
 CHAT_TEMPLATE, CHAT_TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # what the model is called
 SPACE = "\u2581"
-END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # where no key says otherwise
 _NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
@@ -42,7 +43,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """
     kind = _kind(metadata)
     vocabulary = Vocabulary.read(metadata)
-    special = _SpecialTokens.read(metadata, kind, len(vocabulary.tokens))
+    special = _SpecialTokens.read(metadata, vocabulary)
     if kind == BYTE_LEVEL:
         pre_tokenizer = _pre_tokenizer(metadata)
         fast = _byte_level(metadata, vocabulary, pre_tokenizer)
@@ -58,13 +59,9 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
 
 
 def eos_token_ids(metadata: Mapping[str, Any]) -> frozenset[int]:
-    """Tokens that end an answer: those that end a text, a turn or a message, as far as the keys name them. Many files
-    name no end of a turn; then control tokens count that are known to be one (llama.cpp does the same). Raises as
-    ``tokenizer_of`` does."""
-    vocabulary = Vocabulary.read(metadata)
-    return _SpecialTokens.read(metadata, _kind(metadata), len(vocabulary.tokens)).ends | _ends_of_turns(
-        metadata, vocabulary
-    )
+    """Tokens that end an answer: those that end a text, a turn or a message, as far as the keys name them. Where no key
+    names the end of a turn, tokens count that are known to be one, as in llama.cpp. Raises as ``tokenizer_of`` does."""
+    return _SpecialTokens.read(metadata, Vocabulary.read(metadata)).ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +72,19 @@ class _SpecialTokens:
     ends: frozenset[int]  # of a text, a turn, a message
 
     @classmethod
-    def read(cls, metadata: Mapping[str, Any], kind: str, size: int) -> _SpecialTokens:
-        """Raises GGUFError for a token outside the vocabulary of ``size``."""
-        defaults = _SENTENCEPIECE_IDS if kind == SENTENCEPIECE else {}
+    def read(cls, metadata: Mapping[str, Any], vocabulary: Vocabulary) -> _SpecialTokens:
+        """Raises UnsupportedModelError, and GGUFError for a token that is not in the vocabulary."""
+        size, ids = len(vocabulary.tokens), vocabulary.ids
+        defaults = _SENTENCEPIECE_IDS if _kind(metadata) == SENTENCEPIECE else {}
         words = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
         found = {word: special_id(metadata, key, size, defaults.get(key)) for word, key in words.items()}
         ends = [found["eos"], *(special_id(metadata, key, size) for key in ("eot", "eom"))]
+        if "tokenizer.ggml.eot_token_id" not in metadata:
+            ends += [ids[text] for text in END_OF_TURN if text in ids]
+        # Padding is often any token at all, and an answer may need it.
+        plain = [word for word in ("unk", "pad") if (token := found[word]) is None or not vocabulary.is_special(token)]
         return cls(
-            {word: token for word, token in found.items() if token is not None},
+            {word: token for word, token in found.items() if token is not None and word not in plain},
             frozenset(token for token in ends if token is not None),
         )
 
@@ -108,7 +110,7 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: Vocabulary, pre_tokeniz
     ids = vocabulary.ids
     fast = Tokenizer(models.BPE(ids, merges(metadata, ids), ignore_merges=pre_tokenizer.ignore_merges))
     # transformers cuts like GPT-2 for names that it does not know, smollm among them.
-    fast.pre_tokenizer = pre_tokenizer.built()
+    fast.pre_tokenizer = pre_tokenizer.built(missing=byte_alphabet().keys() - ids.keys())
     fast.decoder = decoders.ByteLevel()
     return fast
 
@@ -156,27 +158,18 @@ def _merges_by_score(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[
 
 def _added_tokens(metadata: Mapping[str, Any], vocabulary: Vocabulary, special: _SpecialTokens) -> list[AddedToken]:
     """Tokens that a text can spell out, whatever is around them. Only special ones stay out of an answer's text."""
-    named = {*special.named.values(), *special.ends, *_ends_of_turns(metadata, vocabulary)}
+    named = {*special.named.values(), *special.ends}
     phi3 = any(name in string(metadata, "general.name", "").lower() for name in ("phi-3", "phi3"))
     return [
         AddedToken(
             text := vocabulary.tokens[token],
             special=token in named or vocabulary.is_special(token),
             normalized=False,
-            # No key says it: llama.cpp goes by the model's name too.
+            # No key says it: llama.cpp goes by the model's name too. It strips white space in ASCII alone.
             rstrip=phi3 and text not in _NEVER_STRIPPED,
         )
         for token in sorted({*vocabulary.spelled, *named})
     ]
-
-
-def _ends_of_turns(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:
-    """Control tokens that are known to end a turn, where no key names one."""
-    if "tokenizer.ggml.eot_token_id" in metadata:
-        return frozenset()
-    ids = vocabulary.ids
-    known = (ids[text] for text in END_OF_TURN if text in ids)
-    return frozenset(token for token in known if vocabulary.is_special(token))
 
 
 def _framing(

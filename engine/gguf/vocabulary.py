@@ -9,6 +9,7 @@ from enum import IntEnum
 from math import isnan
 from typing import Any
 
+from engine.gguf.control_tokens import CONTROL_TOKENS
 from engine.gguf.errors import GGUFError
 
 PREFIX = "tokenizer.ggml."
@@ -48,12 +49,9 @@ class Vocabulary:
         if len(set(tokens)) != len(tokens):
             twice, _ = Counter(tokens).most_common(1)[0]
             raise GGUFError(f"{TOKENS} has {_shown(twice)} twice")
-        types = numbers(metadata, TYPES, len(tokens)) if TYPES in metadata else [TokenType.NORMAL] * len(tokens)
-        known = set(TokenType)
-        for place, kind in enumerate(types):
-            if kind not in known:
-                raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
-        return cls(tokens, [int(kind) for kind in types])
+        types = _types(metadata, len(tokens))
+        control = (token in CONTROL_TOKENS for token in tokens)
+        return cls(tokens, [TokenType.CONTROL if is_one else kind for is_one, kind in zip(control, types, strict=True)])
 
     @property
     def ids(self) -> dict[str, int]:
@@ -68,6 +66,17 @@ class Vocabulary:
     def is_special(self, token_id: int) -> bool:
         """Whether a token has no text of its own."""
         return self.types[token_id] in _SPECIAL
+
+
+def _types(metadata: Mapping[str, Any], size: int) -> list[int]:
+    """The type of each token; without the key all are normal."""
+    if TYPES not in metadata:
+        return [TokenType.NORMAL] * size
+    types, known = numbers(metadata, TYPES, size), set(TokenType)
+    for place, kind in enumerate(types):
+        if kind not in known:
+            raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
+    return list(map(int, types))
 
 
 def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
