@@ -12,22 +12,27 @@ from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
 from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
 from deployments.models.training.routing.heads import Fit, HeadReport, fit
+from deployments.models.training.routing.open_prompts import read_open_prompts
 from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
 from engine.config import DeviceName
 from engine.engine import Engine
+from engine.model.location import locate
+from load_tests.quality.options import PACKAGED
 from load_tests.quality.size import parameters
 from router.tiers.quality_forecast import Forecaster, features
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
+OPEN_PROMPTS = ROOT.parent / "shared" / "data" / "cache" / "qqp_pairs.jsonl.gz"
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
 
 DESCRIPTION = """\
 Fit the forecaster that `auto` routes by: for every tier the chance that it answers a request right.
 
-Draws tasks of the training side of the curriculum, lets every tier answer them (greedily, in this process), fits one
-logistic head per tier to what was right, and writes them to --out. The tiers' answers are kept in --work, so that a run
-that was interrupted goes on where it was, and one with more tasks asks only the new ones; new weights are asked anew.
+Draws tasks of the training side of the curriculum and open questions of --open, lets every tier answer them (greedily,
+in this process), fits one logistic head per tier to what was right, and writes them to --out. The tiers' answers are
+kept in --work, so that a run that was interrupted goes on where it was, and one with more tasks asks only the new ones;
+new weights are asked anew.
 
 Prints, on tasks that were not fitted to, how well each head foretells its tier and what each tolerance comes to.
 Where the held-out set stands, `python -m load_tests.quality.curve` tells.
@@ -36,37 +41,58 @@ Where the held-out set stands, `python -m load_tests.quality.curve` tells.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    directories: list[Path] = [options.models / tier for tier in options.tiers]
-    missing = [str(directory) for directory in directories if not (directory / "config.json").is_file()]
-    if missing:
-        print(f"no model in {', '.join(missing)}", file=sys.stderr)
+    try:
+        models = [model_path(tier, options) for tier in options.tiers]
+        opened = read_open_prompts(options.open, options.open_prompts, options.seed) if options.open_prompts else []
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
         return 2
     drawn = draw_tasks(options.tasks, f"routing {options.seed}")
-    tasks = list({key(task): task for task in drawn}.values())  # a task twice could be fitted to and reported on
-    answers = [answers_of(directory, tasks, options) for directory in directories]
-    sizes = [parameters(directory) for directory in directories]
+    closed = list({key(task): task for task in drawn}.values())  # a task twice could be fitted to and reported on
+    tasks = closed + opened
+    answers = [
+        answers_of(tier, model, closed, opened, options) for tier, model in zip(options.tiers, models, strict=True)
+    ]
+    sizes = [parameters(model) for model in models]
 
     seen = [features(conversation(task)) for task in tasks]
-    right = [[answer.right for answer in row] for row in zip(*answers, strict=True)]
+    rows = list(zip(*answers, strict=True))
+    right = [[None if answer is None else answer.right for answer in row] for row in rows]
     try:
         fitted = fit(seen, right, options.tiers, options.seed)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    expected = [fitted.forecaster.expect(seen[place]) for place in fitted.reported]
-    items = [item([row[place] for row in answers]) for place in fitted.reported]
-    print(f"\non {len(items):,} of {len(tasks):,} tasks, which nothing was fitted to\n")
+    compared = [place for place in fitted.reported if all(answer is not None for answer in rows[place])]
+    expected = [fitted.forecaster.expect(seen[place]) for place in compared]
+    items = [item([answer for answer in rows[place] if answer is not None]) for place in compared]
+    print(f"\nheads on {len(fitted.reported):,} of {len(tasks):,} tasks, which nothing was fitted to; choices on the")
+    print(f"{len(items):,} of them that all tiers were asked\n")
     print(heads_table(fitted.reports))
     print()
     print(settings_table(sweep(items, expected, sizes), outcome_of_last(items, sizes), options.keep))
-    write(options.out, fitted, about(options, tasks, directories, sizes, fitted.reports))
+    write(options.out, fitted, about(options, closed, opened, models, sizes, fitted.reports))
     return 0
 
 
-def answers_of(directory: Path, tasks: Sequence[Task], options: argparse.Namespace) -> list[Answer]:
-    """What the model in ``directory`` answers; it is loaded even if all its answers are known, to be sure it can be."""
-    engine = Engine.from_pretrained(directory, device=options.device, threads=options.threads)
-    return ask(engine, tasks, options.work / f"{directory.name}-{fingerprint(directory)}.jsonl", directory.name)
+def asked(tier: str, tasks: Sequence[Task], options: argparse.Namespace) -> Sequence[Task]:
+    """The first tasks of the draw for a tier that ``--sample`` names, else all of them."""
+    samples = dict(options.sample)
+    return tasks[: samples[tier]] if tier in samples else tasks
+
+
+def answers_of(
+    tier: str, model: Path, closed: Sequence[Task], opened: Sequence[Task], options: argparse.Namespace
+) -> list[Answer | None]:
+    """What a model answers to all tasks, None for those that it is not asked; it is loaded even if all its answers are
+    known, to be sure it can be."""
+    engine = Engine.from_pretrained(model, device=options.device, threads=options.threads)
+    asked_tasks = [*asked(tier, closed, options), *opened]
+    answers = ask(engine, asked_tasks, options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
+    engine.close()
+    unasked = len(closed) + len(opened) - len(answers)
+    split = len(answers) - len(opened)
+    return [*answers[:split], *[None] * unasked, *answers[split:]]
 
 
 def item(answers: Sequence[Answer]) -> Item:
@@ -81,26 +107,29 @@ def outcome_of_last(items: Sequence[Item], sizes: Sequence[int]) -> float:
 
 def about(
     options: argparse.Namespace,
-    tasks: Sequence[Task],
-    directories: Sequence[Path],
+    closed: Sequence[Task],
+    opened: Sequence[Task],
+    models: Sequence[Path],
     sizes: Sequence[int],
     reports: Sequence[HeadReport],
 ) -> dict[str, Any]:
     """What the file says of itself."""
     return {
         "fitted by": "python -m deployments.models.training.routing",
-        "tasks": len(tasks),
+        "tasks": len(closed),
+        "open questions": len(opened),
         "seed": options.seed,
         "tiers": {
-            directory.name: {
+            report.tier: {
                 "parameters": size,
-                "model": fingerprint(directory),
+                "tasks": len(asked(report.tier, closed, options)),
+                "model": fingerprint(model),
                 "right": round(report.right, 3),
                 "log loss": round(report.log_loss, 3),
                 "brier": round(report.brier, 3),
                 "auc": round(report.auc, 3),
             }
-            for directory, size, report in zip(directories, sizes, reports, strict=True)
+            for model, size, report in zip(models, sizes, reports, strict=True)
         },
     }
 
@@ -141,6 +170,22 @@ def settings_table(settings: Sequence[Setting], last: float, keep: float) -> str
     return "\n".join(lines)
 
 
+def sample(text: str) -> tuple[str, int]:
+    """TIER=TASKS. Raises ValueError."""
+    tier, _, count = text.partition("=")
+    return tier, int(count)
+
+
+def model_path(tier: str, options: argparse.Namespace) -> Path:
+    """The directory of a tier's model, or its file in an installed package. Raises FileNotFoundError."""
+    if tier in PACKAGED:
+        return locate(PACKAGED[tier])
+    path: Path = options.models / tier
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"no model in {path}")
+    return path
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deployments.models.training.routing",
@@ -154,10 +199,20 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--tiers",
         nargs="+",
-        default=["fast", "balanced", "frontier"],
+        default=["fast", "balanced", "frontier", "general"],
         metavar="TIER",
-        help="weakest first, as configured (default: fast balanced frontier)",
+        help="cheapest first, as configured (default: fast balanced frontier general)",
     )
+    add(
+        "--sample",
+        nargs="+",
+        type=sample,
+        default=[("general", 900)],
+        metavar="TIER=TASKS",
+        help="ask a tier only so many of the tasks (default: general=900: it is slow, and right of few)",
+    )
+    add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
+    add("--open-prompts", type=int, default=700, help="how many of them; 0: none (default: %(default)s)")
     add(
         "--out",
         type=Path,

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from deployments.models.training.curriculum.task import Task, is_right
+from deployments.models.training.curriculum.task import Task
+from deployments.models.training.routing.open_prompts import accepts
 from engine.api import Conversation, Message, SamplingParams
 from engine.completion import Completion
 
@@ -62,7 +63,7 @@ def ask(model: Model, tasks: Sequence[Task], file: Path, label: str) -> list[Ans
                 if completion.error is not None:  # says nothing of the model, and must not be remembered
                     raise RuntimeError(f"{label}: {completion.error}")
                 usage = completion.usage
-                known[k] = Answer(is_right(completion.text, task.answer), usage.prompt_tokens, usage.completion_tokens)
+                known[k] = Answer(accepts(task, completion.text), usage.prompt_tokens, usage.completion_tokens)
                 lines.write(json.dumps({"task": k, **asdict(known[k])}) + "\n")
             lines.flush()
             bar.update(len(part))
@@ -80,10 +81,14 @@ def key(task: Task) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()[:20]
 
 
-def fingerprint(directory: Path) -> str:
-    """Changes when anything does that decides a model's answers: weights, tokenizer, template, configs."""
+def fingerprint(model: Path) -> str:
+    """Changes when anything does that decides the answers of a model directory or a GGUF file: weights, tokenizer,
+    template, configs."""
     digest = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
+    if model.is_file():
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    for path in sorted(model.iterdir()):
         if path.suffix in (".safetensors", ".json", ".jinja"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -51,8 +51,9 @@ class Fit:
     reported: tuple[int, ...]
 
 
-def fit(seen: Sequence[Features], right: Sequence[Sequence[bool]], tiers: Sequence[str], seed: int = 0) -> Fit:
-    """Heads for ``tiers`` from what was ``seen`` of each task and whether each tier was ``right`` (by task, by tier).
+def fit(seen: Sequence[Features], right: Sequence[Sequence[bool | None]], tiers: Sequence[str], seed: int = 0) -> Fit:
+    """Heads for ``tiers`` from what was ``seen`` of each task and whether each tier was ``right`` (by task, by tier);
+    None where a tier was not asked, which leaves the task out for its head.
 
     The same result for the same arguments. Raises ValueError for fewer than MIN_TASKS tasks.
     """
@@ -67,7 +68,7 @@ def fit(seen: Sequence[Features], right: Sequence[Sequence[bool]], tiers: Sequen
     keys: list[Key] = [*sorted(words), *sorted(signs)]
     columns = {key: column for column, key in enumerate(k for k in keys if max(words[k], signs[k]) >= MIN_OCCURRENCES)}
     inputs = _matrix([seen[place] for place in fitting], columns)
-    outcomes = torch.tensor([right[place] for place in fitting], dtype=torch.float64)
+    outcomes = _outcomes([right[place] for place in fitting])
 
     foretold = _cross_validated(inputs, outcomes)
     picked = _pick(foretold, outcomes)
@@ -78,7 +79,7 @@ def fit(seen: Sequence[Features], right: Sequence[Sequence[bool]], tiers: Sequen
     bias = torch.stack([heads.bias for heads in path])[picked, tier_numbers] * slope + shift
 
     odds = torch.sparse.mm(_matrix([seen[place] for place in reported], columns), weights) + bias
-    truth = torch.tensor([right[place] for place in reported], dtype=torch.float64)
+    truth = _outcomes([right[place] for place in reported])
     reports = tuple(
         _report(tier, PENALTIES[best], odds[:, number], truth[:, number])
         for number, (tier, best) in enumerate(zip(tiers, picked, strict=True))
@@ -122,6 +123,21 @@ def _matrix(seen: Sequence[Features], columns: Mapping[Key, int]) -> torch.Tenso
     ).coalesce()
 
 
+def _outcomes(right: Sequence[Sequence[bool | None]]) -> torch.Tensor:
+    """1 for right, 0 for wrong, NaN for not asked; by task and tier."""
+    rows = [[math.nan if mark is None else float(mark) for mark in row] for row in right]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _losses(odds: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
+    """Log losses in nats; NaN where there is no outcome. ``odds`` may have further dimensions in front."""
+    known = ~outcomes.isnan()
+    losses = functional.binary_cross_entropy_with_logits(
+        odds, outcomes.nan_to_num(0.0).expand_as(odds), reduction="none"
+    )
+    return losses.where(known, math.nan)
+
+
 def _cross_validated(inputs: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
     """Log-odds by penalty, task and tier, each task's from heads that were fitted without it."""
     everything = torch.arange(len(outcomes))
@@ -153,7 +169,7 @@ def _regress(inputs: torch.Tensor, outcomes: torch.Tensor, penalty: float, start
 
     def loss() -> torch.Tensor:
         odds = torch.sparse.mm(inputs, weights) + bias
-        per_head = functional.binary_cross_entropy_with_logits(odds, outcomes, reduction="none").mean(0)
+        per_head = _losses(odds, outcomes).nanmean(0)
         # A little for the bias too: without it, that of a head that is always right would grow for ever.
         return per_head.sum() + penalty * (weights.square().sum() + 0.01 * bias.square().sum())
 
@@ -165,10 +181,11 @@ def _pick(odds: torch.Tensor, outcomes: torch.Tensor) -> list[int]:
     """For each tier the strongest penalty that is worse than the best by no more than one standard error, of their
     difference (cf. Breiman et al. 1984): requests will be worded in ways that the tasks are not, and smaller weights
     carry further."""
-    losses = functional.binary_cross_entropy_with_logits(odds, outcomes.expand_as(odds), reduction="none")
+    every = _losses(odds, outcomes)
     picked: list[int] = []
     for tier in range(outcomes.shape[1]):
-        excess = losses[:, :, tier] - losses[losses[:, :, tier].mean(1).argmin(), :, tier]
+        losses = every[:, ~outcomes[:, tier].isnan(), tier]
+        excess = losses - losses[losses.mean(1).argmin()]
         error = excess.std(1) / math.sqrt(excess.shape[1])
         picked.append(int((excess.mean(1) <= error).int().argmax()))
     return picked
@@ -178,18 +195,20 @@ def _calibrate(odds: torch.Tensor, outcomes: torch.Tensor) -> tuple[torch.Tensor
     """Slope and shift of the log-odds of each head that make its chances come true (Platt 1999, with his targets, which
     keep a head that was always right from claiming certainty). A slope below zero would turn the head around: such a
     head has learnt nothing, and forecasts the mean."""
-    count, good = outcomes.shape[0], outcomes.sum(0)
-    targets = torch.where(outcomes > 0, (good + 1) / (good + 2), 1 / (count - good + 2))
+    count, good = (~outcomes.isnan()).sum(0), outcomes.nansum(0)
+    targets = torch.where(outcomes > 0, (good + 1) / (good + 2), 1 / (count - good + 2)).where(
+        ~outcomes.isnan(), math.nan
+    )
     slope = torch.ones(odds.shape[1], dtype=torch.float64, requires_grad=True)
     shift = torch.zeros(odds.shape[1], dtype=torch.float64, requires_grad=True)
 
     def loss() -> torch.Tensor:
-        mismatch = functional.binary_cross_entropy_with_logits(odds * slope + shift, targets, reduction="none").mean(0)
+        mismatch = _losses(odds * slope + shift, targets).nanmean(0)
         return mismatch.sum() + 1e-6 * (slope.square().sum() + shift.square().sum())
 
     _minimise(loss, [slope, shift])
     learnt = slope.detach() > 0
-    return slope.detach().where(learnt, 0.0), shift.detach().where(learnt, targets.mean(0).logit())
+    return slope.detach().where(learnt, 0.0), shift.detach().where(learnt, targets.nanmean(0).logit())
 
 
 def _minimise(loss: Callable[[], torch.Tensor], variables: list[torch.Tensor]) -> None:
@@ -210,6 +229,8 @@ def _minimise(loss: Callable[[], torch.Tensor], variables: list[torch.Tensor]) -
 
 
 def _report(tier: str, penalty: float, odds: torch.Tensor, outcomes: torch.Tensor) -> HeadReport:
+    asked = ~outcomes.isnan()
+    odds, outcomes = odds[asked], outcomes[asked]
     chances = odds.sigmoid()
     share = outcomes.mean()
     base = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share))
