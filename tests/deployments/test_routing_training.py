@@ -72,6 +72,21 @@ class TestTheHeads:
             assert report.auc > 0.7
             assert report.expected == pytest.approx(report.right, abs=0.06)
 
+    def test_a_tier_that_is_asked_less_is_fitted_to_what_it_was_asked(self, fitted: Fit) -> None:
+        seen, right = planted(1500, seed=1)
+        partly: list[list[bool | None]] = [[*row[:2], row[2] if n < 600 else None] for n, row in enumerate(right)]
+
+        heads = fit(seen, partly, TIERS)
+
+        assert [report.right for report in heads.reports[:2]] == [report.right for report in fitted.reports[:2]]
+        for asked_less, asked_all in zip(
+            heads.forecaster.words.values(), fitted.forecaster.words.values(), strict=True
+        ):
+            assert asked_less[:2] == pytest.approx(asked_all[:2], abs=0.01)
+        for digits in range(1, 5):
+            chances = heads.forecaster.expect(features(KINDS[0].format("7" * digits, "9" * digits)))
+            assert chances[2] == pytest.approx(chance(2, 0, digits), abs=0.15)
+
     def test_the_file_forecasts_as_the_fit_does(self, fitted: Fit) -> None:
         text = fitted.forecaster.to_json()
         read = Forecaster.from_json(text)
