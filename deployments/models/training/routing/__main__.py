@@ -207,12 +207,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--sample",
         nargs="+",
         type=sample,
-        default=[("general", 900)],
+        default=[("general", 420)],
         metavar="TIER=TASKS",
-        help="ask a tier only so many of the tasks (default: general=900: it is slow, and right of few)",
+        help="ask a tier only so many of the tasks (default: general=420: it is slow, and right of few)",
     )
     add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
-    add("--open-prompts", type=int, default=700, help="how many of them; 0: none (default: %(default)s)")
+    add("--open-prompts", type=int, default=400, help="how many of them; 0: none (default: %(default)s)")
     add(
         "--out",
         type=Path,
