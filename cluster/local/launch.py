@@ -278,8 +278,9 @@ def stop(service: LocalService | None, directory: Path | None, signals: StopSign
 
 def banner(service: LocalService, seconds: float) -> str:
     """Returns the message for a service that is ready after ``seconds``: its addresses and an example request."""
-    messages = [{"role": "user", "content": "Hello"}]
-    body = json.dumps({"model": example_model(service.config), "stream": True, "messages": messages})
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    model = example_model(service.config)
+    body = json.dumps({"model": model, "stream": True, "temperature": 0, "messages": messages})
     missing = "".join(
         f"\n  without the tier {tier}: {model} is not there; `make install` brings it where it can be had"
         for tier, model in service.missing_tiers().items()
