@@ -146,7 +146,7 @@ def _merges_by_score(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[
     """
     ids = vocabulary.ids
     order = sorted(range(len(scores)), key=lambda token: -scores[token])
-    # Control tokens are told apart before anything is merged.
+    # A text is cut at control tokens before anything is merged.
     texts = (vocabulary.tokens[token] for token in order if not vocabulary.is_special(token))
     return [
         (text[:cut], text[cut:])
@@ -176,17 +176,16 @@ def _framing(
     metadata: Mapping[str, Any], vocabulary: Vocabulary, special: _SpecialTokens, adds_bos: bool
 ) -> processors.PostProcessor:
     """Puts the tokens before and after a text that the keys ask for, by default only the first if ``adds_bos``."""
-    parts = {"bos": flag(metadata, ADD_BOS, adds_bos), "eos": flag(metadata, ADD_EOS, default=False)}
-    for name in ("bos", "eos"):
-        if parts[name] and name not in special.named:
+    wanted = {"bos": flag(metadata, ADD_BOS, adds_bos), "eos": flag(metadata, ADD_EOS, default=False)}
+    added = [name for name, is_wanted in wanted.items() if is_wanted]
+    for name in added:
+        if name not in special.named:
             raise GGUFError(f"tokenizer.ggml.{name}_token_id is missing, which every text needs")
-    single = [*(["bos"] if parts["bos"] else []), "$A", *(["eos"] if parts["eos"] else [])]
-    told = [
-        {"id": name, "ids": [special.named[name]], "tokens": [vocabulary.tokens[special.named[name]]]}
-        for name in single
-        if name != "$A"
-    ]
-    return processors.TemplateProcessing(single=single, special_tokens=told)
+    ids = {name: special.named[name] for name in added}
+    return processors.TemplateProcessing(
+        single=[*(name for name in added if name == "bos"), "$A", *(name for name in added if name == "eos")],
+        special_tokens=[{"id": name, "ids": [at], "tokens": [vocabulary.tokens[at]]} for name, at in ids.items()],
+    )
 
 
 def _chat_template(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:

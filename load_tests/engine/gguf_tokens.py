@@ -156,11 +156,11 @@ def make_texts(count: int, special: Sequence[str], seed: int = 0) -> list[tuple[
 
 def peer_tokens(python: str, script: str, file: Path, texts: Sequence[str]) -> list[list[int]]:
     """What ``script`` makes of the texts. Raises CalledProcessError with its errors if it fails."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
-        json.dump(texts, told)
-        told.seek(0)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as questions:
+        json.dump(texts, questions)
+        questions.seek(0)
         done = subprocess.run(
-            [python, "-c", script, str(file)], stdin=told, capture_output=True, text=True, check=False
+            [python, "-c", script, str(file)], stdin=questions, capture_output=True, text=True, check=False
         )
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)

@@ -30,7 +30,7 @@ WORDS = [
     "WE'RE here.\n\n\n   'Tis /// $$ == (|) <> 1234567 word's ,'s",
 ]
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
-# As the tokenizer.json of Llama 3 and Qwen 2 have them; the case of 's is told apart there by (?i:).
+# As the tokenizer.json of Llama 3 and Qwen 2 have them; there (?i:) ignores the case of 's.
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -254,7 +254,7 @@ def test_a_text_is_framed_as_the_keys_say(metadata: dict[str, Any], expected: li
     assert tokens(metadata, "", framed=True) == [token for token in expected if token.startswith("<")]
 
 
-def test_control_and_user_defined_tokens_are_told_apart_from_text() -> None:
+def test_control_and_user_defined_tokens_are_no_text_to_merge() -> None:
     metadata = byte_level()
     hub = tokenizer_of(metadata)
 
@@ -330,7 +330,6 @@ def test_one_chat_template_of_several_is_taken_by_what_a_conversation_has() -> N
 DAMAGED: list[tuple[str, Any]] = [
     ("tokenizer.ggml.model", None),
     ("tokenizer.ggml.model", 3),
-    ("tokenizer.ggml.pre", 3),
     ("tokenizer.ggml.tokens", None),
     ("tokenizer.ggml.tokens", []),
     ("tokenizer.ggml.tokens", "abc"),
@@ -356,9 +355,6 @@ DAMAGED: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("key", "value"), DAMAGED)
 @pytest.mark.parametrize("make", [byte_level, pieces])
 def test_a_damaged_key_is_named(make: Any, key: str, value: Any) -> None:
-    if make is pieces and key == "tokenizer.ggml.pre":
-        pytest.skip("SentencePiece has no pre-tokenizer")
-
     named = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": TEMPLATE}
 
     with pytest.raises(GGUFError, match=re.escape(key)):
@@ -389,6 +385,11 @@ def test_a_token_around_every_text_must_be_named(name: str) -> None:
 def test_another_kind_of_tokenizer_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"tokenizer.ggml.model is '{kind}'.*supported: gpt2, llama"):
         tokenizer_of(byte_level(tokenizer__ggml__model=kind))
+
+
+def test_a_pre_tokenizer_has_a_name() -> None:
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.pre is 3, no string"):
+        tokenizer_of(byte_level(tokenizer__ggml__pre=3))
 
 
 def test_an_unknown_pre_tokenizer_is_refused_with_those_that_are_known() -> None:
