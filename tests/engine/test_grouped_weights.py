@@ -71,10 +71,8 @@ def packed(matrix: GroupedMatrix) -> tuple[Linear, object]:
     """For the kernels, and the memory that they read."""
     numbers, scales = grouped_panels(matrix)
     outputs, inputs = matrix.shape
-    return Linear(numbers.data_ptr(), scales.data_ptr(), None, inputs, outputs, GROUPED_TYPES[matrix.bits]), (
-        numbers,
-        scales,
-    )
+    linear = Linear(numbers.data_ptr(), scales.data_ptr(), None, inputs, outputs, GROUPED_TYPES[matrix.bits])
+    return linear, (numbers, scales)
 
 
 def packed_symmetric(weight: Tensor, form: WeightFormat) -> tuple[Linear, Tensor, object]:
