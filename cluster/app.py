@@ -14,7 +14,7 @@ from ray.serve.deployment import Application
 from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
-from cluster.replica.ranks import PlacedRanks, bundles
+from cluster.replica.rank_launcher import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from engine.async_engine import AsyncEngine
 from engine.engine import Engine

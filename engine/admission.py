@@ -105,7 +105,7 @@ class Job:
         the sequence ends there. The grammar must not have read any token after it."""
         sequence = self.sequence
         last = end - sequence.prompt_length >= sequence.max_tokens
-        return self.output.push(sequence.tokens[end - 1], last, sequence.follows_grammar())
+        return self.output.push(sequence.tokens[end - 1], last, sequence.advance_grammar())
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,9 @@ class Admission:
         return text, tuple(scores) if sequence.sampling.records_logprobs else None
 
     def logprobs(self, token: int, scored: Scored | None, output: Output) -> tuple[TokenLogprobs, ...] | None:
-        """Returns the log probabilities that the delta of ``token`` carries; ``output`` has read the token last. None
-        if the request does not ask for them. Empty if the token ends the answer, because such a token adds no text."""
+        """Returns the log probabilities of ``token``, the last one pushed to ``output``, for its delta. ``scored``
+        holds them by token id; None if the request does not ask for any, and then the result is None too. Empty for a
+        token that ends the answer by itself (EOS or one of ``stop_token_ids``), because it adds no text."""
         if scored is None or output.is_end(token):
             return None if scored is None else ()
         return (replace(self._scored(token, scored), added=output.added),)

@@ -182,7 +182,7 @@ class Conversation:
 
     @property
     def characters(self) -> int:
-        """Characters of all texts that the client sent: messages, tools and template variables."""
+        """Number of characters in all texts of the conversation: messages, tools and template variables."""
         variables = sum(len(name) + len(value) for name, value in self.template_kwargs)
         said = sum(len(text) for message in self.messages for text in message.texts)
         return said + sum(map(len, self.tools)) + variables

@@ -83,9 +83,11 @@ class Drafter:
         self._runner.scrub(blocks[:1])
 
     def fill(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Proposes the draft tokens of ``chunks`` whose sequences are ``drafting``. Returns the chunks with them. A
-        sequence of which the draft model has too many tokens to catch up with in one step gets none: the draft model
-        computes a part."""
+        """Runs the draft model for those of ``chunks`` whose sequences are ``drafting``, sets ``draft`` and ``drafted``
+        of these sequences, and returns all chunks.
+
+        Where the draft model lacks the KV of more tokens than it may compute in one step, it computes a part of them,
+        and the chunk is returned without draft tokens."""
         wanted = [chunk for chunk in chunks if chunk.draft and chunk.sequence.drafting]
         if not wanted:
             return list(chunks)
@@ -99,11 +101,12 @@ class Drafter:
             sequence = chunk.sequence
             sequence.draft = twins[chunk].tokens[len(sequence.tokens) :]
             sequence.drafted = len(twins[chunk].tokens) - 1
-        return self.without([chunk for chunk in twins if chunk not in ready], chunks)
+        return self.drop_drafts([chunk for chunk in twins if chunk not in ready], chunks)
 
     @staticmethod
-    def without(skipped: Sequence[Chunk], chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Returns ``chunks`` with the draft tokens of the chunks ``skipped`` removed."""
+    def drop_drafts(skipped: Sequence[Chunk], chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Drops the draft tokens of the chunks ``skipped``, also from their sequences, which stop ``drafting``. Returns
+        all ``chunks``."""
         for chunk in skipped:
             chunk.sequence.draft, chunk.sequence.drafting = [], False
         return [chunk.kept(0) if chunk in skipped else chunk for chunk in chunks]

@@ -87,7 +87,7 @@ class Engine:
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         vocab_size = model.spec.vocab_size
-        grammars = tokenizer.grammars(vocab_size)
+        grammars = tokenizer.grammar_compiler(vocab_size)
         grammars.load()
         speculates = config.speculative_tokens > 0
         ahead = int(uses_triton(config))  # that runner launches the next step before this step's tokens are known
@@ -188,7 +188,8 @@ class Engine:
 
     def step(self) -> list[Delta]:
         """Runs one step: a forward pass over the sequences that the scheduler picks. Returns a delta for each choice
-        that got tokens or ended."""
+        that got tokens or ended, and one for each request that failed or expired. A beam search gives deltas only at
+        its end."""
         began = self._clock()
         try:
             self._answers.park_stranded()
@@ -365,7 +366,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a step does not need draft tokens
             log_failure("a draft", error)
             self._speculator.failed()
-            chunks = self._drafter.without([chunk for chunk in chunks if chunk.sequence.drafting], chunks)
+            chunks = self._drafter.drop_drafts([chunk for chunk in chunks if chunk.sequence.drafting], chunks)
         self.recorder.phase(Phase.DRAFT, self._clock() - began)
         return chunks
 

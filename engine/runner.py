@@ -54,7 +54,8 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one per sequence."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits, in the order
+        of ``StepResult.sampled`` and not of ``chunks``."""
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.tokens for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._int_tensor(rows_wanted(ordered))

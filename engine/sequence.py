@@ -129,9 +129,10 @@ class Sequence:
         all."""
         return self.waited_s + max(0.0, now - self.queued_at)
 
-    def follows_grammar(self) -> bool:
-        """Lets the grammar read the new tokens. Returns whether they complete it, so that nothing can follow; False
-        without a grammar. Raises GrammarError if the tokens do not follow it."""
+    def advance_grammar(self) -> bool:
+        """Advances the grammar by the new tokens (vLLM's ``accept_tokens``). Returns whether the grammar is complete,
+        so that only the end of the answer may follow; False without a grammar. Raises GrammarError if the grammar does not
+        allow a token or is too slow."""
         if self.grammar is None:
             return False
         self.grammar.read(self.tokens)

@@ -1,4 +1,5 @@
-"""What a tokenizer's file says of its tokens: their bytes, and how a text is put together from them."""
+"""The bytes of each token, read from a tokenizer of the library tokenizers. Also makes a copy of a tokenizer to which
+the names of special tokens are plain text."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class TokenIds:
         """Reads the end-of-sequence tokens from the model directory."""
         return cls(eos_token_ids(directory, None))
 
-    def grammars(self, vocab_size: int) -> GrammarCompiler:
+    def grammar_compiler(self, vocab_size: int) -> GrammarCompiler:
         """Returns a compiler that refuses every grammar. ``check`` refuses such requests earlier."""
         return GrammarCompiler(None, vocab_size, self.eos_token_ids)
 

@@ -66,8 +66,9 @@ class Tokenizer:
         hub = read_tokenizer(directory)
         return cls(hub, eos_token_ids(directory, hub.eos_token_id))
 
-    def grammars(self, vocab_size: int) -> GrammarCompiler:
-        """What compiles grammars for a model of this vocabulary."""
+    def grammar_compiler(self, vocab_size: int) -> GrammarCompiler:
+        """Returns the compiler of grammars (structured output) for this tokenizer and a model that has logits for
+        ``vocab_size`` tokens."""
         return GrammarCompiler(self._hub, vocab_size, self.eos_token_ids)
 
     @property

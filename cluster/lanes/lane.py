@@ -126,9 +126,10 @@ class Lane:
 
     @property
     def outstanding(self) -> int:
-        """The number of requests on the replica: the larger of its own count and of this router's.
+        """An estimate of the sequences on the replica, by which placement compares replicas.
 
-        The replica's count includes other routers' requests, but not those that were submitted since the last item.
+        It is the larger of two numbers: the sequences that the replica reported in its last item, and the requests that
+        this router has there. The first includes the work of other routers and lacks what was submitted since.
         """
         return max(self.load.running + self.load.waiting, len(self._streams))
 

@@ -1,6 +1,6 @@
 """``place``: chooses the replica for a request, by prefix affinity and load. Pure.
 
-The cost of a replica is the number of requests on it, raised by its KV cache usage, plus ``affinity_weight`` times the
+The cost of a replica is the number of sequences on it, raised by its KV cache usage, plus ``affinity_weight`` times the
 part of the prompt that it would have to prefill. So a replica that has the whole prompt cached is chosen until it has
 ``affinity_weight`` requests more than the least loaded one. Affinity alone would overload the replica that has a
 popular prefix. Load alone would compute every prefix on every replica.

@@ -27,7 +27,7 @@ from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_envir
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
-from cluster.local.serve_config import ConfigFileError, example_model, load, optional_tiers
+from cluster.local.serve_config_file import ConfigFileError, example_model, load, optional_tiers
 
 POLL_S = 0.25  # between two checks of a condition
 DRAIN_S = 30.0

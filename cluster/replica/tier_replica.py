@@ -15,7 +15,6 @@ from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
 from cluster.lanes.codec import Record, VersionMismatchError
-from cluster.lanes.lane_registry import LaneRegistry
 from cluster.lanes.messages import (
     LaneItem,
     ReplicaLoad,
@@ -25,6 +24,7 @@ from cluster.lanes.messages import (
     pack_refusal,
     unpack_request,
 )
+from cluster.replica.lane_registry import LaneRegistry
 from engine.api import (
     Conversation,
     Delta,

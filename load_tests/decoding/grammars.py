@@ -129,7 +129,9 @@ def main() -> None:
     engine = Engine.from_pretrained(options.model, dtype="bfloat16", kv_cache_tokens=65_536, prefix_caching=False)
     with gzip.open(options.data, "rt", encoding="utf-8") as lines:
         tokenizer = Tokenizer.from_directory(options.model)
-        hold(engine, tokenizer.grammars(tokenizer.size), [json.loads(line) for line in lines], options.max_tokens)
+        hold(
+            engine, tokenizer.grammar_compiler(tokenizer.size), [json.loads(line) for line in lines], options.max_tokens
+        )
     cost(engine, options.rounds)
     saving(engine)
 

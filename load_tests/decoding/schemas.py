@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="whose tokenizer")
     options = parser.parse_args()
     tokenizer = Tokenizer.from_directory(options.model)
-    compiler = tokenizer.grammars(tokenizer.size)
+    compiler = tokenizer.grammar_compiler(tokenizer.size)
     compiler.compile(Grammar.json_object(), 0)  # the vocabulary is read once, with the first
     with gzip.open(options.data, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]

@@ -9,9 +9,9 @@ from contextlib import aclosing
 from engine.api import GenerationRequest, RequestError, Usage
 from router.answer_events import AnswerEvent, Finished
 from router.errors import InternalServerError, refusal_of
+from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import run_attempts
-from router.generation.merge import merge
-from router.generation.output_processor import OutputProcessor
+from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
 
@@ -26,10 +26,10 @@ async def generate(
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
     """
-    processors = [OutputProcessor(index, request.sampling, request.parsing) for index in range(len(request.prompts))]
+    builders = [AnswerEventBuilder(index, request.sampling, request.parsing) for index in range(len(request.prompts))]
     streams = [
-        run_attempts(backend, tier, engine_request, max_lost, processor.push)
-        for processor, engine_request in zip(processors, engine_requests(request, tenant), strict=True)
+        run_attempts(backend, tier, engine_request, max_lost, builder.push)
+        for builder, engine_request in zip(builders, engine_requests(request, tenant), strict=True)
     ]
     try:
         async with aclosing(merge(streams)) as merged:
@@ -37,8 +37,8 @@ async def generate(
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
-    usages = [processor.usage for processor in processors if processor.usage is not None]
-    if len(usages) < len(processors):
+    usages = [builder.usage for builder in builders if builder.usage is not None]
+    if len(usages) < len(builders):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
     yield [Finished(total_usage(usages))]
 

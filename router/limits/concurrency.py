@@ -20,7 +20,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Counts a request while the context is open. Raises RateLimitError if ``limit`` are active already."""
+        """Counts a request while the context is open. Raises RateLimitError if ``limit`` requests are active."""
         if self.active >= self._limit:
             raise RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
         self.active += 1

@@ -111,7 +111,10 @@ class StrictModel(BaseModel):
 
 
 def parse(model: type[Model], body: bytes) -> Model:
-    """Returns ``body``, which is JSON, as a ``model``. Raises InvalidRequestError that names the first wrong field."""
+    """Validates the JSON in ``body`` against the pydantic class ``model``. Returns the instance.
+
+    Raises InvalidRequestError if ``body`` is no JSON object, and for a wrong field, naming the first one.
+    """
     document = _load(body)
     try:
         return model.model_validate(document)

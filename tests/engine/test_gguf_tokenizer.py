@@ -406,4 +406,4 @@ def test_files_without_a_pre_tokenizer_take_the_default() -> None:
 def test_a_grammar_is_written_with_the_tokens_of_a_file() -> None:
     tokenizer = Tokenizer(tokenizer_of(byte_level()), eos_token_ids(byte_level()))
 
-    assert tokenizer.grammars(tokenizer.size).compile(Grammar.choice(["yes", "no"]), 0).failed is False
+    assert tokenizer.grammar_compiler(tokenizer.size).compile(Grammar.choice(["yes", "no"]), 0).failed is False

@@ -25,7 +25,7 @@ TWO: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "null"}, "
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
     tokenizer = Tokenizer.from_directory(FAST)
-    return tokenizer.grammars(tokenizer.size)
+    return tokenizer.grammar_compiler(tokenizer.size)
 
 
 def llguidance_says(compiler: GrammarCompiler, schema: dict[str, Any]) -> list[str]:

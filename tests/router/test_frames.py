@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, SamplingParams, Usage
 from router.answer_events import AnswerEvent, AnswerWriter, Finished, Stamp, Text
-from router.generation.output_processor import OutputProcessor
+from router.generation.answer_event_builder import AnswerEventBuilder
 from router.openai.chat import ChatEndpoint
 from router.openai.common_response import DONE
 from router.openai.completions import CompletionEndpoint
@@ -39,7 +39,7 @@ async def written(
 ) -> list[bytes]:
     """The writes that ``batches`` of one sequence become."""
     writer = writer_of(endpoint, include_usage)
-    prompt = OutputProcessor(0, SamplingParams())
+    prompt = AnswerEventBuilder(0, SamplingParams())
     sent: list[bytes] = []
 
     async def events() -> AsyncGenerator[Sequence[AnswerEvent], None]:

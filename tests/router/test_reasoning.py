@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from engine.api import TOOL_CALL_START, Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from router.answer_events import Ended, Opened, Reasoning, Text, ToolCallArguments
+from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.choice_parser import ChoiceParser
-from router.generation.output_processor import OutputProcessor
 from router.generation.reasoning_parser import MAX_LEADING_SPACE, ReasoningParser
 from router.inference_request import TextParsing
 from tests.router.backend import ScriptedBackend
@@ -66,7 +66,7 @@ def test_white_space_without_end_is_not_held_back(space: int, step: int) -> None
 
 
 def test_an_answer_without_reasoning_is_not_parsed_any_further() -> None:
-    prompt = OutputProcessor(0, SamplingParams(), TextParsing(reasoning=True))
+    prompt = AnswerEventBuilder(0, SamplingParams(), TextParsing(reasoning=True))
     prompt.push([Delta("a", (1,), "\n")])
     assert prompt._parsers
     events = prompt.push([Delta("a", (1,), "Hello")])
@@ -101,7 +101,7 @@ def test_reasoning_comes_before_calls(text: str, reasoning: str, content: str, c
 
 
 def test_what_is_held_back_comes_with_the_end() -> None:
-    prompt = OutputProcessor(0, SamplingParams(), TextParsing(reasoning=True))
+    prompt = AnswerEventBuilder(0, SamplingParams(), TextParsing(reasoning=True))
     events = prompt.push([Delta("a", (1,), "<thi", FinishReason.LENGTH, Usage(1, 1, 0))])
 
     assert events == [Opened(0), Text(0, "<thi"), Ended(0, FinishReason.LENGTH)]

@@ -39,7 +39,7 @@ class Allowed:
 
     def __init__(self) -> None:
         self._tokenizer = Tokenizer.from_directory(FAST)
-        self.grammars = self._tokenizer.grammars(4096)
+        self.grammars = self._tokenizer.grammar_compiler(4096)
 
     def __call__(self, use: ToolUse, text: str) -> bool:
         matcher = self.grammars.compile(use.grammar, 0).matcher

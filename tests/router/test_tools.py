@@ -87,7 +87,7 @@ class TestGrammar:
     ) -> None:
         functions = [Function(name, schema) for name, schema in SCHEMAS.items()]
         use = ToolUse(functions, required, parallel)
-        matcher = tokenizer.grammars(4096).compile(use.grammar, 0).matcher
+        matcher = tokenizer.grammar_compiler(4096).compile(use.grammar, 0).matcher
         tokens = tokenizer.encode(text)
 
         allowed = matcher.validate_tokens(tokens) == len(tokens)

@@ -17,7 +17,7 @@ from ray.util.placement_group import placement_group_table
 from cluster.app import make_engine, tier_deployment
 from cluster.config import PlacementConfig, TierConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
-from cluster.replica.ranks import bundles
+from cluster.replica.rank_launcher import bundles
 from cluster.serve_backend import ServeBackend
 from engine.api import Conversation, GenerationRequest, Message, SamplingParams
 from router.ports.tier_backend import BackendError, TierDescription

@@ -1,4 +1,4 @@
-"""``OutputProcessor``: turns the engine's deltas for one prompt into answer events."""
+"""``AnswerEventBuilder``: turns the engine's deltas for one prompt into answer events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.generation.choice_parser import ChoiceParser
 from router.inference_request import NO_PARSING, TextParsing
 
 
-class OutputProcessor:
+class AnswerEventBuilder:
     """The state of one prompt's output: which choices have begun, and the parsers of their text.
 
     ``prompt`` is the index of the prompt; its choices are numbered from ``prompt * sampling.n``. ``usage`` holds the
