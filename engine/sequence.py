@@ -130,9 +130,11 @@ class Sequence:
         return self.waited_s + max(0.0, now - self.queued_at)
 
     def advance_grammar(self) -> bool:
-        """Advances the grammar by the new tokens (vLLM's ``accept_tokens``). Returns whether the grammar is complete,
-        so that only the end of the answer may follow; False without a grammar. Raises GrammarError if the grammar does not
-        allow a token or is too slow."""
+        """Advances the grammar by the new tokens (vLLM's ``accept_tokens``).
+
+        Returns whether the grammar is complete, so that only the end of the answer may follow; False without a grammar.
+        Raises GrammarError if the grammar does not allow a token or is too slow.
+        """
         if self.grammar is None:
             return False
         self.grammar.read(self.tokens)

@@ -49,7 +49,7 @@ def ask(question: str) -> Conversation:
     return Conversation((Message("user", question),))
 
 
-def oracle(path: Path) -> LlamaForCausalLM:
+def oracle(path: Path) -> Any:
     """transformers' Llama with the weights of the file, dequantised by the gguf package."""
     reader = gguf.GGUFReader(path)
     said = {name: field.contents() for name, field in reader.fields.items()}
@@ -62,16 +62,16 @@ def oracle(path: Path) -> LlamaForCausalLM:
         num_key_value_heads=said["llama.attention.head_count_kv"],
         max_position_embeddings=said["llama.context_length"],
         rms_norm_eps=said["llama.attention.layer_norm_rms_epsilon"],
-        rope_theta=said["llama.rope.freq_base"],
+        rope_parameters={"rope_type": "default", "rope_theta": said["llama.rope.freq_base"]},
         tie_word_embeddings=True,
     )
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     stored = {tensor.name: tensor for tensor in reader.tensors}
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            found = names.get_name(name, try_suffixes=(".weight",))
+            found = str(names.get_name(name, try_suffixes=(".weight",)))
             tensor = torch.from_numpy(gguf.dequantize(stored[found].data, stored[found].tensor_type).copy())
             paired = heads.get(found.split(".")[-2])
             parameter.copy_(tensor if paired is None else halves_of(tensor, paired))
