@@ -32,13 +32,15 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 def build(config: MantaConfig) -> Application:
     """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, and one deployment per tier.
 
-    Raises ValueError as ``read_forecaster`` does.
+    Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as
+    ``read_forecaster`` does.
     """
     return build_with(without_tiers(config, missing_tiers(config)), make_engine)
 
 
 def missing_tiers(config: MantaConfig) -> list[str]:
-    """Returns the optional tiers whose model is not on this machine, and logs a line for each."""
+    """Logs a warning for each optional tier whose model is not on this machine. Returns the names of these tiers, in
+    the order of ``config.tiers``."""
     missing = []
     for tier in config.tiers:
         if not tier.optional:
@@ -52,9 +54,9 @@ def missing_tiers(config: MantaConfig) -> list[str]:
 
 
 def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
-    """Returns the engine of a tier with its model loaded. Called in the replica's process.
+    """Loads the model of a tier and returns its engine, which is not started yet. Called in the replica's process.
 
-    The engine calls ``on_step`` on its own thread, with the deltas of each step.
+    The engine calls ``on_step`` on its own thread, with the deltas of each step. Raises as ``Engine.from_config`` does.
     """
     launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
     return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)

@@ -88,12 +88,13 @@ class PlacementConfig(Settings):
     """The settings for choosing a replica within a tier."""
 
     affinity_weight: float = Field(2.0, ge=0)
-    """The weight of prefix affinity against load: how many queued requests a full prefix match outweighs. 0: load alone
-    counts."""
+    """The weight of prefix affinity against load: how many sequences on a replica a full prefix match outweighs. 0:
+    load alone counts."""
     wait_s: float = Field(15.0, ge=0)
     """Seconds that a request waits for a ready replica, for example after a crash, before it gets a 503."""
     reader_buffer_tokens: int = Field(4096, ge=1)
-    """Unread deltas, per choice, after which the request of a slow client is ended. A delta holds about one token."""
+    """Unread deltas after which the engine request of a slow client is ended, multiplied by the number of its choices.
+    A delta holds about one token."""
 
 
 class MantaConfig(Settings):
@@ -129,7 +130,8 @@ class MantaConfig(Settings):
 
 
 def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
-    """Returns ``config`` without the tiers ``missing`` and what refers to them: aliases, thresholds, rights of keys.
+    """Returns a copy of ``config`` without the tiers ``missing`` and what refers to them: aliases, thresholds, rights
+    of keys.
 
     A key whose tiers are all missing goes too. Raises ValueError if no tier is left.
     """
@@ -159,9 +161,9 @@ def _others(names: Sequence[str], missing: Collection[str]) -> tuple[str, ...]:
 
 
 def tiers_from_mapping(tiers: Mapping[Any, Any]) -> list[Any]:
-    """Converts a mapping from tier name to tier settings into a list of tiers.
+    """Returns the tiers of a mapping from tier name to tier settings, as a list in the order of the mapping.
 
-    Raises ValueError if the settings contain a name that differs from their key.
+    Raises ValueError for settings that are no mapping, or that contain a name that differs from their key.
     """
     rows: list[Any] = []
     for name, tier in tiers.items():

@@ -54,9 +54,9 @@ class Job:
 
     def accept(self, new: int, most_forced: int) -> tuple[tuple[int, ...], str, FinishReason | None]:
         """Detokenises the ``new`` last tokens of the sequence, and appends up to ``most_forced`` tokens that its
-        grammar forces (jump-forward decoding). Returns all these tokens, the text that became certain, and the finish
-        reason, None while the sequence goes on. Tokens after the end of the answer are removed. Raises GrammarError if
-        the tokens do not follow the grammar.
+        grammar forces (jump-forward decoding). Returns all these tokens, the text that can be sent, and the finish
+        reason, None while the sequence goes on. Removes tokens after the end of the answer. Sets ``sent`` and the
+        sequence's ``newest``. Raises GrammarError if the tokens do not follow the grammar.
 
         Adds no forced tokens if the request wants log probabilities, because then each token needs a row of logits, or
         has stop strings, because one of them might end the answer among the forced tokens.
@@ -110,7 +110,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Makes the jobs of one model."""
+    """Turns the requests to one model into jobs."""
 
     tokenizer: Tokenizer | TokenIds
     vocab_size: int
@@ -121,9 +121,9 @@ class Admission:
     ahead: int  # tokens beyond the known ones that a sequence has KV blocks for (vLLM's lookahead slots)
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
-        """Returns the job of a request that arrives at the instant ``now``, in seconds of the engine's clock. Raises
-        RequestError, which names the field at fault, ContextLengthError for a prompt that is too long, or
-        OverloadedError if its grammar cannot be compiled at the moment."""
+        """Returns the first job of a request, that of choice 0, for a request that arrives at the instant ``now``, in
+        seconds of the engine's clock. Raises RequestError, which names the field at fault, ContextLengthError for a
+        prompt that is too long, or OverloadedError if its grammar cannot be compiled at the moment."""
         params = request.sampling
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
         self.tokenizer.check(request)
@@ -217,9 +217,9 @@ class Admission:
         return (replace(self._scored(token, scored), added=output.added),)
 
     def prompt_logprobs(self, job: Job) -> tuple[TokenLogprobs, ...] | None:
-        """Returns the log probabilities of all prompt tokens, for the first delta of the request. None if the request
-        does not ask for them, for choices other than the first, and on every later call. The first token, which has no
-        context, has NaN."""
+        """Removes the log probabilities of the prompt from ``job`` and returns them, for the first delta of the
+        request: one entry per prompt token, in order. The first token, which has no context, has NaN. Returns None on
+        every later call, for choices other than the first, and if the request does not ask for them."""
         if not job.sequence.scores_prompt or job.sequence.choice or job.sent_prompt:
             return None
         job.sent_prompt = True
@@ -235,8 +235,8 @@ class Admission:
             yield replace(one, added=reader.added)
 
     def score_prompt(self, job: Job, chunk: Chunk, logits: Tensor) -> None:
-        """Records log probabilities of prompt tokens. Row i of ``logits`` [rows, vocab] float32 follows the i-th token
-        of ``chunk``, and scores the prompt token after it."""
+        """Records log probabilities of prompt tokens in ``job.prompt_scores``. Row i of ``logits`` [rows, vocab]
+        float32 follows the i-th token of ``chunk``, and scores the prompt token after it."""
         follow = range(chunk.start + 1, chunk.start + 1 + len(logits))
         tokens = [job.sequence.tokens[at] for at in follow]
         counts = [job.sequence.sampling.prompt_logprobs or 0] * len(tokens)

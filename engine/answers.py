@@ -68,7 +68,8 @@ class Answers:
         self.scheduler.add(job.sequence)
 
     def abort(self, request_id: str) -> None:
-        """Ends a request without a delta. Does nothing if there is no such request."""
+        """Ends a request with all its choices, and frees their KV blocks. Gives no delta. Does nothing if there is no
+        such request."""
         if request_id in self._groups:
             self._break(request_id)
             self._counters.aborted += 1
@@ -86,9 +87,13 @@ class Answers:
         self._admission.score_prompt(self._groups[chunk.sequence.request_id].first, chunk, logits)
 
     def emit(self, sequence: Sequence, outcome: SampleOutcome) -> list[Delta]:
-        """Applies the outcome of a step to ``sequence`` and returns the deltas of its request. After an error they end
-        the request, but after a FailedDraftError the sequence is queued again without draft tokens, and there are none.
-        """
+        """Applies the outcome of a step to ``sequence``: appends the sampled tokens, starts further choices or beams
+        after the prompt, and ends the choice or the beam search. Returns the resulting deltas, one for each choice
+        concerned.
+
+        After an error the whole request ends with one ERROR or REFUSED delta. After a FailedDraftError the sequence is
+        queued again, gets no more tokens from prompt lookup, and has no delta. There is also none if the choice has
+        ended in this step already."""
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
             return []  # the request has ended in this step by the failure of another choice
@@ -106,13 +111,14 @@ class Answers:
         return deltas
 
     def expire(self, request_id: str) -> Delta:
-        """Ends a request whose deadline passed while it waited. Returns its last delta."""
+        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE."""
         self._counters.expired += 1
         return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
 
     def fail(self, request_id: str, error: Exception) -> Delta:
-        """Ends a request in which ``error`` was raised. Returns its last delta: REFUSED with the error's message for an
-        UnsatisfiableError, else ERROR with the type of the error, which is logged."""
+        """Ends a request in which ``error`` was raised, with all its choices. Returns its last delta: REFUSED with the
+        error's message for an UnsatisfiableError, else ERROR with the type of the error, which is logged. After a
+        GrammarError, also removes the compiled grammar from the cache."""
         self._counters.failed += 1
         grammar = self._groups[request_id].first.sequence.sampling.grammar
         if grammar is not None and isinstance(error, GrammarError):
@@ -195,8 +201,8 @@ class Answers:
         search.follow([jobs[place] for place in range(len(steps))])
 
     def _part(self, group: SequenceGroup, search: Search, job: Job, steps: list[tuple[int, Step]]) -> dict[int, Job]:
-        """Returns the beams that continue the beam ``job``, by their places among the new beams. The first is ``job``
-        itself, one token longer; the others share its blocks."""
+        """Continues the beam ``job`` with ``steps``: the first lengthens ``job`` itself, and each other one starts a
+        beam that shares its blocks. Returns all these beams by their places among the new beams."""
         (first, own), *others = steps
         jobs = {place: self._branch(group, job, next(search.names), step.token) for place, step in others}
         job.lengthen(own.token)
@@ -229,8 +235,8 @@ class Answers:
             yield Delta(name, tokens, text, whole.reason, usage, None, logprobs, choice, prompt, whole.score)
 
     def _tell(self, group: SequenceGroup, job: Job, drawn: list[Drawn]) -> Delta:
-        """Returns the delta of a sequence's newest tokens, which were ``drawn``, and ends the sequence if they end its
-        answer."""
+        """Turns a sequence's newest tokens, which were ``drawn``, and the forced tokens after them into the delta of
+        its choice. Ends the choice if they end its answer."""
         sequence = job.sequence
         tokens, text, reason = job.accept(len(drawn), self._most_forced)
         logprobs = self._admission.logprobs(*drawn[-1], job.output)

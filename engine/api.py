@@ -233,7 +233,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a request so far. ``cached_tokens`` counts the prompt tokens found in the prefix cache."""
+    """Token counts of a whole request so far. The prompt counts once. ``completion_tokens`` adds up all choices.
+    ``cached_tokens`` counts the prompt tokens found in the prefix cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -253,10 +254,10 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The log probabilities at one position: of the ``chosen`` token, whose ``rank`` is 1 if it is the most probable,
-    and of the ``top`` tokens, most probable first. ``added`` are the bytes that the chosen token adds to the text; None
-    means its own bytes. They differ for a special token, which adds nothing, and where the first word of a text loses
-    its space."""
+    """The log probabilities at one position: of the ``chosen`` token, whose ``rank`` is 1 if it is the most probable
+    (0: the first token of a prompt, which has no context), and of the ``top`` tokens, most probable first. ``added``
+    are the bytes that the chosen token adds to the text; None means its own bytes. They differ for a special token,
+    which adds nothing, and where the first word of a text loses its space."""
 
     chosen: Logprob
     top: tuple[Logprob, ...]
@@ -318,15 +319,15 @@ class EngineStats:
     steps: int
     prompt_tokens: int  # prompt tokens that were computed, not taken from the prefix cache
     cached_tokens: int  # prompt tokens taken from the prefix cache
-    generated_tokens: int
-    finished: int
-    aborted: int
-    failed: int
+    generated_tokens: int  # of all choices
+    finished: int  # requests whose answers are complete
+    aborted: int  # requests that the caller aborted
+    failed: int  # requests that ended with ERROR or REFUSED
     expired: int = 0  # requests ended by their deadline
-    preemptions: int = 0
+    preemptions: int = 0  # preemptions of sequences
     guessed_tokens: int = 0  # draft tokens that were verified
     right_guesses: int = 0  # draft tokens that were accepted
-    wait_s: float = 0.0  # estimated wait of one more request, in seconds
+    wait_s: float = 0.0  # estimated wait of one more sequence, in seconds
 
 
 @dataclass(frozen=True, slots=True)

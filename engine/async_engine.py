@@ -61,7 +61,7 @@ class AsyncEngine:
         return self._engine.model_info
 
     def start(self) -> None:
-        """Starts the thread. May be called once."""
+        """Starts the thread. Raises RuntimeError if it was started before."""
         self._thread.start()
 
     def close(self) -> None:
@@ -77,9 +77,10 @@ class AsyncEngine:
         self._engine.close()
 
     def submit(self, request: GenerationRequest) -> None:
-        """Tokenises and checks a request on the calling thread, and queues it.
+        """Tokenises and checks a request on the calling thread, and queues it. Its deltas go to ``on_step``.
 
-        Raises RequestError, OverloadedError or EngineDeadError. Then the request is not queued.
+        Raises RequestError, also for a request id in use; OverloadedError if the waiting queue is full or a grammar
+        cannot be compiled at the moment; or EngineDeadError. After an error the request is not queued.
         """
         with self._changed:
             self._check_room(request.tenant)  # before the work of tokenising
@@ -109,7 +110,7 @@ class AsyncEngine:
             self._changed.notify()
 
     def stats(self) -> EngineStats:
-        """Returns the statistics of the last step. Requests submitted since then count as waiting."""
+        """Returns the statistics after the last step. Each request submitted since then counts as one waiting sequence."""
         with self._changed:
             return replace(self._stats, waiting=self._stats.waiting + self._arrivals.total())
 

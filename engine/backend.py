@@ -51,7 +51,7 @@ class StepRunner(Protocol):
 
 
 def load_model(config: EngineConfig, source: ModelSource, exchange: Exchange = ALONE) -> Decoder[Any]:
-    """Loads this rank's shard of the model in ``config.model``, after checking that its KV cache fits into memory.
+    """Checks that the KV cache fits into memory, then loads and returns this rank's shard of the model in ``source``.
 
     Raises MemoryPlanError if it does not fit, and the errors of ``open_model`` and ``Decoder.load``.
     """
@@ -89,7 +89,8 @@ def kernels_of(config: EngineConfig, device: torch.device) -> Kernels[Any]:
 def make_runner(
     model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
 ) -> StepRunner:
-    """Returns the runner that ``config.kernels`` asks for.
+    """Returns the runner that ``config.kernels`` asks for. It takes over ``model`` and may release its weights when it
+    rounds or packs them, so the caller must not use ``model`` afterwards.
 
     Raises CompilerError, OSError or ValueError if ``compiled`` was asked for and is not possible. With ``auto`` torch
     runs the model instead, and a warning says why.

@@ -13,13 +13,13 @@ from engine.api import FAILURE_REASONS, Delta, EngineError, FinishReason, Sampli
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A complete answer (vLLM's ``CompletionOutput``). ``token_ids`` includes the token that ended it, ``text`` does
-    not."""
+    """The complete answer of one choice (vLLM's ``CompletionOutput``). ``token_ids`` includes the token that ended it,
+    ``text`` does not."""
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    usage: Usage
+    usage: Usage  # of the whole request, all choices together
     error: str | None = None  # only with FinishReason.ERROR and REFUSED
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
@@ -54,8 +54,10 @@ class Completion:
 
 
 def completions(deltas: Sequence[Delta], params: SamplingParams) -> list[Completion]:
-    """Returns the ``n`` choices of a finished request in the order of their numbers, or with ``best_of`` the best
-    ``n``, best first. A failed request has one. Raises EngineError if the request has not ended."""
+    """Returns the ``n`` choices of a finished request in the order of their numbers (of a beam search: best first). If
+    ``best_of`` exceeds ``n``, returns the best ``n``, best first. A failed request has one completion, of the choice of
+    its last delta. ``deltas`` are all deltas of the request, in order. Raises EngineError if the request has not ended.
+    """
     last = deltas[-1]
     if not last.last:
         raise EngineError(f"request {last.request_id} has no end")

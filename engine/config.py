@@ -120,8 +120,9 @@ class EngineConfig:
     max_batch_tokens. vLLM: ``max_num_seqs``."""
 
     max_waiting: int = 1_024
-    """Most sequences in the waiting queue. A request beyond that is refused with OverloadedError. A tenant with less
-    than its share of the queue is still admitted, until the queue holds twice this number."""
+    """Most requests in the waiting queue; further choices of an admitted request do not count. A request beyond that is
+    refused with OverloadedError. A tenant with less than its share of the queue is still admitted, until the queue
+    holds twice this number."""
 
     ageing_s: float = 30.0
     """Seconds of waiting that raise a request by one priority class. Bounds the wait of batch requests while higher
@@ -133,11 +134,11 @@ class EngineConfig:
     blocks may soon be evicted. 0: no head start."""
 
     preemption_cooldown: int = 32
-    """Tokens that a preempted request generates, once it runs again, before it may be preempted again."""
+    """Tokens that a preempted sequence generates, once it runs again, before it may be preempted again."""
 
     reserve_answers: bool = False
-    """Allocate the KV blocks of all of max_tokens when a request is admitted. Then nothing is ever preempted, and fewer
-    requests run at once. A request may ask for it by ``GenerationRequest.reserve``."""
+    """Allocate the KV blocks of all of max_tokens when a request is admitted. Then no sequence is preempted, except
+    beams, and fewer requests run at once. A request may ask for it by ``GenerationRequest.reserve``."""
 
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     """Weights of tenants. Under overload, computed tokens are shared in proportion. A tenant that is not named has
@@ -151,8 +152,8 @@ class EngineConfig:
     """Most draft tokens of a sequence in a step. Prompt lookup proposes them: the tokens that followed the same tokens
     before. Answers that repeat their prompt, such as edits and extractions, take fewer steps. Answers stay the same,
     token by token, with the compiled kernels, and on torch in float32; in 16 bits on torch, rounding may decide a near
-    tie differently. Requests with rules, grammars or log probabilities get no draft tokens. 0: no speculative decoding.
-    vLLM: ``num_speculative_tokens``."""
+    tie differently. Requests with rules, grammars, log probabilities or beam search get no draft tokens. 0: no
+    speculative decoding. vLLM: ``num_speculative_tokens``."""
 
     draft_model: str | None = None
     """Directory of a draft model: a smaller model with the same vocabulary. It proposes up to speculative_tokens where
@@ -201,5 +202,5 @@ class EngineConfig:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the KV pool."""
+        """Number of KV blocks that ``kv_cache_tokens`` amounts to."""
         return self.kv_cache_tokens // self.block_size

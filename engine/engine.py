@@ -115,9 +115,10 @@ class Engine:
 
     @classmethod
     def from_config(cls, config: EngineConfig, launcher: Launcher | None = None) -> Self:
-        """Loads the model that ``config`` names. ``launcher`` starts the processes of the other ranks, by default as
-        child processes of this one. Raises the errors of ``from_pretrained``, and EngineDeadError if a rank does not
-        start."""
+        """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
+        ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the
+        processes of the other ranks, by default as child processes of this one. Raises the errors of
+        ``from_pretrained``, and EngineDeadError if a rank does not start."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         path = locate(config.model)
@@ -162,12 +163,14 @@ class Engine:
         return self._admission.grammars.knows(grammar)
 
     def prepare(self, request: GenerationRequest) -> Job:
-        """Tokenises and checks a request, whose arrival time is now. May be called from any thread. Raises
-        RequestError, or OverloadedError if its grammar cannot be compiled at the moment."""
+        """Tokenises and checks a request, whose arrival time is now. Returns its first job, for ``enqueue``. May be
+        called from any thread. Raises RequestError, or OverloadedError if its grammar cannot be compiled at the moment.
+        """
         return self._admission.prepare(request, self._clock())
 
     def add(self, request: GenerationRequest) -> None:
-        """Checks a request and queues it. Raises RequestError, or OverloadedError if the waiting queue is full."""
+        """Checks a request and queues it. Raises RequestError, also for a request id in use; and OverloadedError if the
+        waiting queue is full or the grammar cannot be compiled at the moment."""
         try:
             check_room(request.tenant, self.queue_state(), {}, self.config.max_waiting)
         except OverloadedError:
@@ -236,7 +239,7 @@ class Engine:
         return self._scheduler.queue_state()
 
     def metrics(self) -> EngineMetrics:
-        """Returns everything recorded since the start."""
+        """Returns the metrics of the engine: counts since the start and current gauges."""
         return self.recorder.snapshot(self.stats(), self.queue_state().by_line)
 
     def stats(self) -> EngineStats:
@@ -296,11 +299,12 @@ class Engine:
         prompts: Sequence[str | Sequence[int] | Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """Returns the completions of all prompts, in their order, ``n`` of each (vLLM's ``LLM.generate``). ``params``
-        is one for all prompts or one for each. Requests run in the class BATCH, so that prefill may use the whole token
-        budget of a step.
+        """Runs all prompts to their end and returns their completions in the order of the prompts, ``n`` of each
+        (vLLM's ``LLM.generate``). A prompt that failed has one completion. ``params`` is one for all prompts or one for
+        each. Requests run in the class BATCH, so that prefill may use the whole token budget of a step.
 
-        Raises RequestError before anything is run, and EngineError if other requests are in progress.
+        Raises RequestError or OverloadedError before anything is run, and EngineError if other requests are in
+        progress.
         """
         if self.has_work:
             raise EngineError("generate needs the engine for itself; requests are under way")

@@ -43,8 +43,9 @@ class Forward:
         self._scored = scored
 
     def compute(self, chunks: Sequence[Chunk]) -> list[Outcome]:
-        """Runs one step. Returns the outcome of every chunk that a token was sampled after, and of every chunk that
-        failed."""
+        """Runs one step and appends accepted draft tokens to the sequences. If the whole batch fails, runs each chunk
+        alone, without draft tokens. Returns the outcome of every chunk that a token was sampled after, and of every
+        chunk that failed; the order need not be that of ``chunks``."""
         try:
             return self._apply(chunks, *self._run(chunks))
         except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
@@ -69,9 +70,9 @@ class Forward:
         return result, drawn
 
     def _apply(self, chunks: Sequence[Chunk], result: StepResult, drawn: Sequence[SampleOutcome]) -> list[Outcome]:
-        """Returns the outcomes of a step, and reports the chunks that succeeded. A chunk with NaN or Inf fails even if
-        no token is sampled after it, so that its KV is never shared. A failed chunk fails with FailedDraftError if it
-        has draft tokens."""
+        """Accepts draft tokens and reports the chunks that succeeded. Returns the outcomes of the step. A chunk with
+        NaN or Inf fails even if no token is sampled after it, so that its KV is never shared. A failed chunk fails with
+        FailedDraftError if it has draft tokens."""
         outcomes: dict[Chunk, SampleOutcome] = dict(zip(result.sampled, drawn, strict=True))
         outcomes |= {chunk: FloatingPointError() for chunk in result.unsound}
         scored = dict(result.scored)

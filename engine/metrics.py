@@ -91,7 +91,7 @@ class TenantUse:
     waiting: int = 0
     prompt_tokens: int = 0  # prompt tokens computed, without those from the prefix cache
     generated_tokens: int = 0
-    finished: int = 0
+    finished: int = 0  # requests whose answers are complete
     refused: int = 0  # requests refused because the queue was full
 
 
@@ -103,17 +103,17 @@ class EngineMetrics:
     stats: EngineStats
     refused: int  # requests refused because the queue was full
     repairs: int  # times that the KV cache was replaced because its bookkeeping was inconsistent
-    waiting: Mapping[Priority, int]
-    queue_s: Mapping[Priority, Histogram]  # time from arrival to the first admission
-    first_token_s: Mapping[Priority, Histogram]  # time to first token (TTFT)
-    between_tokens_s: Histogram  # inter-token latency (ITL)
+    waiting: Mapping[Priority, int]  # waiting requests
+    queue_s: Mapping[Priority, Histogram]  # time from arrival to the first admission, of each request
+    first_token_s: Mapping[Priority, Histogram]  # time to first token (TTFT), of each request
+    between_tokens_s: Histogram  # inter-token latency (ITL), of each sequence
     phase_s: Mapping[Phase, Histogram]
     misses: Mapping[Miss, int]  # prompts whose prefix was not fully cached, by reason
     tenants: Mapping[str, TenantUse]
 
     def merged(self, other: EngineMetrics) -> EngineMetrics:
-        """Returns the metrics of both engines together. The estimated wait is the shorter one, since a router would
-        send the next request there."""
+        """Returns the metrics of both engines together: all numbers are added, except the estimated wait. The estimated
+        wait is the shorter one, since a router would send the next request there."""
         names = [each.name for each in fields(EngineStats) if each.name != "wait_s"]
         sums = {name: getattr(self.stats, name) + getattr(other.stats, name) for name in names}
         stats = EngineStats(**sums, wait_s=min(self.stats.wait_s, other.stats.wait_s))
@@ -149,7 +149,8 @@ class Recorder:
         self.repairs = 0
 
     def tenant(self, name: str) -> TenantUse:
-        """Returns the counts of the tenant ``name``, or those of OTHERS if the limit is reached."""
+        """Returns the counts of the tenant ``name``; creates them on its first call. Returns those of OTHERS for a new
+        name once the limit is reached, and for a name that starts with a parenthesis."""
         if name not in self._tenants:
             if len(self._tenants) >= self._bound or name.startswith("("):
                 name = OTHERS
@@ -173,7 +174,8 @@ class Recorder:
         self._phase_s[phase].observe(seconds)
 
     def tokens_emitted(self, sequences: Iterable[Sequence], now: float) -> None:
-        """Records that each of ``sequences`` got tokens in the step that ended at the instant ``now``."""
+        """Records that each of ``sequences`` got tokens in the step that ended at the instant ``now``: the time since
+        its previous tokens or, for its first, since the arrival of its request. Sets its ``last_token_at``."""
         regular = 0  # sequences that also got tokens in the step before: their interval is the same
         last = self._last_step
         for sequence in sequences:
@@ -189,8 +191,8 @@ class Recorder:
         self._last_step = now
 
     def ended(self, sequence: Sequence, generated: int, finished: bool) -> None:
-        """Counts the tokens of a sequence that has ended: ``generated`` tokens were sent. ``finished``: its request
-        ended with it, and without a failure."""
+        """Adds the tokens of a sequence that has ended to the counts of its tenant: its computed prompt tokens and
+        ``generated`` tokens that were sent. ``finished``: also counts its request, whose last choice it was."""
         use = self.tenant(sequence.tenant)
         if sequence.cached_tokens is not None:
             use.prompt_tokens += sequence.prompt_length - sequence.cached_tokens
@@ -198,8 +200,9 @@ class Recorder:
         use.finished += finished
 
     def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:
-        """Returns the metrics up to now. ``waiting`` counts the queue by priority class and tenant. May be called from
-        any thread; each number is correct, but some may include a running step and others not."""
+        """Returns the metrics up to now. ``waiting`` counts the waiting requests by priority class and tenant; tenants
+        that are new in it get counts of their own. May be called from any thread; each number is correct, but some may
+        include a running step and others not."""
         for _, name in waiting:
             self.tenant(name)  # counts it by its name from its first request on, if the limit allows
         tenants = {

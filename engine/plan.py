@@ -34,7 +34,7 @@ LLAMA_70B = {
 
 
 def arguments() -> argparse.Namespace:
-    """Parses the command line."""
+    """Parses the command line and returns its options. Exits for invalid ones."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.plan",
         description="Prints what the KV cache of a model costs: bytes per token, and per context length the bytes of "

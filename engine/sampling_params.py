@@ -110,12 +110,12 @@ class SamplingParams:
 
     @property
     def choices(self) -> int:
-        """Number of answers that are generated."""
+        """Number of answers that are generated for the prompt: ``best_of``, else ``n``."""
         return self.best_of or self.n
 
     @property
     def side_by_side(self) -> int:
-        """Number of sequences that are generated at the same time: answers, or beams."""
+        """Number of sequences of the request that are generated at the same time: one per choice, or one per beam."""
         return self.choices if self.beam is None else self.beam.width
 
     @property

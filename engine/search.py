@@ -31,7 +31,8 @@ class Search:
         self.names = count(1)  # numbers for new sequences of the request
 
     def take(self, job: Job, candidates: Candidates) -> bool:
-        """Stores the candidates of a beam that has been computed. Returns whether all beams have been."""
+        """Stores the candidates of a beam that has been computed. Returns whether all beams of the search have been
+        computed now, so that ``advance`` may be called."""
         self._rows[job] = candidates
         return len(self._rows) == len(self.jobs)
 
@@ -42,8 +43,9 @@ class Search:
         return [job for job in self._rows if job.sequence.status is Status.RUNNING and job.sequence.held]
 
     def advance(self) -> list[Step]:
-        """Takes one step of the search from the candidates of all beams. Returns how the next beams continue these, or
-        an empty list if the search is over."""
+        """Takes one step of the search and clears the candidates of all beams. Returns the next beams, best first, each
+        as its parent's place and a token; an empty list if the search is over. Raises UnsatisfiableError or
+        GrammarError."""
         rows = [self._rows[job] for job in self.jobs]
         self._rows = {}
         return self._beams.advance(rows, self._ends)

@@ -53,7 +53,8 @@ class DraftModelSwitch:
     left: int = 0  # steps left in which the slower alternative is measured again
 
     def wanted(self) -> bool:
-        """Returns whether the draft model proposes in this step."""
+        """Decides whether the draft model proposes in this step, and counts the steps of a renewed measurement. Call it
+        once per step."""
         if self.plain.steps < SAMPLE:
             return False
         if self.drafted.steps < SAMPLE:

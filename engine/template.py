@@ -75,7 +75,8 @@ _Turn = dict[str, Any]
 
 
 class ChatTemplate:
-    """The chat template of ``hub``, a transformers tokenizer. Immutable after loading."""
+    """The chat template of ``hub``, a transformers tokenizer. Does not change after loading. A model without a template
+    is accepted here; ``render`` raises for it."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
@@ -92,9 +93,9 @@ class ChatTemplate:
         self._knows_developer = _mentions(source, "developer") and self._writes("developer", after=["user"])
 
     def render(self, conversation: Conversation, rewrite: Rewrite) -> str:
-        """Returns the conversation as text. ``rewrite`` is applied to every string that the client sent before the
-        template renders it. Raises RequestError if the model has no template, or the template refuses the conversation.
-        """
+        """Returns the conversation as text, as the model's template writes it. Every string of the client passes
+        through ``rewrite`` first. Raises RequestError if the model has no template, if the template refuses the
+        conversation or leaves out a message, and for invalid tools or template variables."""
         if not self._hub.chat_template:
             raise RequestError("The model has no chat template; send a text prompt instead", "messages")
         tools = [rewritten(_loaded(tool), rewrite) for tool in conversation.tools]

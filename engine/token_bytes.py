@@ -14,7 +14,8 @@ from engine.decode.detokenizer import byte_alphabet
 
 
 def byte_table(fast: FastTokenizer) -> dict[int, bytes] | None:
-    """Bytes of every token but special ones; None if tokens are no bytes, or nothing says which."""
+    """Returns the bytes of each token, by id, without special tokens. Returns None if the decoder is neither byte-level
+    nor SentencePiece's with byte fallback, because the bytes are not known then."""
     kinds = [step["type"] for step in _steps(fast)]
     if kinds == ["ByteLevel"]:
         spelt = _alphabet_bytes
@@ -28,21 +29,21 @@ def byte_table(fast: FastTokenizer) -> dict[int, bytes] | None:
 
 
 def strips_first_space(fast: FastTokenizer) -> bool:
-    """Whether a space at the start of a text is left out: SentencePiece puts one before every text."""
+    """Returns whether the decoder drops a space at the start of a text. SentencePiece adds one when it encodes a text."""
     return any(step["type"] == "Strip" and step["content"] == " " and step["start"] > 0 for step in _steps(fast))
 
 
 def piece_bytes(text: str) -> bytes:
-    """Bytes of a token of SentencePiece's."""
+    """Returns the bytes of a SentencePiece token: one byte for ``<0xHH>``, else UTF-8 with spaces for U+2581."""
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", text):
         return bytes.fromhex(byte[1])
     return text.replace("\u2581", " ").encode("utf-8")
 
 
 def respelled(fast: FastTokenizer, spellings: Mapping[str, str]) -> FastTokenizer:
-    """A twin of ``fast`` with the same ids, for which special tokens are spelled differently: the keys of ``spellings``
-    are plain text to it, and their values are the tokens. They keep their place in a text, and with it all rules that
-    look at what is beside a special token."""
+    """Returns a copy of ``fast`` with the same ids and other names for special tokens. ``spellings`` maps each old name
+    to the new one. The copy reads an old name as plain text. It applies the rules for text beside a special token to
+    the new names. It adds no special tokens around a text."""
     told = json.loads(fast.to_str())
     for token in told["added_tokens"]:
         token["content"] = spellings.get(token["content"], token["content"])
@@ -61,7 +62,7 @@ def respelled(fast: FastTokenizer, spellings: Mapping[str, str]) -> FastTokenize
 
 
 def _steps(fast: FastTokenizer) -> list[dict[str, Any]]:
-    """What its decoder does, one after another."""
+    """Returns the steps of the tokenizer's decoder as JSON objects, in order; none if it has no decoder."""
     if fast.decoder is None:
         return []
     decoder = json.loads(fast.decoder.__getstate__())
@@ -69,7 +70,8 @@ def _steps(fast: FastTokenizer) -> list[dict[str, Any]]:
 
 
 def _alphabet_bytes(text: str) -> bytes:
-    """Of a token of a byte-level vocabulary. One with characters outside the alphabet stands for its own text."""
+    """Returns the bytes of a token of a byte-level vocabulary. A token with characters outside the byte alphabet has
+    the bytes of its UTF-8."""
     alphabet = byte_alphabet()
     known = all(character in alphabet for character in text)
     return bytes(alphabet[character] for character in text) if known else text.encode("utf-8")

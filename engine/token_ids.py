@@ -16,8 +16,8 @@ from engine.tokenizer_files import eos_token_ids, has_tokenizer
 
 
 class TokenIds:
-    """Has the interface of Tokenizer for a model without a tokenizer. Answers have no text; requests that need text are
-    refused."""
+    """Has the interface of Tokenizer for a model without a tokenizer. Answers have no text. Requests that need text
+    raise RequestError. ``vocabulary`` is empty."""
 
     vocabulary: dict[str, int]
 
@@ -27,7 +27,7 @@ class TokenIds:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
-        """Reads the end-of-sequence tokens from the model directory."""
+        """Makes the stand-in for a model directory without a tokenizer. Reads its end-of-sequence tokens."""
         return cls(eos_token_ids(directory, None))
 
     def grammar_compiler(self, vocab_size: int) -> GrammarCompiler:
@@ -48,7 +48,7 @@ class TokenIds:
             raise _refusal(params.grammar.param)
 
     def encode(self, prompt: Prompt, most: int | None = None) -> list[int]:
-        """Returns the ids of a prompt of token ids. Raises RequestError for a text or a conversation. ``most`` has no
+        """Returns ``prompt`` as a list, unchecked. Raises RequestError for a text or a conversation. ``most`` has no
         effect."""
         if isinstance(prompt, str | Conversation):
             raise _refusal("prompt" if isinstance(prompt, str) else "messages")
@@ -65,7 +65,7 @@ class TokenIds:
         return ""
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns ``token_id:N``, vLLM's name for a token whose text is not known."""
+        """Returns ``token_id:N`` in ASCII, vLLM's name for a token whose text is not known."""
         return f"token_id:{token}".encode()
 
     def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:
@@ -74,7 +74,8 @@ class TokenIds:
 
 
 def load_tokenizer(source: ModelSource) -> Tokenizer | TokenIds:
-    """Returns the tokenizer of a model. Raises ValueError for one that the library tokenizers cannot run."""
+    """Returns the tokenizer of a model, or TokenIds if the model has none. Raises ValueError for a tokenizer that the
+    library tokenizers cannot run."""
     if isinstance(source, GGUFModel):
         if not gguf_tokenizer.has_tokenizer(source.metadata):
             return TokenIds(frozenset())

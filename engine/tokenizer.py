@@ -1,6 +1,7 @@
-"""Text to tokens: the tokenizer of a model directory, with its chat template.
+"""``Tokenizer``: converts prompts to token ids and token ids to text, with the tokenizer and the chat template of a
+model.
 
-Everything here may be called from any thread: nothing is changed after loading.
+Nothing changes after loading, so callers may use it from any thread.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from engine.template import ChatTemplate
 from engine.token_bytes import byte_table, piece_bytes, respelled, strips_first_space
 from engine.tokenizer_files import eos_token_ids, read_tokenizer
 
-MAX_BYTES_PER_TOKEN = 4  # a text with more of them for each token that fits is counted before it is encoded
-PIECE_CHARACTERS = 4096  # of a text that is counted
-MAX_CUT_TOKENS = 16  # tokens that a cut through a text may add to its pieces
-MAX_INLINE_CHARACTERS = 1024  # of a text that is encoded with the interpreter's lock held
-MAX_CONTEXT_TOKENS = 16  # tokens of a prompt that a decoder looks back on
+MAX_BYTES_PER_TOKEN = 4  # a text with more bytes for each token that fits is counted in pieces before it is encoded
+PIECE_CHARACTERS = 4096  # characters of a piece, where a text is counted in pieces
+MAX_CUT_TOKENS = 16  # tokens that cutting a text may add to a piece
+MAX_INLINE_CHARACTERS = 1024  # most characters of a text that is encoded with the interpreter's lock held
+MAX_CONTEXT_TOKENS = 16  # last tokens of a prompt that a detokenizer decodes again
 
 
 class PromptTooLongError(Exception):
-    """A text has ``tokens`` tokens or more, which is more than fit."""
+    """The prompt has more tokens than fit. It has at least ``tokens`` tokens; they were not all counted."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(tokens)
@@ -37,10 +38,12 @@ class PromptTooLongError(Exception):
 
 
 class Tokenizer:
-    """Encodes prompts and makes detokenizers."""
+    """The tokenizer of a model: encodes prompts, decodes tokens and makes detokenizers. ``eos_token_ids`` are the ids
+    of the tokens that end an answer."""
 
     def __init__(self, hub: Any, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a tokenizer of transformers that has a tokenizer of tokenizers behind it."""
+        """``hub`` is a transformers tokenizer whose ``backend_tokenizer`` belongs to the library tokenizers. Turns off
+        its truncation and padding."""
         self._hub = hub
         self._fast: FastTokenizer = hub.backend_tokenizer
         self._fast.no_truncation()
@@ -50,7 +53,7 @@ class Tokenizer:
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
         self._nonce = secrets.token_hex(8)
         self._private = {text: f"\ue000{self._nonce}:{place}\ue001" for place, text in enumerate(special)}
-        self._literal = respelled(self._fast, self._private)  # what spells a special token is plain text to it
+        self._literal = respelled(self._fast, self._private)  # reads the names of special tokens as plain text
         self._special = _any_of(special)
         self._added = _any_of([token.content for token in added.values()])
         self._beginnings = {text[:length] for text in special for length in range(1, len(text))}
@@ -61,8 +64,8 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Tokenizer:
-        """Never touches the network. Raises OSError without a tokenizer, ValueError for one that tokenizers cannot
-        run."""
+        """Loads the tokenizer of a Hugging Face model directory, without network access. Raises OSError if the
+        directory has no tokenizer, and ValueError if the library tokenizers cannot run it."""
         hub = read_tokenizer(directory)
         return cls(hub, eos_token_ids(directory, hub.eos_token_id))
 
@@ -73,18 +76,22 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """Number of tokens, added ones included."""
+        """Number of tokens in the vocabulary, added tokens included."""
         return self._fast.get_vocab_size(with_added_tokens=True)
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """Ids by token, added ones included."""
+        """The id of each token in the vocabulary, added tokens included."""
         return dict(self._fast.get_vocab(with_added_tokens=True))
 
     def encode(self, prompt: Prompt, most: int | None = None) -> list[int]:
-        """Token ids of a prompt. Raises RequestError for text that is no Unicode, and for a conversation that the chat
-        template refuses; PromptTooLongError for a text that is far longer than ``most`` tokens, before all of it has
-        been encoded."""
+        """Returns the token ids of ``prompt``. A prompt of token ids is returned unchecked.
+
+        ``most`` is the number of tokens that fit; None: no limit. A text that is much longer raises PromptTooLongError
+        before all of it is encoded. One that is a little longer is encoded, so the caller must check the length.
+
+        Raises RequestError for text with an unpaired surrogate, for a conversation without a chat template, and for one
+        that the template refuses."""
         if isinstance(prompt, str):
             _check_unicode(prompt, "prompt")
             _check_length(self._fast, prompt, most)
@@ -99,10 +106,11 @@ class Tokenizer:
         return list(prompt)
 
     def check(self, request: GenerationRequest) -> None:
-        """Raises RequestError for a request that needs text which is not to be had: none, here."""
+        """Does nothing, because this tokenizer can serve every request. ``TokenIds.check`` refuses requests with text."""
 
     def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        """The tokens of each word within another and, where that differs, at a word's start."""
+        """Returns the token sequences of each of ``words``, without and with a space before it, in the order of
+        ``words`` and without duplicates. Raises RequestError for a word with an unpaired surrogate."""
         texts = [text for word in words for text in (word, f" {word.lstrip()}")]
         for text in texts:
             _check_unicode(text, "bad_words")
@@ -110,23 +118,26 @@ class Tokenizer:
         return list(dict.fromkeys(tokens for tokens in encoded if tokens))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of all tokens, special ones left out. Where tokens are bytes, each byte that belongs to no character is
-        one U+FFFD or a part of one, and spoils no other."""
+        """Returns the text of ``tokens``, without special tokens. Bytes that are not valid UTF-8 become U+FFFD."""
         if self._bytes is None:
             return self._fast.decode(list(tokens), skip_special_tokens=True)
         detokenizer = self.detokenizer()
         return "".join(map(detokenizer.push, tokens)) + detokenizer.flush()
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token stands for within a text; a special one its name."""
+        """Returns the bytes that ``token`` adds within a text, in UTF-8. For a special token, and if the vocabulary
+        does not tell the bytes of its tokens, returns the token's name. For an id outside the vocabulary, returns no
+        bytes."""
         if self._bytes is not None and token in self._bytes:
             return self._bytes[token]
         return piece_bytes(self._fast.id_to_token(token) or "")
 
     def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:
-        """A new incremental decoder, for one sequence that goes on after ``prompt``: the text of both together is the
-        decoding of the tokens of both. So the space at a text's start is left out only where the prompt has no text;
-        and not even there if ``verbatim``."""
+        """Returns a new incremental detokenizer for one sequence that continues ``prompt``. Its text, after the text of
+        the prompt, is the text of all these tokens.
+
+        SentencePiece tokenizers drop the space at the start of a text. The detokenizer drops it only if the prompt has
+        no text; with ``verbatim``, it never does. ``verbatim`` has no effect if the bytes of tokens are unknown."""
         if self._bytes is not None:
             bare = self._bare and not verbatim and not any(map(self._bytes.get, prompt))
             return ByteDetokenizer(self._bytes, bare)
@@ -134,8 +145,10 @@ class Tokenizer:
         return WindowDetokenizer(self.decode, list(islice(said, MAX_CONTEXT_TOKENS))[::-1])
 
     def _render(self, conversation: Conversation) -> str:
-        """The conversation as text for the literal twin. Special tokens come from the template alone, and are spelled
-        in private there; what a message spells out is plain text. All is tokenised in one piece, as in training."""
+        """Returns the conversation as one text for ``self._literal``, since models are trained on conversations that
+        are tokenised in one piece. A special token that the template writes gets its private name, which
+        ``self._literal`` encodes as that token. The name of a special token in a message of the client stays plain
+        text."""
         literals: list[str] = []
 
         def mark(text: str) -> str:
@@ -157,23 +170,27 @@ class Tokenizer:
         return text
 
     def _in_private(self, found: re.Match[str]) -> str:
+        """Returns the private name of a special token, and the text of any other match unchanged."""
         return self._private.get(found[0], found[0])
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
-    """Matches the longest of several texts, as tokenizers does."""
+    """Returns a pattern that matches the longest of several texts, as the library tokenizers does. Without texts it
+    matches nothing."""
     return re.compile("|".join(map(re.escape, sorted(filter(None, texts), key=len, reverse=True))) or r"(?!)")
 
 
 def _ids(fast: FastTokenizer, text: str, add_special_tokens: bool = False) -> list[int]:
-    """Tokens of a text. tokenizers gives the interpreter's lock away for batches alone."""
+    """Returns the token ids of ``text``. Encodes a long text as a batch, since the library tokenizers releases the
+    interpreter's lock only for batches."""
     if len(text) <= MAX_INLINE_CHARACTERS:
         return list(fast.encode(text, add_special_tokens=add_special_tokens).ids)
     return list(fast.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
 
 def _check_length(fast: FastTokenizer, text: str, most: int | None) -> None:
-    """Counts tokens piece by piece, where there may be many more than ``most``. Raises PromptTooLongError."""
+    """Raises PromptTooLongError if ``text`` is much longer than ``most`` tokens. Counts the tokens piece by piece, and
+    only if the text has more than MAX_BYTES_PER_TOKEN bytes for each token that fits."""
     if most is None or len(text.encode("utf-8")) <= MAX_BYTES_PER_TOKEN * most:
         return
     tokens = 0
@@ -185,7 +202,8 @@ def _check_length(fast: FastTokenizer, text: str, most: int | None) -> None:
 
 
 def _check_unicode(text: str, param: str) -> None:
-    """JSON can spell half of a surrogate pair, and Python's strings hold it; tokenizers do not."""
+    """Raises RequestError, naming ``param``, for text with an unpaired surrogate. JSON and Python strings can hold one,
+    and tokenizers cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -1,5 +1,5 @@
-"""The tokenizer's files in a model directory. transformers' config classes are not asked: they refuse directories that
-the engine can read, and rebuild some tokenizers otherwise than tokenizer.json has them."""
+"""Reads the tokenizer's files of a model directory. Does not use transformers' config classes, because they refuse
+directories that the engine can read, and build some tokenizers differently from tokenizer.json."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ VOCABULARY_FILES = (
 
 
 def has_tokenizer(directory: Path) -> bool:
-    """Whether a vocabulary is there. transformers makes an empty one up for some families."""
+    """Returns whether ``directory`` has a vocabulary file. Without one, transformers makes an empty vocabulary for some
+    model families."""
     return any((directory / name).is_file() for name in VOCABULARY_FILES)
 
 
 def read_tokenizer(directory: Path) -> Any:
-    """A tokenizer of transformers. Never touches the network. Raises OSError without a tokenizer, ValueError for one
-    that tokenizers cannot run."""
+    """Returns the transformers tokenizer of ``directory``, without network access. Raises OSError if there is none, and
+    ValueError if the library tokenizers cannot run it."""
     if not has_tokenizer(directory):
         raise OSError(f"{directory} has no tokenizer")
     if (directory / "tokenizer.json").is_file():
@@ -41,8 +42,9 @@ def read_tokenizer(directory: Path) -> Any:
 
 
 def eos_token_ids(directory: Path, tokenizer_eos: int | None) -> frozenset[int]:
-    """Tokens that end an answer: all that generation_config.json, config.json and the tokenizer name, as far as the
-    model has them. A fine-tune often changes only one of the three."""
+    """Returns the ids of the tokens that end an answer: those in generation_config.json and config.json, and
+    ``tokenizer_eos``, the tokenizer's own. All count, because a fine-tuned model often changes only one of the three.
+    Ids beyond the model's vocabulary are left out."""
     model = _read(directory / "config.json")
     found = [tokenizer_eos]
     for value in (_read(directory / "generation_config.json").get("eos_token_id"), model.get("eos_token_id")):
@@ -52,4 +54,5 @@ def eos_token_ids(directory: Path, tokenizer_eos: int | None) -> frozenset[int]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in the file ``path``; an empty one if there is no such file."""
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}

@@ -38,14 +38,16 @@ class AnswerWriter(Protocol):
     """
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """Returns the bodies of the stream's next messages. Events that the format does not show add none.
+        """Writes ``events`` and returns the bodies of the stream's next messages, in order. May update the writer's
+        state. Events that the format does not show add no message.
 
         The transport frames them, for example as SSE events.
         """
         ...
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """Returns the body of a response that is not streamed. ``answers`` are in the order of their index."""
+        """Returns the body of a response that is not streamed. ``answers`` are in the order of their index; ``usage``
+        is that of all answers together."""
         ...
 
 
@@ -70,9 +72,9 @@ class Opened(NamedTuple):
 
 
 class PromptScored(NamedTuple):
-    """The log probabilities of the tokens of the prompt with the index ``prompt``.
+    """The log probabilities of the prompt with the index ``prompt``: one entry per prompt token, in order.
 
-    The first token follows nothing: its rank is 0 and its log probability is not a number.
+    The first token has no context, so its rank is 0 and its log probability is NaN.
     """
 
     prompt: int
@@ -136,7 +138,7 @@ class Notice(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The last event of a request. ``usage`` is the sum of its prompts' token counts."""
+    """The last event of a request. ``usage`` has the token counts of all its prompts and answers together."""
 
     usage: Usage
 

@@ -47,7 +47,8 @@ class RefusalError(Exception):
     """An error for the client; the base of this family.
 
     ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
-    ``retry_after_s`` is how many seconds a client should wait before it tries again. None: there is none.
+    ``retry_after_s`` is how many seconds a client should wait before it tries again. Each of the last three may be
+    None.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL

@@ -37,7 +37,8 @@ NO_PARSING = TextParsing()
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """A request for inference, independent of the wire format. Each prompt gets ``sampling.n`` answers."""
+    """A request for inference, independent of the wire format. Each of its prompts gets ``sampling.n`` answers and
+    becomes one engine request."""
 
     model: str  # the name of a tier, "auto" or an alias, not yet checked
     prompts: Sequence[Prompt]
@@ -48,6 +49,6 @@ class InferenceRequest:
     explicit: frozenset[str] = frozenset()  # sampling parameters that the client set, which override the profile's
     profile: str | None = None  # the name of a sampling profile (setting router.profiles)
     priority: Priority = Priority.STANDARD
-    deadline_s: float | None = None  # seconds from arrival to the first token
+    deadline_s: float | None = None  # seconds from arrival to the first token of each prompt's answers
     parsing: TextParsing = NO_PARSING
     ignored: tuple[str, ...] = ()  # what the request sets without effect

@@ -33,7 +33,8 @@ class Pipeline:
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Yields the answer events of one request, in batches; the first batch holds Routed alone.
+        """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
+        alone.
 
         Closing the generator aborts the work in the engine. Raises a RefusalError, or another error that
         ``router.errors.refusal_of`` turns into one.
@@ -55,7 +56,7 @@ class Pipeline:
     def models(self, credentials: str | None) -> dict[str, str]:
         """Returns the model names that the API key may use, with the tier or ``auto`` of each.
 
-        Raises AuthenticationError.
+        Raises AuthenticationError for credentials that are missing, malformed or unknown.
         """
         principal = self._api_keys.authenticate(credentials)
         return model_names(self._choice, allowed_tiers(principal, self._choice.tiers))

@@ -81,7 +81,7 @@ class RowCodec(Generic[T]):
         self._written, self._names = written, names
 
     def encode(self, value: T) -> Row:
-        """Returns ``value`` as a tuple."""
+        """Returns the fields of ``value`` as a tuple in their order, without trailing defaults."""
         head, tail = self._head(value), self._tail(value)
         if tail == self._defaults:
             return head if self._head_is_plain else _converted(head, self._encoders)
@@ -111,7 +111,8 @@ class RowCodec(Generic[T]):
         return self._kind(**{name: value for name, value in known if name in self._names})
 
     def _conversion(self, hint: Any, sender: Schema | None) -> tuple[Convert | None, Convert | None]:
-        """Returns the encoder and the decoder of a field of type ``hint``. Adds the schemas of nested dataclasses."""
+        """Adds the schemas of nested dataclasses to ``schema``. Returns the encoder and the decoder of a field of type
+        ``hint``."""
 
         def nested(kind: type[Any]) -> tuple[Convert, Convert]:
             codec = RowCodec(kind, sender)

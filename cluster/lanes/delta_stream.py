@@ -24,9 +24,9 @@ class DeltaStream:
         self.finished = False
 
     def push(self, delta: Delta) -> bool:
-        """Adds a delta to the buffer.
+        """Adds a delta to the buffer. Returns True, unless the buffer overflows.
 
-        Returns False if the buffer overflows. The stream then fails with SlowReaderError, and the caller should abort
+        If it overflows, returns False. The stream then fails with SlowReaderError, and the caller should abort
         the request. A delta after the last one is ignored.
         """
         if self.finished:
@@ -56,7 +56,7 @@ class DeltaStream:
         return self._broken
 
     async def take(self) -> list[Delta]:
-        """Waits for deltas and returns all unread ones, at least one.
+        """Waits for deltas, removes all unread ones from the buffer and returns them in order, at least one.
 
         Raises the fault of a failed stream once its buffer is empty. Must not be called after the last delta.
         """

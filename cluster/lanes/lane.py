@@ -64,7 +64,7 @@ def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
-    """Returns the error that the router raises for a replica's refusal.
+    """Returns (does not raise) the error that the router raises for a replica's refusal.
 
     It is a ReplicaError if another replica may accept the request. Errors of the request are returned unchanged.
     """
@@ -99,8 +99,8 @@ LANE_STATES: dict[LaneState, frozenset[LaneState]] = {
 class Lane:
     """One lane, from the replica ``replica_id`` to this router.
 
-    ``buffer_limit`` is how many deltas per choice a slow reader may leave unread before its request is ended.
-    ``on_change`` is called after each change of ``state``. ``load`` is the replica's load as of the last item.
+    ``buffer_limit``, times the choices of a request, is how many deltas a slow reader may leave unread before it is
+    ended. ``on_change`` is called after each change of ``state``. ``load`` is the replica's load as of the last item.
     ``model`` describes its model; None until the first item has arrived.
     """
 
@@ -128,13 +128,14 @@ class Lane:
     def outstanding(self) -> int:
         """An estimate of the sequences on the replica, by which placement compares replicas.
 
-        It is the larger of two numbers: the sequences that the replica reported in its last item, and the requests that
-        this router has there. The first includes the work of other routers and lacks what was submitted since.
+        It is the larger of two numbers: the running and waiting sequences that the replica reported in its last item,
+        and the unfinished requests that this router has there. The first includes the work of other routers and lacks
+        what was submitted since.
         """
         return max(self.load.running + self.load.waiting, len(self._streams))
 
     def start(self) -> None:
-        """Opens the lane in the background. Called once."""
+        """Opens the lane in the background and returns at once. Called once."""
         self._pump = _detached(self._run())
         self._pump.add_done_callback(self._ended)
 
@@ -151,7 +152,7 @@ class Lane:
             await asyncio.wait([self._pump])
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        """Runs ``request`` on this lane's replica and yields its deltas.
+        """Submits ``request`` to this lane's replica and yields its deltas in order, in batches.
 
         Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request.
         Raises RequestError, a ReplicaError with this replica's id, or SlowReaderError.

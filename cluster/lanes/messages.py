@@ -43,7 +43,7 @@ class ReplicaLoad:
     waiting: int = 0  # sequences
     blocks_used: int = 0  # KV blocks
     blocks_total: int = 0  # KV blocks
-    wait_s: float = 0.0  # estimated seconds until a new request starts
+    wait_s: float = 0.0  # estimated seconds until one more sequence starts
 
     @classmethod
     def of(cls, stats: EngineStats) -> ReplicaLoad:
@@ -138,7 +138,7 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
 
 
 def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
-    """Returns the refusal that a replica packed, as EngineError if none of its classes is known here."""
+    """Returns (does not raise) the refusal that a replica packed; an EngineError if none of its classes is known here."""
     message = packed["message"]
     for kind in packed["kinds"]:
         match kind:

@@ -22,7 +22,8 @@ class PinnedRequestRouter(RequestRouter):
     """
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Called by Serve with all running replicas after each change."""
+        """Publishes the ids of the running replicas in the ReplicaDirectory. Serve calls it with all of them after each
+        change."""
         super().update_replicas(replicas)
         ids = frozenset(replica.replica_id.unique_id for replica in replicas)
         ReplicaDirectory.publish(self._deployment_id.name, ids)
@@ -30,7 +31,8 @@ class PinnedRequestRouter(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Called by Serve. Returns groups of candidates, which Serve tries in order."""
+        """Returns groups of candidates, which Serve tries in order: the wanted replica alone, or all in random order.
+        Fails a call whose replica is gone: sets ReplicaLostError on its future. Serve calls it for each call."""
         wanted: Any = pending_request.kwargs.get("replica_id") if pending_request is not None else None
         if pending_request is None or wanted is None:
             return [[replica] for replica in random.sample(candidate_replicas, len(candidate_replicas))]

@@ -66,10 +66,11 @@ class LanePool:
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
-        """Returns the lane to the replica that should run ``request``. Replicas with an id in ``avoid`` are left out.
+        """Chooses the replica that should run ``request``, records the prompt as sent there, and returns the lane to
+        it.
 
-        Waits while no replica is ready. Raises TierUnavailableError after ``placement.wait_s`` seconds, or if the pool
-        is closed.
+        Replicas with an id in ``avoid`` are left out. Waits while no other one is ready. Raises TierUnavailableError
+        after ``placement.wait_s`` seconds, or if the pool is closed.
         """
         chain = fingerprint(request)
         try:

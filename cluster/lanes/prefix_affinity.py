@@ -52,7 +52,7 @@ class PrefixMemory:
         return len(self._seen)
 
     def matched(self, chain: Sequence[int]) -> float:
-        """Returns the part of ``chain``, from its start, that was sent to the replica before, 0 to 1.
+        """Returns the fraction of ``chain``, counted from its start, that was sent to the replica before, 0 to 1.
 
         ``chain`` is a result of ``fingerprint``.
         """
@@ -66,7 +66,8 @@ class PrefixMemory:
         return known / len(chain)
 
     def remember(self, chain: Sequence[int]) -> None:
-        """Records that a prompt with the hashes ``chain`` was sent to the replica."""
+        """Records that a prompt with the hashes ``chain`` was sent to the replica. Beyond ``capacity``, forgets the
+        pieces that were sent longest ago."""
         for link in reversed(chain):  # so that the start of a prompt, which others share, is evicted last
             self._seen[link] = None
             self._seen.move_to_end(link)

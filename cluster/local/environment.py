@@ -105,7 +105,7 @@ class LocalPorts:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of loopback now."""
+    """Returns whether a server could listen on this port of loopback now."""
     with socket.socket() as probe:
         # Servers set it too. With it, a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -119,7 +119,7 @@ def is_free(port: int) -> bool:
 def local_environment(
     directory: Path, ports: LocalPorts | None = None, *, inherit: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Returns all environment variables for the Ray processes of one local service.
+    """Returns all environment variables for the Ray processes of one local service, with a new random auth token.
 
     The service keeps its files below ``directory``. ``ports`` None: free ones are chosen. ``inherit`` supplies
     variables such as PATH; None: this process's own environment. Raises ValueError for a ``directory`` of more than

@@ -95,8 +95,9 @@ class Phases:
 class LocalService:
     """One service on this machine: a Ray head with one Serve application.
 
-    ``config`` is a complete Serve config. ``directory`` is empty; the service keeps all its files there. The function
-    ``stop`` ends its processes.
+    ``config`` is a complete Serve config. ``directory`` is empty; the service keeps all its files there. Creating the
+    object chooses free ports and writes files, but starts no process. The function ``stop`` ends the processes. Raises
+    NoFreePortsError.
     """
 
     def __init__(self, config: dict[str, Any], directory: Path, make: MakeWatch) -> None:
@@ -223,7 +224,8 @@ def check_port(port: int) -> None:
 
 
 def run(config_path: Path, port: int | None, timeout_s: float) -> int:
-    """Starts the service, waits until it is stopped, and ends all its processes. Returns the exit code.
+    """Starts the service, waits until it is stopped, and ends all its processes. Returns the exit code: 0 after a
+    signal, 1 after an error.
 
     ``port`` None: the config's. ``timeout_s`` is the longest that the start may take.
     """

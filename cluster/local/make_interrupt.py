@@ -23,7 +23,7 @@ class MakeWatch:
         )
 
     def wants_stop(self) -> bool:
-        """Whether make was interrupted or has ended, so that the service should stop. False without make."""
+        """Returns whether make was interrupted or has ended, so that the service should stop. False without make."""
         return self._make is not None and (os.getppid() != self._make or not _catches_sigint(self._make))
 
 

@@ -35,8 +35,8 @@ def die_with_parent() -> None:
 def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Process]:
     """Ends all descendants, those included that start meanwhile. Needs ``adopt_orphans`` before they start.
 
-    Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Returns when none runs, or after
-    ``deadline_s`` seconds. The result has those that still run.
+    Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Waits until none runs, or for
+    ``deadline_s`` seconds. Returns those that still run.
     """
     started = time.monotonic()
     asked: set[psutil.Process] = set()
@@ -62,7 +62,7 @@ def _alive() -> list[psutil.Process]:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether ``process`` has not ended. A zombie has ended; only its exit code was not collected yet."""
+    """Returns whether ``process`` has not ended. A zombie has ended; only its exit code was not collected yet."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -59,7 +59,7 @@ class RayHead:
         return self._environment["RAY_AUTH_TOKEN"]
 
     def start(self) -> None:
-        """Starts the process. Returns before the head answers. Called once."""
+        """Starts the process and returns at once, before the head answers. Called once. Raises OSError."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 _command(self._directory, self._ports),
@@ -72,7 +72,7 @@ class RayHead:
             )
 
     def has_ended(self) -> bool:
-        """Whether the process was started and has ended."""
+        """Returns whether the process was started and has ended. False before ``start``."""
         return self._process is not None and self._process.poll() is not None
 
     def details(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class ConfigFileError(ValueError):
 
 
 def load(path: Path, port: int | None) -> dict[str, Any]:
-    """Returns the Serve config in ``path``, completed by ``resolve``. Raises ConfigFileError, also if it is missing."""
+    """Returns the Serve config in the file ``path``, completed by ``resolve``. Raises ConfigFileError, which names the
+    file, if it is missing, no YAML or no valid config."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -80,7 +81,7 @@ def example_model(config: Mapping[str, Any]) -> str:
 
 
 def optional_tiers(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the model of each optional tier, by the tier's name."""
+    """Returns the model of each optional tier in ``config``, by the tier's name, whether it is installed or not."""
     found: dict[str, str] = {}
     for application in config["applications"]:
         tiers = (application.get("args") or {}).get("tiers") or ()

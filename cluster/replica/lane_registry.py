@@ -34,7 +34,8 @@ class LaneOutbox:
             self._waiter.set_result(None)
 
     async def take(self, timeout_s: float) -> list[Row]:
-        """Waits for rows and returns all that were added since the last call; none after ``timeout_s`` seconds."""
+        """Waits for rows, removes all from the buffer and returns them in order; none after ``timeout_s`` seconds or
+        ``wake``."""
         if not self._rows:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -68,19 +69,20 @@ class LaneRegistry:
         return outbox
 
     def close(self, lane_id: str) -> list[str]:
-        """Closes a lane. Returns the ids of its unfinished requests, which the caller should abort."""
+        """Closes a lane and forgets its unfinished requests. Returns their ids, sorted; the caller should abort them.
+        Raises KeyError if the lane is not open."""
         outbox = self._outboxes.pop(lane_id)
         for request_id in outbox.requests:
             del self._owners[request_id]
         return sorted(outbox.requests)
 
     def owns(self, lane_id: str, request_id: str) -> bool:
-        """Whether the lane is open and the request, unfinished, belongs to it."""
+        """Returns whether the request is unfinished and belongs to the lane, which is then open."""
         outbox = self._owners.get(request_id)
         return outbox is not None and outbox.lane_id == lane_id
 
     def claim(self, lane_id: str, request_id: str) -> bool:
-        """Assigns a new request to the lane, which gets its rows from now on.
+        """Assigns a new request to the lane, which gets its rows from now on. Returns True.
 
         Returns False, and changes nothing, if the lane is not open or the id belongs to a lane already.
         """

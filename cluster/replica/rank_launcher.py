@@ -42,7 +42,8 @@ class PlacedRanks:
         self._tier = tier
 
     def launch(self, invitation: Invitation) -> Worker:
-        """Starts the actor of the rank ``invitation.rank`` in the bundle with that index."""
+        """Starts the actor of the rank ``invitation.rank`` in the bundle with that index. Returns its handle without
+        waiting for the rank to connect."""
         group = get_current_placement_group()
         assert isinstance(group, PlacementGroup), "a replica with tensor_parallel has a placement group"
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=invitation.rank)

@@ -128,7 +128,8 @@ class TierReplica:
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
-        """Aborts requests. Their KV blocks are free within one engine step. Unknown ids are ignored."""
+        """Aborts requests, whatever lane they belong to. Their lanes get no further rows, and their KV blocks are free
+        within one engine step. Unknown ids are ignored."""
         for request_id in request_ids:
             self._registry.release(request_id)
         self._engine.abort(request_ids)
@@ -137,11 +138,12 @@ class TierReplica:
         """Does nothing. A call makes Serve report the deployment's running replicas to the caller's process."""
 
     async def describe(self) -> ReplicaDescription:
-        """Returns the model and the engine's counters, for operators and tests."""
+        """Returns the process id, the number of unfinished requests, the model and the engine's statistics."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._engine.model_info, self._engine.stats())
 
     def check_health(self) -> None:
-        """Called by Serve every ``health_check_period_s``. Raises if the engine has died or makes no progress."""
+        """Raises EngineDeadError if the engine has died or makes no progress. Serve calls it every
+        ``health_check_period_s``."""
         self._engine.check_health()
 
     def __del__(self) -> None:

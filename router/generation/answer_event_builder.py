@@ -31,7 +31,10 @@ class AnswerEventBuilder:
         self.usage: Usage | None = None
 
     def push(self, deltas: Sequence[Delta]) -> list[AnswerEvent]:
-        """Returns the events that ``deltas`` add. When ``best_of`` exceeds ``n``, all events come with the last delta.
+        """Takes the next deltas of the prompt, at least one, and returns the events that they complete, in order.
+
+        Updates the parsers, and sets ``usage`` with the last delta. If ``best_of`` exceeds ``n``, holds all deltas back
+        and returns all events with the last one.
 
         Raises an error if the last delta has a failure as its finish reason: InternalServerError for ERROR and ABORT,
         InvalidRequestError for REFUSED, DeadlineExceededError for DEADLINE. Text in the same batch is dropped.
@@ -93,7 +96,7 @@ class AnswerEventBuilder:
         events.append(Ended(choice, reason, parser is not None and parser.called))
 
     def _best(self) -> list[AnswerEvent]:
-        """Returns all events of the ``n`` best answers, best first."""
+        """Releases the held deltas and returns all events of the ``n`` best answers, best first."""
         best = completions(self._held or [], self._sampling)
         self._held = None
         return self.push([_as_delta(choice, completion) for choice, completion in enumerate(best)])

@@ -21,7 +21,7 @@ async def run_attempts(
     max_lost: int,
     events_of: Callable[[Sequence[Delta]], Sequence[T]],
 ) -> AsyncGenerator[Sequence[T], None]:
-    """Yields the answer events of ``request``, in batches, over one attempt or several.
+    """Runs ``request``, which is for one prompt, in one attempt or several. Yields its events in batches.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``max_lost`` is the setting ``router.max_lost_replicas``. Closing

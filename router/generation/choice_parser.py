@@ -32,7 +32,8 @@ class ChoiceParser:
         return self._calls is not None and self._calls.called
 
     def push(self, text: str) -> list[Piece]:
-        """Returns the events that ``text`` completes. Text that may begin a tag is held back for the next call."""
+        """Takes the next text of the choice and returns the events that it completes. Text that may begin a tag is held
+        back for the next call."""
         if self._reasoning is None:
             return self._rest(text)
         thought, rest = self._reasoning.push(text)
@@ -42,7 +43,8 @@ class ChoiceParser:
         return pieces + (self._rest(rest) if rest else [])
 
     def finish(self) -> list[Piece]:
-        """Returns the events of the text that was held back. Called once, at the end of the choice."""
+        """Ends the parsing and returns the events of the text that was held back. Called once, at the end of the
+        choice."""
         pieces: list[Piece] = []
         if self._reasoning is not None:
             thought, rest = self._reasoning.finish()

@@ -38,7 +38,8 @@ class _Choice:
 
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
-    """Returns the answers in the order of their index, and the token counts of all together."""
+    """Reads ``batches`` to their end. Returns the answers of the request in the order of their index, and the token
+    counts of all together. Raises what ``batches`` raises."""
     found: dict[int, _Choice] = {}
     scored: dict[int, tuple[TokenLogprobs, ...]] = {}
     usage = Usage(0, 0, 0)

@@ -21,6 +21,8 @@ async def generate(
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
+    The events of one answer are in order; those of different prompts and choices are interleaved.
+
     ``max_lost`` is the setting ``router.max_lost_replicas``. Closing the generator aborts the work in the engine.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
@@ -44,7 +46,8 @@ async def generate(
 
 
 def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRequest]:
-    """Returns one engine request for each prompt. Requests share cached prefixes only within ``tenant``.
+    """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
+    within ``tenant``.
 
     Their ids are new, because two clients may send the same request id.
     """

@@ -23,7 +23,8 @@ class ReasoningParser:
         self.done = False
 
     def push(self, text: str) -> tuple[str, str]:
-        """Returns the reasoning and the rest that ``text`` completes. Text that may begin a tag is held back."""
+        """Takes the next text of the choice and returns the reasoning and the rest that it completes, each maybe empty.
+        Text that may begin a tag is held back for the next call. Sets ``done``."""
         if self.done:
             return "", text
         self._held += text
@@ -37,7 +38,8 @@ class ReasoningParser:
         return self._split()
 
     def finish(self) -> tuple[str, str]:
-        """Returns the reasoning and the rest that were held back. Called once, at the end of the choice."""
+        """Sets ``done`` and returns the reasoning and the rest that were held back. Called once, at the end of the
+        choice."""
         held = self._release()
         return (held, "") if self._inside else ("", held)
 
@@ -54,7 +56,7 @@ class ReasoningParser:
         return held[:place], held[place:].removeprefix(REASONING_END)
 
     def _release(self) -> str:
-        """Returns the held text and sets ``done``."""
+        """Empties the held text, sets ``done`` and returns the text."""
         held, self._held, self.done = self._held, "", True
         return held
 

@@ -25,7 +25,7 @@ class GiveUp:
 def next_attempt(
     failures: Sequence[ReplicaError], deltas_sent: int, ready: Collection[str], max_lost: int
 ) -> Attempt | GiveUp:
-    """Returns what to do after ``failures``: those of one request, oldest first, at least one.
+    """Returns what to do after ``failures``: all of one engine request, oldest first, at least one.
 
     ``deltas_sent`` counts the deltas that the request has yielded. An answer that has begun is never started again.
     ``ready`` holds the ids of the tier's ready replicas. After a refusal (a full replica, another release) every other

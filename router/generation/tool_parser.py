@@ -52,7 +52,8 @@ class ToolCallParser:
         return self._state is _State.AFTER
 
     def push(self, text: str) -> list[Piece]:
-        """Returns the events that ``text`` completes. Text that may begin a tool call is held back."""
+        """Takes the next text of the choice and returns the events that it completes. Text that may begin a tool call
+        is held back for the next call."""
         self._held += text
         pieces: list[Piece] = []
         while (more := self._step()) is not None:
@@ -60,7 +61,7 @@ class ToolCallParser:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """Returns the text that was held back. Called once, at the end of the choice.
+        """Empties the held text and returns it as an event, if there is any. Called once, at the end of the choice.
 
         A tool call whose name is incomplete is dropped.
         """
@@ -124,7 +125,8 @@ class ToolCallParser:
         return [ToolCallArguments(self._choice, self.calls - 1, text)]
 
     def _end_of_object(self) -> int:
-        """Returns the position behind the last bracket of the arguments; the length of the held text if they go on."""
+        """Reads the held text, and updates depth and string state. Returns the position behind the last bracket of the
+        arguments; the length of the held text if they go on."""
         for place, character in enumerate(self._held):
             if self._escaped:
                 self._escaped = False

@@ -48,7 +48,8 @@ class ChatWriter:
         self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """Returns a chunk for each event of a choice, and the last chunks of the stream."""
+        """Returns a chunk for each event of a choice, and the last chunks of the stream, in the order of ``events``.
+        Hidden reasoning has none, unless it carries log probabilities."""
         chunks: list[str] = []
         for event in events:
             match event:
@@ -68,7 +69,7 @@ class ChatWriter:
         return chunks
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """Returns the body of a response that is not streamed."""
+        """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
         choices = [_choice(answer, self._include_reasoning) for answer in answers]
         document = response_fields("chat.completion", self._id, self._stamp, choices, usage)
         return json.dumps(document | self._tier | _prompt_logprobs(answers))

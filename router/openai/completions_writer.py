@@ -42,7 +42,8 @@ class CompletionWriter:
         self._offsets: defaultdict[int, TextOffset] = defaultdict(TextOffset)  # by choice
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
-        """Returns a chunk for each piece of text and for each end of a choice, and the last chunks of the stream."""
+        """Returns a chunk for each piece of text and for each end of a choice, and the last chunks of the stream, in
+        the order of ``events``. Advances the text offsets of the choices."""
         chunks: list[str] = []
         for event in events:
             match event:
@@ -56,7 +57,7 @@ class CompletionWriter:
         return chunks
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
-        """Returns the body of a response that is not streamed."""
+        """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
         choices = [self._choice(answer) for answer in answers]
         return json.dumps(response_fields("text_completion", self._id, self._stamp, choices, usage))
 

@@ -30,16 +30,16 @@ class TextOffset:
         self._characters = 0
 
     def next(self, added: bytes) -> int:
-        """Returns the offset of the next token in characters, and advances past its bytes ``added``."""
+        """Advances past the next token, which adds the bytes ``added``. Returns the token's offset in characters."""
         offset = self._characters
         self._characters += len(self._decoder.decode(added))
         return offset
 
 
 def text_logprobs(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> dict[str, Any]:
-    """Returns the object ``choices[].logprobs`` of text completions.
+    """Advances ``offset`` past ``tokens`` and returns their object ``choices[].logprobs`` of text completions.
 
-    ``offset`` is that of the first token, and is advanced past the last one. The first token of a prompt has no log
+    ``offset`` stands at the first of ``tokens``. The first token of a prompt has no log
     probability (null), because nothing precedes it.
     """
     return {

@@ -80,7 +80,7 @@ class TierSnapshot:
     context_length: int | None = None  # tokens, prompt and answer together; None until a replica has reported it
     running: int = 0  # running sequences, of all replicas together
     waiting: int = 0  # sequences in the waiting queues, of all replicas together
-    wait_s: float = 0.0  # estimated seconds until a new request starts, on the replica with the shortest wait
+    wait_s: float = 0.0  # estimated seconds until one more sequence starts, on the replica with the shortest wait
     kv_used: float = 0.0  # KV cache usage: the share of KV blocks in use, 0 to 1
 
     @property
@@ -113,11 +113,11 @@ class TierBackend(Protocol):
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
-        ``avoid`` holds the ids of replicas that must not be used. Deltas that arrive while the reader is busy come in
-        one batch. The last delta has a finish reason. Closing the generator early aborts the request within one engine
-        step.
+        ``avoid`` holds the ids of replicas that must not be used. Deltas come in order within a choice. Those that
+        arrive while the reader is busy come in one batch. The last delta of the request is one with ``Delta.last``.
+        Closing the generator early aborts the request within one engine step.
 
-        The first ``anext`` raises RequestError, TierUnavailableError and the refusals of a replica, before any delta.
-        Later ones raise ReplicaLostError, ReplicaVersionError and SlowReaderError.
+        The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
+        ReplicaVersionError and SlowReaderError.
         """
         ...

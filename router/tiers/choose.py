@@ -44,7 +44,7 @@ class TierChoice:
 
 
 def model_names(choice: TierChoice, allowed: Sequence[str]) -> dict[str, str]:
-    """Returns every name that a request may give as ``model``, with its tier or ``auto``.
+    """Returns every name that a request may give as ``model``, with its tier or ``auto``: tiers, ``auto``, aliases.
 
     ``allowed`` are the tiers that the API key may use.
     """

@@ -72,7 +72,7 @@ class Forecaster:
         return tuple(map(_chance, odds))
 
     def narrowed(self, tiers: Sequence[str]) -> Self:
-        """Returns a forecaster of some of the tiers, in the order given. Raises ValueError for a tier without heads."""
+        """Returns a forecaster of some of the tiers, in the order given. Raises ValueError for another tier."""
         places = [self.tiers.index(tier) for tier in tiers]
 
         def chosen(row: Sequence[float]) -> tuple[float, ...]:

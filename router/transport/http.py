@@ -66,7 +66,7 @@ class Exchange:
         return self._offered.get(name.encode())
 
     async def body(self, limit: int) -> bytes:
-        """Returns the whole body.
+        """Receives and returns the whole body. May be called once.
 
         Raises PayloadTooLargeError as soon as the body is known to exceed ``limit`` bytes, InvalidRequestError for a
         malformed content-length, and ClientLeftError if the client disconnects.
@@ -90,7 +90,8 @@ class Exchange:
                 return b"".join(received)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs ``work``. If the client disconnects first, cancels it and raises ClientLeftError."""
+        """Runs ``work`` and raises what it raises. If the client disconnects first, cancels it and raises
+        ClientLeftError."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
@@ -107,7 +108,7 @@ class Exchange:
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
-        """Sends a whole response with ``document`` as JSON."""
+        """Sends a whole response with ``document`` as JSON. Raises what ``send`` raises."""
         await self.answer_text(status, json.dumps(document))
 
     async def answer_text(self, status: int, body: str) -> None:
