@@ -110,7 +110,7 @@ class AsyncEngine:
             self._changed.notify()
 
     def stats(self) -> EngineStats:
-        """Returns the statistics after the last step. Each request submitted since then counts as one waiting sequence."""
+        """Returns the statistics of the last step. A request submitted since then counts as one waiting sequence."""
         with self._changed:
             return replace(self._stats, waiting=self._stats.waiting + self._arrivals.total())
 

@@ -29,7 +29,7 @@ def byte_table(fast: FastTokenizer) -> dict[int, bytes] | None:
 
 
 def strips_first_space(fast: FastTokenizer) -> bool:
-    """Returns whether the decoder drops a space at the start of a text. SentencePiece adds one when it encodes a text."""
+    """Returns whether the decoder drops a space at the start of a text. SentencePiece adds one when it encodes."""
     return any(step["type"] == "Strip" and step["content"] == " " and step["start"] > 0 for step in _steps(fast))
 
 

@@ -106,7 +106,7 @@ class Tokenizer:
         return list(prompt)
 
     def check(self, request: GenerationRequest) -> None:
-        """Does nothing, because this tokenizer can serve every request. ``TokenIds.check`` refuses requests with text."""
+        """Does nothing: this tokenizer can serve every request. ``TokenIds.check`` refuses requests with text."""
 
     def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         """Returns the token sequences of each of ``words``, without and with a space before it, in the order of

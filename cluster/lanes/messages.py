@@ -138,7 +138,7 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
 
 
 def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
-    """Returns (does not raise) the refusal that a replica packed; an EngineError if none of its classes is known here."""
+    """Returns (does not raise) the refusal that a replica packed; EngineError if none of its classes is known here."""
     message = packed["message"]
     for kind in packed["kinds"]:
         match kind:
