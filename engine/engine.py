@@ -106,10 +106,12 @@ class Engine:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
-        """Loads the Hugging Face directory or the GGUF file ``path``. Keywords are fields of EngineConfig.
+        """Loads the Hugging Face directory or the GGUF file ``path`` and returns its engine. Keywords are fields of
+        EngineConfig.
 
-        Raises OSError for missing files, ValueError for settings out of range or a KV cache larger than the available
-        memory, and UnsupportedModelError for a model that is not supported.
+        Raises OSError for missing files, KeyError for a tensor or a key of config.json that is missing, ValueError for
+        settings out of range or a KV cache larger than the available memory, UnsupportedModelError for a model that is
+        not supported, and EngineDeadError if another rank (``tensor_parallel``) does not start.
         """
         return cls.from_config(EngineConfig(model=str(path), **config))
 

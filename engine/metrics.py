@@ -200,9 +200,13 @@ class Recorder:
         use.finished += finished
 
     def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:
-        """Returns the metrics up to now. ``waiting`` counts the waiting requests by priority class and tenant; tenants
-        that are new in it get counts of their own. May be called from any thread; each number is correct, but some may
-        include a running step and others not."""
+        """Returns the metrics up to now. ``stats`` becomes part of them. ``waiting`` counts the waiting requests by
+        priority class and tenant.
+
+        A tenant that is new in ``waiting`` gets counts of its own in this recorder, or is counted under OTHERS once the
+        limit is reached. May be called from any thread; each number is correct, but some may include a running step and
+        others not.
+        """
         for _, name in waiting:
             self.tenant(name)  # counts it by its name from its first request on, if the limit allows
         tenants = {

@@ -65,7 +65,7 @@ class TokenIds:
         return ""
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns ``token_id:N`` in ASCII, vLLM's name for a token whose text is not known."""
+        """Returns ``token_id:N`` in ASCII, where N is ``token``: vLLM's spelling of a token by its id."""
         return f"token_id:{token}".encode()
 
     def detokenizer(self, prompt: Sequence[int] = (), verbatim: bool = False) -> Detokenizer:

@@ -24,7 +24,7 @@ class LaneOutbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, row: Row) -> None:
-        """Adds a row to the next item."""
+        """Adds a row to the buffer and wakes a waiting ``take``. The row goes out with the lane's next item."""
         self._rows.append(row)
         self.wake()
 

@@ -17,7 +17,7 @@ from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
 from router.openai.errors import error_body
 from router.openai.messages import ChatMessage, ContentField, check_part_count
-from router.openai.response_format import ResponseFormat, grammar_of_format
+from router.openai.structured_output import ResponseFormat, grammar_of_format
 from router.openai.tools import MAX_TOOLS, Tool, ToolChoice, schema_characters, tool_use_of, unenforced_keyword_paths
 from router.openai.validation import (
     MAX_LIST_ITEMS,

@@ -24,7 +24,7 @@ from engine.api import (
 from router.answer_events import AnswerWriter, Stamp
 from router.config import MIN_TOP_P, ProfileConfig
 from router.inference_request import NO_PARSING, InferenceRequest, TextParsing
-from router.openai.response_format import (
+from router.openai.structured_output import (
     Choices,
     GuidedJson,
     Pattern,
