@@ -29,8 +29,8 @@ class Completion:
 
     @property
     def mean_logprob(self) -> float:
-        """The mean log probability of the tokens in ``logprobs``, by which ``best_of`` ranks. -inf if there are none, as
-        in an answer whose request did not ask for log probabilities: they are dropped after the ranking."""
+        """The mean log probability of the tokens in ``logprobs``, by which ``best_of`` ranks. -inf if there are none,
+        as in an answer whose request did not ask for log probabilities: they are dropped after the ranking."""
         recorded = self.logprobs or ()
         return sum(one.chosen.logprob for one in recorded) / len(recorded) if recorded else -math.inf
 
