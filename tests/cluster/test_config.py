@@ -143,11 +143,12 @@ def test_a_forecaster_is_not_read_where_auto_is_not_served() -> None:
     assert read_forecaster(config(tiers(*NAMES), auto=None)) is None
 
 
-@pytest.mark.parametrize("file", ["dev.yaml", "prod.yaml"])
-def test_the_deployments_have_the_three_tiers_in_order(file: str) -> None:
+@pytest.mark.parametrize(("file", "optional"), [("dev.yaml", ["general"]), ("prod.yaml", [])])
+def test_the_deployments_have_their_tiers_in_order(file: str, optional: list[str]) -> None:
     deployed = yaml.safe_load((ROOT / "deployments" / file).read_text())
     made = MantaConfig.model_validate(deployed["applications"][0]["args"])
-    assert [tier.name for tier in made.tiers] == ["fast", "balanced", "frontier"]
+    assert [tier.name for tier in made.tiers] == ["fast", "balanced", "frontier", *optional]
+    assert [tier.name for tier in made.tiers if tier.optional] == optional
 
 
 def test_the_stub_graph_is_dev_yaml_with_one_tier_and_without_its_forecaster() -> None:

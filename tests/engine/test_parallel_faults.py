@@ -135,7 +135,7 @@ def test_a_worker_that_cannot_load_says_why(model_path: Callable[[str], Path], m
     launcher = Forked()
     monkeypatch.setattr("engine.parallel.crew.Orders", misled)
 
-    with pytest.raises(EngineDeadError, match=r"rank 1 has failed: FileNotFoundError: .*/nowhere"):
+    with pytest.raises(EngineDeadError, match=r"rank 1 has failed: ModelNotFoundError: /nowhere does not exist"):
         split_engine(model_path("llama-untied"), 2, launcher)
 
     assert not any(map(is_alive, launcher.pids))
