@@ -265,7 +265,7 @@ def test_the_compiled_kernels_refuse_packed_matrices(model_path: Callable[[str],
     directory = model_path("llama-tied")
     weights, formats = prepared(directory, "int8")
     shapes = [GroupShape(window=None, blocks=4, block_size=16, longest_chunk=16)]
-    with pytest.raises(TypeError, match="packed in int8"):
+    with pytest.raises(TypeError, match="a quantised matrix"):
         PackedModel(
             read_spec(directory), packed_model(weights, formats), format_of("auto", torch.float32), shapes, 64, None
         )
