@@ -133,14 +133,16 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
     """Returns a copy of ``config`` without the tiers ``missing`` and what refers to them: aliases, thresholds, rights
     of keys.
 
-    A key whose tiers are all missing goes too. Raises ValueError if no tier is left.
+    A key whose tiers are all missing goes too. The first tier that is left has no threshold. Raises ValueError if no
+    tier or no key is left.
     """
     if not missing:
         return config
     router = config.router
     auto = router.auto
     if auto is not None and auto.thresholds is not None:
-        left = {name: score for name, score in auto.thresholds.items() if name not in missing}
+        first = next((tier.name for tier in config.tiers if tier.name not in missing), None)
+        left = {name: score for name, score in auto.thresholds.items() if name not in missing and name != first}
         auto = auto.model_copy(update={"thresholds": left})
     keys = [
         key if key.tiers is None else key.model_copy(update={"tiers": _others(key.tiers, missing)})
@@ -148,6 +150,10 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
     ]
     aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
     kept = [key for key in keys if key.tiers is None or key.tiers]
+    if not kept:
+        raise ValueError(
+            f"router.keys: no key may use another tier than {', '.join(missing)}, whose models are missing"
+        )
     return MantaConfig(
         tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
         router=router.model_copy(update={"auto": auto, "aliases": aliases, "keys": tuple(kept)}),

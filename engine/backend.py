@@ -25,7 +25,14 @@ from engine.model.source import ModelSource, open_model
 from engine.model.weights import grouped
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
-from engine.quant.quantise import dequantised_model, packed_model, quantised_bytes, rounded_model, weight_formats
+from engine.quant.quantise import (
+    dequantised_model,
+    packed_model,
+    quantised_bytes,
+    regrouped_bytes,
+    rounded_model,
+    weight_formats,
+)
 from engine.runner import Runner
 from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult
@@ -106,6 +113,11 @@ def make_runner(
     form = format_of(config.kv_dtype, dtype)
     reason = unsupported(model.spec, dtype, form, config.block_size, rounded)
     if reason is None:
+        if regrouped := regrouped_bytes(model.weights):
+            mib = regrouped / 1024**2
+            logger.info(
+                "%s: %.0f MiB of weights in groups of 16 are rounded to 8 bits in groups of 32", config.model, mib
+            )
         try:
             return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
         except (CompilerError, OSError) as error:

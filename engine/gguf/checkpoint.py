@@ -12,18 +12,17 @@ from engine.gguf.configuration import layout_of
 from engine.gguf.dequantise import dequantised
 from engine.gguf.errors import GGUFError
 from engine.gguf.file import GGUFFile, StoredTensor
-from engine.model.names import TensorNames
 from engine.model.spec import ModelSpec, UnsupportedModelError
 from engine.quant.blocks import BlockMatrix, BlockRows
 
 _EXPERT = re.compile(r"(?P<stack>.*_exps)\.(?P<expert>\d+)\.weight$")
 _INTERLEAVED = re.compile(r"blk\.\d+\.attn_(?P<which>[qk])\.(weight|bias)$")
 _UNUSED = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd\.weight")
-"""Tensors that gguf/configuration.py reads, or nobody needs."""
+"""Tensors that the decoder does not need. gguf/configuration.py reads the factors of rotary frequencies."""
 
 
 class GGUFCheckpoint:
-    """Stands beside model/checkpoint.py's Checkpoint, for a file whose spec is known."""
+    """The weights of a GGUF file as a ``TensorSource``. ``spec`` is that of the model in the file."""
 
     def __init__(self, file: GGUFFile, spec: ModelSpec, device: torch.device) -> None:
         self._file = file
@@ -31,11 +30,6 @@ class GGUFCheckpoint:
         self._heads = {"q": spec.num_heads, "k": spec.num_kv_heads}
         self._read: set[str] = set()
         self.device = device
-
-    @property
-    def names(self) -> TensorNames:
-        """What the file calls its tensors."""
-        return self._layout.names
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +41,7 @@ class GGUFCheckpoint:
         return name in self._file.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """That of the tensor ``name``. Raises KeyError."""
+        """Returns the shape of the tensor ``name``. Raises KeyError."""
         expert = _EXPERT.match(name)
         return self._stored(expert["stack"] + ".weight").shape[1:] if expert else self._stored(name).shape
 
@@ -71,8 +65,8 @@ class GGUFCheckpoint:
         return BlockMatrix.stacked([self._rows(name) for name in names])
 
     def check_all_read(self) -> None:
-        """Raises UnsupportedModelError if there is a tensor that nobody has read: without it the model would compute
-        something else than its makers meant."""
+        """Raises UnsupportedModelError if the file holds a tensor that was not read. The architecture in the file then
+        differs from the one that the engine knows, and answers would be wrong."""
         left = sorted(name for name in self._file.tensors if name not in self._read and not _UNUSED.fullmatch(name))
         if left:
             raise UnsupportedModelError(
@@ -85,6 +79,8 @@ class GGUFCheckpoint:
         stored = self._stored(expert["stack"] + ".weight" if expert else name)
         raw = stored.raw
         if expert:
+            if len(stored.shape) != 3 or int(expert["expert"]) >= stored.shape[0]:
+                raise GGUFError(f"the tensor {stored.name!r} has the shape {stored.shape}, without {name!r}")
             raw = raw.view(stored.shape[0], -1, raw.shape[1])[int(expert["expert"])]
         order = self._row_order(name, stored)
         if order is not None and len(stored.shape) == 1:  # a bias is one row

@@ -119,6 +119,9 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     projected = _shape(file, "blk.0.attn_qkv.weight" if fused else "blk.0.attn_k.weight", 2)[0]
     wanted = (heads + 2 * kv_heads if fused else kv_heads) * head_dim
     _agree(f"{keys.architecture}.attention.head_count_kv x key length", wanted, projected, "the keys' projection")
+    if "blk.0.ffn_gate_exps.weight" in file.tensors:
+        held = _shape(file, "blk.0.ffn_gate_exps.weight", 3)[0]
+        _agree(f"{keys.architecture}.expert_count", keys.whole("expert_count"), held, "ffn_gate_exps")
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -210,18 +213,26 @@ def _nothing(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _experts_used(keys: _Keys, experts: int) -> int:
+    """Experts per token. Raises GGUFError if there are fewer ``experts``."""
+    used = keys.whole("expert_used_count")
+    if used > experts:
+        raise GGUFError(f"{keys.architecture}.expert_used_count is {used}, but expert_count is {experts}")
+    return used
+
+
 def _llama(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
     experts = keys.optional_whole("expert_count")
     if experts is None:
         return {}
-    used = keys.whole("expert_used_count")
+    used = _experts_used(keys, experts)
     return {"num_local_experts": experts, "num_experts_per_tok": used, "sliding_window": None}
 
 
 def _qwen3moe(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "num_experts": keys.whole("expert_count"),
-        "num_experts_per_tok": keys.whole("expert_used_count"),
+        "num_experts_per_tok": _experts_used(keys, keys.whole("expert_count")),
         "moe_intermediate_size": keys.whole("expert_feed_forward_length"),
         "norm_topk_prob": True,  # as in llama.cpp, for which no key says otherwise
     }

@@ -121,6 +121,12 @@ def quantised_bytes(weights: ModelWeights) -> int:
     return sum(matrix.nbytes for matrix in found)
 
 
+def regrouped_bytes(weights: ModelWeights) -> int:
+    """Bytes of the matrices whose numbers ``BlockMatrix.grouped`` rounds anew, in the file."""
+    found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, BlockMatrix))
+    return sum(matrix.nbytes for matrix in found if not matrix.exact)
+
+
 def _each_matrix(
     weights: ModelWeights,
     formats: WeightFormats,

@@ -61,6 +61,22 @@ def test_what_refers_to_a_missing_tier_goes_with_it(tmp_path: Path) -> None:
     assert left.router.auto.thresholds == {}
 
 
+def test_the_first_tier_that_is_left_has_no_threshold(tmp_path: Path) -> None:
+    whole = config(tmp_path, auto={"thresholds": {"large": 0.4, "packed": 0.5}})
+
+    left = without_tiers(whole, ["small"])
+
+    assert left.router.auto is not None
+    assert left.router.auto.thresholds == {"packed": 0.5}
+
+
+def test_a_service_without_a_key_does_not_start(tmp_path: Path) -> None:
+    whole = config(tmp_path, keys=[{"key": "sk-none", "tenant": "a", "team": "t", "tiers": ["large"]}])
+
+    with pytest.raises(ValueError, match=r"router\.keys: no key may use another tier than large"):
+        without_tiers(whole, ["large"])
+
+
 def test_a_service_without_a_tier_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tiers"):
         without_tiers(config(tmp_path), ["small", "large", "packed"])

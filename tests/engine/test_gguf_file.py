@@ -164,6 +164,22 @@ def test_what_is_wrong_is_said(damaged: Callable[[bytes, bytes], Path], old: byt
         load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new", "message"),
+    [
+        ("llama.expert_count", 4, 5, "expert_count is 5, but ffn_gate_exps has 4"),
+        ("llama.expert_count", 4, 3, "expert_count is 3, but ffn_gate_exps has 4"),
+        ("llama.expert_used_count", 2, 5, "expert_used_count is 5, but expert_count is 4"),
+    ],
+)
+def test_experts_are_as_many_as_said(tmp_path: Path, key: str, old: int, new: int, message: str) -> None:
+    path = SavedGGUF("mixtral", Type.Q8_0, tmp_path).path
+    path.write_bytes(path.read_bytes().replace(whole(key, old), whole(key, new), 1))
+
+    with pytest.raises(GGUFError, match=message):
+        open_model(path)
+
+
 def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> None:
     reader = gguf.GGUFReader(saved)
     path = tmp_path / "more.gguf"

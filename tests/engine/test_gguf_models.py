@@ -50,6 +50,17 @@ def test_every_architecture(name: str, stored: gguf.GGMLQuantizationType, tmp_pa
     check(SavedGGUF(name, stored, tmp_path), recorded)
 
 
+@pytest.mark.parametrize(("stored", "said"), [(Type.Q6_K, True), (Type.Q4_K, False)], ids=lambda value: str(value))
+def test_weights_that_are_rounded_anew_are_said(
+    stored: gguf.GGMLQuantizationType, said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    engine_of(SavedGGUF("llama", stored, tmp_path).path).close()
+
+    assert ("in groups of 16 are rounded to 8 bits" in caplog.text) is said
+
+
 @pytest.mark.parametrize("stored", [*FLOATS, *BLOCK_TYPES, *K_TYPES], ids=lambda stored: stored.name)
 @pytest.mark.parametrize("name", FIVE_KINDS)
 def test_every_type(name: str, stored: gguf.GGMLQuantizationType, tmp_path: Path, recorded: Recorded) -> None:

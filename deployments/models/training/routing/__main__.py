@@ -209,7 +209,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=sample,
         default=[("general", 420)],
         metavar="TIER=TASKS",
-        help="ask a tier only so many of the tasks (default: general=420: it is slow, and right of few)",
+        help="tasks that a tier answers, fewer than --tasks (default: general=420, since that model is slow)",
     )
     add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
     add("--open-prompts", type=int, default=400, help="how many of them; 0: none (default: %(default)s)")
