@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from itertools import pairwise
@@ -11,25 +10,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from engine.api import Conversation, Grammar, Message
 from engine.decode.detokenizer import byte_alphabet
-from engine.gguf.errors import GGUFError
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS
 from engine.gguf.tokenizer import eos_token_ids, tokenizer_of
-from engine.model.spec import UnsupportedModelError
 from engine.tokenizer import Tokenizer
-from tests.engine.tokenizers import sentencepiece
+from tests.engine.gguf_vocabularies import TEMPLATE, WORDS, byte_level, pieces, trained
 
 TEXT = st.text(st.sampled_from("aAbst'sreVLm éǅßΩд漢が٣12½ \t\n\r\u00a0\u3000.,!?_(/=|<>$🙂\u0301\u200d"), max_size=40)
-WORDS = [
-    "It's 12 o'clock, we'll see 345 of them!\n\n  x = y // 67890;\r\n",
-    "a1 b2  c3\t\td4 — naïve café, ΩД 漢字 が 🙂🙂 ٣٤ e\u0301e\u0301",
-    "WE'RE here.\n\n\n   'Tis /// $$ == (|) <> 1234567 word's ,'s",
-]
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 # As the tokenizer.json of Llama 3 and Qwen 2 have them; there (?i:) ignores the case of 's.
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -50,56 +41,6 @@ ORIGINALS: dict[str, pre_tokenizers.PreTokenizer] = {
     "llama-bpe": cut_by(LLAMA3),
     "qwen2": cut_by(QWEN2),
 }
-
-
-@cache
-def trained() -> FastTokenizer:
-    """Byte-level BPE with tokens across all borders that a pre-tokenizer draws, so that each border can be seen."""
-    fast = FastTokenizer(models.BPE())
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=700, show_progress=False, initial_alphabet=alphabet, max_token_length=8)
-    fast.train_from_iterator(WORDS * 3, trainer)
-    return fast
-
-
-def byte_level(**keys: Any) -> dict[str, Any]:
-    """The metadata of ``trained`` with some tokens more."""
-    model = json.loads(trained().to_str())["model"]
-    learned = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    more = {"<|begin|>": 3, "<|im_start|>": 3, "<|im_end|>": 3, "<think>": 4, "[PAD1]": 5, "Ġofficially": 1}
-    first = len(learned)
-    found = {
-        "general.architecture": "llama",
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": [*learned, *more],
-        "tokenizer.ggml.token_type": [1] * first + list(more.values()),
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
-        "tokenizer.ggml.bos_token_id": first,
-        "tokenizer.ggml.eos_token_id": first + 2,
-        "tokenizer.chat_template": TEMPLATE,
-    }
-    return without(found | {key.replace("__", "."): value for key, value in keys.items()})
-
-
-def pieces(**keys: Any) -> dict[str, Any]:
-    """The metadata of a SentencePiece vocabulary."""
-    vocabulary = sentencepiece().get_vocab()
-    tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<think>"]
-    found = {
-        "general.architecture": "llama",
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": [0.0] * 259 + [-float(rank) for rank in range(len(tokens) - 259)],
-        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 260) + [4],
-    }
-    return without(found | {key.replace("__", "."): value for key, value in keys.items()})
-
-
-def without(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Those that are not None."""
-    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def ids(metadata: dict[str, Any], text: str, framed: bool = False) -> list[int]:
@@ -325,76 +266,6 @@ def test_one_chat_template_of_several_is_taken_by_what_a_conversation_has() -> N
     assert hub.get_chat_template(tools=[{}]) == "with tools"
     assert tokenizer_of(byte_level()).chat_template == TEMPLATE
     assert tokenizer_of(byte_level(tokenizer__chat_template=None)).chat_template is None
-
-
-DAMAGED: list[tuple[str, Any]] = [
-    ("tokenizer.ggml.model", None),
-    ("tokenizer.ggml.model", 3),
-    ("tokenizer.ggml.tokens", None),
-    ("tokenizer.ggml.tokens", []),
-    ("tokenizer.ggml.tokens", "abc"),
-    ("tokenizer.ggml.tokens", ["a", 1]),
-    ("tokenizer.ggml.tokens", ["a", "b", "a"]),
-    ("tokenizer.ggml.token_type", [1]),
-    ("tokenizer.ggml.token_type", [7] * 1_000),
-    ("tokenizer.ggml.token_type", ["1"] * 1_000),
-    ("tokenizer.ggml.bos_token_id", 1_000),
-    ("tokenizer.ggml.eos_token_id", -1),
-    ("tokenizer.ggml.eot_token_id", True),
-    ("tokenizer.ggml.eom_token_id", "1"),
-    ("tokenizer.ggml.unknown_token_id", 0.5),
-    ("tokenizer.ggml.padding_token_id", 1_000),
-    ("tokenizer.ggml.add_bos_token", 1),
-    ("tokenizer.ggml.add_eos_token", "yes"),
-    ("tokenizer.chat_template", 1),
-    ("tokenizer.chat_templates", "tool_use"),
-    ("tokenizer.chat_template.tool_use", 1),
-]
-
-
-@pytest.mark.parametrize(("key", "value"), DAMAGED)
-@pytest.mark.parametrize("make", [byte_level, pieces])
-def test_a_damaged_key_is_named(make: Any, key: str, value: Any) -> None:
-    named = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": TEMPLATE}
-
-    with pytest.raises(GGUFError, match=re.escape(key)):
-        tokenizer_of(without(make() | named | {key: value}))
-
-
-@pytest.mark.parametrize("value", [None, ["ab"], ["a zz"], ["a 漢"], [1], "a b"])
-def test_merges_that_are_none_are_refused(value: Any) -> None:
-    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.merges"):
-        tokenizer_of(byte_level(tokenizer__ggml__merges=value))
-
-
-@pytest.mark.parametrize("value", [None, [1.0], ["1"] * 1_000, [float("nan")] * 1_000, 1.0])
-def test_scores_that_are_none_are_refused(value: Any) -> None:
-    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.scores"):
-        tokenizer_of(pieces(tokenizer__ggml__scores=value))
-
-
-@pytest.mark.parametrize("name", ["bos", "eos"])
-def test_a_token_around_every_text_must_be_named(name: str) -> None:
-    keys = {f"tokenizer__ggml__add_{name}_token": True, f"tokenizer__ggml__{name}_token_id": None}
-
-    with pytest.raises(GGUFError, match=f"{name}_token_id is missing"):
-        tokenizer_of(byte_level(**keys))
-
-
-@pytest.mark.parametrize("kind", ["t5", "bert", "rwkv", "none", "gpt3"])
-def test_another_kind_of_tokenizer_is_refused(kind: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"tokenizer.ggml.model is '{kind}'.*supported: gpt2, llama"):
-        tokenizer_of(byte_level(tokenizer__ggml__model=kind))
-
-
-def test_a_pre_tokenizer_has_a_name() -> None:
-    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.pre is 3, no string"):
-        tokenizer_of(byte_level(tokenizer__ggml__pre=3))
-
-
-def test_an_unknown_pre_tokenizer_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"tokenizer\.ggml\.pre 'gpt-9'.*llama-bpe.*smollm"):
-        tokenizer_of(byte_level(tokenizer__ggml__pre="gpt-9"))
 
 
 def test_files_without_a_pre_tokenizer_take_the_default() -> None:

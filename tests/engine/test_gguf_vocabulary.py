@@ -1,0 +1,82 @@
+"""Metadata of a tokenizer that is damaged or not supported is refused with the name of the key."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from engine.gguf.errors import GGUFError
+from engine.gguf.tokenizer import tokenizer_of
+from engine.model.spec import UnsupportedModelError
+from tests.engine.gguf_vocabularies import TEMPLATE, byte_level, pieces, without
+
+DAMAGED: list[tuple[str, Any]] = [
+    ("tokenizer.ggml.model", None),
+    ("tokenizer.ggml.model", 3),
+    ("tokenizer.ggml.tokens", None),
+    ("tokenizer.ggml.tokens", []),
+    ("tokenizer.ggml.tokens", "abc"),
+    ("tokenizer.ggml.tokens", ["a", 1]),
+    ("tokenizer.ggml.tokens", ["a", "b", "a"]),
+    ("tokenizer.ggml.token_type", [1]),
+    ("tokenizer.ggml.token_type", [7] * 1_000),
+    ("tokenizer.ggml.token_type", ["1"] * 1_000),
+    ("tokenizer.ggml.bos_token_id", 1_000),
+    ("tokenizer.ggml.eos_token_id", -1),
+    ("tokenizer.ggml.eot_token_id", True),
+    ("tokenizer.ggml.eom_token_id", "1"),
+    ("tokenizer.ggml.unknown_token_id", 0.5),
+    ("tokenizer.ggml.padding_token_id", 1_000),
+    ("tokenizer.ggml.add_bos_token", 1),
+    ("tokenizer.ggml.add_eos_token", "yes"),
+    ("tokenizer.chat_template", 1),
+    ("tokenizer.chat_templates", "tool_use"),
+    ("tokenizer.chat_template.tool_use", 1),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGED)
+@pytest.mark.parametrize("make", [byte_level, pieces])
+def test_a_damaged_key_is_named(make: Any, key: str, value: Any) -> None:
+    named = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": TEMPLATE}
+
+    with pytest.raises(GGUFError, match=re.escape(key)):
+        tokenizer_of(without(make() | named | {key: value}))
+
+
+@pytest.mark.parametrize("value", [None, ["ab"], ["a zz"], ["a 漢"], [1], "a b"])
+def test_merges_that_are_none_are_refused(value: Any) -> None:
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.merges"):
+        tokenizer_of(byte_level(tokenizer__ggml__merges=value))
+
+
+@pytest.mark.parametrize("value", [None, [1.0], ["1"] * 1_000, [float("nan")] * 1_000, 1.0])
+def test_scores_that_are_none_are_refused(value: Any) -> None:
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.scores"):
+        tokenizer_of(pieces(tokenizer__ggml__scores=value))
+
+
+@pytest.mark.parametrize("name", ["bos", "eos"])
+def test_a_token_around_every_text_must_be_named(name: str) -> None:
+    keys = {f"tokenizer__ggml__add_{name}_token": True, f"tokenizer__ggml__{name}_token_id": None}
+
+    with pytest.raises(GGUFError, match=f"{name}_token_id is missing"):
+        tokenizer_of(byte_level(**keys))
+
+
+@pytest.mark.parametrize("kind", ["t5", "bert", "rwkv", "none", "gpt3"])
+def test_another_kind_of_tokenizer_is_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"tokenizer.ggml.model is '{kind}'.*supported: gpt2, llama"):
+        tokenizer_of(byte_level(tokenizer__ggml__model=kind))
+
+
+def test_a_pre_tokenizer_has_a_name() -> None:
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.pre is 3, no string"):
+        tokenizer_of(byte_level(tokenizer__ggml__pre=3))
+
+
+def test_an_unknown_pre_tokenizer_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"tokenizer\.ggml\.pre 'gpt-9'.*llama-bpe.*smollm"):
+        tokenizer_of(byte_level(tokenizer__ggml__pre="gpt-9"))
