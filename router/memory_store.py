@@ -79,6 +79,9 @@ class MemoryStore:
         self._limits[tenant] = expire(self._limits[tenant], self._now_ms())
         return sum(held.leased for held in self._limits[tenant].held.values())
 
+    def record(self, entry: LedgerEntry) -> None:
+        self._entries.setdefault((entry.tenant, entry.id), entry)
+
     async def append(self, entries: Sequence[LedgerEntry]) -> int:
         self._check_open()
         new = {(entry.tenant, entry.id): entry for entry in entries if (entry.tenant, entry.id) not in self._entries}

@@ -85,7 +85,14 @@ def summed(query: LedgerQuery, rows: Iterable[tuple[int, Mapping[str, str], Mapp
 
 
 class LedgerStore(Protocol):
-    """The ledger. Each method raises StateUnavailableError if the store cannot be reached in time."""
+    """The ledger. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Adds ``entry`` soon, once, and returns at once. For the way of a request.
+
+        An entry waits on disk while the store cannot be reached, and survives the end of this process there.
+        """
+        ...
 
     async def append(self, entries: Sequence[LedgerEntry]) -> int:
         """Adds those of ``entries`` that were not added before, by their ids. Returns their number.
