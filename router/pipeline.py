@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from router.access.api_keys import ApiKeys
-from router.access.permissions import allowed_tiers
+from router.access.authenticator import Authenticator
+from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.answer_events import AnswerEvent, Routed
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
-from router.inference_request import Call
+from router.inference_request import Call, InferenceRequest
+from router.ledger.estimate import check_max_cost, largest_usage, prompt_tokens
+from router.ledger.ledger import Account, Ledger
 from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
+from router.ports.clock import Clock
 from router.ports.tier_backend import TierBackend
+from router.principal import Principal
 from router.sampling_profiles import apply_profile
-from router.tiers.choose import TierChoice, choose_tier, model_names
+from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 
 
 class Pipeline:
@@ -25,38 +29,87 @@ class Pipeline:
     Each step is a package of the router. The packages do not import each other.
     """
 
-    def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice) -> None:
+    def __init__(
+        self,
+        config: RouterConfig,
+        backend: TierBackend,
+        choice: TierChoice,
+        authenticator: Authenticator,
+        ledger: Ledger,
+        clock: Clock,
+    ) -> None:
         self._config = config
         self._backend = backend
         self._choice = choice
-        self._api_keys = ApiKeys(config.keys)
+        self._authenticator = authenticator
+        self._ledger = ledger
+        self._clock = clock
+        self._targets = choice.targets
+        self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
         alone.
 
-        Closing the generator aborts the work in the engine. Raises a RefusalError, or another error that
-        ``router.errors.refusal_of`` turns into one.
+        Closing the generator aborts the work in the engine. What was generated is in the ledger all the same. Raises a
+        RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
         """
-        config = self._config
+        config, started_at = self._config, self._clock.now()
         with self._concurrency.admit():
-            principal = self._api_keys.authenticate(call.credentials)
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            check_endpoint(principal, call.endpoint)
             request = endpoint.parse(await call.read(config.max_body_bytes))
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
-            tiers = allowed_tiers(principal, self._choice.tiers)
-            route = choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
-            yield [Routed(route.tier, route.reason, request.stream, request.writer, request.ignored)]
-            answers = generate(self._backend, route.tier, request, principal.tenant, config.max_lost_replicas)
-            async with aclosing(answers):
-                async for events in answers:
-                    yield events
+            route = self._route(principal, request)
+            self._check_cost(request, route.tier)
+            ignored = (*request.ignored, *ignored_headers(call, principal))
+            yield [Routed(route.tier, route.reason, request.stream, request.writer, ignored)]
+            version = self._versions.get(route.tier, "")
+            account = Account(call, principal, request, route.tier, version, started_at)
+            with self._ledger.open(account):
+                async with aclosing(self._answers(account)) as answers:
+                    async for events in answers:
+                        if account.first_event_at is None:
+                            account.first_event_at = self._clock.now()
+                        yield events
 
-    def models(self, credentials: str | None) -> dict[str, str]:
+    async def models(self, credentials: str | None) -> dict[str, str]:
         """Returns the model names that the API key may use, with the tier or ``auto`` of each.
 
         Raises AuthenticationError for credentials that are missing, malformed or unknown.
         """
-        principal = self._api_keys.authenticate(credentials)
-        return model_names(self._choice, allowed_tiers(principal, self._choice.tiers))
+        principal = await self._authenticator.authenticate(credentials)
+        return allowed_models(principal, model_names(self._choice, allowed_tiers(principal, self._choice.tiers)))
+
+    def _route(self, principal: Principal, request: InferenceRequest) -> Route:
+        """Returns the tier for the request. Raises PermissionDeniedError that names the tier, model or tool that
+        ``principal`` may not use, and NotFoundError for a model that does not exist."""
+        check_tools(principal, request.tools)
+        check_model(principal, request.model, self._targets.get(request.model), self._choice.tiers)
+        tiers = allowed_tiers(principal, self._choice.tiers)
+        return choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
+
+    def _check_cost(self, request: InferenceRequest, tier: str) -> None:
+        """Raises InvalidRequestError if the request may cost more than its ``max_cost``."""
+        if request.max_cost is not None:
+            lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
+            check_max_cost(request, self._ledger.price(tier), largest_usage(request, lengths.get(tier)))
+
+    def _answers(self, account: Account) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the answers to an accepted request."""
+        return generate(
+            self._backend,
+            account.tier,
+            account.request,
+            account.principal.tenant,
+            self._config.max_lost_replicas,
+            account.meter,
+            prompt_tokens,
+        )
+
+
+def ignored_headers(call: Call, principal: Principal) -> tuple[str, ...]:
+    """Returns the names of the headers of ``call`` without effect: a feature that the key does not let it choose."""
+    return () if call.feature in (None, principal.feature) else ("x-manta-feature",)

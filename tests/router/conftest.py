@@ -16,7 +16,7 @@ import uvicorn
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
-from router.ports.tier_backend import TierDescription, TierSnapshot
+from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 
@@ -67,9 +67,9 @@ class Served:
             return self._served.backend.snapshot()
 
         def generate(
-            self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+            self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
         ) -> AsyncGenerator[Sequence[Delta], None]:
-            return self._served.backend.generate(tier, request, avoid)
+            return self._served.backend.generate(tier, request, avoid, on_usage)
 
     def stop(self) -> None:
         self.http.close()
