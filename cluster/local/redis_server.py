@@ -101,6 +101,12 @@ class RedisServer:
         self.start()
         return True
 
+    def kill(self) -> None:
+        """Ends the process at once, as a crash does, and waits for its end. No effect if it does not run."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def stop(self) -> None:
         """Ends the process and waits for its end. No effect if it does not run."""
         if self._process is not None:

@@ -7,6 +7,7 @@ the Redis server: the clocks of routers need not agree.
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +30,8 @@ from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, R
 from router.ports.state_store import StateUnavailableError
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
@@ -65,6 +68,10 @@ class RedisStore:
 
     async def start(self) -> None:
         self._writer.start()
+        try:
+            await self._in_background(self._client.ping)  # so that the first request finds a connection
+        except StateUnavailableError as error:
+            logger.warning("starting without the shared state: %s", error)
 
     async def close(self) -> None:
         await self._writer.close(CLOSE_S)
