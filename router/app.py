@@ -19,6 +19,7 @@ from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
+    LimitExceededError,
     MethodNotAllowedError,
     NotFoundError,
     RefusalError,
@@ -27,12 +28,15 @@ from router.errors import (
 )
 from router.generation.collect import collect
 from router.inference_request import Call
+from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.errors import error_body
 from router.openai.models import model_list
+from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
+from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
@@ -53,15 +57,17 @@ def build_app(
     forecaster: Forecaster | None = None,
     clock: Clock | None = None,
     endpoints: Mapping[str, Endpoint] = ENDPOINTS,
+    store: StateStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
-    default. ``endpoints`` maps paths to wire formats.
+    default. ``endpoints`` maps paths to wire formats. ``store`` None: the state is kept in this process's memory.
     """
     tiers = [tier.name for tier in backend.tiers()]
     choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
-    return App(config, backend, choice, clock or SystemClock(), endpoints)
+    clock = clock or SystemClock()
+    return App(config, backend, choice, clock, endpoints, store or MemoryStore(clock))
 
 
 class App:
@@ -74,9 +80,12 @@ class App:
         choice: TierChoice,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
+        store: StateStore,
     ) -> None:
         self._endpoints = endpoints
-        self._pipeline = Pipeline(config, backend, choice)
+        self._pipeline = Pipeline(config, backend, choice, store)
+        self._store = store
+        self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
         self._clock = clock
@@ -103,6 +112,8 @@ class App:
         except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
             refusal = refusal_of(error)
             _log(exchange, error, refusal)
+            if isinstance(refusal, LimitExceededError):
+                exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
             await exchange.fail(refusal, error_of(refusal))
 
     async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
@@ -128,6 +139,8 @@ class App:
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
+            if routed.limits is not None:
+                exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             await exchange.while_connected(self._answer(exchange, routed, batches))
 
     async def _answer(
@@ -166,14 +179,25 @@ class App:
         return await exchange.answer(200, found)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Implements ASGI's lifespan: starts the backend before the first request and closes it after the last."""
+        """Implements ASGI's lifespan: starts store, pipeline and backend before the first request, and closes them
+        after the last."""
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
-            await (self._backend.close() if stopping else self._backend.start())
+            await (self._close() if stopping else self._start())
             await send({"type": f"{message['type']}.complete"})
             if stopping:
                 return
+
+    async def _start(self) -> None:
+        await self._store.start()
+        await self._pipeline.start()
+        await self._backend.start()
+
+    async def _close(self) -> None:
+        await self._backend.close()
+        await self._pipeline.close()
+        await self._store.close()
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -20,6 +20,43 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LimitsConfig(Settings):
+    """How much a key or a tenant may use. None: no limit."""
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    """Requests in any minute."""
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """Tokens in any minute, input and output together."""
+    concurrent_requests: int | None = Field(None, ge=1)
+    """Requests at the same time."""
+    tokens_per_day: int | None = Field(None, ge=1)
+    """Tokens of a day (UTC), input and output together."""
+    money_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Money of a calendar month (UTC), in the currency of the prices."""
+
+
+class TenantConfig(Settings):
+    """The settings of a tenant."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """How much all keys of the tenant may use together, whatever limits each key has."""
+
+
+class LimitPolicy(Settings):
+    """How the limits of keys and tenants are kept."""
+
+    when_unavailable: Literal["admit", "refuse"] = "admit"
+    """What happens to a request with limits while the shared state does not answer: it is admitted without being
+    counted, or refused with a 503. Refuse where a budget must never be exceeded."""
+    warn_at: float = Field(0.8, gt=0, le=1)
+    """The share of a limit from which on answers have the header x-manta-limit-warning."""
+    lease_s: float = Field(15.0, ge=1, le=3600)
+    """Seconds after which the reservations of a router that has died are returned. Living routers renew theirs."""
+    usual_output_tokens: int = Field(256, ge=1)
+    """Tokens that are reserved for an answer without ``max_tokens``, until the usual length of the tenant's answers is
+    known."""
+
+
 class KeyConfig(Settings):
     """An API key and its owner."""
 
@@ -31,6 +68,8 @@ class KeyConfig(Settings):
     """The team within the tenant, for accounting."""
     tiers: tuple[str, ...] | None = Field(None, min_length=1)
     """The tiers that the key may use. A request for another one gets a 404. None: all tiers."""
+    limits: LimitsConfig = LimitsConfig()
+    """How much the key may use."""
 
     @field_validator("key")
     @classmethod
@@ -90,6 +129,10 @@ class RouterConfig(Settings):
 
     keys: tuple[KeyConfig, ...] = Field(min_length=1)
     """The API keys that are accepted."""
+    tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    """Settings of tenants, by name. A tenant without any has no limits but those of its keys."""
+    limits: LimitPolicy = LimitPolicy()
+    """How limits are kept."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

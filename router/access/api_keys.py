@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from router.config import HASHED, KeyConfig
+from router.config import HASHED, KeyConfig, LimitsConfig
 from router.errors import AuthenticationError
 
 
@@ -15,13 +15,14 @@ class Principal:
     """The authenticated owner of a request.
 
     ``key_id`` identifies the key without revealing it: the first 12 digits of its digest. ``tiers`` are those that the
-    key may use; None: all.
+    key may use; None: all. ``limits`` are those of the key.
     """
 
     tenant: str
     team: str
     key_id: str
     tiers: frozenset[str] | None = None
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 class ApiKeys:
@@ -38,7 +39,7 @@ class ApiKeys:
             if digest in self._principals:
                 raise ValueError(f"two keys are the same (tenants {self._principals[digest].tenant}, {key.tenant})")
             tiers = None if key.tiers is None else frozenset(key.tiers)
-            self._principals[digest] = Principal(key.tenant, key.team, digest[:12], tiers)
+            self._principals[digest] = Principal(key.tenant, key.team, digest[:12], tiers, key.limits)
 
     def authenticate(self, credentials: str | None) -> Principal:
         """Returns the owner of ``credentials``, which have the form ``Bearer KEY``.
