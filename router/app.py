@@ -11,7 +11,6 @@ import traceback
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +24,7 @@ from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
+    LimitExceededError,
     MethodNotAllowedError,
     NotFoundError,
     RefusalError,
@@ -39,6 +39,7 @@ from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.errors import error_body
 from router.openai.models import model_list
+from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.jwks_source import JwksSource
@@ -81,17 +82,9 @@ def build_app(
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
     ledger = Ledger(store, config.prices, clock)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, clock)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock)
     management = Management(authenticator, registry, store, backend, clock, config.prices.currency)
-    parts = (store, authenticator, backend)
-    return App(config, backend, pipeline, management, parts, ledger, clock, endpoints)
-
-
-class Part(Protocol):
-    """What is started with the application and closed with it."""
-
-    async def start(self) -> None: ...
-    async def close(self) -> None: ...
+    return App(config, backend, pipeline, management, store, clock, endpoints)
 
 
 class App:
@@ -103,16 +96,15 @@ class App:
         backend: TierBackend,
         pipeline: Pipeline,
         management: Management,
-        parts: Sequence[Part],
-        ledger: Ledger,
+        store: StateStore,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
     ) -> None:
         self._endpoints = endpoints
         self._pipeline = pipeline
         self._management = management
-        self._parts = parts
-        self._ledger = ledger
+        self._store = store
+        self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
         self._clock = clock
@@ -139,6 +131,8 @@ class App:
         except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
             refusal = refusal_of(error)
             _log(exchange, error, refusal)
+            if isinstance(refusal, LimitExceededError):
+                exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
             await exchange.fail(refusal, error_of(refusal))
 
     async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
@@ -169,6 +163,8 @@ class App:
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
+            if routed.limits is not None:
+                exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             await exchange.while_connected(self._answer(exchange, routed, batches))
 
     async def _answer(
@@ -215,7 +211,8 @@ class App:
         await exchange.answer_text(200, reply.body, reply.media_type)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Implements ASGI's lifespan: starts the parts before the first request and closes them after the last."""
+        """Implements ASGI's lifespan: starts store, pipeline and backend before the first request, and closes them
+        after the last."""
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
@@ -225,15 +222,14 @@ class App:
                 return
 
     async def _start(self) -> None:
-        for part in self._parts:
-            await part.start()
+        await self._store.start()
+        await self._pipeline.start()
+        await self._backend.start()
 
     async def _close(self) -> None:
-        """Closes the parts, the last one first. The ledger's last entries need the backend, whose lanes bring the
-        engine's counts, and the store."""
-        await self._ledger.close()
-        for part in reversed(self._parts):
-            await part.close()
+        await self._pipeline.close()
+        await self._backend.close()
+        await self._store.close()
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:

@@ -50,6 +50,28 @@ class LimitsConfig(Settings):
     """Money of a calendar month (UTC), in the currency of the prices."""
 
 
+class TenantConfig(Settings):
+    """The settings of a tenant."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """How much all keys of the tenant may use together, whatever limits each key has."""
+
+
+class LimitPolicy(Settings):
+    """How the limits of keys and tenants are kept."""
+
+    when_unavailable: Literal["admit", "refuse"] = "admit"
+    """What happens to a request with limits while the shared state does not answer: it is admitted without being
+    counted, or refused with a 503. Refuse where a budget must never be exceeded."""
+    warn_at: float = Field(0.8, gt=0, le=1)
+    """The share of a limit from which on answers have the header x-manta-limit-warning."""
+    lease_s: float = Field(15.0, ge=1, le=3600)
+    """Seconds after which the reservations of a router that has died are returned. Living routers renew theirs."""
+    usual_output_tokens: int = Field(256, ge=1)
+    """Tokens that are reserved for an answer without ``max_tokens``, until the usual length of the tenant's answers is
+    known."""
+
+
 class KeyRights(Settings):
     """What a key may do. None, for a list: all."""
 
@@ -228,6 +250,10 @@ class RouterConfig(Settings):
     """How keys and tokens are checked."""
     prices: PricesConfig = PricesConfig()
     """What tokens cost."""
+    tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    """Settings of tenants, by name. A tenant without any has no limits but those of its keys."""
+    limits: LimitPolicy = LimitPolicy()
+    """How limits are kept."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

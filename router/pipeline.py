@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
@@ -16,7 +17,9 @@ from router.ledger.estimate import check_max_cost, largest_usage, prompt_tokens
 from router.ledger.ledger import Account, Ledger
 from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
+from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
+from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import TierBackend
 from router.principal import Principal
 from router.sampling_profiles import apply_profile
@@ -36,6 +39,7 @@ class Pipeline:
         choice: TierChoice,
         authenticator: Authenticator,
         ledger: Ledger,
+        store: LimitStore,
         clock: Clock,
     ) -> None:
         self._config = config
@@ -47,6 +51,20 @@ class Pipeline:
         self._targets = choice.targets
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
+        tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
+        self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
+
+    async def start(self) -> None:
+        """Starts what runs beside the requests."""
+        await self._authenticator.start()
+        await self._limiter.start()
+
+    async def close(self) -> None:
+        """Ends what runs beside the requests, after the last one and before the backend closes: lanes bring the counts
+        that the last ledger entries wait for."""
+        await self._ledger.close()
+        await self._authenticator.close()
+        await self._limiter.close()
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
@@ -64,16 +82,32 @@ class Pipeline:
             check_answer_count(request, config.max_prompts)
             route = self._route(principal, request)
             self._check_cost(request, route.tier)
-            ignored = (*request.ignored, *ignored_headers(call, principal))
-            yield [Routed(route.tier, route.reason, request.stream, request.writer, ignored)]
             version = self._versions.get(route.tier, "")
             account = Account(call, principal, request, route.tier, version, started_at)
-            with self._ledger.open(account):
+            hold = await self._reserve(account)
+            with self._accounted(account, hold):
+                ignored = (*request.ignored, *ignored_headers(call, principal))
+                yield [Routed(route.tier, route.reason, request.stream, request.writer, ignored, hold.decision)]
                 async with aclosing(self._answers(account)) as answers:
                     async for events in answers:
                         if account.first_event_at is None:
                             account.first_event_at = self._clock.now()
                         yield events
+
+    async def _reserve(self, account: Account) -> Hold:
+        """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
+        tier, principal = account.tier, account.principal
+        context = next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
+        limits = principal.limits
+        return await self._limiter.reserve(principal.tenant, principal.key_id, limits, tier, account.request, context)
+
+    @contextmanager
+    def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:
+        """Writes the ledger entry of a request, and settles ``hold``, with its token counts, however it ends."""
+        hold.used = lambda: self._limiter.charge(hold.tier, account.meter.total.usage)
+        settle = partial(self._limiter.settle, hold)
+        with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished)):
+            yield
 
     async def models(self, credentials: str | None) -> dict[str, str]:
         """Returns the model names that the API key may use, with the tier or ``auto`` of each.

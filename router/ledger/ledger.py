@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
 from router.errors import refusal_of
 from router.inference_request import Call, InferenceRequest
@@ -21,8 +22,8 @@ from router.usage_meter import MeteredUsage, UsageMeter
 SETTLE_S = 5.0
 """The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
 
-OnSettled = Callable[[MeteredUsage, int], None]
-"""Called once with what a request used at last, and what it cost in MONEY_UNITS."""
+OnSettled = Callable[[MeteredUsage, bool], None]
+"""Called once with what a request used at last, and whether its answer is whole."""
 
 
 @dataclass(slots=True)
@@ -53,6 +54,10 @@ class Ledger:
         """Returns the price of a tier; None if it costs nothing."""
         return self._prices.tiers.get(tier)
 
+    def cost(self, tier: str, usage: Usage) -> int:
+        """Returns what ``usage`` costs on a tier, in MONEY_UNITS."""
+        return cost_of(self.price(tier), usage)
+
     @contextmanager
     def open(self, account: Account, on_settled: OnSettled | None = None) -> Iterator[None]:
         """Writes the entry of a request when the context ends, by an error or a cancellation too.
@@ -80,10 +85,9 @@ class Ledger:
 
         def write() -> None:
             used = account.meter.total
-            entry = self._entry(account, used, outcome, error, ended_at)
             if on_settled is not None:
-                on_settled(used, entry.cost)
-            self._store.record(entry.stored)
+                on_settled(used, outcome is Outcome.FINISHED)
+            self._store.record(self._entry(account, used, outcome, error, ended_at).stored)
 
         if account.meter.known:
             return write()

@@ -188,10 +188,14 @@ class Exchange:
 
 
 def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:
-    """Returns the headers ``retry-after`` and ``www-authenticate``, where ``refusal`` needs them."""
+    """Returns the headers ``retry-after``, ``retry-after-ms``, ``x-should-retry`` and ``www-authenticate``, where
+    ``refusal`` needs them."""
     headers: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
+        headers.append((b"retry-after-ms", str(math.ceil(refusal.retry_after_s * 1000)).encode()))
+    if refusal.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if refusal.should_retry else b"false"))
     if refusal.kind is RefusalKind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers
