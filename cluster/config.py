@@ -223,6 +223,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         for key in router.keys
     ]
     aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
+    prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
     kept = [key for key in keys if key.tiers is None or key.tiers]
     if not kept:
         raise ValueError(
@@ -230,7 +231,14 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         )
     return MantaConfig(
         tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
-        router=router.model_copy(update={"auto": auto, "aliases": aliases, "keys": tuple(kept)}),
+        router=router.model_copy(
+            update={
+                "auto": auto,
+                "aliases": aliases,
+                "keys": tuple(kept),
+                "prices": router.prices.model_copy(update={"tiers": prices}),
+            }
+        ),
         ingress=config.ingress,
         placement=config.placement,
         state=config.state,
@@ -273,9 +281,20 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
     if router.auto is not None:
         check_thresholds(router.auto.thresholds or {}, tiers)
     check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
+    check_prices(router.prices.tiers, tiers)
     for place, key in enumerate(router.keys):
         for name in key.tiers or ():
             check_tier(f"router.keys.{place}.tiers", name, tiers)
+
+
+def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:
+    """Raises ValueError, naming the setting, for a price of a tier that does not exist, and for a tier without a price
+    where others have one: its tokens would cost nothing."""
+    for name in prices:
+        check_tier(f"router.prices.tiers.{name}", name, tiers)
+    for name in tiers:
+        if prices and name not in prices:
+            raise ValueError(f"router.prices.tiers: the tier {name} has no price")
 
 
 def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.access.jwks_sources import jwks_source
 from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.serve_backend import ServeBackend
@@ -51,7 +52,8 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
-        app = build_app(self._config, backend, self._forecaster, store=shared_state(self._state))
+        jwks = jwks_source(self._config.access.jwt)
+        app = build_app(self._config, backend, self._forecaster, store=shared_state(self._state), jwks=jwks)
         return without_root_path(without_request_id(app))
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cluster.local.admin_key import with_admin_key
 from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
@@ -250,7 +251,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     service: LocalService | None = None
     try:
         make = MakeWatch()
-        config = load(config_path, port)
+        config, admin_key = with_admin_key(load(config_path, port))
         check_port(config["http_options"]["port"])
         adopt_orphans()
         # Not in TMPDIR, since the paths of Ray's sockets must be short.
@@ -260,6 +261,8 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
         service = LocalService(config, directory, make)
         service.start(phases, timeout_s)
         print(banner(service, phases.total_s), flush=True)
+        if admin_key is not None:
+            print(f"\nThe config has no admin key. Until the end, this one is: {admin_key}", flush=True)
         service.watch()
         return 0
     except StopRequested:
