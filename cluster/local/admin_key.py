@@ -31,5 +31,5 @@ def with_admin_key(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | Non
 
 def _lacks_admin(application: Mapping[str, Any]) -> bool:
     """Returns whether it is an application of Manta with keys, none of which has the role ``admin``."""
-    keys = ((application.get("args") or {}).get("router") or {}).get("keys")
+    keys = ((application.get("args") or {}).get("router") or {}).get("keys") or ()
     return application.get("import_path") == BUILDER and bool(keys) and all(key.get("role") != "admin" for key in keys)

@@ -60,7 +60,8 @@ class Service:
         """Starts the application by ASGI's lifespan, and ends it."""
         messages: asyncio.Queue[Message] = asyncio.Queue()
         sent: asyncio.Queue[Message] = asyncio.Queue()
-        task = asyncio.create_task(self.app({"type": "lifespan"}, messages.get, sent.put))  # type: ignore[arg-type]
+        running = self.app({"type": "lifespan"}, messages.get, sent.put)
+        task = asyncio.ensure_future(running)
         messages.put_nowait({"type": "lifespan.startup"})
         assert (await sent.get())["type"] == "lifespan.startup.complete"
         yield

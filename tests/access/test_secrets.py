@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
 
 import pytest
 
 from router.config import KeyConfig, Role
+from router.ports.tier_backend import TierSnapshot
 from tests.access.service import Service, config
 from tests.router.backend import ScriptedBackend
 
@@ -21,7 +23,7 @@ class Broken(ScriptedBackend):
 
     secret = ""
 
-    def snapshot(self) -> list[object]:  # type: ignore[override]
+    def snapshot(self) -> Sequence[TierSnapshot]:
         raise RuntimeError(f"lost {self.secret}")
 
 
@@ -48,7 +50,7 @@ async def test_no_secret_leaves_the_service(role: Role, caplog: pytest.LogCaptur
                 emitted.append(f"{answer.headers} {answer.text.replace(key[:64], '')}")
     emitted += [str(record.document) for record in service.store._keys.values()]
     emitted += [str(entry) for entry in service.store._entries.values()]
-    emitted += [repr(settings), str(settings), repr(service.app.__dict__), caplog.text]  # type: ignore[attr-defined]
+    emitted += [repr(settings), str(settings), repr(service.app.__dict__), caplog.text]
     for text in emitted:
         for hidden in (secret, PLAIN, TOKEN.split(".")[1], TOKEN.split(".")[2]):
             assert hidden not in text

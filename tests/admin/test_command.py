@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -100,12 +101,10 @@ def test_a_refusal_is_an_error_with_the_services_words(service: Service) -> None
 
 
 def test_a_generated_key_and_its_digest_belong_together(service: Service) -> None:
-    import hashlib
-
     text = manta(service, "keys", "generate").stdout
     assert hashlib.sha256(text.splitlines()[0].encode()).hexdigest() in text
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:
-    rows = [{"name": "a", "count": 5}, {"name": None, "count": 12}]
+    rows: list[dict[str, Any]] = [{"name": "a", "count": 5}, {"name": None, "count": 12}]
     assert table(rows, ("name", "count")).splitlines() == ["name  count", "a         5", "-        12"]

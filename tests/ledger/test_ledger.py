@@ -90,7 +90,7 @@ async def leave(service: Service, after: int, n: int) -> None:
     headers = [(b"authorization", b"Bearer sk-user")]
     path = "/v1/completions"
     scope = {"type": "http", "path": path, "method": "POST", "headers": headers, "query_string": b""}
-    await service.app(scope, receive, send)  # type: ignore[arg-type]
+    await service.app(scope, receive, send)
 
 
 async def test_streams_whose_clients_leave_cost_what_the_engine_has_generated(engine: EngineBackend) -> None:
