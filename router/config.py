@@ -116,7 +116,7 @@ class KeyConfig(KeyRights):
 
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
 """The algorithms of JWTs that can be allowed. All are asymmetric, so that the published keys can only verify. ``none``
-and HMAC (HS256 and the like) cannot be allowed: with HMAC, whoever knows a public key could sign (RFC 8725, 2.1)."""
+and HMAC (HS256 and the like) cannot be allowed: with HMAC, a public key would be enough to sign (RFC 8725, 2.1)."""
 
 
 class JwtConfig(Settings):

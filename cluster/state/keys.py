@@ -15,7 +15,7 @@ manta:1:key-tenant:{id}                 string  tenant of the key               
 manta:1:{tenant}:leases                 zset    reservation id by end of its lease   none; members leave with leases
 manta:1:{tenant}:active:scope           zset    the same, of one scope               none; members leave with leases
 manta:1:{tenant}:held:id                string  reservation, MessagePack             32 days; lease + 1 hour
-manta:1:{tenant}:counter:scope:limit    string  slot → amount, MessagePack           end of the slot + 1 hour
+manta:1:{tenant}:counter:scope:limit    hash    slot → amount, and their sum         end of the slot + 1 hour
 manta:1:{tenant}:entry:id               string  document of a ledger entry           ``state.entries_kept_days``
 manta:1:{tenant}:sums:resolution        zset    starts of intervals that have sums   none; roll-up removes them
 manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum              by resolution, see ``sums_ttl_ms``

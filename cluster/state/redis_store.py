@@ -133,8 +133,8 @@ class RedisStore:
     async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
         charge, scopes = reservation.charge, reservation.scopes
         arguments = (reservation.id, lease_ms, charge.tokens, charge.money, _scopes_json(scopes))
-        _, *numbers = await self._for_request(lambda: self._run_limits("reserve", reservation.tenant, *arguments))
-        return LimitDecision(_limit_uses(scopes, numbers))
+        answer = await self._for_request(lambda: self._run_limits("reserve", reservation.tenant, *arguments))
+        return LimitDecision(_limit_uses(scopes, answer))
 
     async def renew(self, renewals: Sequence[Renewal], lease_ms: int) -> None:
         by_tenant: defaultdict[str, list[list[Any]]] = defaultdict(list)
@@ -152,14 +152,14 @@ class RedisStore:
         return bool(await self._in_background(lambda: self._run_limits("settle", tenant, *arguments)))
 
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
-        numbers = await self._in_background(lambda: self._run_limits("uses", tenant, _scopes_json(scopes)))
-        return _limit_uses(scopes, numbers)
+        answer = await self._in_background(lambda: self._run_limits("uses", tenant, _scopes_json(scopes)))
+        return _limit_uses(scopes, answer)
 
     async def open_reservations(self, tenant: str) -> int:
         return int(await self._in_background(lambda: self._run_limits("open", tenant)))
 
     async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
-        """Calls the script of the limits. Returns its answer, an integer or a list of integers."""
+        """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
         return await self._limits.run(
             self._client, [keys.leases(tenant)], [operation, keys.base(tenant), now, *arguments]
@@ -242,8 +242,9 @@ def _scopes_json(scopes: Sequence[Scope]) -> str:
     return json.dumps([[scope.name, [[name.value, limit] for name, limit in scope.limits]] for scope in scopes])
 
 
-def _limit_uses(scopes: Sequence[Scope], numbers: Sequence[int]) -> tuple[LimitUse, ...]:
-    """Returns the uses in an answer of the script, which has three numbers for each limit of ``scopes``."""
+def _limit_uses(scopes: Sequence[Scope], answer: bytes) -> tuple[LimitUse, ...]:
+    """Returns the uses in an answer of the script: 1 or 0, and then three numbers for each limit of ``scopes``."""
+    _, *numbers = map(int, answer.split())
     limits = [(scope.name, name, limit) for scope in scopes for name, limit in scope.limits]
     rows = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     return tuple(

@@ -45,7 +45,7 @@ class LedgerQuery:
     """Which sums are asked for: of entries from ``start_ms`` to before ``end_ms``, in milliseconds since the epoch.
 
     Both are rounded down to a multiple of ``resolution``. ``tenant`` None: all tenants. ``group_by`` has names of
-    labels, and ``tenant`` if the sums are to be told apart by it. ``by_interval``: each interval has sums of its own.
+    labels, and ``tenant`` if each tenant is to have sums of its own. ``by_interval``: so has each interval.
     """
 
     start_ms: int

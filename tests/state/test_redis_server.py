@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,13 @@ import psutil
 import pytest
 import redis
 
+from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.local.serve_config_file import needs_state, with_state
+from cluster.state.redis_store import RedisStore
+from router.ports.key_store import KeyRecord
+from router.ports.ledger_store import LedgerEntry, LedgerQuery
+from router.ports.limit_store import Charge, LimitName, Renewal, Reservation, Scope
 from tests.state.conftest import free_port, wait_until_ready
 
 MANTA = {"name": "manta", "import_path": "cluster.app:build", "args": {"tiers": {}}}
@@ -66,3 +72,26 @@ def test_only_an_application_without_a_redis_of_its_own_gets_one() -> None:
     assert config["applications"][0]["args"]["state"] == {"url_file": "/run/url", "journal": "/run/journal"}
     assert config["applications"][1:] == [own, other]
     assert "state" not in MANTA["args"]
+
+
+async def test_the_rights_in_the_operations_guide_are_enough(redis_server: RedisServer, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    found = re.search(r"The rights of an ACL user: `([^`]*)`", guide)
+    assert found
+    with redis.Redis.from_url(redis_server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "manta", "reset", "on", ">secret", *found[1].split())
+    url = "redis://manta:secret@" + redis_server.url.rpartition("@")[2]
+    store = RedisStore(StateConfig(journal=tmp_path, timeout_s=5), url)
+    await store.start()
+    limits = Scope("tenant", tuple((name, 10) for name in LimitName))
+
+    decision = await store.reserve(Reservation("r", "acme", (limits,), Charge(1, 1)), 1000)
+    assert decision.admitted
+    await store.renew([Renewal("r", "acme", Charge(1, 1))], 1000)
+    assert await store.settle("acme", "r", Charge(1, 1))
+    assert await store.append([LedgerEntry("e", "acme", 0, {}, {"requests": 1})]) == 1
+    assert len(await store.sums(LedgerQuery(0, 86_400_000))) == 1
+    await store.put_key(KeyRecord("k", "acme", "d", "{}"))
+    assert await store.key_by_digest("d") == (await store.keys())[0]
+    assert await store.delete_key("k")
+    await store.close()

@@ -9,7 +9,7 @@ if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs
 
 local SECOND_MS, DAY_MS, MINUTE_SLOTS = 1000, 86400000, 60
 local CONCURRENCY_WAIT_MS, KEPT_MS, HELD_MS, MAX_EXPIRED = 1000, 3600000, 32 * DAY_MS, 1000
-local floor, max = math.floor, math.max
+local floor, max, min = math.floor, math.max, math.min
 
 local leases, base, now = KEYS[1], ARGV[2], tonumber(ARGV[3])
 if not now then
@@ -61,38 +61,92 @@ local function counter_key(scope, name) return base .. 'counter:' .. scope .. ':
 local function active_key(scope) return base .. 'active:' .. scope end
 local function held_key(id) return base .. 'held:' .. id end
 
--- A counter without the slots that count no more.
-local function load_counter(scope, name)
-  local packed = redis.call('GET', counter_key(scope, name))
-  local counter, first = {}, slots_at(name)
-  if packed then
-    for slot, amount in pairs(cmsgpack.unpack(packed)) do
-      if slot >= first then counter[slot] = amount end
+-- A counter is a hash: the amount in each slot, `used`, their sum, `oldest`, before which there is no slot, and `newest`,
+-- the newest slot that holds something, or 0. So a call costs the same however many slots there are. Each counter is
+-- read once; its sum is written once, at the end.
+local counters = {}
+
+local function scan(counter)
+  local used, newest, fields = 0, 0, redis.call('HGETALL', counter.key)
+  for place = 1, #fields, 2 do
+    local slot, amount = tonumber(fields[place]), tonumber(fields[place + 1])
+    if slot and slot < counter.first then
+      redis.call('HDEL', counter.key, fields[place])
+    elseif slot then
+      used = used + amount
+      if amount > 0 then newest = max(newest, slot) end
     end
   end
+  counter.used, counter.newest = used, newest
+end
+
+-- Removes the slots that count no more.
+local function prune(counter)
+  if counter.first - counter.oldest > MINUTE_SLOTS + 1 then
+    scan(counter)
+  else
+    local slots = {}
+    for slot = counter.oldest, counter.first - 1 do slots[#slots + 1] = slot end
+    for _, amount in ipairs(redis.call('HMGET', counter.key, unpack(slots))) do
+      counter.used = counter.used - (tonumber(amount or 0))
+    end
+    redis.call('HDEL', counter.key, unpack(slots))
+    if counter.newest < counter.first then counter.newest = 0 end
+  end
+  counter.oldest, counter.changed = counter.first, true
+end
+
+local function load_counter(scope, name)
+  local key = counter_key(scope, name)
+  local counter = counters[key]
+  if counter then return counter end
+  local first, current = slots_at(name)
+  counter = {key = key, name = name, first = first, current = current, used = 0, oldest = first, newest = 0}
+  local stored = redis.call('HMGET', key, 'used', 'oldest', 'newest')
+  if stored[1] then
+    counter.used, counter.oldest, counter.newest = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])
+    if counter.oldest < first then prune(counter) end
+  end
+  counters[key] = counter
   return counter
 end
 
 local function add(scope, name, slot, amount)
   local counter = load_counter(scope, name)
-  counter[slot] = (counter[slot] or 0) + amount
-  local _, current = slots_at(name)
-  local ttl = end_ms(name, max(slot, current)) - now + KEPT_MS
-  redis.call('SET', counter_key(scope, name), cmsgpack.pack(counter), 'PX', ttl)
+  local held = redis.call('HINCRBY', counter.key, slot, amount)
+  counter.used, counter.oldest, counter.changed = counter.used + amount, min(counter.oldest, slot), true
+  if held > 0 then
+    counter.newest = max(counter.newest, slot)
+  elseif counter.newest == slot then
+    scan(counter)
+  end
+end
+
+local function save_counters()
+  for key, counter in pairs(counters) do
+    if counter.changed then
+      redis.call('HSET', key, 'used', counter.used, 'oldest', counter.oldest, 'newest', counter.newest)
+      redis.call('PEXPIRE', key, end_ms(counter.name, max(counter.newest, counter.current)) - now + KEPT_MS)
+    end
+  end
 end
 
 -- How long until `amount` has room; 0 now, -1 never.
 local function wait_ms(name, counter, limit, amount)
   if amount > limit then return -1 end
-  local used, slots = 0, {}
-  for slot, held in pairs(counter) do
-    used = used + held
-    slots[#slots + 1] = slot
-  end
+  local used = counter.used
   if used + amount <= limit then return 0 end
-  table.sort(slots)
-  for _, slot in ipairs(slots) do
-    used = used - counter[slot]
+  local amounts, order, fields = {}, {}, redis.call('HGETALL', counter.key)
+  for place = 1, #fields, 2 do
+    local slot = tonumber(fields[place])
+    if slot then
+      order[#order + 1] = slot
+      amounts[slot] = tonumber(fields[place + 1])
+    end
+  end
+  table.sort(order)
+  for _, slot in ipairs(order) do
+    used = used - amounts[slot]
     if used + amount <= limit then return end_ms(name, slot) - now end
   end
 end
@@ -164,10 +218,8 @@ local function uses(scopes, tokens, money)
         if used >= limit then wait = CONCURRENCY_WAIT_MS end
       else
         local counter = load_counter(scope[1], name)
-        for slot, amount in pairs(counter) do
-          used = used + amount
-          if amount > 0 then reset = max(reset, end_ms(name, slot) - now) end
-        end
+        used = counter.used
+        if counter.newest > 0 then reset = end_ms(name, counter.newest) - now end
         wait = wait_ms(name, counter, limit, amount_of(name, tokens, money))
       end
       room = room and wait == 0
@@ -177,17 +229,21 @@ local function uses(scopes, tokens, money)
   return found, room
 end
 
-local function without_wait(found)
-  for place = 3, #found, 3 do found[place] = 0 end
-  return found
+-- Integers as one string: the client reads it in one piece, which takes it a tenth of the time of a list.
+local function written(admitted, found, wait)
+  local parts = {admitted}
+  for place, number in ipairs(found) do
+    parts[place + 1] = (place % 3 == 0 and not wait) and '0' or string.format('%.0f', number)
+  end
+  return table.concat(parts, ' ')
 end
 
--- id, lease in milliseconds, tokens, money, scopes as JSON → admitted, and the state of all limits
+-- id, lease in milliseconds, tokens, money, scopes as JSON → 1 if admitted, else 0, and the state of all limits
 local function reserve(id, lease_ms, tokens, money, scopes)
   expire()
-  if known(id) then return {1, unpack(without_wait((uses(scopes, 0, 0))))} end
+  if known(id) then return written('1', (uses(scopes, 0, 0))) end
   local found, room = uses(scopes, tokens, money)
-  if not room then return {0, unpack(found)} end
+  if not room then return written('0', found, true) end
   local held = {scopes = {}, places = {}, tokens = tokens, money = money, used_tokens = 0, used_money = 0}
   held.expires, held.leased = now + lease_ms, true
   for _, scope in ipairs(scopes) do
@@ -203,7 +259,7 @@ local function reserve(id, lease_ms, tokens, money, scopes)
   end
   save_held(id, held)
   lease(id, held)
-  return {1, unpack(without_wait((uses(scopes, 0, 0))))}
+  return written('1', (uses(scopes, 0, 0)))
 end
 
 -- lease in milliseconds, list of id, tokens and money as JSON → nothing
@@ -234,18 +290,30 @@ local function settle(id, tokens, money)
   return 1
 end
 
-local operation = ARGV[1]
-if operation == 'reserve' then
-  return reserve(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), cjson.decode(ARGV[8]))
-elseif operation == 'renew' then
-  return renew(tonumber(ARGV[4]), cjson.decode(ARGV[5]))
-elseif operation == 'settle' then
-  return settle(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
-elseif operation == 'uses' then
+-- scopes as JSON → 1 and the state of all limits
+local function limit_uses(scopes)
   expire()
-  return without_wait((uses(cjson.decode(ARGV[4]), 0, 0)))
-elseif operation == 'open' then
+  return written('1', (uses(scopes, 0, 0)))
+end
+
+local function open_reservations()
   expire()
   return redis.call('ZCOUNT', leases, '(' .. now, '+inf')
 end
-return redis.error_reply('unknown operation')
+
+local operation, answer = ARGV[1], nil
+if operation == 'reserve' then
+  answer = reserve(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), cjson.decode(ARGV[8]))
+elseif operation == 'renew' then
+  answer = renew(tonumber(ARGV[4]), cjson.decode(ARGV[5]))
+elseif operation == 'settle' then
+  answer = settle(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
+elseif operation == 'uses' then
+  answer = limit_uses(cjson.decode(ARGV[4]))
+elseif operation == 'open' then
+  answer = open_reservations()
+else
+  return redis.error_reply('unknown operation')
+end
+save_counters()
+return answer
