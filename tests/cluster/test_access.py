@@ -87,7 +87,7 @@ def test_a_config_without_one_gets_the_digest_of_a_new_key() -> None:
     assert added["key"] == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     assert added["role"] == "admin"
     assert key not in str(made)
-    assert MantaConfig.model_validate(made["applications"][0]["args"])
+    MantaConfig.model_validate(made["applications"][0]["args"])
 
 
 def test_every_tier_has_a_price_if_one_has() -> None:
