@@ -19,8 +19,10 @@ from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
+from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
+from router.ports.clock import SystemClock
 from router.tiers.choose import TierChoice
 from router.whole_answer import Answer
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -77,7 +79,9 @@ class MessageTransport:
 
 @pytest.fixture
 def transport() -> MessageTransport:
-    return MessageTransport(Pipeline(CONFIG, ScriptedBackend(), TierChoice(TIERS, AutoConfig())))
+    return MessageTransport(
+        Pipeline(CONFIG, ScriptedBackend(), TierChoice(TIERS, AutoConfig()), MemoryStore(SystemClock()))
+    )
 
 
 async def test_a_format_of_its_own_is_served(transport: MessageTransport) -> None:
@@ -134,7 +138,7 @@ async def test_refusals_reach_any_format(transport: MessageTransport, message: b
 
 async def test_a_transport_that_stops_reading_frees_the_generation() -> None:
     backend = ScriptedBackend(stall_at=3)
-    pipeline = Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()))
+    pipeline = Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()), MemoryStore(SystemClock()))
     task = asyncio.ensure_future(MessageTransport(pipeline).receive(b"fast Hi", LineEndpoint()))
     for _ in range(30):
         await asyncio.sleep(0)
