@@ -161,9 +161,8 @@ class RedisStore:
     async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        return await self._limits.run(
-            self._client, [keys.leases(tenant)], [operation, keys.base(tenant), now, *arguments]
-        )
+        header: list[str | int] = [operation, keys.base(tenant), now]
+        return await self._limits.run(self._client, [keys.leases(tenant)], [*header, *arguments])
 
     # The ledger
 
@@ -188,7 +187,7 @@ class RedisStore:
         resolutions = [[each.value, each.ms, keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{keys.base(tenant)}sums:", *(keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
-        arguments = [self._entries_kept_ms, json.dumps(resolutions), *rows]
+        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), *rows]
         return int(await self._ledger.run(self._client, names, arguments))
 
     async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:

@@ -107,8 +107,7 @@ async def test_everything_of_a_tenant_shares_a_slot_and_has_a_time_to_live(redis
     tenant = "a{b}:c"
     scopes = (Scope("key:1", ((LimitName.CONCURRENT_REQUESTS, 2), (LimitName.TOKENS_PER_DAY, 9))), TENANT)
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as client:
-        header = ["reserve", keys.base(tenant), ""]
-        arguments = [*header, "id", 5000, 1, 1, scopes_json(scopes)]
+        arguments: list[str | int] = ["reserve", keys.base(tenant), "", "id", 5000, 1, 1, scopes_json(scopes)]
         await Script("limits").run(client, [keys.leases(tenant)], arguments)
 
         names = [name.decode() async for name in client.scan_iter()]

@@ -202,7 +202,7 @@ class TestLimits:
     async def test_a_budget_starts_anew_at_midnight(
         self, store: StateStore, clock: VirtualClock, name: str, days: int
     ) -> None:
-        limits = scope(**{name: 100})
+        limits = Scope("tenant", ((LimitName(name), 100),))
         await reserve(store, "a", limits, tokens=100, money=100)
         await store.settle("acme", "a", Charge(100, 100))
         clock.advance(86_400 * days - 1)
