@@ -211,6 +211,8 @@ def prepare_directory(directory: Path) -> None:
     The wrapper is a shell script that Serve runs as the HAProxy binary. In the config file that Serve has written, it
     binds the metrics and stats listeners to loopback, and then runs ``deployments/haproxy``. Without it they would
     listen on every interface.
+
+    The service's home has a link to the user's cache of compiled kernels, which take a quarter of a minute to build.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,6 +222,20 @@ def prepare_directory(directory: Path) -> None:
     )
     wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(0o700)
+    _link_kernels(directory / "home")
+
+
+def _link_kernels(home: Path) -> None:
+    """Links ``~/.cache/manta`` into ``home``. Without a home that can be written, the service builds its own kernels."""
+    link = home / ".cache" / "manta"
+    try:
+        kernels = Path.home() / ".cache" / "manta"
+        kernels.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a RuntimeError: the user has no home at all
+        return
+    if os.access(kernels, os.W_OK) and not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(kernels)
 
 
 def _free_block() -> int:
