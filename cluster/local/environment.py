@@ -226,7 +226,7 @@ def prepare_directory(directory: Path) -> None:
 
 
 def _link_kernels(home: Path) -> None:
-    """Links ``~/.cache/manta`` into ``home``. Without a home that can be written, the service builds its own kernels."""
+    """Links ``~/.cache/manta`` into ``home``. Without a home that can be written, a service builds its own kernels."""
     link = home / ".cache" / "manta"
     try:
         kernels = Path.home() / ".cache" / "manta"

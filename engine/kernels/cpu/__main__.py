@@ -1,4 +1,4 @@
-"""``python -m engine.kernels.cpu``: builds the kernels for this machine, so that the first model need not wait for them."""
+"""``python -m engine.kernels.cpu``: builds the kernels for this machine, so that the first engine need not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main() -> int:
     try:
         built()
     except (CompilerError, OSError) as error:
-        print(f"kernels: models run on torch, more slowly: {error}", file=sys.stderr)
+        sys.stderr.write(f"kernels: models run on torch, more slowly: {error}\n")
         return 1
     return 0
 
