@@ -134,6 +134,7 @@ def local_environment(
         **_files(directory),
         **_ray(),
         **_serve(ports),
+        **_pollers(),
         **_haproxy(directory / "haproxy", ports),
         **_libraries(),
     }
@@ -174,6 +175,25 @@ def _serve(ports: LocalPorts) -> dict[str, str]:
         # By default a replica waits 30 s for load balancers on other nodes. Serve notifies the only one here itself.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",  # must be positive
+    }
+
+
+def _pollers() -> dict[str, str]:
+    """How often Ray and Serve look whether something has changed: less often than in a cluster of many nodes, because
+    an idle service would take a quarter of a core for it. docs/benchmarks.md has what each of them takes."""
+    return {
+        # Serve's controller compares what runs with what should, here every half second instead of ten times a second.
+        # It notices a replica that has died, or a load that has changed, up to 0.4 s later.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+        # Every replica and router adds its counts to the metrics; Prometheus reads them every 15 s or so.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
+        # CPU and memory of each process, and of the dashboard's own, for the dashboard and for Prometheus.
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",
+        "METRICS_RECORD_INTERVAL_S": "15",
+        # Every process reports its tasks for the dashboard's timeline; the raylet its free CPUs to the only node there is.
+        "RAY_task_events_report_interval_ms": "5000",
+        "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
+        "RAY_raylet_report_resources_period_milliseconds": "1000",
     }
 
 
