@@ -190,7 +190,7 @@ def _pollers() -> dict[str, str]:
         # CPU and memory of each process, and of the dashboard's own, for the dashboard and for Prometheus.
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
         "METRICS_RECORD_INTERVAL_S": "15",
-        # Every process reports its tasks for the dashboard's timeline; the raylet its free CPUs to the only node there is.
+        # Every process reports its tasks for the dashboard's timeline, and the raylet its free CPUs to the only node.
         "RAY_task_events_report_interval_ms": "5000",
         "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
         "RAY_raylet_report_resources_period_milliseconds": "1000",
@@ -216,6 +216,9 @@ def _libraries() -> dict[str, str]:
     return {
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
+        # torch's threads sleep while they wait for one another. Otherwise they spin, and on cores that others use as well
+        # the model of `general` takes 3 to 7 s of CPU to load instead of 2. The kernels' threads are not OpenMP's.
+        "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         # The embedded models are on disk. A model of the Hugging Face hub must be downloaded before the start.
         "HF_HUB_OFFLINE": "1",
