@@ -95,9 +95,10 @@ def _read_with_transformers(directory: Path) -> HubTokenizer:
         return found
     config: Any = PreTrainedConfig()
     config.model_type = _read(directory / "config.json").get("model_type", "")
-    hub: Any = AutoTokenizer.from_pretrained(directory, config=config, local_files_only=True)
-    if not hasattr(hub, "backend_tokenizer"):
+    loaded: Any = AutoTokenizer.from_pretrained(directory, config=config, local_files_only=True)
+    if not hasattr(loaded, "backend_tokenizer"):
         raise ValueError(f"{directory} has no tokenizer.json")
+    hub: HubTokenizer = loaded
     return hub
 
 

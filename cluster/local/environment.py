@@ -216,8 +216,8 @@ def _libraries() -> dict[str, str]:
     return {
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
-        # torch's threads sleep while they wait for one another. Otherwise they spin, and on cores that others use as well
-        # the model of `general` takes 3 to 7 s of CPU to load instead of 2. The kernels' threads are not OpenMP's.
+        # torch's threads sleep while they wait for one another. Otherwise they spin, and on cores that others use as
+        # well the model of `general` takes 3 to 7 s of CPU to load instead of 2. The kernels' threads are not OpenMP's.
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         # The embedded models are on disk. A model of the Hugging Face hub must be downloaded before the start.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from jinja2 import TemplateError
-from jinja2.sandbox import SecurityError
+from jinja2.exceptions import SecurityError
 
 from engine.chat_environment import environment, messages_for_template
 from tests.engine.models import make_tokenizer
