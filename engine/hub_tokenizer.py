@@ -28,7 +28,7 @@ class HubTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainTokenizer:
-    """A ``HubTokenizer`` made without transformers, whose import takes 2 s and 60 MB."""
+    """A ``HubTokenizer`` made without transformers, whose import takes 1 s and 20 MB."""
 
     backend_tokenizer: FastTokenizer
     chat_template: str | Mapping[str, str] | None

@@ -1,5 +1,5 @@
 """Reads the tokenizer's files of a model directory, without transformers where the result is the same: its import takes
-2 s and 60 MB. Where transformers is needed, its config classes are not used, because they refuse directories that the
+1 s and 20 MB. Where transformers is needed, its config classes are not used, because they refuse directories that the
 engine can read, and build some tokenizers differently from tokenizer.json."""
 
 from __future__ import annotations
