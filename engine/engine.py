@@ -42,7 +42,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.memory import freeze_gc
+from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
 from engine.model.location import check_digest, locate
@@ -116,6 +116,7 @@ class Engine:
         return cls.from_config(EngineConfig(model=str(path), **config))
 
     @classmethod
+    @gc_paused()
     def from_config(cls, config: EngineConfig, launcher: Launcher | None = None) -> Self:
         """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
         ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -27,6 +28,19 @@ def available_bytes(device: torch.device, meminfo: Path = MEMINFO) -> int | None
         return None
     kibibytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return None if kibibytes is None else int(kibibytes) * 1024
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Turns garbage collection off for the context. A vocabulary is some hundred thousand small objects, none of them
+    garbage; while they are made, collections that walk them would take most of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @cache

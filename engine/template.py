@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jinja2 import Environment, TemplateError
+from jinja2 import Environment, Template, TemplateError
 
 from engine.api import (
     MAX_JSON_DEPTH,
@@ -26,6 +26,7 @@ from engine.api import (
     ToolCall,
     is_plain_json,
 )
+from engine.chat_environment import environment, messages_for_template
 from engine.tool_text import Rewrite, as_text, introduced, without_arguments
 
 RESERVED_VARIABLES = frozenset(
@@ -75,12 +76,19 @@ _Turn = dict[str, Any]
 
 
 class ChatTemplate:
-    """The chat template of ``hub``, a transformers tokenizer. Does not change after loading. A model without a template
-    is accepted here; ``render`` raises for it."""
+    """A model's chat template. Does not change after loading. A model without a template is accepted here; ``render``
+    raises for it.
 
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
-        source = str(hub.chat_template or "")
+    ``template`` is the source of one, or of several by name as transformers has them: ``tool_use`` is for conversations
+    with tools, ``default`` for all others. ``special_tokens`` has the texts of ``bos_token``, ``eos_token`` and so on,
+    which templates may write.
+    """
+
+    def __init__(self, template: str | Mapping[str, str] | None, special_tokens: Mapping[str, str]) -> None:
+        self._sources = template if isinstance(template, Mapping) else {"default": template} if template else {}
+        self._special_tokens = dict(special_tokens)
+        self._compiled: dict[str, Template] = {}
+        source = str(template or "")
         # The mark alone is not enough: some templates write other things than a JSON name and arguments within it.
         self._knows_tools = (
             TOOL_CALL_START in source and re.search(r'"name\\?":.*"arguments\\?":', source, re.DOTALL) is not None
@@ -96,7 +104,7 @@ class ChatTemplate:
         """Returns the conversation as text, as the model's template writes it. Every string of the client passes
         through ``rewrite`` first. Raises RequestError if the model has no template, if the template refuses the
         conversation or leaves out a message, and for invalid tools or template variables."""
-        if not self._hub.chat_template:
+        if not self._sources:
             raise RequestError("The model has no chat template; send a text prompt instead", "messages")
         tools = [rewritten(_loaded(tool), rewrite) for tool in conversation.tools]
         variables = _variables(conversation.template_kwargs, rewrite)
@@ -167,18 +175,33 @@ class ChatTemplate:
             return False
 
     def _apply(self, turns: list[_Turn], variables: Mapping[str, Any]) -> str:
-        """Renders ``turns`` with transformers. Raises RequestError if the template refuses them or fails."""
+        """Renders ``turns``. Raises RequestError if the template refuses them or fails."""
         if self._takes_parts:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         try:
-            return str(
-                self._hub.apply_chat_template(turns, tokenize=False, **{"add_generation_prompt": True, **variables})
+            return self._chosen(variables).render(
+                {
+                    **self._special_tokens,
+                    "tools": None,
+                    "documents": None,
+                    "add_generation_prompt": True,
+                    **variables,
+                    "messages": messages_for_template(turns),
+                }
             )
         except TemplateError as error:  # templates refuse with raise_exception, for example two user turns in a row
             raise RequestError(f"The model's chat template refuses these messages: {error}", "messages") from error
         except Exception as error:  # templates are code of the model's author and run on input of a client
             kind = type(error).__name__
             raise RequestError(f"The model's chat template fails on these messages: {kind}", "messages") from error
+
+    def _chosen(self, variables: Mapping[str, Any]) -> Template:
+        """Returns the template for a conversation with these variables, compiled on its first use. Raises TemplateError
+        for an invalid one, and KeyError if there are several and none is the default."""
+        name = "tool_use" if variables.get("tools") is not None and "tool_use" in self._sources else "default"
+        if name not in self._compiled:
+            self._compiled[name] = environment().from_string(self._sources[name])
+        return self._compiled[name]
 
 
 def rewritten(value: Any, rewrite: Rewrite) -> Any:

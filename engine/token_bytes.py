@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -47,7 +48,7 @@ def respelled(fast: FastTokenizer, spellings: Mapping[str, str]) -> FastTokenize
     told = json.loads(fast.to_str())
     for token in told["added_tokens"]:
         token["content"] = spellings.get(token["content"], token["content"])
-    model = told["model"]
+    model, names = told["model"], spellings.keys()
     if isinstance(model["vocab"], dict):
         model["vocab"] = {spellings.get(text, text): token_id for text, token_id in model["vocab"].items()}
     else:  # of Unigram: pairs of a token and its score
@@ -56,7 +57,9 @@ def respelled(fast: FastTokenizer, spellings: Mapping[str, str]) -> FastTokenize
         model["unk_token"] = spellings.get(model["unk_token"], model["unk_token"])
     if "merges" in model:  # some vocabularies have pieces that make up a special token's name
         pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
-        model["merges"] = [[a, b] for a, b in pairs if spellings.keys().isdisjoint((a, b, a + b))]
+        model["merges"] = [
+            pair for pair in pairs if not (pair[0] + pair[1] in names or pair[0] in names or pair[1] in names)
+        ]
     told["post_processor"] = None  # names special tokens, and adds them around a whole text
     return FastTokenizer.from_str(json.dumps(told))
 
@@ -72,6 +75,16 @@ def _steps(fast: FastTokenizer) -> list[dict[str, Any]]:
 def _alphabet_bytes(text: str) -> bytes:
     """Returns the bytes of a token of a byte-level vocabulary. A token with characters outside the byte alphabet has
     the bytes of its UTF-8."""
+    try:
+        return text.translate(_latin_1()).encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8")
+
+
+@cache
+def _latin_1() -> dict[int, int]:
+    """Returns a table for ``str.translate``, from characters of the byte alphabet to the Latin-1 character of the same
+    byte. Other characters of Latin-1 are mapped outside it; those beyond it are outside already."""
     alphabet = byte_alphabet()
-    known = all(character in alphabet for character in text)
-    return bytes(alphabet[character] for character in text) if known else text.encode("utf-8")
+    others = (code for code in range(256) if chr(code) not in alphabet)
+    return {ord(character): byte for character, byte in alphabet.items()} | dict.fromkeys(others, 0xFFFD)

@@ -11,13 +11,13 @@ import secrets
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from engine.api import Conversation, GenerationRequest, Prompt, RequestError
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from engine.decode.grammar import GrammarCompiler
+from engine.hub_tokenizer import HubTokenizer
 from engine.template import ChatTemplate
 from engine.token_bytes import byte_table, piece_bytes, respelled, strips_first_space
 from engine.tokenizer_files import eos_token_ids, read_tokenizer
@@ -41,9 +41,8 @@ class Tokenizer:
     """The tokenizer of a model: encodes prompts, decodes tokens and makes detokenizers. ``eos_token_ids`` are the ids
     of the tokens that end an answer."""
 
-    def __init__(self, hub: Any, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a transformers tokenizer whose ``backend_tokenizer`` belongs to the library tokenizers. Turns off
-        its truncation and padding."""
+    def __init__(self, hub: HubTokenizer, eos_token_ids: frozenset[int]) -> None:
+        """Turns off the truncation and padding of ``hub``."""
         self._hub = hub
         self._fast: FastTokenizer = hub.backend_tokenizer
         self._fast.no_truncation()
@@ -58,7 +57,7 @@ class Tokenizer:
         self._added = _any_of([token.content for token in added.values()])
         self._beginnings = {text[:length] for text in special for length in range(1, len(text))}
         self._longest = max(map(len, special), default=0)
-        self._template = ChatTemplate(hub)
+        self._template = ChatTemplate(hub.chat_template, hub.special_tokens_map)
         self._bytes, self._bare = byte_table(self._fast), strips_first_space(self._fast)
         self.eos_token_ids = eos_token_ids
 
@@ -67,7 +66,8 @@ class Tokenizer:
         """Loads the tokenizer of a Hugging Face model directory, without network access. Raises OSError if the
         directory has no tokenizer, and ValueError if the library tokenizers cannot run it."""
         hub = read_tokenizer(directory)
-        return cls(hub, eos_token_ids(directory, hub.eos_token_id))
+        end = hub.special_tokens_map.get("eos_token")
+        return cls(hub, eos_token_ids(directory, None if end is None else hub.backend_tokenizer.token_to_id(end)))
 
     def grammar_compiler(self, vocab_size: int) -> GrammarCompiler:
         """Returns the compiler of grammars (structured output) for this tokenizer and a model that has logits for

@@ -136,6 +136,7 @@ def local_environment(
         **_files(directory),
         **_ray(),
         **_serve(ports),
+        **_pollers(),
         **_haproxy(directory / "haproxy", ports),
         **_libraries(),
     }
@@ -179,6 +180,25 @@ def _serve(ports: LocalPorts) -> dict[str, str]:
     }
 
 
+def _pollers() -> dict[str, str]:
+    """How often Ray and Serve look whether something has changed: less often than in a cluster of many nodes, because
+    an idle service would take a quarter of a core for it. docs/benchmarks.md has what each of them takes."""
+    return {
+        # Serve's controller compares what runs with what should, here every half second instead of ten times a second.
+        # It notices a replica that has died, or a load that has changed, up to 0.4 s later.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+        # Every replica and router adds its counts to the metrics; Prometheus reads them every 15 s or so.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
+        # CPU and memory of each process, and of the dashboard's own, for the dashboard and for Prometheus.
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",
+        "METRICS_RECORD_INTERVAL_S": "15",
+        # Every process reports its tasks for the dashboard's timeline, and the raylet its free CPUs to the only node.
+        "RAY_task_events_report_interval_ms": "5000",
+        "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
+        "RAY_raylet_report_resources_period_milliseconds": "1000",
+    }
+
+
 def _haproxy(directory: Path, ports: LocalPorts) -> dict[str, str]:
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "run"),  # the wrapper that `prepare_directory` writes
@@ -198,6 +218,9 @@ def _libraries() -> dict[str, str]:
     return {
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
+        # torch's threads sleep while they wait for one another. Otherwise they spin, and on cores that others use as
+        # well the model of `general` takes 3 to 7 s of CPU to load instead of 2. The kernels' threads are not OpenMP's.
+        "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         # The embedded models are on disk. A model of the Hugging Face hub must be downloaded before the start.
         "HF_HUB_OFFLINE": "1",
@@ -213,6 +236,8 @@ def prepare_directory(directory: Path) -> None:
     The wrapper is a shell script that Serve runs as the HAProxy binary. In the config file that Serve has written, it
     binds the metrics and stats listeners to loopback, and then runs ``deployments/haproxy``. Without it they would
     listen on every interface.
+
+    The service's home has a link to the user's cache of compiled kernels, which take a quarter of a minute to build.
     """
     for name in ("home", "tmp", "ray", "haproxy"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -222,6 +247,20 @@ def prepare_directory(directory: Path) -> None:
     )
     wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(0o700)
+    _link_kernels(directory / "home")
+
+
+def _link_kernels(home: Path) -> None:
+    """Links ``~/.cache/manta`` into ``home``. Without a home that can be written, a service builds its own kernels."""
+    link = home / ".cache" / "manta"
+    try:
+        kernels = Path.home() / ".cache" / "manta"
+        kernels.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a RuntimeError: the user has no home at all
+        return
+    if os.access(kernels, os.W_OK) and not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(kernels)
 
 
 def _free_block() -> int:

@@ -133,5 +133,7 @@ def _command(directory: Path, ports: LocalPorts) -> list[str]:
         f"--ray-client-server-port={ports.ray_client}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",
+        "--include-log-monitor=false",  # it sends logs to the drivers that connect; there are none here
+        "--no-monitor",  # of the autoscaler, which has no other nodes to start
         "--log-color=false",
     ]

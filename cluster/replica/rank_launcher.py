@@ -15,7 +15,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import TierConfig
 from engine.parallel.launch import Invitation, Worker
-from engine.parallel.worker import serve
 
 
 def bundles(tier: TierConfig) -> list[dict[str, float]]:
@@ -29,6 +28,10 @@ class Rank:
 
     def run(self, invitation: Invitation) -> None:
         """Runs the rank until its process ends; never returns. Ray lets the process see one GPU, so its number is 0."""
+        from engine.parallel.worker import (
+            serve,  # with torch, which the process that builds the application does without
+        )
+
         serve(invitation, gpu=0)
 
 

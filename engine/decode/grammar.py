@@ -34,6 +34,8 @@ from engine.decode.trial import Verdict, new_matcher
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
+    from engine.hub_tokenizer import HubTokenizer
+
 MAX_CACHED_GRAMMARS = 128  # most compiled grammars that are cached, and most refused ones
 
 logger = logging.getLogger(__name__)
@@ -144,9 +146,9 @@ class GrammarCompiler:
     """Compiles and caches grammars for one tokenizer (vLLM's ``StructuredOutputManager``). May be used from any
     thread."""
 
-    def __init__(self, hub: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        """``hub`` is a transformers tokenizer, or None; then every grammar is refused. ``vocab_size`` is the number of
-        tokens that the model has logits for."""
+    def __init__(self, hub: HubTokenizer | None, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
+        """``hub`` None: every grammar is refused. ``vocab_size`` is the number of tokens that the model has logits
+        for."""
         self._hub = hub
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids

@@ -20,6 +20,8 @@ from engine.decode.detokenizer import byte_alphabet
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
+    from engine.hub_tokenizer import HubTokenizer
+
 MARK = "\U0010fffd"  # prefix of the new names of special tokens; a code point that no text uses
 END = f"{MARK}<|end of a structured output|>"
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -35,8 +37,8 @@ class Vocabulary:
     eos_token_ids: tuple[int, ...]
 
     @classmethod
-    def of(cls, hub: Any, rows: int, eos_token_ids: Collection[int]) -> Vocabulary:
-        """Converts ``hub``, a transformers tokenizer. ``rows`` is the number of tokens that the model has logits for.
+    def of(cls, hub: HubTokenizer, rows: int, eos_token_ids: Collection[int]) -> Vocabulary:
+        """Converts ``hub``. ``rows`` is the number of tokens that the model has logits for.
 
         It may differ from the tokenizer's number of tokens: models pad their output layer, and fine-tunes add tokens
         without logits. Tokens without logits are left out, so that their text is encoded by others. llguidance needs at

@@ -1,4 +1,4 @@
-"""From a GGUF file's metadata to a tokenizer of transformers, as engine/tokenizer.py takes it.
+"""From a GGUF file's metadata to a tokenizer as engine/tokenizer.py takes it.
 
 Token ids are those of llama.cpp (src/llama-vocab.cpp), for which the files are made. Where transformers reads the same
 keys otherwise (integrations/gguf/gguf_tokenizer_mapping.py), a comment says so.
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from engine.decode.detokenizer import byte_alphabet
 from engine.gguf.control_tokens import END_OF_TURN
 from engine.gguf.errors import GGUFError
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from engine.gguf.vocabulary import SCORES, Vocabulary, flag, merges, numbers, special_id, string, strings
+from engine.hub_tokenizer import PlainTokenizer
 from engine.model.spec import UnsupportedModelError
 
 MODEL, PRE = "tokenizer.ggml.model", "tokenizer.ggml.pre"
@@ -35,7 +35,7 @@ def has_tokenizer(metadata: Mapping[str, Any]) -> bool:
     return str(metadata.get(MODEL, "none")) not in ("none", "no_vocab")
 
 
-def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+def tokenizer_of(metadata: Mapping[str, Any]) -> PlainTokenizer:
     """The tokenizer of a file with these keys, with its special tokens and its chat templates.
 
     Raises UnsupportedModelError for a kind of tokenizer or pre-tokenizer that is not known, GGUFError for a key that is
@@ -53,9 +53,7 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     fast.add_tokens(_added_tokens(metadata, vocabulary, special))
     fast.post_processor = _framing(metadata, vocabulary, special, adds_bos)
     names = {f"{name}_token": vocabulary.tokens[token] for name, token in special.named.items()}
-    hub = PreTrainedTokenizerFast(tokenizer_object=fast, clean_up_tokenization_spaces=False, **names)
-    hub.chat_template = _chat_template(metadata)
-    return hub
+    return PlainTokenizer(fast, _chat_template(metadata), names)
 
 
 def eos_token_ids(metadata: Mapping[str, Any]) -> frozenset[int]:

@@ -13,6 +13,7 @@ MAX_ARRAY_DEPTH = 2
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY, _BOOL = 8, 9, 7
+_U64 = struct.Struct("<Q")
 
 
 class ValueReader:
@@ -74,17 +75,19 @@ class ValueReader:
         if count * 8 > end - position:
             raise GGUFError(f"the file ends within {what}")
         found = []
-        for _ in range(count):
-            start = position + 8
-            position = start + int.from_bytes(data[position:start], "little")
-            if start > end or position > end:
-                raise GGUFError(f"the file ends within {what}")
-            found.append(data[start:position])
-        self.position = position
         try:
-            return [str(text, "utf-8") for text in found]
+            for _ in range(count):
+                start = position + 8
+                position = start + _U64.unpack_from(data, position)[0]
+                if position > end:
+                    raise GGUFError(f"the file ends within {what}")
+                found.append(str(data[start:position], "utf-8"))
+        except struct.error as error:  # fewer than eight bytes are left
+            raise GGUFError(f"the file ends within {what}") from error
         except UnicodeDecodeError as error:
             raise GGUFError(f"{what} holds a string that is not UTF-8: {error.reason}") from error
+        self.position = position
+        return found
 
     def _scalars(self, kind: int, count: int, what: str) -> list[Any]:
         """All numbers of an array at once: a vocabulary has 150,000 of them."""

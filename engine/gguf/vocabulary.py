@@ -112,7 +112,7 @@ def string(metadata: Mapping[str, Any], key: str, default: str | None = None) ->
 def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     """A list of strings. Raises GGUFError for anything else."""
     found = _list(metadata, key)
-    if not all(isinstance(each, str) for each in found):
+    if not {*map(type, found)} <= {str}:
         raise GGUFError(f"{key} holds something else than strings")
     return found
 

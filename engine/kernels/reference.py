@@ -104,7 +104,8 @@ class ReferenceKernels:
             )
         else:
             output = _capped_attention(query, keys, values, group.mask, scale, score_cap)
-        return output.view(rows, heads, head_dim) if group.queries == 1 else output.transpose(1, 2).flatten(0, 1)
+        # On a card the heads of what torch returns need not follow each other.
+        return output.reshape(rows, heads, head_dim) if group.queries == 1 else output.transpose(1, 2).flatten(0, 1)
 
     def _gather(self, cache: KVPages, pages: Tensor, dtype: torch.dtype) -> Tensor:
         """Copies pages next to each other, [pages * block_size, head_dim] of ``dtype``."""

@@ -184,7 +184,11 @@ def compare(file: Path, peers: Mapping[str, tuple[str, str]], options: argparse.
     metadata = GGUFFile.open(file).metadata
     hub = tokenizer_of(metadata)
     tokenizer = Tokenizer(hub, eos_token_ids(metadata))
-    named = make_texts(options.texts, list(hub.get_added_vocab()), options.seed)
+    named = make_texts(
+        options.texts,
+        [token.content for token in hub.backend_tokenizer.get_added_tokens_decoder().values()],
+        options.seed,
+    )
     texts = [text for _, text in named]
     ours = [tokenizer.encode(text) for text in texts]
     theirs = {peer: peer_tokens(python, script, file, texts) for peer, (python, script) in peers.items()}

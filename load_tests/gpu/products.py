@@ -14,6 +14,8 @@ from engine.kernels.triton.experts import experts_mix
 from engine.kernels.triton.matmul import matmul, new_arrivals
 from engine.kernels.triton.quantised import quantised_matmul
 from engine.kernels.triton.sampling import sample_tokens, settings_of
+from engine.kernels.triton.tiling import tiling
+from engine.kernels.triton.vector import vector_matmul
 from engine.model.experts import route
 from engine.model.spec import ExpertSpec, ModelSpec
 from engine.model.weights import ExpertWeights
@@ -51,6 +53,10 @@ def check(bench: Bench, model: str, dtype: torch.dtype) -> list[Figure]:
             x = torch.randn(rows, inputs, device=bench.device).to(dtype)
             right = x.double() @ weight.double().t()
             figures.append(correctness.compared(f"{name}, {rows} rows", matmul(x, weight, None, arrivals), right))
+            if rows == 1:
+                figures.append(correctness.compared(f"{name}, vector", vector_matmul(x, weight, None), right))
+            if rows > 64:
+                figures.append(_same_bits(name, x, weight, arrivals))
             for form, matrix in forms:
                 inner = rounded_rows(x.float(), form).double()
                 right = inner @ matrix.dequantised(torch.float32).double().t()
@@ -59,6 +65,20 @@ def check(bench: Bench, model: str, dtype: torch.dtype) -> list[Figure]:
                     label = f"{name}, {rows} rows, {form.name}" + (", fixed" if fixed else "")
                     figures.append(correctness.compared(label, found, right))
     return figures
+
+
+def _same_bits(name: str, x: Tensor, weight: Tensor, arrivals: Tensor) -> Figure:
+    """Rows of a product of fixed order that differ where there are fewer of them, in any bit."""
+    together = matmul(x, weight, None, arrivals)
+    differing = 0
+    for rows in (1, 2, 16, 17, 64, 65, 128):
+        alone = matmul(x[:rows], weight, None, arrivals)
+        differing += int((alone != together[:rows]).any(1).sum())
+    if weight.dtype == torch.bfloat16:
+        tile = tiling("bfloat16", 64, x.device)
+        by_pointers = matmul(x, weight, None, arrivals, tile=tile)  # not through the copy engine
+        differing += int((by_pointers != together).any(1).sum())
+    return Figure(f"{name}, rows of other bits", differing, "rows", target="0", good=not differing)
 
 
 def random_experts(bench: Bench, dtype: torch.dtype) -> ExpertWeights:

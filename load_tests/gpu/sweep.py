@@ -1,62 +1,101 @@
-"""Shapes of the attention kernels, tried one after the other: the rows that ``tuning.MEASURED`` may get."""
+"""Tries shapes of kernels, load by load: processes side by side compile them, then they are timed one by one."""
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from functools import partial
-from itertools import product
+from pathlib import Path
 
-from engine.kernels.triton.tuning import AttentionTuning, Shape, card_of, format_of, tuning_of
-from load_tests.gpu.attention import Load, loads, prepared
+import torch
+
 from load_tests.gpu.clock import seconds_of
 from load_tests.gpu.figure import Bench, Case, Figure
+from load_tests.gpu.trials import Group, Trial, groups
 
-_FEW = [Shape(16, keys, warps, stages) for keys, warps, stages in product((32, 64, 128), (2, 4), (2, 3, 4, 5))]
-_MANY = [Shape(rows, keys, warps, stages) for rows, keys, warps, stages in
-         ((128, 64, 8, 3), (128, 64, 8, 2), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 64, 4, 4),
-          (64, 128, 4, 2), (128, 64, 4, 3), (128, 32, 8, 4), (128, 64, 8, 4))]  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+COMPILERS = max(1, (os.cpu_count() or 1) - 2)
+COMPILE_S = 150.0
+BEST = 4
 
 
 def cases(bench: Bench) -> Iterator[Case]:
-    """The loads that matter most, each with all its shapes."""
-    wanted = ("decode 64 x 4096", "prefill bfloat16 8192", "decode 1 x 32768", "decode 256 x 1024", "prefill int8")
-    found = loads(bench)
-    ordered = found if bench.dry else [load for start in wanted for load in found if load.name.startswith(start)]
-    for load in ordered:
-        yield Case(load.name, partial(_best, bench, load))
+    """All groups, after what they need is compiled."""
+    if not bench.dry:
+        yield Case("compile", _compile)
+    for group in groups(bench):
+        yield Case(group.name, partial(_best, bench, group))
 
 
-def _tunings(bench: Bench, load: Load, usual: AttentionTuning) -> list[AttentionTuning]:
-    if bench.dry:
-        return [usual, replace(usual, least_split=16)]
-    if load.part.count > 1:
-        return [usual, *(replace(usual, many=shape) for shape in _MANY)]
-    shapes = [replace(usual, few=shape) for shape in _FEW]
-    return [usual, *shapes, *(replace(usual, least_split=least) for least in (128, 512, 1024))]
-
-
-def _best(bench: Bench, load: Load) -> list[Figure]:
-    """The usual shape and the best three; what does not compile or fit is left out, and counted."""
-    usual = tuning_of(card_of(bench.device), load.heads.size, format_of(bench.dtype, load.form.number))
-    run = prepared(bench, load)
-    times: list[tuple[float, AttentionTuning]] = []
-    failed = []
-    for tuning in _tunings(bench, load, usual):
+def _compile() -> list[Figure]:
+    """Fills Triton's cache. What is not ready in time is compiled when it is timed."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "load_tests.gpu.sweep"]
+    workers = [
+        subprocess.Popen([*command, str(index), str(COMPILERS)], cwd=ROOT, stderr=subprocess.DEVNULL)
+        for index in range(COMPILERS)
+    ]
+    late = 0
+    for worker in workers:
         try:
-            times.append((seconds_of(bench, partial(run, tuning)), tuning))
+            worker.wait(max(0.1, COMPILE_S - (time.perf_counter() - began)))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+            late += 1
+    note = f"{COMPILERS} processes, {late} not done"
+    return [Figure("compiled", time.perf_counter() - began, "s", note=note)]
+
+
+def _best(bench: Bench, group: Group) -> list[Figure]:
+    """The first, which is the usual or a peer, and the quickest; what does not compile or fit is counted."""
+    times: list[tuple[float, str]] = []
+    failed: list[str] = []
+    for trial in group.make():
+        try:
+            times.append((sum(seconds_of(bench, work, runs=8) for work in trial.works), trial.label))
         except Exception as error:
             if "CUDA error" in str(error):
                 raise
-            failed.append(type(error).__name__)
-    amount, limit = load.cost(bench.dtype)
-    figures = [bench.rated("usual", times[0][0], amount, limit, note=_told(usual))] if times[0][1] is usual else []
-    for place, (seconds, tuning) in enumerate(sorted(times, key=lambda each: each[0])[:3]):
-        note = _told(tuning) + (f"; {len(failed)} shapes failed" if failed else "")
-        figures.append(bench.rated(f"best {place + 1}", seconds, amount, limit, note=note))
-    return figures
+            failed.append(f"{trial.label}: {type(error).__name__}")
+    figures = [bench.rated("first", times[0][0], group.amount, group.limit, note=times[0][1])] if times else []
+    for place, (seconds, label) in enumerate(sorted(times)[:BEST]):
+        figures.append(bench.rated(f"best {place + 1}", seconds, group.amount, group.limit, note=label))
+    return [*figures, Figure("failed", len(failed), "shapes", note="; ".join(failed))] if failed else figures
 
 
-def _told(tuning: AttentionTuning) -> str:
-    return json.dumps(asdict(tuning))
+def _tried(trial: Trial) -> bool:
+    """Runs each work once, for the sake of Triton's cache."""
+    try:
+        for work in trial.works:
+            work()
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "CUDA error" in str(error):
+            raise
+        return False
+    except Exception:  # noqa: BLE001 - what does not compile is told when it is timed
+        return False
+    return True
+
+
+def main() -> int:
+    """Runs every ``of``-th trial, from the one numbered ``index``."""
+    index, of = int(sys.argv[1]), int(sys.argv[2])
+    bench = Bench(torch.device("cuda:0"), False)
+    number = 0
+    with torch.inference_mode():
+        for group in groups(bench):
+            for trial in group.make():
+                if number % of == index:
+                    _tried(trial)
+                number += 1
+            torch.cuda.empty_cache()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

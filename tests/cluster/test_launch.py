@@ -73,6 +73,22 @@ class TestEnvironment:
     def test_a_taken_dashboard_port_is_replaced(self, taken_port: int) -> None:
         assert LocalPorts.free(dashboard=taken_port).dashboard != taken_port
 
+    def test_services_share_the_kernels_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path / "user"))
+        prepare_directory(tmp_path / "service")
+
+        (tmp_path / "service" / "home" / ".cache" / "manta" / "kernels").mkdir()
+
+        assert (tmp_path / "user" / ".cache" / "manta" / "kernels").is_dir()
+
+    def test_a_service_needs_no_home_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+
+        prepare_directory(tmp_path / "service")
+
+        assert (tmp_path / "service" / "home").is_dir()
+
     def test_haproxy_runs_with_a_mended_config(self, tmp_path: Path) -> None:
         config = tmp_path / "haproxy.cfg"
         config.write_text(

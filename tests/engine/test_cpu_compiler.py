@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,22 @@ def test_a_library_is_built_once_and_loads(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == changed
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
     assert hasattr(ctypes.CDLL(str(first)), "manta_step")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_processes_that_need_a_library_at_once_compile_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Path] = []
+    compile_one = compiler._compile
+
+    def counted(name: str, library: Path) -> None:
+        compiled.append(library)
+        compile_one(name, library)
+
+    monkeypatch.setattr(compiler, "_compile", counted)
+    with ThreadPoolExecutor(3) as threads:  # each has a handle of its own on the folder, as processes have
+        found = list(threads.map(lambda _: built(tmp_path), range(3)))
+
+    assert len(set(found)) == len(compiled) == 1
 
 
 @pytest.mark.usefixtures("hasty")

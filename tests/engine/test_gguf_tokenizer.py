@@ -17,6 +17,7 @@ from engine.api import Conversation, Grammar, Message
 from engine.decode.detokenizer import byte_alphabet
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS
 from engine.gguf.tokenizer import eos_token_ids, tokenizer_of
+from engine.template import ChatTemplate
 from engine.tokenizer import Tokenizer
 from tests.engine.gguf_vocabularies import TEMPLATE, WORDS, byte_level, pieces, trained
 
@@ -126,7 +127,7 @@ def test_pieces_take_the_space_prefix_from_its_key() -> None:
 
     assert tokens(plain, "the  the") == ["t", "he", "\u2581", "\u2581the"]
     assert tokens(pieces(), "the") == ["\u2581the"]
-    assert tokenizer_of(plain).decode(ids(plain, " the")) == " the"
+    assert tokenizer_of(plain).backend_tokenizer.decode(ids(plain, " the")) == " the"
 
 
 @pytest.mark.parametrize(
@@ -201,8 +202,8 @@ def test_control_and_user_defined_tokens_are_no_text_to_merge() -> None:
 
     assert tokens(metadata, "a<|im_end|>a<think>a") == ["a", "<|im_end|>", "a", "<think>", "a"]
     assert "[PAD1]" not in tokens(metadata, "a[PAD1]")
-    assert hub.decode(ids(metadata, "a<|im_end|><think>"), skip_special_tokens=True) == "a<think>"
-    assert (hub.bos_token, hub.eos_token, hub.unk_token, hub.pad_token) == ("<|begin|>", "<|im_end|>", None, None)
+    assert hub.backend_tokenizer.decode(ids(metadata, "a<|im_end|><think>"), skip_special_tokens=True) == "a<think>"
+    assert hub.special_tokens_map == {"bos_token": "<|begin|>", "eos_token": "<|im_end|>"}
 
 
 @pytest.mark.parametrize("kind", [1, 4])
@@ -211,15 +212,17 @@ def test_a_token_with_a_known_name_is_a_control_token_whatever_its_type(kind: in
     metadata = byte_level(tokenizer__ggml__token_type=[kind if each == 3 else each for each in types])
 
     assert tokens(metadata, "a<|im_start|><|im_end|>")[-1] == "<|im_end|>"
-    assert tokenizer_of(metadata).decode(ids(metadata, "a<|im_end|>"), skip_special_tokens=True) == "a"
+    assert (
+        tokenizer_of(metadata).backend_tokenizer.decode(ids(metadata, "a<|im_end|>"), skip_special_tokens=True) == "a"
+    )
 
 
 def test_a_token_that_pads_stays_text_unless_it_is_a_control_token() -> None:
     metadata = byte_level(tokenizer__ggml__padding_token_id=0, tokenizer__ggml__unknown_token_id=0)
     hub = tokenizer_of(metadata)
 
-    assert (hub.pad_token, hub.unk_token) == (None, None)
-    assert hub.decode([0], skip_special_tokens=True) == metadata["tokenizer.ggml.tokens"][0]
+    assert not {"pad_token", "unk_token"} & hub.special_tokens_map.keys()
+    assert hub.backend_tokenizer.decode([0], skip_special_tokens=True) == metadata["tokenizer.ggml.tokens"][0]
 
 
 @pytest.mark.parametrize(
@@ -258,12 +261,18 @@ def test_an_answer_ends_with_any_token_that_ends_something(metadata: dict[str, A
     assert eos_token_ids(metadata) == found
 
 
+WITH_TOOLS = 'with tools: <tool_call>{"name": ..., "arguments": ...}'
+
+
 def test_one_chat_template_of_several_is_taken_by_what_a_conversation_has() -> None:
-    named = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": "with tools"}
+    named = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": WITH_TOOLS}
     hub = tokenizer_of(byte_level() | named)
 
-    assert hub.get_chat_template() == TEMPLATE
-    assert hub.get_chat_template(tools=[{}]) == "with tools"
+    template = ChatTemplate(hub.chat_template, hub.special_tokens_map)
+    assert template.render(Conversation((Message("user", "a"),), ("{}",)), str) == WITH_TOOLS
+    assert template.render(Conversation((Message("user", "a"),)), str) == (
+        ChatTemplate(TEMPLATE, hub.special_tokens_map).render(Conversation((Message("user", "a"),)), str)
+    )
     assert tokenizer_of(byte_level()).chat_template == TEMPLATE
     assert tokenizer_of(byte_level(tokenizer__chat_template=None)).chat_template is None
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOURCES = Path(__file__).with_name("src")
@@ -35,8 +39,8 @@ class CompilerError(RuntimeError):
 def built(cache: Path | None = None) -> Path:
     """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder).
 
-    Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. Several
-    processes may build at once: each writes a file of its own and renames it. Raises CompilerError.
+    Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. If several
+    processes need it at once, one compiles and the others wait. Raises CompilerError.
     """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
@@ -45,8 +49,22 @@ def built(cache: Path | None = None) -> Path:
     library = folder / f"cpu-{_fingerprint(compiler)}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _compile(compiler, library)
+        with _alone(folder):
+            if not library.exists():
+                _compile(compiler, library)
     return library
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process compiles into ``folder``. The lock ends with the process that holds it, however that
+    comes about."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _compile(compiler: str, library: Path) -> None:

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.dependent_launch import options, wait_for_inputs
 from engine.kernels.triton.variants import Variant
 from engine.model.spec import Activation
 
@@ -34,13 +35,15 @@ def _activated(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def gated_kernel(
-    gate_up: tl.tensor, out: tl.tensor, stride: tl.tensor, size: tl.tensor, KIND: tl.constexpr, BLOCK: tl.constexpr
-) -> None:
+    gate_up: tl.tensor, out: tl.tensor, stride: tl.tensor, size: tl.tensor, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
+) -> None:  # fmt: skip
     """Grid (rows, size / BLOCK); rows of ``gate_up`` are ``stride`` apart, ``out`` [rows, size] is contiguous."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = columns < size
     source = gate_up + row * stride + columns
+    wait_for_inputs(OVERLAP)
     gate = tl.load(source, mask, other=0.0)
     up = tl.load(source + size, mask, other=0.0)
     # Rounded before the product, as two operations would.
@@ -54,7 +57,11 @@ def gated(gate_up: Tensor, activation: Activation) -> Tensor:
     out = torch.empty((rows, size), dtype=gate_up.dtype, device=gate_up.device)
     if rows:
         grid = (rows, triton.cdiv(size, _BLOCK))
-        gated_kernel[grid](gate_up, out, gate_up.stride(0), size, KIND=activation, BLOCK=_BLOCK, num_warps=_WARPS)
+        overlap, launched = options(gate_up.device)
+        gated_kernel[grid](
+            gate_up, out, gate_up.stride(0), size, KIND=activation, BLOCK=_BLOCK, OVERLAP=overlap, num_warps=_WARPS,
+            **launched,
+        )  # fmt: skip
     return out
 
 
@@ -66,7 +73,7 @@ def variants() -> Iterator[Variant]:
             f"gated {kind}",
             gated_kernel,
             {"gate_up": "*bf16", "out": "*bf16", "stride": "i32", "size": "i32"},
-            {"KIND": kind, "BLOCK": _BLOCK},
+            {"KIND": kind, "BLOCK": _BLOCK, "OVERLAP": True},
             aligned=frozenset(("stride", "size")),
             warps=_WARPS,
         )

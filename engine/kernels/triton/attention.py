@@ -17,6 +17,8 @@ from torch import Tensor
 from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.attention_split import merge_kernel, split_kernel
 from engine.kernels.triton.attention_tiles import tiles_kernel
+from engine.kernels.triton.dependent_launch import options
+from engine.kernels.triton.formats import form_of
 from engine.kernels.triton.tuning import AttentionTuning, Shape, card_of, format_of, padded_head, tuning_of
 from engine.kv.format import KVPages
 
@@ -48,17 +50,26 @@ class _Call:
         return self.query.shape[1] // self.kv_heads
 
     @property
+    def words(self) -> str:
+        """What bytes are, read two at a time where the kernels can; else nothing."""
+        paired = self.query.dtype == torch.bfloat16 and self.query.shape[2] % 2 == 0
+        return form_of(self.cache) if self.cache.scales is not None and paired and self.query.is_cuda else ""
+
+    @property
     def split(self) -> int:
         return self.tuning.exact_split if self.deterministic else 0
 
     def inputs(self, tiles: Tensor) -> tuple[Tensor, ...]:
         plan, cache = self.plan, self.cache
+        numbers = cache.numbers.view(torch.int16) if self.words else cache.numbers
         scales = cache.numbers if cache.scales is None else cache.scales
-        return self.query, cache.numbers, scales, plan.tables, plan.starts, plan.counts, plan.lengths, tiles
+        return self.query, numbers, scales, plan.tables, plan.starts, plan.counts, plan.lengths, tiles
 
     def options(self, shape: Shape) -> dict[str, object]:
         # Fused or not, a product and a sum round differently; that must not hang on the code around them.
-        return {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": not self.deterministic}
+        fused = not self.deterministic
+        _, launched = options(self.query.device)
+        return {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": fused, **launched}
 
 
 def paged_attention(
@@ -102,6 +113,7 @@ def paged_attention(
         "WINDOW": plan.window or 0,
         "SPLIT": chosen.exact_split if deterministic else 0,
         "BLOCK_D": padded_head(head_dim),
+        "OVERLAP": options(query.device)[0],
     }
     call = _Call(query, cache, plan, out, bend, unit, constants, deterministic, chosen)
     if plan.tiles.shape[0] > 0:
@@ -130,6 +142,7 @@ def _attended(call: _Call, shape: Shape, queries: int) -> dict[str, object]:
         "BLOCK_SIZE": call.cache.numbers.shape[2],
         "CAPPED": call.bend > 0,
         "SCALED": call.cache.scales is not None,
+        "WORDS": call.words,
         "QUERIES": queries,
         "BLOCK_M": block_m,
         "BLOCK_N": shape.keys,

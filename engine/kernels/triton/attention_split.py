@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.triton.attention_walk import first_seen, load_queries, merge, place_of, store_rows, walk
+from engine.kernels.triton.dependent_launch import wait_for_inputs
 
 
 @triton.jit
@@ -32,8 +33,10 @@ def split_kernel(
     lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor, tops: tl.tensor, totals: tl.tensor,
     bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor, width: tl.tensor, splits: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, WORDS: tl.constexpr, QUERIES: tl.constexpr,
+    SPLIT: tl.constexpr,
     MIN_KEYS: tl.constexpr, ALONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (kv_heads, splits, tiles). Shapes are those of ``PagedPlan``; ``query`` [rows, heads, head_dim] with
     ``row_stride``. Writes ``parts`` [tiles, kv_heads, QUERIES * GROUP, splits, head_dim] float32 and, without the last
@@ -44,6 +47,7 @@ def split_kernel(
     head = tl.program_id(0)
     split = tl.program_id(1)
     tile = tl.program_id(2)
+    wait_for_inputs(OVERLAP)
     sequence = tl.load(tiles + 2 * tile)
     if sequence < 0:
         return
@@ -67,7 +71,7 @@ def split_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     top, total, acc = walk(
         top, total, acc, q, positions, numbers, scales, table, head, lo, hi, low, end, bend, unit,
-        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, True, BLOCK_N, BLOCK_D,
+        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, True, BLOCK_N, BLOCK_D,
     )  # fmt: skip
     if ALONE:
         store_rows(out, acc, total, row, rows, head, KV_HEADS, GROUP, HEAD_DIM, BLOCK_M, BLOCK_D)
@@ -125,13 +129,14 @@ def merge_kernel(
     starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, parts: tl.tensor,
     tops: tl.tensor, totals: tl.tensor, splits: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, MIN_KEYS: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (QUERIES * GROUP, kv_heads, tiles): merges what ``split_kernel`` wrote into ``out`` [rows, heads, head_dim];
     with SPLIT in order, else SPLITS parts at a time."""
     m = tl.program_id(0)
     head = tl.program_id(1)
     tile = tl.program_id(2)
+    wait_for_inputs(OVERLAP)
     sequence = tl.load(tiles + 2 * tile)
     if sequence < 0:
         return

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.triton.attention_walk import first_seen, load_queries, merge, place_of, store_rows, walk
+from engine.kernels.triton.dependent_launch import wait_for_inputs
 
 
 @triton.jit
@@ -14,8 +15,8 @@ def _walk_all(
     query: tl.tensor, position: tl.tensor, numbers: tl.tensor, scales: tl.tensor, table: tl.tensor, head: tl.tensor,
     lo: tl.tensor, hi: tl.tensor, low: tl.tensor, end: tl.tensor, full_lo: tl.tensor, full_hi: tl.tensor,
     bend: tl.tensor, unit: tl.tensor, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, WORDS: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Top, total and acc of the keys ``lo`` to ``hi``; masks outside ``full_lo`` to ``full_hi`` only."""
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -26,15 +27,15 @@ def _walk_all(
     if WINDOW > 0:
         top, total, acc = walk(
             top, total, acc, query, position, numbers, scales, table, head, lo, left, low, end, bend, unit,
-            KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, True, BLOCK_N, BLOCK_D,
+            KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, True, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     top, total, acc = walk(
         top, total, acc, query, position, numbers, scales, table, head, left, right, low, end, bend, unit,
-        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, False, BLOCK_N, BLOCK_D,
+        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, False, BLOCK_N, BLOCK_D,
     )  # fmt: skip
     return walk(
         top, total, acc, query, position, numbers, scales, table, head, right, hi, low, end, bend, unit,
-        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, True, BLOCK_N, BLOCK_D,
+        KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, True, BLOCK_N, BLOCK_D,
     )  # fmt: skip
 
 
@@ -43,13 +44,15 @@ def tiles_kernel(
     query: tl.tensor, numbers: tl.tensor, scales: tl.tensor, tables: tl.tensor, starts: tl.tensor, counts: tl.tensor,
     lengths: tl.tensor, tiles: tl.tensor, out: tl.tensor, bend: tl.tensor, unit: tl.tensor, row_stride: tl.tensor,
     width: tl.tensor, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, WORDS: tl.constexpr, QUERIES: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (kv_heads, tiles). Shapes are those of ``PagedPlan``; ``query`` [rows, heads, head_dim] with ``row_stride``,
     ``out`` contiguous. With SPLIT, parts of so many keys are computed each by itself, and merged in order."""
     head = tl.program_id(0)
     tile = tl.program_id(1)
+    wait_for_inputs(OVERLAP)
     sequence = tl.load(tiles + 2 * tile)
     if sequence < 0:
         return
@@ -70,7 +73,7 @@ def tiles_kernel(
     if SPLIT == 0:
         top, total, acc = _walk_all(
             q, positions, numbers, scales, table, head, lo, end, low, end, full_lo, full_hi, bend, unit,
-            KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, BLOCK_M, BLOCK_N, BLOCK_D,
+            KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, BLOCK_M, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     else:
         top = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -80,7 +83,7 @@ def tiles_kernel(
             part_top, part_total, part = _walk_all(
                 q, positions, numbers, scales, table, head, tl.maximum(begin, lo), tl.minimum(begin + SPLIT, end),
                 low, end, full_lo, full_hi, bend, unit,
-                KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, BLOCK_M, BLOCK_N, BLOCK_D,
+                KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, CAPPED, SCALED, WORDS, BLOCK_M, BLOCK_N, BLOCK_D,
             )  # fmt: skip
             top, mine, its = merge(top, part_top, part_top)
             total = total * mine + part_total * its

@@ -17,8 +17,8 @@ from engine.kernels.triton.variants import Variant
 _TYPES = {
     "float32": ("*fp32", "*fp32"),
     "16": ("*bf16", "*bf16"),
-    "int8": ("*bf16", "*i8"),
-    "fp8": ("*bf16", "*fp8e4nv"),
+    "int8": ("*bf16", "*i16"),
+    "fp8": ("*bf16", "*i16"),
 }
 _NUMBERS = {"bend": "fp32", "unit": "fp32", "row_stride": "i32", "width": "i32", "splits": "i32"}
 _TABLES = dict.fromkeys(("tables", "starts", "counts", "lengths", "tiles"), "*i32")
@@ -73,11 +73,13 @@ def _attended(
         "WINDOW": model.window,
         "CAPPED": model.capped,
         "SCALED": form in ("int8", "fp8"),
+        "WORDS": form if form in ("int8", "fp8") else "",
         "QUERIES": queries_per_tile(rows, model.heads, model.kv_heads),
         "SPLIT": split,
         "BLOCK_M": max(16, shape.rows, triton.next_power_of_2(group)),
         "BLOCK_N": shape.keys,
         "BLOCK_D": padded_head(model.head_dim),
+        "OVERLAP": True,
     }
     return signature, constants
 

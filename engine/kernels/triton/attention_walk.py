@@ -15,6 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from engine.kernels.triton.bytes import pairs_of_e4m3, pairs_of_int8
+
 
 @triton.jit
 def place_of(
@@ -50,22 +52,37 @@ def load_queries(
 
 
 @triton.jit
-def _load_numbers(
-    numbers: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+def _load_stored(
+    numbers: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl.constexpr, SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Keys or values [BLOCK_N, BLOCK_D] as they are stored, zeros where not ``used``: what is masked is multiplied
-    by zero all the same, which would not rid it of infinities."""
-    d = tl.arange(0, BLOCK_D)
-    source = numbers + (page * HEAD_DIM)[:, None] + d[None, :]
+    """Heads [BLOCK_N, BLOCK] of SIZE numbers, or words, as they are stored; zeros where not ``used``: what is masked
+    is multiplied by zero all the same, which would not rid it of infinities."""
+    d = tl.arange(0, BLOCK)
+    source = numbers + (page * SIZE)[:, None] + d[None, :]
     if MASKED:
         mask = used[:, None]
-        if BLOCK_D != HEAD_DIM:
-            mask = mask & (d < HEAD_DIM)[None, :]
+        if BLOCK != SIZE:
+            mask = mask & (d < SIZE)[None, :]
         return tl.load(source, mask=mask, other=0.0)
-    if BLOCK_D != HEAD_DIM:
-        return tl.load(source, mask=(d < HEAD_DIM)[None, :], other=0.0)
+    if BLOCK != SIZE:
+        return tl.load(source, mask=(d < SIZE)[None, :], other=0.0)
     return tl.load(source)
+
+
+@triton.jit
+def _load_numbers(
+    numbers: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl.constexpr, WORDS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Keys or values [BLOCK_N, BLOCK_D] as they are stored; in bfloat16 if they are read as WORDS."""
+    if WORDS == "int8":
+        found = pairs_of_int8(_load_stored(numbers, page, used, MASKED, HEAD_DIM // 2, BLOCK_D // 2))
+    elif WORDS == "fp8":
+        found = pairs_of_e4m3(_load_stored(numbers, page, used, MASKED, HEAD_DIM // 2, BLOCK_D // 2))
+    else:
+        found = _load_stored(numbers, page, used, MASKED, HEAD_DIM, BLOCK_D)
+    return found
 
 
 @triton.jit
@@ -95,8 +112,8 @@ def walk(
     top: tl.tensor, total: tl.tensor, acc: tl.tensor, query: tl.tensor, position: tl.tensor, numbers: tl.tensor,
     scales: tl.tensor, table: tl.tensor, head: tl.tensor, lo: tl.tensor, hi: tl.tensor, low: tl.tensor, end: tl.tensor,
     bend: tl.tensor, unit: tl.tensor, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, WORDS: tl.constexpr, MASKED: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Adds the keys ``lo`` (a multiple of BLOCK_N) to ``hi`` to ``top``, ``total``, ``acc``.
 
@@ -110,7 +127,7 @@ def walk(
         page = (block.to(tl.int64) * (2 * KV_HEADS) + head) * BLOCK_SIZE + keys % BLOCK_SIZE
         # A round ahead: were it of the same round, loads of keys could not be under way before it came.
         block = _load_blocks(table, keys + BLOCK_N, low, end, BLOCK_SIZE)
-        k = _load_numbers(numbers, page, used, MASKED, HEAD_DIM, BLOCK_D)
+        k = _load_numbers(numbers, page, used, MASKED, WORDS, HEAD_DIM, BLOCK_D)
         scores = tl.dot(query, tl.trans(k.to(query.dtype)), input_precision="ieee")
         if SCALED:
             scores = scores * _load_scales(scales, page, used, MASKED)[None, :]
@@ -129,7 +146,7 @@ def walk(
         total = total * shrink + tl.sum(weights, 1)
         acc = acc * shrink[:, None]
         top = higher
-        v = _load_numbers(numbers, page + KV_HEADS * BLOCK_SIZE, used, MASKED, HEAD_DIM, BLOCK_D)
+        v = _load_numbers(numbers, page + KV_HEADS * BLOCK_SIZE, used, MASKED, WORDS, HEAD_DIM, BLOCK_D)
         if SCALED:
             value_scales = _load_scales(scales, page + KV_HEADS * BLOCK_SIZE, used, MASKED)
             if query.dtype == tl.float16:

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.triton.attention_metadata import PagedPlan
+from engine.kernels.triton.dependent_launch import options, wait_for_inputs
 from engine.kernels.triton.formats import form_of, quantised, scales_of
 from engine.kernels.triton.norms import scaled
 from engine.kernels.triton.variants import Variant
@@ -76,11 +77,12 @@ def place_kernel(
     tables: tl.tensor, numbers: tl.tensor, scales: tl.tensor, stride: tl.tensor, width: tl.tensor, eps: tl.tensor,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     NORM: tl.constexpr, ROTATE: tl.constexpr, FORM: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr,
-    QUERY_TILES: tl.constexpr, KV_TILES: tl.constexpr,
+    QUERY_TILES: tl.constexpr, KV_TILES: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (rows, QUERY_TILES + 2 KV_TILES): tiles of queries, if they change, of keys, and of values. HALF
     is a power of two that holds half a head."""
     row = tl.program_id(0)
+    wait_for_inputs(OVERLAP)
     position = tl.load(positions + row)
     if position < 0:
         return
@@ -127,13 +129,14 @@ def place_heads(qkv: Tensor, norm: Tensor | None, eps: float, cache: KVPages, pl
     form = form_of(cache)
     numbers = cache.numbers.view(torch.uint8) if form == "fp8" else cache.numbers
     cos, sin = (qkv, qkv) if plan.rotation is None else plan.rotation
+    overlap, launched = options(qkv.device)
     if rows:
         place_kernel[(rows, query_tiles + 2 * kv_tiles)](
             qkv, qkv if norm is None else norm, cos, sin, plan.positions, plan.sequences, plan.tables,
             numbers, numbers if cache.scales is None else cache.scales, qkv.stride(0), plan.tables.stride(0), eps,
             HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, BLOCK_SIZE=block_size, NORM=norm is not None,
             ROTATE=plan.rotation is not None, FORM=form, TILE=tile, HALF=half,
-            QUERY_TILES=query_tiles, KV_TILES=kv_tiles, num_warps=warps,
+            QUERY_TILES=query_tiles, KV_TILES=kv_tiles, OVERLAP=overlap, num_warps=warps, **launched,
         )  # fmt: skip
 
 
@@ -166,7 +169,7 @@ def variants() -> Iterator[Variant]:
                 pointers | {"stride": "i32", "width": "i32", "eps": "fp32"},
                 {"HEADS": heads, "KV_HEADS": kv_heads, "HEAD_DIM": head_dim, "BLOCK_SIZE": 16, "NORM": norm}
                 | {"ROTATE": True, "FORM": form, "TILE": tile, "HALF": half}
-                | {"QUERY_TILES": triton.cdiv(heads, tile), "KV_TILES": triton.cdiv(kv_heads, tile)},
+                | {"QUERY_TILES": triton.cdiv(heads, tile), "KV_TILES": triton.cdiv(kv_heads, tile), "OVERLAP": True},
                 aligned=frozenset(("stride",)),
                 warps=warps,
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.kernels.triton.experts import experts_mix
 from engine.kernels.triton.matmul import matmul, new_arrivals
 from engine.kernels.triton.quantised import quantised_matmul
+from engine.kernels.triton.vector import vector_matmul
 from engine.model.weights import ExpertWeights, Matrix, plain
 from engine.quant.matrix import PackedMatrix
 
@@ -31,6 +32,8 @@ class Products:
             return quantised_matmul(_rows(x), weight, bias, self._arrivals, fixed=self._deterministic)
         if self._deterministic:
             return matmul(_rows(x), plain(weight), bias, self._arrivals)
+        if x.shape[0] == 1 and x.is_cuda:
+            return vector_matmul(_rows(x), plain(weight), bias)
         return F.linear(x, plain(weight), bias)
 
     def experts(self, x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:

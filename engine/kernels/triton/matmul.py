@@ -1,9 +1,9 @@
 """Products of matrices whose order of summation does not depend on how many rows there are.
 
 What cuBLAS chooses for a matrix depends on its number of rows, and with it the last bits of a row depend on the batch.
-Here one tiling serves any number of them, and inputs are split, where they are, by the shape of the weights alone
-(cf. Thinking Machines 2025, "Defeating nondeterminism in LLM inference"): a part that has its own program where there
-are few rows is a loop of its own where there are many.
+Here the tilings for few rows and for many add up in one order, and inputs are split, where they are, by the shape of
+the weights alone (cf. Thinking Machines 2025, "Defeating nondeterminism in LLM inference"): a part that has its own
+program where there are few rows is a loop of its own where there are many.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.dependent_launch import options, wait_for_inputs
 from engine.kernels.triton.products import store_tile, sum_eights, sum_plain, sum_words, tile_order
-from engine.kernels.triton.tiling import ARRIVALS, DEFAULT, Kind, Tiling, tiling
+from engine.kernels.triton.streamed import can_stream, streamed_matmul
+from engine.kernels.triton.tiling import ARRIVALS, DEFAULT, FIXED_OUTPUTS, FIXED_STEP, Kind, Tiling, tiling
 from engine.kernels.triton.variants import Variant
 from engine.quant.format import FP8, WeightFormat
 from engine.quant.matrix import WORD
@@ -75,6 +77,7 @@ def product_kernel(
     block_outputs: tl.constexpr,
     step: tl.constexpr,
     group: tl.constexpr,
+    overlap: tl.constexpr,
 ) -> None:
     """One tile, or one of its ``parts`` of ``length`` inputs if each is computed ``alone``; if not, all of its parts.
 
@@ -91,6 +94,7 @@ def product_kernel(
     target = output + own.to(tl.int64) * count
     group_scales = scales if bits == 4 else None
     output_scales = scales if bits == 8 else None
+    wait_for_inputs(overlap)
     by_row = None if row_scales is None else tl.load(row_scales + own, mask=seen, other=0.0)
     place = tl.program_id(1)
     start = place * length
@@ -132,6 +136,9 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, arrivals: Tensor, *, 
     would round it."""
     kind: Kind = "float32" if x.dtype == torch.float32 else "bfloat16"
     chosen = tile or tiling(kind, x.shape[0], x.device, fixed=True)
+    count, width = weight.shape
+    if tile is None and fixed_length(count, width, chosen) >= width and can_stream(x, weight):
+        return streamed_matmul(x, weight, bias)
     return launch(x, weight, None, None, bias, weight.shape[1], x.dtype, arrivals, chosen, fixed=True)
 
 
@@ -158,11 +165,14 @@ def launch(
     packed = weights.dtype == torch.int16
     output_tiles, steps = triton.cdiv(count, tile.outputs), triton.cdiv(width, tile.inputs)
     tiles = triton.cdiv(rows, tile.rows) * output_tiles
-    length = triton.cdiv(steps, parts_of(output_tiles if fixed else tiles, steps, tile))
-    parts = triton.cdiv(steps, length)
+    length = (
+        fixed_length(count, width, tile) if fixed else triton.cdiv(steps, parts_of(tiles, steps, tile)) * tile.inputs
+    )
+    parts = triton.cdiv(width, length)
     alone = parts == 1 or tiles <= tile.programs
     kept = parts * tiles * tile.rows * tile.outputs if alone and parts > 1 else 0
     exact = x.dtype == torch.int8
+    overlap, launched = options(x.device)
     partial = torch.empty(kept, dtype=torch.int32 if exact else torch.float32, device=x.device) if kept else None
     product_kernel[(tiles, parts if alone else 1)](
         x,
@@ -178,7 +188,7 @@ def launch(
         inputs,
         width,
         x.stride(0),
-        length * tile.inputs,
+        length,
         bits=bits,
         fast=packed and x.is_cuda and dtype == torch.bfloat16,
         whole=width % tile.inputs == 0 and inputs == width * (WORD // bits if packed else 1),
@@ -188,8 +198,10 @@ def launch(
         block_outputs=tile.outputs,
         step=tile.inputs,
         group=tile.group,
+        overlap=overlap,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        **launched,
     )
     return output
 
@@ -198,6 +210,14 @@ def parts_of(tiles: int, steps: int, tile: Tiling) -> int:
     """Into how many parts the ``steps`` over the inputs are cut: no more than fill the device, at least two steps
     each."""
     return max(1, min(tile.programs // tiles, steps // 2))
+
+
+def fixed_length(count: int, width: int, tile: Tiling) -> int:
+    """Columns of each part of the inputs where the order must be one for any tile: by the shape of the weights [count,
+    width] and ``tile.programs``, which all tiles of a table share."""
+    parts = max(1, tile.programs // triton.cdiv(count, FIXED_OUTPUTS))
+    steps: int = triton.cdiv(triton.cdiv(width, parts), FIXED_STEP)
+    return steps * FIXED_STEP
 
 
 def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: str = "bf16") -> Variant:
@@ -213,7 +233,7 @@ def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: s
     constants: dict[str, object] = dict.fromkeys(absent)
     constants |= {"bits": 8 if form is None else form.bits, "fast": element == "i16" and dtype == "bf16", "whole": True}
     constants |= {"parts": 4 if split else 1, "alone": True, "group": tile.group, "step": tile.inputs}
-    constants |= {"block_rows": tile.rows, "block_outputs": tile.outputs}
+    constants |= {"block_rows": tile.rows, "block_outputs": tile.outputs, "overlap": True}
     if not split:
         constants |= {"partial": None}
     title = f"{name} {tile.rows}x{tile.outputs}x{tile.inputs}"

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.dependent_launch import options, wait_for_inputs
 from engine.kernels.triton.variants import Variant
 
 _WIDEST = 16_384
@@ -37,7 +38,7 @@ def _read(stream: tl.tensor, update: tl.tensor, columns: tl.tensor, mask: tl.ten
 def norm_kernel(
     stream: tl.tensor, update: tl.tensor, weight: tl.tensor, out: tl.tensor,
     stream_stride: tl.tensor, update_stride: tl.tensor, size: tl.tensor, eps: tl.tensor,
-    ADD: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+    ADD: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Grid (rows). ``out`` [rows, size] is contiguous; ``WHOLE``: a block holds a row."""
     row = tl.program_id(0).to(tl.int64)
@@ -48,10 +49,12 @@ def norm_kernel(
     if WHOLE:
         mask = columns < size
         factor = tl.load(weight + columns, mask, other=0.0)  # on its way while the row is summed up
+        wait_for_inputs(OVERLAP)
         wide = _read(stream, update, columns, mask, ADD)
         scale = tl.rsqrt(tl.sum(wide * wide, 0) / size + eps)
         tl.store(out + columns, scaled(wide, scale, factor).to(out.dtype.element_ty), mask)
     else:
+        wait_for_inputs(OVERLAP)
         squares = tl.zeros([BLOCK], tl.float32)
         for start in range(0, size, BLOCK):
             wide = _read(stream, update, start + columns, start + columns < size, ADD)
@@ -80,10 +83,11 @@ def _launch(stream: Tensor, update: Tensor, weight: Tensor, eps: float, add: boo
     rows, size = stream.shape
     out = torch.empty((rows, size), dtype=stream.dtype, device=stream.device)
     block, warps = _shape(size)
+    overlap, launched = options(stream.device)
     if rows:
         norm_kernel[(rows,)](
             stream, update, weight, out, stream.stride(0), update.stride(0), size, eps,
-            ADD=add, BLOCK=block, WHOLE=size <= block, num_warps=warps,
+            ADD=add, BLOCK=block, WHOLE=size <= block, OVERLAP=overlap, num_warps=warps, **launched,
         )  # fmt: skip
     return out
 
@@ -114,7 +118,7 @@ def variants() -> Iterator[Variant]:
                 norm_kernel,
                 {"stream": "*bf16", "update": "*bf16", "weight": weight, "out": "*bf16", "stream_stride": "i32"}
                 | {"update_stride": "i32", "size": "i32", "eps": "fp32"},
-                {"ADD": add, "BLOCK": block, "WHOLE": size <= block},
+                {"ADD": add, "BLOCK": block, "WHOLE": size <= block, "OVERLAP": True},
                 aligned=frozenset(("stream_stride", "update_stride", "size")),
                 warps=warps,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from engine.kernels.triton.bytes import INT8_HIGH, INT8_LOW, through
 from engine.quant.format import GROUP
 
 _GROUP = tl.constexpr(GROUP)
@@ -21,16 +22,7 @@ def _four_bits(shift: int) -> str:
     return f"{{ .reg .b32 t; shr.b32 t, $1, {shift}; lop3.b32 $0, t, 0x000F000F, 0x43004300, 0xEA; }}"
 
 
-def _eight_bits(shift: int) -> str:
-    """Likewise of seven bits; the eighth, the sign, makes 128 or 256 of the same kind, which is taken off."""
-    return (
-        f"{{ .reg .b32 t, u, v, m; shr.b32 t, $1, {shift}; lop3.b32 u, t, 0x007F007F, 0x43004300, 0xEA; "
-        "lop3.b32 v, t, 0x00800080, 0x43004300, 0xEA; mov.b32 m, 0xBF80BF80; fma.rn.bf16x2 $0, v, m, u; }"
-    )
-
-
 _NIBBLE_0, _NIBBLE_1, _NIBBLE_2, _NIBBLE_3 = (tl.constexpr(_four_bits(shift)) for shift in (0, 4, 8, 12))
-_BYTE_0, _BYTE_1 = (tl.constexpr(_eight_bits(shift)) for shift in (0, 8))
 
 
 @triton.jit
@@ -101,19 +93,13 @@ def sum_eights(
 
 
 @triton.jit
-def _through(words: tl.tensor, code: tl.constexpr) -> tl.tensor:
-    """int16 to bfloat16, two to a register."""
-    return tl.inline_asm_elementwise(code, "=r,r", [words], dtype=tl.bfloat16, is_pure=True, pack=2)
-
-
-@triton.jit
 def _unpacked_fast(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr) -> tl.tensor:
     if bits == 8:
-        numbers = _through(words, _BYTE_0 if place == 0 else _BYTE_1)
+        numbers = through(words, INT8_LOW if place == 0 else INT8_HIGH)
     elif place < 2:
-        numbers = _through(words, _NIBBLE_0 if place == 0 else _NIBBLE_1) - _OFFSET
+        numbers = through(words, _NIBBLE_0 if place == 0 else _NIBBLE_1) - _OFFSET
     else:
-        numbers = _through(words, _NIBBLE_2 if place == 2 else _NIBBLE_3) - _OFFSET
+        numbers = through(words, _NIBBLE_2 if place == 2 else _NIBBLE_3) - _OFFSET
     return numbers
 
 

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.triton.dependent_launch import options, wait_for_inputs
 from engine.kernels.triton.formats import to_e4m3, to_int8
 from engine.kernels.triton.matmul import launch, product_variant
 from engine.kernels.triton.tiling import DEFAULT, Kind, Tiling, tiling
@@ -31,12 +32,14 @@ def round_rows_kernel(
     stride: tl.tensor,
     highest: tl.constexpr,
     size: tl.constexpr,
+    overlap: tl.constexpr,
 ) -> None:
     """One row: its largest number becomes ``highest``. ``numbers`` are int8, or bytes that hold float8; ``size`` is a
     power of two that holds all inputs."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, size)
     inside = at < inputs
+    wait_for_inputs(overlap)
     wide = tl.load(x + row * stride + at, mask=inside, other=0.0).to(tl.float32)
     scale = tl.math.div_rn(tl.max(tl.abs(wide), 0), highest)
     # What is not finite makes the scale no number.
@@ -56,10 +59,12 @@ def round_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
     scales = torch.empty(rows, dtype=torch.float32, device=x.device)
     size = triton.next_power_of_2(inputs)
     stored = numbers if form.number == torch.int8 else numbers.view(torch.uint8)
+    overlap, launched = options(x.device)
     if rows:
         round_rows_kernel[(rows,)](
-            x, stored, scales, inputs, x.stride(0), highest=float(form.highest), size=size, num_warps=_warps(size)
-        )
+            x, stored, scales, inputs, x.stride(0), highest=float(form.highest), size=size, overlap=overlap,
+            num_warps=_warps(size), **launched,
+        )  # fmt: skip
     return numbers, scales
 
 
@@ -121,7 +126,7 @@ def variants() -> Iterator[Variant]:
                 f"round rows {form.name} {size}",
                 round_rows_kernel,
                 {"x": "*bf16", "numbers": f"*{element}", "scales": "*fp32", "inputs": "i32", "stride": "i32"},
-                {"highest": float(form.highest), "size": size},
+                {"highest": float(form.highest), "size": size, "overlap": True},
                 frozenset(("inputs", "stride")),
                 _warps(size),
             )

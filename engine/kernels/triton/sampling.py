@@ -75,8 +75,8 @@ def sample_tokens(logits: Tensor, settings: DrawSettings) -> Tensor:
     groups = triton.cdiv(vocab, GROUP.value)
     parts = triton.cdiv(groups, _PART)
     chosen = torch.empty(draws, dtype=torch.int64, device=device)
-    if not draws:
-        return chosen
+    if not draws or vocab == 1:
+        return chosen.zero_()
     tops = torch.empty((draws, parts), dtype=torch.float32, device=device)
     notes = torch.empty((draws, parts), dtype=torch.int32, device=device)
     # Without cuts these are not touched.

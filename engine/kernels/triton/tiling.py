@@ -1,7 +1,8 @@
 """How matrix products are cut into programs: a table for each device, with defaults for those not in it.
 
 What is right depends on the number of rows, which decides whether a product waits for its weights or for the tensor
-cores. Only the last row of a table serves when answers must not depend on the batch.
+cores. Where answers must not depend on the batch, all rows of the table "bfloat16" serve, whose tiles add up in one
+order, and of the others only the last.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ Kind = Literal["float32", "bfloat16", "int8", "int4", "w8a8", "fp8", "experts"]
 """What is multiplied: numbers as they are, float16 like bfloat16, or a format of weights, or those of experts."""
 ARRIVALS = 4096
 """Most tiles of a product whose inputs are split; ``Tiling.programs`` stays below."""
+FIXED_OUTPUTS = 64
+"""Outputs of a tile, as far as it decides into how many parts the inputs of a product of fixed order are cut."""
+FIXED_STEP = 128
+"""Such parts are multiples of so many columns. Steps of tiles divide it."""
+_FIXED_PROGRAMS = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,41 +52,74 @@ Table = Mapping[Kind, tuple[tuple[int, Tiling], ...]]
 """For each kind, up to how many rows which tiling serves; the last serves all others too."""
 
 _EIGHTS = (
-    (16, Tiling(16, 64, 256, 4, 4, programs=528)),
-    (64, Tiling(64, 64, 128, 4, 4, programs=264)),
-    (65, Tiling(128, 128, 128, 8, 4)),
+    (16, Tiling(16, 64, 128, 4, 4, programs=528)),
+    (64, Tiling(64, 64, 128, 4, 3, programs=264)),
+    (256, Tiling(128, 64, 128, 4, 4, programs=264)),
+    (257, Tiling(128, 256, 128, 8, 3)),
 )
 _HOPPER: Table = {
     # Without tensor cores, which would round.
     "float32": ((1, Tiling(64, 64, 16, 4, 3, programs=528)),),
-    # One tiling for any number of rows. Wide enough to multiply long prompts, and few rows still wait for weights.
-    "bfloat16": ((1, Tiling(128, 128, 64, 8, 4, programs=264)),),
+    # All of one order: the tensor cores add up 16 inputs after the other, however many rows and outputs a tile has.
+    "bfloat16": (
+        (16, Tiling(16, 64, 128, 4, 6, programs=_FIXED_PROGRAMS)),
+        (64, Tiling(64, 64, 128, 4, 4, programs=_FIXED_PROGRAMS)),
+        (256, Tiling(128, 128, 64, 8, 4, programs=_FIXED_PROGRAMS)),
+        (257, Tiling(256, 128, 64, 8, 3, programs=_FIXED_PROGRAMS)),
+    ),
     "int8": (
-        (16, Tiling(16, 64, 128, 4, 3, programs=528)),
-        (64, Tiling(64, 64, 64, 4, 3, programs=264)),
-        (65, Tiling(128, 128, 64, 8, 3)),
+        (16, Tiling(16, 64, 128, 4, 4, programs=264)),
+        (64, Tiling(64, 128, 64, 4, 4, programs=264)),
+        (256, Tiling(64, 128, 64, 4, 4, programs=264)),
+        (257, Tiling(256, 128, 64, 8, 3)),
     ),
     "int4": (
-        (16, Tiling(16, 64, 128, 4, 3, programs=264)),
+        (16, Tiling(16, 128, 64, 4, 4, programs=264)),
         (64, Tiling(64, 64, 64, 4, 3, programs=264)),
-        (65, Tiling(64, 128, 64, 4, 3)),
+        (65, Tiling(128, 128, 64, 8, 3)),
     ),
     "w8a8": _EIGHTS,
     "fp8": _EIGHTS,
     # Rows count those of one expert, on average.
     "experts": ((16, Tiling(16, 64, 128, 4, 4)), (64, Tiling(64, 128, 64, 4, 4)), (65, Tiling(128, 128, 64, 8, 3))),
 }
+_STREAMED = (
+    (1.0, Tiling(256, 128, 64, 8, 4)),
+    (0.9, Tiling(128, 128, 64, 4, 5)),
+    (0.6, Tiling(128, 64, 128, 4, 4)),
+)
+"""Tiles of more than 64 rows that the copy engine brings, and what part of the first one's speed each reaches where all
+multiprocessors have one (an H200, 4,096 rows)."""
+_STREAMED_FEW = (Tiling(16, 64, 128, 4, 6), Tiling(64, 64, 128, 4, 6))
 TABLES: Mapping[str, Table] = {"NVIDIA H100": _HOPPER, "NVIDIA H200": _HOPPER}
 """By how the card's name begins."""
 DEFAULT = _HOPPER
 
 
 def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> Tiling:
-    """The tiling for a product of so many rows on ``device``; if ``fixed`` the same for any number of them."""
+    """The tiling for a product of so many rows on ``device``; if ``fixed`` one whose order of summation is the same for
+    any number of them."""
     entries = _table(card_of(device))[kind]
-    if fixed:
+    if fixed and kind != "bfloat16":
         return entries[-1][1]
     return next((found for most, found in entries if rows <= most), entries[-1][1])
+
+
+def streamed_tiling(rows: int, count: int, multiprocessors: int) -> Tiling:
+    """The tiling for a product of fixed order of ``rows`` by ``count`` outputs that the copy engine feeds: what is
+    quickest, given that the last round of tiles leaves multiprocessors without work. All add up in one order."""
+    for tile in _STREAMED_FEW:
+        if rows <= tile.rows:
+            return tile
+
+    def speed(entry: tuple[float, Tiling]) -> float:
+        """Of real outputs: those of padding count for nothing."""
+        part, tile = entry
+        tiles = -(-rows // tile.rows) * -(-count // tile.outputs)
+        rounds = -(-tiles // multiprocessors)
+        return part * rows * count / (rounds * multiprocessors * tile.rows * tile.outputs)
+
+    return max(_STREAMED, key=speed)[1]
 
 
 @cache

@@ -55,12 +55,14 @@ _WIDE = {
 }
 _HALF = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 32, 4, 4)),
+    128: AttentionTuning(
+        few=Shape(16, 64, 4, 2), many=Shape(128, 128, 8, 3), exact=Shape(64, 64, 4, 3), exact_split=2048
+    ),
     256: AttentionTuning(few=Shape(16, 32, 4, 3), many=Shape(128, 64, 8, 2), exact=Shape(64, 16, 8, 4)),
 }
 _BYTE = {
     64: AttentionTuning(few=Shape(16, 128, 4, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
-    128: AttentionTuning(few=Shape(16, 64, 4, 4), many=Shape(128, 64, 8, 3), exact=Shape(64, 32, 4, 4)),
+    128: AttentionTuning(few=Shape(16, 64, 2, 3), many=Shape(128, 64, 8, 3), exact=Shape(64, 64, 4, 3)),
     256: AttentionTuning(few=Shape(16, 64, 4, 3), many=Shape(64, 16, 8, 3), exact=Shape(64, 16, 8, 3)),
 }
 _TABLES: Mapping[Format, Mapping[int, AttentionTuning]] = {"float32": _WIDE, "16": _HALF, "int8": _BYTE, "fp8": _BYTE}

@@ -21,7 +21,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-MODULES = ("attention_variants", "norms", "heads", "activations", "sampling", "matmul", "quantised", "experts")
+MODULES = (
+    "attention_variants",
+    "norms",
+    "heads",
+    "activations",
+    "sampling",
+    "matmul",
+    "streamed",
+    "vector",
+    "quantised",
+    "experts",
+)
 """Files of this package that have kernels, in the order in which they are told."""
 SHARED_LIMIT = 227 * 1024  # bytes a program may use on sm_90
 

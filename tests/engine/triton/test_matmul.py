@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from engine.kernels.triton.linear import Products
 from engine.kernels.triton.matmul import matmul, new_arrivals, parts_of
-from engine.kernels.triton.tiling import DEFAULT, TABLES, Tiling, tiling
+from engine.kernels.triton.streamed import streamed_matmul
+from engine.kernels.triton.tiling import DEFAULT, FIXED_STEP, TABLES, Tiling, streamed_tiling, tiling
+from engine.kernels.triton.vector import vector_matmul
 
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * torch.cuda.is_available()
 SMALL = Tiling(16, 64, 32, 4, 2, programs=4, group=2)
@@ -127,6 +131,77 @@ def test_tables_are_in_order_of_rows_and_match_those_they_serve(
 def test_a_fixed_tiling_does_not_depend_on_the_rows(device: torch.device) -> None:
     assert len({tiling("int4", rows, device, fixed=True) for rows in (1, 16, 17, 100, 5000)}) == 1
     assert tiling("int4", 16, device) != tiling("int4", 17, device) != tiling("int4", 100, device)
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("shape", [(1, 64, 130), (5, 96, 64), (70, 40, 48), (130, 200, 100)], ids=str)
+def test_a_streamed_product_is_that_of_float64(device: torch.device, biased: bool, shape: tuple[int, int, int]) -> None:
+    rows, inputs, outputs = shape
+    x = drawn(rows, inputs, dtype=DTYPES[-1], device=device)
+    weight = drawn(outputs, inputs, dtype=DTYPES[-1], device=device, seed=1)
+    bias = drawn(outputs, dtype=DTYPES[-1], device=device, seed=2) if biased else None
+
+    found = streamed_matmul(x, weight, bias, tile=Tiling(64, 64, 32, 4, 2))
+
+    assert found.dtype == x.dtype
+    assert_product(found, x, weight, bias)
+
+
+def test_a_streamed_product_has_the_bits_of_any_other_of_fixed_order(device: torch.device) -> None:
+    """The interpreter rounds after each step of a tile, where a card does after 16 inputs: there tiles differ too."""
+    card = device.type == "cuda"
+    tiles = [None] if card else [Tiling(rows, 64, 64, 4, 2) for rows in (16, 64, 128)]
+    x = drawn(300 if card else 130, 512, dtype=DTYPES[-1], device=device)
+    weight = drawn(8192 if card else 200, 512, dtype=DTYPES[-1], device=device, seed=1)
+    together = streamed_matmul(x, weight, None, tile=tiles[-1])
+
+    for rows, tile in product((1, 17, 65, 130), tiles):
+        assert torch.equal(streamed_matmul(x[:rows], weight, None, tile=tile), together[:rows])
+    by_pointers = matmul(x[:20], weight, None, new_arrivals(device), tile=Tiling(16, 64, 64, 4, 2))
+    assert torch.equal(by_pointers, together[:20])
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "tile"),
+    [
+        (1, 4096, (16, 64)),
+        (64, 4096, (64, 64)),
+        (256, 4096, (128, 64)),
+        (256, 28672, (256, 128)),
+        (1024, 6144, (128, 128)),
+    ],
+)
+def test_a_streamed_product_leaves_few_multiprocessors_without_work(
+    rows: int, count: int, tile: tuple[int, int]
+) -> None:
+    """What was quickest on an H200."""
+    found = streamed_tiling(rows, count, 132)
+
+    assert (found.rows, found.outputs) == tile
+
+
+@given(rows=st.integers(1, 9000), count=st.integers(1, 200_000), multiprocessors=st.integers(1, 200))
+def test_tiles_of_any_streamed_product_hold_its_rows_if_they_are_few(
+    rows: int, count: int, multiprocessors: int
+) -> None:
+    tile = streamed_tiling(rows, count, multiprocessors)
+
+    assert rows > 64 or tile.rows >= rows
+    assert FIXED_STEP % tile.inputs == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("inputs", "outputs"), [(300, 70), (1024, 64), (4096, 130)])
+def test_the_product_of_one_row_is_that_of_float64(
+    device: torch.device, dtype: torch.dtype, inputs: int, outputs: int
+) -> None:
+    x = drawn(1, inputs, dtype=dtype, device=device)
+    weight = drawn(outputs, inputs, dtype=dtype, device=device, seed=1)
+    bias = drawn(outputs, dtype=dtype, device=device, seed=2)
+
+    found = vector_matmul(x, weight, bias)
+
+    assert_product(found, x, weight, bias)
 
 
 def test_more_programs_than_counters_are_refused() -> None:

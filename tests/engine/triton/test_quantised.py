@@ -65,7 +65,12 @@ def assert_product(found: Tensor, x: Tensor, weight: PackedMatrix, bias: Tensor 
     size = float((left.abs() @ right.abs().t()).max())
     if bias is not None:
         wanted += bias.double()
-    torch.testing.assert_close(found.double(), wanted, rtol=torch.finfo(found.dtype).eps, atol=size * 1e-6)
+    torch.testing.assert_close(found.double(), wanted, rtol=torch.finfo(found.dtype).eps, atol=size * rounding(form, x))
+
+
+def rounding(form: WeightFormat, x: Tensor) -> float:
+    """Of a sum: float32's, but the tensor cores of a card keep 14 bits of one of float8."""
+    return 2**-14 if form is FP8 and x.is_cuda else 1e-6
 
 
 @by_name
@@ -141,7 +146,7 @@ def test_the_reference_multiplies_the_same_numbers(device: torch.device, form: W
     wanted = ReferenceKernels().linear(x, weight, bias)
 
     off = quantised_matmul(x, weight, bias, new_arrivals(device), tile=SMALL) - wanted
-    assert off.norm() < 1e-6 * wanted.norm()
+    assert off.norm() < rounding(form, x) * wanted.norm()
 
 
 @pytest.mark.parametrize("form", STEP, ids=lambda form: form.name)
@@ -156,9 +161,10 @@ def test_rows_are_rounded_as_by_torch(
 
     numbers, scales = round_rows(x, form)
 
-    wanted, by_row = quantised_rows(x, form)
-    assert torch.equal(scales, by_row)
-    assert torch.equal(numbers.view(torch.uint8), wanted.view(torch.uint8))
+    # On a card torch divides by a number by multiplying with its inverse.
+    wanted, by_row = quantised_rows(x.cpu(), form)
+    assert torch.equal(scales.cpu(), by_row)
+    assert torch.equal(numbers.cpu().view(torch.uint8), wanted.view(torch.uint8))
 
 
 def test_what_lies_between_two_numbers_is_rounded_to_the_even_one(device: torch.device) -> None:

@@ -1,0 +1,35 @@
+"""``HubTokenizer``: what the engine needs of a tokenizer of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer as FastTokenizer
+
+
+class HubTokenizer(Protocol):
+    """A tokenizer of the library tokenizers, with a chat template. transformers' ``PreTrainedTokenizerFast`` is one."""
+
+    @property
+    def backend_tokenizer(self) -> FastTokenizer: ...
+
+    @property
+    def chat_template(self) -> Any:
+        """The source of the template, or of several by name; None without one."""
+        ...
+
+    @property
+    def special_tokens_map(self) -> Mapping[str, str]:
+        """The text of special tokens by their part, such as ``eos_token``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTokenizer:
+    """A ``HubTokenizer`` made without transformers, whose import takes 1 s and 20 MB."""
+
+    backend_tokenizer: FastTokenizer
+    chat_template: str | Mapping[str, str] | None
+    special_tokens_map: Mapping[str, str]
