@@ -76,7 +76,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
-    return router.bind(config.router, config.placement, tiers, handles, read_forecaster(config))
+    return router.bind(config.router, config.placement, tiers, handles, read_forecaster(config), config.state)
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from engine.config import EngineConfig
 from router.config import RouterConfig
@@ -97,6 +97,79 @@ class PlacementConfig(Settings):
     A delta holds about one token."""
 
 
+class StateConfig(Settings):
+    """The shared state: where Redis is, and what happens when it does not answer.
+
+    Without ``url`` and ``url_file`` each router keeps the state in its memory: limits then hold for each router alone,
+    and the ledger ends with it.
+    """
+
+    url: SecretStr | None = None
+    """Redis, as ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password of an ACL where there is one:
+    ``rediss://manta:PASSWORD@redis.example:6379/0``. For Sentinel, its scheme, user, password and database alone
+    count."""
+    url_file: Path | None = None
+    """A file that holds ``url`` alone, such as a mounted secret. It is read where a router starts."""
+    cluster: bool = False
+    """Whether Redis is a Redis Cluster, of which ``url`` names any node."""
+    sentinels: tuple[Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")], ...] = ()
+    """The addresses ``host:port`` of the Sentinels that know the present master, if there are any."""
+    sentinel_service: str = "mymaster"
+    """The name by which the Sentinels know the master."""
+    timeout_s: float = Field(0.1, gt=0)
+    """Seconds after which a call that a request waits for is given up. What happens then, router.limits says."""
+    background_timeout_s: float = Field(2.0, gt=0)
+    """Seconds after which a call is given up that no request waits for: settlements, leases, the ledger."""
+    max_faults: int = Field(5, ge=1)
+    """Faults in a row after which Redis is not asked for a while (circuit breaker). Both kinds of calls have a breaker
+    of their own."""
+    open_s: float = Field(1.0, gt=0)
+    """Seconds until Redis is asked again after that; twice as long after each further fault, up to max_open_s."""
+    max_open_s: float = Field(10.0, gt=0)
+    """The longest that Redis is not asked. At most so long after Redis is back, it is used again."""
+    journal: Path | None = None
+    """The directory where ledger entries wait until they are in Redis. It should survive a restart of the router. None:
+    ``manta-journal`` in the directory for temporary files."""
+    journal_max_bytes: int = Field(256 * 1024 * 1024, ge=65536)
+    """The most bytes that wait there. Entries beyond are lost, and logged. An entry has about 500 bytes."""
+    entries_kept_days: int = Field(35, ge=1)
+    """Days that the document of each ledger entry is kept. Sums are kept longer, whatever this says."""
+
+    @model_validator(mode="after")
+    def _check_one_url(self) -> Self:
+        if self.url is not None and self.url_file is not None:
+            raise ValueError("url and url_file exclude each other")
+        if self.cluster and self.sentinels:
+            raise ValueError("cluster and sentinels exclude each other")
+        if (self.cluster or self.sentinels) and self.url is None and self.url_file is None:
+            raise ValueError("cluster and sentinels need url or url_file")
+        if self.url is not None:
+            check_redis_url(self.url.get_secret_value())
+        return self
+
+    def read_url(self) -> str | None:
+        """Returns the URL of ``url`` or of the file ``url_file``; None if neither is set.
+
+        Raises ValueError for a file that cannot be read or holds no URL of Redis.
+        """
+        if self.url is not None:
+            return self.url.get_secret_value()
+        if self.url_file is None:
+            return None
+        try:
+            url = self.url_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ValueError(f"state.url_file: {self.url_file}: {error.strerror}") from error
+        check_redis_url(url)
+        return url
+
+
+def check_redis_url(url: str) -> None:
+    """Raises ValueError, without the URL, unless its scheme is one of Redis."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("state.url: must begin with redis://, rediss:// or unix://")
+
+
 class MantaConfig(Settings):
     """The settings of the whole service, the argument of ``cluster.app:build``."""
 
@@ -105,6 +178,7 @@ class MantaConfig(Settings):
     router: RouterConfig
     ingress: IngressConfig = IngressConfig()
     placement: PlacementConfig = PlacementConfig()
+    state: StateConfig = StateConfig()
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -149,6 +223,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         for key in router.keys
     ]
     aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
+    prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
     kept = [key for key in keys if key.tiers is None or key.tiers]
     if not kept:
         raise ValueError(
@@ -156,9 +231,17 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         )
     return MantaConfig(
         tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
-        router=router.model_copy(update={"auto": auto, "aliases": aliases, "keys": tuple(kept)}),
+        router=router.model_copy(
+            update={
+                "auto": auto,
+                "aliases": aliases,
+                "keys": tuple(kept),
+                "prices": router.prices.model_copy(update={"tiers": prices}),
+            }
+        ),
         ingress=config.ingress,
         placement=config.placement,
+        state=config.state,
     )
 
 
@@ -198,9 +281,20 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
     if router.auto is not None:
         check_thresholds(router.auto.thresholds or {}, tiers)
     check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
+    check_prices(router.prices.tiers, tiers)
     for place, key in enumerate(router.keys):
         for name in key.tiers or ():
             check_tier(f"router.keys.{place}.tiers", name, tiers)
+
+
+def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:
+    """Raises ValueError, naming the setting, for a price of a tier that does not exist, and for a tier without a price
+    where others have one: its tokens would cost nothing."""
+    for name in prices:
+        check_tier(f"router.prices.tiers.{name}", name, tiers)
+    for name in tiers:
+        if prices and name not in prices:
+            raise ValueError(f"router.prices.tiers: the tier {name} has no price")
 
 
 def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> None:

@@ -13,11 +13,14 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.config import PlacementConfig
+from cluster.access.jwks_sources import jwks_source
+from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.serve_backend import ServeBackend
+from cluster.state.redis_store import RedisStore
 from router.app import build_app
 from router.config import RouterConfig
+from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
 
@@ -36,18 +39,29 @@ class Router:
         tiers: Sequence[TierDescription],
         handles: Mapping[str, DeploymentHandle[Any]],
         forecaster: Forecaster | None = None,
+        state: StateConfig | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
         self._tiers = tiers
         self._handles = handles
         self._forecaster = forecaster
+        self._state = state or StateConfig()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
-        return without_root_path(without_request_id(build_app(self._config, backend, self._forecaster)))
+        jwks = jwks_source(self._config.access.jwt)
+        app = build_app(self._config, backend, self._forecaster, store=shared_state(self._state), jwks=jwks)
+        return without_root_path(without_request_id(app))
+
+
+def shared_state(config: StateConfig) -> StateStore | None:
+    """Returns the store of ``config``; None if it names no Redis. Raises ValueError for a URL that cannot be used, and
+    OSError for a journal that cannot be written."""
+    url = config.read_url()
+    return None if url is None else RedisStore(config, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -15,7 +15,7 @@ from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest
-from router.ports.tier_backend import TierDescription, TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot, TierUnavailableError
 
 
 class ServeBackend:
@@ -59,12 +59,12 @@ class ServeBackend:
         return [TierSnapshot(name) if pool is None else pool.snapshot() for name, pool in pools]
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         pool = self._pools.get(tier)
         if pool is None:
             raise TierUnavailableError(f"The tier '{tier}' is not connected.")
         lane = await pool.acquire(request, avoid)
-        async with aclosing(lane.generate(request)) as batches:
+        async with aclosing(lane.generate(request, on_usage)) as batches:
             async for deltas in batches:
                 yield deltas

@@ -67,12 +67,20 @@ class Answers:
             self._searches[request_id] = group.search
         self.scheduler.add(job.sequence)
 
-    def abort(self, request_id: str) -> None:
-        """Ends a request with all its choices, and frees their KV blocks. Gives no delta. Does nothing if there is no
-        such request."""
-        if request_id in self._groups:
-            self._break(request_id)
-            self._counters.aborted += 1
+    def abort(self, request_id: str) -> Delta | None:
+        """Ends a request with all its choices, and frees their KV blocks. Returns its last delta: ABORT with its token
+        counts; None if there is no such request. A prompt that was not computed to its end counts as far as it
+        was."""
+        group = self._groups.get(request_id)
+        if group is None:
+            return None
+        self._counters.aborted += 1
+        computed = group.first.sequence.computed
+        usage = self._break(request_id)
+        if not usage.completion_tokens:
+            prompt = min(computed, usage.prompt_tokens)
+            usage = Usage(prompt, 0, min(prompt, usage.cached_tokens))
+        return Delta(request_id, (), "", FinishReason.ABORT, usage)
 
     def park_stranded(self) -> None:
         """Frees the KV blocks of beams that wait for other beams of their search which have none. Called before each

@@ -52,6 +52,7 @@ class AsyncEngine:
         self._stats = engine.stats()
         self._queue = engine.queue_state()
         self._closing = False
+        self._aborted: list[Delta] = []  # used by the engine's thread alone
         self._step_began: float | None = None
         self._death: BaseException | None = None
 
@@ -101,7 +102,8 @@ class AsyncEngine:
     def abort(self, request_ids: Iterable[str]) -> None:
         """Aborts requests: their KV blocks are freed before the next step.
 
-        Sends no delta. The step that is running may still produce a last delta of each. Ignores unknown ids.
+        The last delta of each has the reason ABORT and its token counts, unless the step that is running ends it.
+        Ignores unknown ids.
         """
         with self._changed:
             for request_id in request_ids:
@@ -166,7 +168,7 @@ class AsyncEngine:
                 if isinstance(item, Job):
                     self._engine.enqueue(item)
                 else:
-                    self._engine.abort([item])
+                    self._aborted += self._engine.abort([item])
             self._inbox = []
             self._arrivals.clear()
             self._look()
@@ -178,6 +180,7 @@ class AsyncEngine:
         deltas = self._engine.step()
         self._step_began = None
         with self._changed:
+            deltas = [*self._take_aborted(), *deltas]
             self._live.difference_update(delta.request_id for delta in deltas if delta.last)
             self._look()
         if deltas:
@@ -185,6 +188,12 @@ class AsyncEngine:
         self._engine.check_health()  # raises here, so that no more requests queue for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
+
+    def _take_aborted(self) -> list[Delta]:
+        """Returns the last deltas of the requests that were aborted since the last call. Leaves out those whose id has
+        been submitted again, where they would end the new request. The caller holds the lock."""
+        aborted, self._aborted = self._aborted, []
+        return [delta for delta in aborted if delta.request_id not in self._live]
 
     def _look(self) -> None:
         """Stores the statistics that callers get until the next step. The caller holds the lock."""
@@ -195,7 +204,10 @@ class AsyncEngine:
         """Ends every remaining request with an ABORT or ERROR delta, so that no caller waits forever."""
         with self._changed:
             self._closing = True
+            aborted = self._take_aborted()
             left, self._live = sorted(self._live), set()
+        if aborted:
+            self._on_step(aborted)
         if not left:
             return
         reason, error = FinishReason.ABORT, None

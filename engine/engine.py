@@ -186,11 +186,11 @@ class Engine:
         use."""
         self._answers.begin(job)
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """Ends requests at once and without a delta; their KV blocks are free on return. Ignores unknown ids, because a
-        request may have ended in the meantime."""
-        for request_id in request_ids:
-            self._answers.abort(request_id)
+    def abort(self, request_ids: Iterable[str]) -> list[Delta]:
+        """Ends requests at once; their KV blocks are free on return. Returns a last delta for each: ABORT with its
+        token counts. Ignores unknown ids, because a request may have ended in the meantime."""
+        ended = [self._answers.abort(request_id) for request_id in request_ids]
+        return [delta for delta in ended if delta is not None]
 
     def step(self) -> list[Delta]:
         """Runs one step: a forward pass over the sequences that the scheduler picks. Returns a delta for each choice

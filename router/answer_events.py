@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from engine.api import FinishReason, TokenLogprobs, Usage
+from router.ports.limit_store import LimitDecision
 from router.whole_answer import Answer
 
 
@@ -62,6 +63,7 @@ class Routed(NamedTuple):
     stream: bool  # whether the response is streamed
     writer: Callable[[Stamp], AnswerWriter]  # makes the writer of the response
     ignored: tuple[str, ...] = ()  # what the request sets without effect
+    limits: LimitDecision | None = None  # the state of the request's limits; None: it has none
 
 
 class Opened(NamedTuple):

@@ -14,11 +14,17 @@ from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.access.authenticator import Authenticator
+from router.access.config_keys import ConfigKeys
+from router.access.key_registry import KeyRegistry
+from router.access.token_verifier import TokenVerifier
+from router.admin.management import Management, ManagementCall
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
+    LimitExceededError,
     MethodNotAllowedError,
     NotFoundError,
     RefusalError,
@@ -27,12 +33,17 @@ from router.errors import (
 )
 from router.generation.collect import collect
 from router.inference_request import Call
+from router.ledger.ledger import Ledger
+from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.errors import error_body
 from router.openai.models import model_list
+from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
+from router.ports.jwks_source import JwksSource
+from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
@@ -53,15 +64,27 @@ def build_app(
     forecaster: Forecaster | None = None,
     clock: Clock | None = None,
     endpoints: Mapping[str, Endpoint] = ENDPOINTS,
+    store: StateStore | None = None,
+    jwks: JwksSource | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
-    default. ``endpoints`` maps paths to wire formats.
+    default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
+    memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     """
+    clock = clock or SystemClock()
+    store = store or MemoryStore(clock)
     tiers = [tier.name for tier in backend.tiers()]
     choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
-    return App(config, backend, choice, clock or SystemClock(), endpoints)
+    settings = config.access
+    tokens = None if settings.jwt is None or jwks is None else TokenVerifier(settings.jwt, jwks, clock)
+    registry = KeyRegistry(store, clock)
+    authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
+    ledger = Ledger(store, config.prices, clock)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock)
+    management = Management(authenticator, registry, store, backend, clock, config.prices.currency)
+    return App(config, backend, pipeline, management, store, clock, endpoints)
 
 
 class App:
@@ -71,12 +94,17 @@ class App:
         self,
         config: RouterConfig,
         backend: TierBackend,
-        choice: TierChoice,
+        pipeline: Pipeline,
+        management: Management,
+        store: StateStore,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
     ) -> None:
         self._endpoints = endpoints
-        self._pipeline = Pipeline(config, backend, choice)
+        self._pipeline = pipeline
+        self._management = management
+        self._store = store
+        self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
         self._clock = clock
@@ -103,6 +131,8 @@ class App:
         except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
             refusal = refusal_of(error)
             _log(exchange, error, refusal)
+            if isinstance(refusal, LimitExceededError):
+                exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
             await exchange.fail(refusal, error_of(refusal))
 
     async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
@@ -118,16 +148,23 @@ class App:
         elif path == MODELS or path.startswith(MODELS + "/"):
             _expect(exchange, "GET", "HEAD")
             await self._models(exchange, path.removeprefix(MODELS).removeprefix("/"))
+        elif (methods := self._management.methods(path)) is not None:
+            _expect(exchange, *methods)
+            async with asyncio.timeout(self._timeout_s):
+                await self._manage(exchange, path)
         else:
             raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
 
     async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body)
+        path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
         async with aclosing(self._pipeline.run(call, endpoint)) as batches:
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
+            if routed.limits is not None:
+                exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             await exchange.while_connected(self._answer(exchange, routed, batches))
 
     async def _answer(
@@ -156,7 +193,7 @@ class App:
 
         Raises AuthenticationError, and NotFoundError for a model that the key may not use or that does not exist.
         """
-        names = self._pipeline.models(exchange.header("authorization"))
+        names = await self._pipeline.models(exchange.header("authorization"))
         models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created)
         if not name:
             return await exchange.answer(200, models)
@@ -165,15 +202,34 @@ class App:
             raise NotFoundError(f"The model '{_printable(name)}' does not exist.", "model_not_found", "model")
         return await exchange.answer(200, found)
 
+    async def _manage(self, exchange: Exchange, path: str) -> None:
+        """Answers /admin/v1 and /v1/usage. Raises what ``Management.handle`` raises."""
+        credentials = exchange.header("authorization")
+        call = ManagementCall(exchange.method, path, exchange.parameters(), credentials, exchange.body)
+        reply = await self._management.handle(call)
+        exchange.headers.append((b"cache-control", b"no-store"))  # a new key is shown once, and kept by no proxy
+        await exchange.answer_text(200, reply.body, reply.media_type)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Implements ASGI's lifespan: starts the backend before the first request and closes it after the last."""
+        """Implements ASGI's lifespan: starts store, pipeline and backend before the first request, and closes them
+        after the last."""
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
-            await (self._backend.close() if stopping else self._backend.start())
+            await (self._close() if stopping else self._start())
             await send({"type": f"{message['type']}.complete"})
             if stopping:
                 return
+
+    async def _start(self) -> None:
+        await self._store.start()
+        await self._pipeline.start()
+        await self._backend.start()
+
+    async def _close(self) -> None:
+        await self._pipeline.close()
+        await self._backend.close()
+        await self._store.close()
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 HASHED = "sha256:"
 """Marks an API key in the config that is given as its SHA-256 digest."""
@@ -20,17 +21,87 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class KeyConfig(Settings):
-    """An API key and its owner."""
+class Role(StrEnum):
+    """What a key is for."""
+
+    ADMIN = "admin"  # everything, ``/admin/v1`` included
+    USER = "user"  # inference, and the usage of its own tenant
+    VIEWER = "viewer"  # the usage of its own tenant and the list of models, but no inference
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}$")]
+"""The name of a tenant, team or feature: up to 64 characters that need no escaping in a header, a URL or a CSV file."""
+
+Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1, max_length=128)]
+
+
+class LimitsConfig(Settings):
+    """How much a key or a tenant may use. None: no limit."""
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    """Requests in any minute."""
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """Tokens in any minute, input and output together."""
+    concurrent_requests: int | None = Field(None, ge=1)
+    """Requests at the same time."""
+    tokens_per_day: int | None = Field(None, ge=1)
+    """Tokens of a day (UTC), input and output together."""
+    money_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Money of a calendar month (UTC), in the currency of the prices."""
+
+
+class TenantConfig(Settings):
+    """The settings of a tenant."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """How much all keys of the tenant may use together, whatever limits each key has."""
+
+
+class LimitPolicy(Settings):
+    """How the limits of keys and tenants are kept."""
+
+    when_unavailable: Literal["admit", "refuse"] = "admit"
+    """What happens to a request with limits while the shared state does not answer: it is admitted without being
+    counted, or refused with a 503. Refuse where a budget must never be exceeded."""
+    warn_at: float = Field(0.8, gt=0, le=1)
+    """The share of a limit from which on answers have the header x-manta-limit-warning."""
+    lease_s: float = Field(15.0, ge=1, le=3600)
+    """Seconds after which the reservations of a router that has died are returned. Living routers renew theirs."""
+    usual_output_tokens: int = Field(256, ge=1)
+    """Tokens that are reserved for an answer without ``max_tokens``, until the usual length of the tenant's answers is
+    known."""
+
+
+class KeyRights(Settings):
+    """What a key may do. None, for a list: all."""
+
+    role: Role = Role.USER
+    """What the key is for."""
+    feature: Name | None = None
+    """The feature, for accounting. None: requests may name one in the header x-manta-feature."""
+    feature_header: bool | None = None
+    """Whether requests may name their feature in the header x-manta-feature. None: if the key has no feature."""
+    tiers: Names | None = None
+    """The tiers that the key may use. ``auto`` chooses among them."""
+    models: Names | None = None
+    """The model names that the key may ask for: tiers, ``auto`` and aliases."""
+    tools: Names | None = None
+    """The functions that requests with the key may offer to the model."""
+    endpoints: Names | None = None
+    """The paths that the key may call, such as /v1/chat/completions. /v1/models is always allowed."""
+    limits: LimitsConfig = LimitsConfig()
+    """How much the key may use."""
+
+
+class KeyConfig(KeyRights):
+    """An API key in the config, and its owner."""
 
     key: str = Field(min_length=1, repr=False)
     """The key itself, or ``sha256:`` and its hexadecimal digest, which may be put under version control."""
-    tenant: str = Field(min_length=1)
+    tenant: Name
     """The tenant, which is billed and owns the data. Cached prefixes are never shared between tenants."""
-    team: str = Field(min_length=1)
+    team: Name
     """The team within the tenant, for accounting."""
-    tiers: tuple[str, ...] | None = Field(None, min_length=1)
-    """The tiers that the key may use. A request for another one gets a 404. None: all tiers."""
 
     @field_validator("key")
     @classmethod
@@ -41,6 +112,63 @@ class KeyConfig(Settings):
         if not re.fullmatch(r"[!-~]+", key):
             raise ValueError("a key must be made of printable ASCII without spaces: it travels in a header")
         return key
+
+
+JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
+"""The algorithms of JWTs that can be allowed. All are asymmetric, so that the published keys can only verify. ``none``
+and HMAC (HS256 and the like) cannot be allowed: with HMAC, a public key would be enough to sign (RFC 8725, 2.1)."""
+
+
+class JwtConfig(Settings):
+    """Access by JSON Web Tokens (RFC 7519) of one issuer, beside API keys."""
+
+    issuer: str = Field(min_length=1)
+    """The value that the claim ``iss`` must have."""
+    audience: str = Field(min_length=1)
+    """The value that the claim ``aud`` must have or contain."""
+    algorithms: tuple[JwtAlgorithm, ...] = Field(("RS256",), min_length=1)
+    """The signature algorithms that are accepted."""
+    jwks_file: str | None = Field(None, min_length=1)
+    """The path of the issuer's key set (JWKS, RFC 7517). It is read again every ``refresh_s`` seconds."""
+    jwks_url: str | None = Field(None, pattern=r"^(https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/])")
+    """The address of the issuer's key set, by HTTPS, or by HTTP on loopback. One of this and ``jwks_file`` is set."""
+    refresh_s: float = Field(300.0, ge=1)
+    """Seconds between two readings of the key set. Within them the issuer can add a key before it signs with it."""
+    leeway_s: int = Field(30, ge=0, le=300)
+    """Seconds that the clocks of the issuer and of the router may differ."""
+    tenant_claim: str = Field("tenant", min_length=1)
+    """The claim with the tenant, which a token must have."""
+    team_claim: str = Field("team", min_length=1)
+    """The claim with the team. A token without it has no team."""
+    feature_claim: str = Field("feature", min_length=1)
+    """The claim with the feature. A token without it may name a feature in the header x-manta-feature."""
+    role_claim: str = Field("manta_role", min_length=1)
+    """The claim with the role. A token without it has the role ``user``."""
+    rights_claim: str = Field("manta_rights", min_length=1)
+    """The claim with an object of ``tiers``, ``models``, ``tools`` and ``endpoints``, lists of what the token allows.
+    A token without it allows all."""
+    admins: bool = False
+    """Whether a token may have the role ``admin``. Off by default: the issuer's claims are then no way into /admin."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.jwks_file is None) == (self.jwks_url is None):
+            raise ValueError("one of jwks_file and jwks_url must be set")
+        return self
+
+
+class AccessConfig(Settings):
+    """How keys and tokens are checked."""
+
+    jwt: JwtConfig | None = None
+    """Access by JSON Web Tokens. None: by API keys alone."""
+    cache_s: float = Field(5.0, gt=0, le=60)
+    """Seconds for which a verified key is not looked up again. So long may a revoked key still be accepted."""
+    cache_size: int = Field(10_000, ge=1)
+    """The most verified keys and tokens that a router remembers. An entry has about 1 KB."""
+    stale_s: float = Field(300.0, ge=0)
+    """Seconds for which a verified key is accepted while the state store cannot be reached. 0: not at all, so that an
+    outage of the store refuses every key that is not in this file."""
 
 
 class AutoConfig(Settings):
@@ -85,11 +213,47 @@ PROFILES = {
 }
 
 
+class PriceConfig(Settings):
+    """What a tier costs per million tokens, in the currency of the prices."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    """Tokens of prompts."""
+    cached_input: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Tokens of prompts that were in the prefix cache. None: as ``input``."""
+    output: float = Field(ge=0, allow_inf_nan=False)
+    """Tokens of answers, reasoning included."""
+
+    @property
+    def per_million(self) -> tuple[float, float, float]:
+        """The prices of input, cached input and output."""
+        return self.input, self.input if self.cached_input is None else self.cached_input, self.output
+
+
+class PricesConfig(Settings):
+    """The price list."""
+
+    version: str = Field("none", min_length=1, max_length=64)
+    """The version of the list. Each ledger entry names it, so that a cost can be explained later."""
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    """The currency (ISO 4217) of all prices, costs and budgets."""
+    tiers: dict[str, PriceConfig] = Field(default_factory=dict)
+    """The price of each tier. If one has a price, all must: a tier that was forgotten would cost nothing. {}: tokens
+    are counted, and cost nothing."""
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
     keys: tuple[KeyConfig, ...] = Field(min_length=1)
-    """The API keys that are accepted."""
+    """The API keys that are accepted, beside those created through /admin/v1/keys."""
+    access: AccessConfig = AccessConfig()
+    """How keys and tokens are checked."""
+    prices: PricesConfig = PricesConfig()
+    """What tokens cost."""
+    tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    """Settings of tenants, by name. A tenant without any has no limits but those of its keys."""
+    limits: LimitPolicy = LimitPolicy()
+    """How limits are kept."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

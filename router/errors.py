@@ -11,6 +11,7 @@
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
     ├── RateLimitError              try again later
+    │   └── LimitExceededError      a limit of the key or the tenant is reached
     ├── InternalServerError         the service is at fault
     └── UnavailableError            no replica can take the request now
 
@@ -25,6 +26,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError
+from router.ports.limit_store import LimitDecision
 from router.ports.tier_backend import BackendError, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 
@@ -48,10 +50,11 @@ class RefusalError(Exception):
 
     ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
     ``retry_after_s`` is how many seconds a client should wait before it tries again. Each of the last three may be
-    None.
+    None. ``should_retry`` is whether a client library should try again by itself; None: as it likes.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
+    should_retry: bool | None = None
 
     def __init__(
         self, message: str, code: str | None = None, field: str | None = None, retry_after_s: float | None = None
@@ -109,6 +112,17 @@ class RateLimitError(RefusalError):
     """The service or the tier is full; the client may try again later."""
 
     kind = RefusalKind.RATE_LIMITED
+
+
+class LimitExceededError(RateLimitError):
+    """A limit of the API key or of the tenant leaves no room for the request. ``decision`` has the state of all."""
+
+    def __init__(
+        self, message: str, code: str, decision: LimitDecision, retry_after_s: float | None, *, should_retry: bool
+    ) -> None:
+        super().__init__(message, code, retry_after_s=retry_after_s)
+        self.decision = decision
+        self.should_retry = should_retry
 
 
 class InternalServerError(RefusalError):

@@ -15,12 +15,15 @@ class Call:
 
     ``credentials`` is the value of the Authorization header, or the transport's equivalent; None: there is none.
     ``read`` receives and returns the whole body. The pipeline calls it once, after authentication, with the largest
-    size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body.
+    size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body. ``endpoint`` is the path, such as
+    /v1/completions. ``feature`` is what the request names as its feature, for accounting; None: nothing.
     """
 
     request_id: str
     credentials: str | None
     read: Callable[[int], Awaitable[bytes]]
+    endpoint: str = ""
+    feature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,6 @@ class InferenceRequest:
     deadline_s: float | None = None  # seconds from arrival to the first token of each prompt's answers
     parsing: TextParsing = NO_PARSING
     ignored: tuple[str, ...] = ()  # what the request sets without effect
+    tools: tuple[str, ...] = ()  # the names of the functions that the model is offered
+    user: str | None = None  # the client's own name for its user, for the ledger
+    max_cost: float | None = None  # the most that the request may cost, in the currency of the prices

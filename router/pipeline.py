@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
 
-from router.access.api_keys import ApiKeys
-from router.access.permissions import allowed_tiers
+from router.access.authenticator import Authenticator
+from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.answer_events import AnswerEvent, Routed
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
-from router.inference_request import Call
+from router.inference_request import Call, InferenceRequest
+from router.ledger.estimate import check_max_cost, largest_usage, prompt_tokens
+from router.ledger.ledger import Account, Ledger
 from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
+from router.limits.limiter import Hold, Limiter
+from router.ports.clock import Clock
+from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import TierBackend
+from router.principal import Principal
 from router.sampling_profiles import apply_profile
-from router.tiers.choose import TierChoice, choose_tier, model_names
+from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 
 
 class Pipeline:
@@ -25,38 +32,118 @@ class Pipeline:
     Each step is a package of the router. The packages do not import each other.
     """
 
-    def __init__(self, config: RouterConfig, backend: TierBackend, choice: TierChoice) -> None:
+    def __init__(
+        self,
+        config: RouterConfig,
+        backend: TierBackend,
+        choice: TierChoice,
+        authenticator: Authenticator,
+        ledger: Ledger,
+        store: LimitStore,
+        clock: Clock,
+    ) -> None:
         self._config = config
         self._backend = backend
         self._choice = choice
-        self._api_keys = ApiKeys(config.keys)
+        self._authenticator = authenticator
+        self._ledger = ledger
+        self._clock = clock
+        self._targets = choice.targets
+        self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
+        tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
+        self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
+
+    async def start(self) -> None:
+        """Starts what runs beside the requests."""
+        await self._authenticator.start()
+        await self._limiter.start()
+
+    async def close(self) -> None:
+        """Ends what runs beside the requests, after the last one and before the backend closes: lanes bring the counts
+        that the last ledger entries wait for."""
+        await self._ledger.close()
+        await self._authenticator.close()
+        await self._limiter.close()
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
         alone.
 
-        Closing the generator aborts the work in the engine. Raises a RefusalError, or another error that
-        ``router.errors.refusal_of`` turns into one.
+        Closing the generator aborts the work in the engine. What was generated is in the ledger all the same. Raises a
+        RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
         """
-        config = self._config
+        config, started_at = self._config, self._clock.now()
         with self._concurrency.admit():
-            principal = self._api_keys.authenticate(call.credentials)
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            check_endpoint(principal, call.endpoint)
             request = endpoint.parse(await call.read(config.max_body_bytes))
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
-            tiers = allowed_tiers(principal, self._choice.tiers)
-            route = choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
-            yield [Routed(route.tier, route.reason, request.stream, request.writer, request.ignored)]
-            answers = generate(self._backend, route.tier, request, principal.tenant, config.max_lost_replicas)
-            async with aclosing(answers):
-                async for events in answers:
-                    yield events
+            route = self._route(principal, request)
+            self._check_cost(request, route.tier)
+            version = self._versions.get(route.tier, "")
+            account = Account(call, principal, request, route.tier, version, started_at)
+            hold = await self._reserve(account)
+            with self._accounted(account, hold):
+                ignored = (*request.ignored, *ignored_headers(call, principal))
+                yield [Routed(route.tier, route.reason, request.stream, request.writer, ignored, hold.decision)]
+                async with aclosing(self._answers(account)) as answers:
+                    async for events in answers:
+                        if account.first_event_at is None:
+                            account.first_event_at = self._clock.now()
+                        yield events
 
-    def models(self, credentials: str | None) -> dict[str, str]:
+    async def _reserve(self, account: Account) -> Hold:
+        """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
+        tier, principal = account.tier, account.principal
+        context = next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
+        limits = principal.limits
+        return await self._limiter.reserve(principal.tenant, principal.key_id, limits, tier, account.request, context)
+
+    @contextmanager
+    def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:
+        """Writes the ledger entry of a request, and settles ``hold``, with its token counts, however it ends."""
+        hold.used = lambda: self._limiter.charge(hold.tier, account.meter.total.usage)
+        settle = partial(self._limiter.settle, hold)
+        with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished)):
+            yield
+
+    async def models(self, credentials: str | None) -> dict[str, str]:
         """Returns the model names that the API key may use, with the tier or ``auto`` of each.
 
         Raises AuthenticationError for credentials that are missing, malformed or unknown.
         """
-        principal = self._api_keys.authenticate(credentials)
-        return model_names(self._choice, allowed_tiers(principal, self._choice.tiers))
+        principal = await self._authenticator.authenticate(credentials)
+        return allowed_models(principal, model_names(self._choice, allowed_tiers(principal, self._choice.tiers)))
+
+    def _route(self, principal: Principal, request: InferenceRequest) -> Route:
+        """Returns the tier for the request. Raises PermissionDeniedError that names the tier, model or tool that
+        ``principal`` may not use, and NotFoundError for a model that does not exist."""
+        check_tools(principal, request.tools)
+        check_model(principal, request.model, self._targets.get(request.model), self._choice.tiers)
+        tiers = allowed_tiers(principal, self._choice.tiers)
+        return choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
+
+    def _check_cost(self, request: InferenceRequest, tier: str) -> None:
+        """Raises InvalidRequestError if the request may cost more than its ``max_cost``."""
+        if request.max_cost is not None:
+            lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
+            check_max_cost(request, self._ledger.price(tier), largest_usage(request, lengths.get(tier)))
+
+    def _answers(self, account: Account) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the answers to an accepted request."""
+        return generate(
+            self._backend,
+            account.tier,
+            account.request,
+            account.principal.tenant,
+            self._config.max_lost_replicas,
+            account.meter,
+            prompt_tokens,
+        )
+
+
+def ignored_headers(call: Call, principal: Principal) -> tuple[str, ...]:
+    """Returns the names of the headers of ``call`` without effect: a feature that the key does not let it choose."""
+    return () if call.feature in (None, principal.feature) else ("x-manta-feature",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.api import Delta
+from engine.api import Delta, Usage
 from router.ports.tier_backend import BackendError, SlowReaderError
 
 
@@ -13,6 +13,7 @@ class DeltaStream:
 
     ``push`` and ``fail`` never block, so that a slow reader does not delay the other requests of its lane. ``finished``
     is True once the last delta was pushed or the stream has failed; the replica then has nothing left to do for it.
+    ``usage`` has the token counts in the last delta.
     """
 
     def __init__(self, limit: int) -> None:
@@ -22,6 +23,7 @@ class DeltaStream:
         self._waiter: asyncio.Future[None] | None = None
         self._broken: asyncio.Future[None] | None = None
         self.finished = False
+        self.usage: Usage | None = None
 
     def push(self, delta: Delta) -> bool:
         """Adds a delta to the buffer. Returns True, unless the buffer overflows.
@@ -33,6 +35,7 @@ class DeltaStream:
             return True
         self._buffer.append(delta)
         self.finished = delta.last
+        self.usage = delta.usage
         self._wake()
         if len(self._buffer) > self._limit and not self.finished:
             self.fail(SlowReaderError(f"The client did not read for {self._limit} tokens; the request was ended."))

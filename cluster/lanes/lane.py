@@ -25,7 +25,7 @@ from cluster.lanes.codec import Record, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
 from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError
-from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import OnUsage, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class Lane:
         self._buffer_limit = buffer_limit
         self._on_change = on_change
         self._streams: dict[str, DeltaStream] = {}
+        self._settling: dict[str, OnUsage] = {}  # requests whose reader has left, until their counts have arrived
         self._aborts: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
@@ -151,11 +152,14 @@ class Lane:
             self._pump.cancel()
             await asyncio.wait([self._pump])
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+    async def generate(
+        self, request: GenerationRequest, on_usage: OnUsage | None = None
+    ) -> AsyncGenerator[list[Delta], None]:
         """Submits ``request`` to this lane's replica and yields its deltas in order, in batches.
 
-        Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request.
-        Raises RequestError, a ReplicaError with this replica's id, or SlowReaderError.
+        Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request,
+        and ``on_usage`` is then called as in ``TierBackend.generate``. Raises RequestError, a ReplicaError with this
+        replica's id, or SlowReaderError.
         """
         packed = pack_request(request)
         limit = self._buffer_limit * request.sampling.choices
@@ -163,6 +167,7 @@ class Lane:
         if self.state is LaneState.CLOSED:
             stream.fail(self._lost("The replica closed its lane before the request was sent."))
         submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed))
+        refused = False
         try:
             # Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A
             # replica that hangs may never answer; then the lane breaks, and the stream fails with it.
@@ -170,7 +175,7 @@ class Lane:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             refusal = submission.result() if submission.done() else None
             if refusal is not None:
-                stream.finished = True
+                stream.finished = refused = True
                 raise router_error(unpack_refusal(refusal), self.replica_id)
             while True:
                 deltas = await stream.take()
@@ -179,11 +184,21 @@ class Lane:
                     return
         finally:
             del self._streams[request.request_id]
+            if on_usage is not None and not refused:
+                self._settle(request.request_id, stream, on_usage)
             if not stream.finished:
                 self._spawn(self._abort_after(submission, request.request_id))
             elif not submission.done():
                 submission.cancel()
             self._close_if_drained()
+
+    def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:
+        """Reports the counts of a request whose reader has left: at once if the stream has them, or will never have
+        them; else when the replica's row after the abort arrives."""
+        if stream.usage is not None or self.state is LaneState.CLOSED:
+            on_usage(stream.usage)
+        else:
+            self._settling[request_id] = on_usage
 
     async def _run(self) -> None:
         """Receives the lane's items until it ends. Raises ReplicaLostError after SILENCE_S seconds without one."""
@@ -205,6 +220,9 @@ class Lane:
         fault = self._lost("The replica that ran this request was lost.")
         for stream in self._streams.values():
             stream.fail(fault)
+        settling, self._settling = self._settling, {}
+        for on_usage in settling.values():
+            on_usage(None)
         self._move(LaneState.CLOSED)
 
     def _receive(self, item: LaneItem) -> None:
@@ -215,6 +233,9 @@ class Lane:
         for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:
+                if row[0] in self._settling and (delta := reader.delta(row)).last:
+                    self._settling.pop(row[0])(delta.usage)
+                    self._close_if_drained()
                 continue
             try:
                 kept = stream.push(reader.delta(row))
@@ -246,7 +267,7 @@ class Lane:
         self._on_change()
 
     def _close_if_drained(self) -> None:
-        if self.state is LaneState.DRAINING and not self._streams and not self._tasks and self._pump is not None:
+        if self.state is LaneState.DRAINING and not (self._streams or self._settling or self._tasks) and self._pump:
             self._pump.cancel()
 
     async def _abort_after(self, submission: asyncio.Future[Record | None], request_id: str) -> None:

@@ -29,7 +29,7 @@ _PORTS = range(20_000, 32_000)
 INGRESS_PORTS = 64
 """Ports for ingress replicas, for each of HTTP and gRPC. It is more than there are replicas, because the port of a
 replica that has ended is not used again for a while."""
-_SINGLE_PORTS = 8
+_SINGLE_PORTS = 9
 _BLOCK = 2 * INGRESS_PORTS + _SINGLE_PORTS
 
 # Copied from the caller's environment; all other variables are set here. Ray's own are left out on purpose: RAY_ADDRESS
@@ -77,6 +77,7 @@ class LocalPorts:
     haproxy_stats: int
     fallback_http: int
     fallback_grpc: int
+    redis: int
     ingress_http: int
     """The first of INGRESS_PORTS ports on which ingress replicas listen for HTTP from HAProxy."""
     ingress_grpc: int
@@ -99,6 +100,7 @@ class LocalPorts:
             haproxy_stats=next(single),
             fallback_http=next(single),
             fallback_grpc=next(single),
+            redis=next(single),
             ingress_http=block,
             ingress_grpc=block + INGRESS_PORTS,
         )

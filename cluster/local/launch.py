@@ -23,11 +23,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cluster.local.admin_key import with_admin_key
 from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
-from cluster.local.serve_config_file import ConfigFileError, example_model, load, optional_tiers
+from cluster.local.redis_server import RedisMissingError, RedisServer
+from cluster.local.serve_config_file import (
+    ConfigFileError,
+    example_model,
+    load,
+    needs_state,
+    optional_tiers,
+    with_state,
+)
 
 POLL_S = 0.25  # between two checks of a condition
 DRAIN_S = 30.0
@@ -93,7 +102,7 @@ class Phases:
 
 
 class LocalService:
-    """One service on this machine: a Ray head with one Serve application.
+    """One service on this machine: a Ray head with one Serve application, and a Redis if the config names none.
 
     ``config`` is a complete Serve config. ``directory`` is empty; the service keeps all its files there. Creating the
     object chooses free ports and writes files, but starts no process. The function ``stop`` ends the processes. Raises
@@ -101,13 +110,17 @@ class LocalService:
     """
 
     def __init__(self, config: dict[str, Any], directory: Path, make: MakeWatch) -> None:
-        self.config = config
         self._make = make
         self._last_refusal = ""
         self._reported: set[str] = set()
         self.ports = LocalPorts.free()
         prepare_directory(directory)
         self.head = RayHead(directory, self.ports, local_environment(directory, self.ports))
+        self.redis: RedisServer | None = None
+        self.config = config
+        if any(needs_state(application) for application in config["applications"]):
+            self.redis = RedisServer(directory / "redis", self.ports.redis)
+            self.config = with_state(config, self.redis.url_file, directory / "journal")
         self.url = f"http://{LOOPBACK}:{config['http_options']['port']}"
 
     def start(self, phases: Phases, timeout_s: float) -> None:
@@ -116,6 +129,8 @@ class LocalService:
         Raises LaunchError if that fails or takes longer than ``timeout_s``, StopRequested, and what ``RayHead`` raises.
         """
         deadline = time.monotonic() + timeout_s
+        if self.redis is not None:
+            self.redis.start()
         with phases.phase("Ray"):
             self.head.start()
             self._wait(self._head_answers, deadline)
@@ -141,6 +156,8 @@ class LocalService:
         while not condition():
             if self._make.wants_stop():
                 raise StopRequested
+            if self.redis is not None and self.redis.keep_running():
+                print(f"Manta: Redis has ended and is started again; see {self.redis.log}", flush=True)
             if self.head.has_ended():
                 raise LaunchError(f"Ray has ended unexpectedly. Its last words:\n{tail(self.head.log)}")
             if time.monotonic() > deadline:
@@ -234,7 +251,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     service: LocalService | None = None
     try:
         make = MakeWatch()
-        config = load(config_path, port)
+        config, admin_key = with_admin_key(load(config_path, port))
         check_port(config["http_options"]["port"])
         adopt_orphans()
         # Not in TMPDIR, since the paths of Ray's sockets must be short.
@@ -244,12 +261,14 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
         service = LocalService(config, directory, make)
         service.start(phases, timeout_s)
         print(banner(service, phases.total_s), flush=True)
+        if admin_key is not None:
+            print(f"\nThe config has no admin key. Until the end, this one is: {admin_key}", flush=True)
         service.watch()
         return 0
     except StopRequested:
         print("\nManta: stopping; once more to stop at once", flush=True)
         return 0
-    except (LaunchError, ConfigFileError, ConfigRefusedError, HeadUnavailableError) as error:
+    except (LaunchError, ConfigFileError, ConfigRefusedError, HeadUnavailableError, RedisMissingError) as error:
         print(f"Manta: {error}", file=sys.stderr, flush=True)
         return 1
     finally:

@@ -11,6 +11,7 @@ import yaml
 from cluster.local.environment import LOOPBACK
 
 DEFAULT_PORT = 8000
+BUILDER = "cluster.app:build"  # the import path of Manta's application
 AUTO = "auto"  # the model name for which the router chooses the tier
 
 # Serve ignores unknown keys, so that a typo would have no effect and no error.
@@ -67,6 +68,28 @@ def resolve(config: object, port: int | None) -> dict[str, Any]:
     if not isinstance(http["port"], int) or not 1 <= http["port"] <= 65535:
         raise ConfigFileError(f"http_options.port: {http['port']!r} is not a port")
     return {"proxy_location": "HeadOnly", **config, "http_options": http}
+
+
+def needs_state(application: Mapping[str, Any]) -> bool:
+    """Returns whether an application is Manta's and its config names no Redis."""
+    state = (application.get("args") or {}).get("state") or {}
+    return application.get("import_path") == BUILDER and not state.keys() & {"url", "url_file"}
+
+
+def with_state(config: Mapping[str, Any], url_file: Path, journal: Path) -> dict[str, Any]:
+    """Returns ``config`` with the Redis whose URL is in ``url_file`` for each application that needs one.
+
+    The application keeps ledger entries in the directory ``journal`` until they are in Redis, unless its config names
+    another.
+    """
+    added = {"url_file": str(url_file), "journal": str(journal)}
+
+    def completed(application: dict[str, Any]) -> dict[str, Any]:
+        arguments = application.get("args") or {}
+        state = {**added, **(arguments.get("state") or {})}
+        return {**application, "args": {**arguments, "state": state}} if needs_state(application) else application
+
+    return {**config, "applications": [completed(application) for application in config["applications"]]}
 
 
 def example_model(config: Mapping[str, Any]) -> str:

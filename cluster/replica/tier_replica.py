@@ -128,10 +128,8 @@ class TierReplica:
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
-        """Aborts requests, whatever lane they belong to. Their lanes get no further rows, and their KV blocks are free
-        within one engine step. Unknown ids are ignored."""
-        for request_id in request_ids:
-            self._registry.release(request_id)
+        """Aborts requests, whatever lane they belong to. Their KV blocks are free within one engine step. The last row
+        of each has the engine's token counts, for the ledger. Unknown ids are ignored."""
         self._engine.abort(request_ids)
 
     async def ping(self) -> None:

@@ -32,10 +32,12 @@ def stub_config(step_s: float) -> dict[str, Any]:
     application = config["applications"][0]
     application["import_path"] = "load_tests.overhead.graph:build"
     arguments = application["args"]
-    # No auto: the forecaster of dev.yaml is fitted to all its tiers.
+    # No auto: the forecaster of dev.yaml is fitted to all its tiers. Prices of tiers that are not served are refused.
+    router = arguments["router"]
+    prices = {**router["prices"], "tiers": {"fast": router["prices"]["tiers"]["fast"]}}
     application["args"] = {
         **arguments,
-        "router": {**arguments["router"], "auto": None},
+        "router": {**router, "auto": None, "prices": prices},
         "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
         "step_s": step_s,
     }

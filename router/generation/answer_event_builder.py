@@ -6,25 +6,33 @@ from collections.abc import Sequence
 
 from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
 from engine.completion import Completion, completions
-from router.answer_events import AnswerEvent, Ended, Opened, PromptScored, Text
+from router.answer_events import AnswerEvent, Ended, Opened, PromptScored, Reasoning, Text
 from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
 from router.generation.choice_parser import ChoiceParser
 from router.inference_request import NO_PARSING, TextParsing
+from router.usage_meter import UsageMeter
 
 
 class AnswerEventBuilder:
     """The state of one prompt's output: which choices have begun, and the parsers of their text.
 
     ``prompt`` is the index of the prompt; its choices are numbered from ``prompt * sampling.n``. ``usage`` holds the
-    token counts once all choices have ended; before, it is None.
+    token counts once all choices have ended; before, it is None. ``meter`` counts the tokens of reasoning.
     """
 
-    def __init__(self, prompt: int, sampling: SamplingParams, parsing: TextParsing = NO_PARSING) -> None:
+    def __init__(
+        self,
+        prompt: int,
+        sampling: SamplingParams,
+        parsing: TextParsing = NO_PARSING,
+        meter: UsageMeter | None = None,
+    ) -> None:
         self._prompt = prompt
         self._base = prompt * sampling.n
         self._sampling = sampling
         self._opened: set[int] = set()
         self._parsing = parsing
+        self._meter = meter
         self._parsers: dict[int, ChoiceParser] = {}  # of the choices whose text is still parsed, by choice
         # With best_of, all deltas are held until the end: only then are the best answers known.
         self._held: list[Delta] | None = [] if sampling.choices > sampling.n else None
@@ -57,7 +65,9 @@ class AnswerEventBuilder:
                 if not parsers or choice not in parsers:
                     events.append(Text(choice, delta.text, delta.logprobs))
                 else:
-                    self._parse(events, choice, delta.text, delta.logprobs)
+                    reasons = self._parse(events, choice, delta.text, delta.logprobs)
+                    if reasons and self._meter is not None:
+                        self._meter.reasoning_tokens += len(delta.token_ids)
             if delta.finish_reason is not None:
                 self._end(events, choice, delta.finish_reason)
         return events
@@ -74,8 +84,8 @@ class AnswerEventBuilder:
 
     def _parse(
         self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
-    ) -> None:
-        """Adds the events that ``text`` completes.
+    ) -> bool:
+        """Adds the events that ``text`` completes. Returns whether reasoning is among them.
 
         The log probabilities go with the first event, or with an empty Text if the parser holds all text back.
         """
@@ -87,6 +97,7 @@ class AnswerEventBuilder:
         events += pieces
         if parser.passes_text:
             del self._parsers[choice]
+        return any(isinstance(piece, Reasoning) for piece in pieces)
 
     def _end(self, events: list[AnswerEvent], choice: int, reason: FinishReason) -> None:
         """Adds the events at the end of a choice."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
-from engine.api import GenerationRequest, RequestError, Usage
+from engine.api import GenerationRequest, Prompt, RequestError, Usage
 from router.answer_events import AnswerEvent, Finished
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
@@ -14,23 +15,40 @@ from router.generation.attempts import run_attempts
 from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
+from router.usage_meter import AttemptMeter, UsageMeter
 
 
 async def generate(
-    backend: TierBackend, tier: str, request: InferenceRequest, tenant: str, max_lost: int
+    backend: TierBackend,
+    tier: str,
+    request: InferenceRequest,
+    tenant: str,
+    max_lost: int,
+    meter: UsageMeter,
+    prompt_tokens: Callable[[Prompt], int],
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
-    ``max_lost`` is the setting ``router.max_lost_replicas``. Closing the generator aborts the work in the engine.
+    ``max_lost`` is the setting ``router.max_lost_replicas``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
+    those of a prompt, for attempts whose counts are lost. Closing the generator aborts the work in the engine.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
     """
-    builders = [AnswerEventBuilder(index, request.sampling, request.parsing) for index in range(len(request.prompts))]
+    builders = [
+        AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
+    ]
     streams = [
-        run_attempts(backend, tier, engine_request, max_lost, builder.push)
+        run_attempts(
+            backend,
+            tier,
+            engine_request,
+            max_lost,
+            builder.push,
+            partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
+        )
         for builder, engine_request in zip(builders, engine_requests(request, tenant), strict=True)
     ]
     try:
@@ -43,6 +61,11 @@ async def generate(
     if len(usages) < len(builders):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
     yield [Finished(total_usage(usages))]
+
+
+def _new_attempt(meter: UsageMeter, prompt_tokens: Callable[[Prompt], int], prompt: Prompt) -> AttemptMeter:
+    """Returns the meter of a new attempt at ``prompt``."""
+    return meter.attempt(prompt_tokens(prompt))
 
 
 def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRequest]:

@@ -148,6 +148,10 @@ class ChatRequest(GenerationFields):
         return super()._requested_grammars() | {"response_format": grammar_of_format(self.response_format)}
 
     @property
+    def tool_names(self) -> tuple[str, ...]:
+        return tuple(tool.function.name for tool in self.tools or ())
+
+    @property
     def _schema_characters(self) -> int:
         """The characters of the tools' schemas and the text's grammars together, which MAX_GRAMMAR_CHARS limits."""
         text_characters = sum(len(grammar.source) for grammar in self.text_grammars.values())

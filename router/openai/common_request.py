@@ -72,7 +72,7 @@ class GenerationFields(StrictModel):
     OpenAI's fields have OpenAI's names. Extensions have vLLM's names, or transformers' where vLLM has none.
     """
 
-    WITHOUT_EFFECT: ClassVar[Sequence[str]] = ("user",)
+    WITHOUT_EFFECT: ClassVar[Sequence[str]] = ()
     """Fields that are accepted and have no effect. The header x-manta-ignored names those that a request sets."""
 
     model: ValidText
@@ -113,6 +113,7 @@ class GenerationFields(StrictModel):
     early_stopping: bool | Literal["never"] | None = None
     do_sample: bool | None = None  # transformers': beam search draws tokens instead of taking the likeliest
     user: ValidText | None = None
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)  # Manta's: the most that the request may cost
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Returns the engine's sampling parameters.
@@ -261,7 +262,15 @@ class GenerationFields(StrictModel):
             deadline_s=self.deadline_s,
             parsing=parsing,
             ignored=self.ignored,
+            tools=self.tool_names,
+            user=self.user,
+            max_cost=self.max_cost,
         )
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names of the functions that the model is offered."""
+        return ()
 
     @property
     def priority_class(self) -> Priority:

@@ -16,11 +16,14 @@ Errors that an implementation raises (beside ``engine.api.RequestError``)::
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.api import Delta, GenerationRequest
+from engine.api import Delta, GenerationRequest, Usage
+
+OnUsage = Callable[[Usage | None], None]
+"""Takes the engine's final token counts of an attempt; None if they will never be known."""
 
 
 class BackendError(Exception):
@@ -109,13 +112,15 @@ class TierBackend(Protocol):
         ...
 
     def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
         ``avoid`` holds the ids of replicas that must not be used. Deltas come in order within a choice. Those that
         arrive while the reader is busy come in one batch. The last delta of the request is one with ``Delta.last``.
-        Closing the generator early aborts the request within one engine step.
+        Closing the generator early aborts the request within one engine step. ``on_usage`` is then called with the
+        counts of what the engine had computed until it stopped, which may be after the generator has closed; or with
+        None if the replica is lost. It is not called after the last delta, which has the counts itself.
 
         The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
         ReplicaVersionError and SlowReaderError.

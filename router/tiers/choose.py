@@ -42,6 +42,11 @@ class TierChoice:
     forecaster: Forecaster | None = None
     aliases: Mapping[str, str] | None = None
 
+    @property
+    def targets(self) -> dict[str, str]:
+        """The tier, or ``auto``, behind every name that a request may give as ``model``."""
+        return model_names(self, self.tiers)
+
 
 def model_names(choice: TierChoice, allowed: Sequence[str]) -> dict[str, str]:
     """Returns every name that a request may give as ``model``, with its tier or ``auto``: tiers, ``auto``, aliases.

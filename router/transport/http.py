@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +22,7 @@ from router.transport.sse import HEADERS, event
 
 T = TypeVar("T")
 
+MAX_PARAMETERS = 64  # of a query
 ERROR_TIMEOUT_S = 1.0  # the longest that sending an error may take
 LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -56,6 +58,7 @@ class Exchange:
         self._offered = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
         self.path: str = scope["path"]
         self.method: str = scope["method"]
+        self._query: bytes = scope.get("query_string", b"")
         self.request_id = request_id(self.header("x-request-id"))
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.request_id.encode())]
         self.started = False
@@ -64,6 +67,20 @@ class Exchange:
     def header(self, name: str) -> str | None:
         """Returns the value of the first header with the lower-case ``name``; None if there is none."""
         return self._offered.get(name.encode())
+
+    def parameters(self) -> dict[str, str]:
+        """Returns the parameters of the query by name; values of one name are joined by commas.
+
+        Raises InvalidRequestError for more than MAX_PARAMETERS.
+        """
+        try:
+            pairs = parse_qsl(self._query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        except ValueError:
+            raise InvalidRequestError("The query has too many parameters.", "invalid_query") from None
+        found: dict[str, str] = {}
+        for name, value in pairs:
+            found[name] = f"{found[name]},{value}" if name in found else value
+        return found
 
     async def body(self, limit: int) -> bytes:
         """Receives and returns the whole body. May be called once.
@@ -111,9 +128,9 @@ class Exchange:
         """Sends a whole response with ``document`` as JSON. Raises what ``send`` raises."""
         await self.answer_text(status, json.dumps(document))
 
-    async def answer_text(self, status: int, body: str) -> None:
-        """Sends a whole response. ``body`` is JSON."""
-        await self._answer(status, body.encode(), [])
+    async def answer_text(self, status: int, body: str, media_type: str = "application/json") -> None:
+        """Sends a whole response."""
+        await self._answer(status, body.encode(), [], media_type)
 
     async def fail(self, refusal: RefusalError, body: str) -> None:
         """Sends ``body``, the error body of ``refusal``, as the whole response or as the last SSE event of a stream.
@@ -158,9 +175,11 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _answer(
+        self, status: int, body: bytes, headers: list[tuple[bytes, bytes]], media_type: str = "application/json"
+    ) -> None:
         length = (b"content-length", str(len(body)).encode())
-        await self._start(status, [(b"content-type", b"application/json"), length, *headers])
+        await self._start(status, [(b"content-type", media_type.encode()), length, *headers])
         await self._send({"type": "http.response.body", "body": body})
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -169,10 +188,14 @@ class Exchange:
 
 
 def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:
-    """Returns the headers ``retry-after`` and ``www-authenticate``, where ``refusal`` needs them."""
+    """Returns the headers ``retry-after``, ``retry-after-ms``, ``x-should-retry`` and ``www-authenticate``, where
+    ``refusal`` needs them."""
     headers: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
+        headers.append((b"retry-after-ms", str(math.ceil(refusal.retry_after_s * 1000)).encode()))
+    if refusal.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if refusal.should_retry else b"false"))
     if refusal.kind is RefusalKind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

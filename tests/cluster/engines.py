@@ -54,8 +54,9 @@ class SteppedEngine:
 
     def abort(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:
-            if self.live.pop(request_id, None) is not None:
+            if (found := self.live.pop(request_id, None)) is not None:
                 self.aborted.append(request_id)
+                self.on_step([Delta(request_id, (), "", FinishReason.ABORT, Usage(1, found[1], 0))])
 
     def step(self) -> None:
         self.steps += 1

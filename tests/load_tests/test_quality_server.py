@@ -24,6 +24,7 @@ from load_tests.quality.question import stratified
 from load_tests.quality.server import UnreachableError, ask_server
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
+from router.ports.tier_backend import OnUsage
 from tests.router.backend import ReadyTiers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ class EngineBackend(ReadyTiers):
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         assert isinstance(request.prompt, Conversation)
         if request.prompt.messages[-1].content in self.failing:

@@ -16,7 +16,7 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports.tier_backend import TierDescription, TierSnapshot
+from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 
@@ -62,7 +62,7 @@ class ScriptedBackend(ReadyTiers):
     closed: int = 0
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         self.requests.append(request)
         self.tiers_used.append(tier)

@@ -16,7 +16,8 @@ import uvicorn
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
-from router.ports.tier_backend import TierDescription, TierSnapshot
+from router.ports.state_store import StateStore
+from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 
@@ -32,12 +33,12 @@ CONFIG = RouterConfig(
 class Served:
     """A router with its backend. ``backend`` may be replaced between requests."""
 
-    def __init__(self, config: RouterConfig = CONFIG) -> None:
+    def __init__(self, config: RouterConfig = CONFIG, store: StateStore | None = None) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = build_app(config, self._Relay(self))
+        app = build_app(config, self._Relay(self), store=store)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
         self._thread.start()
@@ -67,9 +68,9 @@ class Served:
             return self._served.backend.snapshot()
 
         def generate(
-            self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+            self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
         ) -> AsyncGenerator[Sequence[Delta], None]:
-            return self._served.backend.generate(tier, request, avoid)
+            return self._served.backend.generate(tier, request, avoid, on_usage)
 
     def stop(self) -> None:
         self.http.close()

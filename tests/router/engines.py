@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine import AsyncEngine, Engine
 from engine.api import Delta, GenerationRequest
+from router.ports.tier_backend import OnUsage
 from tests.router.backend import ReadyTiers
 
 
@@ -16,11 +17,12 @@ class EngineBackend(ReadyTiers):
 
     def __init__(self, model: Path) -> None:
         self._queues: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Delta]]] = {}
+        self._settling: dict[str, tuple[asyncio.AbstractEventLoop, OnUsage]] = {}
         self.engine = AsyncEngine(Engine.from_pretrained(model, dtype="float32", threads=1), self._on_step)
         self.engine.start()
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         queue: asyncio.Queue[Delta] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -31,9 +33,12 @@ class EngineBackend(ReadyTiers):
                 delta = await queue.get()
                 yield [delta]
                 if delta.last:
+                    on_usage = None
                     return
         finally:
             del self._queues[request.request_id]
+            if on_usage is not None:
+                self._settling[request.request_id] = loop, on_usage
             self.engine.abort([request.request_id])
 
     def stop(self) -> None:
@@ -41,6 +46,8 @@ class EngineBackend(ReadyTiers):
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
+            if delta.last and (settling := self._settling.pop(delta.request_id, None)) is not None:
+                settling[0].call_soon_threadsafe(settling[1], delta.usage)
             if found := self._queues.get(delta.request_id):
                 loop, queue = found
                 loop.call_soon_threadsafe(queue.put_nowait, delta)

@@ -150,7 +150,7 @@ def test_empty_arguments_in_the_history_do_no_harm(real: Served, arguments: str)
         ({}, None),
         ({"store": False, "user": None, "service_tier": "auto"}, None),
         ({"reasoning_effort": "none"}, None),
-        ({"user": "u"}, "user"),
+        ({"user": "u"}, None),
         ({"metadata": {"a": "b"}, "store": True}, "metadata, store"),
         ({"verbosity": "low", "reasoning_effort": "high"}, "verbosity"),
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
@@ -181,12 +181,6 @@ def test_what_has_no_effect_is_named_in_a_header(
 
     assert answer.status_code == 200, answer.text
     assert answer.headers.get("x-manta-ignored") == ignored
-
-
-def test_text_completions_name_it_as_well(served: Served) -> None:
-    answer = served.http.post("/v1/completions", json=TEXT | {"user": "u"})
-
-    assert answer.headers["x-manta-ignored"] == "user"
 
 
 def test_the_template_does_not_see_marks_of_a_cache() -> None:

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
-from router.ports.tier_backend import TierSnapshot
+from router.ports.tier_backend import OnUsage, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
@@ -63,7 +63,7 @@ class EndsEarly(ScriptedBackend):
     """Its answers stop without a finish reason."""
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         yield [Delta(request.request_id, (1,), "Hel")]
 

@@ -13,14 +13,20 @@ import httpx
 import pytest
 
 from engine.api import SamplingParams, Usage
+from router.access.authenticator import Authenticator
+from router.access.config_keys import ConfigKeys
+from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.app import build_app
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
+from router.ledger.ledger import Ledger
+from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
+from router.ports.clock import SystemClock
 from router.tiers.choose import TierChoice
 from router.whole_answer import Answer
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -75,9 +81,19 @@ class MessageTransport:
         return sent
 
 
+def pipeline_of(backend: ScriptedBackend) -> Pipeline:
+    """The pipeline as the application makes it."""
+    clock = SystemClock()
+    store = MemoryStore(clock)
+    registry = KeyRegistry(store, clock)
+    authenticator = Authenticator(CONFIG.access, ConfigKeys(CONFIG.keys), registry, None, clock)
+    ledger = Ledger(store, CONFIG.prices, clock)
+    return Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()), authenticator, ledger, store, clock)
+
+
 @pytest.fixture
 def transport() -> MessageTransport:
-    return MessageTransport(Pipeline(CONFIG, ScriptedBackend(), TierChoice(TIERS, AutoConfig())))
+    return MessageTransport(pipeline_of(ScriptedBackend()))
 
 
 async def test_a_format_of_its_own_is_served(transport: MessageTransport) -> None:
@@ -134,8 +150,7 @@ async def test_refusals_reach_any_format(transport: MessageTransport, message: b
 
 async def test_a_transport_that_stops_reading_frees_the_generation() -> None:
     backend = ScriptedBackend(stall_at=3)
-    pipeline = Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()))
-    task = asyncio.ensure_future(MessageTransport(pipeline).receive(b"fast Hi", LineEndpoint()))
+    task = asyncio.ensure_future(MessageTransport(pipeline_of(backend)).receive(b"fast Hi", LineEndpoint()))
     for _ in range(30):
         await asyncio.sleep(0)
     task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from router.generation.attempts import run_attempts
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt
 from router.ports.tier_backend import (
     BackendError,
+    OnUsage,
     ReplicaError,
     ReplicaLostError,
     ReplicaOverloadedError,
@@ -21,6 +23,7 @@ from router.ports.tier_backend import (
     TierSnapshot,
     TierUnavailableError,
 )
+from router.usage_meter import UsageMeter
 from tests.router.backend import ReadyTiers
 
 LOST, FULL = ReplicaLostError("lost", "a"), ReplicaOverloadedError("full", "a", 3.0)
@@ -91,7 +94,7 @@ class Replicas(ReadyTiers):
         return [TierSnapshot("fast", frozenset(REPLICAS))]
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = ()
+        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         replica = next(name for name in REPLICAS if name not in avoid)
         self.began.append((replica, request.request_id))
@@ -104,7 +107,8 @@ class Replicas(ReadyTiers):
 
 async def texts(backend: Replicas) -> str:
     request = GenerationRequest("r", "Hi")
-    return "".join([d.text async for deltas in run_attempts(backend, "fast", request, 2, list) for d in deltas])
+    attempts = run_attempts(backend, "fast", request, 2, list, partial(UsageMeter().attempt, 1))
+    return "".join([d.text async for deltas in attempts for d in deltas])
 
 
 async def test_an_overloaded_replica_is_no_refusal_while_another_has_room() -> None:

@@ -79,11 +79,12 @@ async def test_a_key_sees_the_models_that_it_may_use(key: str, names: list[str])
         assert one.status_code == (200 if "gpt-4o" in names else 404)
 
 
-async def test_a_tier_that_a_key_may_not_use_does_not_exist_for_it() -> None:
+async def test_a_tier_that_a_key_may_not_use_is_refused_by_its_name() -> None:
     async with client(config(auto=AutoConfig(thresholds={"large": 0.0})), "sk-some") as http:
-        for model in ("large", "gpt-4o", "none"):
+        for model, status, named in (("large", 403, "'large'"), ("gpt-4o", 403, "'large'"), ("none", 404, "'none'")):
             refused = await http.post("/v1/completions", json={"model": model, "prompt": "Hi"})
-            assert refused.status_code == 404
+            assert refused.status_code == status
+            assert named in refused.json()["error"]["message"]
         answer = await http.post("/v1/completions", json={"model": "auto", "prompt": "Hi"})
         assert answer.headers["x-manta-tier"] == "tiny"
 

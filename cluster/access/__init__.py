@@ -1,0 +1,1 @@
+"""Where the keys of token issuers are read from."""

@@ -1,0 +1,53 @@
+"""``AdminClient``: calls the admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+TIMEOUT_S = 30.0
+
+
+class AdminError(Exception):
+    """The service cannot be reached, or refuses; the message is for people."""
+
+
+class AdminClient:
+    """Calls the service at ``url`` with an API key. Each method raises AdminError."""
+
+    def __init__(self, url: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        self._url = url
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport)
+
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Calls the API and returns the JSON object of its answer."""
+        answer: dict[str, Any] = self._send(method, path, body, query).json()
+        return answer
+
+    def text(self, path: str, query: Mapping[str, str]) -> str:
+        """Returns the text of an answer, such as CSV."""
+        return self._send("GET", path, None, query).text
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str] | None
+    ) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, json=body, params=query)
+        except httpx.HTTPError as error:
+            raise AdminError(f"{self._url} cannot be reached: {error}") from error
+        if answer.is_error:
+            raise AdminError(f"{answer.status_code}: {_message(answer)}")
+        return answer
+
+
+def _message(answer: httpx.Response) -> str:
+    """Returns the message of an error in OpenAI's format, or the beginning of any other answer."""
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]

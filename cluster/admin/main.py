@@ -1,0 +1,227 @@
+"""The command ``manta``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cluster.admin.client import AdminClient, AdminError
+from cluster.admin.tables import table
+from router.access.key_format import ApiKey, new_id, new_secret
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+KEY_COLUMNS = ("id", "tenant", "team", "feature", "role", "active", "expires", "limits", "name")
+USAGE_COLUMNS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
+STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
+LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
+
+ROOT_HELP = """Keys, usage, limits and status of a Manta service.
+
+\b
+  export MANTA_ADMIN_KEY=sk-manta-admin   # that of deployments/dev.yaml
+  manta keys create --tenant acme --requests-per-minute 60
+  manta usage --group-by feature --json   # every command takes --json
+"""
+
+app = typer.Typer(help=ROOT_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
+limits = typer.Typer(help="Show and set how much keys may use.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(limits, name="limits")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the admin API answers.")]
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
+KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
+Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]
+Requests = Annotated[int | None, typer.Option(min=1, help="Requests in any minute.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens in any minute, input and output together.")]
+Concurrent = Annotated[int | None, typer.Option(min=1, help="Requests at the same time.")]
+DayTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of a day (UTC).")]
+Money = Annotated[float | None, typer.Option(min=0, help="Money of a calendar month (UTC).")]
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="MANTA_URL", help="The service.")] = "http://127.0.0.1:8000",
+    key: Annotated[str, typer.Option(envvar="MANTA_ADMIN_KEY", show_envvar=True, help="An admin key.")] = "",
+) -> None:
+    """Opens the client that all commands use. A test passes its own as the context's object."""
+    if context.obj is None:
+        context.obj = AdminClient(url, key)
+
+
+@keys.command("create")
+def create(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Option(help="The tenant, which is billed and owns the data.")],
+    team: Annotated[str, typer.Option(help="The team, for accounting.")] = "default",
+    feature: Annotated[str | None, typer.Option(help="The feature, for accounting.")] = None,
+    name: Annotated[str | None, typer.Option(help="A description.")] = None,
+    role: Annotated[Literal["user", "viewer", "admin"], typer.Option(help="What the key is for.")] = "user",
+    expires_in: Annotated[str | None, typer.Option(help="Such as 12h or 90d. Default: never.")] = None,
+    tier: Several = None,
+    model: Several = None,
+    tool: Several = None,
+    endpoint: Several = None,
+    requests_per_minute: Requests = None,
+    tokens_per_minute: Tokens = None,
+    concurrent_requests: Concurrent = None,
+    tokens_per_day: DayTokens = None,
+    money_per_month: Money = None,
+    as_json: Json = False,
+) -> None:
+    """Create a key. It is shown this one time: the service keeps a salted hash only."""
+    values = (requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day, money_per_month)
+    body: dict[str, Any] = {"tenant": tenant, "team": team, "feature": feature, "name": name, "role": role}
+    body |= {"tiers": tier, "models": model, "tools": tool, "endpoints": endpoint, "limits": _limits(values)}
+    body["expires_in_s"] = None if expires_in is None else _seconds(expires_in)
+    made = _client(context).call("POST", "/admin/v1/keys", {name: each for name, each in body.items() if each})
+    _show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
+
+
+@keys.command("generate")
+def generate() -> None:
+    """Make a first admin key for a config file. Needs no service."""
+    key = ApiKey(new_id(), new_secret()).text
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    typer.echo(f"{key}\n\nFor router.keys in the config, which never has the key itself:\n")
+    typer.echo(f'- {{key: "sha256:{digest}", tenant: admin, team: admin, role: admin}}')
+
+
+@keys.command("list")
+def list_keys(
+    context: typer.Context,
+    tenant: Tenant = None,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Revoked keys too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List keys, without their secrets."""
+    query = {"include_revoked": "true" if revoked else "false"} | ({"tenant": tenant} if tenant else {})
+    found = _client(context).call("GET", "/admin/v1/keys", query=query)
+    rows = [row | {"expires": _date(row["expires_at"])} for row in found["data"]]
+    _show(found, as_json, table(rows, KEY_COLUMNS))
+
+
+@keys.command("rotate")
+def rotate(
+    context: typer.Context,
+    key_id: KeyId,
+    grace: Annotated[str, typer.Option(help="How long the former key still works, such as 10m or 1d.")] = "0s",
+    as_json: Json = False,
+) -> None:
+    """Give a key a new secret. Its id, rights and usage stay."""
+    body = {"grace_s": _seconds(grace)}
+    made = _client(context).call("POST", f"/admin/v1/keys/{_id(key_id)}/rotate", body)
+    _show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
+
+
+@keys.command("revoke")
+def revoke(context: typer.Context, key_id: KeyId, as_json: Json = False) -> None:
+    """Revoke a key for good. Routers refuse it within a few seconds."""
+    found = _client(context).call("DELETE", f"/admin/v1/keys/{_id(key_id)}")
+    _show(found, as_json, f"{key_id} is revoked.")
+
+
+@app.command()
+def usage(
+    context: typer.Context,
+    group_by: Annotated[
+        str, typer.Option(help="Any of tenant, team, feature, tier, version, key, outcome; divided by commas.")
+    ] = "tenant,team,feature,tier",
+    start: Annotated[str | None, typer.Option(help="A date or time, such as 2026-11-01. Default: this month.")] = None,
+    end: Annotated[str | None, typer.Option(help="A date or time. Default: now.")] = None,
+    by: Annotated[Literal["1m", "1h", "1d"] | None, typer.Option(help="A row for each minute, hour or day.")] = None,
+    tenant: Tenant = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what was used, and what it cost."""
+    query = {"group_by": group_by, "start": start, "end": end, "bucket_width": by, "tenant": tenant}
+    asked = {name: value for name, value in query.items() if value is not None}
+    client = _client(context)
+    if csv:
+        return typer.echo(client.text("/admin/v1/usage", {**asked, "format": "csv"}), nl=False)
+    found = client.call("GET", "/admin/v1/usage", query=asked)
+    rows = [row | {"from": _date(row.get("start"))} for row in found["data"]]
+    columns = (*(("from",) if by else ()), *group_by.replace(" ", "").split(","), *USAGE_COLUMNS)
+    return _show(found, as_json, table(rows, columns) + f"\n\ncost in {found['currency']}")
+
+
+@limits.command("list")
+def list_limits(context: typer.Context, tenant: Tenant = None, as_json: Json = False) -> None:
+    """List the limits of every key."""
+    found = _client(context).call("GET", "/admin/v1/keys", query={"tenant": tenant} if tenant else None)
+    rows = [{"id": row["id"], "tenant": row["tenant"], **row["limits"]} for row in found["data"]]
+    _show({"object": "list", "data": rows}, as_json, table(rows, ("id", "tenant", *LIMIT_NAMES)))
+
+
+@limits.command("set")
+def set_limits(
+    context: typer.Context,
+    key_id: KeyId,
+    requests_per_minute: Requests = None,
+    tokens_per_minute: Tokens = None,
+    concurrent_requests: Concurrent = None,
+    tokens_per_day: DayTokens = None,
+    money_per_month: Money = None,
+    as_json: Json = False,
+) -> None:
+    """Replace all limits of a key. What is not given has no limit."""
+    values = (requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day, money_per_month)
+    changed = _client(context).call("PATCH", f"/admin/v1/keys/{_id(key_id)}", {"limits": _limits(values)})
+    _show(changed, as_json, table([{"id": key_id, **changed["limits"]}], ("id", *LIMIT_NAMES)))
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Show the tiers, their replicas and their load."""
+    found = _client(context).call("GET", "/admin/v1/status")
+    _show(found, as_json, table(found["data"], STATUS_COLUMNS))
+
+
+def _client(context: typer.Context) -> AdminClient:
+    client: AdminClient = context.obj
+    return client
+
+
+def _show(document: dict[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(document, indent=2) if as_json else text)
+
+
+def _limits(values: tuple[int | float | None, ...]) -> dict[str, int | float]:
+    """Returns the limits that are set, by their names in the API."""
+    return {name: value for name, value in zip(LIMIT_NAMES, values, strict=True) if value is not None}
+
+
+def _seconds(text: str) -> int:
+    """Returns a duration such as ``90d`` in seconds. Raises BadParameter for other text."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    if found is None:
+        raise typer.BadParameter(f"{text} is no duration; write 30s, 10m, 12h or 90d")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _id(text: str) -> str:
+    """Returns a key id as a part of a URL. Raises BadParameter for what cannot be one, such as a whole key."""
+    if not re.fullmatch(r"[a-z0-9]{1,64}", text):
+        raise typer.BadParameter("that is no key id; `manta keys list` has them")
+    return text
+
+
+def _date(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def run() -> None:
+    """The entry point of the console script. Ends with status 1 and one line for an error of the service."""
+    try:
+        app()
+    except AdminError as error:
+        typer.echo(f"manta: {error}", err=True)
+        raise SystemExit(1) from None

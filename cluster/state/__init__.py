@@ -1,0 +1,1 @@
+"""The shared state in Redis: API keys, limits and the ledger."""

@@ -1,0 +1,74 @@
+"""Names of everything that Manta keeps in Redis, with its type and time to live. No other file composes a name.
+
+A name begins with PREFIX, whose number changes with the layout. What belongs to a tenant has the tenant as the hash
+tag, in braces, so that it shares one slot of a Redis Cluster and one script may use all of it. ``id``, ``digest``,
+``scope`` and ``limit`` are as in the ports. The script composes the names of the limits from ``base`` in the same
+way.
+
+======================================  ======  ===================================  ============================
+name                                    type    what                                 time to live
+======================================  ======  ===================================  ============================
+manta:1:tenants                         set     tenants with keys or entries         none
+manta:1:{tenant}:keys                   hash    id → key record                      none
+manta:1:key-digest:{digest}             string  key record                           none
+manta:1:key-tenant:{id}                 string  tenant of the key                    none
+manta:1:{tenant}:leases                 zset    reservation id by end of its lease   none; members leave with leases
+manta:1:{tenant}:active:scope           zset    the same, of one scope               none; members leave with leases
+manta:1:{tenant}:held:id                string  reservation, MessagePack             32 days; lease + 1 hour
+manta:1:{tenant}:counter:scope:limit    hash    slot → amount, and their sum         end of the slot + 1 hour
+manta:1:{tenant}:entry:id               string  document of a ledger entry           ``state.entries_kept_days``
+manta:1:{tenant}:sums:resolution        zset    starts of intervals that have sums   none; roll-up removes them
+manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum              by resolution, see ``sums_ttl_ms``
+======================================  ======  ===================================  ============================
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from router.ports.ledger_store import Resolution
+
+PREFIX = "manta:1:"
+TENANTS = PREFIX + "tenants"
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+def base(tenant: str) -> str:
+    """Returns the beginning of the names of a tenant's keys. Braces and colons in ``tenant`` are encoded."""
+    return f"{PREFIX}{{{quote(tenant, safe='')}}}:"
+
+
+def key_records(tenant: str) -> str:
+    """Returns the name of the hash with the tenant's API keys."""
+    return base(tenant) + "keys"
+
+
+def key_digest(digest: str) -> str:
+    """Returns the name of the API key record that has this digest."""
+    return f"{PREFIX}key-digest:{{{quote(digest, safe='')}}}"
+
+
+def key_tenant(key_id: str) -> str:
+    """Returns the name of the tenant of an API key."""
+    return f"{PREFIX}key-tenant:{{{quote(key_id, safe='')}}}"
+
+
+def leases(tenant: str) -> str:
+    """Returns the name of the sorted set of a tenant's reservations."""
+    return base(tenant) + "leases"
+
+
+def entry(tenant: str, entry_id: str) -> str:
+    """Returns the name of a ledger entry's document."""
+    return f"{base(tenant)}entry:{entry_id}"
+
+
+def sums(tenant: str, resolution: Resolution) -> str:
+    """Returns the name of the sorted set of the intervals that have sums; followed by their start: of their sums."""
+    return f"{base(tenant)}sums:{resolution.value}"
+
+
+def sums_ttl_ms(resolution: Resolution) -> int:
+    """Returns how long sums of an interval are kept: minutes for 2 days, hours for 62, days for 800."""
+    return {Resolution.MINUTE: 2, Resolution.HOUR: 62, Resolution.DAY: 800}[resolution] * DAY_MS

@@ -1,0 +1,101 @@
+"""``LedgerWriter``: writes ledger entries behind the answers, from the journal to the store, each exactly once.
+
+An entry is in the journal when ``record`` returns. A task appends what the journal holds to the store, in batches, and
+releases it. What was appended but not released, because this process or the store ended in between, is appended again,
+and the store ignores it by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from cluster.state.journal import Journal, JournalFullError
+from router.ports.ledger_store import LedgerEntry
+from router.ports.state_store import StateUnavailableError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256
+RETRY_S = 0.25  # after the store has failed
+ADOPT_S = 10.0  # between looks for the journals of processes that have ended
+
+
+class LedgerWriter:
+    """The way of ledger entries to the store. ``append`` adds entries to the store, each once, or raises
+    StateUnavailableError. ``lost`` is the number of entries for which the journal had no room."""
+
+    def __init__(self, journal: Journal, append: Callable[[Sequence[LedgerEntry]], Awaitable[int]]) -> None:
+        self._journal = journal
+        self._append = append
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.lost = 0
+
+    def start(self) -> None:
+        """Starts the task that writes to the store. It begins with what is in the journal already."""
+        self._wake.set()
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self, timeout_s: float) -> None:
+        """Waits for at most ``timeout_s`` seconds until the store has all entries. The others stay in the journal."""
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._journal.waiting_bytes:
+                    self._wake.set()
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            logger.warning("%d bytes of ledger entries stay in the journal", self._journal.waiting_bytes)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._task = None
+        self._journal.close()
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Puts ``entry`` into the journal. If that has no room, the entry is lost, counted and logged."""
+        try:
+            self._journal.append(encode(entry))
+        except (JournalFullError, OSError) as error:
+            self.lost += 1
+            logger.error("ledger entry %s of tenant %s is lost: %s", entry.id, entry.tenant, error)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(ADOPT_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._journal.adopt()
+            self._wake.clear()
+            while lines := self._journal.peek(BATCH):
+                await self._write(lines)
+
+    async def _write(self, lines: Sequence[bytes]) -> None:
+        """Appends the entries in ``lines`` to the store and releases them; waits if the store fails."""
+        entries = [entry for entry in map(decode, lines) if entry is not None]
+        try:
+            await self._append(entries)
+        except StateUnavailableError:
+            await asyncio.sleep(RETRY_S)
+        else:
+            self._journal.release(lines)
+
+
+def encode(entry: LedgerEntry) -> bytes:
+    """Returns ``entry`` as a line of JSON."""
+    fields = [entry.id, entry.tenant, entry.at_ms, dict(entry.labels), dict(entry.amounts), entry.document]
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def decode(line: bytes) -> LedgerEntry | None:
+    """Returns the entry in a line of ``encode``. Logs a damaged line and returns None."""
+    try:
+        return LedgerEntry(*json.loads(line))
+    except (ValueError, TypeError):
+        logger.error("a line of the journal is damaged and left out")
+        return None

@@ -1,0 +1,258 @@
+"""``RedisStore``: implements the router's port ``StateStore`` with Redis.
+
+Each decision about limits is one call of a script, so it is atomic, and one round trip. The scripts take the time from
+the Redis server: the clocks of routers need not agree.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.config import StateConfig
+from cluster.state import keys
+from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
+from cluster.state.client import Client, connect
+from cluster.state.guard import Guard
+from cluster.state.journal import Journal
+from cluster.state.ledger_writer import LedgerWriter
+from cluster.state.script import Script
+from router.ports.clock import Clock, SystemClock
+from router.ports.key_store import KeyRecord
+from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
+from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
+from router.ports.state_store import StateUnavailableError
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
+
+
+class RedisStore:
+    """The shared state in the Redis at ``url``. Implements ``StateStore``.
+
+    ``clock`` measures the pauses of the circuit breakers. ``script_clock`` replaces the Redis server's time in tests.
+    Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
+    """
+
+    def __init__(
+        self, config: StateConfig, url: str, clock: Clock | None = None, script_clock: Clock | None = None
+    ) -> None:
+        clock = clock or SystemClock()
+        policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
+        self._client: Client = connect(config, url)
+        self._script_clock = script_clock
+        self._foreground = Guard("requests", config.timeout_s, policy, clock)
+        self._background = Guard("background", config.background_timeout_s, policy, clock)
+        self._limits = Script("limits")
+        self._ledger = Script("ledger")
+        self._entries_kept_ms = config.entries_kept_days * DAY_MS
+        directory = config.journal or Path(tempfile.gettempdir()) / "manta-journal"
+        self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
+        self._known_tenants: set[str] = set()
+        self._closed = False
+
+    @property
+    def breaker(self) -> BreakerState:
+        """The state of the circuit breaker of the calls that requests wait for."""
+        return self._foreground.state
+
+    async def start(self) -> None:
+        self._writer.start()
+        try:
+            await self._in_background(self._client.ping)  # so that the first request finds a connection
+        except StateUnavailableError as error:
+            logger.warning("starting without the shared state: %s", error)
+
+    async def close(self) -> None:
+        await self._writer.close(CLOSE_S)
+        self._closed = True
+        await self._client.aclose()
+
+    # API keys
+
+    async def put_key(self, record: KeyRecord) -> None:
+        before = await self.key(record.id)
+        document = json.dumps(asdict(record))
+
+        async def put() -> None:
+            if before is not None and before.digest != record.digest:
+                await self._client.delete(keys.key_digest(before.digest))
+            if before is not None and before.tenant != record.tenant:
+                await self._client.hdel(keys.key_records(before.tenant), record.id)
+            await self._client.sadd(keys.TENANTS, record.tenant)
+            await self._client.set(keys.key_tenant(record.id), record.tenant)
+            await self._client.hset(keys.key_records(record.tenant), record.id, document)
+            await self._client.set(keys.key_digest(record.digest), document)
+
+        await self._in_background(put)
+
+    async def key_by_digest(self, digest: str) -> KeyRecord | None:
+        found = await self._for_request(lambda: self._client.get(keys.key_digest(digest)))
+        return None if found is None else KeyRecord(**json.loads(found))
+
+    async def key(self, key_id: str) -> KeyRecord | None:
+        async def get() -> bytes | None:
+            tenant = await self._client.get(keys.key_tenant(key_id))
+            return None if tenant is None else await self._client.hget(keys.key_records(tenant.decode()), key_id)
+
+        found = await self._in_background(get)
+        return None if found is None else KeyRecord(**json.loads(found))
+
+    async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
+        async def read() -> list[bytes]:
+            names = await self._tenants() if tenant is None else [tenant]
+            return [each for name in names for each in await self._client.hvals(keys.key_records(name))]
+
+        records = [KeyRecord(**json.loads(each)) for each in await self._in_background(read)]
+        return sorted(records, key=lambda record: (record.tenant, record.id))
+
+    async def delete_key(self, key_id: str) -> bool:
+        record = await self.key(key_id)
+        if record is None:
+            return False
+
+        async def delete() -> bool:
+            await self._client.delete(keys.key_digest(record.digest))  # first: from now on the key is refused
+            await self._client.hdel(keys.key_records(record.tenant), key_id)
+            return bool(await self._client.delete(keys.key_tenant(key_id)))
+
+        return await self._in_background(delete)
+
+    # Limits
+
+    async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
+        charge, scopes = reservation.charge, reservation.scopes
+        arguments = (reservation.id, lease_ms, charge.tokens, charge.money, _scopes_json(scopes))
+        answer = await self._for_request(lambda: self._run_limits("reserve", reservation.tenant, *arguments))
+        return LimitDecision(_limit_uses(scopes, answer))
+
+    async def renew(self, renewals: Sequence[Renewal], lease_ms: int) -> None:
+        by_tenant: defaultdict[str, list[list[Any]]] = defaultdict(list)
+        for renewal in renewals:
+            by_tenant[renewal.tenant].append([renewal.id, renewal.used.tokens, renewal.used.money])
+
+        async def run() -> None:
+            for tenant, rows in by_tenant.items():
+                await self._run_limits("renew", tenant, lease_ms, json.dumps(rows))
+
+        await self._in_background(run)
+
+    async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
+        arguments = (reservation_id, used.tokens, used.money)
+        return bool(await self._in_background(lambda: self._run_limits("settle", tenant, *arguments)))
+
+    async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
+        answer = await self._in_background(lambda: self._run_limits("uses", tenant, _scopes_json(scopes)))
+        return _limit_uses(scopes, answer)
+
+    async def open_reservations(self, tenant: str) -> int:
+        return int(await self._in_background(lambda: self._run_limits("open", tenant)))
+
+    async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
+        """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
+        now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
+        header: list[str | int] = [operation, keys.base(tenant), now]
+        return await self._limits.run(self._client, [keys.leases(tenant)], [*header, *arguments])
+
+    # The ledger
+
+    def record(self, entry: LedgerEntry) -> None:
+        self._writer.record(entry)
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> int:
+        by_tenant: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
+        for entry in entries:
+            by_tenant[entry.tenant].append(entry)
+
+        async def run() -> int:
+            if unknown := by_tenant.keys() - self._known_tenants:
+                await self._client.sadd(keys.TENANTS, *sorted(unknown))
+                self._known_tenants |= unknown
+            return sum([await self._append(tenant, rows) for tenant, rows in by_tenant.items()])
+
+        return await self._in_background(run)
+
+    async def _append(self, tenant: str, entries: Sequence[LedgerEntry]) -> int:
+        """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
+        resolutions = [[each.value, each.ms, keys.sums_ttl_ms(each)] for each in Resolution]
+        names = [f"{keys.base(tenant)}sums:", *(keys.entry(tenant, entry.id) for entry in entries)]
+        rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
+        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), *rows]
+        return int(await self._ledger.run(self._client, names, arguments))
+
+    async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
+        async def read() -> list[tuple[int, dict[str, str], dict[str, int]]]:
+            tenants = await self._tenants() if query.tenant is None else [query.tenant]
+            return [row for tenant in tenants for row in await self._sums_of(tenant, query)]
+
+        return summed(query, await self._in_background(read))
+
+    async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[tuple[int, dict[str, str], dict[str, int]]]:
+        """Returns a row for each sum of the tenant within the range of ``query``: start, labels, amount by its name."""
+        index, length = keys.sums(tenant, query.resolution), query.resolution.ms
+        first, end = query.start_ms // length * length, query.end_ms // length * length
+        starts = await self._client.zrangebyscore(index, first, f"({end}")
+        pipeline = self._client.pipeline(transaction=False)
+        for start in starts:
+            pipeline.hgetall(f"{index}:{start.decode()}")
+        rows = []
+        for start, fields in zip(starts, await pipeline.execute(), strict=True):
+            for field, amount in fields.items():
+                labels, name = json.loads(field)
+                rows.append((int(start), {**labels, "tenant": tenant}, {name: int(amount)}))
+        return rows
+
+    async def entry(self, tenant: str, entry_id: str) -> str | None:
+        found = await self._in_background(lambda: self._client.get(keys.entry(tenant, entry_id)))
+        return None if found is None else found.decode()
+
+    async def _tenants(self) -> list[str]:
+        return sorted(name.decode() for name in await self._client.smembers(keys.TENANTS))
+
+    # Calls
+
+    async def _for_request(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Calls Redis while a request waits. Raises StateUnavailableError."""
+        self._check_open()
+        return await self._foreground.call(function)
+
+    async def _in_background(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Calls Redis while no request waits. Raises StateUnavailableError."""
+        self._check_open()
+        return await self._background.call(function)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateUnavailableError("the store is closed")
+
+
+def _scopes_json(scopes: Sequence[Scope]) -> str:
+    """Returns ``scopes`` as the script reads them."""
+    return json.dumps([[scope.name, [[name.value, limit] for name, limit in scope.limits]] for scope in scopes])
+
+
+def _limit_uses(scopes: Sequence[Scope], answer: bytes) -> tuple[LimitUse, ...]:
+    """Returns the uses in an answer of the script: 1 or 0, and then three numbers for each limit of ``scopes``."""
+    _, *numbers = map(int, answer.split())
+    limits = [(scope.name, name, limit) for scope in scopes for name, limit in scope.limits]
+    rows = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return tuple(
+        LimitUse(scope, name, limit, used, reset_ms, None if wait_ms < 0 else wait_ms)
+        for (scope, name, limit), (used, reset_ms, wait_ms) in zip(limits, rows, strict=True)
+    )
+
+
+def _fields(entry: LedgerEntry) -> list[tuple[str, int]]:
+    """Returns a pair for each amount of ``entry``: the field of the sums that it is added to, and the amount."""
+    labels = dict(sorted(entry.labels.items()))
+    return [(json.dumps([labels, name], separators=(",", ":")), amount) for name, amount in entry.amounts.items()]

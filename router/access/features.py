@@ -1,0 +1,23 @@
+"""The feature of a request, which divides a tenant's usage: of the key, or named by the request. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from router.errors import InvalidRequestError
+from router.principal import Principal
+
+FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}", re.ASCII)
+
+
+def feature_of(principal: Principal, named: str) -> str:
+    """Returns the feature of a request that names ``named``: that, if the key leaves the choice; else the key's.
+
+    Raises InvalidRequestError for a name of other than 1 to 64 letters, digits and ``._:/@-``.
+    """
+    if not FEATURE.fullmatch(named):
+        message = (
+            "The header x-manta-feature must have 1 to 64 letters, digits and ._:/@-, and begin with one of the first."
+        )
+        raise InvalidRequestError(message, "invalid_feature", "x-manta-feature")
+    return named if principal.chooses_feature else principal.feature

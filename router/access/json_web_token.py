@@ -1,0 +1,109 @@
+"""``principal_in``: verifies a JSON Web Token (RFC 7519) and returns its principal. Pure.
+
+What is checked is that of RFC 8725: only configured, asymmetric algorithms; the key by its id among the published ones,
+never by a path or an address in the token; issuer, audience, expiry and not-before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+from pydantic import TypeAdapter, ValidationError
+
+from router.access.config_keys import unknown_key
+from router.access.principal_cache import Verified
+from router.access.stored_key import principal_of
+from router.config import JwtConfig, KeyRights, Name, Role
+from router.errors import AuthenticationError
+
+MAX_TOKEN_CHARS = 16_384
+MAX_USER_CHARS = 128
+MAX_KEYS = 128  # in a key set
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)  # "eyJ" begins the JSON of a header
+RIGHTS = ("tiers", "models", "tools", "endpoints")
+
+_NAME = TypeAdapter(Name)
+
+
+class UnknownSigningKeyError(AuthenticationError):
+    """The token names a key that the issuer had not published when its key set was read last."""
+
+
+def looks_like_token(text: str) -> bool:
+    """Returns whether ``text`` has the form of a JWT, whose parts and signature are not checked."""
+    return len(text) <= MAX_TOKEN_CHARS and TOKEN.fullmatch(text) is not None
+
+
+def key_set_of(document: object) -> KeySet:
+    """Returns the public keys in a JWKS (RFC 7517, section 5). Symmetric keys and those for encryption are left out.
+
+    Raises ValueError if none is left, or for a document that is no JWKS.
+    """
+    rows = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(rows, list) or len(rows) > MAX_KEYS:
+        raise ValueError(f"a JWKS is an object with a list of at most {MAX_KEYS} keys")
+    usable = [
+        row
+        for row in rows
+        if isinstance(row, dict) and row.get("kty") in ("RSA", "EC", "OKP") and row.get("use", "sig") == "sig"
+    ]
+    try:
+        found = KeySet.import_key_set({"keys": usable})
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the JWKS has no usable key, or a malformed one ({type(error).__name__})") from error
+    assert all(isinstance(key, RSAKey | ECKey | OKPKey) for key in found)
+    return found
+
+
+def principal_in(token: str, keys: KeySet, config: JwtConfig, now: float) -> Verified:
+    """Verifies ``token`` with the issuer's ``keys`` at the time ``now``, in seconds since the epoch.
+
+    Raises AuthenticationError, without a reason that helps an attacker, for a token that is not valid. It is an
+    UnknownSigningKeyError if none of ``keys`` has the id that the token names.
+    """
+    signatures = JWSRegistry(algorithms=list(config.algorithms), strict_check_header=False)
+    try:
+        decoded = jwt.decode(token, keys, registry=signatures)
+        registry = jwt.JWTClaimsRegistry(
+            now=int(now),
+            leeway=config.leeway_s,
+            iss={"essential": True, "value": config.issuer},
+            aud={"essential": True, "value": config.audience},
+            exp={"essential": True},
+        )
+        registry.validate(decoded.claims)
+        return _verified(decoded.claims, config, now)
+    except InvalidKeyIdError:
+        raise UnknownSigningKeyError(unknown_key().message, unknown_key().code) from None
+    except (JoseError, ValidationError, ValueError, TypeError):
+        raise unknown_key() from None
+
+
+def _verified(claims: Mapping[str, Any], config: JwtConfig, now: float) -> Verified:
+    """Returns the principal that ``claims`` describe. Raises ValueError, or ValidationError, for a wrong claim."""
+    role = Role(claims.get(config.role_claim, Role.USER))
+    if role is Role.ADMIN and not config.admins:
+        raise ValueError("the role admin is not accepted from tokens")
+    allowed = claims.get(config.rights_claim, {})
+    if not isinstance(allowed, Mapping) or allowed.keys() - set(RIGHTS):
+        # A right that is not known here would otherwise be one that is not enforced.
+        raise ValueError(f"{config.rights_claim} is an object of {', '.join(RIGHTS)}")
+    rights = KeyRights.model_validate(
+        {"role": role, "feature": claims.get(config.feature_claim), **{name: allowed.get(name) for name in RIGHTS}}
+    )
+    tenant = _NAME.validate_python(claims.get(config.tenant_claim))
+    team = claims.get(config.team_claim)
+    user = claims.get("sub", "")
+    if not isinstance(user, str):
+        raise TypeError("sub is a string")
+    principal = principal_of(
+        rights, tenant, "" if team is None else _NAME.validate_python(team), f"jwt:{user[:MAX_USER_CHARS]}"
+    )
+    return Verified(replace(principal, user=user[:MAX_USER_CHARS]), now, float(claims["exp"]) + config.leeway_s)

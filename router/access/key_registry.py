@@ -1,0 +1,81 @@
+"""``KeyRegistry``: the API keys that the service has created, in the shared store. All calls to the store are here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from router.access.key_format import ApiKey
+from router.access.stored_key import KeyOwner, StoredKey, new_key
+from router.config import LimitsConfig
+from router.errors import NotFoundError
+from router.ports.clock import Clock
+from router.ports.key_store import KeyRecord, KeyStore
+
+
+class KeyRegistry:
+    """Creates, lists, rotates and revokes keys. Each method raises StateUnavailableError if the store is unavailable,
+    and those that take a key id raise NotFoundError for an unknown one."""
+
+    def __init__(self, store: KeyStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def find(self, key: ApiKey) -> StoredKey | None:
+        """Returns the record of ``key`` if it is right and may be used now; else None."""
+        stored = _stored(await self._store.key_by_digest(key.id))
+        return stored if stored is not None and stored.opens(key, self._clock.now()) else None
+
+    async def create(self, owner: KeyOwner, expires_at: float | None = None) -> tuple[StoredKey, ApiKey]:
+        """Creates a key and returns its record and the key, which cannot be read again. ``expires_at`` is in seconds
+        since the epoch; None: it does not expire."""
+        stored, key = new_key(owner, self._clock.now(), expires_at)
+        await self._store.put_key(stored.record)
+        return stored, key
+
+    async def get(self, key_id: str) -> StoredKey:
+        """Returns the record of a key."""
+        stored = _stored(await self._store.key(key_id))
+        if stored is None:
+            raise NotFoundError(
+                f"There is no key {key_id.encode('ascii', 'backslashreplace').decode()[:64]}.", "key_not_found"
+            )
+        return stored
+
+    async def list(self, tenant: str | None = None) -> Sequence[StoredKey]:
+        """Returns the records of the tenant's keys, or of all, sorted by tenant and id; revoked ones too."""
+        found = [_stored(record) for record in await self._store.keys(tenant)]
+        return [stored for stored in found if stored is not None]
+
+    async def rotate(self, key_id: str, grace_s: float = 0.0) -> tuple[StoredKey, ApiKey]:
+        """Gives a key a new secret and returns the record and the new key. The former secret opens for ``grace_s`` more
+        seconds. Raises NotFoundError for a revoked key too."""
+        stored = await self.get(key_id)
+        if not stored.active(self._clock.now()):
+            raise NotFoundError(f"The key {key_id} is revoked or expired.", "key_not_found")
+        stored, key = stored.rotated(self._clock.now(), grace_s)
+        await self._store.put_key(stored.record)
+        return stored, key
+
+    async def revoke(self, key_id: str) -> StoredKey:
+        """Revokes a key. Its record stays, so that the usage of the key keeps its name. May be called again."""
+        stored = (await self.get(key_id)).revoked(self._clock.now())
+        await self._store.put_key(stored.record)
+        return stored
+
+    async def limit(self, key_id: str, limits: LimitsConfig) -> StoredKey:
+        """Replaces the limits of a key and returns its record."""
+        stored = (await self.get(key_id)).model_copy(update={"limits": limits})
+        await self._store.put_key(stored.record)
+        return stored
+
+
+def _stored(record: KeyRecord | None) -> StoredKey | None:
+    """Returns the key in ``record``; None if there is none, or one that this release cannot read."""
+    if record is None:
+        return None
+    try:
+        return StoredKey.model_validate_json(record.document)
+    except ValidationError:
+        return None

@@ -1,0 +1,117 @@
+"""``StoredKey``: what the service keeps of an API key that it created. It has salted hashes, never the key. Pure."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import ConfigDict
+
+from router.access.key_format import PREFIX, ApiKey, SecretHash, new_id, new_secret
+from router.config import KeyRights, Name
+from router.ports.key_store import KeyRecord
+from router.principal import Principal
+
+
+class KeyOwner(KeyRights):
+    """The owner and the rights of a key that is to be created. ``name`` describes it for people."""
+
+    tenant: Name
+    team: Name = "default"
+    name: str | None = None
+
+
+class StoredKey(KeyOwner):
+    """A created key as it is stored. Times are in seconds since the epoch.
+
+    ``previous`` is the hash of the secret before the last rotation, which opens until ``previous_expires_at``. Members
+    that another release has added are ignored, since two releases share the store during a rollout.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    hash: SecretHash
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    rotated_at: float | None = None
+    previous: SecretHash | None = None
+    previous_expires_at: float | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the key, by which people recognise it. It reveals nothing of the secret."""
+        return f"{PREFIX}{self.id}"
+
+    def active(self, now: float) -> bool:
+        """Returns whether the key is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def opens(self, key: ApiKey, now: float) -> bool:
+        """Returns whether ``key`` is this key and may be used now. A secret of before a rotation may be used until its
+        own expiry."""
+        current = self.hash.matches(key.secret)
+        overlap = self.previous is not None and now < (self.previous_expires_at or 0.0)
+        former = self.previous is not None and self.previous.matches(key.secret)
+        return key.id == self.id and self.active(now) and (current or (overlap and former))
+
+    def valid_until(self, now: float) -> float | None:
+        """Returns the next time at which a secret of the key expires; None: none does."""
+        ends = [end for end in (self.expires_at, self.previous_expires_at) if end is not None and end > now]
+        return min(ends, default=None)
+
+    @property
+    def record(self) -> KeyRecord:
+        """The key as the store takes it. It is found by its public id, in one call, and its secret checked after."""
+        return KeyRecord(self.id, self.tenant, self.id, self.model_dump_json())
+
+    @property
+    def principal(self) -> Principal:
+        """The owner of requests with this key."""
+        return principal_of(self, self.tenant, self.team, self.id)
+
+    def rotated(self, now: float, grace_s: float) -> tuple[Self, ApiKey]:
+        """Returns the record with a new secret, and the new key. The former secret opens for ``grace_s`` more
+        seconds."""
+        key = ApiKey(self.id, new_secret())
+        changes = {
+            "hash": SecretHash.of(key.secret),
+            "rotated_at": now,
+            "previous": self.hash if grace_s > 0 else None,
+            "previous_expires_at": now + grace_s if grace_s > 0 else None,
+        }
+        return self.model_copy(update=changes), key
+
+    def revoked(self, now: float) -> Self:
+        """Returns the record of the key as revoked. A revoked key stays revoked."""
+        return self if self.revoked_at is not None else self.model_copy(update={"revoked_at": now})
+
+
+def new_key(owner: KeyOwner, now: float, expires_at: float | None = None) -> tuple[StoredKey, ApiKey]:
+    """Returns the record of a new key and the key itself, which is nowhere else."""
+    key = ApiKey(new_id(), new_secret())
+    fields = {name: getattr(owner, name) for name in KeyOwner.model_fields}
+    record = StoredKey(**fields, id=key.id, hash=SecretHash.of(key.secret), created_at=now, expires_at=expires_at)
+    return record, key
+
+
+def principal_of(rights: KeyRights, tenant: str, team: str, key_id: str) -> Principal:
+    """Returns the principal of a key with ``rights``."""
+    chooses = rights.feature is None if rights.feature_header is None else rights.feature_header
+    return Principal(
+        tenant,
+        team,
+        key_id,
+        tiers=_set(rights.tiers),
+        feature=rights.feature or "",
+        role=rights.role,
+        models=_set(rights.models),
+        tools=_set(rights.tools),
+        endpoints=_set(rights.endpoints),
+        chooses_feature=chooses,
+        limits=rights.limits,
+    )
+
+
+def _set(names: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)

@@ -1,0 +1,72 @@
+"""The JSON documents of ``/admin/v1/keys``: what requests send, and how a key is shown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from router.access.key_format import ApiKey
+from router.access.stored_key import KeyOwner, StoredKey
+from router.config import LimitsConfig
+from router.errors import InvalidRequestError
+
+MAX_GRACE_S = 30 * 86_400.0
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class NewKey(KeyOwner):
+    """The body of ``POST /admin/v1/keys``. ``expires_at`` is in seconds since the epoch; ``expires_in_s`` counts from
+    now."""
+
+    expires_at: float | None = Field(None, gt=0, lt=1e11)
+    expires_in_s: float | None = Field(None, gt=0, lt=1e10)
+
+    def expiry(self, now: float) -> float | None:
+        """Returns when the key expires, in seconds since the epoch; None: never. The earlier of both counts."""
+        ends = [self.expires_at, None if self.expires_in_s is None else now + self.expires_in_s]
+        return min((end for end in ends if end is not None), default=None)
+
+
+class Rotation(BaseModel):
+    """The body of ``POST /admin/v1/keys/{id}/rotate``, which may be empty. ``grace_s``: seconds for which the former
+    key still works."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace_s: float = Field(0.0, ge=0, le=MAX_GRACE_S)
+
+
+class KeyChange(BaseModel):
+    """The body of ``PATCH /admin/v1/keys/{id}``: the new limits of a key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limits: LimitsConfig
+
+
+def parse_document(kind: type[Document], body: bytes) -> Document:
+    """Returns the document in ``body``, which is JSON; an empty one is ``{}``.
+
+    Raises InvalidRequestError that names the wrong field. It does not quote the value, which may be a secret.
+    """
+    try:
+        return kind.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"]))[:128].encode("ascii", "backslashreplace").decode()
+        message = f"{field}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
+        raise InvalidRequestError(message, "invalid_value", field or None) from None
+
+
+def key_document(stored: StoredKey, now: float, key: ApiKey | None = None) -> dict[str, Any]:
+    """Returns how a key is shown. Only a new ``key`` itself is part of it, this one time; hashes never are."""
+    shown: Mapping[str, Any] = stored.model_dump(
+        mode="json", include={*KeyOwner.model_fields, "created_at", "expires_at", "revoked_at", "rotated_at"}
+    )
+    limits = {name: value for name, value in shown["limits"].items() if value is not None}
+    document = {"id": stored.id, "object": "key", **shown, "limits": limits}
+    document |= {"prefix": stored.prefix, "active": stored.active(now)}
+    return document if key is None else {**document, "key": key.text}

@@ -1,0 +1,174 @@
+"""``Management``: the requests to ``/admin/v1`` and ``/v1/usage``, independent of the transport.
+
+::
+
+    POST   /admin/v1/keys                 creates a key and shows it, this one time
+    GET    /admin/v1/keys                 lists keys; ``?tenant=``, ``?include_revoked=true``
+    GET    /admin/v1/keys/{id}            shows one
+    PATCH  /admin/v1/keys/{id}            replaces its limits
+    DELETE /admin/v1/keys/{id}            revokes it
+    POST   /admin/v1/keys/{id}/rotate     gives it a new secret
+    GET    /admin/v1/usage                usage of all tenants
+    GET    /admin/v1/status               tiers, replicas, load
+    GET    /v1/usage                      usage of the key's own tenant
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router.access.authenticator import Authenticator
+from router.access.key_registry import KeyRegistry
+from router.access.permissions import check_admin, check_endpoint
+from router.admin.key_documents import KeyChange, NewKey, Rotation, key_document, parse_document
+from router.errors import InvalidRequestError, UnavailableError
+from router.ledger.usage_report import csv_of, question_of, rows_of
+from router.ports.clock import Clock
+from router.ports.ledger_store import LedgerStore
+from router.ports.state_store import StateUnavailableError
+from router.ports.tier_backend import TierBackend
+from router.principal import Principal
+
+KEYS, USAGE, STATUS, OWN_USAGE = "/admin/v1/keys", "/admin/v1/usage", "/admin/v1/status", "/v1/usage"
+MAX_BODY_BYTES = 64 * 1024
+JSON, CSV = "application/json", "text/csv; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementCall:
+    """A request. ``read`` returns the body, of at most that many bytes. ``parameters`` are those of the query."""
+
+    method: str
+    path: str
+    parameters: Mapping[str, str]
+    credentials: str | None
+    read: Callable[[int], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The body of a response and its media type."""
+
+    body: str
+    media_type: str = JSON
+
+
+class Management:
+    """Answers requests for keys, usage and status. All under ``/admin/v1`` need the role ``admin``."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        registry: KeyRegistry,
+        ledger: LedgerStore,
+        backend: TierBackend,
+        clock: Clock,
+        currency: str,
+    ) -> None:
+        self._authenticator = authenticator
+        self._registry = registry
+        self._ledger = ledger
+        self._backend = backend
+        self._clock = clock
+        self._currency = currency
+
+    def methods(self, path: str) -> tuple[str, ...] | None:
+        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        match path.removeprefix(KEYS).split("/") if path.startswith(f"{KEYS}/") else []:
+            case ["", _]:
+                return "GET", "PATCH", "DELETE"
+            case ["", _, "rotate"]:
+                return ("POST",)
+        return {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}.get(path)
+
+    async def handle(self, call: ManagementCall) -> Reply:
+        """Answers a request whose method and path are among ``methods``.
+
+        Raises AuthenticationError, PermissionDeniedError, InvalidRequestError, NotFoundError, and UnavailableError if
+        the shared state cannot be reached.
+        """
+        principal = await self._authenticator.authenticate(call.credentials)
+        try:
+            if call.path == OWN_USAGE:
+                check_endpoint(principal, OWN_USAGE, inference=False)
+                return await self._usage(call, principal.tenant)
+            check_admin(principal)
+            return await self._administer(call, principal)
+        except StateUnavailableError:
+            message = "The shared state cannot be reached at the moment."
+            raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
+
+    async def _administer(self, call: ManagementCall, principal: Principal) -> Reply:
+        if call.path == USAGE:
+            return await self._usage(call, None)
+        if call.path == STATUS:
+            return _reply(self._status())
+        if call.path == KEYS:
+            return _reply(await (self._list(call) if call.method == "GET" else self._create(call)))
+        key_id, _, action = call.path.removeprefix(f"{KEYS}/").partition("/")
+        return _reply(await self._one(call, key_id, action))
+
+    async def _one(self, call: ManagementCall, key_id: str, action: str) -> dict[str, Any]:
+        """Answers a request about one key."""
+        registry, now = self._registry, self._clock.now()
+        if action == "rotate":
+            rotation = parse_document(Rotation, await call.read(MAX_BODY_BYTES))
+            stored, key = await registry.rotate(key_id, rotation.grace_s)
+            return key_document(stored, now, key)
+        if call.method == "DELETE":
+            return {**key_document(await registry.revoke(key_id), now), "deleted": True}
+        if call.method == "PATCH":
+            change = parse_document(KeyChange, await call.read(MAX_BODY_BYTES))
+            return key_document(await registry.limit(key_id, change.limits), now)
+        return key_document(await registry.get(key_id), now)
+
+    async def _create(self, call: ManagementCall) -> dict[str, Any]:
+        new = parse_document(NewKey, await call.read(MAX_BODY_BYTES))
+        now = self._clock.now()
+        stored, key = await self._registry.create(new, new.expiry(now))
+        return key_document(stored, now, key)
+
+    async def _list(self, call: ManagementCall) -> dict[str, Any]:
+        parameters, now = call.parameters, self._clock.now()
+        for name in parameters.keys() - {"tenant", "include_revoked"}:
+            shown = name.encode("ascii", "backslashreplace").decode()[:64]
+            raise InvalidRequestError(f"There is no parameter '{shown}'.", "unknown_parameter", shown)
+        revoked = parameters.get("include_revoked", "false").lower() == "true"
+        found = await self._registry.list(parameters.get("tenant") or None)
+        shown_keys = [key_document(stored, now) for stored in found if revoked or stored.revoked_at is None]
+        return {"object": "list", "data": shown_keys}
+
+    async def _usage(self, call: ManagementCall, tenant: str | None) -> Reply:
+        """Answers with the usage of ``tenant``; None: of the tenant that the request names, or of all."""
+        question = question_of(call.parameters, self._clock.now(), tenant)
+        rows = rows_of(question, await self._ledger.sums(question.query))
+        if question.csv:
+            return Reply(csv_of(question, rows), CSV)
+        query = question.query
+        span = {"start": query.start_ms // 1000, "end": query.end_ms // 1000, "currency": self._currency}
+        return _reply({"object": "list", "data": rows, **span})
+
+    def _status(self) -> dict[str, Any]:
+        tiers = zip(self._backend.tiers(), self._backend.snapshot(), strict=True)
+        data = [
+            {
+                "tier": tier.name,
+                "model": tier.model,
+                "ready": now.ready,
+                "replicas": len(now.replicas),
+                "context_length": now.context_length,
+                "running": now.running,
+                "waiting": now.waiting,
+                "wait_s": now.wait_s,
+                "kv_used": now.kv_used,
+            }
+            for tier, now in tiers
+        ]
+        return {"object": "list", "data": data}
+
+
+def _reply(document: Mapping[str, Any]) -> Reply:
+    return Reply(json.dumps(document))

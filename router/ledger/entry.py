@@ -1,0 +1,77 @@
+"""``RequestEntry``: what one request used and cost. It has no text of prompts or answers. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from router.ports.ledger_store import LedgerEntry
+
+JWT_KEY = "jwt"
+"""The label of all tokens as a key: a label for each subject would be one for each person."""
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    FINISHED = "finished"  # the whole answer was generated
+    FAILED = "failed"  # with an error
+    CANCELLED = "cancelled"  # the client left, or the time of the request was over
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEntry:
+    """What one request used and cost.
+
+    ``input_tokens`` includes ``cached_input_tokens``, ``output_tokens`` includes ``reasoning_tokens``. ``price`` is per
+    million tokens: input, cached input, output; ``price_version`` is the version of the price list. ``cost`` is in
+    MONEY_UNITS. ``exact``: the counts are the engine's own. ``error`` is the code of the error that the client got.
+    Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun.
+    """
+
+    id: str
+    request_id: str
+    tenant: str
+    team: str
+    feature: str
+    user: str
+    key_id: str
+    endpoint: str
+    tier: str
+    model: str
+    version: str
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    price: tuple[float, float, float]
+    price_version: str
+    cost: int
+    outcome: Outcome
+    error: str | None
+    exact: bool
+    started_at: float
+    first_event_at: float | None
+    ended_at: float
+
+    @property
+    def stored(self) -> LedgerEntry:
+        """The entry as the ledger takes it. It is attributed to the time at which the request ended."""
+        labels = {
+            "team": self.team,
+            "feature": self.feature,
+            "tier": self.tier,
+            "version": self.version,
+            "key": JWT_KEY if self.key_id.startswith("jwt:") else self.key_id,
+            "outcome": self.outcome.value,
+        }
+        amounts = {
+            "requests": 1,
+            "input_tokens": self.input_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cost": self.cost,
+        }
+        return LedgerEntry(self.id, self.tenant, int(self.ended_at * 1000), labels, amounts, json.dumps(asdict(self)))

@@ -1,0 +1,52 @@
+"""The largest use of a request, estimated before it runs. Pure."""
+
+from __future__ import annotations
+
+from engine.api import Conversation, Prompt, Usage
+from router.config import PriceConfig
+from router.errors import InvalidRequestError
+from router.inference_request import InferenceRequest
+from router.ledger.price import cost_of, money
+
+BYTES_PER_TOKEN = 3
+"""Bytes of UTF-8 that become one token. English takes about 4; fewer make the estimate one that is rarely exceeded."""
+DEFAULT_CONTEXT = 131_072  # tokens; of a model whose context length no replica has reported yet
+TOKENS_PER_MESSAGE = 8  # that a chat template adds to each message
+
+
+def prompt_tokens(prompt: Prompt) -> int:
+    """Returns the estimated tokens of ``prompt``; those of token ids are exact."""
+    if isinstance(prompt, tuple):
+        return len(prompt)
+    if isinstance(prompt, Conversation):
+        texts = [text for message in prompt.messages for text in message.texts]
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*texts, *prompt.tools))
+        return size // BYTES_PER_TOKEN + TOKENS_PER_MESSAGE * (len(prompt.messages) + 1)
+    return len(prompt.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN + 1
+
+
+def largest_usage(request: InferenceRequest, context_length: int | None) -> Usage:
+    """Returns the most tokens that ``request`` can use, with an estimated prompt of which nothing is cached.
+
+    An answer without ``max_tokens`` ends with the context of ``context_length`` tokens; DEFAULT_CONTEXT stands for it
+    while it is None, not known yet.
+    """
+    sampling, prompts = request.sampling, [prompt_tokens(prompt) for prompt in request.prompts]
+    limit = DEFAULT_CONTEXT if context_length is None else context_length
+    rooms = [max(0, limit - tokens) for tokens in prompts]
+    answers = [room if sampling.max_tokens is None else min(room, sampling.max_tokens) for room in rooms]
+    return Usage(sum(prompts), sum(answers) * sampling.side_by_side, 0)
+
+
+def check_max_cost(request: InferenceRequest, price: PriceConfig | None, usage: Usage) -> None:
+    """Raises InvalidRequestError if ``usage``, the estimate of ``request``, costs more than its ``max_cost``."""
+    if request.max_cost is None:
+        return
+    estimate = money(cost_of(price, usage))
+    if estimate > request.max_cost:
+        message = (
+            f"The request may cost up to {estimate:.9g} ({usage.prompt_tokens} tokens of input, "
+            f"{usage.completion_tokens} of output), more than max_cost, {request.max_cost:.9g}. "
+            "A lower max_tokens costs less."
+        )
+        raise InvalidRequestError(message, "max_cost_exceeded", "max_cost")

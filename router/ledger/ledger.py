@@ -1,0 +1,133 @@
+"""``Ledger``: writes one entry for each request, whether it finishes, fails or is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from engine.api import Usage
+from router.config import PriceConfig, PricesConfig
+from router.errors import refusal_of
+from router.inference_request import Call, InferenceRequest
+from router.ledger.entry import Outcome, RequestEntry
+from router.ledger.price import cost_of
+from router.ports.clock import Clock
+from router.ports.ledger_store import LedgerStore
+from router.principal import Principal
+from router.usage_meter import MeteredUsage, UsageMeter
+
+SETTLE_S = 5.0
+"""The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
+
+OnSettled = Callable[[MeteredUsage, bool], None]
+"""Called once with what a request used at last, and whether its answer is whole."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What is known of a request while it runs. ``meter`` counts its tokens."""
+
+    call: Call
+    principal: Principal
+    request: InferenceRequest
+    tier: str
+    model: str  # the model behind the tier
+    started_at: float  # seconds since the epoch
+    meter: UsageMeter = field(default_factory=UsageMeter)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    first_event_at: float | None = None
+
+
+class Ledger:
+    """Writes the entries of requests to ``store``, with ``prices`` as they are at the end of each."""
+
+    def __init__(self, store: LedgerStore, prices: PricesConfig, clock: Clock) -> None:
+        self._store = store
+        self._prices = prices
+        self._clock = clock
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    def price(self, tier: str) -> PriceConfig | None:
+        """Returns the price of a tier; None if it costs nothing."""
+        return self._prices.tiers.get(tier)
+
+    def cost(self, tier: str, usage: Usage) -> int:
+        """Returns what ``usage`` costs on a tier, in MONEY_UNITS."""
+        return cost_of(self.price(tier), usage)
+
+    @contextmanager
+    def open(self, account: Account, on_settled: OnSettled | None = None) -> Iterator[None]:
+        """Writes the entry of a request when the context ends, by an error or a cancellation too.
+
+        The entry of a request that was cut off is written a moment later, when the engine has stopped it and reported
+        its counts: a cancelled stream costs what was generated, to the token. ``on_settled`` is called right before.
+        """
+        outcome, error = Outcome.CANCELLED, None
+        try:
+            yield
+            outcome = Outcome.FINISHED
+        except Exception as fault:
+            outcome, error = Outcome.FAILED, refusal_of(fault).code
+            raise
+        finally:
+            self._close(account, outcome, error, on_settled)
+
+    async def close(self) -> None:
+        """Writes the entries that still wait for the engine's counts."""
+        if self._waiting:
+            await asyncio.wait(self._waiting)
+
+    def _close(self, account: Account, outcome: Outcome, error: str | None, on_settled: OnSettled | None) -> None:
+        ended_at = self._clock.now()
+
+        def write() -> None:
+            used = account.meter.total
+            if on_settled is not None:
+                on_settled(used, outcome is Outcome.FINISHED)
+            self._store.record(self._entry(account, used, outcome, error, ended_at).stored)
+
+        if account.meter.known:
+            return write()
+
+        async def write_later() -> None:
+            await account.meter.wait(SETTLE_S)
+            write()
+
+        task = asyncio.create_task(write_later())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return None
+
+    def _entry(
+        self, account: Account, used: MeteredUsage, outcome: Outcome, error: str | None, ended_at: float
+    ) -> RequestEntry:
+        principal, usage, price = account.principal, used.usage, self.price(account.tier)
+        return RequestEntry(
+            id=account.id,
+            request_id=account.call.request_id,
+            tenant=principal.tenant,
+            team=principal.team,
+            feature=principal.feature,
+            user=principal.user or (account.request.user or "")[:128],
+            key_id=principal.key_id,
+            endpoint=account.call.endpoint,
+            tier=account.tier,
+            model=account.request.model,
+            version=account.model,
+            input_tokens=usage.prompt_tokens,
+            cached_input_tokens=usage.cached_tokens,
+            output_tokens=usage.completion_tokens,
+            reasoning_tokens=used.reasoning_tokens,
+            price=(0.0, 0.0, 0.0) if price is None else price.per_million,
+            price_version=self._prices.version,
+            cost=cost_of(price, usage),
+            outcome=outcome,
+            error=error,
+            exact=used.exact,
+            started_at=account.started_at,
+            first_event_at=account.first_event_at,
+            ended_at=ended_at,
+        )

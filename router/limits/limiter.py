@@ -1,0 +1,155 @@
+"""``Limiter``: reserves what a request may use before its work, and settles it at the end. It calls the store.
+
+While a request runs, its lease is renewed with what it has used up to then. A settlement that the store did not take is
+sent again. So a router that ends without a word leaves nothing reserved for longer than a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.api import Usage
+from router.config import LimitPolicy, LimitsConfig
+from router.errors import UnavailableError
+from router.inference_request import InferenceRequest
+from router.limits.estimate import Estimator
+from router.limits.refusal import refusal
+from router.limits.scopes import scopes_of
+from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal, Reservation
+from router.ports.state_store import StateUnavailableError
+
+RENEWALS_PER_LEASE = 3
+MAX_UNSETTLED = 100_000  # settlements that wait for the store; beyond, the end of the lease settles them
+CLOSE_S = 2.0  # the longest that ``close`` waits for settlements
+
+CostOf = Callable[[str, Usage], int]
+"""What token counts cost on a tier, in MONEY_UNITS."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What is reserved for one request.
+
+    ``reservation`` None: the request has no limits. ``decision`` None: the same, or the store could not be asked.
+    ``used`` returns what the request has used up to now.
+    """
+
+    tenant: str
+    tier: str
+    request: InferenceRequest
+    reservation: Reservation | None = None
+    decision: LimitDecision | None = None
+    used: Callable[[], Charge] = field(default=Charge)
+
+
+class Limiter:
+    """The limits of all requests of one router. ``tenants`` are the limits of tenants, by name."""
+
+    def __init__(
+        self, store: LimitStore, policy: LimitPolicy, tenants: dict[str, LimitsConfig], cost_of: CostOf
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._tenants = tenants
+        self._cost_of = cost_of
+        self._estimator = Estimator(policy.usual_output_tokens)
+        self._lease_ms = round(policy.lease_s * 1000)
+        self._holds: set[Hold] = set()  # of the requests that run
+        self._unsettled: dict[str, tuple[str, Charge]] = {}  # tenant and use, by id, of those that have ended
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts to renew leases."""
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def close(self) -> None:
+        """Waits for settlements under way, for CLOSE_S at most, and ends the renewals."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
+            self._renewing = None
+
+    async def reserve(
+        self, tenant: str, key_id: str, limits: LimitsConfig, tier: str, request: InferenceRequest, context: int | None
+    ) -> Hold:
+        """Reserves the most that ``request`` may use on ``tier``. ``limits`` are the key's, ``context`` is the tier's
+        context length. The caller settles the result, however the request ends.
+
+        Raises LimitExceededError, and UnavailableError if the store cannot be asked and the policy is to refuse.
+        """
+        hold = Hold(tenant, tier, request)
+        scopes = scopes_of(key_id, limits, self._tenants.get(tenant, LimitsConfig()))
+        if not scopes:
+            return hold
+        expected = self._estimator.usage(tenant, tier, request, context)
+        charge = self.charge(tier, expected)
+        hold.reservation = Reservation(uuid.uuid4().hex, tenant, scopes, charge)
+        try:
+            hold.decision = await self._store.reserve(hold.reservation, self._lease_ms)
+        except StateUnavailableError:
+            if self._policy.when_unavailable == "refuse":
+                message = "The limits of this request cannot be checked at the moment."
+                raise UnavailableError(message, "state_unavailable", retry_after_s=1) from None
+        except asyncio.CancelledError:
+            self._settle_later(hold.reservation, Charge())  # the store may have reserved it
+            raise
+        if hold.decision is not None and not hold.decision.admitted:
+            raise refusal(hold.decision, charge)
+        self._holds.add(hold)
+        return hold
+
+    def prompt_tokens(self, hold: Hold) -> int:
+        """Returns the estimate of a request's prompt tokens."""
+        return self._estimator.usage(hold.tenant, hold.tier, hold.request, None).prompt_tokens
+
+    def charge(self, tier: str, usage: Usage) -> Charge:
+        """Returns what ``usage`` counts for."""
+        return Charge(usage.prompt_tokens + usage.completion_tokens, self._cost_of(tier, usage))
+
+    def settle(self, hold: Hold, usage: Usage, *, finished: bool) -> None:
+        """Counts ``usage`` instead of what was reserved. Returns at once. ``finished``: the answer is whole, and tells
+        how long answers are."""
+        if finished:
+            self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
+        self._holds.discard(hold)
+        if hold.reservation is not None:
+            self._settle_later(hold.reservation, self.charge(hold.tier, usage))
+
+    def _settle_later(self, reservation: Reservation, charge: Charge) -> None:
+        if len(self._unsettled) >= MAX_UNSETTLED:
+            return
+        self._unsettled[reservation.id] = (reservation.tenant, charge)
+        task = asyncio.create_task(self._settle(reservation.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, reservation_id: str) -> None:
+        """Sends one settlement to the store. If that fails, the next round of ``_renew`` sends it again."""
+        if (unsettled := self._unsettled.get(reservation_id)) is None:
+            return  # a round of ``_renew`` came first
+        tenant, charge = unsettled
+        with contextlib.suppress(StateUnavailableError):
+            await self._store.settle(tenant, reservation_id, charge)
+            self._unsettled.pop(reservation_id, None)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._policy.lease_s / RENEWALS_PER_LEASE)
+            renewals = [
+                Renewal(hold.reservation.id, hold.tenant, hold.used())
+                for hold in self._holds
+                if hold.reservation is not None
+            ]
+            with contextlib.suppress(StateUnavailableError):
+                if renewals:
+                    await self._store.renew(renewals, self._lease_ms)
+                for reservation_id, (tenant, charge) in list(self._unsettled.items()):
+                    await self._store.settle(tenant, reservation_id, charge)
+                    self._unsettled.pop(reservation_id, None)

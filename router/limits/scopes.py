@@ -1,0 +1,24 @@
+"""Whose limits a request has to keep: those of its API key and those of its tenant. Pure."""
+
+from __future__ import annotations
+
+from router.config import LimitsConfig
+from router.ports.limit_store import MONEY_UNITS, LimitName, Scope
+
+TENANT = "tenant"
+
+
+def scopes_of(key_id: str, key: LimitsConfig, tenant: LimitsConfig) -> tuple[Scope, ...]:
+    """Returns the scopes of a request that have limits, the key's first."""
+    scopes = (Scope(f"key:{key_id}", limits_of(key)), Scope(TENANT, limits_of(tenant)))
+    return tuple(scope for scope in scopes if scope.limits)
+
+
+def limits_of(config: LimitsConfig) -> tuple[tuple[LimitName, int], ...]:
+    """Returns the limits that ``config`` sets, as a scope has them. Money is converted to MONEY_UNITS."""
+    set_limits = [(name, getattr(config, name.value)) for name in LimitName]
+    return tuple(
+        (name, round(limit * MONEY_UNITS) if name is LimitName.MONEY_PER_MONTH else limit)
+        for name, limit in set_limits
+        if limit is not None
+    )

@@ -1,0 +1,45 @@
+"""``KeyStore``: the port to the API keys that all routers share. It knows no secret: a key is found by a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key as it is stored.
+
+    ``id`` and ``digest`` are unique. ``digest`` is what ``key_by_digest`` finds the record by, such as a keyed hash of
+    the secret. ``document`` is JSON of everything else; the store does not read it.
+    """
+
+    id: str
+    tenant: str
+    digest: str
+    document: str
+
+
+class KeyStore(Protocol):
+    """The stored API keys. Each method raises StateUnavailableError if the store cannot be reached in time."""
+
+    async def put_key(self, record: KeyRecord) -> None:
+        """Stores ``record``. Replaces the record with the same id; a former digest of it finds nothing any more."""
+        ...
+
+    async def key_by_digest(self, digest: str) -> KeyRecord | None:
+        """Returns the record with this digest; None if there is none. One round trip: it is on the way of requests."""
+        ...
+
+    async def key(self, key_id: str) -> KeyRecord | None:
+        """Returns the record with this id; None if there is none."""
+        ...
+
+    async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
+        """Returns the records of ``tenant``, or of all tenants, sorted by tenant and id."""
+        ...
+
+    async def delete_key(self, key_id: str) -> bool:
+        """Deletes the record with this id. Returns whether there was one."""
+        ...

@@ -1,0 +1,110 @@
+"""``LedgerStore``: the port to the ledger that all routers share. It adds each entry once, and sums entries up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Resolution(StrEnum):
+    """The length of the intervals, in UTC, for which sums are kept."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def ms(self) -> int:
+        """The length of an interval in milliseconds."""
+        return {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What one request cost.
+
+    ``id`` is unique; the store adds an entry once, however often it is appended. ``at_ms`` is the time to which it is
+    attributed, in milliseconds since the epoch. ``labels`` are what sums can be grouped by, such as the team; there is
+    one sum for each combination of their values, so these must be few. ``amounts`` are what is summed, such as tokens.
+    ``document`` is JSON of the whole entry; the store keeps it as it is.
+    """
+
+    id: str
+    tenant: str
+    at_ms: int
+    labels: Mapping[str, str]
+    amounts: Mapping[str, int]
+    document: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerQuery:
+    """Which sums are asked for: of entries from ``start_ms`` to before ``end_ms``, in milliseconds since the epoch.
+
+    Both are rounded down to a multiple of ``resolution``. ``tenant`` None: all tenants. ``group_by`` has names of
+    labels, and ``tenant`` if each tenant is to have sums of its own. ``by_interval``: so has each interval.
+    """
+
+    start_ms: int
+    end_ms: int
+    resolution: Resolution = Resolution.HOUR
+    tenant: str | None = None
+    group_by: tuple[str, ...] = ()
+    by_interval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSum:
+    """The sums of one group. ``group`` has the value of each label of ``LedgerQuery.group_by``; "" if an entry lacks
+    it. ``start_ms`` is the start of the interval, or None without ``by_interval``."""
+
+    group: Mapping[str, str]
+    amounts: Mapping[str, int]
+    start_ms: int | None = None
+
+
+def summed(query: LedgerQuery, rows: Iterable[tuple[int, Mapping[str, str], Mapping[str, int]]]) -> list[LedgerSum]:
+    """Returns the sums of ``query`` over ``rows``. Pure; every implementation can use it.
+
+    Each row has the start of its interval, its labels, with ``tenant`` among them, and its amounts.
+    """
+    length = query.resolution.ms
+    start, end = query.start_ms // length * length, query.end_ms // length * length
+    found: dict[tuple[int, tuple[str, ...]], Counter[str]] = {}
+    for at, labels, amounts in rows:
+        if start <= at < end:
+            key = (at if query.by_interval else 0, tuple(labels.get(name, "") for name in query.group_by))
+            found.setdefault(key, Counter()).update(amounts)
+    return [
+        LedgerSum(dict(zip(query.group_by, group, strict=True)), dict(amounts), at if query.by_interval else None)
+        for (at, group), amounts in sorted(found.items(), key=lambda row: row[0])
+    ]
+
+
+class LedgerStore(Protocol):
+    """The ledger. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Adds ``entry`` soon, once, and returns at once. For the way of a request.
+
+        An entry waits on disk while the store cannot be reached, and survives the end of this process there.
+        """
+        ...
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> int:
+        """Adds those of ``entries`` that were not added before, by their ids. Returns their number.
+
+        If it raises, each of them may or may not be added; appending all of them again is right.
+        """
+        ...
+
+    async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
+        """Returns the sums of ``query``, sorted by interval and group. Groups without entries are left out."""
+        ...
+
+    async def entry(self, tenant: str, entry_id: str) -> str | None:
+        """Returns the document of an entry; None if there is none, or its retention has ended."""
+        ...

@@ -1,0 +1,29 @@
+"""``StateStore``: the port to the state that all routers share: API keys, limits and the ledger.
+
+``cluster.state`` implements it with Redis; ``router.memory_store`` in the memory of one process. One suite of contract
+tests runs both.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from router.ports.key_store import KeyStore
+from router.ports.ledger_store import LedgerStore
+from router.ports.limit_store import LimitStore
+
+
+class StateUnavailableError(Exception):
+    """The store did not answer in time, refused the connection, or is taken for dead by the circuit breaker."""
+
+
+class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):
+    """The shared state."""
+
+    async def start(self) -> None:
+        """Prepares for calls. Called once, on the event loop of all other calls. Does not fail if the store is down."""
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections. Further calls raise StateUnavailableError."""
+        ...

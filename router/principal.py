@@ -1,0 +1,31 @@
+"""``Principal``: who a request belongs to, and what it may do. Independent of how the client proved it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from router.config import LimitsConfig, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The authenticated owner of a request.
+
+    ``tenant`` is billed and owns the data; ``team``, ``feature`` and ``user`` divide its usage and may be empty.
+    ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject. ``tiers``, ``models``,
+    ``tools`` and ``endpoints`` are what it may use; None: all. ``chooses_feature``: a request may name its feature
+    itself.
+    """
+
+    tenant: str
+    team: str
+    key_id: str
+    tiers: frozenset[str] | None = None
+    feature: str = ""
+    user: str = ""
+    role: Role = Role.USER
+    models: frozenset[str] | None = None
+    tools: frozenset[str] | None = None
+    endpoints: frozenset[str] | None = None
+    chooses_feature: bool = False
+    limits: LimitsConfig = field(default_factory=LimitsConfig)  # of the key; those of the tenant are in the config

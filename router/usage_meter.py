@@ -1,0 +1,98 @@
+"""``UsageMeter``: the token counts of one request over all its attempts, whatever way each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.api import Delta, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredUsage:
+    """The token counts of a request. ``exact``: all are the engine's own. If not, the tokens of the answers are those
+    that have arrived, and the prompt counts as estimated."""
+
+    usage: Usage
+    reasoning_tokens: int = 0
+    exact: bool = True
+
+
+@dataclass(slots=True)
+class AttemptMeter:
+    """The token counts of one attempt. ``prompt_tokens`` is the estimate of its prompt.
+
+    The engine's last delta has the exact counts. If the attempt ends before it, ``report`` takes the counts that the
+    engine has after the abort.
+    """
+
+    prompt_tokens: int
+    seen: int = 0  # generated tokens that have arrived
+    usage: Usage | None = None  # the engine's final counts
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def push(self, deltas: Sequence[Delta]) -> None:
+        """Counts the tokens of ``deltas``, and takes over the engine's counts from the last delta."""
+        for delta in deltas:
+            self.seen += len(delta.token_ids)
+        if (usage := deltas[-1].usage) is not None:
+            self.report(usage)
+
+    def report(self, usage: Usage | None) -> None:
+        """Takes the engine's final counts; None: they will never be known, since the replica was lost."""
+        if not self._ended.is_set():
+            self.usage = usage
+            self._ended.set()
+
+    @property
+    def known(self) -> bool:
+        """Whether the final counts are known, or known to be lost."""
+        return self._ended.is_set()
+
+    async def wait(self) -> None:
+        """Returns when ``known`` is True."""
+        await self._ended.wait()
+
+    @property
+    def counts(self) -> Usage:
+        """The engine's counts, or what stands for them. A replica that sent nothing counts nothing."""
+        return self.usage or Usage(self.prompt_tokens if self.seen else 0, self.seen, 0)
+
+
+class UsageMeter:
+    """The attempts of one request. ``reasoning_tokens`` counts the generated tokens that were reasoning."""
+
+    def __init__(self) -> None:
+        self._attempts: list[AttemptMeter] = []
+        self.reasoning_tokens = 0
+
+    def attempt(self, prompt_tokens: int) -> AttemptMeter:
+        """Adds an attempt and returns its meter. ``prompt_tokens`` estimates its prompt."""
+        meter = AttemptMeter(prompt_tokens)
+        self._attempts.append(meter)
+        return meter
+
+    @property
+    def known(self) -> bool:
+        """Whether no attempt's final counts are still to come."""
+        return all(attempt.known for attempt in self._attempts)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Waits until ``known``, but at most ``timeout_s`` seconds."""
+        waits = [asyncio.ensure_future(attempt.wait()) for attempt in self._attempts if not attempt.known]
+        if waits:
+            _, pending = await asyncio.wait(waits, timeout=timeout_s)
+            for wait in pending:
+                wait.cancel()
+
+    @property
+    def total(self) -> MeteredUsage:
+        """The sum over all attempts, as of now."""
+        counts = [attempt.counts for attempt in self._attempts]
+        usage = Usage(
+            sum(count.prompt_tokens for count in counts),
+            sum(count.completion_tokens for count in counts),
+            sum(count.cached_tokens for count in counts),
+        )
+        return MeteredUsage(usage, self.reasoning_tokens, all(attempt.usage is not None for attempt in self._attempts))

@@ -1,0 +1,90 @@
+"""A router in this process with created keys, over a scripted backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from starlette.types import Message
+
+from router.app import build_app
+from router.config import KeyConfig, Role, RouterConfig
+from router.memory_store import MemoryStore
+from router.ports.clock import Clock
+from router.ports.jwks_source import JwksSource
+from router.ports.tier_backend import TierBackend
+from tests.router.backend import ScriptedBackend
+from tests.state.clock import VirtualClock
+
+ADMIN = "sk-test-admin"
+PRICES = {
+    "version": "2026-11",
+    "tiers": {
+        "fast": {"input": 1.0, "cached_input": 0.25, "output": 4.0},
+        "balanced": {"input": 2.0, "output": 8.0},
+        "frontier": {"input": 4.0, "output": 16.0},
+    },
+}
+
+
+def config(**settings: object) -> RouterConfig:
+    keys = (
+        KeyConfig(key=ADMIN, tenant="ops", team="core", role=Role.ADMIN),
+        KeyConfig(key="sk-user", tenant="acme", team="core"),
+        KeyConfig(key="sk-viewer", tenant="acme", team="core", role=Role.VIEWER),
+        KeyConfig(key="sk-other", tenant="other", team="core"),
+    )
+    return RouterConfig.model_validate({"keys": keys, "prices": PRICES} | settings)
+
+
+class Service:
+    """The router as an ASGI application. Its parts that a test moves are attributes."""
+
+    def __init__(
+        self,
+        settings: RouterConfig | None = None,
+        backend: TierBackend | None = None,
+        clock: Clock | None = None,
+        jwks: JwksSource | None = None,
+    ) -> None:
+        self.clock = clock or VirtualClock()
+        self.store = MemoryStore(self.clock)
+        self.backend = backend or ScriptedBackend()
+        self.app = build_app(settings or config(), self.backend, clock=self.clock, store=self.store, jwks=jwks)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Starts the application by ASGI's lifespan, and ends it."""
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        sent: asyncio.Queue[Message] = asyncio.Queue()
+        running = self.app({"type": "lifespan"}, messages.get, sent.put)
+        task = asyncio.ensure_future(running)
+        messages.put_nowait({"type": "lifespan.startup"})
+        assert (await sent.get())["type"] == "lifespan.startup.complete"
+        yield
+        messages.put_nowait({"type": "lifespan.shutdown"})
+        await task
+
+    def client(self, key: str | None = ADMIN, **headers: str) -> httpx.AsyncClient:
+        """A client that sends ``key``."""
+        sent = headers if key is None else {"authorization": f"Bearer {key}", **headers}
+        transport = httpx.ASGITransport(self.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://test", headers=sent)
+
+    async def create(self, **fields: Any) -> dict[str, Any]:
+        """Creates a key and returns its document."""
+        async with self.client() as http:
+            answer = await http.post("/admin/v1/keys", json={"tenant": "acme", "team": "core"} | fields)
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def ask(self, key: str | None, path: str = "/v1/completions", **fields: Any) -> httpx.Response:
+        """Sends an inference request. Fields that are None are left out."""
+        body = {"model": "fast", "prompt": "Hi"} | fields
+        body = {name: value for name, value in body.items() if value is not None}
+        async with self.client(key) as http:
+            return await http.post(path, json=body)

@@ -1,0 +1,187 @@
+"""JSON Web Tokens: what is accepted, and every forgery that is not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
+
+from router.access.json_web_token import key_set_of
+from router.access.token_verifier import TokenVerifier
+from router.config import AccessConfig, JwtConfig
+from router.errors import AuthenticationError
+from tests.access.service import Service, config
+from tests.state.clock import VirtualClock
+
+JWT = JwtConfig(issuer="https://issuer", audience="manta", algorithms=("RS256", "ES256"), jwks_file="jwks.json")
+SIGNING = RSAKey.generate_key(2048, {"kid": "k1", "use": "sig", "alg": "RS256"})
+OTHER = RSAKey.generate_key(2048, {"kid": "k1", "use": "sig", "alg": "RS256"})
+NEXT = ECKey.generate_key("P-256", {"kid": "k2", "use": "sig", "alg": "ES256"})
+
+
+class Published:
+    """A key set that a test changes."""
+
+    def __init__(self, *keys: RSAKey | ECKey) -> None:
+        self.keys = keys
+        self.reads = 0
+        self.read_again = asyncio.Event()
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        if self.reads > 1:
+            self.read_again.set()
+        return json.dumps(KeySet(list(self.keys)).as_dict(private=False)).encode()
+
+
+def claims(now: float, **changes: Any) -> dict[str, Any]:
+    found = {"iss": "https://issuer", "aud": ["manta", "x"], "exp": int(now) + 600, "sub": "ada", "tenant": "acme"}
+    return {name: value for name, value in (found | changes).items() if value is not None}
+
+
+def token(now: float, key: Any = SIGNING, header: dict[str, Any] | None = None, **changes: Any) -> str:
+    return jwt.encode(
+        header or {"alg": "RS256", "kid": "k1"}, claims(now, **changes), key, algorithms=["RS256", "ES256"]
+    )
+
+
+def encoded(document: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
+
+
+def forged(header: dict[str, Any], now: float, secret: bytes | None = None) -> str:
+    """A token made without a library, signed by HMAC with ``secret``, or not at all."""
+    signed = f"{encoded(header)}.{encoded(claims(now))}"
+    signature = b"" if secret is None else hmac.new(secret, signed.encode(), hashlib.sha256).digest()
+    return f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def service(clock: VirtualClock) -> AsyncIterator[Service]:
+    made = Service(config(access=AccessConfig(jwt=JWT)), clock=clock, jwks=Published(SIGNING))
+    async with made.running():
+        yield made
+
+
+async def test_a_right_token_is_its_tenants(service: Service, clock: VirtualClock) -> None:
+    answer = await service.ask(token(clock.now(), team="search", feature="chat"))
+    assert answer.status_code == 200, answer.text
+    async with service.client() as http:
+        row = (await http.get("/admin/v1/usage", params={"group_by": "key,team,feature"})).json()["data"][0]
+    assert (row["tenant"], row["team"], row["feature"], row["key"]) == ("acme", "search", "chat", "jwt")
+
+
+NOW = VirtualClock().now()
+PEM = SIGNING.as_pem(private=False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        forged({"alg": "none", "kid": "k1"}, NOW),
+        forged({"alg": "nOnE", "kid": "k1"}, NOW),
+        forged({"alg": "HS256", "kid": "k1"}, NOW, PEM),
+        forged({"alg": "HS256", "kid": "k1"}, NOW, json.dumps(SIGNING.as_dict(private=False)).encode()),
+        forged({"alg": "RS256", "kid": "k1"}, NOW, PEM),
+        forged({"alg": "HS256", "kid": "../../../../dev/null"}, NOW, b""),
+        token(NOW, header={"alg": "RS256", "kid": "../../../../etc/passwd"}),
+        token(NOW, header={"alg": "RS256", "kid": "unknown"}),
+        token(NOW, OTHER),
+        token(NOW, OTHER, {"alg": "RS256", "kid": "k1", "jku": "https://evil/jwks.json"}),
+        token(NOW, OTHER, {"alg": "RS256", "kid": "k1", "jwk": OTHER.as_dict(private=False)}),
+        token(NOW, aud="other"),
+        token(NOW, aud=["other"]),
+        token(NOW, aud=None),
+        token(NOW, iss="https://evil"),
+        token(NOW, iss=None),
+        token(NOW, exp=int(NOW) - 31),
+        token(NOW, exp=None),
+        token(NOW, exp="soon"),
+        token(NOW, nbf=int(NOW) + 31),
+        token(NOW, iat=int(NOW) + 31),
+        token(NOW, tenant=None),
+        token(NOW, tenant="a\nb"),
+        token(NOW, tenant=["acme"]),
+        token(NOW, manta_role="admin"),
+        token(NOW, manta_role="root"),
+        token(NOW, manta_rights={"everything": True}),
+        token(NOW, manta_rights=["fast"]),
+        token(NOW) + "x",
+        token(NOW)[:-4] + "AAAA",
+        token(NOW).rpartition(".")[0] + ".",
+    ],
+    ids=lambda text: hashlib.sha256(text.encode()).hexdigest()[:8],
+)
+async def test_a_wrong_token_is_a_401_that_does_not_say_why(service: Service, wrong: str) -> None:
+    refused = await service.ask(wrong)
+    assert refused.status_code == 401
+    assert refused.json()["error"]["code"] == "invalid_api_key"
+    assert refused.json()["error"]["message"] == "Incorrect API key provided."
+
+
+async def test_a_token_ends_with_its_expiry_though_it_is_remembered(service: Service, clock: VirtualClock) -> None:
+    bearer = token(clock.now(), exp=int(clock.now()) + 2)
+    assert (await service.ask(bearer)).status_code == 200
+    clock.advance(2 + JWT.leeway_s)
+    assert (await service.ask(bearer)).status_code == 401
+
+
+async def test_rights_of_a_token_hold(service: Service, clock: VirtualClock) -> None:
+    bearer = token(clock.now(), manta_rights={"tiers": ["fast"]})
+    assert (await service.ask(bearer)).status_code == 200
+    refused = await service.ask(bearer, model="frontier")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
+
+
+async def test_a_new_key_of_the_issuer_is_read_after_the_first_token_that_names_it(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.access.token_verifier.MIN_REFRESH_S", 0.01)
+    source = Published(SIGNING)
+    verifier = TokenVerifier(JWT, source, clock)
+    await verifier.start()
+    try:
+        source.keys = (NEXT,)
+        bearer = token(clock.now(), NEXT, {"alg": "ES256", "kid": "k2"})
+        with pytest.raises(AuthenticationError):
+            verifier.verify(bearer)
+        await asyncio.wait_for(source.read_again.wait(), 5)
+        await asyncio.sleep(0)
+        assert verifier.verify(bearer).principal is not None
+        with pytest.raises(AuthenticationError):
+            verifier.verify(token(clock.now()))  # by the key that is no longer published
+    finally:
+        await verifier.close()
+
+
+def test_symmetric_keys_of_a_set_are_never_used() -> None:
+    secret = OctKey.generate_key(256, {"kid": "s"}).as_dict(private=True)
+    with pytest.raises(ValueError, match="no usable key"):
+        key_set_of({"keys": [secret]})
+    mixed = key_set_of({"keys": [secret, SIGNING.as_dict(private=False)]})
+    assert [key.kid for key in mixed] == ["k1"]
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"keys": {}}, {"keys": [1]}, {"keys": [{"kty": "RSA"}]}])
+def test_what_is_no_key_set_is_refused(document: object) -> None:
+    with pytest.raises(ValueError, match="JWKS"):
+        key_set_of(document)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "HS512", "RS1"])
+def test_an_unsafe_algorithm_cannot_be_allowed(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="algorithms"):
+        JwtConfig.model_validate(JWT.model_dump() | {"algorithms": [algorithm]})

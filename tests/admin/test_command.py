@@ -1,0 +1,110 @@
+"""The command ``manta`` over the admin API of a router in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from cluster.admin.client import AdminClient, AdminError
+from cluster.admin.main import app
+from cluster.admin.tables import table
+from tests.access.service import ADMIN, Service
+
+
+class InProcess(httpx.BaseTransport):
+    """Calls an ASGI application from synchronous code."""
+
+    def __init__(self, service: Service) -> None:
+        self._transport = httpx.ASGITransport(service.app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def call() -> httpx.Response:
+            async_request = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+            answer = await self._transport.handle_async_request(async_request)
+            return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+        return asyncio.run(call())
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+def manta(service: Service, *arguments: str, key: str = ADMIN) -> Result:
+    client = AdminClient("http://test", key, InProcess(service))
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, list(arguments), obj=client)
+
+
+def document(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_a_key_is_created_used_counted_rotated_and_revoked(service: Service) -> None:
+    options = ("--tenant", "t", "--requests-per-minute", "60", "--tier", "fast", "--expires-in", "90d")
+    made = document(manta(service, "keys", "create", *options, "--json"))
+    assert (made["tenant"], made["limits"], made["tiers"]) == ("t", {"requests_per_minute": 60}, ["fast"])
+    assert made["expires_at"] == service.clock.now() + 90 * 86_400
+    assert asyncio.run(service.ask(made["key"])).status_code == 200
+    row = document(manta(service, "usage", "--group-by", "tenant", "--json"))["data"][0]
+    assert (row["tenant"], row["requests"], row["output_tokens"]) == ("t", 1, 5)
+    assert manta(service, "usage", "--csv").stdout.startswith("tenant,team,feature,tier,requests")
+
+    rotated = document(manta(service, "keys", "rotate", made["id"], "--grace", "10m", "--json"))
+    assert rotated["key"] != made["key"]
+    changed = document(manta(service, "limits", "set", made["id"], "--tokens-per-day", "1000", "--json"))
+    assert changed["limits"] == {"tokens_per_day": 1000}
+    assert document(manta(service, "limits", "list", "--json"))["data"][0]["tokens_per_day"] == 1000
+    assert document(manta(service, "keys", "revoke", made["id"], "--json"))["deleted"] is True
+    assert document(manta(service, "keys", "list", "--json"))["data"] == []
+    assert [tier["tier"] for tier in document(manta(service, "status", "--json"))["data"]] == [
+        "fast",
+        "balanced",
+        "frontier",
+    ]
+
+
+def test_people_get_tables_without_secrets(service: Service) -> None:
+    key = manta(service, "keys", "create", "--tenant", "t").stdout.splitlines()[0]
+    listed = manta(service, "keys", "list").stdout
+    assert "t" in listed
+    assert key.rpartition("-")[2] not in listed
+    assert "USD" in manta(service, "usage", "--by", "1d").stdout
+    assert "frontier" in manta(service, "status").stdout
+    assert manta(service, "limits", "list").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [(), ("keys",), ("limits",)])
+def test_the_help_fits_a_screen_and_shows_an_example(service: Service, command: tuple[str, ...]) -> None:
+    text = manta(service, *command, "--help").stdout
+    assert len(text.rstrip().splitlines()) <= 24
+    assert command or "manta keys create --tenant" in text
+
+
+@pytest.mark.parametrize("arguments", [("keys", "revoke", "sk-manta-abc"), ("keys", "rotate", "a", "--grace", "soon")])
+def test_a_wrong_argument_is_refused_before_it_is_sent(service: Service, arguments: tuple[str, ...]) -> None:
+    assert manta(service, *arguments).exit_code == 2
+
+
+def test_a_refusal_is_an_error_with_the_services_words(service: Service) -> None:
+    refused = manta(service, "keys", "list", key="sk-user")
+    assert isinstance(refused.exception, AdminError)
+    assert "'admin'" in str(refused.exception)
+
+
+def test_a_generated_key_and_its_digest_belong_together(service: Service) -> None:
+    text = manta(service, "keys", "generate").stdout
+    assert hashlib.sha256(text.splitlines()[0].encode()).hexdigest() in text
+
+
+def test_a_table_aligns_numbers_to_the_right() -> None:
+    rows: list[dict[str, Any]] = [{"name": "a", "count": 5}, {"name": None, "count": 12}]
+    assert table(rows, ("name", "count")).splitlines() == ["name  count", "a         5", "-        12"]

@@ -1,0 +1,109 @@
+"""The ledger has one entry for each request, with the engine's own counts, whatever way it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.api import FinishReason
+from router.ports.tier_backend import ReplicaLostError
+from tests.access.service import Service
+from tests.router.backend import ScriptedBackend
+from tests.router.engines import EngineBackend
+
+FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
+
+
+def entries(service: Service) -> list[dict[str, Any]]:
+    return [json.loads(entry.document) for entry in service.store._entries.values()]
+
+
+@pytest.mark.parametrize(
+    ("backend", "outcome", "counts", "exact"),
+    [
+        (ScriptedBackend(), "finished", (3, 1, 5), True),
+        (ScriptedBackend(outcome=FinishReason.ERROR), "failed", (3, 1, 5), True),
+        (ScriptedBackend(fault=ReplicaLostError("gone"), fault_at=3), "failed", (1, 0, 3), False),
+    ],
+    ids=["finished", "engine error", "replica lost"],
+)
+async def test_every_end_has_an_entry(
+    backend: ScriptedBackend, outcome: str, counts: tuple[int, int, int], exact: bool
+) -> None:
+    service = Service(backend=backend)
+    await service.ask("sk-user", user="ada")
+    (entry,) = entries(service)
+    assert entry["outcome"] == outcome
+    assert (entry["input_tokens"], entry["cached_input_tokens"], entry["output_tokens"]) == counts
+    assert entry["exact"] is exact
+    assert (entry["tenant"], entry["tier"], entry["version"], entry["user"]) == ("acme", "fast", "fast-model", "ada")
+    assert entry["price_version"] == "2026-11"
+    assert "Hi" not in json.dumps(entry)
+
+
+async def test_a_refused_request_has_no_entry() -> None:
+    service = Service()
+    for key, fields in (("sk-nobody", {}), ("sk-user", {"model": "none"}), ("sk-user", {"n": 0})):
+        assert (await service.ask(key, **fields)).status_code >= 400
+    assert not entries(service)
+
+
+async def test_reasoning_is_counted_within_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.router.backend.WORDS", ("<think>", "why", "</think>", "so", "."))
+    service = Service()
+    await service.ask("sk-user", "/v1/chat/completions", prompt=None, messages=[{"role": "user", "content": "Hi"}])
+    (entry,) = entries(service)
+    assert (entry["reasoning_tokens"], entry["output_tokens"]) == (1, 5)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineBackend]:
+    made = EngineBackend(FAST)
+    yield made
+    made.stop()
+
+
+async def leave(service: Service, after: int, n: int) -> None:
+    """Begins a stream of ``n`` answers and disconnects after some messages."""
+    body = {"model": "fast", "prompt": f"Count up from {after}", "max_tokens": 200, "ignore_eos": True}
+    gone, sent = asyncio.Event(), 0
+    request = [{"type": "http.request", "body": json.dumps(body | {"n": n, "stream": True}).encode()}]
+
+    async def receive() -> dict[str, Any]:
+        if request:
+            return request.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > after:
+            gone.set()
+
+    headers = [(b"authorization", b"Bearer sk-user")]
+    path = "/v1/completions"
+    scope = {"type": "http", "path": path, "method": "POST", "headers": headers, "query_string": b""}
+    await service.app(scope, receive, send)
+
+
+async def test_streams_whose_clients_leave_cost_what_the_engine_has_generated(engine: EngineBackend) -> None:
+    service, draw = Service(backend=engine), random.Random(7)
+    before = engine.engine.stats()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(leave(service, draw.randrange(12), draw.choice((1, 1, 4))) for _ in range(60)))
+        while len(entries(service)) < 60:  # noqa: ASYNC110 - the entries are written by the router's own tasks
+            await asyncio.sleep(0.01)
+    after, found = engine.engine.stats(), entries(service)
+    assert {entry["outcome"] for entry in found} == {"cancelled"}
+    assert all(entry["exact"] for entry in found)
+    assert sum(entry["output_tokens"] for entry in found) == after.generated_tokens - before.generated_tokens > 0
+    computed = after.prompt_tokens - before.prompt_tokens + after.cached_tokens - before.cached_tokens
+    assert sum(entry["input_tokens"] for entry in found) == computed
+    assert sum(entry["cached_input_tokens"] for entry in found) == after.cached_tokens - before.cached_tokens

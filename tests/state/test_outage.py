@@ -1,0 +1,163 @@
+"""Redis that is slow or gone: calls end in time, the breaker opens, and every ledger entry arrives once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state.circuit_breaker import BreakerState
+from cluster.state.redis_store import RedisStore
+from router.ports.ledger_store import LedgerEntry, LedgerQuery
+from router.ports.limit_store import Charge, LimitName, Reservation, Scope
+from router.ports.state_store import StateUnavailableError
+from tests.state.conftest import wait_until_ready
+
+SCOPES = (Scope("tenant", ((LimitName.TOKENS_PER_DAY, 1000),)),)
+
+
+class SlowProxy:
+    """Passes bytes on to Redis, ``delay_s`` late."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self.delay_s = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return f"redis://:{self._target.password}@127.0.0.1:{port}/0"
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        below, above = await asyncio.open_connection(self._target.hostname, self._target.port)
+        for ends in ((reader, above, self), (below, writer, None)):
+            task = asyncio.create_task(self._pass(*ends))
+            self._tasks.add(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: SlowProxy | None) -> None:
+        try:
+            while data := await reader.read(65536):
+                await asyncio.sleep(slow.delay_s if slow else 0)
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def opened(url: str, journal: Path, timeout_s: float = 0.05) -> AsyncIterator[RedisStore]:
+    config = StateConfig(journal=journal, timeout_s=timeout_s, max_faults=3, open_s=0.2, max_open_s=0.2)
+    store = RedisStore(config, url)
+    await store.start()
+    yield store
+    await store.close()
+
+
+def request(number: int) -> Reservation:
+    return Reservation(f"r{number}", "acme", SCOPES, Charge(10))
+
+
+def entry(number: int) -> LedgerEntry:
+    return LedgerEntry(f"e{number}", "acme", 0, {}, {"requests": 1})
+
+
+async def counted(store: RedisStore) -> int:
+    sums = await store.sums(LedgerQuery(0, 86_400_000))
+    return sums[0].amounts["requests"] if sums else 0
+
+
+async def recovered(store: RedisStore) -> None:
+    """Returns when the store takes requests again."""
+    for number in range(500):
+        try:
+            await store.reserve(request(10_000 + number), 1000)
+        except StateUnavailableError:
+            await asyncio.sleep(0.02)
+        else:
+            return
+    raise AssertionError("the breaker stays open")
+
+
+async def test_a_slow_store_costs_the_deadline_a_few_times_and_then_nothing(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    async with opened(url, tmp_path) as store:
+        await recovered(store)
+        proxy.delay_s = 0.2
+        durations = []
+        for number in range(50):
+            started = time.perf_counter()
+            with pytest.raises(StateUnavailableError):
+                await store.reserve(request(number), 1000)
+            durations.append(time.perf_counter() - started)
+            store.record(entry(number))
+        assert store.breaker is BreakerState.OPEN
+        assert max(durations) < 0.15
+        assert sorted(durations)[40] < 0.005
+
+        proxy.delay_s = 0.0
+        await recovered(store)
+        for _ in range(500):
+            if await counted(store) == 50:
+                break
+            await asyncio.sleep(0.02)
+        assert await counted(store) == 50
+    await proxy.stop()
+
+
+async def test_every_entry_arrives_once_when_the_store_was_killed(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with opened(redis_server.url, tmp_path) as store:
+        for number in range(100):
+            store.record(entry(number))
+        await asyncio.sleep(0.05)
+        redis_server.kill()
+        for number in range(100, 300):
+            store.record(entry(number))
+            await asyncio.sleep(0.001)
+        with pytest.raises(StateUnavailableError):
+            await store.reserve(request(1), 1000)
+        assert redis_server.keep_running()
+        wait_until_ready(redis_server)
+        await recovered(store)
+
+    async with opened(redis_server.url, tmp_path) as store:
+        assert await counted(store) == 300
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_cancelled_call_leaves_the_connection_usable(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    async with opened(url, tmp_path, timeout_s=5.0) as store:
+        await recovered(store)
+        proxy.delay_s = 0.03
+        calls = [asyncio.create_task(store.reserve(request(number), 1000)) for number in range(20)]
+        await asyncio.sleep(0.01)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        proxy.delay_s = 0.0
+
+        decisions = [await store.reserve(request(100 + number), 1000) for number in range(5)]
+        assert all(decision.uses[0].limit == 1000 for decision in decisions)
+    await proxy.stop()
