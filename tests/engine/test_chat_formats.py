@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import pickle
+from typing import Any
 
 import pytest
 from jinja2 import Template
@@ -50,7 +51,7 @@ def subject(template: str) -> Tokenizer:
 def text(template: str, *messages: Message, **settings: object) -> str:
     tokenizer = subject(template)
     conversation = Conversation(messages, **settings)  # type: ignore[arg-type]
-    return str(tokenizer._hub.decode(tokenizer.encode(conversation)))
+    return str(tokenizer._fast.decode(tokenizer.encode(conversation), skip_special_tokens=False))
 
 
 RULE, HI = "Answer BANANA only.", Message("user", "hi")
@@ -135,7 +136,7 @@ def test_names_and_reasoning_reach_the_template_as_plain_text() -> None:
     tokens = subject(FIELDS).encode(Conversation(messages))
 
     expected = f"<|user|>(Ann{EOS})hi{EOS}<|assistant|><think>Hm.</think>Yes.{EOS}<|assistant|>"
-    assert subject(FIELDS)._hub.decode(tokens) == expected
+    assert subject(FIELDS)._fast.decode(tokens, skip_special_tokens=False) == expected
     assert tokens.count(0) == 2
 
 
@@ -174,11 +175,12 @@ def test_the_last_message_is_continued_as_transformers_does_it(template: str, co
         {"role": role, "content": [{"type": "text", "text": said}] if parts else said}
         for role, said in (("user", "hi"), ("assistant", content))
     ]
-    expected = tokenizer._hub.apply_chat_template(turns, continue_final_message=True, tokenize=False)
+    hub: Any = tokenizer._hub  # transformers' own
+    expected = hub.apply_chat_template(turns, continue_final_message=True, tokenize=False)
 
     tokens = tokenizer.encode(conversation)
 
-    assert tokenizer._hub.decode(tokens) == expected
+    assert tokenizer._fast.decode(tokens, skip_special_tokens=False) == expected
     assert [token for token in tokens if token < 3] == [1, 0, 2]
 
 
@@ -213,7 +215,11 @@ def test_a_client_may_set_variables_of_the_template() -> None:
 
     tokens = subject(VARIABLES).encode(Conversation((HI,), template_kwargs=settings))
 
-    assert subject(VARIABLES)._hub.decode(tokens).endswith(f"<|assistant|><think></think>[{EOS}]")
+    assert (
+        subject(VARIABLES)
+        ._fast.decode(tokens, skip_special_tokens=False)
+        .endswith(f"<|assistant|><think></think>[{EOS}]")
+    )
     assert tokens.count(0) == 1
     assert text(VARIABLES, HI).endswith("<|assistant|>")
 

@@ -44,7 +44,7 @@ def tokenizer(template: str | None = None) -> Tokenizer:
 
 
 def told(subject: Tokenizer, conversation: Conversation) -> str:
-    return str(subject._hub.decode(subject.encode(conversation)))
+    return str(subject._fast.decode(subject.encode(conversation), skip_special_tokens=False))
 
 
 def test_a_template_that_knows_tools_gets_them_and_calls_as_objects() -> None:
