@@ -64,12 +64,27 @@ def test_a_good_forecast_gets_everything_right_for_less(held_out: Path) -> None:
         "balanced": 0.6,
         "frontier": 1.0,
     }
-    assert curve.last.compute == 1
+    assert (curve.best, curve.reference.compute) == ("frontier", 1)
     assert curve.at(0.0).point == curve.oracle
     assert curve.oracle.accuracy == 1
     assert curve.oracle.compute == pytest.approx(0.4 + 0.6 * 0.1)
     assert curve.at(1.0).point == curve.tiers["fast"]
     assert [setting.tolerance for setting in curve.settings[:: len(curve.settings) - 1]] == [0, 1]
+
+
+def test_a_dear_tier_that_knows_nothing_of_the_tasks_is_no_measure(held_out: Path) -> None:
+    run = run_of(held_out)
+    run["parameters"] = {**SIZES, "general": 100}
+    rows = run["sets"]["tasks"]["rows"]
+    rows += [{**row, "model": "general", "right": False} for row in rows if row["model"] == "fast"]
+    tiers = (*TIERS, "general")
+    forecaster = Forecaster(tiers, (3.0, 3.0, 3.0, -3.0), {"digits=4": (-6.0, -6.0, 0.0, 0.0)}, {})
+
+    curve = make_curve(read_run(run, read_held_out(held_out), tiers), forecaster)
+
+    assert (curve.best, curve.reference.compute) == ("frontier", 1)
+    assert curve.tiers["general"].compute == pytest.approx(10)
+    assert curve.at(0.0).point.accuracy == 1
 
 
 def test_the_verdict_and_the_picture(held_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

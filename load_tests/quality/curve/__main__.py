@@ -18,13 +18,13 @@ from router.tiers.quality_forecast import Forecaster
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # tolerances in the table
 DESCRIPTION = """\
 What the router's choices come to on the held-out set, for tolerances from 0 (always the best tier) to 1 (always the
-cheapest): right answers, and compute (tokens times parameters) as a part of what the dearest tier alone takes.
+cheapest): right answers, and compute (tokens times parameters) as a part of what the best tier alone takes.
 
 Needs every tier's answers to every item, as `python -m load_tests.quality --engine --json RUN.json` writes them, and
 the forecaster's file. Beside the curve stand each tier alone, dice between two tiers, the heuristic that routes without
 a forecaster, and the oracle, which knows the cheapest tier that is right.
 
-The target is --keep of the dearest tier's right answers for at most --spend of its compute. Judged is --tolerance,
+The target is --keep of that tier's right answers for at most --spend of its compute. Judged is --tolerance,
 which should be the configured one; without it the best one found here, which flatters the router a little.
 
 examples:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     curve = make_curve(run, forecaster)
-    enough = options.keep * curve.last.accuracy
+    enough = options.keep * curve.reference.accuracy
     judged = best(curve.settings, enough) if options.tolerance is None else curve.at(options.tolerance)
     print(table(curve, len(run.items)))
     met = verdict(curve, judged, options)
@@ -60,13 +60,12 @@ def table(curve: Curve, count: int) -> str:
     rows = [(f"tolerance {setting.tolerance:.2f}", setting.point) for setting in shown]
     rows += [(f"{tier} alone", point) for tier, point in curve.tiers.items()]
     rows += [("heuristic", curve.heuristic), ("oracle", curve.oracle)]
-    last = list(curve.tiers)[-1]
-    heads = f"{f'{count:,} items':<18}{'right':>8}{f'of {last}':>14}{'compute':>10}   to {', '.join(curve.tiers)}"
+    heads = f"{f'{count:,} items':<18}{'right':>8}{f'of {curve.best}':>14}{'compute':>10}   to {', '.join(curve.tiers)}"
     lines = [heads]
     for name, point in rows:
         shares = ", ".join(f"{share:.0%}" for share in point.shares)
         lines.append(
-            f"{name:<18}{point.accuracy:>8.1%}{kept(point, curve.last):>14.1%}{point.compute:>10.1%}   {shares}"
+            f"{name:<18}{point.accuracy:>8.1%}{kept(point, curve.reference):>14.1%}{point.compute:>10.1%}   {shares}"
         )
     return "\n".join(lines)
 
@@ -77,7 +76,7 @@ def verdict(curve: Curve, setting: Setting | None, options: argparse.Namespace) 
     if setting is None:
         print(f"\nno tolerance keeps {options.keep:.0%} of the accuracy\nmissed: {wanted}")
         return False
-    accuracy, compute = kept(setting.point, curve.last), setting.point.compute
+    accuracy, compute = kept(setting.point, curve.reference), setting.point.compute
     met = bool(accuracy >= options.keep and compute <= options.spend)
     print(f"\ntolerance {setting.tolerance:.3f}: {accuracy:.1%} of the accuracy for {compute:.1%} of the compute")
     print(f"{'met' if met else 'missed'}: {wanted}")
@@ -95,8 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--forecast", type=Path, default=MODELS / "auto.json", help="forecaster's file (default: %(default)s)")
     add("--set", type=Path, default=HELD_OUT, help="the held-out items of the run (default: %(default)s)")
     add("--tolerance", type=float, help="judge this one (default: the best)")
-    add("--keep", type=float, default=0.95, help="accuracy wanted, of the dearest tier's (default: %(default)s)")
-    add("--spend", type=float, default=0.60, help="compute allowed, of the dearest tier's (default: %(default)s)")
+    add("--keep", type=float, default=0.95, help="accuracy wanted, of the best tier's (default: %(default)s)")
+    add("--spend", type=float, default=0.60, help="compute allowed, of the best tier's (default: %(default)s)")
     add("--plot", type=Path, metavar="OUT.png", help="draw the curve")
     return parser
 

@@ -5,8 +5,8 @@ No model answers again: a choice is right where the tier chosen was, and costs w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.models.training.routing.sweep import Item, Point, Setting, oracle, outcome, sweep
@@ -30,7 +30,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """All that is compared: the router at every tolerance, and what it is measured by."""
+    """All that is compared: the router at every tolerance, and what it is measured by. Compute is relative to ``best``
+    alone, the tier with the most right answers, the cheaper one of equals."""
 
     tiers: dict[str, Point]  # each alone, weakest first
     settings: list[Setting]
@@ -38,9 +39,14 @@ class Curve:
     oracle: Point
 
     @property
-    def last(self) -> Point:
-        """The dearest tier alone."""
-        return list(self.tiers.values())[-1]
+    def best(self) -> str:
+        """The tier that is best alone."""
+        return _best(self.tiers)
+
+    @property
+    def reference(self) -> Point:
+        """What ``best`` alone comes to."""
+        return self.tiers[self.best]
 
     def at(self, tolerance: float) -> Setting:
         """The setting next to ``tolerance``."""
@@ -79,19 +85,27 @@ def make_curve(run: Run, forecaster: Forecaster) -> Curve:
     expected = [forecaster.expect(features(prompt)) for prompt in run.prompts]
     choice = TierChoice(run.tiers, AutoConfig())
     routes = [choose_tier("auto", [prompt], None, choice) for prompt in run.prompts]
+    tiers = {tier: outcome(run.items, [place] * len(run.items), run.parameters) for place, tier in enumerate(run.tiers)}
+    unit = tiers[_best(tiers)].compute
+
+    def scaled(point: Point) -> Point:
+        return replace(point, compute=point.compute / unit)
+
     return Curve(
-        tiers={
-            tier: outcome(run.items, [place] * len(run.items), run.parameters) for place, tier in enumerate(run.tiers)
-        },
-        settings=sweep(run.items, expected, run.parameters),
-        heuristic=outcome(run.items, [run.tiers.index(route.tier) for route in routes], run.parameters),
-        oracle=oracle(run.items, run.parameters),
+        tiers={tier: scaled(point) for tier, point in tiers.items()},
+        settings=[replace(each, point=scaled(each.point)) for each in sweep(run.items, expected, run.parameters)],
+        heuristic=scaled(outcome(run.items, [run.tiers.index(route.tier) for route in routes], run.parameters)),
+        oracle=scaled(oracle(run.items, run.parameters)),
     )
 
 
-def kept(point: Point, last: Point) -> float:
-    """Accuracy as a part of the dearest tier's."""
-    return point.accuracy / last.accuracy if last.accuracy else 1.0
+def kept(point: Point, reference: Point) -> float:
+    """Accuracy as a part of the reference's."""
+    return point.accuracy / reference.accuracy if reference.accuracy else 1.0
+
+
+def _best(tiers: Mapping[str, Point]) -> str:
+    return max(tiers, key=lambda tier: (tiers[tier].accuracy, -tiers[tier].compute))
 
 
 def _item(rows: Sequence[dict[str, Any]]) -> Item:

@@ -12,7 +12,7 @@ from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
 from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
 from deployments.models.training.routing.heads import Fit, HeadReport, fit
-from deployments.models.training.routing.open_prompts import read_open_prompts
+from deployments.models.training.routing.open_prompts import read_instructions, read_open_prompts
 from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
 from engine.config import DeviceName
 from engine.engine import Engine
@@ -23,16 +23,18 @@ from router.tiers.quality_forecast import Forecaster, features
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
-OPEN_PROMPTS = ROOT.parent / "shared" / "data" / "cache" / "qqp_pairs.jsonl.gz"
+DATA = ROOT.parent / "shared" / "data"
+OPEN_PROMPTS = DATA / "cache" / "qqp_pairs.jsonl.gz"
+INSTRUCTIONS = [DATA / "corpus" / name for name in ("gpteacher.jsonl.gz", "self_instruct_human.jsonl.gz")]
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
 
 DESCRIPTION = """\
 Fit the forecaster that `auto` routes by: for every tier the chance that it answers a request right.
 
-Draws tasks of the training side of the curriculum and open questions of --open, lets every tier answer them (greedily,
-in this process), fits one logistic head per tier to what was right, and writes them to --out. The tiers' answers are
-kept in --work, so that a run that was interrupted goes on where it was, and one with more tasks asks only the new ones;
-new weights are asked anew.
+Draws tasks of the training side of the curriculum, questions of --open and instructions of --instructions, lets every
+tier answer them (greedily, in this process), fits one logistic head per tier to what was right, and writes them to
+--out. The tiers' answers are kept in --work, so that a run that was interrupted goes on where it was, and one with more
+tasks asks only the new ones; new weights are asked anew.
 
 Prints, on tasks that were not fitted to, how well each head foretells its tier and what each tolerance comes to.
 Where the held-out set stands, `python -m load_tests.quality.curve` tells.
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         models = [model_path(tier, options) for tier in options.tiers]
         opened = read_open_prompts(options.open, options.open_prompts, options.seed) if options.open_prompts else []
+        if options.instruction_prompts:
+            opened += read_instructions(options.instructions, options.instruction_prompts, options.seed)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -117,7 +121,7 @@ def about(
     return {
         "fitted by": "python -m deployments.models.training.routing",
         "tasks": len(closed),
-        "open questions": len(opened),
+        "open questions and instructions": len(opened),
         "seed": options.seed,
         "tiers": {
             report.tier: {
@@ -213,6 +217,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
     add("--open-prompts", type=int, default=400, help="how many of them; 0: none (default: %(default)s)")
+    add(
+        "--instructions",
+        type=Path,
+        nargs="+",
+        default=INSTRUCTIONS,
+        help="instructions (default: GPTeacher's and Self-Instruct's in ../shared)",
+    )
+    add("--instruction-prompts", type=int, default=800, help="how many of them, evenly; 0: none (default: %(default)s)")
     add(
         "--out",
         type=Path,
