@@ -70,5 +70,5 @@ def sums(tenant: str, resolution: Resolution) -> str:
 
 
 def sums_ttl_ms(resolution: Resolution) -> int:
-    """Returns how long sums of an interval are kept: minutes for 2 days, hours for 62, days for 800."""
-    return {Resolution.MINUTE: 2, Resolution.HOUR: 62, Resolution.DAY: 800}[resolution] * DAY_MS
+    """Returns how long sums of an interval are kept, in milliseconds."""
+    return resolution.kept_ms

@@ -22,6 +22,7 @@ AMOUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "
 WIDTHS = {"1m": Resolution.MINUTE, "1h": Resolution.HOUR, "1d": Resolution.DAY}
 MAX_INTERVALS = 10_000
 DAY_MS = 86_400_000
+MARGIN_MS = 3_600_000  # sums that are about to go are not relied on
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ def question_of(parameters: Mapping[str, str], now: float, tenant: str | None) -
     start = _time(parameters, "start", _month_start(min(now, end)))
     if start >= end:
         raise InvalidRequestError("start must be before end.", "invalid_value", "start")
-    resolution = WIDTHS[width] if width is not None else _resolution(int((end - start) * 1000))
+    resolution = WIDTHS[width] if width is not None else finest(int(start * 1000), int(end * 1000), int(now * 1000))
+    if width is not None and int(start * 1000) < now * 1000 - resolution.kept_ms:
+        days = resolution.kept_ms // DAY_MS
+        message = f"Sums of {resolution.value}s are kept for {days} days; the range begins before that."
+        raise InvalidRequestError(message, "invalid_value", "bucket_width")
     length = resolution.ms
     start_ms, end_ms = int(start * 1000) // length * length, -(-int(end * 1000) // length) * length
     if width is not None and (end_ms - start_ms) // length > MAX_INTERVALS:
@@ -134,11 +139,12 @@ def _month_start(now: float) -> float:
     return datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
 
 
-def _resolution(range_ms: int) -> Resolution:
-    """Returns the finest sums that are kept for long enough: minutes for a day, hours for a quarter."""
-    if range_ms <= DAY_MS:
+def finest(start_ms: int, end_ms: int, now_ms: int) -> Resolution:
+    """Returns the finest sums that still cover the range, in milliseconds since the epoch. Minutes serve a day at most:
+    a longer range would read too many of them."""
+    if end_ms - start_ms <= DAY_MS and start_ms >= now_ms - Resolution.MINUTE.kept_ms + MARGIN_MS:
         return Resolution.MINUTE
-    return Resolution.HOUR if range_ms <= 92 * DAY_MS else Resolution.DAY
+    return Resolution.HOUR if start_ms >= now_ms - Resolution.HOUR.kept_ms + MARGIN_MS else Resolution.DAY
 
 
 def _cell(value: Any) -> Any:

@@ -21,6 +21,12 @@ class Resolution(StrEnum):
         """The length of an interval in milliseconds."""
         return {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}[self.value]
 
+    @property
+    def kept_ms(self) -> int:
+        """How long the sums of an interval are kept after its start, in milliseconds: minutes for 2 days, hours for 62,
+        days for 800."""
+        return {"minute": 2, "hour": 62, "day": 800}[self.value] * 86_400_000
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
