@@ -31,7 +31,7 @@ from engine.decode.output import Output
 from engine.decode.rules import LogitRules
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
-from engine.token_ids import TokenIds
+from engine.token_id_tokenizer import TokenIds
 from engine.tokenizer import PromptTooLongError, Tokenizer
 
 MAX_FORCED_TOKENS = 63  # most forced tokens (jump-forward decoding) that one step adds to a sequence

@@ -25,7 +25,7 @@ from engine.api import (
     RequestError,
 )
 from engine.engine import Engine
-from engine.failures import log_failure
+from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics
 from engine.scheduler.queue_limit import check_room
 

@@ -17,7 +17,6 @@ from typing import Any, Self
 import torch
 
 from engine.admission import MAX_FORCED_TOKENS, Admission, Job
-from engine.answers import Answers
 from engine.api import (
     Conversation,
     Delta,
@@ -35,18 +34,19 @@ from engine.backend import StepRunner, load_model, make_runner, uses_triton
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
-from engine.draft import Drafter
-from engine.failures import log_failure
+from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
+from engine.log_failure import log_failure
 from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
 from engine.model.location import check_digest, locate
 from engine.model.source import ModelSource, open_model
+from engine.output_processor import OutputProcessor
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
@@ -57,7 +57,7 @@ from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Status
 from engine.speculation import Speculator
-from engine.token_ids import TokenIds, load_tokenizer
+from engine.token_id_tokenizer import TokenIds, load_tokenizer
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -98,11 +98,13 @@ class Engine:
         self._counters = Counters()
         self.recorder = Recorder(config.tenant_weights)
         most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
-        self._answers = Answers(self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced)
+        self._output_processor = OutputProcessor(
+            self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced
+        )
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
         max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
         self._speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
-        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._answers.score_prompt)
+        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._output_processor.score_prompt)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -159,7 +161,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether there are requests in progress, waiting or running."""
-        return len(self._answers) > 0
+        return len(self._output_processor) > 0
 
     def knows_grammar(self, grammar: Grammar) -> bool:
         """Returns whether a grammar has been compiled or refused before. May be called from any thread."""
@@ -184,12 +186,12 @@ class Engine:
     def enqueue(self, job: Job) -> None:
         """Queues a prepared request without checking whether the queue is full. Raises RequestError for a request id in
         use."""
-        self._answers.begin(job)
+        self._output_processor.begin(job)
 
     def abort(self, request_ids: Iterable[str]) -> list[Delta]:
         """Ends requests at once; their KV blocks are free on return. Returns a last delta for each: ABORT with its
         token counts. Ignores unknown ids, because a request may have ended in the meantime."""
-        ended = [self._answers.abort(request_id) for request_id in request_ids]
+        ended = [self._output_processor.abort(request_id) for request_id in request_ids]
         return [delta for delta in ended if delta is not None]
 
     def step(self) -> list[Delta]:
@@ -198,7 +200,7 @@ class Engine:
         its end."""
         began = self._clock()
         try:
-            self._answers.park_stranded()
+            self._output_processor.park_stranded()
             self._speculator.propose(self._scheduler.running)
             plan = self._scheduler.schedule(began)
             if plan.copies:
@@ -211,10 +213,10 @@ class Engine:
         for sequence in plan.admitted:
             if not sequence.choice:
                 self.recorder.admitted(sequence)
-        deltas = [self._answers.expire(sequence.request_id) for sequence in plan.expired]
+        deltas = [self._output_processor.expire(sequence.request_id) for sequence in plan.expired]
         for sequence, fault in plan.failed:
-            if sequence.request_id in self._answers:  # not if another choice of the request has failed before
-                deltas.append(self._answers.fail(sequence.request_id, fault))
+            if sequence.request_id in self._output_processor:  # not if another choice of the request has failed before
+                deltas.append(self._output_processor.fail(sequence.request_id, fault))
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # others failed
         if chunks:
@@ -227,7 +229,7 @@ class Engine:
             emitted = [chunk.sequence for chunk, outcome in sampled if isinstance(outcome, list)]
             self.recorder.tokens_emitted(emitted, computed)
             for chunk, outcome in sampled:
-                deltas += self._answers.emit(chunk.sequence, outcome)
+                deltas += self._output_processor.emit(chunk.sequence, outcome)
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
@@ -351,16 +353,16 @@ class Engine:
     def _fail_all(self, error: Exception) -> list[Delta]:
         """Ends every request with an ERROR delta, and replaces scheduler and KV cache, whose state may be
         inconsistent."""
-        names = self._answers.drop_all()
+        names = self._output_processor.drop_all()
         self._reset_scheduler()
-        return [self._answers.fail(request_id, error) for request_id in names]
+        return [self._output_processor.fail(request_id, error) for request_id in names]
 
     def _reset_scheduler(self) -> None:
         """Replaces scheduler and KV cache by empty ones; their counts go into the engine's counters."""
         self._counters.preemptions += self._scheduler.preemptions
         self._counters.cached_tokens += self._scheduler.cached_tokens
         self._new_scheduler()
-        self._answers.scheduler = self._scheduler
+        self._output_processor.scheduler = self._scheduler
 
     def _with_drafts(self, chunks: list[Chunk]) -> list[Chunk]:
         """Returns ``chunks`` with the draft model's tokens filled in, or without draft tokens if the draft model

@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.backend import StepRunner
 from engine.decode.beams import Candidates
 from engine.decode.drawing import Drawn, SampleOutcome, draw_all
-from engine.failures import log_failure
+from engine.log_failure import log_failure
 from engine.metrics import Phase, Recorder
 from engine.scheduler.step_plan import Chunk
 from engine.step_result import StepResult

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.admission import Job
 from engine.api import Usage
-from engine.search import Search
+from engine.beam_search import Search
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.draft import DRAFT_PLACEHOLDER
+from engine.draft_model import DRAFT_PLACEHOLDER
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence as SequenceState
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from tokenizers import Tokenizer as FastTokenizer
 
 from engine.api import Conversation, GenerationRequest, Prompt, RequestError
+from engine.chat_template import ChatTemplate
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from engine.decode.grammar import GrammarCompiler
 from engine.hub_tokenizer import HubTokenizer
-from engine.template import ChatTemplate
 from engine.token_bytes import byte_table, piece_bytes, respelled, strips_first_space
 from engine.tokenizer_files import eos_token_ids, read_tokenizer
 

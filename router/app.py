@@ -15,10 +15,10 @@ from contextlib import aclosing
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.access.authenticator import Authenticator
-from router.access.config_keys import ConfigKeys
+from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
-from router.admin.management import Management, ManagementCall
+from router.admin.admin_api import Management, ManagementCall
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint

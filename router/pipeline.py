@@ -13,8 +13,8 @@ from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
 from router.inference_request import Call, InferenceRequest
-from router.ledger.estimate import check_max_cost, largest_usage, prompt_tokens
 from router.ledger.ledger import Account, Ledger
+from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
 from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
 from router.limits.limiter import Hold, Limiter

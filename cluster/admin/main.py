@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.admin.client import AdminClient, AdminError
-from cluster.admin.tables import table
+from cluster.admin.text_tables import table
 from router.access.key_format import ApiKey, new_id, new_secret
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.config import StateConfig
-from cluster.state import keys
+from cluster.state import redis_keys
+from cluster.state.call_guard import Guard
 from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
-from cluster.state.client import Client, connect
-from cluster.state.guard import Guard
 from cluster.state.journal import Journal
 from cluster.state.ledger_writer import LedgerWriter
-from cluster.state.script import Script
+from cluster.state.lua_script import Script
+from cluster.state.redis_client import Client, connect
 from router.ports.clock import Clock, SystemClock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
@@ -86,24 +86,24 @@ class RedisStore:
 
         async def put() -> None:
             if before is not None and before.digest != record.digest:
-                await self._client.delete(keys.key_digest(before.digest))
+                await self._client.delete(redis_keys.key_digest(before.digest))
             if before is not None and before.tenant != record.tenant:
-                await self._client.hdel(keys.key_records(before.tenant), record.id)
-            await self._client.sadd(keys.TENANTS, record.tenant)
-            await self._client.set(keys.key_tenant(record.id), record.tenant)
-            await self._client.hset(keys.key_records(record.tenant), record.id, document)
-            await self._client.set(keys.key_digest(record.digest), document)
+                await self._client.hdel(redis_keys.key_records(before.tenant), record.id)
+            await self._client.sadd(redis_keys.TENANTS, record.tenant)
+            await self._client.set(redis_keys.key_tenant(record.id), record.tenant)
+            await self._client.hset(redis_keys.key_records(record.tenant), record.id, document)
+            await self._client.set(redis_keys.key_digest(record.digest), document)
 
         await self._in_background(put)
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
-        found = await self._for_request(lambda: self._client.get(keys.key_digest(digest)))
+        found = await self._for_request(lambda: self._client.get(redis_keys.key_digest(digest)))
         return None if found is None else KeyRecord(**json.loads(found))
 
     async def key(self, key_id: str) -> KeyRecord | None:
         async def get() -> bytes | None:
-            tenant = await self._client.get(keys.key_tenant(key_id))
-            return None if tenant is None else await self._client.hget(keys.key_records(tenant.decode()), key_id)
+            tenant = await self._client.get(redis_keys.key_tenant(key_id))
+            return None if tenant is None else await self._client.hget(redis_keys.key_records(tenant.decode()), key_id)
 
         found = await self._in_background(get)
         return None if found is None else KeyRecord(**json.loads(found))
@@ -111,7 +111,7 @@ class RedisStore:
     async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
         async def read() -> list[bytes]:
             names = await self._tenants() if tenant is None else [tenant]
-            return [each for name in names for each in await self._client.hvals(keys.key_records(name))]
+            return [each for name in names for each in await self._client.hvals(redis_keys.key_records(name))]
 
         records = [KeyRecord(**json.loads(each)) for each in await self._in_background(read)]
         return sorted(records, key=lambda record: (record.tenant, record.id))
@@ -122,9 +122,9 @@ class RedisStore:
             return False
 
         async def delete() -> bool:
-            await self._client.delete(keys.key_digest(record.digest))  # first: from now on the key is refused
-            await self._client.hdel(keys.key_records(record.tenant), key_id)
-            return bool(await self._client.delete(keys.key_tenant(key_id)))
+            await self._client.delete(redis_keys.key_digest(record.digest))  # first: from now on the key is refused
+            await self._client.hdel(redis_keys.key_records(record.tenant), key_id)
+            return bool(await self._client.delete(redis_keys.key_tenant(key_id)))
 
         return await self._in_background(delete)
 
@@ -161,8 +161,8 @@ class RedisStore:
     async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        header: list[str | int] = [operation, keys.base(tenant), now]
-        return await self._limits.run(self._client, [keys.leases(tenant)], [*header, *arguments])
+        header: list[str | int] = [operation, redis_keys.base(tenant), now]
+        return await self._limits.run(self._client, [redis_keys.leases(tenant)], [*header, *arguments])
 
     # The ledger
 
@@ -176,7 +176,7 @@ class RedisStore:
 
         async def run() -> int:
             if unknown := by_tenant.keys() - self._known_tenants:
-                await self._client.sadd(keys.TENANTS, *sorted(unknown))
+                await self._client.sadd(redis_keys.TENANTS, *sorted(unknown))
                 self._known_tenants |= unknown
             return sum([await self._append(tenant, rows) for tenant, rows in by_tenant.items()])
 
@@ -184,8 +184,8 @@ class RedisStore:
 
     async def _append(self, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
-        resolutions = [[each.value, each.ms, keys.sums_ttl_ms(each)] for each in Resolution]
-        names = [f"{keys.base(tenant)}sums:", *(keys.entry(tenant, entry.id) for entry in entries)]
+        resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
+        names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
         arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), *rows]
         return int(await self._ledger.run(self._client, names, arguments))
@@ -199,7 +199,7 @@ class RedisStore:
 
     async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[tuple[int, dict[str, str], dict[str, int]]]:
         """Returns a row for each sum of the tenant within the range of ``query``: start, labels, amount by its name."""
-        index, length = keys.sums(tenant, query.resolution), query.resolution.ms
+        index, length = redis_keys.sums(tenant, query.resolution), query.resolution.ms
         first, end = query.start_ms // length * length, query.end_ms // length * length
         starts = await self._client.zrangebyscore(index, first, f"({end}")
         pipeline = self._client.pipeline(transaction=False)
@@ -213,11 +213,11 @@ class RedisStore:
         return rows
 
     async def entry(self, tenant: str, entry_id: str) -> str | None:
-        found = await self._in_background(lambda: self._client.get(keys.entry(tenant, entry_id)))
+        found = await self._in_background(lambda: self._client.get(redis_keys.entry(tenant, entry_id)))
         return None if found is None else found.decode()
 
     async def _tenants(self) -> list[str]:
-        return sorted(name.decode() for name in await self._client.smembers(keys.TENANTS))
+        return sorted(name.decode() for name in await self._client.smembers(redis_keys.TENANTS))
 
     # Calls
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from engine import Engine, SamplingParams
 from engine.model.source import open_model
-from engine.token_ids import load_tokenizer
+from engine.token_id_tokenizer import load_tokenizer
 
 LLAMA = """
 import json, sys

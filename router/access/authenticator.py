@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from router.access.config_keys import ConfigKeys, bearer, digest_of, unknown_key
-from router.access.features import feature_of
+from router.access.config_api_keys import ConfigKeys, bearer, digest_of, unknown_key
 from router.access.json_web_token import looks_like_token
 from router.access.key_format import ApiKey
 from router.access.key_registry import KeyRegistry
 from router.access.principal_cache import PrincipalCache, Verified
 from router.access.token_verifier import TokenVerifier
+from router.access.usage_feature import feature_of
 from router.config import AccessConfig
 from router.errors import UnavailableError
 from router.ports.clock import Clock

@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from pydantic import TypeAdapter, ValidationError
 
-from router.access.config_keys import unknown_key
+from router.access.config_api_keys import unknown_key
 from router.access.principal_cache import Verified
 from router.access.stored_key import principal_of
 from router.config import JwtConfig, KeyRights, Name, Role

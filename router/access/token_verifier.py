@@ -8,7 +8,7 @@ import logging
 
 from joserfc.jwk import KeySet
 
-from router.access.config_keys import unknown_key
+from router.access.config_api_keys import unknown_key
 from router.access.json_web_token import UnknownSigningKeyError, key_set_of, principal_in
 from router.access.principal_cache import Verified
 from router.config import JwtConfig

@@ -16,9 +16,9 @@ from engine.api import Usage
 from router.config import LimitPolicy, LimitsConfig
 from router.errors import UnavailableError
 from router.inference_request import InferenceRequest
-from router.limits.estimate import Estimator
 from router.limits.refusal import refusal
 from router.limits.scopes import scopes_of
+from router.limits.usage_estimator import Estimator
 from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal, Reservation
 from router.ports.state_store import StateUnavailableError
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.main import app
-from cluster.admin.tables import table
+from cluster.admin.text_tables import table
 from tests.access.service import ADMIN, Service
 
 

@@ -17,7 +17,7 @@ from engine.api import Conversation, Message
 from engine.model.location import ModelNotFoundError, check_digest, locate
 from engine.model.source import open_model
 from engine.runner import Runner
-from engine.token_ids import load_tokenizer
+from engine.token_id_tokenizer import load_tokenizer
 from tests.engine.families import Recorded, record
 from tests.engine.gguf_files import halves_of
 

@@ -236,7 +236,7 @@ def test_scores_are_those_of_the_tokens_under_a_grammar_too(make_engine: MakeEng
 def test_forks_without_room_begin_to_wait_when_they_are_made(make_engine: MakeEngine) -> None:
     now = [0.0]
     engine = make_engine(max_sequences=2, prefix_caching=False)
-    engine._answers._clock = lambda: now[0]
+    engine._output_processor._clock = lambda: now[0]
     engine.add(GenerationRequest("a", tuple(range(1, 50)), params(BeamSearch(4))))
     now[0] = 1e6
     engine.step()
@@ -288,7 +288,7 @@ def test_a_beam_that_breaks_ends_its_request_and_no_other(
     def fail(token: int) -> Any:
         raise RuntimeError("broken")
 
-    search = engine._answers._searches["a"]
+    search = engine._output_processor._searches["a"]
     monkeypatch.setattr(search.jobs[0].output, "is_end", fail)
     while engine.has_work:
         deltas += engine.step()

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.api import Conversation, Message, RequestError, ToolCall
-from engine.template import RESERVED_VARIABLES
+from engine.chat_template import RESERVED_VARIABLES
 from engine.tokenizer import Tokenizer
 from tests.engine.models import EOS, make_tokenizer
 

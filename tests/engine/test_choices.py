@@ -127,7 +127,7 @@ def test_a_choice_that_breaks_ends_its_request_and_no_other(
     engine.add(GenerationRequest("a", PROMPT, EIGHT))
     engine.add(GenerationRequest("b", (1, 2, 3), EIGHT))
     engine.step()
-    job = engine._answers._groups["a"].live[5]
+    job = engine._output_processor._groups["a"].live[5]
 
     def fail(token: int, last: bool, complete: bool) -> Any:
         raise RuntimeError("broken")
@@ -208,7 +208,9 @@ def test_choices_that_overflow_together_leave_no_numbers_behind(
 
     monkeypatch.setattr(engine._runner, "run", overflowing)
     monkeypatch.setattr(engine._runner, "scrub", counted)
-    own = [table.held[-1] for job in engine._answers._groups["a"].live.values() for table in job.sequence.tables]
+    own = [
+        table.held[-1] for job in engine._output_processor._groups["a"].live.values() for table in job.sequence.tables
+    ]
 
     deltas = engine.step()
 

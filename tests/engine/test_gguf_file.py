@@ -21,7 +21,7 @@ from engine.gguf.errors import GGUFError
 from engine.gguf.file import GGUFFile
 from engine.model.source import open_model
 from engine.model.spec import UnsupportedModelError
-from engine.token_ids import TokenIds
+from engine.token_id_tokenizer import TokenIds
 from tests.engine.gguf_files import SavedGGUF, Type
 
 ROOM = 16 << 20

@@ -13,7 +13,7 @@ from engine.backend import load_model
 from engine.config import EngineConfig
 from engine.model.source import open_model
 from engine.runner import Runner
-from engine.token_ids import TokenIds
+from engine.token_id_tokenizer import TokenIds
 from tests.engine.families import Recorded, record
 from tests.engine.gguf_files import FLOATS, K_TYPES, KINDS, SavedGGUF, Type
 

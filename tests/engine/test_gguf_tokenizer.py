@@ -14,10 +14,10 @@ from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from engine.api import Conversation, Grammar, Message
+from engine.chat_template import ChatTemplate
 from engine.decode.detokenizer import byte_alphabet
 from engine.gguf.pre_tokenizers import PRE_TOKENIZERS
 from engine.gguf.tokenizer import eos_token_ids, tokenizer_of
-from engine.template import ChatTemplate
 from engine.tokenizer import Tokenizer
 from tests.engine.gguf_vocabularies import TEMPLATE, WORDS, byte_level, pieces, trained
 

@@ -43,7 +43,7 @@ def in_the_runner(engine: Engine, saboteur: Saboteur) -> None:
 
 
 def in_the_output(engine: Engine, saboteur: Saboteur) -> None:
-    output = engine._answers._groups["bad"].first.output
+    output = engine._output_processor._groups["bad"].first.output
     push = output.push
 
     def sabotaged(token: int, last: bool, complete: bool = False) -> Any:

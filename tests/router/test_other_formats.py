@@ -14,7 +14,7 @@ import pytest
 
 from engine.api import SamplingParams, Usage
 from router.access.authenticator import Authenticator
-from router.access.config_keys import ConfigKeys
+from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.app import build_app

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Conversation, Message
-from router.access.config_keys import ConfigKeys, bearer
+from router.access.config_api_keys import ConfigKeys, bearer
 from router.config import AutoConfig, KeyConfig
 from router.errors import AuthenticationError, NotFoundError
 from router.tiers.choose import TierChoice, choose_tier

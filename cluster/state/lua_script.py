@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from cluster.state.client import Client
+from cluster.state.redis_client import Client
 
 
 class Script:

@@ -9,7 +9,7 @@ import pytest
 from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
 
-from engine.chat_environment import environment, messages_for_template
+from engine.jinja_environment import environment, messages_for_template
 from tests.engine.models import make_tokenizer
 
 TURNS: list[dict[str, Any]] = [

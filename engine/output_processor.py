@@ -13,21 +13,21 @@ from torch import Tensor
 
 from engine.admission import Admission, Job
 from engine.api import Delta, FinishReason, RequestError, UnsatisfiableError, Usage
+from engine.beam_search import Search
 from engine.counters import Counters
 from engine.decode.beams import Candidates, FinishedHypothesis, Step
 from engine.decode.drawing import Drawn, SampleOutcome
 from engine.decode.grammar import GrammarError
-from engine.failures import log_failure
 from engine.forward import FailedDraftError
+from engine.log_failure import log_failure
 from engine.metrics import Recorder
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Chunk
-from engine.search import Search
 from engine.sequence import Sequence, Status
 from engine.sequence_group import SequenceGroup
 
 
-class Answers:
+class OutputProcessor:
     """The requests in progress of one engine. ``scheduler`` is the current scheduler, which the engine may replace.
     ``clock`` returns seconds. ``most_forced`` limits the forced tokens per sequence and step."""
 

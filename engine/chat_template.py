@@ -3,7 +3,7 @@
 Templates differ in what they expect. On loading, small conversations are rendered to find out whether the content of a
 message must be a string or a list of parts, whether system messages are written, and whether the role ``developer`` is
 known. Tools are described by the template if it knows the Hermes format of tool calls, else in a message
-(``tool_text``).
+(``tool_prompt``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from engine.api import (
     ToolCall,
     is_plain_json,
 )
-from engine.chat_environment import environment, messages_for_template
-from engine.tool_text import Rewrite, as_text, introduced, without_arguments
+from engine.jinja_environment import environment, messages_for_template
+from engine.tool_prompt import Rewrite, as_text, introduced, without_arguments
 
 RESERVED_VARIABLES = frozenset(
     [

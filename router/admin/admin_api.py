@@ -23,7 +23,7 @@ from typing import Any
 from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
-from router.admin.key_documents import KeyChange, NewKey, Rotation, key_document, parse_document
+from router.admin.key_schemas import KeyChange, NewKey, Rotation, key_document, parse_document
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.ports.clock import Clock
