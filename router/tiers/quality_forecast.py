@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engine.api import Conversation
 
 BUCKETS = 4096  # hash buckets of words; about the number of distinct words in the training tasks
+VOCABULARY = 1 << 24  # hash buckets in which a word is known or not: few words share one by chance
 READ_CHARS = 6_000  # characters of a prompt that are read, from both its ends; the middle only counts as length
 CHARS_PER_WORD = 8  # bounds the number of words that are read, so that text of single letters costs no more
 EARLIER = 3  # one in EARLIER characters that are read is of earlier turns, the others of the last question
@@ -42,10 +43,14 @@ Text = str | Conversation
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``."""
+    """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``.
+    ``vocabulary`` has the words of the last question that are no numbers, ``pairs`` those that follow each other, both
+    in buckets of VOCABULARY."""
 
     words: frozenset[int]
     signs: tuple[str, ...]
+    vocabulary: frozenset[int] = frozenset()
+    pairs: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +59,25 @@ class Forecaster:
 
     Weights are in log-odds. ``signs`` and ``words`` map a sign and a bucket to its row. The weights of words are
     divided by the square root of the number of the request's words, so that long requests do not get extreme chances.
+
+    ``known`` has the words, and the pairs of words, of the tasks that small tiers were trained for. How many of a
+    request's are not among them is a sign too: such a tier cannot answer what it has no words for, in whatever shape it
+    is asked.
     """
 
     tiers: tuple[str, ...]
     bias: tuple[float, ...]
     signs: Mapping[str, tuple[float, ...]]
     words: Mapping[int, tuple[float, ...]]
+    known: frozenset[int] = frozenset()
     about: Mapping[str, Any] = field(default_factory=dict)
     """How the forecaster was fitted, for people who read the file."""
 
     def expect(self, seen: Features) -> tuple[float, ...]:
         """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
         odds = list(self.bias)
-        _add(odds, (self.signs[sign] for sign in seen.signs if sign in self.signs), 1.0)
+        signs = (*seen.signs, *unknown_signs(seen, self.known))
+        _add(odds, (self.signs[sign] for sign in signs if sign in self.signs), 1.0)
         share = 1 / math.sqrt(len(seen.words) or 1)
         _add(odds, (self.words[word] for word in seen.words if word in self.words), share)
         return tuple(map(_chance, odds))
@@ -80,7 +91,7 @@ class Forecaster:
 
         signs = {name: chosen(row) for name, row in self.signs.items()}
         words = {word: chosen(row) for word, row in self.words.items()}
-        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.about)
+        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.known, self.about)
 
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
@@ -92,6 +103,7 @@ class Forecaster:
             f'"bias": {json.dumps(_rounded(self.bias))}',
             f'"signs": {_lines(self.signs)}',
             f'"words": {_lines({str(word): row for word, row in sorted(self.words.items())})}',
+            f'"known": {json.dumps(sorted(self.known))}',
         ]
         return "{\n" + ",\n".join(fields) + "\n}\n"
 
@@ -111,7 +123,7 @@ class Forecaster:
         for name, rows in (("bias", {"": file.bias}), ("signs", file.signs), ("words", file.words)):
             if any(len(row) != width for row in rows.values()):
                 raise ValueError(f"{name}: every row needs one number for each of the {width} tiers")
-        return cls(file.tiers, file.bias, file.signs, file.words, file.about)
+        return cls(file.tiers, file.bias, file.signs, file.words, file.known, file.about)
 
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
@@ -129,6 +141,7 @@ class _File(BaseModel):
     bias: Row
     signs: dict[str, Row]
     words: dict[Annotated[int, Field(ge=0, lt=BUCKETS)], Row]
+    known: frozenset[Annotated[int, Field(ge=0, lt=VOCABULARY)]] = frozenset()
 
 
 def cheapest_within(expected: Sequence[float], tolerance: float) -> int:
@@ -154,7 +167,23 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
     said = ["^", *map(_normal, words), "$"]
     spoken = {*said, *map(" ".join, pairwise(said)), *("<" + _normal(word) for word in past)}
     signs = (*_shape(text, words), f"length={_size(len(asked))}", f"earlier={_size(earlier_chars)}", f"turns={turns}")
-    return Features(frozenset(map(_bucket, spoken)), signs)
+    vocabulary = frozenset(_hash(word.lower()) % VOCABULARY for word in words if word[0].isalpha())
+    pairs = frozenset(_hash(" ".join(pair)) % VOCABULARY for pair in pairwise(said) if not "".join(pair).isdecimal())
+    return Features(frozenset(map(_bucket, spoken)), signs, vocabulary, pairs)
+
+
+def unknown_signs(seen: Features, known: frozenset[int]) -> tuple[str, ...]:
+    """Returns the signs of how many words of a request are not ``known``, and what part of its words and of its pairs;
+    no signs if nothing is known."""
+    if not known:
+        return ()
+    words, pairs = len(seen.vocabulary - known), len(seen.pairs - known)
+    return (
+        f"unknown words={min(words, 8)}",
+        f"unknown words of 8={8 * words // max(len(seen.vocabulary), 1)}",
+        f"unknown pairs={min(pairs, 16)}",
+        f"unknown pairs of 16={16 * pairs // max(len(seen.pairs), 1)}",
+    )
 
 
 def _shape(text: str, words: Sequence[str]) -> Iterator[str]:
@@ -217,8 +246,12 @@ def _normal(word: str) -> str:
 
 def _bucket(word: str) -> int:
     """Returns the bucket of ``word``."""
+    return _hash(word) % BUCKETS
+
+
+def _hash(word: str) -> int:
     # Unlike Python's hash, crc32 is the same in every process. Text from JSON may have unpaired surrogates.
-    return zlib.crc32(word.encode("utf-8", "surrogatepass")) % BUCKETS
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
 def _size(count: int) -> int:

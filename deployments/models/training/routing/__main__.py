@@ -11,7 +11,7 @@ from typing import Any, get_args
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
 from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
-from deployments.models.training.routing.heads import Fit, HeadReport, fit
+from deployments.models.training.routing.heads import Fit, HeadReport, fit, vocabulary_of
 from deployments.models.training.routing.open_prompts import read_instructions, read_open_prompts
 from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
 from engine.config import DeviceName
@@ -26,6 +26,7 @@ ROOT = MODELS.parents[1]
 DATA = ROOT.parent / "shared" / "data"
 OPEN_PROMPTS = DATA / "cache" / "qqp_pairs.jsonl.gz"
 INSTRUCTIONS = [DATA / "corpus" / name for name in ("gpteacher.jsonl.gz", "self_instruct_human.jsonl.gz")]
+KNOWN_TASKS = 40_000  # tells what words the curriculum has; nobody is asked them
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
 
 DESCRIPTION = """\
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = list(zip(*answers, strict=True))
     right = [[None if answer is None else answer.right for answer in row] for row in rows]
     try:
-        fitted = fit(seen, right, options.tiers, options.seed)
+        known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
+        fitted = fit(seen, right, options.tiers, options.seed, known)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -141,7 +143,7 @@ def about(
 def write(path: Path, fitted: Fit, told: dict[str, Any]) -> None:
     """Writes the forecaster's file, read back to be sure."""
     heads = fitted.forecaster
-    text = Forecaster(heads.tiers, heads.bias, heads.signs, heads.words, told).to_json()
+    text = Forecaster(heads.tiers, heads.bias, heads.signs, heads.words, heads.known, told).to_json()
     Forecaster.from_json(text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

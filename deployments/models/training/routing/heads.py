@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
-from router.tiers.quality_forecast import Features, Forecaster
+from router.tiers.quality_forecast import Features, Forecaster, unknown_signs
 
 Key = int | str  # a bucket of words, or a sign
 
@@ -24,6 +24,7 @@ FOLDS = 4
 REPORTED = 0.2  # part of the tasks
 MIN_OCCURRENCES = 8  # tasks with a word or sign before it gets a weight; rarer ones are mostly names
 MIN_TASKS = 100
+MIN_KNOWN = 8  # of some 40,000 tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,29 @@ class Fit:
     reported: tuple[int, ...]
 
 
-def fit(seen: Sequence[Features], right: Sequence[Sequence[bool | None]], tiers: Sequence[str], seed: int = 0) -> Fit:
+def vocabulary_of(seen: Iterable[Features]) -> frozenset[int]:
+    """The words and pairs that MIN_KNOWN tasks or more have: those of a few tasks are as unknown to them as to
+    a request that nobody has seen."""
+    counts = Counter(word for features in seen for word in features.vocabulary | features.pairs)
+    return frozenset(word for word, count in counts.items() if count >= MIN_KNOWN)
+
+
+def fit(
+    seen: Sequence[Features],
+    right: Sequence[Sequence[bool | None]],
+    tiers: Sequence[str],
+    seed: int = 0,
+    known: frozenset[int] = frozenset(),
+) -> Fit:
     """Heads for ``tiers`` from what was ``seen`` of each task and whether each tier was ``right`` (by task, by tier);
-    None where a tier was not asked, which leaves the task out for its head.
+    None where a tier was not asked, which leaves the task out for its head. ``known`` are the words of the tasks that
+    tiers were trained for.
 
     The same result for the same arguments. Raises ValueError for fewer than MIN_TASKS tasks.
     """
     if len(seen) < MIN_TASKS:
         raise ValueError(f"{len(seen)} different tasks are too few to fit to; at least {MIN_TASKS} are needed")
+    seen = [replace(each, signs=(*each.signs, *unknown_signs(each, known))) for each in seen]
     order = list(range(len(seen)))
     random.Random(seed).shuffle(order)
     cut = round(REPORTED * len(order))
@@ -90,6 +106,7 @@ def fit(seen: Sequence[Features], right: Sequence[Sequence[bool | None]], tiers:
         tuple(bias.tolist()),
         {key: rows[column] for key, column in columns.items() if isinstance(key, str)},
         {key: rows[column] for key, column in columns.items() if isinstance(key, int)},
+        known,
     )
     return Fit(forecaster, reports, tuple(reported))
 
