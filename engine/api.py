@@ -234,7 +234,7 @@ class GenerationRequest:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts of a whole request so far. The prompt counts once. ``completion_tokens`` adds up all choices.
-    ``cached_tokens`` counts the prompt tokens found in the prefix cache."""
+    ``cached_tokens`` counts the prompt tokens found in the prefix cache, and is part of ``prompt_tokens``."""
 
     prompt_tokens: int
     completion_tokens: int

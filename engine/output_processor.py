@@ -68,9 +68,11 @@ class OutputProcessor:
         self.scheduler.add(job.sequence)
 
     def abort(self, request_id: str) -> Delta | None:
-        """Ends a request with all its choices, and frees their KV blocks. Returns its last delta: ABORT with its token
-        counts; None if there is no such request. A prompt that was not computed to its end counts as far as it
-        was."""
+        """Ends all choices of the request and frees their KV blocks. Returns a final delta without text, with finish
+        reason ABORT and the usage; None for an unknown id.
+
+        Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
+        count."""
         group = self._groups.get(request_id)
         if group is None:
             return None

@@ -55,8 +55,10 @@ def read_tokenizer(directory: Path) -> HubTokenizer:
 
 
 def read_plain_tokenizer(directory: Path) -> PlainTokenizer | None:
-    """Returns the tokenizer of ``directory`` if tokenizer.json alone says what token ids a text has: the other files
-    name special tokens that are special there too, and nothing else that changes it. Returns None otherwise."""
+    """Loads tokenizer.json without transformers. Returns None where transformers might give another result:
+    tokenizer.json is missing, or has padding or no post-processor; tokenizer_config.json has an unknown key, or a
+    special or added token that tokenizer.json lacks or defines otherwise; a file of ``_OTHER_FILES`` exists; the chat
+    template is not one string; or the vocabulary exceeds MAX_PLAIN_VOCABULARY."""
     if not (directory / "tokenizer.json").is_file() or any((directory / name).exists() for name in _OTHER_FILES):
         return None
     config, told = _read(directory / "tokenizer_config.json"), _read(directory / "tokenizer.json")

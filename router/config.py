@@ -73,7 +73,7 @@ class LimitPolicy(Settings):
 
 
 class KeyRights(Settings):
-    """What a key may do. None, for a list: all."""
+    """What a key may do. A list that is None permits everything."""
 
     role: Role = Role.USER
     """What the key is for."""

@@ -235,7 +235,7 @@ def tail(path: Path, lines: int = LOG_LINES) -> str:
 
 
 def check_port(port: int) -> None:
-    """Raises LaunchError if ``port`` is in use."""
+    """Raises LaunchError if no server can bind ``port`` on loopback."""
     if not is_free(port):
         raise LaunchError(f"port {port} is in use; choose another with `make serve PORT=...` or --port")
 

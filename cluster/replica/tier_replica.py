@@ -90,7 +90,8 @@ def _validation_size(request: GenerationRequest) -> int:
 
 
 class TierReplica:
-    """The actor of one replica. Its public methods are called through Serve handles.
+    """The actor of one replica. The constructor loads the model and starts the engine. The public methods are called
+    through Serve handles.
 
     The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
     """

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """The deadline and the circuit breaker of one kind of calls, such as those that requests wait for.
+    """The deadline and the circuit breaker of one class of calls: requests or background.
 
     ``name`` is for the log. ``timeout_s`` is the deadline of a call in seconds.
     """
@@ -38,7 +38,8 @@ class Guard:
     async def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Calls ``function`` and returns its result.
 
-        Raises StateUnavailableError if the breaker is open, the deadline passes, or the store fails.
+        Raises StateUnavailableError if the breaker is open or its half-open probe is in flight, the deadline passes, or
+        the store fails.
         """
         breaker, allowed = self._breaker.ask(self._clock.monotonic())
         self._become(breaker)

@@ -1,11 +1,11 @@
-"""``CircuitBreaker``: whether a store that fails is asked at all, as a table of states. Pure.
+"""``CircuitBreaker``: decides whether a failing store is called. A pure table of states.
 
 See M. Nygard, "Release It!", 2nd edition, section 5.2. A breaker is immutable; each event returns the next one::
 
     state      ask before ``retry_at_s``  ask from then on  success    fault                      abandoned
     CLOSED     allowed                    allowed           CLOSED     CLOSED, OPEN at the limit  CLOSED
     OPEN       refused                    HALF_OPEN         OPEN       OPEN                       OPEN
-    HALF_OPEN  refused                    refused           CLOSED     OPEN, for twice as long    OPEN, until now
+    HALF_OPEN  refused                    refused           CLOSED     OPEN, for twice as long    OPEN; next call: probe
 
 A half-open breaker lets one call through, the probe. ``abandoned`` is a call whose caller did not wait for its end.
 """
@@ -55,7 +55,7 @@ class CircuitBreaker:
         return self, False
 
     def success(self) -> CircuitBreaker:
-        """Returns the breaker after a call that was answered. A late answer to a call from before does not close it."""
+        """Returns the breaker after a call that was answered. A late success does not close an open breaker."""
         return self if self.state is BreakerState.OPEN else CircuitBreaker(self.policy)
 
     def fault(self, now_s: float) -> CircuitBreaker:
@@ -69,7 +69,8 @@ class CircuitBreaker:
         return replace(self, state=BreakerState.OPEN, faults=faults, pause_s=pause_s, retry_at_s=now_s + pause_s)
 
     def abandoned(self, now_s: float) -> CircuitBreaker:
-        """Returns the breaker after a call whose end is unknown. After a probe the next call is one."""
+        """Returns the breaker after a call whose end is unknown. If the probe was abandoned, the next call is the new
+        probe."""
         if self.state is BreakerState.HALF_OPEN:
             return replace(self, state=BreakerState.OPEN, retry_at_s=now_s)
         return self

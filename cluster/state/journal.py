@@ -1,8 +1,8 @@
 """``Journal``: lines on disk that wait to be written elsewhere. A bounded queue that survives its process.
 
-A journal is a directory of segments, files that are only appended to. A process holds a lock on its own segments, so
-that another finds out which are left by a process that has ended, and adopts them. A line is in the operating system's
-cache when ``append`` returns: it survives the end of the process, not that of the machine.
+A journal is a directory of segments, files that are only appended to. A process locks its segments. If it dies, the
+lock is released and another process adopts them. A line is in the operating system's cache when ``append`` returns: it
+survives the end of the process, not that of the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Segment:
 
 
 class Journal:
-    """The queue in ``directory``, of at most ``max_bytes`` with what other processes have left. For one thread.
+    """The queue in ``directory``. ``max_bytes`` includes adopted segments. For one thread.
 
     Creating it makes the directory and adopts the segments of processes that have ended. Raises OSError.
     """
@@ -82,7 +82,7 @@ class Journal:
     def peek(self, max_lines: int) -> Sequence[bytes]:
         """Returns the first lines, at most ``max_lines`` of the first segment. They stay until ``release``.
 
-        A line that its process did not finish writing is one of them. Raises OSError.
+        The result may include a truncated line of a crashed process. Raises OSError.
         """
         while self._segments and self._segments[0].read >= self._segments[0].size:
             if len(self._segments) == 1 and self._segments[0].size < self._segment_bytes:

@@ -1,8 +1,8 @@
-"""``LedgerWriter``: writes ledger entries behind the answers, from the journal to the store, each exactly once.
+"""``LedgerWriter``: writes entries asynchronously (write-behind) and at least once; the store drops duplicates.
 
 An entry is in the journal when ``record`` returns. A task appends what the journal holds to the store, in batches, and
-releases it. What was appended but not released, because this process or the store ended in between, is appended again,
-and the store ignores it by its id.
+releases it. What was appended but not released, because this process or the store ended in between, is appended again.
+An entry is lost if the journal is full or its disk fails, or if the machine crashes before the disk has the line.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ logger = logging.getLogger(__name__)
 
 BATCH = 256
 RETRY_S = 0.25  # after the store has failed
-ADOPT_S = 10.0  # between looks for the journals of processes that have ended
+ADOPT_S = 10.0
+"""Interval between scans for orphaned segments."""
 
 
 class LedgerWriter:
-    """The way of ledger entries to the store. ``append`` adds entries to the store, each once, or raises
-    StateUnavailableError. ``lost`` is the number of entries for which the journal had no room."""
+    """Moves entries from the journal to the store. ``append`` adds entries to the store, each once, or raises
+    StateUnavailableError. ``lost`` is the number of entries that the journal could not take."""
 
     def __init__(self, journal: Journal, append: Callable[[Sequence[LedgerEntry]], Awaitable[int]]) -> None:
         self._journal = journal
@@ -56,7 +57,7 @@ class LedgerWriter:
         self._journal.close()
 
     def record(self, entry: LedgerEntry) -> None:
-        """Puts ``entry`` into the journal. If that has no room, the entry is lost, counted and logged."""
+        """Puts ``entry`` into the journal. If that is full or its disk fails, the entry is lost, counted and logged."""
         try:
             self._journal.append(encode(entry))
         except (JournalFullError, OSError) as error:

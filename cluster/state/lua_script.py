@@ -1,4 +1,4 @@
-"""``Script``: a Lua script in Redis, sent by its digest."""
+"""``Script``: a Lua script in Redis, run with EVALSHA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``connect``: the client of one Redis, of a Redis Cluster, or of the master that Sentinels know."""
+"""``connect``: the client of one Redis, of a Redis Cluster, or of the master that Sentinel reports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Client = Any
 def connect(config: StateConfig, url: str) -> Client:
     """Returns a client, which connects with its first command. All answers are bytes.
 
-    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends may be
-    repeated. The deadlines are the caller's (``Guard``).
+    A command on a closed connection is retried once at once; all Manta's commands are idempotent. The deadlines are the
+    caller's (``Guard``).
     """
     options: dict[str, Any] = {
         "protocol": 2,

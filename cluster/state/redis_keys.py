@@ -1,25 +1,24 @@
 """Names of everything that Manta keeps in Redis, with its type and time to live. No other file composes a name.
 
-A name begins with PREFIX, whose number changes with the layout. What belongs to a tenant has the tenant as the hash
-tag, in braces, so that it shares one slot of a Redis Cluster and one script may use all of it. ``id``, ``digest``,
-``scope`` and ``limit`` are as in the ports. The script composes the names of the limits from ``base`` in the same
-way.
+A name begins with PREFIX, whose number changes with the layout. All keys of a tenant share its hash tag, in braces, so
+they are in one slot of a Redis Cluster and one script can use them. ``id``, ``digest``, ``scope`` and ``limit`` are as
+in the ports. The script composes the names of the limits from ``base`` in the same way.
 
-======================================  ======  ===================================  ============================
-name                                    type    what                                 time to live
-======================================  ======  ===================================  ============================
-manta:1:tenants                         set     tenants with keys or entries         none
-manta:1:{tenant}:keys                   hash    id → key record                      none
-manta:1:key-digest:{digest}             string  key record                           none
-manta:1:key-tenant:{id}                 string  tenant of the key                    none
-manta:1:{tenant}:leases                 zset    reservation id by end of its lease   none; members leave with leases
-manta:1:{tenant}:active:scope           zset    the same, of one scope               none; members leave with leases
-manta:1:{tenant}:held:id                string  reservation, MessagePack             32 days; lease + 1 hour
-manta:1:{tenant}:counter:scope:limit    hash    slot → amount, and their sum         end of the slot + 1 hour
-manta:1:{tenant}:entry:id               string  document of a ledger entry           ``state.entries_kept_days``
-manta:1:{tenant}:sums:resolution        zset    starts of intervals that have sums   none; roll-up removes them
-manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum              by resolution, see ``sums_ttl_ms``
-======================================  ======  ===================================  ============================
+======================================  ======  =============================  =========================================
+name                                    type    what                           time to live
+======================================  ======  =============================  =========================================
+manta:1:tenants                         set     tenants with keys or entries   none
+manta:1:{tenant}:keys                   hash    id → key record                none
+manta:1:key-digest:{digest}             string  key record                     none
+manta:1:key-tenant:{id}                 string  tenant of the key              none
+manta:1:{tenant}:leases                 zset    held id; score = lease expiry  none; members leave with leases
+manta:1:{tenant}:active:scope           zset    the same, of one scope         none; members leave with leases
+manta:1:{tenant}:held:id                string  reservation, MessagePack       32 days; after expiry, lease end + 1 hour
+manta:1:{tenant}:counter:scope:limit    hash    slot → amount, and their sum   end of the slot + 1 hour
+manta:1:{tenant}:entry:id               string  document of a ledger entry     ``state.entries_kept_days``
+manta:1:{tenant}:sums:resolution        zset    starts of intervals with sums  none; roll-up removes them
+manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum        by resolution, see ``sums_ttl_ms``
+======================================  ======  =============================  =========================================
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def entry(tenant: str, entry_id: str) -> str:
 
 
 def sums(tenant: str, resolution: Resolution) -> str:
-    """Returns the name of the sorted set of the intervals that have sums; followed by their start: of their sums."""
+    """Returns the key of the sorted set of interval starts. The sums of an interval are at this key + ``:START``."""
     return f"{base(tenant)}sums:{resolution.value}"
 
 

@@ -40,7 +40,7 @@ CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
 class RedisStore:
     """The shared state in the Redis at ``url``. Implements ``StateStore``.
 
-    ``clock`` measures the pauses of the circuit breakers. ``script_clock`` replaces the Redis server's time in tests.
+    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests.
     Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
     """
 
@@ -159,7 +159,7 @@ class RedisStore:
         return int(await self._in_background(lambda: self._run_limits("open", tenant)))
 
     async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
-        """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
+        """Calls the script of the limits. Returns an integer, or space-separated integers."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
         header: list[str | int] = [operation, redis_keys.base(tenant), now]
         return await self._limits.run(self._client, [redis_keys.leases(tenant)], [*header, *arguments])
@@ -242,7 +242,8 @@ def _scopes_json(scopes: Sequence[Scope]) -> str:
 
 
 def _limit_uses(scopes: Sequence[Scope], answer: bytes) -> tuple[LimitUse, ...]:
-    """Returns the uses in an answer of the script: 1 or 0, and then three numbers for each limit of ``scopes``."""
+    """Returns the uses in an answer of the script. Its first number (admitted or not) is ignored; then come used, reset
+    and wait for each limit of ``scopes``."""
     _, *numbers = map(int, answer.split())
     limits = [(scope.name, name, limit) for scope in scopes for name, limit in scope.limits]
     rows = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)

@@ -76,7 +76,7 @@ def _same_bits(name: str, x: Tensor, weight: Tensor, arrivals: Tensor) -> Figure
         differing += int((alone != together[:rows]).any(1).sum())
     if weight.dtype == torch.bfloat16:
         tile = tiling("bfloat16", 64, x.device)
-        by_pointers = matmul(x, weight, None, arrivals, tile=tile)  # not through the copy engine
+        by_pointers = matmul(x, weight, None, arrivals, tile=tile)  # not loaded by TMA
         differing += int((by_pointers != together).any(1).sum())
     return Figure(f"{name}, rows of other bits", differing, "rows", target="0", good=not differing)
 

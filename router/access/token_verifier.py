@@ -39,7 +39,10 @@ class TokenVerifier:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Reads the key set, and then again and again until ``close``."""
+        """Fetches the JWKS, waiting at most FIRST_READ_S, and starts the background refresh.
+
+        An unreadable key set is logged, not raised. Until one arrives, ``verify`` raises UnavailableError.
+        """
         try:
             async with asyncio.timeout(FIRST_READ_S):
                 await self.refresh()

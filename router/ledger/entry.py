@@ -9,7 +9,7 @@ from enum import StrEnum
 from router.ports.ledger_store import LedgerEntry
 
 JWT_KEY = "jwt"
-"""The label of all tokens as a key: a label for each subject would be one for each person."""
+"""All JWTs share one ``key`` label; one per subject would create too many sums."""
 
 
 class Outcome(StrEnum):
@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
     FINISHED = "finished"  # the whole answer was generated
     FAILED = "failed"  # with an error
-    CANCELLED = "cancelled"  # the client left, or the time of the request was over
+    CANCELLED = "cancelled"  # the client left, or the deadline passed
 
 
 @dataclass(frozen=True, slots=True)

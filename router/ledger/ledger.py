@@ -42,7 +42,7 @@ class Account:
 
 
 class Ledger:
-    """Writes the entries of requests to ``store``, with ``prices`` as they are at the end of each."""
+    """Writes the entries of requests to ``store``. Each entry uses the ``prices`` current when it is written."""
 
     def __init__(self, store: LedgerStore, prices: PricesConfig, clock: Clock) -> None:
         self._store = store
@@ -63,7 +63,9 @@ class Ledger:
         """Writes the entry of a request when the context ends, by an error or a cancellation too.
 
         The entry of a request that was cut off is written a moment later, when the engine has stopped it and reported
-        its counts: a cancelled stream costs what was generated, to the token. ``on_settled`` is called right before.
+        its counts: a cancelled stream costs what was generated, to the token. After SETTLE_S without the engine's
+        counts, or if the replica is lost, the router's own are written with ``exact=False``. ``on_settled`` is called
+        right before the entry is written.
         """
         outcome, error = Outcome.CANCELLED, None
         try:

@@ -9,7 +9,7 @@ from router.inference_request import InferenceRequest
 from router.ledger.price import cost_of, money
 
 BYTES_PER_TOKEN = 3
-"""Bytes of UTF-8 that become one token. English takes about 4; fewer make the estimate one that is rarely exceeded."""
+"""Bytes of UTF-8 that become one token. English takes about 4. A lower value makes the estimate conservative."""
 DEFAULT_CONTEXT = 131_072  # tokens; of a model whose context length no replica has reported yet
 TOKENS_PER_MESSAGE = 8  # that a chat template adds to each message
 
@@ -28,8 +28,8 @@ def prompt_tokens(prompt: Prompt) -> int:
 def largest_usage(request: InferenceRequest, context_length: int | None) -> Usage:
     """Returns the most tokens that ``request`` can use, with an estimated prompt of which nothing is cached.
 
-    An answer without ``max_tokens`` ends with the context of ``context_length`` tokens; DEFAULT_CONTEXT stands for it
-    while it is None, not known yet.
+    Without ``max_tokens``, an answer may fill the context of ``context_length`` tokens. DEFAULT_CONTEXT is used while
+    the length is unknown (None).
     """
     sampling, prompts = request.sampling, [prompt_tokens(prompt) for prompt in request.prompts]
     limit = DEFAULT_CONTEXT if context_length is None else context_length

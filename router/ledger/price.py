@@ -29,5 +29,5 @@ def cost_of(price: PriceConfig | None, usage: Usage) -> int:
 
 
 def money(units: int) -> float:
-    """Returns an amount in MONEY_UNITS in the currency, for people and JSON."""
+    """Converts MONEY_UNITS to the currency."""
     return float(Decimal(units) / MONEY_UNITS)

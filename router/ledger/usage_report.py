@@ -15,7 +15,7 @@ from router.ledger.price import money
 from router.ports.ledger_store import LedgerQuery, LedgerSum, Resolution
 
 DIMENSIONS = ("tenant", "team", "feature", "tier")
-"""The members that every row has."""
+"""JSON fields that every row has."""
 GROUPS = (*DIMENSIONS, "version", "key", "outcome")
 """What usage can be grouped by."""
 AMOUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
@@ -73,8 +73,8 @@ def question_of(parameters: Mapping[str, str], now: float, tenant: str | None) -
 def rows_of(question: UsageQuestion, sums: Sequence[LedgerSum]) -> list[dict[str, Any]]:
     """Returns the rows of the answer.
 
-    A member of DIMENSIONS that is not grouped by has its value if all of the row share it, else None. ``cost`` is in
-    the currency of the prices. ``start`` and ``end`` of an interval are in seconds since the epoch.
+    A dimension outside ``group_by`` has its value if the whole row shares it, else null. ``cost`` is in the currency of
+    the prices. ``start`` and ``end`` of an interval are in seconds since the epoch.
     """
     groups: dict[tuple[int | None, tuple[str, ...]], list[LedgerSum]] = {}
     for each in sums:

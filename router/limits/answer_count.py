@@ -10,7 +10,7 @@ from router.inference_request import InferenceRequest
 def check_answer_count(request: InferenceRequest, max_prompts: int) -> None:
     """Raises InvalidRequestError for more than ``max_prompts`` prompts, or for more than MAX_CHOICES answers in all.
 
-    For each prompt count ``best_of`` or ``n`` answers, or the beams of a beam search.
+    Each prompt counts ``best_of`` or ``n`` answers, or its beam width.
     """
     prompts, sampling = len(request.prompts), request.sampling
     if prompts > max_prompts:

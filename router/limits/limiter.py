@@ -1,7 +1,7 @@
 """``Limiter``: reserves what a request may use before its work, and settles it at the end. It calls the store.
 
-While a request runs, its lease is renewed with what it has used up to then. A settlement that the store did not take is
-sent again. So a router that ends without a word leaves nothing reserved for longer than a lease.
+While a request runs, its lease is renewed with what it has used up to then. A failed settlement is sent again at the
+next renewal. If a router crashes, its reservations expire after one lease.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal,
 from router.ports.state_store import StateUnavailableError
 
 RENEWALS_PER_LEASE = 3
-MAX_UNSETTLED = 100_000  # settlements that wait for the store; beyond, the end of the lease settles them
+MAX_UNSETTLED = 100_000
+"""Settlements that wait for the store. Further settlements are dropped; their leases expire instead."""
 CLOSE_S = 2.0  # the longest that ``close`` waits for settlements
 
 CostOf = Callable[[str, Usage], int]
@@ -34,7 +35,7 @@ CostOf = Callable[[str, Usage], int]
 class Hold:
     """What is reserved for one request.
 
-    ``reservation`` None: the request has no limits. ``decision`` None: the same, or the store could not be asked.
+    ``reservation`` is None without limits. ``decision`` is None without limits, or if the store did not answer.
     ``used`` returns what the request has used up to now.
     """
 
@@ -64,7 +65,8 @@ class Limiter:
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts to renew leases."""
+        """Starts the background task. Three times per lease it renews the leases of running requests and resends
+        settlements that the store did not take."""
         self._renewing = asyncio.create_task(self._renew())
 
     async def close(self) -> None:
@@ -110,12 +112,12 @@ class Limiter:
         return self._estimator.usage(hold.tenant, hold.tier, hold.request, None).prompt_tokens
 
     def charge(self, tier: str, usage: Usage) -> Charge:
-        """Returns what ``usage`` counts for."""
+        """Returns the tokens and cost that ``usage`` adds to the limits."""
         return Charge(usage.prompt_tokens + usage.completion_tokens, self._cost_of(tier, usage))
 
     def settle(self, hold: Hold, usage: Usage, *, finished: bool) -> None:
-        """Counts ``usage`` instead of what was reserved. Returns at once. ``finished``: the answer is whole, and tells
-        how long answers are."""
+        """Counts ``usage`` instead of what was reserved. Returns at once. If ``finished``, the estimator learns from
+        the answer's length."""
         if finished:
             self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
         self._holds.discard(hold)

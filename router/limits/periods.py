@@ -2,7 +2,7 @@
 
 A counter holds an amount for each slot. A minute is a sliding window of one-second slots. A slot counts until 60 s
 after its end, so the uses within any 60 s never exceed the limit, and a use counts for 61 s at most. A day and a month
-are those of the calendar, in UTC, with one slot each: their limits are budgets, and start anew at midnight.
+are those of the calendar, with one slot each. The day resets at 00:00 UTC, the month at 00:00 UTC on the first.
 
 ``cluster/state/scripts/limits.lua`` computes the same.
 """
@@ -61,7 +61,8 @@ def month_of(day: int) -> int:
 
 
 def first_day(month: int) -> int:
-    """Returns the first day of a month, in days since the epoch. The inverse of ``month_of``; days_from_civil there."""
+    """Returns the first day of a month, in days since the epoch. The inverse of ``month_of``. Uses Hinnant's
+    days_from_civil."""
     year, of_year = divmod(month - 2, 12)
     era, of_era = divmod(year, 400)
     return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + (153 * of_year + 2) // 5 - 719_468
@@ -78,15 +79,15 @@ def added(counter: Counter, slot: int, amount: int) -> Counter:
 
 
 def reset_ms(name: LimitName, counter: Counter, now_ms: int) -> int:
-    """Returns in how many milliseconds nothing that ``counter`` holds counts any more."""
+    """Returns the milliseconds until every used slot has expired."""
     newest = max((slot for slot, amount in counter.items() if amount > 0), default=None)
     return 0 if newest is None else end_ms(name, newest) - now_ms
 
 
 def wait_ms(name: LimitName, counter: Counter, limit: int, amount: int, now_ms: int) -> int | None:
-    """Returns in how many milliseconds ``amount`` has room beside ``counter``, a pruned one, if nothing else is used.
+    """Returns the milliseconds until ``amount`` fits under ``limit``, if nothing else is used.
 
-    0: now. None: never, since it exceeds the whole ``limit``.
+    ``counter`` must be pruned. 0: now. None: never, since it exceeds the whole ``limit``.
     """
     if amount > limit:
         return None

@@ -6,7 +6,7 @@ from router.errors import LimitExceededError
 from router.ports.limit_store import MONEY_UNITS, Charge, LimitDecision, LimitName, LimitUse
 
 MAX_RETRY_S = 60.0
-"""The longest wait that a client is asked to sit out. For a longer one the client library should give up at once."""
+"""In seconds. Above this wait, the response asks the client library not to retry."""
 
 WORDS = {
     LimitName.REQUESTS_PER_MINUTE: "requests per minute",

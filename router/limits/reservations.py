@@ -1,7 +1,7 @@
-"""Limits of one tenant: ``reserve``, ``renew`` and ``settle``, functions from a state to the next. Pure.
+"""Limits of one tenant: ``reserve``, ``renew`` and ``settle``, pure state transitions.
 
 Each function first settles the reservations whose lease has run out. ``cluster/state/scripts/limits.lua`` computes the
-same in Redis, and a test draws steps for both.
+same in Redis. A property-based test runs the same operations on both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Held:
     """A reservation that was admitted.
 
     ``scopes`` are the names of its scopes, ``places`` the counters that hold its tokens and money, each with the slot.
-    ``counted`` is what the counters hold of it, ``used`` what was reported last. ``expires_ms`` is the end of its
-    lease, in milliseconds since the epoch. ``leased``: the lease has not run out.
+    ``counted`` is the share of the counters that is due to this reservation, ``used`` what was reported last.
+    ``expires_ms`` is the end of its lease, in milliseconds since the epoch. ``leased``: the lease has not run out.
     """
 
     scopes: tuple[str, ...]
@@ -99,7 +99,8 @@ def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) ->
 
 
 def expire(state: LimitState, now_ms: int) -> LimitState:
-    """Settles the reservations whose lease has run out to what was reported last, and forgets those of an hour ago."""
+    """Settles the reservations whose lease has run out to what was reported last, and deletes those that expired over
+    an hour ago."""
     for key, held in state.held.items():
         if held.expires_ms > now_ms:
             continue
@@ -136,7 +137,8 @@ def _uses(state: LimitState, scopes: Sequence[Scope], charge: Charge, now_ms: in
 def _recount(state: LimitState, held: Held, charge: Charge, now_ms: int) -> LimitState:
     """Returns ``state`` with ``charge`` in the counters of ``held`` instead of what they hold of it.
 
-    The difference belongs to the slot of the reservation. If that counts no more, a surplus goes to the current slot.
+    The difference belongs to the slot of the reservation. If that slot has expired, an excess goes to the
+    current slot.
     """
     counters = dict(state.counters)
     for key, slot in held.places:

@@ -16,7 +16,8 @@ from router.inference_request import InferenceRequest
 
 FIRST_TOKENS_PER_CHARACTER = 0.5  # until something is learnt; more than most tokenizers need for most languages
 MESSAGE_CHARACTERS = 16  # counted for each message, for what the chat template writes around it
-WEIGHT = 1 / 64  # of the newest request in a mean; a mean of fewer than 64 requests weighs all the same
+WEIGHT = 1 / 64
+"""Weight of the newest request in the moving average. The first 64 requests weigh equally."""
 DEVIATIONS = 2.0
 MAX_TENANTS = 10_000  # pairs of a tenant and a tier whose answers are remembered
 
@@ -39,7 +40,7 @@ class Statistic:
 
     @property
     def high(self) -> float:
-        """A value that few exceed."""
+        """The mean plus two standard deviations."""
         return self.mean + DEVIATIONS * math.sqrt(self.variance)
 
 
@@ -52,9 +53,9 @@ class Estimator:
         self._answers: OrderedDict[tuple[str, str], Statistic] = OrderedDict()  # tokens, by tenant and tier
 
     def usage(self, tenant: str, tier: str, request: InferenceRequest, context_length: int | None) -> Usage:
-        """Returns the most tokens that ``request`` is expected to use on ``tier``, none of them cached.
+        """Returns an estimate that few requests exceed, in tokens on ``tier``, none of them cached.
 
-        An answer counts ``max_tokens``, or what is usual for the tenant; at most ``context_length`` tokens.
+        Each answer counts ``max_tokens``, or the tenant's usual length without it, but at most ``context_length``.
         """
         prompt = sum(self._prompt_tokens(tier, each) for each in request.prompts)
         if (each := request.sampling.max_tokens) is None:
@@ -85,7 +86,7 @@ class Estimator:
 
 
 def _characters(prompt: Prompt) -> int:
-    """Returns the characters of a prompt, with some for each message and for the end of the text."""
+    """Returns the characters of the prompt, plus MESSAGE_CHARACTERS per message and once more. Token ids count 0."""
     if isinstance(prompt, tuple):
         return 0
     if isinstance(prompt, Conversation):

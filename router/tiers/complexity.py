@@ -45,7 +45,8 @@ class Complexity:
     signals: tuple[tuple[str, float], ...]
 
     def reason(self) -> str:
-        """Returns a line of ASCII such as ``score=0.42 (reasoning +0.25, length +0.17)``."""
+        """Returns a line of ASCII such as ``score=0.42 (reasoning +0.25, length +0.17)``; without a signal,
+        ``score=0.00 (no signal)``."""
         parts = ", ".join(f"{name} +{value:.2f}" for name, value in self.signals) or "no signal"
         return f"score={self.score:.2f} ({parts})"
 

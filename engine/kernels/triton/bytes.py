@@ -1,6 +1,6 @@
-"""Bytes that a kernel reads two at a time, as int16 words, and makes bfloat16 of without a conversion for each.
+"""Unpacks pairs of 8-bit values from int16 words to bfloat16 with inline PTX.
 
-By PTX, on two words at once, which Triton's interpreter knows nothing of. The first byte of a word is its low one.
+The low byte comes first. The Triton interpreter cannot run it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import triton.language as tl
 
 
 def _int8(shift: int) -> str:
-    """int8 of one byte of both halves of a register. Seven bits become the last of the mantissa of 128.0 in bfloat16;
-    the eighth, the sign, makes 128 or 256 of the same kind, which is taken off."""
+    """Returns PTX that converts one int8 byte of each 16-bit half, ``shift`` bits from its low end: OR the low 7 bits
+    into 128.0, then subtract 128, or 256 if the sign bit is set."""
     return (
         f"{{ .reg .b32 t, u, v, m; shr.b32 t, $1, {shift}; lop3.b32 u, t, 0x007F007F, 0x43004300, 0xEA; "
         "lop3.b32 v, t, 0x00800080, 0x43004300, 0xEA; mov.b32 m, 0xBF80BF80; fma.rn.bf16x2 $0, v, m, u; }"
@@ -19,8 +19,10 @@ def _int8(shift: int) -> str:
 
 
 def _e4m3(shift: int) -> str:
-    """float8 e4m3fn likewise, but for its two codes of no number: exponent and mantissa at their places in bfloat16
-    are the number times 2 ** -120, also where it is subnormal."""
+    """Returns PTX that converts one float8 e4m3fn byte of each 16-bit half, ``shift`` bits from its high end.
+
+    The shifted bits are the value times 2^-120, subnormals included; PTX multiplies by 2^120. NaN codes become ±480.
+    """
     return (
         f"{{ .reg .b32 t, u, v, m; shl.b32 t, $1, {shift}; shr.b32 u, t, 4; and.b32 u, u, 0x07F007F0; "
         "lop3.b32 v, t, 0x80008000, u, 0xEA; mov.b32 m, 0x7B807B80; mul.rn.bf16x2 $0, v, m; }"
@@ -33,17 +35,17 @@ _E4M3_LOW, _E4M3_HIGH = tl.constexpr(_e4m3(8)), tl.constexpr(_e4m3(0))
 
 @triton.jit
 def through(words: tl.tensor, code: tl.constexpr) -> tl.tensor:
-    """int16 to bfloat16, two to a register."""
+    """Applies the PTX ``code`` to two words at a time."""
     return tl.inline_asm_elementwise(code, "=r,r", [words], dtype=tl.bfloat16, is_pure=True, pack=2)
 
 
 @triton.jit
 def pairs_of_int8(words: tl.tensor) -> tl.tensor:
-    """[n, m] int16 to the int8 [n, 2 m] that they hold, as bfloat16."""
+    """Unpacks int8 pairs: int16 [n, m] to bfloat16 [n, 2m]."""
     return tl.interleave(through(words, INT8_LOW), through(words, INT8_HIGH))
 
 
 @triton.jit
 def pairs_of_e4m3(words: tl.tensor) -> tl.tensor:
-    """[n, m] int16 to the float8 [n, 2 m] that they hold, as bfloat16."""
+    """Unpacks float8 e4m3fn pairs: int16 [n, m] to bfloat16 [n, 2m]."""
     return tl.interleave(through(words, _E4M3_LOW), through(words, _E4M3_HIGH))

@@ -1,7 +1,7 @@
-"""Products in a fixed order whose tiles the card's copy engine brings (the tensor memory accelerator of Hopper).
+"""Deterministic matmul with tiles loaded by TMA (the tensor memory accelerator of NVIDIA's Hopper).
 
-One thread asks for a whole tile, so that the others have nothing to do but to multiply. The order of summation is that
-of ``matmul``'s tiles, to the bit: which of the two computes a row does not matter to it.
+One thread issues the load; the others only compute. The summation order equals ``matmul``'s, so results are bitwise
+equal.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def streamed_kernel(
 
 
 def can_stream(x: Tensor, weight: Tensor) -> bool:
-    """Whether the copy engine reads both: numbers of 16 bits in rows that begin at multiples of 16 bytes, on a card
-    that has one."""
+    """Returns whether TMA can load both: 16-bit elements, 16-byte aligned rows, at least one row of ``x``, compute
+    capability 9.0 or newer."""
     aligned = all(
         each.stride(0) * each.element_size() % _ALIGNMENT == 0 and each.data_ptr() % _ALIGNMENT == 0
         for each in (x, weight)
@@ -64,7 +64,7 @@ def can_stream(x: Tensor, weight: Tensor) -> bool:
 
 
 def streamed_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, *, tile: Tiling | None = None) -> Tensor:
-    """As ``matmul`` of tensors that ``can_stream``, their inputs in one part."""
+    """Same as ``matmul``, without split-K. Inputs must satisfy ``can_stream``."""
     rows, (count, width) = x.shape[0], weight.shape
     chosen = tile or streamed_tiling(rows, count, _multiprocessors(x.device))
     output = torch.empty(rows, count, dtype=x.dtype, device=x.device)
@@ -95,7 +95,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def variants() -> Iterator[Variant]:
-    """The tiles of an H100 for one row, some, and many."""
+    """Yields the variants to compile ahead for an H100."""
     for rows in (1, 64, 256, 4096):
         for count in (4096, 6144, 28_672):
             tile = streamed_tiling(rows, count, 132)

@@ -88,7 +88,7 @@ _STREAMED = (
     (0.9, Tiling(128, 128, 64, 4, 5)),
     (0.6, Tiling(128, 64, 128, 4, 4)),
 )
-"""Tiles of more than 64 rows that the copy engine brings, and what part of the first one's speed each reaches where all
+"""Tiles of more than 64 rows that TMA loads, and what part of the first one's speed each reaches where all
 multiprocessors have one (an H200, 4,096 rows)."""
 _STREAMED_FEW = (Tiling(16, 64, 128, 4, 6), Tiling(64, 64, 128, 4, 6))
 TABLES: Mapping[str, Table] = {"NVIDIA H100": _HOPPER, "NVIDIA H200": _HOPPER}
@@ -106,8 +106,9 @@ def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> 
 
 
 def streamed_tiling(rows: int, count: int, multiprocessors: int) -> Tiling:
-    """The tiling for a product of fixed order of ``rows`` by ``count`` outputs that the copy engine feeds: what is
-    quickest, given that the last round of tiles leaves multiprocessors without work. All add up in one order."""
+    """The tiling for a product of fixed order of ``rows`` by ``count`` outputs that TMA (the tensor memory accelerator)
+    feeds: what is quickest, given that the last round of tiles leaves multiprocessors without work. All add up in one
+    order."""
     for tile in _STREAMED_FEW:
         if rows <= tile.rows:
             return tile

@@ -1,7 +1,7 @@
-"""The product of one row: the matrix is read once, and every thread multiplies what it reads.
+"""Matrix-vector product (GEMV) for batch size 1.
 
-Tensor cores multiply 8 rows at least and want their operands by way of shared memory; one row is sooner done without
-them. Its order of summation is its own, so that it does not serve where a row's bits may not depend on the batch.
+Tensor cores need at least 8 rows and shared memory, so a plain kernel is faster. Its summation order differs from
+``matmul``'s, so do not use it where results must be batch-invariant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.kernels.triton.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class VectorShape:
-    """Outputs of a program, inputs that it reads at a time, and its warps."""
+    """Outputs per program, inputs per step, warps per program."""
 
     outputs: int
     inputs: int
@@ -32,7 +32,7 @@ USUAL = VectorShape(4, 1024, 4)
 
 @triton.jit
 def _weights(lines: tl.tensor, at: tl.tensor, inputs: tl.tensor) -> tl.tensor:
-    """[outputs, step] of the columns ``at``; zeros beyond the last."""
+    """Loads columns ``at`` [step] of ``lines`` [outputs]; out-of-range columns are 0."""
     return tl.load(lines[:, None] + at[None, :], mask=(at < inputs)[None, :], other=0.0, eviction_policy="evict_first")
 
 
@@ -49,12 +49,12 @@ def vector_kernel(
     step: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
-    """Grid (count / block): ``block`` outputs of ``weight`` [count, inputs] times ``x`` [inputs]. The weights of the
-    next step are on their way while those of this one are multiplied, the first before ``x`` is there."""
+    """Grid (count / block): ``block`` outputs of ``weight`` [count, inputs] times ``x`` [inputs]. Prefetches the
+    next step's weights; the first load starts before ``x`` is ready."""
     outputs = tl.program_id(0) * block + tl.arange(0, block)
     lines = weight + tl.minimum(outputs, count - 1).to(tl.int64) * inputs
     columns = tl.arange(0, step)
-    row = x + tl.zeros((block,), tl.int32)  # as wide as the weights, so that no thread needs another one's numbers
+    row = x + tl.zeros((block,), tl.int32)  # broadcast to the weights' layout: no thread exchanges data
     ahead = _weights(lines, columns, inputs)
     wait_for_inputs(overlap)
     total = tl.zeros((block, step), tl.float32)
@@ -98,7 +98,7 @@ def vector_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, *, shape: Vect
 
 
 def variants() -> Iterator[Variant]:
-    """Inputs that are a multiple of a step, and others."""
+    """Yields one variant for inputs divisible by the step and one for others."""
     sizes = ("count", "inputs")
     types = {"x": "*bf16", "weight": "*bf16", "output": "*bf16"} | dict.fromkeys(sizes, "i32")
     for whole in (True, False):
