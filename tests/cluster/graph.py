@@ -33,7 +33,10 @@ def dev_config() -> dict[str, Any]:
     """The arguments that dev.yaml gives the application, without the optional tier: its model is not everywhere."""
     deployed = yaml.safe_load((ROOT / "deployments" / "dev.yaml").read_text())
     arguments: dict[str, Any] = deployed["applications"][0]["args"]
-    return arguments | {"tiers": [tier for tier in arguments["tiers"] if not tier.get("optional")]}
+    tiers = [tier for tier in arguments["tiers"] if not tier.get("optional")]
+    prices = arguments["router"]["prices"]["tiers"]
+    arguments["router"]["prices"]["tiers"] = {tier["name"]: prices[tier["name"]] for tier in tiers}
+    return arguments | {"tiers": tiers}
 
 
 def free_port() -> int:
