@@ -69,9 +69,9 @@ class Forecaster:
     bias: tuple[float, ...]
     signs: Mapping[str, tuple[float, ...]]
     words: Mapping[int, tuple[float, ...]]
-    known: frozenset[int] = frozenset()
     about: Mapping[str, Any] = field(default_factory=dict)
     """How the forecaster was fitted, for people who read the file."""
+    known: frozenset[int] = frozenset()
 
     def expect(self, seen: Features) -> tuple[float, ...]:
         """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
@@ -91,7 +91,7 @@ class Forecaster:
 
         signs = {name: chosen(row) for name, row in self.signs.items()}
         words = {word: chosen(row) for word, row in self.words.items()}
-        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.known, self.about)
+        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.about, self.known)
 
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
@@ -123,7 +123,7 @@ class Forecaster:
         for name, rows in (("bias", {"": file.bias}), ("signs", file.signs), ("words", file.words)):
             if any(len(row) != width for row in rows.values()):
                 raise ValueError(f"{name}: every row needs one number for each of the {width} tiers")
-        return cls(file.tiers, file.bias, file.signs, file.words, file.known, file.about)
+        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known)
 
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]

@@ -22,6 +22,7 @@ from router.tiers.quality_forecast import (
     Forecaster,
     cheapest_within,
     features,
+    unknown_signs,
 )
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY
@@ -155,9 +156,33 @@ class TestFeatures:
         assert features(talk("one" * 99)) == features(talk("two" * 99))
 
 
+class TestUnknownWords:
+    def test_a_request_of_known_words_goes_to_the_tier_that_knows_them(self) -> None:
+        known = features("Sort these words").vocabulary | features("Sort these words").pairs
+        rows = {f"unknown words={count}": (-count, -count, 0.0) for count in range(9)}
+        forecaster = Forecaster(TIERS, (1.0, 1.0, 0.0), rows, {}, known=frozenset(known))
+
+        knows, guesses = (forecaster.expect(features(text)) for text in ("Sort these words", "Why do cats purr?"))
+
+        assert cheapest_within(knows, 0.0) == 0
+        assert cheapest_within(guesses, 0.0) == 2
+
+    def test_the_signs_tell_how_many_and_what_part(self) -> None:
+        seen = features("one two THREE 17")
+        known = features("one three").vocabulary
+
+        signs = unknown_signs(seen, known)
+
+        assert signs[:2] == ("unknown words=1", "unknown words of 8=2")
+        assert unknown_signs(seen, seen.vocabulary | seen.pairs)[::2] == ("unknown words=0", "unknown pairs=0")
+        assert unknown_signs(seen, frozenset()) == ()
+
+
 class TestFiles:
     def test_what_is_written_is_read(self) -> None:
-        written = Forecaster(TIERS, (0.5, 0.25, 0.0), {"digits=4": (1.0, 0.0, 0.125)}, {7: (0.0, 0.0, -2.0)}, {"n": 1})
+        written = Forecaster(
+            TIERS, (0.5, 0.25, 0.0), {"digits=4": (1.0, 0.0, 0.125)}, {7: (0.0, 0.0, -2.0)}, {"n": 1}, frozenset({3})
+        )
         assert Forecaster.from_json(written.to_json()) == written
 
     def test_rows_without_effect_are_not_written(self) -> None:

@@ -143,7 +143,7 @@ def about(
 def write(path: Path, fitted: Fit, told: dict[str, Any]) -> None:
     """Writes the forecaster's file, read back to be sure."""
     heads = fitted.forecaster
-    text = Forecaster(heads.tiers, heads.bias, heads.signs, heads.words, heads.known, told).to_json()
+    text = Forecaster(heads.tiers, heads.bias, heads.signs, heads.words, told, heads.known).to_json()
     Forecaster.from_json(text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

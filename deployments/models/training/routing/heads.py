@@ -106,7 +106,7 @@ def fit(
         tuple(bias.tolist()),
         {key: rows[column] for key, column in columns.items() if isinstance(key, str)},
         {key: rows[column] for key, column in columns.items() if isinstance(key, int)},
-        known,
+        known=known,
     )
     return Fit(forecaster, reports, tuple(reported))
 
