@@ -74,6 +74,7 @@ async def test_limits_are_changed_and_a_revoked_key_leaves_the_list() -> None:
             "limits.tokens_per_day",
         ),
         ("POST", "/admin/v1/keys", {"tenant": "a", "surprise": 1}, 400, "surprise"),
+        ("POST", "/admin/v1/keys", {"tenant": "a", "tiers": ["fast", "turbo"]}, 400, "tiers"),
         ("POST", "/admin/v1/keys", {"tenant": "a", "role": "root"}, 400, "role"),
         ("POST", "/admin/v1/keys", {"tenant": "a\nb"}, 400, "tenant"),
         ("GET", "/admin/v1/keys/none", None, 404, None),
