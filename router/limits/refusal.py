@@ -5,8 +5,9 @@ from __future__ import annotations
 from router.errors import LimitExceededError
 from router.ports.limit_store import MONEY_UNITS, Charge, LimitDecision, LimitName, LimitUse
 
-MAX_RETRY_S = 60.0
-"""In seconds. Above this wait, the response asks the client library not to retry."""
+MAX_RETRY_S = 61.0
+"""The longest wait, in seconds, that a client is asked to sit out: that for the limits of a minute, in which a use counts
+for 61 s at most (``periods``). For a longer one the client library should give up at once."""
 
 WORDS = {
     LimitName.REQUESTS_PER_MINUTE: "requests per minute",
