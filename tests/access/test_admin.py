@@ -73,6 +73,13 @@ async def test_limits_are_changed_and_a_revoked_key_leaves_the_list() -> None:
             400,
             "limits.tokens_per_day",
         ),
+        (
+            "POST",
+            "/admin/v1/keys",
+            {"tenant": "a", "limits": {"money_per_month": 4e-10}},
+            400,
+            "limits.money_per_month",
+        ),
         ("POST", "/admin/v1/keys", {"tenant": "a", "surprise": 1}, 400, "surprise"),
         ("POST", "/admin/v1/keys", {"tenant": "a", "tiers": ["fast", "turbo"]}, 400, "tiers"),
         ("POST", "/admin/v1/keys", {"tenant": "a", "role": "root"}, 400, "role"),
