@@ -6,8 +6,8 @@ from router.errors import LimitExceededError
 from router.ports.limit_store import MONEY_UNITS, Charge, LimitDecision, LimitName, LimitUse
 
 MAX_RETRY_S = 61.0
-"""The longest wait, in seconds, that a client is asked to sit out: that for the limits of a minute, in which a use counts
-for 61 s at most (``periods``). For a longer one the client library should give up at once."""
+"""In seconds. Above this wait, the response asks the client library not to retry. It is the longest for a limit of a
+minute, in which a use counts for 61 s at most (``periods``)."""
 
 WORDS = {
     LimitName.REQUESTS_PER_MINUTE: "requests per minute",
