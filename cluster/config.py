@@ -72,7 +72,8 @@ class IngressConfig(Settings):
     """The settings of the deployment ``Router``, which is Serve's HTTP ingress."""
 
     replicas: int = Field(1, ge=1)
-    """Router replicas. With two or more on different nodes, the service survives the loss of a node."""
+    """Router replicas. With two or more on different nodes, the service survives the loss of a node. They need
+    ``state.url`` or ``state.url_file``."""
     num_cpus: float = Field(1.0, ge=0)
     """CPU cores that Ray reserves for each replica. Its event loop uses one at most."""
     max_replicas_per_node: int | None = Field(None, ge=1)
@@ -100,8 +101,8 @@ class PlacementConfig(Settings):
 class StateConfig(Settings):
     """The shared state: where Redis is, and what happens when it does not answer.
 
-    Without ``url`` and ``url_file`` each router keeps the state in its memory: limits then hold for each router alone,
-    and the ledger ends with it.
+    Without ``url`` and ``url_file`` a router keeps the state in its memory, and it ends with the router. Two routers
+    would each have keys, limits and a ledger of their own, so that is refused for more than one router.
     """
 
     url: SecretStr | None = None
@@ -141,11 +142,16 @@ class StateConfig(Settings):
             raise ValueError("url and url_file exclude each other")
         if self.cluster and self.sentinels:
             raise ValueError("cluster and sentinels exclude each other")
-        if (self.cluster or self.sentinels) and self.url is None and self.url_file is None:
+        if (self.cluster or self.sentinels) and not self.shared:
             raise ValueError("cluster and sentinels need url or url_file")
         if self.url is not None:
             check_redis_url(self.url.get_secret_value())
         return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether the state is in Redis, where all routers share it."""
+        return self.url is not None or self.url_file is not None
 
     def read_url(self) -> str | None:
         """Returns the URL of ``url`` or of the file ``url_file``; None if neither is set.
@@ -200,6 +206,15 @@ class MantaConfig(Settings):
     def _check_request_limits(self) -> Self:
         if self.router.max_concurrent_requests >= self.ingress.max_ongoing_requests:
             raise ValueError("ingress.max_ongoing_requests must exceed router.max_concurrent_requests")
+        return self
+
+    @model_validator(mode="after")
+    def _check_shared_state(self) -> Self:
+        if self.ingress.replicas > 1 and not self.state.shared:
+            raise ValueError(
+                f"ingress.replicas: {self.ingress.replicas} routers need state.url or state.url_file: without Redis, "
+                "each has keys, limits and a ledger of its own"
+            )
         return self
 
 

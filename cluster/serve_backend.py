@@ -14,7 +14,7 @@ from cluster.config import PlacementConfig
 from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
-from engine.api import Delta, GenerationRequest
+from engine.api import Delta, GenerationRequest, Usage
 from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot, TierUnavailableError
 
 
@@ -64,7 +64,12 @@ class ServeBackend:
         pool = self._pools.get(tier)
         if pool is None:
             raise TierUnavailableError(f"The tier '{tier}' is not connected.")
-        lane = await pool.acquire(request, avoid)
+        try:
+            lane = await pool.acquire(request, avoid)
+        except asyncio.CancelledError:
+            if on_usage is not None:
+                on_usage(Usage(0, 0, 0))  # no engine has the request
+            raise
         async with aclosing(lane.generate(request, on_usage)) as batches:
             async for deltas in batches:
                 yield deltas

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -165,7 +165,8 @@ class App:
             exchange.headers += _headers(routed)
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
-            await exchange.while_connected(self._answer(exchange, routed, batches))
+            with _retried_only_unpaid(exchange, routed):
+                await exchange.while_connected(self._answer(exchange, routed, batches))
 
     async def _answer(
         self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
@@ -241,6 +242,18 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
     if routed.ignored:
         headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))
     return headers
+
+
+@contextmanager
+def _retried_only_unpaid(exchange: Exchange, routed: Routed) -> Iterator[None]:
+    """Tells client libraries not to repeat a request by themselves that fails after it has generated tokens: they would
+    be paid for twice. The header is that of OpenAI's libraries; whoever knows the price may still repeat it."""
+    try:
+        yield
+    except BaseException:  # a time-out and an end by the server are cancellations here
+        if routed.output_tokens():
+            exchange.headers.append((b"x-should-retry", b"false"))
+        raise
 
 
 def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:

@@ -15,6 +15,11 @@ MIN_TOP_P = 1e-9
 """What OpenAI's ``top_p: 0`` becomes, since the engine refuses 0. Both select the most probable token alone."""
 
 
+MIN_MONEY = 1e-9
+"""The smallest budget: one of the units in which money is counted (``ports.limit_store``). Less would be rounded to 0,
+which is no limit that can be counted."""
+
+
 class Settings(BaseModel):
     """The base of all settings: immutable, unknown keys are refused."""
 
@@ -46,7 +51,7 @@ class LimitsConfig(Settings):
     """Requests at the same time."""
     tokens_per_day: int | None = Field(None, ge=1)
     """Tokens of a day (UTC), input and output together."""
-    money_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    money_per_month: float | None = Field(None, ge=MIN_MONEY, allow_inf_nan=False)
     """Money of a calendar month (UTC), in the currency of the prices."""
 
 

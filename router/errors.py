@@ -50,7 +50,8 @@ class RefusalError(Exception):
 
     ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
     ``retry_after_s`` is how many seconds a client should wait before it tries again. Each of the last three may be
-    None. ``should_retry`` is whether a client library should try again by itself; None: as it likes.
+    None. ``should_retry`` is whether a client library should try again by itself; None: as it likes,
+    unless the request has generated tokens, which would be paid for again.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL

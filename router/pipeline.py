@@ -86,8 +86,7 @@ class Pipeline:
             account = Account(call, principal, request, route.tier, version, started_at)
             hold = await self._reserve(account)
             with self._accounted(account, hold):
-                ignored = (*request.ignored, *ignored_headers(call, principal))
-                yield [Routed(route.tier, route.reason, request.stream, request.writer, ignored, hold.decision)]
+                yield [_routed(call, account, route, hold)]
                 async with aclosing(self._answers(account)) as answers:
                     async for events in answers:
                         if account.first_event_at is None:
@@ -142,6 +141,16 @@ class Pipeline:
             account.meter,
             prompt_tokens,
         )
+
+
+def _routed(call: Call, account: Account, route: Route, hold: Hold) -> Routed:
+    """Returns the first event of an accepted request."""
+    request, meter = account.request, account.meter
+    ignored = (*request.ignored, *ignored_headers(call, account.principal))
+    writer, decision = request.writer, hold.decision
+    return Routed(
+        route.tier, route.reason, request.stream, writer, ignored, decision, output_tokens=lambda: meter.output_tokens
+    )
 
 
 def ignored_headers(call: Call, principal: Principal) -> tuple[str, ...]:

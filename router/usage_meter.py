@@ -87,6 +87,11 @@ class UsageMeter:
                 wait.cancel()
 
     @property
+    def output_tokens(self) -> int:
+        """The generated tokens of all attempts, as of now."""
+        return sum(attempt.counts.completion_tokens for attempt in self._attempts)
+
+    @property
     def total(self) -> MeteredUsage:
         """The sum over all attempts, as of now."""
         counts = [attempt.counts for attempt in self._attempts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,11 @@ class AdminError(Exception):
 
 
 class AdminClient:
-    """Calls the service at ``url`` with an API key. Each method raises AdminError."""
+    """Calls the service at ``url`` with an API key; an empty one is not sent. Each method raises AdminError."""
 
     def __init__(self, url: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
-        headers = {"authorization": f"Bearer {key}"}
+        key = checked_key(key)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport)
 
@@ -38,11 +40,25 @@ class AdminClient:
     ) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=body, params=query)
+        except (httpx.LocalProtocolError, httpx.InvalidURL):
+            # Without its text and its traceback, which quote the headers and so the key.
+            raise AdminError(f"{self._url}: the request cannot be sent") from None
         except httpx.HTTPError as error:
             raise AdminError(f"{self._url} cannot be reached: {error}") from error
         if answer.is_error:
             raise AdminError(f"{answer.status_code}: {_message(answer)}")
         return answer
+
+
+def checked_key(text: str) -> str:
+    """Returns the key in ``text``, without the space around it, such as the end of a file's line.
+
+    Raises AdminError, which does not quote the key, for one that cannot travel in a header.
+    """
+    key = text.strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise AdminError("the admin key must be one line of printable ASCII without spaces")
+    return key
 
 
 def _message(answer: httpx.Response) -> str:

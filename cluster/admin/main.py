@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -13,6 +14,9 @@ import typer
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.text_tables import table
 from router.access.key_format import ApiKey, new_id, new_secret
+
+KEY_VARIABLE = "MANTA_ADMIN_KEY"
+"""The environment variable with the admin key."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 KEY_COLUMNS = ("id", "tenant", "team", "feature", "role", "active", "expires", "limits", "name")
@@ -49,11 +53,16 @@ Money = Annotated[float | None, typer.Option(min=0, help="Money of a calendar mo
 def main(
     context: typer.Context,
     url: Annotated[str, typer.Option(envvar="MANTA_URL", help="The service.")] = "http://127.0.0.1:8000",
-    key: Annotated[str, typer.Option(envvar="MANTA_ADMIN_KEY", show_envvar=True, help="An admin key.")] = "",
+    key_file: Annotated[
+        typer.FileText | None, typer.Option(help=f"A file with an admin key; -: stdin. Default: {KEY_VARIABLE}.")
+    ] = None,
 ) -> None:
-    """Opens the client that all commands use. A test passes its own as the context's object."""
+    """Opens the client that all commands use. A test passes its own as the context's object.
+
+    A key is no argument, since every user of the machine can read those.
+    """
     if context.obj is None:
-        context.obj = AdminClient(url, key)
+        context.obj = AdminClient(url, os.environ.get(KEY_VARIABLE, "") if key_file is None else key_file.read())
 
 
 @keys.command("create")

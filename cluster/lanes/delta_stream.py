@@ -13,7 +13,7 @@ class DeltaStream:
 
     ``push`` and ``fail`` never block, so that a slow reader does not delay the other requests of its lane. ``finished``
     is True once the last delta was pushed or the stream has failed; the replica then has nothing left to do for it.
-    ``usage`` has the token counts in the last delta.
+    ``usage`` has the token counts in the last delta, also if that arrives after the stream has failed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,9 +29,10 @@ class DeltaStream:
         """Adds a delta to the buffer. Returns True, unless the buffer overflows.
 
         If it overflows, returns False. The stream then fails with SlowReaderError, and the caller should abort
-        the request. A delta after the last one is ignored.
+        the request. A delta after the end is ignored, but for the counts in the last one, which follows that abort.
         """
         if self.finished:
+            self.usage = self.usage or delta.usage
             return True
         self._buffer.append(delta)
         self.finished = delta.last

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from cluster.lanes.codec import Record, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
-from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError
+from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError, Usage
 from router.ports.tier_backend import OnUsage, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 logger = logging.getLogger(__name__)
@@ -200,6 +200,12 @@ class Lane:
         else:
             self._settling[request_id] = on_usage
 
+    def _report(self, request_id: str, usage: Usage | None) -> None:
+        """Reports the counts of a request that waits for them in ``_settling``, if it does."""
+        if (on_usage := self._settling.pop(request_id, None)) is not None:
+            on_usage(usage)
+            self._close_if_drained()
+
     async def _run(self) -> None:
         """Receives the lane's items until it ends. Raises ReplicaLostError after SILENCE_S seconds without one."""
         async with aclosing(self._client.lane(self.replica_id, self.lane_id)) as items:
@@ -234,8 +240,7 @@ class Lane:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:
                 if row[0] in self._settling and (delta := reader.delta(row)).last:
-                    self._settling.pop(row[0])(delta.usage)
-                    self._close_if_drained()
+                    self._report(row[0], delta.usage)
                 continue
             try:
                 kept = stream.push(reader.delta(row))
@@ -272,12 +277,16 @@ class Lane:
 
     async def _abort_after(self, submission: asyncio.Future[Record | None], request_id: str) -> None:
         """Aborts a request after its submission was answered. An abort that arrived before it would have no effect."""
-        try:
-            refusal = await submission
-        except ReplicaLostError:
-            refusal = None  # the replica may have the request; only its reply may be lost
-        if refusal is None:
+        await asyncio.wait({submission})
+        if (error := submission.exception()) is not None:
+            # The replica may have the request, since only its reply may be lost. If it has not, no row will follow.
+            logger.warning("a submission on %r failed: %s", self, type(error).__name__)
+            self._report(request_id, None)
             self._abort(request_id)
+        elif submission.result() is None:
+            self._abort(request_id)
+        else:
+            self._report(request_id, Usage(0, 0, 0))
 
     def _abort(self, request_id: str) -> None:
         """Aborts a request in the background. Aborts of one iteration of the event loop are sent in one call."""

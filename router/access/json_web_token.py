@@ -13,7 +13,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from pydantic import TypeAdapter, ValidationError
 
@@ -42,24 +42,31 @@ def looks_like_token(text: str) -> bool:
 
 
 def key_set_of(document: object) -> KeySet:
-    """Returns the public keys in a JWKS (RFC 7517, section 5). Symmetric keys and those for encryption are left out.
+    """Returns the public keys in a JWKS (RFC 7517, section 5). Symmetric keys, those for encryption and malformed ones
+    are left out: a mistake in one key must not lock out the owners of the others.
 
     Raises ValueError if none is left, or for a document that is no JWKS.
     """
     rows = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(rows, list) or len(rows) > MAX_KEYS:
         raise ValueError(f"a JWKS is an object with a list of at most {MAX_KEYS} keys")
-    usable = [
-        row
-        for row in rows
-        if isinstance(row, dict) and row.get("kty") in ("RSA", "EC", "OKP") and row.get("use", "sig") == "sig"
-    ]
+    found = [key for row in rows if (key := _signing_key(row)) is not None]
+    if not found:
+        raise ValueError("the JWKS has no usable key")
+    return KeySet(found)
+
+
+def _signing_key(row: object) -> Key | None:
+    """Returns the public key in a member of a JWKS; None for one that is malformed, symmetric or not for signatures."""
+    if not isinstance(row, dict) or row.get("kty") not in ("RSA", "EC", "OKP") or row.get("use", "sig") != "sig":
+        return None
     try:
-        found = KeySet.import_key_set({"keys": usable})
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the JWKS has no usable key, or a malformed one ({type(error).__name__})") from error
-    assert all(isinstance(key, RSAKey | ECKey | OKPKey) for key in found)
-    return found
+        key = JWKRegistry.import_key(row)
+        key.ensure_kid()
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    assert isinstance(key, RSAKey | ECKey | OKPKey)
+    return key
 
 
 def principal_in(token: str, keys: KeySet, config: JwtConfig, now: float) -> Verified:

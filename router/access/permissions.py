@@ -44,6 +44,8 @@ def check_model(principal: Principal, model: str, target: str | None, tiers: Col
         return
     if target in tiers and principal.tiers is not None and target not in principal.tiers:
         raise PermissionDeniedError(f"This key may not use the tier '{target}'.", "tier_not_allowed", "model")
+    if principal.tiers is not None and principal.tiers.isdisjoint(tiers):
+        raise PermissionDeniedError("This key may not use any tier of this service.", "tier_not_allowed", "model")
     if principal.models is not None and model not in principal.models:
         raise PermissionDeniedError(f"This key may not use the model '{model}'.", "model_not_allowed", "model")
 

@@ -23,7 +23,7 @@ from typing import Any
 from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
-from router.admin.key_schemas import KeyChange, NewKey, Rotation, key_document, parse_document
+from router.admin.key_schemas import KeyChange, NewKey, Rotation, check_tiers, key_document, parse_document
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.ports.clock import Clock
@@ -127,6 +127,7 @@ class Management:
 
     async def _create(self, call: ManagementCall) -> dict[str, Any]:
         new = parse_document(NewKey, await call.read(MAX_BODY_BYTES))
+        check_tiers(new, [tier.name for tier in self._backend.tiers()])
         now = self._clock.now()
         stored, key = await self._registry.create(new, new.expiry(now))
         return key_document(stored, now, key)

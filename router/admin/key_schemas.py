@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,6 +59,15 @@ def parse_document(kind: type[Document], body: bytes) -> Document:
         field = ".".join(map(str, first["loc"]))[:128].encode("ascii", "backslashreplace").decode()
         message = f"{field}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
         raise InvalidRequestError(message, "invalid_value", field or None) from None
+
+
+def check_tiers(new: NewKey, tiers: Sequence[str]) -> None:
+    """Raises InvalidRequestError if ``new`` names a tier that is not one of ``tiers``."""
+    for name in new.tiers or ():
+        if name not in tiers:
+            shown = name.encode("ascii", "backslashreplace").decode()[:64]
+            message = f"tiers: There is no tier '{shown}'. Available: {', '.join(tiers)}."
+            raise InvalidRequestError(message, "invalid_value", "tiers")
 
 
 def key_document(stored: StoredKey, now: float, key: ApiKey | None = None) -> dict[str, Any]:

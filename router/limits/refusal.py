@@ -5,8 +5,9 @@ from __future__ import annotations
 from router.errors import LimitExceededError
 from router.ports.limit_store import MONEY_UNITS, Charge, LimitDecision, LimitName, LimitUse
 
-MAX_RETRY_S = 60.0
-"""In seconds. Above this wait, the response asks the client library not to retry."""
+MAX_RETRY_S = 61.0
+"""In seconds. Above this wait, the response asks the client library not to retry. It is the longest for a limit of a
+minute, in which a use counts for 61 s at most (``periods``)."""
 
 WORDS = {
     LimitName.REQUESTS_PER_MINUTE: "requests per minute",

@@ -51,10 +51,10 @@ class TierChoice:
 def model_names(choice: TierChoice, allowed: Sequence[str]) -> dict[str, str]:
     """Returns every name that a request may give as ``model``, with its tier or ``auto``: tiers, ``auto``, aliases.
 
-    ``allowed`` are the tiers that the API key may use.
+    ``allowed`` are the tiers that the API key may use. Without any, ``auto`` has none to choose from and is left out.
     """
     names = {tier: tier for tier in allowed}
-    if choice.auto is not None:
+    if choice.auto is not None and allowed:
         names[AUTO] = AUTO
     aliases = (choice.aliases or {}).items()
     return names | {alias: target for alias, target in aliases if target in names}

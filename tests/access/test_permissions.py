@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.access.service import Service
+from router.config import KeyConfig
+from tests.access.service import Service, config
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CHAT = {"prompt": None, "messages": [{"role": "user", "content": "Hi"}]}
@@ -52,6 +53,16 @@ async def test_a_key_sees_its_own_models_only(rights: dict[str, Any], names: lis
     async with service.client(key) as http:
         assert [model["id"] for model in (await http.get("/v1/models")).json()["data"]] == names
         assert (await http.get("/v1/models/frontier")).status_code == (200 if "frontier" in names else 404)
+
+
+@pytest.mark.parametrize("model", ["auto", "smart"])
+async def test_a_key_whose_tiers_are_gone_is_refused_and_sees_no_model(model: str) -> None:
+    gone = KeyConfig(key="sk-gone", tenant="acme", team="core", tiers=("retired",))
+    service = Service(config(aliases={"smart": "auto"}, keys=(gone,)))
+    refused = await service.ask("sk-gone", model=model)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed"), refused.text
+    async with service.client("sk-gone") as http:
+        assert (await http.get("/v1/models")).json()["data"] == []
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,23 @@ def test_symmetric_keys_of_a_set_are_never_used() -> None:
     assert [key.kid for key in mixed] == ["k1"]
 
 
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"kty": "RSA", "kid": "bad"},
+        {"kty": "RSA", "kid": "bad", "n": "!", "e": "AQAB"},
+        {"kty": "EC", "kid": "bad", "crv": "P-256", "x": "AA", "y": "AA"},
+        {"kty": "EC", "kid": "bad", "crv": "P-999", "x": "AA", "y": "AA"},
+        {"kty": ["RSA"]},
+        "text",
+    ],
+)
+def test_a_malformed_key_of_a_set_is_left_out_alone(malformed: object) -> None:
+    found = key_set_of({"keys": [malformed, SIGNING.as_dict(private=False)]})
+    assert [key.kid for key in found][-1] == "k1"
+    assert jwt.decode(token(NOW), found).claims["tenant"] == "acme"
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": {}}, {"keys": [1]}, {"keys": [{"kty": "RSA"}]}])
 def test_what_is_no_key_set_is_refused(document: object) -> None:
     with pytest.raises(ValueError, match="JWKS"):

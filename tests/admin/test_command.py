@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import traceback
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -98,6 +101,55 @@ def test_a_refusal_is_an_error_with_the_services_words(service: Service) -> None
     refused = manta(service, "keys", "list", key="sk-user")
     assert isinstance(refused.exception, AdminError)
     assert "'admin'" in str(refused.exception)
+
+
+class Recorded(httpx.BaseTransport):
+    """Answers every request with an empty list, and keeps its headers."""
+
+    def __init__(self) -> None:
+        self.headers = httpx.Headers()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.headers = request.headers
+        return httpx.Response(200, json={"object": "list", "data": []})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "stdin"),
+    [
+        ((), "sk-manta-secret\n", ""),
+        (("--key-file", "-"), "sk-other", "sk-manta-secret\n"),
+        (("--key-file", "key"), "sk-other", ""),
+    ],
+)
+def test_a_key_is_read_from_the_environment_a_file_or_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], environment: str, stdin: str
+) -> None:
+    (tmp_path / "key").write_text(" sk-manta-secret\r\n")
+    monkeypatch.chdir(tmp_path)
+    recorded = Recorded()
+    monkeypatch.setattr("cluster.admin.main.AdminClient", partial(AdminClient, transport=recorded))
+    result = CliRunner(env={"MANTA_ADMIN_KEY": environment}).invoke(app, [*arguments, "keys", "list"], input=stdin)
+    assert result.exit_code == 0, result.output
+    assert recorded.headers["authorization"] == "Bearer sk-manta-secret"
+
+
+@pytest.mark.parametrize("key", ["sk-manta-secret\nx", "sk-manta secret", "sk-manta-sécret"])
+def test_a_key_that_no_header_can_have_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(AdminError) as refused:
+        AdminClient("http://127.0.0.1:9", key).call("GET", "/admin/v1/keys")
+    assert "sk-manta" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_what_cannot_be_sent_is_reported_without_the_request() -> None:
+    class Refusing(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.LocalProtocolError(f"Illegal header value {request.headers['authorization']}")
+
+    with pytest.raises(AdminError) as refused:
+        AdminClient("http://test", "sk-manta-secret", Refusing()).call("GET", "/admin/v1/keys")
+    assert "sk-manta" not in str(refused.value)
+    assert refused.value.__suppress_context__
 
 
 def test_a_generated_key_and_its_digest_belong_together(service: Service) -> None:

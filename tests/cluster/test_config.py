@@ -139,6 +139,24 @@ def test_a_router_that_speaks_of_other_tiers_is_refused_at_start(router: dict[st
         config(tiers(*NAMES), **router)
 
 
+def with_routers(replicas: int, state: dict[str, Any]) -> MantaConfig:
+    return MantaConfig.model_validate(
+        {"tiers": tiers("only"), "router": ROUTER, "ingress": {"replicas": replicas}, "state": state}
+    )
+
+
+def test_several_routers_need_shared_state() -> None:
+    with pytest.raises(ValidationError, match=r"ingress\.replicas: 2 routers need state\.url or state\.url_file"):
+        with_routers(2, {})
+
+
+@pytest.mark.parametrize(
+    ("replicas", "state"), [(1, {}), (2, {"url": "redis://localhost"}), (2, {"url_file": "/etc/manta/redis-url"})]
+)
+def test_one_router_or_shared_state_is_taken(replicas: int, state: dict[str, Any]) -> None:
+    assert with_routers(replicas, state).ingress.replicas == replicas
+
+
 def test_a_forecaster_is_not_read_where_auto_is_not_served() -> None:
     assert read_forecaster(config(tiers(*NAMES), auto=None)) is None
 

@@ -50,3 +50,10 @@ async def test_a_reader_too_far_behind_is_given_up_once() -> None:
     assert len(await stream.take()) == 3
     with pytest.raises(SlowReaderError):
         await stream.take()
+
+
+async def test_the_counts_of_a_reader_given_up_come_with_its_last_delta() -> None:
+    stream = DeltaStream(1)
+    for each in (delta("x"), delta("x"), delta("", last=True)):
+        stream.push(each)
+    assert stream.usage == Usage(1, 1, 0)

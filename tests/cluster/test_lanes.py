@@ -14,8 +14,8 @@ import cluster.replica.tier_replica
 from cluster.lanes.codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
-from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams
-from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams, Usage
+from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError, SlowReaderError
 from tests.cluster.engines import LocalClient, LocalReplica
 
 
@@ -40,6 +40,11 @@ async def open_lane(replica: LocalReplica, buffer_limit: int = 1000) -> tuple[La
 
 async def first(batches: AsyncGenerator[list[Delta], None]) -> list[Delta]:
     return await anext(batches)
+
+
+async def exhaust(batches: AsyncGenerator[list[Delta], None]) -> None:
+    async for _ in batches:
+        pass
 
 
 async def test_many_requests_share_one_lane_and_each_gets_its_own_tokens() -> None:
@@ -222,6 +227,58 @@ async def test_a_reader_too_slow_is_ended_and_the_others_go_on() -> None:
     assert replica.engine.aborted == ["slow"]
     await slow.aclose()
     await lane.close()
+
+
+async def test_the_counts_of_a_slow_reader_are_reported_and_its_lane_drains() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica, buffer_limit=1)
+    counts: list[Usage | None] = []
+    batches = lane.generate(request("slow", 100), counts.append)
+    reader = asyncio.ensure_future(first(batches))
+    await settle()
+    for _ in range(4):
+        replica.engine.step()
+        await settle()
+    await reader
+    with pytest.raises(SlowReaderError):
+        await exhaust(batches)
+    lane.drain()
+    await settle()
+    (usage,) = counts
+    assert usage is not None
+    assert usage.completion_tokens >= 2
+    assert lane.state is LaneState.CLOSED
+
+
+async def test_a_request_that_is_refused_after_its_reader_has_left_used_nothing_and_its_lane_drains() -> None:
+    replica = LocalReplica(capacity=0)
+    lane, _ = await open_lane(replica)
+    counts: list[Usage | None] = []
+    reader = asyncio.ensure_future(first(lane.generate(request("q"), counts.append)))
+    await asyncio.sleep(0)  # the submission is on its way, its answer is not
+    reader.cancel()
+    lane.drain()
+    await settle()
+    assert counts == [Usage(0, 0, 0)]
+    assert lane.state is LaneState.CLOSED
+
+
+async def test_a_request_whose_submission_was_lost_after_its_reader_left_holds_up_no_lane() -> None:
+    class Losing(LocalClient):
+        async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+            raise ReplicaLostError("no reply", replica_id)
+
+    lane = Lane(Losing({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None)
+    lane.start()
+    await settle()
+    counts: list[Usage | None] = []
+    reader = asyncio.ensure_future(first(lane.generate(request("q"), counts.append)))
+    await asyncio.sleep(0)
+    reader.cancel()
+    lane.drain()
+    await settle()
+    assert counts == [None]
+    assert lane.state is LaneState.CLOSED
 
 
 @pytest.mark.parametrize("state", list(LaneState))

@@ -11,7 +11,7 @@ import pytest
 from cluster.config import PlacementConfig
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
-from engine.api import GenerationRequest, SamplingParams
+from engine.api import GenerationRequest, SamplingParams, Usage
 from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
@@ -113,3 +113,16 @@ async def test_a_tier_whose_replicas_are_all_to_be_avoided_is_unavailable() -> N
     async with started(a=LocalReplica()) as backend:
         with pytest.raises(TierUnavailableError):
             await anext(backend.generate("small", request(), {"a"}))
+
+
+async def test_a_client_that_leaves_while_no_replica_is_ready_used_nothing() -> None:
+    clients = {"small": LocalClient({}), "large": LocalClient({})}
+    backend = ServeBackend(TIERS, clients, PlacementConfig(wait_s=60))
+    await backend.start()
+    counts: list[Usage | None] = []
+    reader = asyncio.ensure_future(anext(backend.generate("small", request(), (), counts.append)))
+    await settle()
+    reader.cancel()
+    await settle()
+    assert counts == [Usage(0, 0, 0)]
+    await backend.close()

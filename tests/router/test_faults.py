@@ -78,6 +78,26 @@ def test_a_fault_in_mid_stream_is_a_frame_and_the_end(served: Served, fault: Exc
     assert "[DONE]" not in response.text
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"), [(ReplicaLostError("gone"), 503), (OverloadedError("full", 2.5), 429), (RuntimeError(), 500)]
+)
+@pytest.mark.parametrize("generated", [0, 3])
+def test_what_was_generated_is_not_paid_for_again_by_a_retry(
+    served: Served, fault: Exception, status: int, generated: int
+) -> None:
+    served.backend = ScriptedBackend(fault=fault, fault_at=generated)
+    response = served.http.post("/v1/chat/completions", json=CHAT)
+    assert response.status_code == status
+    assert response.headers.get_list("x-should-retry") == (["false"] if generated else [])
+
+
+def test_the_real_client_does_not_repeat_what_has_generated_tokens(served: Served) -> None:
+    served.backend = ScriptedBackend(fault=RuntimeError(), fault_at=3)
+    with pytest.raises(openai.InternalServerError):
+        served.openai.with_options(max_retries=2).chat.completions.create(model="fast", messages=CHAT["messages"])
+    assert len(served.backend.requests) == 1
+
+
 def test_the_real_client_raises_on_an_error_frame(served: Served) -> None:
     served.backend = ScriptedBackend(fault=ReplicaLostError("the replica was lost"), fault_at=3)
     stream = served.openai.chat.completions.create(model="fast", messages=CHAT["messages"], stream=True)
@@ -142,6 +162,7 @@ def test_a_request_over_its_time_ends_in_a_clear_error(stream: bool) -> None:
         response = served.http.post("/v1/chat/completions", json=CHAT | {"stream": stream})
         assert response.status_code == (200 if stream else 408)
         assert '"request_timeout"' in response.text
+        assert response.headers.get("x-should-retry") == (None if stream else "false")
         wait_for(lambda: served.backend.closed == 1)
     finally:
         served.stop()

@@ -11,10 +11,11 @@ import openai
 import pytest
 
 from router.config import KeyConfig, LimitPolicy, LimitsConfig, RouterConfig, TenantConfig
+from router.limits.refusal import refusal
 from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration
 from router.ports.clock import SystemClock
-from router.ports.limit_store import LimitName, LimitUse, Scope
+from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Scope
 from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import ReplicaLostError
 from tests.router.backend import ScriptedBackend
@@ -80,6 +81,12 @@ def made() -> Iterator[list[Served]]:
 def limited(made: list[Served], **settings: Any) -> Limited:
     made.append(server := Limited(**settings))
     return server
+
+
+@pytest.mark.parametrize(("wait_ms", "should_retry"), [(1, True), (61_000, True), (61_001, False), (None, False)])
+def test_a_client_waits_for_any_minute_and_for_nothing_longer(wait_ms: int | None, should_retry: bool) -> None:
+    use = LimitUse("key:k", LimitName.REQUESTS_PER_MINUTE, 1, 1, 61_000, wait_ms)
+    assert refusal(LimitDecision((use,)), Charge()).should_retry is should_retry
 
 
 def test_every_answer_says_what_is_left(made: list[Served]) -> None:
