@@ -161,3 +161,18 @@ async def test_a_cancelled_call_leaves_the_connection_usable(redis_server: Redis
         decisions = [await store.reserve(request(100 + number), 1000) for number in range(5)]
         assert all(decision.uses[0].limit == 1000 for decision in decisions)
     await proxy.stop()
+
+
+async def test_many_guessed_keys_do_not_open_the_breaker_of_limits(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    async with opened(url, tmp_path, timeout_s=1.0) as store:
+        await recovered(store)
+        proxy.delay_s = 0.05
+        guesses = [asyncio.create_task(store.key_by_digest(f"guess-{number}")) for number in range(400)]
+        await asyncio.sleep(0.02)
+
+        assert (await store.reserve(request(1), 1000)).admitted
+        await asyncio.gather(*guesses, return_exceptions=True)
+        assert store.breaker is BreakerState.CLOSED
+    await proxy.stop()
