@@ -12,9 +12,12 @@ import contextlib
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cluster.state.journal import Journal, JournalFullError
+from router.bounded_gather import bounded_gather
 from router.ports.ledger_store import LedgerEntry
 from router.ports.state_store import StateUnavailableError
 from router.supervision import keep_running
@@ -22,6 +25,7 @@ from router.supervision import keep_running
 logger = logging.getLogger(__name__)
 
 BATCH = 256
+MAX_TENANTS_AT_ONCE = 8  # whose entries are sent side by side
 RETRY_S = 0.25  # after the store or the disk has failed
 ADOPT_S = 10.0  # between looks for the journals of processes that have ended
 
@@ -95,14 +99,23 @@ class LedgerWriter:
             self._journal.adopt()
 
     async def _write(self, lines: Sequence[bytes]) -> None:
-        """Appends the entries in ``lines`` to the store and releases them; waits if the store fails. Raises OSError."""
-        entries = [entry for entry in map(decode, lines) if entry is not None]
-        try:
-            await self._append(entries)
-        except StateUnavailableError:
-            await asyncio.sleep(RETRY_S)
-        else:
-            self._journal.release(lines)
+        """Appends the entries in ``lines`` to the store and releases them. What the store does not take is sent again,
+        by tenant, so that a tenant whose entries have arrived does not wait for another's. Raises OSError."""
+        by_tenant: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
+        for entry in map(decode, lines):
+            if entry is not None:
+                by_tenant[entry.tenant].append(entry)
+        while by_tenant:
+            names = list(by_tenant)
+            calls = [partial(self._append, by_tenant[name]) for name in names]
+            for name, outcome in zip(names, await bounded_gather(calls, MAX_TENANTS_AT_ONCE), strict=True):
+                if not isinstance(outcome, BaseException):
+                    del by_tenant[name]
+                elif not isinstance(outcome, StateUnavailableError):
+                    raise outcome
+            if by_tenant:
+                await asyncio.sleep(RETRY_S)
+        self._journal.release(lines)
 
 
 def encode(entry: LedgerEntry) -> bytes:

@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cluster.state.journal import Journal
 from cluster.state.ledger_writer import LedgerWriter
 from cluster.state.lua_script import Script
 from cluster.state.redis_client import Client
+from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock, SystemClock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
@@ -37,6 +39,7 @@ CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
 MAX_LIMIT_CALLS = 128  # at a time, of requests that reserve
 MAX_KEY_CALLS = 32  # the same, of requests whose key is looked up; anyone may send these
 MAX_BACKGROUND_CALLS = 32
+MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
 class RedisStore:
@@ -147,11 +150,12 @@ class RedisStore:
         for renewal in renewals:
             by_tenant[renewal.tenant].append([renewal.id, renewal.used.tokens, renewal.used.money])
 
-        async def run(client: Client) -> None:
-            for tenant, rows in by_tenant.items():
-                await self._run_limits(client, "renew", tenant, lease_ms, json.dumps(rows))
+        async def run(tenant: str, rows: list[list[Any]]) -> None:
+            arguments = (lease_ms, json.dumps(rows))
+            await self._background.call(lambda client: self._run_limits(client, "renew", tenant, *arguments))
 
-        await self._background.call(run)
+        calls = [partial(run, tenant, rows) for tenant, rows in by_tenant.items()]
+        results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE))
 
     async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
         arguments = (reservation_id, used.tokens, used.money)
@@ -182,16 +186,17 @@ class RedisStore:
         for entry in entries:
             by_tenant[entry.tenant].append(entry)
 
-        async def run(client: Client) -> int:
-            if unknown := by_tenant.keys() - self._known_tenants:
-                await client.sadd(redis_keys.TENANTS, *sorted(unknown))
-                self._known_tenants |= unknown
-            return sum([await self._append(client, tenant, rows) for tenant, rows in by_tenant.items()])
+        async def run(tenant: str, rows: list[LedgerEntry]) -> int:
+            return await self._background.call(lambda client: self._append(client, tenant, rows))
 
-        return await self._background.call(run)
+        calls = [partial(run, tenant, rows) for tenant, rows in by_tenant.items()]
+        return sum(results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE)))
 
     async def _append(self, client: Client, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
+        if tenant not in self._known_tenants:
+            await client.sadd(redis_keys.TENANTS, tenant)
+            self._known_tenants.add(tenant)
         resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]

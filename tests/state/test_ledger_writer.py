@@ -13,6 +13,7 @@ from cluster.state import ledger_writer
 from cluster.state.journal import Journal
 from cluster.state.ledger_writer import LedgerWriter, encode
 from router.ports.ledger_store import LedgerEntry
+from router.ports.state_store import StateUnavailableError
 
 
 def entry(number: int, tenant: str = "acme") -> LedgerEntry:
@@ -85,3 +86,22 @@ async def test_a_busy_writer_adopts_what_others_have_left(tmp_path: Path, monkey
     await ledger.holds("e1")
     working.cancel()
     await writer.close(5)
+
+
+async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> None:
+    ledger = Ledger()
+
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        if any(each.tenant == "lost" for each in entries):
+            raise StateUnavailableError("no node answers")
+        return await ledger.append(entries)
+
+    writer = LedgerWriter(Journal(tmp_path, 65536), append)
+    for number, tenant in enumerate(["lost", "acme", "lost", "other"]):
+        writer.record(entry(number, tenant))
+    writer.start()
+
+    await ledger.holds("e1", "e3")
+    await asyncio.sleep(2 * ledger_writer.RETRY_S)
+    assert sorted(ledger.ids) == ["e1", "e3"]  # sent once
+    await writer.close(0.0)

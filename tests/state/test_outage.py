@@ -176,3 +176,20 @@ async def test_many_guessed_keys_do_not_open_the_breaker_of_limits(redis_server:
         await asyncio.gather(*guesses, return_exceptions=True)
         assert store.breaker is BreakerState.CLOSED
     await proxy.stop()
+
+
+async def test_many_tenants_do_not_share_one_deadline(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    config = StateConfig(journal=tmp_path, background_timeout_s=1.0)
+    store = RedisStore(config, url)
+    await store.start()
+    assert await store.append([LedgerEntry("first", "tenant-0", 0, {}, {"requests": 1})]) == 1
+    proxy.delay_s = 0.1  # 20 tenants one after another would take 2 s and more
+
+    entries = [LedgerEntry(f"e{number}", f"tenant-{number}", 0, {}, {"requests": 1}) for number in range(20)]
+    assert await store.append(entries) == 20
+
+    proxy.delay_s = 0.0
+    await store.close()
+    await proxy.stop()
