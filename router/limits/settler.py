@@ -7,7 +7,7 @@ import contextlib
 from functools import partial
 from itertools import islice
 
-from router.bounded_gather import bounded_gather
+from router.bounded_gather import bounded_gather, results_of
 from router.ports.limit_store import Charge, LimitStore, Reservation
 from router.ports.state_store import StateUnavailableError
 from router.supervision import keep_running
@@ -63,6 +63,6 @@ class Settler:
         while True:
             await asyncio.sleep(self._retry_s)
             while batch := list(islice(self._unsettled, BATCH)):
-                await bounded_gather([partial(self._send, each) for each in batch], MAX_AT_ONCE)
+                results_of(await bounded_gather([partial(self._send, each) for each in batch], MAX_AT_ONCE))
                 if any(each in self._unsettled for each in batch):
                     break  # the store is not back
