@@ -32,6 +32,9 @@ from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resol
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
 
+Row = tuple[int, dict[str, str], dict[str, int]]
+"""The start of an interval in milliseconds, labels, and an amount by its name."""
+
 logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
@@ -39,6 +42,8 @@ CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
 MAX_LIMIT_CALLS = 128  # at a time, of requests that reserve
 MAX_KEY_CALLS = 32  # the same, of requests whose key is looked up; anyone may send these
 MAX_BACKGROUND_CALLS = 32
+MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait for these
+MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
@@ -57,6 +62,7 @@ class RedisStore:
         self._reservations = Channel("reservations", config, url, clock, config.timeout_s, MAX_LIMIT_CALLS)
         self._key_lookups = Channel("key lookups", config, url, clock, config.timeout_s, MAX_KEY_CALLS)
         self._background = Channel("background", config, url, clock, config.background_timeout_s, MAX_BACKGROUND_CALLS)
+        self._reports = Channel("reports", config, url, clock, config.background_timeout_s, MAX_REPORT_CALLS)
         self._limits = Script("limits")
         self._ledger = Script("ledger")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
@@ -83,7 +89,7 @@ class RedisStore:
 
     @property
     def _channels(self) -> tuple[Channel, ...]:
-        return self._reservations, self._key_lookups, self._background
+        return self._reservations, self._key_lookups, self._background, self._reports
 
     # API keys
 
@@ -172,9 +178,12 @@ class RedisStore:
 
     async def _run_limits(self, client: Client, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
-        now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        header: list[str | int] = [operation, redis_keys.base(tenant), now]
+        header: list[str | int] = [operation, redis_keys.base(tenant), self._now()]
         return await self._limits.run(client, [redis_keys.leases(tenant)], [*header, *arguments])
+
+    def _now(self) -> str | int:
+        """Returns the time that the scripts take, in milliseconds since the epoch; "" for that of the server."""
+        return "" if self._script_clock is None else int(self._script_clock.now() * 1000)
 
     # The ledger
 
@@ -200,31 +209,24 @@ class RedisStore:
         resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
-        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), *rows]
+        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), self._now(), *rows]
         return int(await self._ledger.run(client, names, arguments))
 
     async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
-        async def read(client: Client) -> list[tuple[int, dict[str, str], dict[str, int]]]:
-            tenants = await self._tenants(client) if query.tenant is None else [query.tenant]
-            return [row for tenant in tenants for row in await self._sums_of(client, tenant, query)]
+        tenants = await self._reports.call(self._tenants) if query.tenant is None else [query.tenant]
+        rows = [row for tenant in tenants for row in await self._sums_of(tenant, query)]
+        return await asyncio.to_thread(summed, query, rows)
 
-        return summed(query, await self._background.call(read))
-
-    async def _sums_of(
-        self, client: Client, tenant: str, query: LedgerQuery
-    ) -> list[tuple[int, dict[str, str], dict[str, int]]]:
+    async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[Row]:
         """Returns a row for each sum of the tenant within the range of ``query``: start, labels, amount by its name."""
         index, length = redis_keys.sums(tenant, query.resolution), query.resolution.ms
         first, end = query.start_ms // length * length, query.end_ms // length * length
-        starts = await client.zrangebyscore(index, first, f"({end}")
-        pipeline = client.pipeline(transaction=False)
-        for start in starts:
-            pipeline.hgetall(f"{index}:{start.decode()}")
-        rows = []
-        for start, fields in zip(starts, await pipeline.execute(), strict=True):
-            for field, amount in fields.items():
-                labels, name = json.loads(field)
-                rows.append((int(start), {**labels, "tenant": tenant}, {name: int(amount)}))
+        starts = await self._reports.call(lambda client: client.zrangebyscore(index, first, f"({end}"))
+        rows: list[Row] = []
+        for place in range(0, len(starts), MAX_INTERVALS_AT_ONCE):
+            chunk = [int(start) for start in starts[place : place + MAX_INTERVALS_AT_ONCE]]
+            fields = await self._reports.call(partial(_read_intervals, index, chunk))
+            rows += await asyncio.to_thread(_rows, tenant, chunk, fields)
         return rows
 
     async def entry(self, tenant: str, entry_id: str) -> str | None:
@@ -250,6 +252,24 @@ def _limit_uses(scopes: Sequence[Scope], answer: bytes) -> tuple[LimitUse, ...]:
         LimitUse(scope, name, limit, used, reset_ms, None if wait_ms < 0 else wait_ms)
         for (scope, name, limit), (used, reset_ms, wait_ms) in zip(limits, rows, strict=True)
     )
+
+
+async def _read_intervals(index: str, starts: Sequence[int], client: Client) -> list[dict[bytes, bytes]]:
+    """Returns the sums of the intervals that begin at ``starts``, in one round trip."""
+    pipeline = client.pipeline(transaction=False)
+    for start in starts:
+        pipeline.hgetall(f"{index}:{start}")
+    return list(await pipeline.execute())
+
+
+def _rows(tenant: str, starts: Sequence[int], sums: Sequence[dict[bytes, bytes]]) -> list[Row]:
+    """Returns a row for each sum of a tenant, as ``summed`` reads them."""
+    rows: list[Row] = []
+    for start, fields in zip(starts, sums, strict=True):
+        for field, amount in fields.items():
+            labels, name = json.loads(field)
+            rows.append((start, {**labels, "tenant": tenant}, {name: int(amount)}))
+    return rows
 
 
 def _fields(entry: LedgerEntry) -> list[tuple[str, int]]:

@@ -193,3 +193,24 @@ async def test_many_tenants_do_not_share_one_deadline(redis_server: RedisServer,
     proxy.delay_s = 0.0
     await store.close()
     await proxy.stop()
+
+
+async def test_reports_do_not_delay_settlements(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    store = RedisStore(StateConfig(journal=tmp_path, timeout_s=2), url)
+    await store.start()
+    await store.settle("acme", "none", Charge())
+    proxy.delay_s = 0.2
+    reports = [asyncio.create_task(store.sums(LedgerQuery(0, 86_400_000))) for _ in range(200)]
+    await asyncio.sleep(0.05)
+
+    started = time.perf_counter()
+    await store.settle("acme", "none", Charge())
+    assert time.perf_counter() - started < 1.0
+
+    for report in reports:
+        report.cancel()
+    await asyncio.gather(*reports, return_exceptions=True)
+    await store.close()
+    await proxy.stop()
