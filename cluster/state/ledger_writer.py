@@ -8,20 +8,26 @@ An entry is lost if the journal is full or its disk fails, or if the machine cra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cluster.state.journal import Journal, JournalFullError
+from router.bounded_gather import bounded_gather
 from router.ports.ledger_store import LedgerEntry
 from router.ports.state_store import StateUnavailableError
+from router.supervision import keep_running
 
 logger = logging.getLogger(__name__)
 
 BATCH = 256
-RETRY_S = 0.25  # after the store has failed
-ADOPT_S = 10.0
-"""Interval between scans for orphaned segments."""
+MAX_TENANTS_AT_ONCE = 8  # whose entries are sent side by side
+RETRY_S = 0.25  # after the store or the disk has failed
+ADOPT_S = 10.0  # between looks for the journals of processes that have ended
 
 
 class LedgerWriter:
@@ -33,12 +39,13 @@ class LedgerWriter:
         self._append = append
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._adopted_at_s = time.monotonic()
         self.lost = 0
 
     def start(self) -> None:
         """Starts the task that writes to the store. It begins with what is in the journal already."""
         self._wake.set()
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(keep_running("the ledger", self._run, RETRY_S))
 
     async def close(self, timeout_s: float) -> None:
         """Waits for at most ``timeout_s`` seconds until the store has all entries. The others stay in the journal."""
@@ -67,24 +74,48 @@ class LedgerWriter:
 
     async def _run(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ADOPT_S):
                     await self._wake.wait()
-            except TimeoutError:
-                self._journal.adopt()
             self._wake.clear()
-            while lines := self._journal.peek(BATCH):
-                await self._write(lines)
+            try:
+                await self._write_all()
+            except OSError as error:
+                logger.error("the journal of the ledger fails, its entries wait: %s", error)
+                self._wake.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _write_all(self) -> None:
+        """Writes until the journal is empty. Raises OSError."""
+        self._adopt()
+        while lines := self._journal.peek(BATCH):
+            await self._write(lines)
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Takes over what processes that have ended left, every ADOPT_S, however busy this one is. Raises OSError."""
+        if (now_s := time.monotonic()) - self._adopted_at_s >= ADOPT_S:
+            self._adopted_at_s = now_s
+            self._journal.adopt()
 
     async def _write(self, lines: Sequence[bytes]) -> None:
-        """Appends the entries in ``lines`` to the store and releases them; waits if the store fails."""
-        entries = [entry for entry in map(decode, lines) if entry is not None]
-        try:
-            await self._append(entries)
-        except StateUnavailableError:
-            await asyncio.sleep(RETRY_S)
-        else:
-            self._journal.release(lines)
+        """Appends the entries in ``lines`` to the store and releases them. What the store does not take is sent again,
+        by tenant, so that a tenant whose entries have arrived does not wait for another's. Raises OSError."""
+        by_tenant: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
+        for entry in map(decode, lines):
+            if entry is not None:
+                by_tenant[entry.tenant].append(entry)
+        while by_tenant:
+            names = list(by_tenant)
+            calls = [partial(self._append, by_tenant[name]) for name in names]
+            for name, outcome in zip(names, await bounded_gather(calls, MAX_TENANTS_AT_ONCE), strict=True):
+                if not isinstance(outcome, BaseException):
+                    del by_tenant[name]
+                elif not isinstance(outcome, StateUnavailableError):
+                    raise outcome
+            if by_tenant:
+                await asyncio.sleep(RETRY_S)
+        self._journal.release(lines)
 
 
 def encode(entry: LedgerEntry) -> bytes:

@@ -14,17 +14,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cluster.config import StateConfig
 
-MAX_CONNECTIONS = 256
-
 # The type parameters of redis-py's clients are not stable between its releases.
 Client = Any
 
 
-def connect(config: StateConfig, url: str) -> Client:
+def connect(config: StateConfig, url: str, max_connections: int) -> Client:
     """Returns a client, which connects with its first command. All answers are bytes.
 
-    A command on a closed connection is retried once at once; all Manta's commands are idempotent. The deadlines are the
-    caller's (``Guard``).
+    Beyond ``max_connections``, for each node of a cluster, a command fails: the caller bounds those in flight.
+
+    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends may be
+    repeated. The deadlines are the caller's (``Guard``).
     """
     options: dict[str, Any] = {
         "protocol": 2,
@@ -32,7 +32,7 @@ def connect(config: StateConfig, url: str) -> Client:
         "retry": Retry(NoBackoff(), 1, (RedisConnectionError,)),
         "socket_connect_timeout": config.background_timeout_s,
         "socket_timeout": config.background_timeout_s,
-        "max_connections": MAX_CONNECTIONS,
+        "max_connections": max_connections,
         "driver_info": None,  # one round trip less to connect
     }
     if config.cluster:

@@ -6,35 +6,45 @@ the Redis server: the clocks of routers need not agree.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.call_guard import Guard
-from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
+from cluster.state.channel import Channel
+from cluster.state.circuit_breaker import BreakerState
 from cluster.state.journal import Journal
 from cluster.state.ledger_writer import LedgerWriter
 from cluster.state.lua_script import Script
-from cluster.state.redis_client import Client, connect
+from cluster.state.redis_client import Client
+from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock, SystemClock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
 
-T = TypeVar("T")
+Row = tuple[int, dict[str, str], dict[str, int]]
+"""The start of an interval in milliseconds, labels, and an amount by its name."""
 
 logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 CLOSE_S = 2.0  # the longest that ``close`` waits for ledger entries
+MAX_LIMIT_CALLS = 128  # at a time, of requests that reserve
+MAX_KEY_CALLS = 32  # the same, of requests whose key is looked up; anyone may send these
+MAX_BACKGROUND_CALLS = 32
+MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait for these
+MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
+MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
 class RedisStore:
@@ -48,35 +58,38 @@ class RedisStore:
         self, config: StateConfig, url: str, clock: Clock | None = None, script_clock: Clock | None = None
     ) -> None:
         clock = clock or SystemClock()
-        policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
-        self._client: Client = connect(config, url)
         self._script_clock = script_clock
-        self._foreground = Guard("requests", config.timeout_s, policy, clock)
-        self._background = Guard("background", config.background_timeout_s, policy, clock)
+        self._reservations = Channel("reservations", config, url, clock, config.timeout_s, MAX_LIMIT_CALLS)
+        self._key_lookups = Channel("key lookups", config, url, clock, config.timeout_s, MAX_KEY_CALLS)
+        self._background = Channel("background", config, url, clock, config.background_timeout_s, MAX_BACKGROUND_CALLS)
+        self._reports = Channel("reports", config, url, clock, config.background_timeout_s, MAX_REPORT_CALLS)
         self._limits = Script("limits")
         self._ledger = Script("ledger")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
         directory = config.journal or Path(tempfile.gettempdir()) / "manta-journal"
         self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
         self._known_tenants: set[str] = set()
-        self._closed = False
 
     @property
     def breaker(self) -> BreakerState:
-        """The state of the circuit breaker of the calls that requests wait for."""
-        return self._foreground.state
+        """The state of the circuit breaker of reservations."""
+        return self._reservations.breaker
 
     async def start(self) -> None:
         self._writer.start()
         try:
-            await self._in_background(self._client.ping)  # so that the first request finds a connection
+            await asyncio.gather(*(channel.open() for channel in self._channels))  # the first request finds them open
         except StateUnavailableError as error:
             logger.warning("starting without the shared state: %s", error)
 
     async def close(self) -> None:
         await self._writer.close(CLOSE_S)
-        self._closed = True
-        await self._client.aclose()
+        for channel in self._channels:
+            await channel.close()
+
+    @property
+    def _channels(self) -> tuple[Channel, ...]:
+        return self._reservations, self._key_lookups, self._background, self._reports
 
     # API keys
 
@@ -84,36 +97,36 @@ class RedisStore:
         before = await self.key(record.id)
         document = json.dumps(asdict(record))
 
-        async def put() -> None:
+        async def put(client: Client) -> None:
             if before is not None and before.digest != record.digest:
-                await self._client.delete(redis_keys.key_digest(before.digest))
+                await client.delete(redis_keys.key_digest(before.digest))
             if before is not None and before.tenant != record.tenant:
-                await self._client.hdel(redis_keys.key_records(before.tenant), record.id)
-            await self._client.sadd(redis_keys.TENANTS, record.tenant)
-            await self._client.set(redis_keys.key_tenant(record.id), record.tenant)
-            await self._client.hset(redis_keys.key_records(record.tenant), record.id, document)
-            await self._client.set(redis_keys.key_digest(record.digest), document)
+                await client.hdel(redis_keys.key_records(before.tenant), record.id)
+            await client.sadd(redis_keys.TENANTS, record.tenant)
+            await client.set(redis_keys.key_tenant(record.id), record.tenant)
+            await client.hset(redis_keys.key_records(record.tenant), record.id, document)
+            await client.set(redis_keys.key_digest(record.digest), document)
 
-        await self._in_background(put)
+        await self._background.call(put)
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
-        found = await self._for_request(lambda: self._client.get(redis_keys.key_digest(digest)))
+        found = await self._key_lookups.call(lambda client: client.get(redis_keys.key_digest(digest)))
         return None if found is None else KeyRecord(**json.loads(found))
 
     async def key(self, key_id: str) -> KeyRecord | None:
-        async def get() -> bytes | None:
-            tenant = await self._client.get(redis_keys.key_tenant(key_id))
-            return None if tenant is None else await self._client.hget(redis_keys.key_records(tenant.decode()), key_id)
+        async def get(client: Client) -> bytes | None:
+            tenant = await client.get(redis_keys.key_tenant(key_id))
+            return None if tenant is None else await client.hget(redis_keys.key_records(tenant.decode()), key_id)
 
-        found = await self._in_background(get)
+        found = await self._background.call(get)
         return None if found is None else KeyRecord(**json.loads(found))
 
     async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
-        async def read() -> list[bytes]:
-            names = await self._tenants() if tenant is None else [tenant]
-            return [each for name in names for each in await self._client.hvals(redis_keys.key_records(name))]
+        async def read(client: Client) -> list[bytes]:
+            names = await self._tenants(client) if tenant is None else [tenant]
+            return [each for name in names for each in await client.hvals(redis_keys.key_records(name))]
 
-        records = [KeyRecord(**json.loads(each)) for each in await self._in_background(read)]
+        records = [KeyRecord(**json.loads(each)) for each in await self._background.call(read)]
         return sorted(records, key=lambda record: (record.tenant, record.id))
 
     async def delete_key(self, key_id: str) -> bool:
@@ -121,19 +134,21 @@ class RedisStore:
         if record is None:
             return False
 
-        async def delete() -> bool:
-            await self._client.delete(redis_keys.key_digest(record.digest))  # first: from now on the key is refused
-            await self._client.hdel(redis_keys.key_records(record.tenant), key_id)
-            return bool(await self._client.delete(redis_keys.key_tenant(key_id)))
+        async def delete(client: Client) -> bool:
+            await client.delete(redis_keys.key_digest(record.digest))  # first: from now on the key is refused
+            await client.hdel(redis_keys.key_records(record.tenant), key_id)
+            return bool(await client.delete(redis_keys.key_tenant(key_id)))
 
-        return await self._in_background(delete)
+        return await self._background.call(delete)
 
     # Limits
 
     async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
         charge, scopes = reservation.charge, reservation.scopes
         arguments = (reservation.id, lease_ms, charge.tokens, charge.money, _scopes_json(scopes))
-        answer = await self._for_request(lambda: self._run_limits("reserve", reservation.tenant, *arguments))
+        answer = await self._reservations.call(
+            lambda client: self._run_limits(client, "reserve", reservation.tenant, *arguments)
+        )
         return LimitDecision(_limit_uses(scopes, answer))
 
     async def renew(self, renewals: Sequence[Renewal], lease_ms: int) -> None:
@@ -141,28 +156,34 @@ class RedisStore:
         for renewal in renewals:
             by_tenant[renewal.tenant].append([renewal.id, renewal.used.tokens, renewal.used.money])
 
-        async def run() -> None:
-            for tenant, rows in by_tenant.items():
-                await self._run_limits("renew", tenant, lease_ms, json.dumps(rows))
+        async def run(tenant: str, rows: list[list[Any]]) -> None:
+            arguments = (lease_ms, json.dumps(rows))
+            await self._background.call(lambda client: self._run_limits(client, "renew", tenant, *arguments))
 
-        await self._in_background(run)
+        calls = [partial(run, tenant, rows) for tenant, rows in by_tenant.items()]
+        results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE))
 
     async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
         arguments = (reservation_id, used.tokens, used.money)
-        return bool(await self._in_background(lambda: self._run_limits("settle", tenant, *arguments)))
+        return bool(await self._background.call(lambda client: self._run_limits(client, "settle", tenant, *arguments)))
 
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
-        answer = await self._in_background(lambda: self._run_limits("uses", tenant, _scopes_json(scopes)))
+        answer = await self._background.call(
+            lambda client: self._run_limits(client, "uses", tenant, _scopes_json(scopes))
+        )
         return _limit_uses(scopes, answer)
 
     async def open_reservations(self, tenant: str) -> int:
-        return int(await self._in_background(lambda: self._run_limits("open", tenant)))
+        return int(await self._background.call(lambda client: self._run_limits(client, "open", tenant)))
 
-    async def _run_limits(self, operation: str, tenant: str, *arguments: str | int) -> Any:
-        """Calls the script of the limits. Returns an integer, or space-separated integers."""
-        now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        header: list[str | int] = [operation, redis_keys.base(tenant), now]
-        return await self._limits.run(self._client, [redis_keys.leases(tenant)], [*header, *arguments])
+    async def _run_limits(self, client: Client, operation: str, tenant: str, *arguments: str | int) -> Any:
+        """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
+        header: list[str | int] = [operation, redis_keys.base(tenant), self._now()]
+        return await self._limits.run(client, [redis_keys.leases(tenant)], [*header, *arguments])
+
+    def _now(self) -> str | int:
+        """Returns the time that the scripts take, in milliseconds since the epoch; "" for that of the server."""
+        return "" if self._script_clock is None else int(self._script_clock.now() * 1000)
 
     # The ledger
 
@@ -174,66 +195,46 @@ class RedisStore:
         for entry in entries:
             by_tenant[entry.tenant].append(entry)
 
-        async def run() -> int:
-            if unknown := by_tenant.keys() - self._known_tenants:
-                await self._client.sadd(redis_keys.TENANTS, *sorted(unknown))
-                self._known_tenants |= unknown
-            return sum([await self._append(tenant, rows) for tenant, rows in by_tenant.items()])
+        async def run(tenant: str, rows: list[LedgerEntry]) -> int:
+            return await self._background.call(lambda client: self._append(client, tenant, rows))
 
-        return await self._in_background(run)
+        calls = [partial(run, tenant, rows) for tenant, rows in by_tenant.items()]
+        return sum(results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE)))
 
-    async def _append(self, tenant: str, entries: Sequence[LedgerEntry]) -> int:
+    async def _append(self, client: Client, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
+        if tenant not in self._known_tenants:
+            await client.sadd(redis_keys.TENANTS, tenant)
+            self._known_tenants.add(tenant)
         resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
-        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), *rows]
-        return int(await self._ledger.run(self._client, names, arguments))
+        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), self._now(), *rows]
+        return int(await self._ledger.run(client, names, arguments))
 
     async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
-        async def read() -> list[tuple[int, dict[str, str], dict[str, int]]]:
-            tenants = await self._tenants() if query.tenant is None else [query.tenant]
-            return [row for tenant in tenants for row in await self._sums_of(tenant, query)]
+        tenants = await self._reports.call(self._tenants) if query.tenant is None else [query.tenant]
+        rows = [row for tenant in tenants for row in await self._sums_of(tenant, query)]
+        return await asyncio.to_thread(summed, query, rows)
 
-        return summed(query, await self._in_background(read))
-
-    async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[tuple[int, dict[str, str], dict[str, int]]]:
+    async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[Row]:
         """Returns a row for each sum of the tenant within the range of ``query``: start, labels, amount by its name."""
         index, length = redis_keys.sums(tenant, query.resolution), query.resolution.ms
         first, end = query.start_ms // length * length, query.end_ms // length * length
-        starts = await self._client.zrangebyscore(index, first, f"({end}")
-        pipeline = self._client.pipeline(transaction=False)
-        for start in starts:
-            pipeline.hgetall(f"{index}:{start.decode()}")
-        rows = []
-        for start, fields in zip(starts, await pipeline.execute(), strict=True):
-            for field, amount in fields.items():
-                labels, name = json.loads(field)
-                rows.append((int(start), {**labels, "tenant": tenant}, {name: int(amount)}))
+        starts = await self._reports.call(lambda client: client.zrangebyscore(index, first, f"({end}"))
+        rows: list[Row] = []
+        for place in range(0, len(starts), MAX_INTERVALS_AT_ONCE):
+            chunk = [int(start) for start in starts[place : place + MAX_INTERVALS_AT_ONCE]]
+            fields = await self._reports.call(partial(_read_intervals, index, chunk))
+            rows += await asyncio.to_thread(_rows, tenant, chunk, fields)
         return rows
 
     async def entry(self, tenant: str, entry_id: str) -> str | None:
-        found = await self._in_background(lambda: self._client.get(redis_keys.entry(tenant, entry_id)))
+        found = await self._background.call(lambda client: client.get(redis_keys.entry(tenant, entry_id)))
         return None if found is None else found.decode()
 
-    async def _tenants(self) -> list[str]:
-        return sorted(name.decode() for name in await self._client.smembers(redis_keys.TENANTS))
-
-    # Calls
-
-    async def _for_request(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Calls Redis while a request waits. Raises StateUnavailableError."""
-        self._check_open()
-        return await self._foreground.call(function)
-
-    async def _in_background(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Calls Redis while no request waits. Raises StateUnavailableError."""
-        self._check_open()
-        return await self._background.call(function)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StateUnavailableError("the store is closed")
+    async def _tenants(self, client: Client) -> list[str]:
+        return sorted(name.decode() for name in await client.smembers(redis_keys.TENANTS))
 
 
 def _scopes_json(scopes: Sequence[Scope]) -> str:
@@ -251,6 +252,24 @@ def _limit_uses(scopes: Sequence[Scope], answer: bytes) -> tuple[LimitUse, ...]:
         LimitUse(scope, name, limit, used, reset_ms, None if wait_ms < 0 else wait_ms)
         for (scope, name, limit), (used, reset_ms, wait_ms) in zip(limits, rows, strict=True)
     )
+
+
+async def _read_intervals(index: str, starts: Sequence[int], client: Client) -> list[dict[bytes, bytes]]:
+    """Returns the sums of the intervals that begin at ``starts``, in one round trip."""
+    pipeline = client.pipeline(transaction=False)
+    for start in starts:
+        pipeline.hgetall(f"{index}:{start}")
+    return list(await pipeline.execute())
+
+
+def _rows(tenant: str, starts: Sequence[int], sums: Sequence[dict[bytes, bytes]]) -> list[Row]:
+    """Returns a row for each sum of a tenant, as ``summed`` reads them."""
+    rows: list[Row] = []
+    for start, fields in zip(starts, sums, strict=True):
+        for field, amount in fields.items():
+            labels, name = json.loads(field)
+            rows.append((start, {**labels, "tenant": tenant}, {name: int(amount)}))
+    return rows
 
 
 def _fields(entry: LedgerEntry) -> list[tuple[str, int]]:

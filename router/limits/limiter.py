@@ -18,14 +18,13 @@ from router.errors import UnavailableError
 from router.inference_request import InferenceRequest
 from router.limits.refusal import refusal
 from router.limits.scopes import scopes_of
+from router.limits.settler import Settler
 from router.limits.usage_estimator import Estimator
 from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal, Reservation
 from router.ports.state_store import StateUnavailableError
+from router.supervision import keep_running
 
 RENEWALS_PER_LEASE = 3
-MAX_UNSETTLED = 100_000
-"""Settlements that wait for the store. Further settlements are dropped; their leases expire instead."""
-CLOSE_S = 2.0  # the longest that ``close`` waits for settlements
 
 CostOf = Callable[[str, Usage], int]
 """What token counts cost on a tier, in MONEY_UNITS."""
@@ -60,19 +59,18 @@ class Limiter:
         self._estimator = Estimator(policy.usual_output_tokens)
         self._lease_ms = round(policy.lease_s * 1000)
         self._holds: set[Hold] = set()  # of the requests that run
-        self._unsettled: dict[str, tuple[str, Charge]] = {}  # tenant and use, by id, of those that have ended
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._renew_s = policy.lease_s / RENEWALS_PER_LEASE
+        self._settler = Settler(store, self._renew_s)
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts the background task. Three times per lease it renews the leases of running requests and resends
-        settlements that the store did not take."""
-        self._renewing = asyncio.create_task(self._renew())
+        """Starts to renew leases, and to send settlements again. Neither waits for the other."""
+        self._settler.start()
+        self._renewing = asyncio.create_task(keep_running("the renewal of leases", self._renew, self._renew_s))
 
     async def close(self) -> None:
-        """Waits for settlements under way, for CLOSE_S at most, and ends the renewals."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        """Waits a little for settlements under way, and ends the renewals."""
+        await self._settler.close()
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
@@ -95,12 +93,14 @@ class Limiter:
         hold.reservation = Reservation(uuid.uuid4().hex, tenant, scopes, charge)
         try:
             hold.decision = await self._store.reserve(hold.reservation, self._lease_ms)
-        except StateUnavailableError:
+        except StateUnavailableError as error:
             if self._policy.when_unavailable == "refuse":
+                if error.sent:  # the store may have reserved it, and answered too late
+                    self._settler.settle(hold.reservation, Charge())
                 message = "The limits of this request cannot be checked at the moment."
                 raise UnavailableError(message, "state_unavailable", retry_after_s=1) from None
         except asyncio.CancelledError:
-            self._settle_later(hold.reservation, Charge())  # the store may have reserved it
+            self._settler.settle(hold.reservation, Charge())  # the store may have reserved it
             raise
         if hold.decision is not None and not hold.decision.admitted:
             raise refusal(hold.decision, charge)
@@ -122,36 +122,16 @@ class Limiter:
             self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
         self._holds.discard(hold)
         if hold.reservation is not None:
-            self._settle_later(hold.reservation, self.charge(hold.tier, usage))
-
-    def _settle_later(self, reservation: Reservation, charge: Charge) -> None:
-        if len(self._unsettled) >= MAX_UNSETTLED:
-            return
-        self._unsettled[reservation.id] = (reservation.tenant, charge)
-        task = asyncio.create_task(self._settle(reservation.id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _settle(self, reservation_id: str) -> None:
-        """Sends one settlement to the store. If that fails, the next round of ``_renew`` sends it again."""
-        if (unsettled := self._unsettled.get(reservation_id)) is None:
-            return  # a round of ``_renew`` came first
-        tenant, charge = unsettled
-        with contextlib.suppress(StateUnavailableError):
-            await self._store.settle(tenant, reservation_id, charge)
-            self._unsettled.pop(reservation_id, None)
+            self._settler.settle(hold.reservation, self.charge(hold.tier, usage))
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._policy.lease_s / RENEWALS_PER_LEASE)
+            await asyncio.sleep(self._renew_s)
             renewals = [
                 Renewal(hold.reservation.id, hold.tenant, hold.used())
                 for hold in self._holds
                 if hold.reservation is not None
             ]
-            with contextlib.suppress(StateUnavailableError):
-                if renewals:
+            if renewals:
+                with contextlib.suppress(StateUnavailableError):
                     await self._store.renew(renewals, self._lease_ms)
-                for reservation_id, (tenant, charge) in list(self._unsettled.items()):
-                    await self._store.settle(tenant, reservation_id, charge)
-                    self._unsettled.pop(reservation_id, None)

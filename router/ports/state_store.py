@@ -14,7 +14,14 @@ from router.ports.limit_store import LimitStore
 
 
 class StateUnavailableError(Exception):
-    """The store did not answer in time, refused the connection, or is taken for dead by the circuit breaker."""
+    """The store did not answer in time, refused the connection, or is taken for dead by the circuit breaker.
+
+    ``sent``: whether the call may have reached the store, and may have had its effect there.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):

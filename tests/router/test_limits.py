@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from router.limits.refusal import refusal
 from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration
 from router.ports.clock import SystemClock
-from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Scope
+from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import ReplicaLostError
 from tests.router.backend import ScriptedBackend
@@ -62,6 +63,19 @@ class FallibleStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__(SystemClock())
         self.down = False
+        self.late = False  # what is reserved is answered too late
+        self.stuck = False  # settlements do not end
+
+    async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
+        decision = await super().reserve(reservation, lease_ms)
+        if self.late:
+            raise StateUnavailableError("late")
+        return decision
+
+    async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
+        if self.stuck:
+            await asyncio.sleep(60)
+        return await super().settle(tenant, reservation_id, used)
 
     def _check_open(self) -> None:
         super()._check_open()
@@ -192,6 +206,30 @@ def test_a_long_request_keeps_its_lease(made: list[Served]) -> None:
         next(lines)
         time.sleep(1.5)  # longer than the lease
         assert served.chat().status_code == 429
+
+
+def test_settlements_that_do_not_end_hold_up_no_renewal(made: list[Served]) -> None:
+    served = limited(made, tenant=LimitsConfig(concurrent_requests=1))
+    served.store.stuck = True
+    assert served.chat().status_code == 200
+    time.sleep(1.2)  # until the lease of that request has ended, and its settlement was sent again
+    served.backend = ScriptedBackend(stall_at=2)
+    with served.http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as response:
+        lines = response.iter_lines()  # while it is referred to, the connection stays open
+        next(lines)
+        time.sleep(1.5)  # longer than the lease
+        assert served.chat().status_code == 429
+
+
+def test_a_refused_request_leaves_nothing_reserved_by_a_late_store(made: list[Served]) -> None:
+    policy = LimitPolicy(when_unavailable="refuse", lease_s=60)
+    served = limited(made, tenant=LimitsConfig(tokens_per_minute=1000), policy=policy)
+    served.store.late = True
+
+    assert served.chat().status_code == 503
+
+    wait_for(lambda: served.open() == 0)
+    assert served.used(LimitName.TOKENS_PER_MINUTE) == 0
 
 
 @pytest.mark.parametrize(("policy", "status"), [("admit", 200), ("refuse", 503)])

@@ -161,3 +161,56 @@ async def test_a_cancelled_call_leaves_the_connection_usable(redis_server: Redis
         decisions = [await store.reserve(request(100 + number), 1000) for number in range(5)]
         assert all(decision.uses[0].limit == 1000 for decision in decisions)
     await proxy.stop()
+
+
+async def test_many_guessed_keys_do_not_open_the_breaker_of_limits(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    async with opened(url, tmp_path, timeout_s=1.0) as store:
+        await recovered(store)
+        proxy.delay_s = 0.05
+        guesses = [asyncio.create_task(store.key_by_digest(f"guess-{number}")) for number in range(400)]
+        await asyncio.sleep(0.02)
+
+        assert (await store.reserve(request(1), 1000)).admitted
+        await asyncio.gather(*guesses, return_exceptions=True)
+        assert store.breaker is BreakerState.CLOSED
+    await proxy.stop()
+
+
+async def test_many_tenants_do_not_share_one_deadline(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    config = StateConfig(journal=tmp_path, background_timeout_s=1.0)
+    store = RedisStore(config, url)
+    await store.start()
+    assert await store.append([LedgerEntry("first", "tenant-0", 0, {}, {"requests": 1})]) == 1
+    proxy.delay_s = 0.1  # 20 tenants one after another would take 2 s and more
+
+    entries = [LedgerEntry(f"e{number}", f"tenant-{number}", 0, {}, {"requests": 1}) for number in range(20)]
+    assert await store.append(entries) == 20
+
+    proxy.delay_s = 0.0
+    await store.close()
+    await proxy.stop()
+
+
+async def test_reports_do_not_delay_settlements(redis_server: RedisServer, tmp_path: Path) -> None:
+    proxy = SlowProxy(redis_server.url)
+    url = await proxy.start()
+    store = RedisStore(StateConfig(journal=tmp_path, timeout_s=2), url)
+    await store.start()
+    await store.settle("acme", "none", Charge())
+    proxy.delay_s = 0.2
+    reports = [asyncio.create_task(store.sums(LedgerQuery(0, 86_400_000))) for _ in range(200)]
+    await asyncio.sleep(0.05)
+
+    started = time.perf_counter()
+    await store.settle("acme", "none", Charge())
+    assert time.perf_counter() - started < 1.0
+
+    for report in reports:
+        report.cancel()
+    await asyncio.gather(*reports, return_exceptions=True)
+    await store.close()
+    await proxy.stop()

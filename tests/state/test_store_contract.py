@@ -251,8 +251,11 @@ class TestLedger:
         assert await store.entry("other", "e2") is None
 
     @pytest.mark.parametrize("resolution", Resolution)
-    async def test_sums_are_of_a_range_by_interval(self, store: StateStore, resolution: Resolution) -> None:
+    async def test_sums_are_of_a_range_by_interval(
+        self, store: StateStore, clock: VirtualClock, resolution: Resolution
+    ) -> None:
         length = resolution.ms
+        clock.advance(4 * length / 1000)
         await store.append([entry(n, START_MS + n * length // 2) for n in range(8)])
 
         sums = await store.sums(LedgerQuery(START_MS + length, START_MS + 3 * length, resolution, by_interval=True))

@@ -2,22 +2,34 @@
 --
 -- KEYS[1]: the beginning of names of sums, KEYS[2...]: names of the documents of entries. ARGV[1]: milliseconds that a
 -- document is kept. ARGV[2]: resolutions as JSON, each a name, its length and how long its sums are kept, in
--- milliseconds. ARGV[3...]: the entries as JSON: document, time in milliseconds, list of fields and amounts. Returns the
--- number of entries that were new.
+-- milliseconds. ARGV[3]: now in milliseconds, "" for the time of the server. ARGV[4...]: the entries as JSON: document,
+-- time in milliseconds, list of fields and amounts. Returns the number of entries that were new.
+--
+-- The time of an entry is from its router's clock. One further ahead than MAX_AHEAD_MS is wrong: it counts as now.
+
+if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs it to write after it has read the time
+
+local MAX_AHEAD_MS = 3600000
+local now = tonumber(ARGV[3])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
 
 local resolutions, new = cjson.decode(ARGV[2]), 0
 for place = 2, #KEYS do
-  local entry = cjson.decode(ARGV[place + 1])
+  local entry = cjson.decode(ARGV[place + 2])
   if redis.call('SET', KEYS[place], entry[1], 'NX', 'PX', ARGV[1]) then
     new = new + 1
+    local at = entry[2] > now + MAX_AHEAD_MS and now or entry[2]
     for _, resolution in ipairs(resolutions) do
-      local start = math.floor(entry[2] / resolution[2]) * resolution[2]
+      local start = math.floor(at / resolution[2]) * resolution[2]
       local index = KEYS[1] .. resolution[1]
       local sums = index .. ':' .. string.format('%.0f', start)
       for _, amount in ipairs(entry[3]) do redis.call('HINCRBY', sums, amount[1], amount[2]) end
       redis.call('PEXPIRE', sums, resolution[3])
       redis.call('ZADD', index, start, string.format('%.0f', start))
-      redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. string.format('%.0f', start - resolution[3]))
+      redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. string.format('%.0f', math.min(start, now) - resolution[3]))
     end
   end
 end

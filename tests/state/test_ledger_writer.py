@@ -1,0 +1,107 @@
+"""The writer of the ledger goes on, whatever happens to its journal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cluster.state import ledger_writer
+from cluster.state.journal import Journal
+from cluster.state.ledger_writer import LedgerWriter, encode
+from router.ports.ledger_store import LedgerEntry
+from router.ports.state_store import StateUnavailableError
+
+
+def entry(number: int, tenant: str = "acme") -> LedgerEntry:
+    return LedgerEntry(f"e{number}", tenant, 0, {}, {"requests": 1})
+
+
+class Ledger:
+    """Remembers what was appended."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self._changed = asyncio.Condition()
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> int:
+        self.ids += [each.id for each in entries]
+        async with self._changed:
+            self._changed.notify_all()
+        return len(entries)
+
+    async def holds(self, *ids: str) -> None:
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: set(ids) <= set(self.ids))
+
+
+@pytest.mark.parametrize("operation", ["adopt", "peek", "release"])
+@pytest.mark.parametrize("error", [OSError("disk"), ValueError("a fault that nobody foresaw")])
+async def test_a_failure_of_the_journal_costs_one_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception
+) -> None:
+    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
+    monkeypatch.setattr(ledger_writer, "ADOPT_S", 0.0)
+    journal, ledger = Journal(tmp_path, 65536), Ledger()
+    works = getattr(journal, operation)
+    failed = asyncio.Event()
+
+    def fails(*arguments: object) -> object:
+        if failed.is_set():
+            return works(*arguments)
+        failed.set()
+        raise error
+
+    monkeypatch.setattr(journal, operation, fails)
+    writer = LedgerWriter(journal, ledger.append)
+    writer.start()
+    writer.record(entry(1))
+    async with asyncio.timeout(5):
+        await failed.wait()
+    writer.record(entry(2))
+
+    await ledger.holds("e1", "e2")
+    await writer.close(5)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_busy_writer_adopts_what_others_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_writer, "ADOPT_S", 1.0)
+    ledger = Ledger()
+    writer = LedgerWriter(Journal(tmp_path, 65536), ledger.append)
+    writer.start()
+    other = Journal(tmp_path, 65536)
+    other.append(encode(entry(1)))
+    other.close()
+
+    async def busy() -> None:
+        for number in range(1000, 10_000):
+            writer.record(entry(number))
+            await asyncio.sleep(0.002)
+
+    working = asyncio.create_task(busy())
+    await ledger.holds("e1")
+    working.cancel()
+    await writer.close(5)
+
+
+async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> None:
+    ledger = Ledger()
+
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        if any(each.tenant == "lost" for each in entries):
+            raise StateUnavailableError("no node answers")
+        return await ledger.append(entries)
+
+    writer = LedgerWriter(Journal(tmp_path, 65536), append)
+    for number, tenant in enumerate(["lost", "acme", "lost", "other"]):
+        writer.record(entry(number, tenant))
+    writer.start()
+
+    await ledger.holds("e1", "e3")
+    await asyncio.sleep(2 * ledger_writer.RETRY_S)
+    assert sorted(ledger.ids) == ["e1", "e3"]  # sent once
+    await writer.close(0.0)
