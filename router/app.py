@@ -247,7 +247,7 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
 @contextmanager
 def _retried_only_unpaid(exchange: Exchange, routed: Routed) -> Iterator[None]:
     """Tells client libraries not to repeat a request by themselves that fails after it has generated tokens: they would
-    be paid for twice. The header is that of OpenAI's libraries; whoever knows the price may still repeat it."""
+    be paid for twice. The header is that of OpenAI's libraries; a client may still repeat the request itself."""
     try:
         yield
     except BaseException:  # a time-out and an end by the server are cancellations here

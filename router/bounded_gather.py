@@ -1,4 +1,4 @@
-"""``bounded_gather``: several calls side by side, so many at a time."""
+"""``bounded_gather``: calls coroutines side by side, with a limit on how many run at once."""
 
 from __future__ import annotations
 

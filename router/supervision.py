@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 async def keep_running(name: str, function: Callable[[], Awaitable[None]], pause_s: float) -> None:
     """Calls ``function`` again and again, ``pause_s`` seconds after it has failed, until this task is cancelled.
 
-    A fault that nobody foresaw then costs one round, with its traceback in the log, and not the task. ``name`` is for
+    An unexpected fault then costs one round, with its traceback in the log, and does not end the task. ``name`` is for
     the log.
     """
     while True:

@@ -47,7 +47,7 @@ class Guard:
         Raises StateUnavailableError if the breaker is open or its half-open probe is in flight, the deadline passes, or
         the store fails.
         """
-        self._check(self._breaker.ask(self._clock.monotonic())[1])  # so that nobody waits for a place in vain
+        self._check(self._breaker.ask(self._clock.monotonic())[1])  # without waiting for a place first
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         try:
             async with asyncio.timeout_at(deadline):
