@@ -36,6 +36,13 @@ class MemoryStore:
         self._check_open()
         self._keys[record.id] = record
 
+    async def replace_key(self, expected: KeyRecord, record: KeyRecord) -> bool:
+        self._check_open()
+        if self._keys.get(record.id) != expected:
+            return False
+        self._keys[record.id] = record
+        return True
+
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
         self._check_open()
         return next((record for record in self._keys.values() if record.digest == digest), None)

@@ -65,6 +65,7 @@ class RedisStore:
         self._reports = Channel("reports", config, url, clock, config.background_timeout_s, MAX_REPORT_CALLS)
         self._limits = Script("limits")
         self._ledger = Script("ledger")
+        self._replace_key = Script("replace_key")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
         directory = config.journal or Path(tempfile.gettempdir()) / "manta-journal"
         self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
@@ -108,6 +109,18 @@ class RedisStore:
             await client.set(redis_keys.key_digest(record.digest), document)
 
         await self._background.call(put)
+
+    async def replace_key(self, expected: KeyRecord, record: KeyRecord) -> bool:
+        documents = [json.dumps(asdict(each)) for each in (expected, record)]
+
+        async def replace(client: Client) -> bool:
+            # What authentication reads is first: a failure after it leaves an outdated list, but no key that opens.
+            if not await self._replace_key.run(client, [redis_keys.key_digest(record.digest)], documents):
+                return False
+            await client.hset(redis_keys.key_records(record.tenant), record.id, documents[1])
+            return True
+
+        return await self._background.call(replace)
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
         found = await self._key_lookups.call(lambda client: client.get(redis_keys.key_digest(digest)))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
 from router.access.key_format import ApiKey
 from router.access.stored_key import KeyOwner, StoredKey, new_key
 from router.config import LimitsConfig
-from router.errors import NotFoundError
+from router.errors import NotFoundError, UnavailableError
 from router.ports.clock import Clock
 from router.ports.key_store import KeyRecord, KeyStore
+
+MAX_CHANGES = 8  # of one key at the same time
 
 
 class KeyRegistry:
@@ -38,9 +40,7 @@ class KeyRegistry:
         """Returns the record of a key."""
         stored = _stored(await self._store.key(key_id))
         if stored is None:
-            raise NotFoundError(
-                f"There is no key {key_id.encode('ascii', 'backslashreplace').decode()[:64]}.", "key_not_found"
-            )
+            raise _unknown(key_id)
         return stored
 
     async def list(self, tenant: str | None = None) -> Sequence[StoredKey]:
@@ -51,24 +51,43 @@ class KeyRegistry:
     async def rotate(self, key_id: str, grace_s: float = 0.0) -> tuple[StoredKey, ApiKey]:
         """Gives a key a new secret and returns the record and the new key. The former secret opens for ``grace_s`` more
         seconds. Raises NotFoundError for a revoked key too."""
-        stored = await self.get(key_id)
-        if not stored.active(self._clock.now()):
-            raise NotFoundError(f"The key {key_id} is revoked or expired.", "key_not_found")
-        stored, key = stored.rotated(self._clock.now(), grace_s)
-        await self._store.put_key(stored.record)
-        return stored, key
+        keys: list[ApiKey] = []
+
+        def rotated(stored: StoredKey) -> StoredKey:
+            if not stored.active(self._clock.now()):
+                raise NotFoundError(f"The key {key_id} is revoked or expired.", "key_not_found")
+            changed, key = stored.rotated(self._clock.now(), grace_s)
+            keys.append(key)
+            return changed
+
+        return await self._change(key_id, rotated), keys[-1]
 
     async def revoke(self, key_id: str) -> StoredKey:
         """Revokes a key. Its record stays, so that the usage of the key keeps its name. May be called again."""
-        stored = (await self.get(key_id)).revoked(self._clock.now())
-        await self._store.put_key(stored.record)
-        return stored
+        return await self._change(key_id, lambda stored: stored.revoked(self._clock.now()))
 
     async def limit(self, key_id: str, limits: LimitsConfig) -> StoredKey:
         """Replaces the limits of a key and returns its record."""
-        stored = (await self.get(key_id)).model_copy(update={"limits": limits})
-        await self._store.put_key(stored.record)
-        return stored
+        return await self._change(key_id, lambda stored: stored.model_copy(update={"limits": limits}))
+
+    async def _change(self, key_id: str, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
+        """Replaces a record by what ``change`` makes of it, again if somebody else has changed it meanwhile: a key that
+        was revoked must not come back. Raises UnavailableError after MAX_CHANGES of these."""
+        for _ in range(MAX_CHANGES):
+            found = await self._store.key_by_digest(key_id)
+            stored = _stored(found)
+            if found is None or stored is None:
+                raise _unknown(key_id)
+            changed = change(stored)
+            if await self._store.replace_key(found, changed.record):
+                return changed
+        raise UnavailableError(f"The key {key_id} is being changed by others.", "key_changed")
+
+
+def _unknown(key_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no key {key_id.encode('ascii', 'backslashreplace').decode()[:64]}.", "key_not_found"
+    )
 
 
 def _stored(record: KeyRecord | None) -> StoredKey | None:

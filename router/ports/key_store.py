@@ -28,6 +28,11 @@ class KeyStore(Protocol):
         """Stores ``record``. Replaces the record with the same id; a former digest of it finds nothing any more."""
         ...
 
+    async def replace_key(self, expected: KeyRecord, record: KeyRecord) -> bool:
+        """Stores ``record`` if the record with its digest, which stays the same, is still ``expected``. Returns whether
+        it was. Of two changes at once one is refused, so that neither is lost."""
+        ...
+
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
         """Returns the record with this digest; None if there is none. One round trip: it is on the way of requests."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from router.access.key_format import KEY, ApiKey, SecretHash, new_id, new_secret
 from router.access.key_registry import KeyRegistry
 from router.access.principal_cache import PrincipalCache, Verified
 from router.access.stored_key import KeyOwner, new_key
+from router.config import LimitsConfig
 from router.memory_store import MemoryStore
 from router.ports.key_store import KeyRecord
 from router.ports.state_store import StateUnavailableError
@@ -174,3 +176,38 @@ async def test_a_record_of_another_release_is_read_without_its_new_members() -> 
     store = MemoryStore(VirtualClock())
     await store.put_key(record)
     assert await KeyRegistry(store, VirtualClock()).find(key) is not None
+
+
+class SlowStore(MemoryStore):
+    """Answers a look-up one turn of the event loop later, as a store over a network does."""
+
+    async def key_by_digest(self, digest: str) -> KeyRecord | None:
+        found = await super().key_by_digest(digest)
+        await asyncio.sleep(0)
+        return found
+
+
+@pytest.mark.parametrize("revoked_first", [False, True])
+async def test_a_key_that_is_revoked_while_it_is_changed_stays_revoked(revoked_first: bool) -> None:
+    clock = VirtualClock()
+    registry = KeyRegistry(SlowStore(clock), clock)
+    stored, key = await registry.create(OWNER)
+    changes = [registry.revoke(stored.id), registry.limit(stored.id, LimitsConfig(requests_per_minute=7))]
+
+    await asyncio.gather(*(changes if revoked_first else changes[::-1]))
+
+    assert await registry.find(key) is None
+    after = await registry.get(stored.id)
+    assert after.limits.requests_per_minute == 7
+    assert not after.active(clock.now())
+
+
+async def test_of_two_rotations_at_once_both_are_made_one_after_the_other() -> None:
+    clock = VirtualClock()
+    registry = KeyRegistry(SlowStore(clock), clock)
+    stored, _ = await registry.create(OWNER)
+
+    rotations = await asyncio.gather(registry.rotate(stored.id), registry.rotate(stored.id))
+
+    opened = [await registry.find(key) is not None for _, key in rotations]
+    assert sorted(opened) == [False, True]

@@ -52,6 +52,18 @@ class TestKeys:
         assert await store.key_by_digest("digest-2") == rotated
         assert await store.keys("acme") == [rotated]
 
+    async def test_a_record_is_replaced_only_while_it_is_what_was_read(self, store: StateStore) -> None:
+        await store.put_key(KEY)
+        revoked, limited = replace(KEY, document='{"revoked": 1}'), replace(KEY, document='{"limits": 2}')
+
+        assert await store.replace_key(KEY, revoked)
+        assert not await store.replace_key(KEY, limited)
+
+        assert await store.key_by_digest(KEY.digest) == revoked
+        assert await store.key(KEY.id) == revoked
+        unknown = replace(KEY, digest="digest-9", id="k9")
+        assert not await store.replace_key(unknown, unknown)
+
     async def test_a_key_that_changes_its_tenant_leaves_the_old_one(self, store: StateStore) -> None:
         await store.put_key(KEY)
         await store.put_key(replace(KEY, tenant="other"))
