@@ -7,6 +7,7 @@ survives the end of the process, not that of the machine.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import uuid
@@ -115,12 +116,15 @@ class Journal:
 
 
 def _open(path: Path, *, create: bool = False) -> Segment | None:
-    """Opens and locks a file. Returns None if another process has locked or deleted it. Raises OSError."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    """Opens and locks a file. Returns None if another process has locked or deleted it, and for
+    a symbolic link. Raises OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
     try:
         descriptor = os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # a link was not made by a journal
+            return None
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)

@@ -7,8 +7,11 @@ the Redis server: the clocks of routers need not agree.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
+import os
+import stat
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -47,6 +50,22 @@ MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
+def default_journal(url: str, parent: Path | None = None) -> Path:
+    """Returns the journal's directory for the Redis at ``url`` in ``parent``, by default that of temporary files. It is
+    made if it is not there.
+
+    Services with different Redis servers must not adopt each other's entries, so its name has a digest of the address.
+    Raises PermissionError if it belongs to another user or others may write to it: they could forge entries.
+    """
+    digest = hashlib.sha256(url.rpartition("@")[2].encode()).hexdigest()[:12]
+    directory = (parent or Path(tempfile.gettempdir())) / f"manta-journal-{os.getuid()}-{digest}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{directory} must be a directory that only this user can write to; or set state.journal")
+    return directory
+
+
 class RedisStore:
     """The shared state in the Redis at ``url``. Implements ``StateStore``.
 
@@ -67,7 +86,7 @@ class RedisStore:
         self._ledger = Script("ledger")
         self._replace_key = Script("replace_key")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
-        directory = config.journal or Path(tempfile.gettempdir()) / "manta-journal"
+        directory = config.journal or default_journal(url)
         self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
         self._known_tenants: set[str] = set()
 

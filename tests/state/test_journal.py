@@ -13,6 +13,7 @@ import pytest
 
 from cluster.state.journal import Journal, JournalFullError
 from cluster.state.ledger_writer import LedgerWriter, decode, encode
+from cluster.state.redis_store import default_journal
 from router.ports.ledger_store import LedgerEntry
 from router.ports.state_store import StateUnavailableError
 
@@ -133,3 +134,35 @@ async def test_entries_without_room_are_counted(tmp_path: Path) -> None:
         writer.record(ENTRY)
 
     assert writer.lost == 2
+
+
+def test_the_default_directory_is_this_users_and_this_redis(tmp_path: Path) -> None:
+    first = default_journal("redis://user:secret@redis:6379/0", tmp_path)
+
+    assert first.stat().st_mode & 0o777 == 0o700
+    assert default_journal("redis://user:other@redis:6379/0", tmp_path) == first
+    assert default_journal("redis://user:secret@elsewhere:6379/0", tmp_path) != first
+    assert "secret" not in str(first)
+
+
+@pytest.mark.parametrize("others", ["may write", "made a link"])
+def test_a_default_directory_that_others_can_fill_is_refused(tmp_path: Path, others: str) -> None:
+    directory = default_journal("redis://redis:6379/0", tmp_path)
+    if others == "may write":
+        directory.chmod(0o777)
+    else:
+        directory.rmdir()
+        directory.symlink_to(tmp_path, target_is_directory=True)
+
+    with pytest.raises(PermissionError, match="only this user"):
+        default_journal("redis://redis:6379/0", tmp_path)
+
+
+def test_a_segment_that_is_a_link_is_not_opened(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "x.journal").symlink_to(target)
+
+    assert Journal(tmp_path / "journal", 1 << 20).waiting_bytes == 0
+    assert target.read_text() == "precious"
