@@ -97,4 +97,6 @@ def test_a_key_sees_its_own_tiers_and_their_aliases(other: Other) -> None:
     models = other.get("/v1/models", NARROW_KEY).json()["data"]
     assert [model["id"] for model in models] == ["nano", "x_large", "gpt-4o"]
     assert other.ask("gpt-4o", NARROW_KEY).status_code == 200
-    assert other.ask("small.v2", NARROW_KEY).status_code == 404
+    refused = other.ask("small.v2", NARROW_KEY)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
+    assert "small.v2" in refused.json()["error"]["message"]
