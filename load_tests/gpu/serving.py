@@ -25,7 +25,7 @@ from load_tests.gpu.weights import decoder_of, random_weights, read_bytes, small
 
 TOKEN_TARGET_MS = 4.5  # of Llama-3.1-8B in bfloat16, alone, on an H200
 OUTPUT_TARGET = 7100  # tokens a second of Qwen3-8B, 256 x 1k/1k, on an H200
-LARGEST = 12  # kernels of a step that are told
+LARGEST = 12  # number of kernels reported for a step
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def _tried(trial: Trial) -> bool:
         if "CUDA error" in str(error):
             raise
         return False
-    except Exception:  # noqa: BLE001 - what does not compile is told when it is timed
+    except Exception:  # noqa: BLE001 - reported when the shape is timed
         return False
     return True
 

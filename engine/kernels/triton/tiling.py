@@ -23,7 +23,7 @@ ARRIVALS = 4096
 FIXED_OUTPUTS = 64
 """Outputs of a tile, as far as it decides into how many parts the inputs of a product of fixed order are cut."""
 FIXED_STEP = 128
-"""Such parts are multiples of so many columns. Steps of tiles divide it."""
+"""The length of each part, in columns, is a multiple of this. The ``inputs`` of every tile divide it."""
 _FIXED_PROGRAMS = 127
 
 
@@ -97,8 +97,8 @@ DEFAULT = _HOPPER
 
 
 def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> Tiling:
-    """The tiling for a product of so many rows on ``device``; if ``fixed`` one whose order of summation is the same for
-    any number of them."""
+    """Returns the tiling for a product of ``rows`` rows on ``device``. With ``fixed``, the order of summation is the same
+    for any number of rows."""
     entries = _table(card_of(device))[kind]
     if fixed and kind != "bfloat16":
         return entries[-1][1]

@@ -26,7 +26,7 @@ ROOT = MODELS.parents[1]
 DATA = ROOT.parent / "shared" / "data"
 OPEN_PROMPTS = DATA / "cache" / "qqp_pairs.jsonl.gz"
 INSTRUCTIONS = [DATA / "corpus" / name for name in ("gpteacher.jsonl.gz", "self_instruct_human.jsonl.gz")]
-KNOWN_TASKS = 40_000  # tells what words the curriculum has; nobody is asked them
+KNOWN_TASKS = 40_000  # drawn for their words alone; no tier answers them
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
 
 DESCRIPTION = """\

@@ -53,8 +53,8 @@ class Fit:
 
 
 def vocabulary_of(seen: Iterable[Features]) -> frozenset[int]:
-    """The words and pairs that MIN_KNOWN tasks or more have: those of a few tasks are as unknown to them as to
-    a request that nobody has seen."""
+    """Returns the words and pairs that occur in at least MIN_KNOWN tasks. Rarer ones count as unknown, so that the
+    share of unknown words in a fitted task is like that in a new request."""
     counts = Counter(word for features in seen for word in features.vocabulary | features.pairs)
     return frozenset(word for word, count in counts.items() if count >= MIN_KNOWN)
 
