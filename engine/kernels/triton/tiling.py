@@ -97,8 +97,8 @@ DEFAULT = _HOPPER
 
 
 def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> Tiling:
-    """Returns the tiling for a product of ``rows`` rows on ``device``. With ``fixed``, the order of summation is the same
-    for any number of rows."""
+    """Returns the tiling for a product of ``rows`` rows on ``device``. With ``fixed``, the order of summation is the
+    same for any number of rows."""
     entries = _table(card_of(device))[kind]
     if fixed and kind != "bfloat16":
         return entries[-1][1]
