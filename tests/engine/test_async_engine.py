@@ -162,8 +162,8 @@ def test_an_abort_before_the_first_step_leaves_nothing(running: AsyncEngine, ste
     assert steps.told.wait(WAIT_S)
     running.submit(request("a", LONG))
     running.abort(["a"])
-    steps.gate.set()
     running.submit(request("a"))  # the id is free again
+    steps.gate.set()  # not before: the engine's thread would tell the abort first
 
     assert len(steps.until_end("a")) == 5
 
