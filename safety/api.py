@@ -1,0 +1,186 @@
+"""What other floors may know of safety: passages, verdicts, rulings, and the ports between them.
+
+Before generation a ``Guard`` inspects the passages of a request and returns a ``Ruling``. During and after generation
+a ``StreamScanner`` per check reads each text of the answer as it grows, and a ``TextClassifier`` scores it in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Stage(StrEnum):
+    """When a check runs."""
+
+    BEFORE = "before"  # on the request, before any token is generated
+    DURING = "during"  # on the answer as it is generated
+    AFTER = "after"  # on the whole answer
+
+
+class Action(StrEnum):
+    """What a verdict asks for, mildest first. The most severe verdict of a request decides."""
+
+    ALLOW = "allow"
+    REDACT = "redact"  # the spans of the verdict are replaced
+    REVIEW = "review"  # a person decides
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """The position in the order of severity, from 0."""
+        return list(Action).index(self)
+
+
+class Origin(StrEnum):
+    """Where a passage comes from. Instructions within untrusted origins are indirect prompt injections."""
+
+    SYSTEM = "system"  # the operator's own words: system and developer messages
+    USER = "user"
+    HISTORY = "history"  # earlier answers, as the client sends them back
+    TOOL_RESULT = "tool_result"  # untrusted
+    DOCUMENT = "document"  # untrusted: retrieved text
+    ANSWER = "answer"
+    REASONING = "reasoning"
+    TOOL_ARGUMENTS = "tool_arguments"
+
+
+UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT})
+"""The origins whose text nobody in the conversation wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text to inspect. ``field`` names its place in the request, such as ``messages[2].content``, for errors."""
+
+    text: str
+    origin: Origin
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The characters ``[start, end)`` of a text in which a check found something of ``kind``, such as ``EMAIL``.
+
+    ``replacement`` takes their place where the verdict redacts; None: the kind in angle brackets.
+    """
+
+    start: int
+    end: int
+    kind: str
+    replacement: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check found in one passage.
+
+    ``version`` is that of the check, its model or its list. ``score`` is between 0 and 1. ``passage`` is the index of
+    the passage. ``spans`` are sorted and do not overlap. ``error`` is set if the check failed or took too long; the
+    passage was not scanned then, and ``action`` is what the policy wants for this case.
+    """
+
+    check: str
+    version: str
+    action: Action
+    category: str = ""
+    score: float = 1.0
+    passage: int = 0
+    spans: tuple[Span, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a classifier says of one text: a calibrated probability for each category, and for an injection.
+
+    ``flagged`` is whether any of them is above the threshold that ships with the model.
+    """
+
+    categories: Mapping[str, float]
+    injection: float
+    flagged: bool
+
+
+class ClassifierUnavailableError(Exception):
+    """The classifier did not answer in time, is taken for dead, or its answer made no sense."""
+
+
+class TextClassifier(Protocol):
+    """Scores texts. The version identifies model and calibration."""
+
+    @property
+    def version(self) -> str: ...
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+        """Returns the scores of each text, in order. Long texts are cut into windows; the worst one counts.
+
+        Raises ClassifierUnavailableError.
+        """
+        ...
+
+
+class Check(Protocol):
+    """A check of whole passages. It raises nothing: a failure is a verdict with ``error``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
+        """Returns a verdict for each passage in which something was found, in the order of the passages. A passage
+        without a verdict is allowed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scanner knows after a piece. Offsets count characters from the beginning of the text.
+
+    ``found``: the matches that became certain with this piece, in order. ``settled``: no match that is not yet
+    reported can begin before this offset, so that everything before it may be sent.
+    """
+
+    found: tuple[Span, ...]
+    settled: int
+
+
+class StreamScanner(Protocol):
+    """Looks for one kind of thing in one text that arrives in pieces. It reads each character once, however the text is
+    cut: the found spans are those of the whole text."""
+
+    def push(self, piece: str, *, final: bool = False) -> Scan:
+        """Reads the next piece. ``final``: it is the last, after which ``settled`` is the length of the text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose text is inspected. ``request_id`` is unique; ``role`` is the role of the key."""
+
+    tenant: str
+    request_id: str
+    key_id: str = ""
+    user: str = ""
+    role: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The decision on a request, from the verdicts of all checks.
+
+    ``texts`` are the passages' texts, redacted where a verdict says so, in the order of the passages. ``unscanned`` has
+    the names of the checks that failed and that the policy lets pass. ``message`` is the refusal of the tenant.
+    ``restored`` maps each pseudonym to the text that it stands for, to be put back into the answer.
+    """
+
+    action: Action
+    texts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    unscanned: tuple[str, ...] = ()
+    message: str = ""
+    restored: Mapping[str, str] = field(default_factory=dict)
