@@ -67,7 +67,7 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
     """Returns the application of ``build`` with other engines, for tests and measurements without a real model."""
     handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
-    tiers = tuple(TierDescription(tier.name, tier.model_name) for tier in config.tiers)
+    tiers = tuple(TierDescription(tier.name, tier.model_name, tier.sampling.parameters) for tier in config.tiers)
     router = serve.deployment(
         name="Router",
         num_replicas=config.ingress.replicas,

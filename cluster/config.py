@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from engine.config import EngineConfig
-from router.config import RouterConfig
+from router.config import ProfileConfig, RouterConfig
 from router.tiers.choose import AUTO
 
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -39,6 +39,9 @@ class TierConfig(Settings):
     engine: EngineConfig
     optional: bool = False
     """Whether the service starts without the tier where its model is missing. Aliases of such a tier go with it."""
+    sampling: ProfileConfig = ProfileConfig()
+    """The sampling parameters of requests to the tier that neither set them nor name a profile. vLLM takes these from
+    a model's generation_config.json."""
     replicas: int = Field(1, ge=1)
     """Replicas of the tier. Each has the whole model, in one actor or, with engine.tensor_parallel, in one per rank."""
     num_cpus: float = Field(1.0, ge=0)

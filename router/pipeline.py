@@ -22,7 +22,7 @@ from router.ports.clock import Clock
 from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import TierBackend
 from router.principal import Principal
-from router.sampling_profiles import apply_profile
+from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 
 
@@ -50,6 +50,7 @@ class Pipeline:
         self._clock = clock
         self._targets = choice.targets
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
+        self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
@@ -81,6 +82,7 @@ class Pipeline:
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
             route = self._route(principal, request)
+            request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
             self._check_cost(request, route.tier)
             version = self._versions.get(route.tier, "")
             account = Account(call, principal, request, route.tier, version, started_at)

@@ -1,4 +1,7 @@
-"""Sampling profiles: named presets of sampling parameters, which a request selects by its field ``profile``. Pure."""
+"""Sampling parameters that a request does not set itself: those of the profile that it names, or those of its tier.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,18 @@ def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfi
     if profile is None:
         known = ", ".join(profiles)
         raise InvalidRequestError(f"There is no such profile; there are {known}.", "unknown_profile", "profile")
-    settings: dict[str, Any] = {
-        name: value for name, value in profile.parameters.items() if name not in request.explicit
-    }
+    return _with(request, profile.parameters)
+
+
+def apply_tier_defaults(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:
+    """Returns ``request`` with the sampling ``parameters`` of its tier, except those that the client set itself.
+
+    A request that names a profile is returned unchanged. Raises RequestError if the parameters and the client's exclude
+    each other.
+    """
+    return request if request.profile is not None or not parameters else _with(request, parameters)
+
+
+def _with(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:
+    settings: dict[str, Any] = {name: value for name, value in parameters.items() if name not in request.explicit}
     return replace(request, sampling=replace(request.sampling, **settings))

@@ -16,8 +16,8 @@ Errors that an implementation raises (beside ``engine.api.RequestError``)::
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.api import Delta, GenerationRequest, Usage
@@ -72,6 +72,7 @@ class TierDescription:
 
     name: str
     model: str  # the name of the model that the tier runs
+    sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         models = [model_path(tier, options) for tier in options.tiers]
-        opened = read_open_prompts(options.open, options.open_prompts, options.seed) if options.open_prompts else []
+        opened = []
         if options.instruction_prompts:
             opened += read_instructions(options.instructions, options.instruction_prompts, options.seed)
+        if options.open_prompts:
+            opened += read_open_prompts(options.open, options.open_prompts, options.seed)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def asked(tier: str, tasks: Sequence[Task], options: argparse.Namespace) -> Sequence[Task]:
-    """The first tasks of the draw for a tier that ``--sample`` names, else all of them."""
+    """Returns the first of ``tasks`` for a tier that ``--sample`` names, else all of them."""
     samples = dict(options.sample)
     return tasks[: samples[tier]] if tier in samples else tasks
 
@@ -93,12 +95,12 @@ def answers_of(
     """What a model answers to all tasks, None for those that it is not asked; it is loaded even if all its answers are
     known, to be sure it can be."""
     engine = Engine.from_pretrained(model, device=options.device, threads=options.threads)
-    asked_tasks = [*asked(tier, closed, options), *opened]
-    answers = ask(engine, asked_tasks, options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
+    parts = [asked(tier, closed, options), asked(tier, opened, options)]
+    answers = ask(engine, [*parts[0], *parts[1]], options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
     engine.close()
-    unasked = len(closed) + len(opened) - len(answers)
-    split = len(answers) - len(opened)
-    return [*answers[:split], *[None] * unasked, *answers[split:]]
+    split = len(parts[0])
+    unasked = [[None] * (len(whole) - len(part)) for whole, part in zip((closed, opened), parts, strict=True)]
+    return [*answers[:split], *unasked[0], *answers[split:], *unasked[1]]
 
 
 def item(answers: Sequence[Answer]) -> Item:
@@ -213,12 +215,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--sample",
         nargs="+",
         type=sample,
-        default=[("general", 420)],
+        default=[("general", 1200)],
         metavar="TIER=TASKS",
-        help="tasks that a tier answers, fewer than --tasks (default: general=420, since that model is slow)",
+        help="tasks, and as many open prompts, that a tier answers, fewer than the others (default: general=1200: "
+        "it is slow)",
     )
     add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
-    add("--open-prompts", type=int, default=400, help="how many of them; 0: none (default: %(default)s)")
+    add("--open-prompts", type=int, default=5000, help="how many of them; 0: none (default: %(default)s)")
     add(
         "--instructions",
         type=Path,

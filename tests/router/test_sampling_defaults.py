@@ -1,0 +1,42 @@
+"""Sampling parameters that a request leaves open come from its profile, else from its tier."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from router.config import PROFILES, ProfileConfig
+from router.openai.chat import ChatEndpoint
+from router.sampling_profiles import apply_profile, apply_tier_defaults
+
+DEFAULTS = ProfileConfig(temperature=0.2, top_p=0.9).parameters
+
+
+@pytest.mark.parametrize(
+    ("fields", "temperature", "top_p"),
+    [
+        ({}, 0.2, 0.9),
+        ({"temperature": 1}, 1.0, 0.9),
+        ({"temperature": 0, "top_p": 0.5}, 0.0, 0.5),
+        ({"profile": "creative"}, 1.0, 0.95),
+        ({"profile": "creative", "temperature": 0.1}, 0.1, 0.95),
+    ],
+)
+def test_what_is_left_open_comes_from_the_profile_else_from_the_tier(
+    fields: dict[str, object], temperature: float, top_p: float
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    request = apply_profile(ChatEndpoint().parse(json.dumps(body).encode()), PROFILES)
+
+    sampling = apply_tier_defaults(request, DEFAULTS).sampling
+
+    assert (sampling.temperature, sampling.top_p) == (temperature, top_p)
+
+
+def test_a_tier_without_defaults_changes_nothing() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    request = ChatEndpoint().parse(json.dumps(body).encode())
+
+    assert apply_tier_defaults(request, {}) is request
+    assert apply_tier_defaults(request, {}).sampling.temperature == 1.0
