@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from router.limits.reservations import LimitState, expire, limit_uses, renew, reserve, settle
 from router.ports.clock import Clock
 from router.ports.key_store import KeyRecord
-from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, summed
+from router.ports.ledger_store import (
+    CAPPED_LABEL,
+    MAX_VALUES,
+    OTHER,
+    LedgerEntry,
+    LedgerQuery,
+    LedgerSum,
+    Resolution,
+    summed,
+)
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
 
+MAX_ENTRIES = 10_000
+"""Ledger entries whose documents are kept, the newest. An entry has about 1,000 bytes."""
+
+Labels = tuple[tuple[str, str], ...]
+
 
 class MemoryStore:
-    """Implements ``StateStore``. It keeps every ledger entry for as long as it lives.
+    """Implements ``StateStore``. It keeps the documents of the last MAX_ENTRIES ledger entries, and sums for as long as
+    ``Resolution.kept_ms`` says.
 
     Methods do not wait, so each is atomic among the tasks of one event loop.
     """
@@ -24,7 +40,11 @@ class MemoryStore:
         self._closed = False
         self._keys: dict[str, KeyRecord] = {}
         self._limits: defaultdict[str, LimitState] = defaultdict(LimitState)  # by tenant
-        self._entries: dict[tuple[str, str], LedgerEntry] = {}  # by tenant and id
+        self._entries: OrderedDict[tuple[str, str], LedgerEntry] = OrderedDict()  # by tenant and id
+        self._sums: dict[Resolution, defaultdict[int, defaultdict[Labels, Counter[str]]]] = {
+            resolution: defaultdict(lambda: defaultdict(Counter)) for resolution in Resolution
+        }  # by the start of the interval, then by labels with ``tenant`` among them
+        self._values: defaultdict[tuple[str, int], set[str]] = defaultdict(set)  # of CAPPED_LABEL, by tenant and day
 
     async def start(self) -> None:
         self._closed = False
@@ -87,23 +107,52 @@ class MemoryStore:
         return sum(held.leased for held in self._limits[tenant].held.values())
 
     def record(self, entry: LedgerEntry) -> None:
-        self._entries.setdefault((entry.tenant, entry.id), entry)
+        self._add(entry)
 
     async def append(self, entries: Sequence[LedgerEntry]) -> int:
         self._check_open()
-        new = {(entry.tenant, entry.id): entry for entry in entries if (entry.tenant, entry.id) not in self._entries}
-        self._entries |= new
-        return len(new)
+        return sum([self._add(entry) for entry in entries])
 
     async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
         self._check_open()
-        length = query.resolution.ms
-        rows = [
-            (entry.at_ms // length * length, {**entry.labels, "tenant": entry.tenant}, entry.amounts)
-            for entry in self._entries.values()
-            if query.tenant in (None, entry.tenant)
-        ]
-        return summed(query, rows)
+        return summed(query, self._rows(query))
+
+    def _add(self, entry: LedgerEntry) -> bool:
+        """Adds an entry. Returns whether it is new."""
+        key = (entry.tenant, entry.id)
+        if key in self._entries:
+            return False
+        self._entries[key] = entry
+        if len(self._entries) > MAX_ENTRIES:
+            self._entries.popitem(last=False)
+        labels = tuple(sorted({**self._summed_labels(entry), "tenant": entry.tenant}.items()))
+        for resolution, intervals in self._sums.items():
+            start = entry.at_ms // resolution.ms * resolution.ms
+            if start not in intervals:
+                _forget(intervals, self._now_ms() - resolution.kept_ms)
+            intervals[start][labels].update(entry.amounts)
+        return True
+
+    def _summed_labels(self, entry: LedgerEntry) -> Mapping[str, str]:
+        """Returns the labels under which an entry is summed, with OTHER for a value beyond MAX_VALUES."""
+        day = entry.at_ms // Resolution.DAY.ms
+        value = entry.labels.get(CAPPED_LABEL, "")
+        if (entry.tenant, day) not in self._values:
+            for key in [(name, at) for name, at in self._values if at < day - 1]:
+                del self._values[key]
+        values = self._values[entry.tenant, day]
+        if value and value not in values:
+            if len(values) >= MAX_VALUES:
+                return {**entry.labels, CAPPED_LABEL: OTHER}
+            values.add(value)
+        return entry.labels
+
+    def _rows(self, query: LedgerQuery) -> Iterator[tuple[int, Mapping[str, str], Mapping[str, int]]]:
+        """Yields the sums of the resolution and the tenant of ``query``."""
+        for start, sums in self._sums[query.resolution].items():
+            for labels, amounts in sums.items():
+                if query.tenant is None or ("tenant", query.tenant) in labels:
+                    yield start, dict(labels), amounts
 
     async def entry(self, tenant: str, entry_id: str) -> str | None:
         self._check_open()
@@ -117,3 +166,9 @@ class MemoryStore:
         """Raises StateUnavailableError after ``close``."""
         if self._closed:
             raise StateUnavailableError("the store is closed")
+
+
+def _forget(intervals: dict[int, Any], first_ms: int) -> None:
+    """Removes the intervals that begin before ``first_ms``."""
+    for start in [start for start in intervals if start < first_ms]:
+        del intervals[start]

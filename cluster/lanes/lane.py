@@ -21,7 +21,7 @@ from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
-from cluster.lanes.codec import Record, VersionMismatchError
+from cluster.lanes.codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
 from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError, Usage
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LATE_S = 5.0  # after the end of a request, within which the counts of an abort must arrive; they take an engine step
 SILENCE_S = 20.0  # without an item, after which a replica counts as lost; idle replicas send a heartbeat every second
 
 
@@ -194,11 +195,13 @@ class Lane:
 
     def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:
         """Reports the counts of a request whose reader has left: at once if the stream has them, or will never have
-        them; else when the replica's row after the abort arrives."""
+        them; else when the replica's row after the abort arrives. If none arrives within LATE_S that can be read, the
+        counts are lost."""
         if stream.usage is not None or self.state is LaneState.CLOSED:
             on_usage(stream.usage)
         else:
             self._settling[request_id] = on_usage
+            asyncio.get_running_loop().call_later(LATE_S, self._report, request_id, None)
 
     def _report(self, request_id: str, usage: Usage | None) -> None:
         """Reports the counts of a request that waits for them in ``_settling``, if it does."""
@@ -239,8 +242,7 @@ class Lane:
         for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:
-                if row[0] in self._settling and (delta := reader.delta(row)).last:
-                    self._report(row[0], delta.usage)
+                self._receive_late(reader, row)
                 continue
             try:
                 kept = stream.push(reader.delta(row))
@@ -249,6 +251,17 @@ class Lane:
                 kept = False
             if not kept:
                 self._abort(row[0])
+
+    def _receive_late(self, reader: LaneReader, row: Row) -> None:
+        """Takes the counts from the last row of a request whose reader has left, if they are waited for."""
+        if row[0] not in self._settling:
+            return
+        try:
+            delta = reader.delta(row)
+        except VersionMismatchError:
+            return  # it may have been the last row; ``_settle`` ends the wait
+        if delta.last:
+            self._report(row[0], delta.usage)
 
     def _open(self, first: LaneItem) -> LaneReader:
         """Makes the lane ready, by the header in its first item. Raises ReplicaLostError for another protocol."""

@@ -14,8 +14,8 @@ import os
 import stat
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from cluster.state.redis_client import Client
 from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock, SystemClock
 from router.ports.key_store import KeyRecord
-from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
+from router.ports.ledger_store import CAPPED_LABEL, OTHER, LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
 
@@ -47,6 +47,8 @@ MAX_KEY_CALLS = 32  # the same, of requests whose key is looked up; anyone may s
 MAX_BACKGROUND_CALLS = 32
 MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait for these
 MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
+KEY_MEMBERS = tuple(field.name for field in fields(KeyRecord))
+KNOWN_S = 60.0  # after which a tenant is added to the set of tenants again: Redis may have lost its data
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
@@ -88,7 +90,8 @@ class RedisStore:
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
         directory = config.journal or default_journal(url)
         self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
-        self._known_tenants: set[str] = set()
+        self._known_tenants: dict[str, float] = {}  # when each was added to the set of tenants, in monotonic seconds
+        self._clock = clock
 
     @property
     def breaker(self) -> BreakerState:
@@ -143,7 +146,7 @@ class RedisStore:
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
         found = await self._key_lookups.call(lambda client: client.get(redis_keys.key_digest(digest)))
-        return None if found is None else KeyRecord(**json.loads(found))
+        return None if found is None else _record(found)
 
     async def key(self, key_id: str) -> KeyRecord | None:
         async def get(client: Client) -> bytes | None:
@@ -151,15 +154,16 @@ class RedisStore:
             return None if tenant is None else await client.hget(redis_keys.key_records(tenant.decode()), key_id)
 
         found = await self._background.call(get)
-        return None if found is None else KeyRecord(**json.loads(found))
+        return None if found is None else _record(found)
 
     async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
         async def read(client: Client) -> list[bytes]:
             names = await self._tenants(client) if tenant is None else [tenant]
             return [each for name in names for each in await client.hvals(redis_keys.key_records(name))]
 
-        records = [KeyRecord(**json.loads(each)) for each in await self._background.call(read)]
-        return sorted(records, key=lambda record: (record.tenant, record.id))
+        records = [_record(each) for each in await self._background.call(read)]
+        found = [record for record in records if record is not None]
+        return sorted(found, key=lambda record: (record.tenant, record.id))
 
     async def delete_key(self, key_id: str) -> bool:
         record = await self.key(key_id)
@@ -235,12 +239,13 @@ class RedisStore:
 
     async def _append(self, client: Client, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
-        if tenant not in self._known_tenants:
+        now_s = self._clock.monotonic()
+        if now_s - self._known_tenants.get(tenant, -KNOWN_S) >= KNOWN_S:
             await client.sadd(redis_keys.TENANTS, tenant)
-            self._known_tenants.add(tenant)
+            self._known_tenants[tenant] = now_s
         resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
-        rows = [json.dumps([entry.document, entry.at_ms, _fields(entry)]) for entry in entries]
+        rows = [json.dumps(_row(entry)) for entry in entries]
         arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), self._now(), *rows]
         return int(await self._ledger.run(client, names, arguments))
 
@@ -297,14 +302,38 @@ async def _read_intervals(index: str, starts: Sequence[int], client: Client) -> 
 def _rows(tenant: str, starts: Sequence[int], sums: Sequence[dict[bytes, bytes]]) -> list[Row]:
     """Returns a row for each sum of a tenant, as ``summed`` reads them."""
     rows: list[Row] = []
-    for start, fields in zip(starts, sums, strict=True):
-        for field, amount in fields.items():
+    for start, amounts in zip(starts, sums, strict=True):
+        for field, amount in amounts.items():
             labels, name = json.loads(field)
             rows.append((start, {**labels, "tenant": tenant}, {name: int(amount)}))
     return rows
 
 
-def _fields(entry: LedgerEntry) -> list[tuple[str, int]]:
-    """Returns a pair for each amount of ``entry``: the field of the sums that it is added to, and the amount."""
-    labels = dict(sorted(entry.labels.items()))
-    return [(json.dumps([labels, name], separators=(",", ":")), amount) for name, amount in entry.amounts.items()]
+def _row(entry: LedgerEntry) -> list[Any]:
+    """Returns ``entry`` as the script of the ledger reads it."""
+    value = entry.labels.get(CAPPED_LABEL, "")
+    labels = _labels_json(entry.labels)
+    others = _labels_json({**entry.labels, CAPPED_LABEL: OTHER}) if value else labels
+    return [entry.document, entry.at_ms, labels, list(entry.amounts.items()), value, others]
+
+
+def _labels_json(labels: Mapping[str, str]) -> str:
+    """Returns ``labels`` as JSON, the same for equal ones: it is a part of the names of sums."""
+    return json.dumps(dict(sorted(labels.items())), separators=(",", ":"))
+
+
+def _record(document: bytes) -> KeyRecord | None:
+    """Returns the key in a document of the store. Members that another release has added are ignored. A document that
+    is malformed, or lacks a member, is logged and is no key: None."""
+    try:
+        members = json.loads(document)
+        return KeyRecord(**{name: str(members[name]) for name in KEY_MEMBERS})
+    except (ValueError, TypeError, KeyError) as error:
+        # Only the name of the member: the document has hashes of secrets.
+        logger.error("a stored key cannot be read and is left out: %s %s", type(error).__name__, _member(error))
+        return None
+
+
+def _member(error: Exception) -> str:
+    """Returns the name of the member that a KeyError is about."""
+    return str(error) if isinstance(error, KeyError) else ""

@@ -28,13 +28,22 @@ class Resolution(StrEnum):
         return {"minute": 2, "hour": 62, "day": 800}[self.value] * 86_400_000
 
 
+CAPPED_LABEL = "feature"
+"""The label whose values clients may choose."""
+MAX_VALUES = 200
+"""Values of CAPPED_LABEL that a tenant's sums tell apart within a day (UTC). Each costs sums of its own."""
+OTHER = "other"
+"""What stands in the sums for further values of CAPPED_LABEL. Documents of entries keep the value."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """What one request cost.
 
     ``id`` is unique; the store adds an entry once, however often it is appended. ``at_ms`` is the time to which it is
     attributed, in milliseconds since the epoch. ``labels`` are what sums can be grouped by, such as the team; there is
-    one sum for each combination of their values, so these must be few. ``amounts`` are what is summed, such as tokens.
+    one sum for each combination of their values, so these must be few. Of CAPPED_LABEL only the first MAX_VALUES of a
+    tenant's day are kept apart, the others count as OTHER. ``amounts`` are what is summed, such as tokens.
     ``document`` is JSON of the whole entry; the store keeps it as it is.
     """
 

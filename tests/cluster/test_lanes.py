@@ -158,6 +158,32 @@ async def test_a_row_that_this_router_does_not_understand_ends_its_request_alone
     await lane.close()
 
 
+@pytest.mark.parametrize("reader_left_first", [False, True])
+async def test_a_last_row_that_this_router_does_not_understand_holds_up_no_lane(
+    monkeypatch: pytest.MonkeyPatch, *, reader_left_first: bool
+) -> None:
+    monkeypatch.setattr(cluster.lanes.lane, "LATE_S", 0.02)
+    replica, counts = LocalReplica(), list[Usage | None]()
+    lane, _ = await open_lane(replica)
+    strange = ("q", (1,), "x", "bored", (1, 1, 0))
+    reading = asyncio.ensure_future(first(lane.generate(request("q", 9), counts.append)))
+    await settle()
+    if reader_left_first:
+        monkeypatch.setattr(replica.engine, "abort", lambda _: replica.actor._registry.deliver([strange]))
+        reading.cancel()
+        await settle()
+    else:
+        replica.engine.live.clear()  # the engine has ended it, so that an abort finds nothing
+        replica.actor._registry.deliver([strange])
+        with pytest.raises(ReplicaVersionError):
+            await reading
+    lane.drain()
+    async with asyncio.timeout(2):
+        while lane.state is not LaneState.CLOSED:  # noqa: ASYNC110 - a timer of the lane decides when
+            await asyncio.sleep(0.01)
+    assert counts == [None]
+
+
 async def test_a_replica_of_another_protocol_gets_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.lanes.messages, "PROTOCOL", 2)
     item = first_lane_item(ReplicaLoad(), ModelInfo("m", 1, 1))

@@ -105,3 +105,51 @@ async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> 
     await asyncio.sleep(2 * ledger_writer.RETRY_S)
     assert sorted(ledger.ids) == ["e1", "e3"]  # sent once
     await writer.close(0.0)
+
+
+@pytest.mark.parametrize("error", [StateUnavailableError("no node answers"), ValueError("a fault that nobody foresaw")])
+async def test_a_tenant_that_always_fails_holds_up_no_later_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
+    ledger, works = Ledger(), asyncio.Event()
+
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        if not works.is_set() and any(each.tenant == "lost" for each in entries):
+            raise error
+        return await ledger.append(entries)
+
+    writer = LedgerWriter(Journal(tmp_path, 10**6), append)
+    for number in range(2 * ledger_writer.BATCH):
+        writer.record(entry(number, "lost"))
+    writer.record(entry(-1))
+    writer.start()
+
+    await ledger.holds("e-1")
+    works.set()
+    await ledger.holds(*(f"e{number}" for number in range(2 * ledger_writer.BATCH)))
+    await writer.close(5)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_full_journal_keeps_what_the_store_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
+    ledger, works = Ledger(), asyncio.Event()
+
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        if not works.is_set():
+            raise StateUnavailableError("no node answers")
+        return await ledger.append(entries)
+
+    line = len(encode(entry(1))) + 1
+    writer = LedgerWriter(Journal(tmp_path, 3 * line), append)
+    for number in (1, 2, 3):
+        writer.record(entry(number))
+    writer.start()
+    await asyncio.sleep(0.1)
+    works.set()
+
+    await ledger.holds("e1", "e2", "e3")
+    await writer.close(5)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state.redis_store import MAX_INTERVALS_AT_ONCE, RedisStore
-from router.ports.ledger_store import LedgerEntry, LedgerQuery, Resolution
+from cluster.state import redis_keys
+from cluster.state.lua_script import Script
+from cluster.state.redis_store import KNOWN_S, MAX_INTERVALS_AT_ONCE, RedisStore
+from router.ports.key_store import KeyRecord
+from router.ports.ledger_store import MAX_VALUES, LedgerEntry, LedgerQuery, Resolution
 from tests.state.clock import MONDAY, VirtualClock
 
 NOW_MS = int(MONDAY * 1000)
@@ -47,3 +53,48 @@ async def test_a_report_over_many_intervals_is_whole(redis_store: RedisStore) ->
     sums = await redis_store.sums(LedgerQuery(NOW_MS - minutes * 60_000, NOW_MS + 60_000, Resolution.MINUTE))
 
     assert sums[0].amounts == {"requests": minutes}
+
+
+async def test_a_tenant_is_listed_again_after_redis_has_lost_its_data(
+    redis_server: RedisServer, clock: VirtualClock, tmp_path: Path
+) -> None:
+    config = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    store = RedisStore(config, redis_server.url, clock=clock, script_clock=clock)
+    await store.start()
+    await store.append([entry("before", NOW_MS)])
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    clock.advance(KNOWN_S)
+
+    await store.append([entry("after", NOW_MS)])
+
+    sums = await store.sums(LedgerQuery(NOW_MS, NOW_MS + 60_000, Resolution.MINUTE))
+    assert sums[0].amounts == {"requests": 1}
+    await store.close()
+
+
+async def test_a_limit_of_features_is_the_same_in_the_script(redis_store: RedisStore) -> None:
+    assert f"local MAX_VALUES = {MAX_VALUES}\n" in Script("ledger").text
+
+
+class TestKeysOfOtherReleases:
+    RECORD = KeyRecord("k1", "acme", "d1", "{}")
+
+    async def read(self, store: RedisStore, url: str, **members: str | None) -> KeyRecord | None:
+        """Returns the key after some members of its record were changed; None takes one away."""
+        await store.put_key(self.RECORD)
+        stored = {name: value for name, value in {**asdict(self.RECORD), **members}.items() if value is not None}
+        with redis.Redis.from_url(url) as client:
+            client.set(redis_keys.key_digest("d1"), json.dumps(stored))
+        return await store.key_by_digest("d1")
+
+    async def test_members_that_a_newer_release_has_added_are_ignored(
+        self, redis_store: RedisStore, redis_server: RedisServer
+    ) -> None:
+        assert await self.read(redis_store, redis_server.url, mood="cheerful") == self.RECORD
+
+    async def test_a_record_that_lacks_a_member_is_no_key_and_the_log_names_the_member(
+        self, redis_store: RedisStore, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await self.read(redis_store, redis_server.url, tenant=None) is None
+        assert "'tenant'" in caplog.text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from router.ports.key_store import KeyRecord
-from router.ports.ledger_store import LedgerEntry, LedgerQuery, LedgerSum, Resolution
+from router.ports.ledger_store import MAX_VALUES, OTHER, LedgerEntry, LedgerQuery, LedgerSum, Resolution
 from router.ports.limit_store import Charge, LimitDecision, LimitName, Renewal, Reservation, Scope
 from router.ports.state_store import StateStore, StateUnavailableError
 from tests.state.clock import MONDAY, VirtualClock
@@ -281,6 +282,26 @@ class TestLedger:
         await store.append([entry(1, tokens=2**52), entry(2, tokens=-1)])
 
         assert (await store.sums(self.DAY))[0].amounts["tokens"] == 2**52 - 1
+
+    async def test_features_beyond_the_limit_of_a_day_are_summed_together(
+        self, store: StateStore, clock: VirtualClock
+    ) -> None:
+        def of(feature: str, number: int, at_ms: int = START_MS) -> LedgerEntry:
+            return LedgerEntry(f"f{number}", "acme", at_ms, {"feature": feature, "tier": "fast"}, {"requests": 1})
+
+        names = [f"f{n:03}" for n in range(MAX_VALUES + 5)]
+        await store.append([of(name, n) for n, name in enumerate(names)])
+        await store.append([of("f000", 1000), of("", 1001)])
+        clock.advance(86_400)
+        await store.append([of("f204", 1002, START_MS + 86_400_000)])
+
+        def grouped(sums: Sequence[LedgerSum]) -> dict[str, int]:
+            return {each.group["feature"]: each.amounts["requests"] for each in sums}
+
+        found = grouped(await store.sums(replace(self.DAY, group_by=("feature",))))
+        assert found == dict.fromkeys(names[:MAX_VALUES], 1) | {"f000": 2, "": 1, OTHER: 5}
+        next_day = LedgerQuery(START_MS + 86_400_000, START_MS + 2 * 86_400_000, group_by=("feature",))
+        assert grouped(await store.sums(next_day)) == {"f204": 1}
 
     async def test_labels_may_hold_any_text(self, store: StateStore) -> None:
         team = 'a|b"\n\u00e9{}\x00'

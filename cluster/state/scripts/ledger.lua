@@ -3,17 +3,32 @@
 -- KEYS[1]: the beginning of names of sums, KEYS[2...]: names of the documents of entries. ARGV[1]: milliseconds that a
 -- document is kept. ARGV[2]: resolutions as JSON, each a name, its length and how long its sums are kept, in
 -- milliseconds. ARGV[3]: now in milliseconds, "" for the time of the server. ARGV[4...]: the entries as JSON: document,
--- time in milliseconds, list of fields and amounts. Returns the number of entries that were new.
+-- time in milliseconds, labels as JSON, list of names and amounts, the value of the capped label ("" is not counted),
+-- and the labels with "other" in its place. Returns the number of entries that were new.
+--
+-- A tenant has MAX_VALUES values of the capped label a day; entries with further ones are summed under "other".
 --
 -- The time of an entry is from its router's clock. One further ahead than MAX_AHEAD_MS is wrong: it counts as now.
 
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs it to write after it has read the time
 
 local MAX_AHEAD_MS = 3600000
+local DAY_MS = 86400000
+local MAX_VALUES = 200
 local now = tonumber(ARGV[3])
 if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Returns whether a sum may have this value of the capped label at the time 'at'. Remembers it if so.
+local function has_room(value, at)
+  local values = KEYS[1] .. 'values:' .. string.format('%.0f', math.floor(at / DAY_MS) * DAY_MS)
+  if value == '' or redis.call('SISMEMBER', values, value) == 1 then return true end
+  if redis.call('SCARD', values) >= MAX_VALUES then return false end
+  redis.call('SADD', values, value)
+  redis.call('PEXPIRE', values, 2 * DAY_MS)
+  return true
 end
 
 local resolutions, new = cjson.decode(ARGV[2]), 0
@@ -22,11 +37,14 @@ for place = 2, #KEYS do
   if redis.call('SET', KEYS[place], entry[1], 'NX', 'PX', ARGV[1]) then
     new = new + 1
     local at = entry[2] > now + MAX_AHEAD_MS and now or entry[2]
+    local labels = has_room(entry[5], at) and entry[3] or entry[6]
     for _, resolution in ipairs(resolutions) do
       local start = math.floor(at / resolution[2]) * resolution[2]
       local index = KEYS[1] .. resolution[1]
       local sums = index .. ':' .. string.format('%.0f', start)
-      for _, amount in ipairs(entry[3]) do redis.call('HINCRBY', sums, amount[1], amount[2]) end
+      for _, amount in ipairs(entry[4]) do
+        redis.call('HINCRBY', sums, '[' .. labels .. ',"' .. amount[1] .. '"]', amount[2])
+      end
       redis.call('PEXPIRE', sums, resolution[3])
       redis.call('ZADD', index, start, string.format('%.0f', start))
       redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. string.format('%.0f', math.min(start, now) - resolution[3]))
