@@ -15,7 +15,7 @@ from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest, Usage
-from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot, TierUnavailableError
 
 
 class ServeBackend:
@@ -33,10 +33,10 @@ class ServeBackend:
         self._pools: dict[str, LanePool] = {}  # by tier name; empty before ``start`` and after ``close``
         self._connecting: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
+    async def start(self, on_orphans: OnOrphans) -> None:
         for tier in self._tiers:
             client = self._clients[tier.name]
-            pool = self._pools[tier.name] = LanePool(tier.name, client, self._config)
+            pool = self._pools[tier.name] = LanePool(tier.name, client, self._config, on_orphans)
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
             # In the background, since it returns only once a replica of the tier runs. The router serves before that.
             task = asyncio.create_task(client.connect())
@@ -59,7 +59,12 @@ class ServeBackend:
         return [TierSnapshot(name) if pool is None else pool.snapshot() for name, pool in pools]
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         pool = self._pools.get(tier)
         if pool is None:
@@ -70,6 +75,6 @@ class ServeBackend:
             if on_usage is not None:
                 on_usage(Usage(0, 0, 0))  # no engine has the request
             raise
-        async with aclosing(lane.generate(request, on_usage)) as batches:
+        async with aclosing(lane.generate(request, on_usage, account)) as batches:
             async for deltas in batches:
                 yield deltas

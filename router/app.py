@@ -225,7 +225,7 @@ class App:
     async def _start(self) -> None:
         await self._store.start()
         await self._pipeline.start()
-        await self._backend.start()
+        await self._backend.start(self._pipeline.adopt)
 
     async def _close(self) -> None:
         await self._pipeline.close()

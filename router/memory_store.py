@@ -44,6 +44,7 @@ class MemoryStore:
         self._sums: dict[Resolution, defaultdict[int, defaultdict[Labels, Counter[str]]]] = {
             resolution: defaultdict(lambda: defaultdict(Counter)) for resolution in Resolution
         }  # by the start of the interval, then by labels with ``tenant`` among them
+        self._parts: defaultdict[tuple[str, str], list[LedgerEntry]] = defaultdict(list)  # by tenant and whole entry
         self._values: defaultdict[tuple[str, int], set[str]] = defaultdict(set)  # of CAPPED_LABEL, by tenant and day
 
     async def start(self) -> None:
@@ -120,18 +121,29 @@ class MemoryStore:
     def _add(self, entry: LedgerEntry) -> bool:
         """Adds an entry. Returns whether it is new."""
         key = (entry.tenant, entry.id)
-        if key in self._entries:
+        if key in self._entries or (entry.part_of and (entry.tenant, entry.part_of) in self._entries):
             return False
+        if entry.part_of:
+            self._parts[entry.tenant, entry.part_of].append(entry)
+            if len(self._parts) > MAX_ENTRIES:
+                del self._parts[next(iter(self._parts))]
+        for part in self._parts.pop(key, ()):
+            self._sum(part, -1)
         self._entries[key] = entry
         if len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
+        self._sum(entry, 1)
+        return True
+
+    def _sum(self, entry: LedgerEntry, sign: int) -> None:
+        """Adds the amounts of an entry, times ``sign``, to the sums."""
         labels = tuple(sorted({**self._summed_labels(entry), "tenant": entry.tenant}.items()))
+        amounts = {name: sign * amount for name, amount in entry.amounts.items()}
         for resolution, intervals in self._sums.items():
             start = entry.at_ms // resolution.ms * resolution.ms
             if start not in intervals:
                 _forget(intervals, self._now_ms() - resolution.kept_ms)
-            intervals[start][labels].update(entry.amounts)
-        return True
+            intervals[start][labels].update(amounts)
 
     def _summed_labels(self, entry: LedgerEntry) -> Mapping[str, str]:
         """Returns the labels under which an entry is summed, with OTHER for a value beyond MAX_VALUES."""

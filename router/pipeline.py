@@ -20,7 +20,7 @@ from router.limits.concurrency import ConcurrencyLimit
 from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
 from router.ports.limit_store import LimitStore
-from router.ports.tier_backend import TierBackend
+from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.principal import Principal
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
@@ -110,6 +110,11 @@ class Pipeline:
         with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished)):
             yield
 
+    def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
+        """Writes the ledger entries of attempts whose router has died. Their reservations return with their leases."""
+        for orphan in orphans:
+            self._ledger.adopt(orphan)
+
     async def models(self, credentials: str | None) -> dict[str, str]:
         """Returns the model names that the API key may use, with the tier or ``auto`` of each.
 
@@ -142,6 +147,8 @@ class Pipeline:
             self._config.max_lost_replicas,
             account.meter,
             prompt_tokens,
+            account.id,
+            self._ledger.draft(account),
         )
 
 

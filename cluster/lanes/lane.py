@@ -23,9 +23,9 @@ from typing import Any, Protocol, TypeVar
 
 from cluster.lanes.codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
-from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, pack_request, unpack_refusal
+from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
 from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError, Usage
-from router.ports.tier_backend import OnUsage, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import OnOrphans, OnUsage, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +101,19 @@ class Lane:
     """One lane, from the replica ``replica_id`` to this router.
 
     ``buffer_limit``, times the choices of a request, is how many deltas a slow reader may leave unread before it is
-    ended. ``on_change`` is called after each change of ``state``. ``load`` is the replica's load as of the last item.
-    ``model`` describes its model; None until the first item has arrived.
+    ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` gets requests of other routers' lanes,
+    or earlier ones of this router, that have ended without their reader. ``load`` is the replica's load as of the last
+    item. ``model`` describes its model; None until the first item has arrived.
     """
 
     def __init__(
-        self, client: ReplicaClient, replica_id: str, *, buffer_limit: int, on_change: Callable[[], None]
+        self,
+        client: ReplicaClient,
+        replica_id: str,
+        *,
+        buffer_limit: int,
+        on_change: Callable[[], None],
+        on_orphans: OnOrphans,
     ) -> None:
         self.replica_id = replica_id
         self.lane_id = uuid.uuid4().hex
@@ -117,6 +124,7 @@ class Lane:
         self._client = client
         self._buffer_limit = buffer_limit
         self._on_change = on_change
+        self._on_orphans = on_orphans
         self._streams: dict[str, DeltaStream] = {}
         self._settling: dict[str, OnUsage] = {}  # requests whose reader has left, until their counts have arrived
         self._aborts: set[str] = set()
@@ -154,15 +162,15 @@ class Lane:
             await asyncio.wait([self._pump])
 
     async def generate(
-        self, request: GenerationRequest, on_usage: OnUsage | None = None
+        self, request: GenerationRequest, on_usage: OnUsage | None = None, account: str = ""
     ) -> AsyncGenerator[list[Delta], None]:
         """Submits ``request`` to this lane's replica and yields its deltas in order, in batches.
 
         Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request,
-        and ``on_usage`` is then called as in ``TierBackend.generate``. Raises RequestError, a ReplicaError with this
-        replica's id, or SlowReaderError.
+        and ``on_usage`` is then called as in ``TierBackend.generate``, which explains ``account`` too. Raises
+        RequestError, a ReplicaError with this replica's id, or SlowReaderError.
         """
-        packed = pack_request(request)
+        packed = pack_request(request, account)
         limit = self._buffer_limit * request.sampling.choices
         stream = self._streams[request.request_id] = DeltaStream(limit)
         if self.state is LaneState.CLOSED:
@@ -236,7 +244,10 @@ class Lane:
 
     def _receive(self, item: LaneItem) -> None:
         """Takes over the item's load and pushes its deltas to their streams. Aborts requests whose stream fails."""
-        reader = self._reader or self._open(item)
+        if (reader := self._reader) is None:
+            reader = self._open(item)
+        elif orphans := orphans_in(item):
+            self._on_orphans(orphans)
         self.load = reader.load(item[0])
         streams = self._streams
         for row in item[1]:

@@ -2,7 +2,8 @@
 
 From replica to router, a lane carries one item per engine step, or per heartbeat when the replica is idle. An item is a
 tuple of the replica's load and the rows of the step, one for each Delta. The first item of a lane has the lane's header
-as a third member. From router to replica, ``submit`` carries a request as a record. Its result is None or a refusal.
+as a third member. An item with ended requests of other lanes has those there. From router to replica, ``submit``
+carries a request as a record. Its result is None or a refusal.
 
 ``cluster.lanes.codec`` describes what happens to fields that only one side has.
 """
@@ -25,14 +26,19 @@ from engine.api import (
     ModelInfo,
     OverloadedError,
     RequestError,
+    Usage,
 )
+from router.ports.tier_backend import OrphanedAttempt
 
 PROTOCOL = 1
 """The version of the messages. A release increments it when it changes the meaning or the default of a field. A new
 field does not need that."""
 
 LaneItem = tuple[Any, ...]
-"""(load, rows). The first item of a lane is (load, rows, header)."""
+"""(load, rows). The first item of a lane is (load, rows, header), one with orphans (load, rows, {"orphans": [...]})."""
+
+Orphan = tuple[str, str, tuple[int, ...]]
+"""A request whose router may have died: its id, its account, and the fields of its Usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,21 @@ def is_last(row: Row) -> bool:
     return len(row) > _REASON and ((len(row) > _USAGE and row[_USAGE] is not None) or row[_REASON] in _FAILURES)
 
 
-def lane_item(load: ReplicaLoad, rows: list[Row]) -> LaneItem:
-    """Returns the item with the rows of a step."""
-    return _LOADS.encode(load), rows
+def usage_in(row: Row) -> tuple[int, ...] | None:
+    """Returns the fields of the Usage in a row that this release encoded; None if it has none."""
+    return row[_USAGE] if len(row) > _USAGE else None
+
+
+def lane_item(load: ReplicaLoad, rows: list[Row], orphans: list[Orphan] | None = None) -> LaneItem:
+    """Returns the item with the rows of a step, and the requests of other lanes that have ended, if there are any."""
+    item = _LOADS.encode(load), rows
+    return (*item, {"orphans": orphans}) if orphans else item
+
+
+def orphans_in(item: LaneItem) -> list[OrphanedAttempt]:
+    """Returns the requests of other lanes in an item that is not the first."""
+    rows = item[2].get("orphans", ()) if len(item) > 2 else ()
+    return [OrphanedAttempt(request_id, account, Usage(*usage[:3])) for request_id, account, usage in rows]
 
 
 def first_lane_item(load: ReplicaLoad, model: ModelInfo) -> LaneItem:
@@ -107,9 +125,16 @@ def _known(model: Record) -> ModelInfo:
     return _MODELS.decode({name: value for name, value in model.items() if name in _MODELS.names})
 
 
-def pack_request(request: GenerationRequest) -> Record:
-    """Returns ``request`` as builtins, for ``unpack_request``."""
-    return {"protocol": PROTOCOL, "request": _REQUESTS.encode(request)}
+def pack_request(request: GenerationRequest, account: str = "") -> Record:
+    """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
+    packed = {"protocol": PROTOCOL, "request": _REQUESTS.encode(request)}
+    return {**packed, "account": account} if account else packed
+
+
+def account_in(packed: Record) -> str:
+    """Returns the account of a packed request; "" if its router has sent none."""
+    account: str = packed.get("account", "")
+    return account
 
 
 def unpack_request(packed: Record) -> GenerationRequest:

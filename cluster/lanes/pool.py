@@ -11,7 +11,7 @@ from cluster.lanes.lane import Lane, LaneState, ReplicaClient
 from cluster.lanes.placement import Candidate, place
 from cluster.lanes.prefix_affinity import PrefixMemory, fingerprint
 from engine.api import GenerationRequest
-from router.ports.tier_backend import TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,15 @@ MAX_REOPEN_DELAY_S = 8.0
 class LanePool:
     """The lanes of the tier ``name``, and the choice of one for a request.
 
-    It belongs to the event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    ``on_orphans`` is as in ``TierBackend.start``. The pool belongs to the event loop on which it is created. Only
+    ``replicas_changed`` may be called from other threads.
     """
 
-    def __init__(self, name: str, client: ReplicaClient, config: PlacementConfig) -> None:
+    def __init__(self, name: str, client: ReplicaClient, config: PlacementConfig, on_orphans: OnOrphans) -> None:
         self.name = name
         self._client = client
         self._config = config
+        self._on_orphans = on_orphans
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[str, Lane] = {}  # by replica id, without the draining ones
         self._draining: set[Lane] = set()
@@ -128,7 +130,11 @@ class LanePool:
         if replica_id not in self._listed or replica_id in self._lanes:
             return  # during the delay the replica has ended, or ``_sync`` has opened a lane
         lane = Lane(
-            self._client, replica_id, buffer_limit=self._config.reader_buffer_tokens, on_change=self._on_lane_change
+            self._client,
+            replica_id,
+            buffer_limit=self._config.reader_buffer_tokens,
+            on_change=self._on_lane_change,
+            on_orphans=self._on_orphans,
         )
         self._lanes[replica_id] = lane
         self._prefixes[replica_id] = PrefixMemory()

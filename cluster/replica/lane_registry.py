@@ -3,25 +3,61 @@
 The engine yields deltas once per step. Each goes, as a row, to the outbox of its request's lane. If a router reads more
 slowly than the engine steps, the next item of its lane holds the rows of several steps. So a slow router delays nothing
 but its own requests.
+
+A lane that ends may have belonged to a router that was killed, which has written no ledger entries for its last
+requests. Their accounts and the engine's counts then go to another router, as soon as one has a lane. So do those of
+requests that have ended shortly before: their router may not have come to write them, and the ledger drops an entry
+that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Iterable
 
 from cluster.lanes.codec import Row
-from cluster.lanes.messages import is_last
+from cluster.lanes.messages import Orphan, is_last, usage_in
+
+ENDED_S = 60.0  # after the end of a request, for which its account is kept: a client may read the answer slowly
+MAX_ENDED = 2000  # requests of one lane whose accounts are kept after their end
+MAX_HOMELESS = 10_000  # ended requests that wait for a lane
 
 
 class LaneOutbox:
-    """The send buffer of one lane. ``requests`` are the ids of the unfinished requests whose rows go there."""
+    """The send buffer of one lane. ``requests`` has the account of each unfinished request whose rows go there, by its
+    id."""
 
     def __init__(self, lane_id: str) -> None:
         self.lane_id = lane_id
-        self.requests: set[str] = set()
+        self.requests: dict[str, str] = {}
         self._rows: list[Row] = []
+        self._orphans: list[Orphan] = []
+        self._ended: deque[tuple[float, Orphan]] = deque(maxlen=MAX_ENDED)  # with the monotonic time of each end
         self._waiter: asyncio.Future[None] | None = None
+
+    def end(self, orphan: Orphan) -> None:
+        """Keeps the account of a request that has ended, for the case that the lane's router dies."""
+        self._ended.append((time.monotonic(), orphan))
+
+    def give(self, orphans: Iterable[Orphan]) -> None:
+        """Adds requests of lanes that have ended, which go out with the next item."""
+        self._orphans += orphans
+        self.wake()
+
+    def take_orphans(self) -> list[Orphan]:
+        """Removes the requests of lanes that have ended and returns them. If this lane ends too, they are not lost."""
+        taken, self._orphans = self._orphans, []
+        for orphan in taken:
+            self.end(orphan)
+        return taken
+
+    @property
+    def unreported(self) -> list[Orphan]:
+        """The requests that ended within the last ENDED_S, and may not be in the ledger."""
+        first = time.monotonic() - ENDED_S
+        return [*(orphan for at, orphan in self._ended if at >= first), *self._orphans]
 
     def put(self, row: Row) -> None:
         """Adds a row to the buffer and wakes a waiting ``take``. The row goes out with the lane's next item."""
@@ -36,7 +72,7 @@ class LaneOutbox:
     async def take(self, timeout_s: float) -> list[Row]:
         """Waits for rows, removes all from the buffer and returns them in order; none after ``timeout_s`` seconds or
         ``wake``."""
-        if not self._rows:
+        if not (self._rows or self._orphans):
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             timer = loop.call_later(timeout_s, self.wake)
@@ -55,6 +91,8 @@ class LaneRegistry:
     def __init__(self) -> None:
         self._outboxes: dict[str, LaneOutbox] = {}
         self._owners: dict[str, LaneOutbox] = {}  # by request id
+        self._orphaned: dict[str, str] = {}  # accounts of unfinished requests whose lane has ended, by request id
+        self._homeless: deque[Orphan] = deque(maxlen=MAX_HOMELESS)
 
     @property
     def requests(self) -> int:
@@ -66,14 +104,19 @@ class LaneRegistry:
         if lane_id in self._outboxes:
             raise ValueError(f"lane {lane_id} is open already")
         outbox = self._outboxes[lane_id] = LaneOutbox(lane_id)
+        outbox.give(self._homeless)
+        self._homeless.clear()
         return outbox
 
     def close(self, lane_id: str) -> list[str]:
-        """Closes a lane and forgets its unfinished requests. Returns their ids, sorted; the caller should abort them.
+        """Closes a lane and removes its unfinished requests. Returns their ids, sorted; the caller should abort them.
         Raises KeyError if the lane is not open."""
         outbox = self._outboxes.pop(lane_id)
-        for request_id in outbox.requests:
+        for request_id, account in outbox.requests.items():
             del self._owners[request_id]
+            if account:
+                self._orphaned[request_id] = account
+        self._hand_over(outbox.unreported)
         return sorted(outbox.requests)
 
     def owns(self, lane_id: str, request_id: str) -> bool:
@@ -81,15 +124,16 @@ class LaneRegistry:
         outbox = self._owners.get(request_id)
         return outbox is not None and outbox.lane_id == lane_id
 
-    def claim(self, lane_id: str, request_id: str) -> bool:
-        """Assigns a new request to the lane, which gets its rows from now on. Returns True.
+    def claim(self, lane_id: str, request_id: str, account: str = "") -> bool:
+        """Assigns a new request to the lane, which gets its rows from now on. Returns True. ``account`` is as in
+        ``TierBackend.generate``.
 
         Returns False, and changes nothing, if the lane is not open or the id belongs to a lane already.
         """
         outbox = self._outboxes.get(lane_id)
         if outbox is None or request_id in self._owners:
             return False
-        outbox.requests.add(request_id)
+        outbox.requests[request_id] = account
         self._owners[request_id] = outbox
         return True
 
@@ -97,17 +141,40 @@ class LaneRegistry:
         """Removes a request from its lane. Its further rows are dropped. Unknown ids are ignored."""
         outbox = self._owners.pop(request_id, None)
         if outbox is not None:
-            outbox.requests.discard(request_id)
+            del outbox.requests[request_id]
+        self._orphaned.pop(request_id, None)
 
     def deliver(self, rows: Iterable[Row]) -> None:
-        """Puts each row into the outbox of its request's lane. Rows of requests without a lane are dropped.
+        """Puts each row into the outbox of its request's lane. Rows of requests without a lane are dropped, but for the
+        counts in the last one.
 
         A request is removed from its lane with its last row.
         """
         for row in rows:
             outbox = self._owners.get(row[0])
-            if outbox is None:
-                continue
             if is_last(row):
-                self.release(row[0])
-            outbox.put(row)
+                self._end(row, outbox)
+            if outbox is not None:
+                outbox.put(row)
+
+    def _end(self, row: Row, outbox: LaneOutbox | None) -> None:
+        """Removes the request of a last row from its lane. Keeps its account and its counts, or passes them on if its
+        lane has ended."""
+        request_id, usage = row[0], usage_in(row)
+        account = self._orphaned.get(request_id, "") if outbox is None else outbox.requests[request_id]
+        self.release(request_id)
+        if not account or usage is None:
+            return
+        orphan = (request_id, account, usage)
+        if outbox is None:
+            self._hand_over([orphan])
+        else:
+            outbox.end(orphan)
+
+    def _hand_over(self, orphans: Iterable[Orphan]) -> None:
+        """Gives ended requests to the oldest open lane, or keeps them until there is one."""
+        outbox = next(iter(self._outboxes.values()), None)
+        if outbox is None:
+            self._homeless.extend(orphans)
+        else:
+            outbox.give(orphans)

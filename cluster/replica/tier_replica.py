@@ -18,6 +18,7 @@ from cluster.lanes.codec import Record, VersionMismatchError
 from cluster.lanes.messages import (
     LaneItem,
     ReplicaLoad,
+    account_in,
     first_lane_item,
     lane_item,
     pack,
@@ -106,14 +107,15 @@ class TierReplica:
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """Opens a lane and yields its items until the router closes it: one per engine step, or HEARTBEAT_S when idle.
 
-        When the lane ends, its unfinished requests are aborted. Raises ValueError if the lane is open already.
+        When the lane ends, its unfinished requests are aborted, and other routers get their counts. Raises ValueError
+        if the lane is open already.
         """
         outbox = self._registry.open(lane_id)
         try:
             yield first_lane_item(self._load(), self._engine.model_info)
             while True:
                 rows = await outbox.take(HEARTBEAT_S)
-                yield lane_item(self._load(), rows)
+                yield lane_item(self._load(), rows, outbox.take_orphans())
         finally:
             self._engine.abort(self._registry.close(lane_id))
 
@@ -123,7 +125,7 @@ class TierReplica:
         Refusals are engine errors, VersionMismatchError, and EngineDeadError if the lane is not open.
         """
         try:
-            await self._submit(lane_id, unpack_request(packed))
+            await self._submit(lane_id, unpack_request(packed), account_in(packed))
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
         return None
@@ -152,9 +154,9 @@ class TierReplica:
             engine.close()
             self._new_grammars.shutdown(wait=False)  # requests queued there find the engine closed
 
-    async def _submit(self, lane_id: str, request: GenerationRequest) -> None:
+    async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:
         """Assigns the request to the lane and submits it. Raises what the engine raises."""
-        if not self._registry.claim(lane_id, request.request_id):
+        if not self._registry.claim(lane_id, request.request_id, account):
             raise EngineDeadError("The lane of this request is not open here.")
         try:
             if request.sampling.grammar is not None or _validation_size(request) > MAX_INLINE_PROMPT:

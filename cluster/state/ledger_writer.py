@@ -144,7 +144,8 @@ class LedgerWriter:
 def encode(entry: LedgerEntry) -> bytes:
     """Returns ``entry`` as a line of JSON."""
     fields = [entry.id, entry.tenant, entry.at_ms, dict(entry.labels), dict(entry.amounts), entry.document]
-    return json.dumps(fields, separators=(",", ":")).encode()
+    part = [entry.part_of] if entry.part_of else []  # an older release reads whole entries
+    return json.dumps(fields + part, separators=(",", ":")).encode()
 
 
 def decode(line: bytes) -> LedgerEntry | None:

@@ -16,6 +16,7 @@ manta:1:{tenant}:active:scope           zset    the same, of one scope         n
 manta:1:{tenant}:held:id                string  reservation, MessagePack       32 days; after expiry, lease end + 1 hour
 manta:1:{tenant}:counter:scope:limit    hash    slot → amount, and their sum   end of the slot + 1 hour
 manta:1:{tenant}:entry:id               string  document of a ledger entry     ``state.entries_kept_days``
+manta:1:{tenant}:parts:id                hash    part id → what it added        ``state.entries_kept_days``
 manta:1:{tenant}:sums:values:day        set     values of the capped label     2 days after the last new one
 manta:1:{tenant}:sums:resolution        zset    starts of intervals with sums  none; members leave with their sums
 manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum        by resolution, see ``sums_ttl_ms``

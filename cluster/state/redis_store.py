@@ -314,7 +314,7 @@ def _row(entry: LedgerEntry) -> list[Any]:
     value = entry.labels.get(CAPPED_LABEL, "")
     labels = _labels_json(entry.labels)
     others = _labels_json({**entry.labels, CAPPED_LABEL: OTHER}) if value else labels
-    return [entry.document, entry.at_ms, labels, list(entry.amounts.items()), value, others]
+    return [entry.document, entry.at_ms, labels, list(entry.amounts.items()), value, others, entry.part_of]
 
 
 def _labels_json(labels: Mapping[str, str]) -> str:

@@ -22,12 +22,14 @@ async def run_attempts(
     max_lost: int,
     events_of: Callable[[Sequence[Delta]], Sequence[T]],
     new_meter: Callable[[], AttemptMeter],
+    account: str = "",
 ) -> AsyncGenerator[Sequence[T], None]:
     """Runs ``request``, which is for one prompt, in one attempt or several. Yields its events in batches.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``max_lost`` is the
-    setting ``router.max_lost_replicas``. Closing the generator aborts the current attempt.
+    setting ``router.max_lost_replicas``. ``account`` is as in ``TierBackend.generate``. Closing the generator aborts
+    the current attempt.
 
     Raises what the backend raises. After several failures it raises the one that ``next_attempt`` chooses.
     """
@@ -39,7 +41,7 @@ async def run_attempts(
         attempt = replace(request, request_id=f"{request.request_id}-{len(failures)}") if failures else request
         meter = new_meter()
         try:
-            async with aclosing(backend.generate(tier, attempt, plan.avoid, meter.report)) as batches:
+            async with aclosing(backend.generate(tier, attempt, plan.avoid, meter.report, account)) as batches:
                 async for deltas in batches:
                     sent += len(deltas)
                     meter.push(deltas)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -26,13 +25,16 @@ async def generate(
     max_lost: int,
     meter: UsageMeter,
     prompt_tokens: Callable[[Prompt], int],
+    account_id: str,
+    account: str,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
     ``max_lost`` is the setting ``router.max_lost_replicas``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
-    those of a prompt, for attempts whose counts are lost. Closing the generator aborts the work in the engine.
+    those of a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
+    ``TierBackend.generate``. Closing the generator aborts the work in the engine.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
@@ -48,8 +50,9 @@ async def generate(
             max_lost,
             builder.push,
             partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
+            account,
         )
-        for builder, engine_request in zip(builders, engine_requests(request, tenant), strict=True)
+        for builder, engine_request in zip(builders, engine_requests(request, tenant, account_id), strict=True)
     ]
     try:
         async with aclosing(merge(streams)) as merged:
@@ -68,15 +71,15 @@ def _new_attempt(meter: UsageMeter, prompt_tokens: Callable[[Prompt], int], prom
     return meter.attempt(prompt_tokens(prompt))
 
 
-def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRequest]:
+def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> list[GenerationRequest]:
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
     within ``tenant``.
 
-    Their ids are new, because two clients may send the same request id.
+    Their ids are made of ``account_id``, which is new, because two clients may send the same request id.
     """
     return [
         GenerationRequest(
-            uuid.uuid4().hex,
+            engine_request_id(account_id, index),
             prompt,
             request.sampling,
             cache_salt=tenant,
@@ -84,8 +87,13 @@ def engine_requests(request: InferenceRequest, tenant: str) -> list[GenerationRe
             priority=request.priority,
             deadline_s=request.deadline_s,
         )
-        for prompt in request.prompts
+        for index, prompt in enumerate(request.prompts)
     ]
+
+
+def engine_request_id(account_id: str, index: int) -> str:
+    """Returns the id of the first attempt at the prompt with this index."""
+    return f"{account_id}-{index}"
 
 
 def total_usage(usages: Sequence[Usage]) -> Usage:

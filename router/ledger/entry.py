@@ -55,9 +55,11 @@ class RequestEntry:
     first_event_at: float | None
     ended_at: float
 
-    @property
-    def stored(self) -> LedgerEntry:
-        """The entry as the ledger takes it. It is attributed to the time at which the request ended."""
+    def stored(self, part: str = "", requests: int = 1) -> LedgerEntry:
+        """Returns the entry as the ledger takes it. It is attributed to the time at which the request ended.
+
+        ``part`` is the id of a part of the entry, if it is only that. ``requests`` is 0 for parts but the first.
+        """
         labels = {
             "team": self.team,
             "feature": self.feature,
@@ -67,11 +69,12 @@ class RequestEntry:
             "outcome": self.outcome.value,
         }
         amounts = {
-            "requests": 1,
+            "requests": requests,
             "input_tokens": self.input_tokens,
             "cached_input_tokens": self.cached_input_tokens,
             "output_tokens": self.output_tokens,
             "reasoning_tokens": self.reasoning_tokens,
             "cost": self.cost,
         }
-        return LedgerEntry(self.id, self.tenant, int(self.ended_at * 1000), labels, amounts, json.dumps(asdict(self)))
+        at_ms, document = int(self.ended_at * 1000), json.dumps(asdict(self))
+        return LedgerEntry(part or self.id, self.tenant, at_ms, labels, amounts, document, self.id if part else "")

@@ -13,9 +13,11 @@ from router.config import PriceConfig, PricesConfig
 from router.errors import refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.entry import Outcome, RequestEntry
+from router.ledger.orphans import ROUTER_LOST, draft_of, entry_of
 from router.ledger.price import cost_of
 from router.ports.clock import Clock
 from router.ports.ledger_store import LedgerStore
+from router.ports.tier_backend import OrphanedAttempt
 from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
 
@@ -77,6 +79,16 @@ class Ledger:
         finally:
             self._close(account, outcome, error, on_settled)
 
+    def draft(self, account: Account) -> str:
+        """Returns what another router needs to write the entry of ``account`` if this one dies."""
+        used = MeteredUsage(Usage(0, 0, 0))
+        return draft_of(self._entry(account, used, Outcome.FAILED, ROUTER_LOST, account.started_at))
+
+    def adopt(self, orphan: OrphanedAttempt) -> None:
+        """Writes an attempt whose router has died. The entry of that router takes its place if there is one."""
+        if (entry := entry_of(orphan, self._clock.now())) is not None:
+            self._store.record(entry)
+
     async def close(self) -> None:
         """Writes the entries that still wait for the engine's counts."""
         if self._waiting:
@@ -89,7 +101,7 @@ class Ledger:
             used = account.meter.total
             if on_settled is not None:
                 on_settled(used, outcome is Outcome.FINISHED)
-            self._store.record(self._entry(account, used, outcome, error, ended_at).stored)
+            self._store.record(self._entry(account, used, outcome, error, ended_at).stored())
 
         if account.meter.known:
             return write()

@@ -45,6 +45,9 @@ class LedgerEntry:
     one sum for each combination of their values, so these must be few. Of CAPPED_LABEL only the first MAX_VALUES of a
     tenant's day are kept apart, the others count as OTHER. ``amounts`` are what is summed, such as tokens.
     ``document`` is JSON of the whole entry; the store keeps it as it is.
+
+    ``part_of``: the id of the entry of which this is a part; "" for a whole entry. A whole entry replaces its parts in
+    the sums, and a part that comes after it is not added.
     """
 
     id: str
@@ -53,6 +56,7 @@ class LedgerEntry:
     labels: Mapping[str, str]
     amounts: Mapping[str, int]
     document: str = "{}"
+    part_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

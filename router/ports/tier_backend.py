@@ -26,6 +26,24 @@ OnUsage = Callable[[Usage | None], None]
 """Takes the engine's final token counts of an attempt; None if they will never be known."""
 
 
+@dataclass(frozen=True, slots=True)
+class OrphanedAttempt:
+    """The end of an attempt whose router may have died before it could write it to the ledger.
+
+    ``request_id`` is that of the engine request. ``account`` is what the router gave to ``TierBackend.generate``.
+    ``usage`` has the engine's final token counts.
+    """
+
+    request_id: str
+    account: str
+    usage: Usage
+
+
+OnOrphans = Callable[[Sequence[OrphanedAttempt]], None]
+"""Takes the attempts of other routers, and of this one, whose connection to the replica has ended. An attempt may come
+again, and its router may have written it already."""
+
+
 class BackendError(Exception):
     """The base of the errors that a backend raises when the request is not at fault."""
 
@@ -96,8 +114,11 @@ class TierSnapshot:
 class TierBackend(Protocol):
     """The model tiers of the service and the load of their replicas. It runs requests on them."""
 
-    async def start(self) -> None:
-        """Begins to connect to replicas. Called once, on the event loop that makes all other calls."""
+    async def start(self, on_orphans: OnOrphans) -> None:
+        """Begins to connect to replicas. Called once, on the event loop that makes all other calls.
+
+        ``on_orphans`` is called with what replicas report for routers that have died.
+        """
         ...
 
     async def close(self) -> None:
@@ -113,7 +134,12 @@ class TierBackend(Protocol):
         ...
 
     def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
@@ -121,7 +147,8 @@ class TierBackend(Protocol):
         arrive while the reader is busy come in one batch. The last delta of the request is one with ``Delta.last``.
         Closing the generator early aborts the request within one engine step. ``on_usage`` is then called with the
         counts of what the engine had computed until it stopped, which may be after the generator has closed; or with
-        None if the replica is lost. It is not called after the last delta, which has the counts itself.
+        None if the replica is lost. It is not called after the last delta, which has the counts itself. ``account`` is
+        what another router needs to write the attempt to the ledger if this one dies; "" if nothing is to be written.
 
         The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
         ReplicaVersionError and SlowReaderError.

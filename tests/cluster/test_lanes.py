@@ -10,17 +10,29 @@ import pytest
 
 import cluster.lanes.lane
 import cluster.lanes.messages
+import cluster.replica.lane_registry
 import cluster.replica.tier_replica
 from cluster.lanes.codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams, Usage
-from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError, SlowReaderError
+from router.ports.tier_backend import (
+    OnOrphans,
+    OrphanedAttempt,
+    ReplicaLostError,
+    ReplicaOverloadedError,
+    ReplicaVersionError,
+    SlowReaderError,
+)
 from tests.cluster.engines import LocalClient, LocalReplica
 
 
 def request(request_id: str, max_tokens: int = 3) -> GenerationRequest:
     return GenerationRequest(request_id, "hi", SamplingParams(max_tokens=max_tokens))
+
+
+def ignore(*_: object) -> None:
+    """Takes what a lane reports."""
 
 
 async def settle() -> None:
@@ -29,9 +41,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def open_lane(replica: LocalReplica, buffer_limit: int = 1000) -> tuple[Lane, LocalClient]:
+async def open_lane(
+    replica: LocalReplica, buffer_limit: int = 1000, on_orphans: OnOrphans = ignore
+) -> tuple[Lane, LocalClient]:
     calls = LocalClient({"r1": replica})
-    lane = Lane(calls, "r1", buffer_limit=buffer_limit, on_change=lambda: None)
+    lane = Lane(calls, "r1", buffer_limit=buffer_limit, on_change=ignore, on_orphans=on_orphans)
     lane.start()
     await settle()
     assert lane.state is LaneState.READY
@@ -135,7 +149,7 @@ async def test_a_field_that_the_replica_does_not_know_is_refused_and_another_may
     replica = LocalReplica()
     lane, _ = await open_lane(replica)
     newer = {**pack_request(request("q")), "request": {"request_id": "q", "prompt": "hi", "mood": "cheerful"}}
-    monkeypatch.setattr(cluster.lanes.lane, "pack_request", lambda _: newer)
+    monkeypatch.setattr(cluster.lanes.lane, "pack_request", lambda *_: newer)
     with pytest.raises(ReplicaVersionError, match="mood") as refusal:
         await first(lane.generate(request("q")))
     assert refusal.value.replica_id == "r1"
@@ -190,7 +204,7 @@ async def test_a_replica_of_another_protocol_gets_no_requests(monkeypatch: pytes
     monkeypatch.undo()
     replica = LocalReplica()
     monkeypatch.setattr(cluster.replica.tier_replica, "first_lane_item", lambda *_: item)
-    lane = Lane(LocalClient({"r1": replica}), "r1", buffer_limit=1, on_change=lambda: None)
+    lane = Lane(LocalClient({"r1": replica}), "r1", buffer_limit=1, on_change=ignore, on_orphans=ignore)
     lane.start()
     await settle()
     assert lane.state is LaneState.CLOSED
@@ -294,7 +308,9 @@ async def test_a_request_whose_submission_was_lost_after_its_reader_left_holds_u
         async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
             raise ReplicaLostError("no reply", replica_id)
 
-    lane = Lane(Losing({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None)
+    lane = Lane(
+        Losing({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None
+    )
     lane.start()
     await settle()
     counts: list[Usage | None] = []
@@ -318,7 +334,9 @@ async def test_a_request_whose_submission_hangs_fails_with_its_lane() -> None:
             await asyncio.Event().wait()
             return None
 
-    lane = Lane(Hanging({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None)
+    lane = Lane(
+        Hanging({"r1": LocalReplica()}), "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None
+    )
     lane.start()
     await settle()
     reader = asyncio.ensure_future(first(lane.generate(request("q"))))
@@ -340,3 +358,71 @@ async def test_a_submission_that_breaks_leaves_no_claim() -> None:
 
 def broken(request: GenerationRequest) -> None:
     raise ZeroDivisionError
+
+
+async def die(lane: Lane) -> None:
+    """Ends a lane as its router's death does, which reads no counts any more."""
+    await lane.close()
+    await settle()
+
+
+async def read_one(
+    lane: Lane, name: str, replica: LocalReplica, max_tokens: int = 9
+) -> AsyncGenerator[list[Delta], None]:
+    """Begins a request and reads its first token."""
+    batches = lane.generate(request(name, max_tokens), account=f"account of {name}")
+    reading = asyncio.ensure_future(first(batches))
+    await settle()
+    replica.engine.step()
+    await reading
+    return batches
+
+
+@pytest.mark.parametrize("opens", ["before", "after"])
+async def test_what_a_dead_router_leaves_goes_with_its_counts_to_another(opens: str) -> None:
+    replica, adopted = LocalReplica(), list[OrphanedAttempt]()
+    dying, _ = await open_lane(replica)
+    living = (await open_lane(replica, on_orphans=adopted.extend))[0] if opens == "before" else None
+    ended = await read_one(dying, "ended", replica, max_tokens=1)
+    running = await read_one(dying, "running", replica)
+    replica.engine.step()
+    await settle()
+    await die(dying)
+    if living is None:
+        living, _ = await open_lane(replica, on_orphans=adopted.extend)
+        await settle()
+
+    assert sorted(adopted, key=lambda each: each.request_id) == [
+        OrphanedAttempt("ended", "account of ended", Usage(1, 1, 0)),
+        OrphanedAttempt("running", "account of running", Usage(1, 2, 0)),
+    ]
+    for batches in (ended, running):
+        await batches.aclose()
+    await die(living)
+
+
+async def test_what_was_given_to_a_router_that_dies_too_goes_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, third = LocalReplica(), list[OrphanedAttempt]()
+    lanes = [(await open_lane(replica))[0] for _ in range(2)]
+    batches = await read_one(lanes[0], "q", replica)
+    for lane in lanes:
+        await die(lane)
+    last, _ = await open_lane(replica, on_orphans=third.extend)
+    await settle()
+
+    assert [each.request_id for each in third] == ["q"]
+    await batches.aclose()
+    await die(last)
+
+
+async def test_what_ended_long_ago_is_not_reported_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.replica.lane_registry, "ENDED_S", 0.0)
+    replica, adopted = LocalReplica(), list[OrphanedAttempt]()
+    dying, _ = await open_lane(replica)
+    living, _ = await open_lane(replica, on_orphans=adopted.extend)
+    batches = await read_one(dying, "q", replica, max_tokens=1)
+    await batches.aclose()
+    await die(dying)
+
+    assert adopted == []
+    await die(living)

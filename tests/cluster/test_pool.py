@@ -24,7 +24,7 @@ async def make_pool(
     client = LocalClient({name: LocalReplica() for name in names})
     for name, length in (context_lengths or {}).items():
         client.replicas[name].engine.context_length = length
-    pool = LanePool("fast", client, PlacementConfig(wait_s=wait_s))
+    pool = LanePool("fast", client, PlacementConfig(wait_s=wait_s), lambda _: None)
     pool.replicas_changed(names)
     await settle()
     return pool, client

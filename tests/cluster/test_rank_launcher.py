@@ -76,7 +76,7 @@ class Asker:
         tiers = [TierDescription(name, name) for name in self._handles]
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(tiers, clients, PlacementConfig(wait_s=1))
-        await backend.start()
+        await backend.start(lambda _: None)
         return backend
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def make_backend(**replicas: LocalReplica) -> tuple[ServeBackend, LocalClient]:
 @asynccontextmanager
 async def started(**replicas: LocalReplica) -> AsyncIterator[ServeBackend]:
     backend, _ = make_backend(**replicas)
-    await backend.start()
+    await backend.start(lambda _: None)
     ReplicaDirectory.publish("small", frozenset(replicas))
     await settle()
     yield backend
@@ -118,7 +118,7 @@ async def test_a_tier_whose_replicas_are_all_to_be_avoided_is_unavailable() -> N
 async def test_a_client_that_leaves_while_no_replica_is_ready_used_nothing() -> None:
     clients = {"small": LocalClient({}), "large": LocalClient({})}
     backend = ServeBackend(TIERS, clients, PlacementConfig(wait_s=60))
-    await backend.start()
+    await backend.start(lambda _: None)
     counts: list[Usage | None] = []
     reader = asyncio.ensure_future(anext(backend.generate("small", request(), (), counts.append)))
     await settle()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.api import FinishReason
-from router.ports.tier_backend import ReplicaLostError
+from engine.api import FinishReason, Usage
+from router.ports.tier_backend import OrphanedAttempt, ReplicaLostError
 from tests.access.service import Service
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
@@ -107,3 +107,54 @@ async def test_streams_whose_clients_leave_cost_what_the_engine_has_generated(en
     computed = after.prompt_tokens - before.prompt_tokens + after.cached_tokens - before.cached_tokens
     assert sum(entry["input_tokens"] for entry in found) == computed
     assert sum(entry["cached_input_tokens"] for entry in found) == after.cached_tokens - before.cached_tokens
+
+
+async def draft_of_a_request() -> str:
+    """The account that a router gives to the replica."""
+    backend = ScriptedBackend()
+    await Service(backend=backend).ask("sk-user", user="ada")
+    return backend.accounts[0]
+
+
+async def adopted(draft: str, *ends: tuple[str, Usage]) -> Service:
+    """A router to which a replica has reported ``ends``: parts of ``draft``'s request, with their counts."""
+    backend = ScriptedBackend()
+    living = Service(backend=backend)
+    async with living.running():
+        for part, usage in ends:
+            backend.on_orphans([OrphanedAttempt(part, draft, usage)])
+    return living
+
+
+async def test_another_router_writes_what_a_dead_one_has_left() -> None:
+    draft = await draft_of_a_request()
+    (entry,) = entries(await adopted(draft, *[(json.loads(draft)["id"] + "-0", Usage(30, 7, 10))] * 2))
+    assert (entry["outcome"], entry["error"], entry["exact"]) == ("failed", "router_lost", True)
+    assert (entry["input_tokens"], entry["cached_input_tokens"], entry["output_tokens"]) == (30, 10, 7)
+    assert entry["cost"] == 20 * 1000 + 10 * 250 + 7 * 4000
+    assert (entry["tenant"], entry["tier"], entry["version"], entry["user"]) == ("acme", "fast", "fast-model", "ada")
+    assert "Hi" not in draft
+
+
+async def test_a_draft_of_a_newer_release_is_read() -> None:
+    draft = json.dumps({**json.loads(await draft_of_a_request()), "mood": "cheerful"})
+    assert len(entries(await adopted(draft, ("x-0", Usage(1, 1, 0))))) == 1
+
+
+async def test_a_draft_that_lacks_a_member_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    members = json.loads(await draft_of_a_request())
+    del members["tenant"]
+    for draft in (json.dumps(members), "no JSON", "[]"):
+        caplog.clear()
+        assert not entries(await adopted(draft, ("x-0", Usage(1, 1, 0))))
+        assert "cannot be read" in caplog.text
+
+
+async def test_each_prompt_of_a_request_is_a_part_and_the_first_counts_the_request() -> None:
+    draft = await draft_of_a_request()
+    name = json.loads(draft)["id"]
+    living = await adopted(draft, *((f"{name}-{part}", Usage(3, 2, 0)) for part in ("0", "1", "1-1")))
+
+    stored = list(living.store._entries.values())
+    assert [(each.id, each.part_of) for each in stored] == [(f"{name}-{part}", name) for part in ("0", "1", "1-1")]
+    assert [each.amounts["requests"] for each in stored] == [1, 0, 0]

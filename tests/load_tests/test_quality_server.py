@@ -43,7 +43,12 @@ class EngineBackend(ReadyTiers):
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         assert isinstance(request.prompt, Conversation)
         if request.prompt.messages[-1].content in self.failing:

@@ -16,7 +16,7 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 
@@ -32,7 +32,8 @@ class ReadyTiers:
     started: int = 0
     stopped: int = 0
 
-    async def start(self) -> None:
+    async def start(self, on_orphans: OnOrphans) -> None:
+        self.on_orphans = on_orphans
         self.started += 1
 
     async def close(self) -> None:
@@ -59,13 +60,20 @@ class ScriptedBackend(ReadyTiers):
     ready: bool = True
     requests: list[GenerationRequest] = field(default_factory=list)
     tiers_used: list[str] = field(default_factory=list)
+    accounts: list[str] = field(default_factory=list)
     closed: int = 0
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         self.requests.append(request)
         self.tiers_used.append(tier)
+        self.accounts.append(account)
         try:
             words = list(enumerate(self._words(request)))
             for choice in range(1, request.sampling.choices):

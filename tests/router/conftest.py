@@ -17,7 +17,7 @@ from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
 from router.ports.state_store import StateStore
-from router.ports.tier_backend import OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 
@@ -55,8 +55,8 @@ class Served:
         def __init__(self, served: Served) -> None:
             self._served = served
 
-        async def start(self) -> None:
-            await self._served.backend.start()
+        async def start(self, on_orphans: OnOrphans) -> None:
+            await self._served.backend.start(on_orphans)
 
         async def close(self) -> None:
             await self._served.backend.close()
@@ -68,9 +68,14 @@ class Served:
             return self._served.backend.snapshot()
 
         def generate(
-            self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+            self,
+            tier: str,
+            request: GenerationRequest,
+            avoid: Collection[str] = (),
+            on_usage: OnUsage | None = None,
+            account: str = "",
         ) -> AsyncGenerator[Sequence[Delta], None]:
-            return self._served.backend.generate(tier, request, avoid, on_usage)
+            return self._served.backend.generate(tier, request, avoid, on_usage, account)
 
     def stop(self) -> None:
         self.http.close()

@@ -63,7 +63,12 @@ class EndsEarly(ScriptedBackend):
     """Its answers stop without a finish reason."""
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         yield [Delta(request.request_id, (1,), "Hel")]
 

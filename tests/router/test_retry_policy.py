@@ -94,7 +94,12 @@ class Replicas(ReadyTiers):
         return [TierSnapshot("fast", frozenset(REPLICAS))]
 
     async def generate(
-        self, tier: str, request: GenerationRequest, avoid: Collection[str] = (), on_usage: OnUsage | None = None
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
     ) -> AsyncGenerator[Sequence[Delta], None]:
         replica = next(name for name in REPLICAS if name not in avoid)
         self.began.append((replica, request.request_id))

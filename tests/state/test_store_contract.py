@@ -283,6 +283,32 @@ class TestLedger:
 
         assert (await store.sums(self.DAY))[0].amounts["tokens"] == 2**52 - 1
 
+    @pytest.mark.parametrize("order", ["parts first", "whole first", "whole between"])
+    async def test_a_whole_entry_replaces_its_parts_whatever_comes_first(self, store: StateStore, order: str) -> None:
+        whole = entry(1, tokens=10)
+        parts = [replace(entry(n, team="web", tokens=n), id=f"e1-{n}", part_of="e1") for n in (3, 4)]
+        orders = {
+            "parts first": [*parts, whole],
+            "whole first": [whole, *parts],
+            "whole between": [parts[0], whole, parts[1]],
+        }
+        for each in (*orders[order], whole, *parts):
+            await store.append([each])
+
+        sums = await store.sums(replace(self.DAY, group_by=("team",)))
+
+        assert [each for each in sums if any(each.amounts.values())] == [
+            LedgerSum({"team": "core"}, {"requests": 1, "tokens": 10})
+        ]
+        assert await store.entry("acme", "e1") == whole.document
+
+    async def test_parts_without_a_whole_entry_count_once_each(self, store: StateStore) -> None:
+        parts = [replace(entry(n, tokens=n), id=f"e1-{n}", part_of="e1") for n in (3, 4)]
+
+        assert await store.append(parts) == 2
+        assert await store.append(parts) == 0
+        assert (await store.sums(self.DAY))[0].amounts["tokens"] == 7
+
     async def test_features_beyond_the_limit_of_a_day_are_summed_together(
         self, store: StateStore, clock: VirtualClock
     ) -> None:

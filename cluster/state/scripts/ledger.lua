@@ -4,7 +4,7 @@
 -- document is kept. ARGV[2]: resolutions as JSON, each a name, its length and how long its sums are kept, in
 -- milliseconds. ARGV[3]: now in milliseconds, "" for the time of the server. ARGV[4...]: the entries as JSON: document,
 -- time in milliseconds, labels as JSON, list of names and amounts, the value of the capped label ("" is not counted),
--- and the labels with "other" in its place. Returns the number of entries that were new.
+-- and the labels with "other" in its place, the id of the entry of which it is a part ("": it is whole). Returns the number of entries that were new.
 --
 -- A tenant has MAX_VALUES values of the capped label a day; entries with further ones are summed under "other".
 --
@@ -32,23 +32,47 @@ local function has_room(value, at)
 end
 
 local resolutions, new = cjson.decode(ARGV[2]), 0
+
+-- Adds amounts, times sign, to the sums of all resolutions.
+local function add(at, labels, amounts, sign)
+  for _, resolution in ipairs(resolutions) do
+    local start = math.floor(at / resolution[2]) * resolution[2]
+    local index = KEYS[1] .. resolution[1]
+    local sums = index .. ':' .. string.format('%.0f', start)
+    for _, amount in ipairs(amounts) do
+      redis.call('HINCRBY', sums, '[' .. labels .. ',"' .. amount[1] .. '"]', string.format('%.0f', sign * amount[2]))
+    end
+    redis.call('PEXPIRE', sums, resolution[3])
+    redis.call('ZADD', index, start, string.format('%.0f', start))
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. string.format('%.0f', math.min(start, now) - resolution[3]))
+  end
+end
+
+-- Takes the parts of a whole entry out of the sums.
+local function remove_parts(parts)
+  for _, part in ipairs(redis.call('HVALS', parts)) do
+    local row = cjson.decode(part)
+    add(row[1], row[2], row[3], -1)
+  end
+  redis.call('DEL', parts)
+end
+
+local base = string.sub(KEYS[1], 1, -#'sums:' - 1)
 for place = 2, #KEYS do
   local entry = cjson.decode(ARGV[place + 2])
-  if redis.call('SET', KEYS[place], entry[1], 'NX', 'PX', ARGV[1]) then
+  local id, whole = string.sub(KEYS[place], #base + #'entry:' + 1), entry[7]
+  local replaced = whole ~= '' and redis.call('EXISTS', base .. 'entry:' .. whole) == 1
+  if not replaced and redis.call('SET', KEYS[place], entry[1], 'NX', 'PX', ARGV[1]) then
     new = new + 1
     local at = entry[2] > now + MAX_AHEAD_MS and now or entry[2]
     local labels = has_room(entry[5], at) and entry[3] or entry[6]
-    for _, resolution in ipairs(resolutions) do
-      local start = math.floor(at / resolution[2]) * resolution[2]
-      local index = KEYS[1] .. resolution[1]
-      local sums = index .. ':' .. string.format('%.0f', start)
-      for _, amount in ipairs(entry[4]) do
-        redis.call('HINCRBY', sums, '[' .. labels .. ',"' .. amount[1] .. '"]', amount[2])
-      end
-      redis.call('PEXPIRE', sums, resolution[3])
-      redis.call('ZADD', index, start, string.format('%.0f', start))
-      redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. string.format('%.0f', math.min(start, now) - resolution[3]))
+    if whole == '' then
+      remove_parts(base .. 'parts:' .. id)
+    else
+      redis.call('HSET', base .. 'parts:' .. whole, id, cjson.encode({at, labels, entry[4]}))
+      redis.call('PEXPIRE', base .. 'parts:' .. whole, ARGV[1])
     end
+    add(at, labels, entry[4], 1)
   end
 end
 return new
