@@ -6,7 +6,7 @@ a ``StreamScanner`` per check reads each text of the answer as it grows, and a `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -184,3 +184,96 @@ class Ruling:
     unscanned: tuple[str, ...] = ()
     message: str = ""
     restored: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What may be sent of a growing text.
+
+    ``text`` follows what was released before, with the replacements of redacted spans. It stands for the characters of
+    the original up to ``end``; ``replaced`` are the spans of the original, within that part, that were replaced.
+    ``halt`` is the verdict that ends the text here: nothing more of it may be sent. ``done``: all of the text is
+    released, or it was halted, and no check of it is running.
+    """
+
+    text: str
+    end: int
+    replaced: tuple[Span, ...] = ()
+    halt: Verdict | None = None
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the checks did with one text of an answer, for the audit. The checks themselves report it.
+
+    ``characters`` counts those that were generated, ``sent`` those of them that were released or replaced. ``covered``
+    has, for each check by ``name@version``, how many characters it has read without a failure.
+    """
+
+    origin: Origin
+    characters: int
+    sent: int
+    covered: Mapping[str, int]
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class TextModerator(Protocol):
+    """Moderates one text of an answer, which arrives in pieces: the content of a choice, its reasoning, or the
+    arguments of one tool call. It belongs to one event loop."""
+
+    def push(self, piece: str, *, final: bool = False) -> Release:
+        """Takes the next piece, and may start a check beside the stream. ``final``: it is the last piece. After a halt
+        pieces are ignored."""
+        ...
+
+    def resume(self) -> Release:
+        """Returns what finished checks have released since the last call. Called after each ``notify``.
+
+        Raises what a check raised against its contract.
+        """
+        ...
+
+    async def close(self) -> Inspection:
+        """Ends the running checks, and returns what was done. Called once, however the answer ends."""
+        ...
+
+
+class AnswerGuard(Protocol):
+    """What the policy of a tenant does with the answers to one request."""
+
+    @property
+    def message(self) -> str:
+        """The text that takes the place of what is not sent after a halt; empty: none."""
+        ...
+
+    @property
+    def halts_all(self) -> bool:
+        """Whether the halt of one choice halts all choices of the request."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether a moderator runs checks beside the stream. If not, ``push`` alone releases text."""
+        ...
+
+    def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
+        """Returns a moderator for a new text of ``origin`` (ANSWER, REASONING or TOOL_ARGUMENTS); None: such texts are
+        not inspected. ``notify`` is called in the event loop whenever a check has ended."""
+        ...
+
+    def tool(self, name: str) -> Verdict | None:
+        """Judges the name of a tool that the model begins to call. A verdict of BLOCK halts the choice."""
+        ...
+
+    def holds_call(self, name: str) -> bool:
+        """Whether a call of this tool is sent only when it is complete and ``call`` has judged it."""
+        ...
+
+    def call(self, name: str, arguments: str) -> Verdict | None:
+        """Judges a complete call; ``arguments`` is JSON, as the model wrote it. Called if ``holds_call``."""
+        ...
+
+    def record(self, choice: int, inspection: Inspection) -> None:
+        """Takes what was done with one text of a choice, once for each text, however the answer ends."""
+        ...
