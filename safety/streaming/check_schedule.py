@@ -1,0 +1,90 @@
+"""``CheckSchedule``: when a growing text is classified, and which part of it. Pure: the time is passed in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from safety.streaming.plan import Pace
+
+SENTENCE_END = re.compile(r"[.!?…;:][\"')\]]*\s|[。！？\n]")
+"""The end of a sentence or a line, with the first character behind it where that decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A check to be run now: of ``text``, whose new part ends at the offset ``end`` of the whole text."""
+
+    text: str
+    end: int
+
+
+class CheckSchedule:
+    """The checks of one text. One runs at a time.
+
+    ``approved`` is the offset up to which checks have come back. Text before it is classified again only as context.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._size = 1  # the new characters that make a check due: the first piece is checked at once
+        self._next_size = pace.first
+        self._text = ""  # the whole text from the offset _base on
+        self._base = 0
+        self._since = 0.0  # when the oldest character arrived that no check has begun with
+        self._begun = 0  # the offset up to which checks have begun
+        self._border = False  # whether a sentence ends behind _begun
+        self._final = False
+        self.approved = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the text that has arrived is checked."""
+        return self.approved == self._length
+
+    def push(self, piece: str, now: float, *, final: bool = False) -> None:
+        """Takes the next piece. ``now`` is in seconds of any monotonic clock."""
+        self._final = self._final or final
+        if not piece:
+            return
+        if self._begun == self._length:
+            self._since = now
+        if not self._border:
+            self._border = SENTENCE_END.search(self._text[-2:] + piece) is not None
+        self._text += piece
+
+    def due_at(self) -> float | None:
+        """Returns the time at which the next check is due: in the past, if it is due already. None: there is nothing to
+        check, or a check is running."""
+        new = self._length - self._begun
+        if not new or self._begun > self.approved:
+            return None
+        enough = self._size // 4 if self._border else self._size
+        return self._since + (0.0 if self._final or new >= enough else self._pace.wait_s)
+
+    def begin(self, now: float) -> Due | None:
+        """Begins the next check and returns it; None if none is due."""
+        due_at = self.due_at()
+        if due_at is None or due_at > now:
+            return None
+        pace, end = self._pace, self._length
+        # The window holds all new text, and context before it.
+        start = max(0, min(self._begun - pace.overlap, end - pace.window), self._base)
+        text = self._text[start - self._base :]
+        self._begun, self._border = end, False
+        self._size, self._next_size = self._next_size, min(2 * self._next_size, pace.most)
+        self._forget(end - pace.window)
+        return Due(text, end)
+
+    def finish(self, due: Due) -> None:
+        """Ends the running check: the next one may begin."""
+        self.approved = due.end
+
+    @property
+    def _length(self) -> int:
+        return self._base + len(self._text)
+
+    def _forget(self, offset: int) -> None:
+        """Drops the text before ``offset``, which no later check reads."""
+        if offset > self._base:
+            self._text, self._base = self._text[offset - self._base :], offset

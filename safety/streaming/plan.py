@@ -1,0 +1,87 @@
+"""``StreamPlan``: the checks of the answers to one request, and what follows from what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from safety.api import Action, Origin, Scores, StreamScanner, TextClassifier, Verdict
+
+ALL_TEXTS = frozenset({Origin.ANSWER, Origin.REASONING, Origin.TOOL_ARGUMENTS})
+"""The origins of the texts of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannerRule:
+    """A stream scanner, and what follows from its spans.
+
+    ``make`` returns a scanner for one text. REDACT replaces the spans, BLOCK halts before the first of them, ALLOW and
+    REVIEW only report them: nobody can review a stream while it is read.
+    """
+
+    name: str
+    version: str
+    make: Callable[[], StreamScanner]
+    action: Action
+    origins: frozenset[Origin] = ALL_TEXTS
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a text is classified, in characters; a token has about four.
+
+    The first check begins with the first piece. Every further one begins when as much new text has arrived as
+    ``first``, doubled with each check up to ``most``; at a sentence border when there is a quarter of that; or when
+    text has waited for ``wait_s`` seconds. So the first token waits for one check, and a long answer is checked once
+    per sentence, or per ``most`` characters. A check reads ``window`` characters, at least ``overlap`` of them for the
+    second time.
+    """
+
+    first: int = 4
+    most: int = 256
+    window: int = 384
+    overlap: int = 64
+    wait_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.first <= self.most and 0 <= self.overlap <= self.window and self.wait_s > 0):
+            raise ValueError(f"a pace out of range: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierRule:
+    """The classifier of answers. ``judge`` turns scores into a verdict; None: the text is harmless. BLOCK halts.
+
+    ``mode``: ``hold`` releases text once a check that covers it has come back clean. ``beside`` releases it after the
+    scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is BLOCK to halt when the
+    classifier is unavailable, ALLOW to go on unscanned.
+    """
+
+    classifier: TextClassifier
+    judge: Callable[[Scores], Verdict | None]
+    name: str = "classifier"
+    mode: Literal["hold", "beside"] = "hold"
+    on_failure: Action = Action.BLOCK
+    pace: Pace = field(default_factory=Pace)
+    origins: frozenset[Origin] = ALL_TEXTS
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """The checks of one text of an answer. Where redacted spans overlap, the replacement of the rule that stands first
+    takes the place of them all."""
+
+    scanners: tuple[ScannerRule, ...] = ()
+    classifier: ClassifierRule | None = None
+
+    def of(self, origin: Origin) -> StreamPlan:
+        """Returns the part of the plan for texts of ``origin``."""
+        scanners = tuple(rule for rule in self.scanners if origin in rule.origins)
+        classifier = self.classifier
+        return StreamPlan(scanners, classifier if classifier is not None and origin in classifier.origins else None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to check."""
+        return not self.scanners and self.classifier is None

@@ -1,0 +1,114 @@
+"""When a text is classified, and what is classified of it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety.streaming.check_schedule import CheckSchedule
+from safety.streaming.plan import Pace
+
+PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=1.0)
+
+
+def test_the_first_piece_is_checked_at_once() -> None:
+    schedule = CheckSchedule(PACE)
+    schedule.push("H", 0.0)
+
+    due = schedule.begin(0.0)
+
+    assert due is not None
+    assert (due.text, due.end) == ("H", 1)
+
+
+def test_further_checks_need_twice_as_much_text_each() -> None:
+    schedule, sizes, end = CheckSchedule(PACE), [], 0
+
+    for _ in range(200):
+        schedule.push("x", 0.0)
+        if (due := schedule.begin(0.0)) is not None:
+            schedule.finish(due)
+            sizes.append(due.end - end)
+            end = due.end
+
+    assert sizes[:6] == [1, 4, 8, 16, 16, 16]
+
+
+def test_one_check_runs_at_a_time() -> None:
+    schedule = CheckSchedule(PACE)
+    schedule.push("first piece", 0.0)
+    due = schedule.begin(0.0)
+    schedule.push("a second piece, which is long", 0.0)
+
+    assert due is not None
+    assert schedule.due_at() is None
+    schedule.finish(due)
+    assert schedule.begin(0.0) is not None
+
+
+def test_a_sentence_border_makes_a_check_due_early() -> None:
+    def due_after(text: str) -> bool:
+        schedule = CheckSchedule(PACE)
+        for start in (text[:1], text[1:20]):
+            schedule.push(start, 0.0)
+            due = schedule.begin(0.0)
+            assert due is not None
+            schedule.finish(due)
+        schedule.push(text[20:], 0.0)
+        return schedule.begin(0.0) is not None
+
+    assert due_after("A sentence of words. So")
+    assert not due_after("A sentence of words, So"[:22])
+
+
+def test_text_that_waits_is_checked_in_the_end() -> None:
+    schedule = CheckSchedule(PACE)
+    schedule.push("H", 0.0)
+    due = schedule.begin(0.0)
+    assert due is not None
+    schedule.push("e", 5.0)
+    schedule.finish(due)
+
+    assert schedule.due_at() == 6.0
+    assert schedule.begin(5.9) is None
+    assert schedule.begin(6.0) is not None
+
+
+def test_the_rest_is_checked_at_once() -> None:
+    schedule = CheckSchedule(PACE)
+    schedule.push("H", 0.0)
+    due = schedule.begin(0.0)
+    assert due is not None
+    schedule.finish(due)
+    schedule.push("i", 0.0, final=True)
+
+    due = schedule.begin(0.0)
+
+    assert due is not None
+    schedule.finish(due)
+    assert schedule.complete
+
+
+@given(st.lists(st.text("ab. \n", max_size=40), max_size=30), st.lists(st.booleans(), max_size=60))
+def test_every_character_is_checked_with_context_and_never_more_often(pieces: list[str], returns: list[bool]) -> None:
+    schedule, text, read, running = CheckSchedule(PACE), "", 0, None
+    for number, piece in enumerate([*pieces, ""]):
+        schedule.push(piece, float(number), final=number == len(pieces))
+        text += piece
+        if running is not None and (number >= len(returns) or returns[number]):
+            schedule.finish(running)
+            running = None
+        if running is None and (due := schedule.begin(float(number))) is not None:
+            new = due.end - schedule.approved
+            assert text[: due.end].endswith(due.text)
+            assert len(due.text) <= max(PACE.window, new + PACE.overlap)
+            assert len(due.text) >= min(due.end, PACE.window)
+            read += new
+            running = due
+    if running is not None:
+        schedule.finish(running)
+        if (due := schedule.begin(1e9)) is not None:
+            read += due.end - schedule.approved
+            schedule.finish(due)
+    assert read == len(text)
+    assert schedule.complete
