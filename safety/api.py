@@ -2,6 +2,7 @@
 
 Before generation a ``Guard`` inspects the passages of a request and returns a ``Ruling``. During and after generation
 a ``StreamScanner`` per check reads each text of the answer as it grows, and a ``TextClassifier`` scores it in pieces.
+``Oversight`` is the way to the people who review what a check is unsure of, and to the audit log.
 """
 
 from __future__ import annotations
@@ -42,22 +43,27 @@ class Origin(StrEnum):
     HISTORY = "history"  # earlier answers, as the client sends them back
     TOOL_RESULT = "tool_result"  # untrusted
     DOCUMENT = "document"  # untrusted: retrieved text
+    TOOL = "tool"  # untrusted: the description of a tool, which others than the operator may have written
     ANSWER = "answer"
     REASONING = "reasoning"
     TOOL_ARGUMENTS = "tool_arguments"
 
 
-UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT})
+UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT, Origin.TOOL})
 """The origins whose text nobody in the conversation wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to inspect. ``field`` names its place in the request, such as ``messages[2].content``, for errors."""
+    """A text to inspect. ``field`` names its place in the request, such as ``messages[2].content``, for errors.
+
+    ``readable``: whether ``text`` is the whole passage. A prompt of token ids is not readable, and its text is empty.
+    """
 
     text: str
     origin: Origin
     field: str = ""
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,13 @@ class Scores:
     categories: Mapping[str, float]
     injection: float
     flagged: bool
+
+
+TOOLS = "tools"
+"""``Verdict.check`` of a tool that the role may not use. ``passage`` is then the index of the tool."""
+
+UNREADABLE = "unreadable"
+"""``Verdict.error`` of a passage that is not readable."""
 
 
 class ClassifierUnavailableError(Exception):
@@ -176,6 +189,11 @@ class Ruling:
     ``texts`` are the passages' texts, redacted where a verdict says so, in the order of the passages. ``unscanned`` has
     the names of the checks that failed and that the policy lets pass. ``message`` is the refusal of the tenant.
     ``restored`` maps each pseudonym to the text that it stands for, to be put back into the answer.
+
+    ``refused``: whether the request does not go on: it is blocked, or a person has not approved it. ``reason`` is the
+    verdict that decided that, ``refused_field`` its place in the request; None: it is in no one place. ``as_answer``:
+    whether the refusal is sent as an answer, not as an error. ``policy`` is the policy's version. ``scanned``: whether
+    any check has read the request.
     """
 
     action: Action
@@ -184,6 +202,147 @@ class Ruling:
     unscanned: tuple[str, ...] = ()
     message: str = ""
     restored: Mapping[str, str] = field(default_factory=dict)
+    refused: bool = False
+    reason: Verdict | None = None
+    refused_field: str | None = None
+    as_answer: bool = False
+    policy: str = ""
+    scanned: bool = True
+
+    @property
+    def label(self) -> str:
+        """The decision in one word: allowed, redacted, review, blocked, or unscanned if a check did not run."""
+        if self.unavailable:
+            return "unscanned"
+        if self.action in (Action.BLOCK, Action.REVIEW):
+            return "blocked" if self.action is Action.BLOCK else "review"
+        if self.unscanned or not self.scanned:
+            return "unscanned"
+        return "redacted" if self.action is Action.REDACT else "allowed"
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the request is refused because a check failed."""
+        return self.reason is not None and self.reason.error not in (None, UNREADABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """What the classifier says of one text, by the tenant's policy, for the moderation API.
+
+    ``scores`` are the probabilities of the categories; those in ``flagged`` would be reviewed or blocked in a request.
+    """
+
+    scores: Mapping[str, float]
+    flagged: frozenset[str]
+    injection: float
+    injection_flagged: bool
+
+
+class Guard(Protocol):
+    """Inspects requests, by the policy of each tenant."""
+
+    @property
+    def classifier(self) -> str:
+        """The version of the classifier; empty if there is none."""
+        ...
+
+    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+        """Returns the decision on a request. ``tools`` are the names of the functions that the model is offered.
+
+        It raises nothing: a check that fails or takes too long is a verdict. May wait for a person's decision.
+        """
+        ...
+
+    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+        """Returns what the classifier says of each text, in order. Raises ClassifierUnavailableError."""
+        ...
+
+    async def answers(self, subject: Subject, passages: Sequence[Passage], ruling: Ruling) -> AnswerGuard | None:
+        """Returns what moderates the answers to a request that was inspected; None: nothing does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewTerms:
+    """What a tenant's policy says about its items in the review queue. Times in seconds.
+
+    ``expires_s``: how long an item waits for a reviewer. ``show_text``: whether the text is stored, encrypted, until
+    the item is decided or expires; without it reviewers see check, category and score alone. ``keep_text``: whether a
+    stored text is kept after the decision too, for the next training. ``exception_s``: how long an approved text passes
+    from then on; 0: it does not.
+    """
+
+    expires_s: float = 86_400.0
+    show_text: bool = True
+    keep_text: bool = False
+    exception_s: float = 30 * 86_400.0
+
+
+class ReviewOutcome(StrEnum):
+    """What became of an item of the review queue."""
+
+    APPROVED = "approved"  # the text may pass
+    REJECTED = "rejected"
+    EXPIRED = "expired"  # it was not decided in time: the text must not pass
+
+
+class ReviewUnavailableError(Exception):
+    """The review queue is full or cannot be reached. The text is not queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """What one check did in one request, for the audit log. The check or guard that ran writes it.
+
+    ``outcome`` says what happened then, such as ``allowed``, ``refused``, ``redacted``, ``queued`` or ``unscanned``.
+    ``text`` is what was inspected. It is not stored: the log has its keyed hash, by which equal texts are found.
+    """
+
+    tenant: str
+    request_id: str
+    stage: Stage
+    check: str
+    version: str
+    action: Action
+    outcome: str
+    category: str = ""
+    score: float | None = None
+    text: str = field(default="", repr=False)
+
+
+class Oversight(Protocol):
+    """People who decide on what a check is unsure of, and the audit log of what was decided."""
+
+    async def allowed(self, tenant: str, text: str) -> bool:
+        """Returns whether a reviewer has approved ``text`` for ``tenant``, whatever its case and white space.
+
+        To be asked if a classifier's verdict is to review or block: the verdict then counts as allowed. It raises
+        nothing: while the list of exceptions cannot be read, no text is on it.
+        """
+        ...
+
+    async def submit(
+        self, subject: Subject, passage: Passage, verdict: Verdict, terms: ReviewTerms = ReviewTerms()
+    ) -> str:
+        """Puts the text of ``passage`` into the review queue of ``subject.tenant`` and returns the item's id.
+
+        A text that is in the queue already is not queued again: the id is that of the item there. Raises
+        ReviewUnavailableError.
+        """
+        ...
+
+    async def decision(self, tenant: str, item_id: str, timeout_s: float) -> ReviewOutcome:
+        """Waits until a reviewer has decided on an item, or the item expires, or ``timeout_s`` seconds pass, after
+        which the outcome is EXPIRED. The item stays in the queue then. It raises nothing."""
+        ...
+
+    def record(self, record: AuditRecord) -> None:
+        """Adds ``record`` to the audit log soon, once, and returns at once.
+
+        A record waits on disk while the log cannot be reached, and survives the end of this process there.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
