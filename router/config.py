@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,6 +19,10 @@ MIN_TOP_P = 1e-9
 MIN_MONEY = 1e-9
 """The smallest budget: one of the units in which money is counted (``ports.limit_store``). Less would be rounded to 0,
 which is no limit that can be counted."""
+
+
+MIN_SECRET_BYTES = 32
+"""Of the secret from which keys are derived."""
 
 
 class Settings(BaseModel):
@@ -246,6 +251,38 @@ class PricesConfig(Settings):
     are counted, and cost nothing."""
 
 
+class ReviewConfig(Settings):
+    """How people review texts, and how the audit log is kept. What goes to review, the policies of tenants say."""
+
+    secret_file: Path | None = None
+    """A file with at least 32 characters, such as a mounted secret, from which the keys of fingerprints and of stored
+    texts are made; the same for all routers. None: a random one, which the shared state keeps beside the texts. With
+    another secret, former exceptions match nothing and former texts cannot be read."""
+    lease_s: float = Field(900.0, ge=1, le=86_400)
+    """Seconds for which a reviewer holds an item. Then it goes back to the queue."""
+    max_open: int = Field(10_000, ge=1, le=100_000)
+    """The most items of a tenant that wait in the queue. Further texts are not queued, and so refused."""
+    kept_days: int = Field(90, ge=1, le=3650)
+    """Days that an item is kept after its decision, for the next training."""
+    audit_days: int = Field(400, ge=1, le=3650)
+    """Days that the records of the audit log are kept. The heads of its chain are always kept."""
+
+    def read_secret(self) -> bytes | None:
+        """Returns the secret in ``secret_file``; None if that is not set.
+
+        Raises ValueError, without the secret, for a file that cannot be read or is too short.
+        """
+        if self.secret_file is None:
+            return None
+        try:
+            secret = self.secret_file.read_bytes().strip()
+        except OSError as error:
+            raise ValueError(f"router.review.secret_file: {self.secret_file}: {error.strerror}") from error
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"router.review.secret_file: {self.secret_file} has fewer than 32 characters")
+        return secret
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -259,6 +296,8 @@ class RouterConfig(Settings):
     """Settings of tenants, by name. A tenant without any has no limits but those of its keys."""
     limits: LimitPolicy = LimitPolicy()
     """How limits are kept."""
+    review: ReviewConfig = ReviewConfig()
+    """How people review texts, and how the audit log is kept."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

@@ -8,6 +8,7 @@
     ├── PermissionDeniedError       the key may not do this
     ├── NotFoundError               no such model or path
     ├── MethodNotAllowedError       the path exists, but not for this method
+    ├── ConflictError               the state of a thing does not allow the request now
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
     ├── RateLimitError              try again later
@@ -38,6 +39,7 @@ class RefusalKind(StrEnum):
     PERMISSION_DENIED = "permission_denied"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONFLICT = "conflict"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     RATE_LIMITED = "rate_limited"
@@ -95,6 +97,12 @@ class MethodNotAllowedError(RefusalError):
     """The path exists, but not for this HTTP method."""
 
     kind = RefusalKind.METHOD_NOT_ALLOWED
+
+
+class ConflictError(RefusalError):
+    """The present state of what the request is about does not allow it, such as an item that another person holds."""
+
+    kind = RefusalKind.CONFLICT
 
 
 class DeadlineExceededError(RefusalError):

@@ -279,6 +279,10 @@ class ReviewTerms:
     exception_s: float = 30 * 86_400.0
 
 
+DEFAULT_TERMS = ReviewTerms()
+"""The terms of a policy that says nothing about them."""
+
+
 class ReviewOutcome(StrEnum):
     """What became of an item of the review queue."""
 
@@ -323,7 +327,7 @@ class Oversight(Protocol):
         ...
 
     async def submit(
-        self, subject: Subject, passage: Passage, verdict: Verdict, terms: ReviewTerms = ReviewTerms()
+        self, subject: Subject, passage: Passage, verdict: Verdict, terms: ReviewTerms = DEFAULT_TERMS
     ) -> str:
         """Puts the text of ``passage`` into the review queue of ``subject.tenant`` and returns the item's id.
 

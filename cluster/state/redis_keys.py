@@ -20,6 +20,20 @@ manta:1:{tenant}:parts:id                hash    part id → what it added      
 manta:1:{tenant}:sums:values:day        set     values of the capped label     2 days after the last new one
 manta:1:{tenant}:sums:resolution        zset    starts of intervals with sums  none; members leave with their sums
 manta:1:{tenant}:sums:resolution:start  hash    labels and amount → sum        by resolution, see ``sums_ttl_ms``
+manta:1:safety-secret                   string  secret of fingerprints, texts  none
+manta:1:safety-tenants                  set     tenants with items, records    none
+manta:1:review-tenant:{id}              string  tenant of a review item        that of the item, at least
+manta:1:{tenant}:review-queue           zset    open item; score = submission  none; members leave
+manta:1:{tenant}:review-due             zset    the same; lease or time ends   none; members leave
+manta:1:{tenant}:review-done            zset    final item; score = decision   none; members leave with items
+manta:1:{tenant}:review:id              hash    review item                    open: none; final: ``review.kept_days``
+manta:1:{tenant}:review-text:id         string  its text, encrypted            until decided, or that of the item
+manta:1:{tenant}:review-open:hash       string  fingerprint → open item        none; leaves with the queue
+manta:1:{tenant}:exceptions             zset    fingerprint; score = expiry    none; members leave
+manta:1:{tenant}:exception:hash         string  document of an exception       that of the exception
+manta:1:{tenant}:audit-heads            hash    day → head of its chain        none
+manta:1:{tenant}:audit:day              list    records of the audit log       ``review.audit_days``
+manta:1:{tenant}:audit-id:id            string  a record that was added        ``AUDIT_IDS_KEPT_MS``
 ======================================  ======  =============================  =========================================
 """
 
@@ -31,8 +45,12 @@ from router.ports.ledger_store import Resolution
 
 PREFIX = "manta:1:"
 TENANTS = PREFIX + "tenants"
+SAFETY_SECRET = PREFIX + "safety-secret"
+SAFETY_TENANTS = PREFIX + "safety-tenants"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+AUDIT_IDS_KEPT_MS = 7 * DAY_MS
+"""How long an audit record that is appended again is known: journals may wait that long."""
 
 
 def base(tenant: str) -> str:
@@ -73,3 +91,23 @@ def sums(tenant: str, resolution: Resolution) -> str:
 def sums_ttl_ms(resolution: Resolution) -> int:
     """Returns how long sums of an interval are kept, in milliseconds."""
     return resolution.kept_ms
+
+
+def review_tenant(item_id: str) -> str:
+    """Returns the name of the tenant of a review item."""
+    return f"{PREFIX}review-tenant:{{{quote(item_id, safe='')}}}"
+
+
+def review_queue(tenant: str) -> str:
+    """Returns the name of the sorted set of a tenant's open review items."""
+    return base(tenant) + "review-queue"
+
+
+def audit_heads(tenant: str) -> str:
+    """Returns the name of the hash with the heads of a tenant's audit log."""
+    return base(tenant) + "audit-heads"
+
+
+def audit_lines(tenant: str, day: int) -> str:
+    """Returns the name of the list of a tenant's audit records of a day, which counts from the epoch."""
+    return f"{base(tenant)}audit:{day}"

@@ -33,6 +33,7 @@ STATUS: Mapping[RefusalKind, int] = {
     RefusalKind.NOT_FOUND: 404,
     RefusalKind.METHOD_NOT_ALLOWED: 405,
     RefusalKind.DEADLINE_EXCEEDED: 408,
+    RefusalKind.CONFLICT: 409,
     RefusalKind.PAYLOAD_TOO_LARGE: 413,
     RefusalKind.RATE_LIMITED: 429,
     RefusalKind.INTERNAL: 500,

@@ -1,0 +1,145 @@
+"""``WriteBehind``: moves entries from a journal on disk to the store, in batches and at least once.
+
+An entry is in the journal when ``record`` returns. What was appended to the store but not released, because this
+process or the store ended in between, is appended again; the store drops it. An entry is lost if the journal is full or
+its disk fails, or if the machine crashes before the disk has the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from cluster.state.journal import Journal, JournalFullError
+from router.bounded_gather import bounded_gather
+from router.ports.state_store import StateUnavailableError
+from router.supervision import keep_running
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256
+MAX_TENANTS_AT_ONCE = 8  # whose entries are sent side by side
+RETRY_S = 0.25  # after the store or the disk has failed
+ADOPT_S = 10.0  # between looks for the journals of processes that have ended
+
+
+class Entry(Protocol):
+    """What is written: it belongs to a tenant, and has an id of its own."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class WriteBehind(Generic[E]):
+    """``name`` is for the log. ``encode`` makes a line of an entry; ``decode`` raises ValueError or TypeError for what
+    is none. ``append`` adds entries of one tenant to the store, each once, or raises StateUnavailableError. ``lost`` is
+    the number of entries that the journal could not take."""
+
+    def __init__(
+        self,
+        name: str,
+        journal: Journal,
+        encode: Callable[[E], bytes],
+        decode: Callable[[bytes], E],
+        append: Callable[[Sequence[E]], Awaitable[int]],
+    ) -> None:
+        self._name = name
+        self._journal = journal
+        self._encode = encode
+        self._decode = decode
+        self._append = append
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._adopted_at_s = time.monotonic()
+        self.lost = 0
+
+    def start(self) -> None:
+        """Starts the task that writes to the store. It begins with what is in the journal already."""
+        self._wake.set()
+        self._task = asyncio.create_task(keep_running(self._name, self._run, RETRY_S))
+
+    async def close(self, timeout_s: float) -> None:
+        """Waits for at most ``timeout_s`` seconds until the store has all entries. The others stay in the journal."""
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._journal.waiting_bytes:
+                    self._wake.set()
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            logger.warning("%s: %d bytes stay in the journal", self._name, self._journal.waiting_bytes)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._task = None
+        self._journal.close()
+
+    def record(self, entry: E) -> None:
+        """Puts ``entry`` into the journal. If that is full or its disk fails, the entry is lost, counted and logged."""
+        try:
+            self._journal.append(self._encode(entry))
+        except (JournalFullError, OSError) as error:
+            self.lost += 1
+            logger.error("%s: entry %s of tenant %s is lost: %s", self._name, entry.id, entry.tenant, error)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ADOPT_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write_all()
+            except OSError as error:
+                logger.error("%s: the journal fails, its entries wait: %s", self._name, error)
+                self._wake.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _write_all(self) -> None:
+        """Writes until the journal is empty. Raises OSError."""
+        self._adopt()
+        while lines := self._journal.peek(BATCH):
+            await self._write(lines)
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Takes over what processes that have ended left, every ADOPT_S, however busy this one is. Raises OSError."""
+        if (now_s := time.monotonic()) - self._adopted_at_s >= ADOPT_S:
+            self._adopted_at_s = now_s
+            self._journal.adopt()
+
+    async def _write(self, lines: Sequence[bytes]) -> None:
+        """Appends the entries in ``lines`` to the store, by tenant, and releases them. What the store does not take is
+        sent again. Raises OSError."""
+        by_tenant: defaultdict[str, list[E]] = defaultdict(list)
+        for line in lines:
+            try:
+                entry = self._decode(line)
+            except (ValueError, TypeError):
+                logger.error("%s: a line of the journal is damaged and left out", self._name)
+                continue
+            by_tenant[entry.tenant].append(entry)
+        while by_tenant:
+            names = list(by_tenant)
+            calls = [partial(self._append, by_tenant[name]) for name in names]
+            for name, outcome in zip(names, await bounded_gather(calls, MAX_TENANTS_AT_ONCE), strict=True):
+                if not isinstance(outcome, BaseException):
+                    del by_tenant[name]
+                elif not isinstance(outcome, StateUnavailableError):
+                    raise outcome
+            if by_tenant:
+                await asyncio.sleep(RETRY_S)
+        self._journal.release(lines)

@@ -1,0 +1,38 @@
+"""``SafetyStore``: the port to what all routers share of safety: the review queue, its exceptions and the audit log.
+
+``cluster.state`` implements it with Redis; ``router.memory_safety_store`` in the memory of one process. One suite of
+contract tests runs both.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from router.ports.audit_store import AuditStore
+from router.ports.review_store import ReviewStore
+
+
+class SafetyStore(Protocol):
+    """The shared state of safety."""
+
+    @property
+    def reviews(self) -> ReviewStore:
+        """The review queues and the exceptions."""
+        ...
+
+    @property
+    def audit(self) -> AuditStore:
+        """The audit log."""
+        ...
+
+    async def start(self) -> None:
+        """Prepares for calls. Called once, on the event loop of all other calls. Does not fail if the store is down."""
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections. Further calls raise StateUnavailableError."""
+        ...
+
+    async def secret(self, proposed: bytes) -> bytes:
+        """Returns the secret that all routers share: the one that was proposed first. Raises StateUnavailableError."""
+        ...

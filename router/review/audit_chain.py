@@ -1,0 +1,110 @@
+"""The hash chain of the audit log: how a record is added, and whether a chain is as it was written. Pure.
+
+The hash of a record is SHA-256 of the hash before it and of the record's text. To change, remove or move a record, one
+has to change the hash of every later one, and the head, which is stored apart. Who can write to the store can do all of
+that: for evidence against its owner, heads must be noted elsewhere. See B. Schneier and J. Kelsey, "Secure Audit Logs
+to Support Computer Forensics" (1999), section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from router.ports.audit_store import AuditDay, AuditEntry
+
+GENESIS = "0" * 64
+"""The hash that the first record of a tenant follows."""
+HASH_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFault:
+    """The first bad record of a chain, by its number from 1. 0: the day does not follow the day before."""
+
+    record: int
+    reason: str
+
+
+def canonical(document: dict[str, object]) -> str:
+    """Returns ``document`` as JSON that depends on nothing but its contents: sorted names, no space, ASCII."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def linked(previous: str, number: int, entry: AuditEntry) -> str:
+    """Returns the line of ``entry`` as the record ``number`` of its day, after that with the hash ``previous``."""
+    record = canonical({**json.loads(entry.document), "id": entry.id, "number": number})
+    return f"{chained(previous, record)} {record}"
+
+
+def extended(head: str, records: int, entries: Iterable[AuditEntry]) -> list[str]:
+    """Returns the lines of ``entries``, after ``records`` of their day, the last of which has the hash ``head``."""
+    lines: list[str] = []
+    for entry in entries:
+        records += 1
+        lines.append(linked(head, records, entry))
+        head = lines[-1][:HASH_LENGTH]
+    return lines
+
+
+def chained(previous: str, record: str) -> str:
+    """Returns the hash of ``record``, in hexadecimal."""
+    return hashlib.sha256(previous.encode() + record.encode()).hexdigest()
+
+
+class ChainVerifier:
+    """Reads the lines of one day in order, in any number of pieces, and keeps the first fault."""
+
+    def __init__(self, opening: str) -> None:
+        self._hash = opening
+        self._records = 0
+        self.fault: ChainFault | None = None
+
+    def push(self, lines: Iterable[str]) -> None:
+        """Reads the next lines. After a fault it reads no more."""
+        for line in lines:
+            if self.fault is not None:
+                return
+            self._records += 1
+            self.fault = self._fault(line)
+            self._hash = line[:HASH_LENGTH]
+
+    def end(self, day: AuditDay) -> ChainFault | None:
+        """Returns the first fault, also one at the end: the chain must lead to the head of ``day``."""
+        if self.fault is None and self._records < day.records:
+            self.fault = ChainFault(self._records + 1, f"missing: the head counts {day.records} records")
+        elif self.fault is None and self._records > day.records:
+            self.fault = ChainFault(day.records + 1, f"surplus: the head counts {day.records} records")
+        elif self.fault is None and self._hash != day.head:
+            self.fault = ChainFault(self._records, "its hash is not that of the head")
+        return self.fault
+
+    def _fault(self, line: str) -> ChainFault | None:
+        number, (found, _, record) = self._records, line.partition(" ")
+        try:
+            document = json.loads(record)
+            own = document["number"]
+        except (ValueError, TypeError, KeyError):
+            return ChainFault(number, "it is no record")
+        if own != number:
+            return ChainFault(number, f"missing or out of place: record {own} is there")
+        if found != chained(self._hash, record):
+            return ChainFault(number, "changed: its hash is not that of its text and of the record before")
+        return None
+
+
+def verify(day: AuditDay, lines: Iterable[str]) -> ChainFault | None:
+    """Returns the first bad record of a day; None if all are as they were written."""
+    verifier = ChainVerifier(day.opening)
+    verifier.push(lines)
+    return verifier.end(day)
+
+
+def opening_fault(days: Sequence[AuditDay], place: int) -> ChainFault | None:
+    """Returns a fault if ``days[place]`` does not follow the day before it. ``days`` are all days of one tenant."""
+    expected = days[place - 1].head if place else GENESIS
+    if days[place].opening == expected:
+        return None
+    return ChainFault(0, "it does not follow the last record of the day before: days or heads are missing")

@@ -1,0 +1,59 @@
+"""``AuditReader``: reads and verifies the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.ports.audit_store import AuditDay, AuditStore
+from router.review.audit_chain import ChainFault, ChainVerifier, opening_fault
+
+PAGE = 1000  # lines of a call
+
+
+@dataclass(frozen=True, slots=True)
+class DayReport:
+    """Whether the chain of a tenant's day is as it was written. ``retained``: its records are still kept; otherwise the
+    head alone is there. ``fault``: the first bad record."""
+
+    day: AuditDay
+    retained: bool
+    fault: ChainFault | None
+
+
+class AuditReader:
+    """Reads the log in ``store``. ``kept_days`` is how long records are kept. Raises StateUnavailableError."""
+
+    def __init__(self, store: AuditStore, kept_days: int) -> None:
+        self._store = store
+        self._kept_days = kept_days
+
+    async def read(self, tenant: str, day: int, first: int, count: int) -> Sequence[str]:
+        """Returns at most ``count`` lines of a day, from the place ``first``, which counts from 0."""
+        return await self._store.lines(tenant, day, first, count)
+
+    async def tenants(self, day: int) -> Sequence[str]:
+        """Returns the tenants with records of ``day``, sorted."""
+        return [each.tenant for each in await self._store.days() if each.day == day]
+
+    async def verify(self, tenant: str | None, day: int, today: int) -> Sequence[DayReport]:
+        """Verifies a day of ``tenant``, or of all tenants that have records of it. Days count from the epoch."""
+        days = await self._store.days(tenant)
+        reports = []
+        for name in sorted({each.tenant for each in days}):
+            own = [each for each in days if each.tenant == name]
+            for place, each in enumerate(own):
+                if each.day == day:
+                    fault = opening_fault(own, place)
+                    reports.append(await self._report(each, fault, today))
+        return reports
+
+    async def _report(self, day: AuditDay, fault: ChainFault | None, today: int) -> DayReport:
+        """Reads all records of a day. Without any, after the time that they are kept, only the head is there to see."""
+        retained = day.stored > 0 or today - day.day < self._kept_days
+        if fault is not None or not retained:
+            return DayReport(day, retained, fault)
+        verifier = ChainVerifier(day.opening)
+        for first in range(0, day.stored, PAGE):
+            verifier.push(await self._store.lines(day.tenant, day.day, first, min(PAGE, day.stored - first)))
+        return DayReport(day, retained, verifier.end(day))

@@ -1,0 +1,30 @@
+"""Fingerprints: keyed hashes that tell equal texts from others, and reveal nothing of them without the key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import unicodedata
+
+ZERO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+"""Characters without width that editors and web pages leave within a text."""
+MAX_ZERO_WIDTH = 8
+"""As many of them are ignored. Text with more may have a message spelled out with them, so it is another text."""
+
+
+def normalised(text: str) -> str:
+    """Returns ``text`` without what people do not see: its case, white space and a few zero-width characters.
+
+    An approved text passes the checks, so nothing may be ignored that can carry a message of its own: tag characters,
+    variation selectors, marks and controls of direction stay.
+    """
+    stripped = text.translate(ZERO_WIDTH)
+    if len(text) - len(stripped) <= MAX_ZERO_WIDTH:
+        text = stripped
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def fingerprint(key: bytes, tenant: str, text: str) -> str:
+    """Returns HMAC-SHA256 of the normalised ``text`` in hexadecimal. Equal texts of two tenants differ in it."""
+    message = tenant.encode() + b"\0" + normalised(text).encode("utf-8", "surrogatepass")
+    return hmac.new(key, message, hashlib.sha256).hexdigest()

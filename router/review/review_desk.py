@@ -1,0 +1,105 @@
+"""``ReviewDesk``: the review queue as reviewers use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.config import ReviewConfig
+from router.errors import ConflictError, NotFoundError
+from router.ports.review_store import (
+    ReviewAction,
+    ReviewException,
+    ReviewItem,
+    ReviewState,
+    ReviewStep,
+    ReviewStore,
+)
+from router.review.review_document import ReviewFacts, decode
+from router.review.review_keys import ReviewKeys
+from router.review.sealed_text import unseal
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewCase:
+    """An item, what the check found, and its text; None: it is not stored, or not any more."""
+
+    item: ReviewItem
+    facts: ReviewFacts
+    text: str | None = None
+
+
+class ReviewDesk:
+    """Lists, shows and decides items of ``store``. Each method raises StateUnavailableError."""
+
+    def __init__(self, store: ReviewStore, keys: ReviewKeys, config: ReviewConfig) -> None:
+        self._store = store
+        self._keys = keys
+        self._config = config
+
+    async def list(self, tenant: str | None, state: ReviewState | None, limit: int) -> Sequence[ReviewCase]:
+        """Returns items without their texts, as ``ReviewStore.items`` orders them."""
+        found = await self._store.items(tenant, state, limit)
+        return [ReviewCase(item, decode(item.document)) for item in found]
+
+    async def show(self, item_id: str) -> ReviewCase:
+        """Returns an item with its text. Raises NotFoundError."""
+        item = await self._store.item(item_id)
+        if item is None:
+            raise _not_found()
+        return await self._with_text(item)
+
+    async def take(
+        self, item_id: str, action: ReviewAction, reviewer: str, exception_s: float | None = None
+    ) -> ReviewCase:
+        """Does ``action`` as ``reviewer`` and returns the item, with its text while that is there.
+
+        ``exception_s`` is how long an approved text passes from then on, in seconds; None: as the policy said when the
+        item was queued. Raises NotFoundError, and ConflictError if another reviewer holds the item, or it is decided or
+        expired.
+        """
+        item = await self._store.item(item_id)
+        if item is None:
+            raise _not_found()
+        facts = decode(item.document)
+        exception_ms = int(1000 * (facts.exception_s if exception_s is None else exception_s))
+        document = json.dumps({"item": item_id, "reviewer": reviewer, "category": facts.category})
+        step = ReviewStep(action, reviewer, int(1000 * self._config.lease_s), exception_ms, document)
+        after, accepted = await self._store.step(item.tenant, item_id, step)
+        if after is None:
+            raise _not_found()
+        if not accepted:
+            raise _conflict(after)
+        return await self._with_text(after)
+
+    async def decided(self, tenant: str | None, since_ms: int, limit: int) -> Sequence[ReviewCase]:
+        """Returns approved and rejected items with the texts that were kept, in the order of their decisions."""
+        found = await self._store.decided(tenant, since_ms, limit)
+        return [await self._with_text(item) for item in found]
+
+    async def exceptions(self, tenant: str | None) -> Sequence[ReviewException]:
+        """Returns the exceptions of ``tenant``, or of all."""
+        return await self._store.exceptions(tenant)
+
+    async def revoke(self, tenant: str, fingerprint: str) -> None:
+        """Ends an exception. Raises NotFoundError."""
+        if not await self._store.delete_exception(tenant, fingerprint):
+            raise NotFoundError("There is no such exception.", "exception_not_found")
+
+    async def _with_text(self, item: ReviewItem) -> ReviewCase:
+        sealed = await self._store.text(item.tenant, item.id)
+        key = (await self._keys.get()).texts
+        text = None if sealed is None else unseal(key, item.tenant, item.id, sealed)
+        return ReviewCase(item, decode(item.document), text)
+
+
+def _not_found() -> NotFoundError:
+    return NotFoundError("There is no such review item.", "review_item_not_found")
+
+
+def _conflict(item: ReviewItem) -> ConflictError:
+    """Returns the error of a step that the state of ``item`` does not allow."""
+    if item.state is ReviewState.CLAIMED:
+        return ConflictError("Another reviewer holds this item.", "review_item_claimed")
+    return ConflictError(f"This item is {item.state.value} already.", "review_item_final")
