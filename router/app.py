@@ -48,6 +48,7 @@ from router.ports.tier_backend import TierBackend
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
+from safety.api import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +67,14 @@ def build_app(
     endpoints: Mapping[str, Endpoint] = ENDPOINTS,
     store: StateStore | None = None,
     jwks: JwksSource | None = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
+    ``guard`` inspects requests and answers; None: nothing is inspected.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -82,7 +85,7 @@ def build_app(
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
     ledger = Ledger(store, config.prices, clock)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard)
     management = Management(authenticator, registry, store, backend, clock, config.prices.currency)
     return App(config, backend, pipeline, management, store, clock, endpoints)
 
@@ -133,6 +136,8 @@ class App:
             _log(exchange, error, refusal)
             if isinstance(refusal, LimitExceededError):
                 exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
+            if refusal.safety is not None:
+                exchange.headers.append((b"x-manta-safety", refusal.safety.encode()))
             await exchange.fail(refusal, error_of(refusal))
 
     async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
@@ -238,6 +243,7 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"x-manta-tier", routed.tier.encode()),
         (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
+        (b"x-manta-safety", routed.safety.encode()),
     ]
     if routed.ignored:
         headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))

@@ -4,6 +4,7 @@
 
     RefusalError                    kind, message, field, code, retry_after_s
     ├── InvalidRequestError         a field is wrong; ``field`` names it
+    │   └── ContentFilteredError    the content policy does not allow the request
     ├── AuthenticationError         no key, or a wrong one
     ├── PermissionDeniedError       the key may not do this
     ├── NotFoundError               no such model or path
@@ -53,11 +54,13 @@ class RefusalError(Exception):
     ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
     ``retry_after_s`` is how many seconds a client should wait before it tries again. Each of the last three may be
     None. ``should_retry`` is whether a client library should try again by itself; None: as it likes,
-    unless the request has generated tokens, which would be paid for again.
+    unless the request has generated tokens, which would be paid for again. ``safety`` is the decision of the guard, if
+    that is the reason.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
     should_retry: bool | None = None
+    safety: str | None = None
 
     def __init__(
         self, message: str, code: str | None = None, field: str | None = None, retry_after_s: float | None = None
@@ -73,6 +76,10 @@ class InvalidRequestError(RefusalError):
     """A field of the request is wrong; ``field`` names it."""
 
     kind = RefusalKind.INVALID_REQUEST
+
+
+class ContentFilteredError(InvalidRequestError):
+    """The content policy of the tenant does not allow the request, or a person has to decide first."""
 
 
 class AuthenticationError(RefusalError):

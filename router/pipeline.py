@@ -12,6 +12,8 @@ from router.answer_events import AnswerEvent, Routed
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.generation.generate import generate
+from router.guard.passages import passages_of, with_texts
+from router.guard.refusal import check_ruling
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Account, Ledger
 from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
@@ -24,6 +26,7 @@ from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.principal import Principal
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
+from safety.api import Guard, Subject
 
 
 class Pipeline:
@@ -41,8 +44,10 @@ class Pipeline:
         ledger: Ledger,
         store: LimitStore,
         clock: Clock,
+        guard: Guard | None = None,
     ) -> None:
         self._config = config
+        self._guard = guard
         self._backend = backend
         self._choice = choice
         self._authenticator = authenticator
@@ -88,6 +93,7 @@ class Pipeline:
             account = Account(call, principal, request, route.tier, version, started_at)
             hold = await self._reserve(account)
             with self._accounted(account, hold):
+                await self._inspect(account)
                 yield [_routed(call, account, route, hold)]
                 async with aclosing(self._answers(account)) as answers:
                     async for events in answers:
@@ -101,6 +107,19 @@ class Pipeline:
         context = next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
         limits = principal.limits
         return await self._limiter.reserve(principal.tenant, principal.key_id, limits, tier, account.request, context)
+
+    async def _inspect(self, account: Account) -> None:
+        """Has the guard inspect the request, and replaces the texts that the guard has rewritten.
+
+        A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool, and
+        UnavailableError if the request could not be inspected and the tenant's policy is to refuse.
+        """
+        if self._guard is None:
+            return
+        passages = passages_of(account.request)
+        ruling = account.ruling = await self._guard.inspect(_subject(account), passages, account.request.tools)
+        check_ruling(ruling)
+        account.request = with_texts(account.request, ruling.texts)
 
     @contextmanager
     def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:
@@ -152,13 +171,26 @@ class Pipeline:
         )
 
 
+def _subject(account: Account) -> Subject:
+    """Returns whose request it is, for the guard."""
+    principal = account.principal
+    user = principal.user or account.request.user or ""
+    return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
+
+
 def _routed(call: Call, account: Account, route: Route, hold: Hold) -> Routed:
     """Returns the first event of an accepted request."""
     request, meter = account.request, account.meter
     ignored = (*request.ignored, *ignored_headers(call, account.principal))
-    writer, decision = request.writer, hold.decision
     return Routed(
-        route.tier, route.reason, request.stream, writer, ignored, decision, output_tokens=lambda: meter.output_tokens
+        route.tier,
+        route.reason,
+        request.stream,
+        request.writer,
+        ignored,
+        hold.decision,
+        "unscanned" if account.ruling is None else account.ruling.label,
+        output_tokens=lambda: meter.output_tokens,
     )
 
 

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from router.ports.ledger_store import LedgerEntry
+from safety.api import Ruling, Verdict
 
+MAX_VERDICTS = 8
 JWT_KEY = "jwt"
 """All JWTs share one ``key`` label; one per subject would create too many sums."""
 
@@ -21,6 +23,29 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SafetyEntry:
+    """What the guard decided on a request: the decision in one word, the version of the policy, and the verdicts as
+    ``check@version:action:category:score``, or with the error instead of the score. At most MAX_VERDICTS are kept."""
+
+    decision: str
+    policy: str = ""
+    verdicts: tuple[str, ...] = ()
+
+
+def safety_of(ruling: Ruling | None) -> SafetyEntry:
+    """Returns the ledger's part of a guard's decision; None: the request was not inspected."""
+    if ruling is None:
+        return SafetyEntry("unscanned")
+    worst = sorted(ruling.verdicts, key=lambda verdict: -verdict.action.severity)[:MAX_VERDICTS]
+    return SafetyEntry(ruling.label, ruling.policy, tuple(map(_line, worst)))
+
+
+def _line(verdict: Verdict) -> str:
+    found = f"{verdict.score:.3f}" if verdict.error is None else verdict.error
+    return f"{verdict.check}@{verdict.version}:{verdict.action}:{verdict.category}:{found}"[:128]
+
+
+@dataclass(frozen=True, slots=True)
 class RequestEntry:
     """What one request used and cost.
 
@@ -28,6 +53,7 @@ class RequestEntry:
     million tokens: input, cached input, output; ``price_version`` is the version of the price list. ``cost`` is in
     MONEY_UNITS. ``exact``: the counts are the engine's own. ``error`` is the code of the error that the client got.
     Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun.
+    ``safety`` is what the guard decided.
     """
 
     id: str
@@ -54,6 +80,7 @@ class RequestEntry:
     started_at: float
     first_event_at: float | None
     ended_at: float
+    safety: SafetyEntry
 
     def stored(self, part: str = "", requests: int = 1) -> LedgerEntry:
         """Returns the entry as the ledger takes it. It is attributed to the time at which the request ended.

@@ -12,7 +12,7 @@ from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
 from router.errors import refusal_of
 from router.inference_request import Call, InferenceRequest
-from router.ledger.entry import Outcome, RequestEntry
+from router.ledger.entry import Outcome, RequestEntry, safety_of
 from router.ledger.orphans import ROUTER_LOST, draft_of, entry_of
 from router.ledger.price import cost_of
 from router.ports.clock import Clock
@@ -20,6 +20,7 @@ from router.ports.ledger_store import LedgerStore
 from router.ports.tier_backend import OrphanedAttempt
 from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
+from safety.api import Ruling
 
 SETTLE_S = 5.0
 """The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
@@ -41,6 +42,7 @@ class Account:
     meter: UsageMeter = field(default_factory=UsageMeter)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     first_event_at: float | None = None
+    ruling: Ruling | None = None  # of the guard; None: the request was not inspected
 
 
 class Ledger:
@@ -144,4 +146,5 @@ class Ledger:
             started_at=account.started_at,
             first_event_at=account.first_event_at,
             ended_at=ended_at,
+            safety=safety_of(account.ruling),
         )

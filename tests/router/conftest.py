@@ -18,6 +18,7 @@ from router.app import build_app
 from router.config import KeyConfig, RouterConfig
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
+from safety.api import Guard
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
 
@@ -33,12 +34,14 @@ CONFIG = RouterConfig(
 class Served:
     """A router with its backend. ``backend`` may be replaced between requests."""
 
-    def __init__(self, config: RouterConfig = CONFIG, store: StateStore | None = None) -> None:
+    def __init__(
+        self, config: RouterConfig = CONFIG, store: StateStore | None = None, guard: Guard | None = None
+    ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = build_app(config, self._Relay(self), store=store)
+        app = build_app(config, self._Relay(self), store=store, guard=guard)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
         self._thread.start()

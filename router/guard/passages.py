@@ -1,0 +1,159 @@
+"""The texts of a request that a guard inspects, and the request with other texts in their places. Pure.
+
+One walk through the request serves both, so that the texts have one order. It visits everything that a chat template
+can show to the model: contents, reasoning, arguments and results of tools, names and ids, descriptions of tools, and
+the template's variables. Prompts of token ids are visited too, as passages that are not readable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.api import Conversation, Message, Prompt, ToolCall
+from router.inference_request import InferenceRequest
+from safety.api import Origin, Passage
+
+ORIGIN_BY_ROLE = {
+    "system": Origin.SYSTEM,
+    "developer": Origin.SYSTEM,
+    "user": Origin.USER,
+    "assistant": Origin.HISTORY,
+    "tool": Origin.TOOL_RESULT,
+}
+
+IDENTIFIER = re.compile(r"[\w$.:/@+-]{0,48}")
+"""Names and ids that are no sentences. They are not inspected."""
+
+Change = Callable[[Passage], str]
+"""Takes a passage of the request and returns the text that takes its place."""
+
+
+def passages_of(request: InferenceRequest) -> list[Passage]:
+    """Returns the passages of a request in the order of the walk."""
+    found: list[Passage] = []
+
+    def note(passage: Passage) -> str:
+        found.append(passage)
+        return passage.text
+
+    changed_request(request, note)
+    return found
+
+
+def with_texts(request: InferenceRequest, texts: Sequence[str]) -> InferenceRequest:
+    """Returns ``request`` with ``texts`` in the places of its passages, in their order."""
+    rest = iter(texts)
+    return changed_request(request, lambda passage: next(rest))
+
+
+def changed_request(request: InferenceRequest, change: Change) -> InferenceRequest:
+    """Returns ``request`` with each passage replaced by what ``change`` makes of it."""
+    field, several = request.prompt_field, len(request.prompts) > 1
+    fields = [f"{field}[{place}]" if several else field for place in range(len(request.prompts))]
+    prompts = [_prompt(prompt, name, change) for prompt, name in zip(request.prompts, fields, strict=True)]
+    return replace(request, prompts=prompts)
+
+
+def _prompt(prompt: Prompt, field: str, change: Change) -> Prompt:
+    if isinstance(prompt, str):
+        return change(Passage(prompt, Origin.USER, field))
+    if isinstance(prompt, tuple):
+        change(Passage("", Origin.USER, field, readable=False))
+        return prompt
+    return _conversation(prompt, change)
+
+
+def _conversation(conversation: Conversation, change: Change) -> Conversation:
+    messages = tuple(
+        _message(message, f"messages[{place}]", change) for place, message in enumerate(conversation.messages)
+    )
+    tools = tuple(_json(tool, f"tools[{place}]", Origin.TOOL, change) for place, tool in enumerate(conversation.tools))
+    variables = tuple(
+        (name, _json(value, f"chat_template_kwargs.{name}", Origin.DOCUMENT, change))
+        for name, value in conversation.template_kwargs
+    )
+    return replace(conversation, messages=messages, tools=tools, template_kwargs=variables)
+
+
+def _message(message: Message, field: str, change: Change) -> Message:
+    origin = ORIGIN_BY_ROLE.get(message.role, Origin.USER)
+
+    def text(value: str, name: str) -> str:
+        return change(Passage(value, origin, f"{field}.{name}")) if value else value
+
+    def optional(value: str | None, name: str) -> str | None:
+        return value if value is None else text(value, name)
+
+    def identifier(value: str | None, name: str) -> str | None:
+        return value if value is None or IDENTIFIER.fullmatch(value) else text(value, name)
+
+    def call(made: ToolCall, name: str) -> ToolCall:
+        arguments = text(made.arguments, f"{name}.function.arguments")
+        return ToolCall(made.name, arguments, identifier(made.id, f"{name}.id"))
+
+    return Message(
+        message.role,
+        text(message.content, "content"),
+        tuple(call(made, f"tool_calls[{place}]") for place, made in enumerate(message.tool_calls)),
+        name=identifier(message.name, "name"),
+        reasoning_content=optional(message.reasoning_content, "reasoning_content"),
+        tool_call_id=identifier(message.tool_call_id, "tool_call_id"),
+    )
+
+
+def _json(document: str, field: str, origin: Origin, change: Change) -> str:
+    """Returns the JSON ``document`` with its strings changed. They are one passage together, a line or more each: a
+    schema has many short strings, which say little alone."""
+    value = json.loads(document)
+    strings = list(_strings(value))
+    if not strings:
+        return document
+    text = "\n".join(strings)
+    changed = change(Passage(text, origin, field))
+    if changed == text:
+        return document
+    rest = iter(_shared_out(changed, strings))
+    return json.dumps(_with_strings(value, rest))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yields the strings within a JSON value, and the names of members, that are no identifiers."""
+    if isinstance(value, str):
+        if not IDENTIFIER.fullmatch(value):
+            yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _strings(name)
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+
+
+def _with_strings(value: Any, rest: Iterator[str]) -> Any:
+    """Returns a JSON value with the next ones of ``rest`` in the places of what ``_strings`` yields."""
+    if isinstance(value, str):
+        return value if IDENTIFIER.fullmatch(value) else next(rest)
+    if isinstance(value, dict):
+        return {_with_strings(name, rest): _with_strings(each, rest) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_strings(each, rest) for each in value]
+    return value
+
+
+def _shared_out(changed: str, strings: Sequence[str]) -> list[str]:
+    """Returns the lines of ``changed`` as the strings that they replace. If there are more or fewer lines than before,
+    the first string is all of them, and the others are empty."""
+    lines = changed.split("\n")
+    counts = [string.count("\n") + 1 for string in strings]
+    if len(lines) != sum(counts):
+        return [changed, *("" for _ in strings[1:])]
+    shared, start = [], 0
+    for count in counts:
+        shared.append("\n".join(lines[start : start + count]))
+        start += count
+    return shared

@@ -1,0 +1,155 @@
+"""``ClassifierCheck``: scores the passages of a request, and what is encoded in them, and compares with the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from safety.api import (
+    UNTRUSTED,
+    Action,
+    ClassifierUnavailableError,
+    Origin,
+    Passage,
+    Scores,
+    Span,
+    TextClassifier,
+    Verdict,
+)
+from safety.policy import Band, DocumentBand, PolicyConfig
+from safety.quoting import DROPPED, closing_mark, opening_mark
+
+INJECTION = "injection"
+
+Decode = Callable[[str], Sequence[str]]
+"""Returns the texts that are encoded within a text, such as in base64."""
+
+
+class AbsentClassifier:
+    """Stands for the classifier where none is configured: a policy that needs one is not fulfilled."""
+
+    version = ""
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+        raise ClassifierUnavailableError("there is no classifier")
+
+
+class ClassifierCheck:
+    """Harmful content and prompt injections, by one call of the classifier for all passages. Implements ``Check``.
+
+    A passage with encoded text counts with the worst of its own scores and those of the decoded texts. ``on_failure``
+    is the action of the verdict if the classifier fails.
+    """
+
+    name = "classifier"
+
+    def __init__(self, policy: PolicyConfig, classifier: TextClassifier, decode: Decode, on_failure: Action) -> None:
+        self._policy = policy
+        self._classifier = classifier
+        self._decode = decode
+        self._on_failure = on_failure
+
+    @property
+    def version(self) -> str:
+        return self._classifier.version
+
+    async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
+        readings = [[passage.text, *self._decode(passage.text)] if passage.text.strip() else [] for passage in passages]
+        texts = list(dict.fromkeys(chain.from_iterable(readings)))
+        if not texts:
+            return []
+        try:
+            scores = dict(zip(texts, checked(await self._classifier.classify(texts), len(texts)), strict=True))
+        except ClassifierUnavailableError as error:
+            return [Verdict(self.name, self.version, self._on_failure, error=str(error) or "unavailable")]
+        return [
+            verdict
+            for place, (passage, reading) in enumerate(zip(passages, readings, strict=True))
+            for verdict in self._verdicts(place, passage, [scores[text] for text in reading])
+        ]
+
+    def _verdicts(self, place: int, passage: Passage, scores: Sequence[Scores]) -> list[Verdict]:
+        found = [self._content(place, scores), self._injection(place, passage, scores)]
+        return [verdict for verdict in found if verdict is not None]
+
+    def _content(self, place: int, scores: Sequence[Scores]) -> Verdict | None:
+        """Returns the most severe verdict on content, by the highest score among equals."""
+        content = self._policy.content
+        if content is None:
+            return None
+        worst = worst_scores(scores)
+        found = [
+            Verdict(self.name, self.version, action, category, score, place)
+            for category, score in worst.items()
+            if (action := action_of(content.band(category), score)) is not Action.ALLOW
+        ]
+        return max(found, key=lambda verdict: (verdict.action.severity, verdict.score), default=None)
+
+    def _injection(self, place: int, passage: Passage, scores: Sequence[Scores]) -> Verdict | None:
+        band = injection_band(self._policy, passage.origin)
+        score = max((each.injection for each in scores), default=0.0)
+        if band is None:
+            return None
+        if isinstance(band, Band):
+            action = action_of(band, score)
+            spans: tuple[Span, ...] = ()
+        elif score < band.threshold:
+            return None
+        else:
+            action, spans = DOCUMENT_ACTIONS[band.action], passage_spans(band, passage.text)
+        if action is Action.ALLOW:
+            return None
+        return Verdict(self.name, self.version, action, INJECTION, score, place, spans)
+
+
+DOCUMENT_ACTIONS = {
+    "block": Action.BLOCK,
+    "review": Action.REVIEW,
+    "drop": Action.REDACT,
+    "quote": Action.REDACT,
+}
+"""The action of a verdict for each action of ``DocumentBand``."""
+
+
+def passage_spans(band: DocumentBand, text: str) -> tuple[Span, ...]:
+    """Returns the spans that drop a whole passage, or put marks around it."""
+    if band.action == "drop":
+        return (Span(0, len(text), INJECTION.upper(), DROPPED),)
+    if band.action == "quote":
+        before, after = opening_mark(text), closing_mark(text)
+        return (Span(0, 0, "QUOTE", before), Span(len(text), len(text), "QUOTE", after))
+    return ()
+
+
+def injection_band(policy: PolicyConfig, origin: Origin) -> Band | DocumentBand | None:
+    """Returns the thresholds of injections in text from ``origin``; None: it is not checked for them."""
+    if origin in UNTRUSTED:
+        return policy.injection.documents
+    return policy.injection.system if origin is Origin.SYSTEM else policy.injection.user
+
+
+def action_of(band: Band, score: float) -> Action:
+    """Returns what a score asks for."""
+    if band.block is not None and score >= band.block:
+        return Action.BLOCK
+    return Action.REVIEW if band.review is not None and score >= band.review else Action.ALLOW
+
+
+def worst_scores(scores: Sequence[Scores]) -> dict[str, float]:
+    """Returns the highest score of each category."""
+    worst: dict[str, float] = {}
+    for each in scores:
+        for category, score in each.categories.items():
+            worst[category] = max(score, worst.get(category, 0.0))
+    return worst
+
+
+def checked(scores: Sequence[Scores], count: int) -> Sequence[Scores]:
+    """Returns ``scores``. Raises ClassifierUnavailableError unless there are ``count`` of them, and all scores are
+    probabilities: NaN is below every threshold, so an answer that makes no sense would let everything pass."""
+    if len(scores) != count:
+        raise ClassifierUnavailableError(f"the classifier answered {len(scores)} of {count} texts")
+    for each in scores:
+        if not each.categories or not all(0 <= value <= 1 for value in (each.injection, *each.categories.values())):
+            raise ClassifierUnavailableError("the classifier's scores are no probabilities")
+    return scores

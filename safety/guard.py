@@ -1,0 +1,191 @@
+"""``PolicyGuard``: inspects requests by the policy of each tenant. Implements ``safety.api.Guard``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from safety.api import (
+    UNREADABLE,
+    Action,
+    AnswerGuard,
+    Check,
+    ClassifierUnavailableError,
+    Moderation,
+    Oversight,
+    Passage,
+    Ruling,
+    Scores,
+    Subject,
+    Verdict,
+)
+from safety.audit import Scanned, audit_records
+from safety.blocked_rate import BlockedRate
+from safety.checks import CHECKS, CheckEntry, Parts, failure_action
+from safety.classification import action_of, checked
+from safety.policy import Band, ContentPolicy, PolicyConfig
+from safety.review import NoOversight, with_decisions, without_exceptions
+from safety.rule import rule
+from safety.tool_rules import offered
+from safety.verdict_memory import VerdictMemory, memory_key
+
+logger = logging.getLogger(__name__)
+
+MAX_REMEMBERED = 50_000  # passages and checks; each takes about 200 bytes, and more with verdicts
+MAX_POLICIES = 256  # whose checks are kept: they may have compiled lists of phrases
+
+
+class PolicySource(Protocol):
+    """Where the policies come from."""
+
+    async def of(self, tenant: str) -> PolicyConfig:
+        """Returns the present policy of a tenant. It raises nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCheck:
+    """A check for a policy, and whether its verdicts depend on each passage's text alone."""
+
+    check: Check
+    by_text: bool
+
+
+class PolicyGuard:
+    """Runs the checks of ``registry`` that the tenant's policy asks for, side by side and within its deadline.
+
+    ``oversight`` None: there are no reviewers and no audit log. ``now`` is a clock in seconds.
+    """
+
+    def __init__(
+        self,
+        policies: PolicySource,
+        parts: Parts,
+        oversight: Oversight | None = None,
+        registry: Sequence[CheckEntry] = CHECKS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policies = policies
+        self._parts = parts
+        self._oversight = oversight or NoOversight()
+        self._registry = registry
+        self._memory = VerdictMemory(MAX_REMEMBERED)
+        self._rate = BlockedRate(now)
+        self._prepared: OrderedDict[str, tuple[PreparedCheck, ...]] = OrderedDict()  # by the version of the policy
+
+    @property
+    def classifier(self) -> str:
+        return self._parts.classifier.version
+
+    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+        policy = await self._policies.of(subject.tenant)
+        blocked_before = self._blocked_too_often(policy, subject)
+        checks = () if blocked_before else self._checks(policy)
+        scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
+        found = [*blocked_before, *offered_verdicts(policy, subject.role, tools)]
+        found += unreadable_verdicts(policy, passages) if checks else []
+        found += [verdict for each in scanned for verdict in each.verdicts]
+        verdicts = await without_exceptions(self._oversight, subject, passages, found)
+        verdicts, note = await with_decisions(self._oversight, policy, subject, passages, verdicts)
+        ruling = rule(policy, passages, verdicts)
+        ruling = replace(ruling, scanned=bool(checks), message=f"{ruling.message}{note}" if ruling.refused else "")
+        for record in audit_records(policy, subject, passages, scanned, ruling):
+            self._oversight.record(record)
+        if ruling.action is Action.BLOCK and not ruling.unavailable:
+            self._rate.add((subject.tenant, subject.key_id, subject.user))
+        return ruling
+
+    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+        policy = await self._policies.of(subject.tenant)
+        try:
+            async with asyncio.timeout(policy.deadline_s):
+                scores = checked(await self._parts.classifier.classify(texts), len(texts))
+        except TimeoutError:
+            raise ClassifierUnavailableError("the classifier took too long") from None
+        return [moderation(policy, each) for each in scores]
+
+    async def answers(self, subject: Subject, passages: Sequence[Passage], ruling: Ruling) -> AnswerGuard | None:
+        return None
+
+    def _checks(self, policy: PolicyConfig) -> tuple[PreparedCheck, ...]:
+        """Returns the checks of a policy, made at its first use."""
+        if (found := self._prepared.get(policy.version)) is None:
+            made = [(entry.make(policy, self._parts), entry.by_text) for entry in self._registry]
+            found = tuple(PreparedCheck(check, by_text) for check, by_text in made if check is not None)
+            self._prepared[policy.version] = found
+        self._prepared.move_to_end(policy.version)
+        if len(self._prepared) > MAX_POLICIES:
+            self._prepared.popitem(last=False)
+        return found
+
+    async def _scan(
+        self, policy: PolicyConfig, tenant: str, prepared: PreparedCheck, passages: Sequence[Passage]
+    ) -> Scanned:
+        """Returns the verdicts of a check. It reads the passages alone whose verdicts are not remembered."""
+        check, version = prepared.check, prepared.check.version
+        keys = [memory_key(tenant, policy.version, check.name, version, passage) for passage in passages]
+        known = [self._memory.get(key, place) if prepared.by_text else None for place, key in enumerate(keys)]
+        new = [place for place, passage in enumerate(passages) if passage.text and known[place] is None]
+        verdicts = [verdict for remembered in known for verdict in remembered or ()]
+        if not new:
+            return Scanned(check.name, version, verdicts, read=0)
+        found = await run(check, [passages[place] for place in new], policy)
+        if prepared.by_text and not any(verdict.error for verdict in found):
+            for index, place in enumerate(new):
+                self._memory.put(keys[place], [verdict for verdict in found if verdict.passage == index])
+        verdicts += [replace(verdict, passage=new[verdict.passage]) for verdict in found]
+        return Scanned(check.name, version, sorted(verdicts, key=lambda each: each.passage), read=len(new))
+
+    def _blocked_too_often(self, policy: PolicyConfig, subject: Subject) -> list[Verdict]:
+        """Returns a verdict of BLOCK for a key whose requests were blocked too often lately."""
+        limit = policy.rate.max_blocked
+        if limit is None:
+            return []
+        count = self._rate.count((subject.tenant, subject.key_id, subject.user), policy.rate.window_s)
+        return [Verdict("rate", "1", Action.BLOCK, "rate")] if count >= limit else []
+
+
+async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -> Sequence[Verdict]:
+    """Returns the verdicts of a check on ``passages``. If it fails or takes too long, that is a verdict by the
+    policy."""
+    try:
+        async with asyncio.timeout(policy.deadline_s):
+            return await check.check(passages)
+    except TimeoutError:
+        error = "timeout"
+    except Exception as fault:  # noqa: BLE001 a faulty check must neither pass a text nor end the request
+        logger.error("the check %s failed: %s", check.name, type(fault).__name__)  # its message may quote a prompt
+        error = type(fault).__name__
+    return [Verdict(check.name, check.version, failure_action(policy), error=error)]
+
+
+def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:
+    """Returns a verdict for each passage that no check can read."""
+    action = failure_action(policy)
+    unreadable = [place for place, passage in enumerate(passages) if not passage.readable]
+    return [Verdict("reading", "1", action, passage=place, error=UNREADABLE) for place in unreadable]
+
+
+def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> list[Verdict]:
+    """Returns a verdict for the first tool that ``role`` may not offer to the model."""
+    for place, name in enumerate(tools):
+        if (verdict := offered(policy.tools, role, name)) is not None:
+            return [replace(verdict, passage=place)]
+    return []
+
+
+def moderation(policy: PolicyConfig, scores: Scores) -> Moderation:
+    """Returns what a policy says of scores. Where it does not look for something, the usual thresholds count."""
+    content, injection = policy.content or ContentPolicy(), policy.injection.user or Band()
+    flagged = [
+        category
+        for category, score in scores.categories.items()
+        if action_of(content.band(category), score) is not Action.ALLOW
+    ]
+    injected = action_of(injection, scores.injection) is not Action.ALLOW
+    return Moderation(scores.categories, frozenset(flagged), scores.injection, injected)

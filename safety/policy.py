@@ -1,0 +1,253 @@
+"""``PolicyConfig``: what a tenant's requests and answers are checked for, and what follows. Unknown keys are refused.
+
+``SafetyPolicies`` has the policy of each tenant, and one for all others. A policy has a version, the hash of its
+content, which every ledger entry and audit record names. Scores are calibrated probabilities between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Phrase = Annotated[str, Field(min_length=1, max_length=256)]
+Phrases = Annotated[tuple[Phrase, ...], Field(max_length=10_000)]
+Kind = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+
+
+class Settings(BaseModel):
+    """The base of all settings: immutable, unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Band(Settings):
+    """The scores from which a text is reviewed and blocked. None: it never is."""
+
+    block: Probability | None = 0.85
+    """The score from which a text is blocked."""
+    review: Probability | None = 0.6
+    """The score from which a person decides, if the text is not blocked."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.block is not None and self.review is not None and self.review > self.block:
+            raise ValueError("review must not be above block")
+        return self
+
+
+class ContentPolicy(Band):
+    """Harmful content, by the categories of OpenAI's moderation API."""
+
+    categories: dict[Annotated[str, Field(pattern=r"^[a-z][a-z/-]{0,63}$")], Band] = Field(default_factory=dict)
+    """Other bands for single categories, such as ``self-harm/intent``."""
+
+    def band(self, category: str) -> Band:
+        """Returns the band of a category."""
+        return self.categories.get(category, self)
+
+
+class DocumentBand(Settings):
+    """Injections in text that the conversation's parties did not write: documents, tool results, tools' descriptions.
+    Such text needs no instructions, so its threshold may be lower than that of users."""
+
+    threshold: Probability = 0.7
+    """The score from which a passage counts as an injection."""
+    action: Literal["block", "review", "drop", "quote"] = "block"
+    """What follows. ``drop`` replaces this passage by a note, ``quote`` marks it as data (spotlighting, Hines et al.
+    2024), and the request goes on."""
+
+
+class InjectionPolicy(Settings):
+    """Prompt injections and jailbreaks. None: the origin is not checked for them."""
+
+    user: Band | None = Band()
+    """Users' messages, earlier answers as the client sends them back, and prompts of /v1/completions."""
+    documents: DocumentBand | None = DocumentBand()
+    """Documents, tool results and tools' descriptions."""
+    system: Band | None = None
+    """System and developer messages. None by default: they are the operator's instructions."""
+
+
+class PhrasePolicy(Settings):
+    """Phrases, compared after normalisation: case, accents, look-alike and invisible characters, spacing."""
+
+    block: Phrases = ()
+    """Phrases that neither requests nor answers may have."""
+    allow: Phrases = ()
+    """Phrases within which nothing of ``block`` counts: ``Scunthorpe``."""
+
+
+class PiiPolicy(Settings):
+    """Personal data."""
+
+    requests: Literal["off", "redact", "pseudonymise", "block"] = "off"
+    """What happens to it in requests, before the model sees it. A pseudonym is put back in the answer."""
+    answers: Literal["off", "redact", "block"] = "off"
+    """What happens to it in answers. ``block`` ends the answer."""
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    """The kinds that count, such as ``EMAIL`` and ``IBAN``. None: all that are known."""
+
+
+class SecretPolicy(Settings):
+    """Keys, tokens and passwords of other services."""
+
+    requests: Literal["off", "redact", "block"] = "off"
+    """What happens to them in requests."""
+    answers: Literal["off", "redact", "block"] = "off"
+    """What happens to them in answers. ``block`` ends the answer."""
+
+
+class ToolRule(Settings):
+    """A rule for tools. A rule applies to a call if all that it sets matches. The first that applies decides."""
+
+    action: Literal["allow", "deny"]
+    roles: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1)] | None = None
+    """The roles of keys that the rule is for. None: all."""
+    name: Annotated[str, Field(min_length=1, max_length=256)] = ".*"
+    """A regular expression that the whole name of the tool matches."""
+    type: Literal["function"] | None = None
+    """The type of the tool. None: any."""
+    arguments: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]] = Field(
+        default_factory=dict
+    )
+    """Regular expressions that the whole values of top-level arguments match, by their names; values that are not text
+    are compared as JSON. Such a rule concerns calls alone, since an offered tool has no arguments yet."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return _checked_pattern(name)
+
+    @field_validator("arguments")
+    @classmethod
+    def _check_arguments(cls, arguments: dict[str, str]) -> dict[str, str]:
+        for pattern in arguments.values():
+            _checked_pattern(pattern)
+        return arguments
+
+
+class SizePolicy(Settings):
+    """Requests of unusual size or make. Such a request is reviewed or blocked. None: no limit."""
+
+    action: Literal["review", "block"] = "block"
+    """What follows."""
+    max_characters: int | None = Field(None, ge=1)
+    """The most characters of all texts of a request together."""
+    max_repetition: Probability | None = None
+    """The largest share of a text of 1,000 characters or more that repeats its own earlier words. Floods of one word,
+    as used in many-shot and divergence attacks, are near 1; prose is below 0.7."""
+    scripts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The scripts that most letters of a text must belong to, by the first word of their Unicode names: ``LATIN``,
+    ``CYRILLIC``, ``CJK``. Stands for the languages that the tenant expects."""
+
+
+class RatePolicy(Settings):
+    """Keys whose requests are blocked again and again, as those of somebody who looks for a way around."""
+
+    max_blocked: int | None = Field(None, ge=1)
+    """Blocked requests of one key and user within ``window_s``, after which all of their requests are blocked until
+    the window has passed. Each router counts its own. None: no limit."""
+    window_s: float = Field(600.0, gt=0, le=86_400)
+    """Seconds of the window."""
+
+
+class ReviewPolicy(Settings):
+    """Requests that a person should decide on."""
+
+    action: Literal["queue", "wait", "refuse", "pass"] = "refuse"
+    """What happens to such a request. ``queue`` refuses it, and passes it once it is approved and sent again. ``wait``
+    keeps it waiting for the decision. ``refuse`` refuses it, ``pass`` lets it go on, both without a person."""
+    wait_s: float = Field(60.0, gt=0, le=3600)
+    """Seconds that a request waits for the decision. It is refused after that; the decision counts for the next one."""
+    expires_s: float = Field(86_400.0, ge=60, le=30 * 86_400)
+    """Seconds that an item waits for a reviewer. It counts as rejected after that."""
+    show_text: bool = True
+    """Whether reviewers see the text. It is stored encrypted until then."""
+    keep_text: bool = False
+    """Whether the text is kept after the decision, for the next training of the classifier."""
+    exception_s: float = Field(30 * 86_400.0, ge=0, le=366 * 86_400)
+    """Seconds for which an approved text passes from then on, so that a false positive is corrected at once."""
+
+
+class PolicyConfig(Settings):
+    """The policy of a tenant."""
+
+    content: ContentPolicy | None = ContentPolicy()
+    """Harmful content in requests. None: it is not looked for."""
+    content_answers: ContentPolicy | None = ContentPolicy(block=0.85, review=None)
+    """Harmful content in answers. None: it is not looked for."""
+    injection: InjectionPolicy = InjectionPolicy()
+    """Prompt injections and jailbreaks."""
+    structure: Literal["off", "review", "block"] = "block"
+    """What follows from role markers in texts and hidden characters. Encoded texts are decoded and classified too."""
+    phrases: PhrasePolicy = PhrasePolicy()
+    """Phrases that are blocked and allowed."""
+    pii: PiiPolicy = PiiPolicy()
+    """Personal data."""
+    secrets: SecretPolicy = SecretPolicy()
+    """Keys, tokens and passwords."""
+    prompt_leak: Literal["off", "block"] = "off"
+    """What follows when an answer repeats the system prompt."""
+    tools: tuple[ToolRule, ...] = ()
+    """Rules for tools by role. A tool to which no rule applies is allowed; end the list with ``action: deny`` to allow
+    only what is listed."""
+    sizes: SizePolicy = SizePolicy()
+    """Requests of unusual size or make."""
+    rate: RatePolicy = RatePolicy()
+    """Keys whose requests are blocked again and again."""
+    stream: Literal["hold", "beside"] = "beside"
+    """How answers are classified: ``hold`` sends a text after its classification, ``beside`` sends it meanwhile and
+    ends the answer a little later. What patterns find is held back in both."""
+    when_unavailable: Literal["refuse", "pass"] = "refuse"
+    """What follows when a check fails or takes too long: a 503, or an answer that is marked ``unscanned``."""
+    deadline_s: float = Field(2.0, gt=0, le=60)
+    """Seconds that the checks of a request may take together. A check that takes longer has failed."""
+    on_block: Literal["error", "answer"] = "error"
+    """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
+    and ``content_filter`` as its finish reason."""
+    refusal: Annotated[str, Field(min_length=1, max_length=1000)] = "This request is not allowed by the content policy."
+    """What the client reads where a request or an answer is blocked."""
+    review: ReviewPolicy = ReviewPolicy()
+    """Requests that a person should decide on."""
+    audit: Literal["all", "found"] = "all"
+    """Which checks the audit log has a record of: all that ran, or those that found something or failed."""
+    audit_text: Literal["none", "hmac"] = "none"
+    """What the audit log holds of a text: nothing, or a keyed hash that finds equal texts."""
+
+    @cached_property
+    def version(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the policy as JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def classifies_requests(self) -> bool:
+        """Whether a classifier reads requests."""
+        injection = self.injection
+        bands = (self.content, injection.user, injection.documents, injection.system)
+        return any(each is not None for each in bands)
+
+
+class SafetyPolicies(Settings):
+    """The policies of all tenants."""
+
+    default: PolicyConfig = PolicyConfig()
+    """The policy of tenants that have none of their own."""
+    tenants: dict[str, PolicyConfig] = Field(default_factory=dict)
+    """Policies of tenants, by name. Each is whole: it takes nothing from the default."""
+
+    def of(self, tenant: str) -> PolicyConfig:
+        """Returns the policy of a tenant."""
+        return self.tenants.get(tenant, self.default)
+
+
+def _checked_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return pattern

@@ -1,0 +1,15 @@
+"""``ConfiguredPolicies``: the policies of the config file, which do not change at run time."""
+
+from __future__ import annotations
+
+from safety.policy import PolicyConfig, SafetyPolicies
+
+
+class ConfiguredPolicies:
+    """Implements ``PolicySource`` with the policies of ``policies``."""
+
+    def __init__(self, policies: SafetyPolicies) -> None:
+        self._policies = policies
+
+    async def of(self, tenant: str) -> PolicyConfig:
+        return self._policies.of(tenant)

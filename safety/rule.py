@@ -1,0 +1,67 @@
+"""``rule``: the decision on a request, from the verdicts of all checks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from safety.api import TOOLS, UNREADABLE, Action, Passage, Ruling, Span, Verdict
+from safety.policy import PolicyConfig
+
+
+def rule(policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]) -> Ruling:
+    """Returns the decision: the most severe verdict decides, and the spans of those that redact are replaced.
+
+    A request that a person should decide on is refused, unless the policy lets it pass meanwhile.
+    """
+    action = max((verdict.action for verdict in verdicts), key=lambda each: each.severity, default=Action.ALLOW)
+    refused = action is Action.BLOCK or (action is Action.REVIEW and policy.review.action != "pass")
+    reason = decisive(verdicts) if refused else None
+    return Ruling(
+        action,
+        texts=rewritten_texts(passages, verdicts),
+        verdicts=tuple(verdicts),
+        unscanned=tuple(dict.fromkeys(each.check for each in verdicts if each.error and not refused)),
+        message=policy.refusal if refused else "",
+        refused=refused,
+        reason=reason,
+        refused_field=None if reason is None else field_of(reason, passages),
+        as_answer=reason is not None and reason.error is None and reason.check != TOOLS and policy.on_block == "answer",
+        policy=policy.version,
+    )
+
+
+def field_of(verdict: Verdict, passages: Sequence[Passage]) -> str | None:
+    """Returns the place in the request that a verdict is about; None: it is about no one place."""
+    if verdict.check == TOOLS:
+        return f"tools[{verdict.passage}]"
+    if verdict.error not in (None, UNREADABLE) or verdict.passage >= len(passages):
+        return None
+    return passages[verdict.passage].field
+
+
+def decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """Returns the verdict that decides: the first of the most severe ones. One that found something comes before one
+    that failed, since the client can do something about it."""
+    return max(verdicts, key=lambda each: (each.action.severity, each.error is None, each.score), default=None)
+
+
+def rewritten_texts(passages: Sequence[Passage], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """Returns the texts of the passages, with the spans replaced of the verdicts that redact."""
+    spans: dict[int, list[Span]] = {}
+    for verdict in verdicts:
+        if verdict.action is Action.REDACT:
+            spans.setdefault(verdict.passage, []).extend(verdict.spans)
+    return tuple(rewritten(passage.text, spans.get(place, ())) for place, passage in enumerate(passages))
+
+
+def rewritten(text: str, spans: Iterable[Span]) -> str:
+    """Returns ``text`` with each span replaced. Spans that overlap become one, which has the replacement of the first
+    of them; an empty span inserts its replacement."""
+    pieces, end = [], 0
+    for span in sorted(spans, key=lambda each: (each.start, each.end > each.start, -each.end)):
+        if span.start < end:  # within a span that is replaced: what reaches beyond it goes as well
+            end = max(end, span.end)
+            continue
+        pieces += [text[end : span.start], f"<{span.kind}>" if span.replacement is None else span.replacement]
+        end = span.end
+    return "".join((*pieces, text[end:]))

@@ -1,0 +1,52 @@
+"""``VerdictMemory``: the verdicts on texts that were scanned before, so that a conversation's history is scanned once.
+
+It holds no text: a passage is found by the digest of everything that its verdicts depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from safety.api import Passage, Verdict
+
+
+class VerdictMemory:
+    """At most ``size`` passages; the one used longest ago makes room."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._found: OrderedDict[bytes, tuple[Verdict, ...]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Returns the number of passages."""
+        return len(self._found)
+
+    def get(self, key: bytes, place: int) -> tuple[Verdict, ...] | None:
+        """Returns the verdicts on a passage, as those of the passage ``place``; None if it is not remembered."""
+        found = self._found.get(key)
+        if found is None:
+            return None
+        self._found.move_to_end(key)
+        return tuple(replace(verdict, passage=place) for verdict in found)
+
+    def put(self, key: bytes, verdicts: Sequence[Verdict]) -> None:
+        """Remembers the verdicts on a passage. Those of a check that failed are not remembered: it did not read it."""
+        if any(verdict.error is not None for verdict in verdicts):
+            return
+        self._found[key] = tuple(verdicts)
+        self._found.move_to_end(key)
+        if len(self._found) > self._size:
+            self._found.popitem(last=False)
+
+
+def memory_key(tenant: str, policy: str, check: str, version: str, passage: Passage) -> bytes:
+    """Returns the digest of what the verdicts of a check on a passage depend on. Tenants do not share verdicts."""
+    parts = (tenant, policy, check, version, passage.origin.value, passage.text)
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.digest()

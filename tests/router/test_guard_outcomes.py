@@ -1,0 +1,224 @@
+"""What follows from a guard's ruling: the response, the engine's request, the ledger, the limits and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from router.config import KeyConfig, LimitsConfig, RouterConfig
+from router.memory_store import MemoryStore
+from router.ports.clock import SystemClock
+from router.ports.ledger_store import LedgerQuery
+from safety.checks import Parts
+from safety.guard import PolicyGuard
+from safety.policy import PolicyConfig
+from tests.router.backend import ScriptedBackend
+from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.safety.scripted_classifier import ScriptedClassifier
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+TEN = LimitsConfig(requests_per_minute=1000, tokens_per_minute=100_000)
+CONFIG = RouterConfig(
+    keys=(
+        KeyConfig(key=KEY, tenant="acme", team="core", limits=TEN),
+        KeyConfig(key=OTHER_KEY, tenant="other", team="x"),
+    ),
+)
+
+
+class Policies:
+    """Policies that a test sets. Implements ``PolicySource``."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, PolicyConfig] = {}
+
+    async def of(self, tenant: str) -> PolicyConfig:
+        return self.found.get(tenant) or PolicyConfig(deadline_s=0.3)
+
+    def set(self, tenant: str = "acme", **policy: Any) -> None:
+        self.found[tenant] = PolicyConfig.model_validate({"deadline_s": 0.3, **policy})
+
+
+class Guarded:
+    """A router with a guard, its classifier, policies and store."""
+
+    def __init__(self) -> None:
+        self.policies, self.classifier = Policies(), ScriptedClassifier()
+        self.store = MemoryStore(SystemClock())
+        guard = PolicyGuard(self.policies, Parts(self.classifier))
+        self.served = Served(CONFIG, self.store, guard)
+
+    def ask(self, text: str = "Hi", key: str = KEY, **more: Any) -> httpx.Response:
+        return self.post(CHAT, {"messages": [{"role": "user", "content": text}], **more}, key)
+
+    def post(self, path: str, body: dict[str, Any], key: str = KEY) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"}
+        return self.served.http.post(path, json={"model": "fast", **body}, headers=headers)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The ledger's documents, in order."""
+        return [json.loads(entry.document) for entry in self.store._entries.values()]
+
+    def sums(self) -> dict[str, int]:
+        [row] = asyncio.run(self.store.sums(LedgerQuery(0, 2**45, tenant="acme")))
+        return dict(row.amounts)
+
+
+@pytest.fixture(scope="module")
+def _made() -> Iterator[Guarded]:
+    made = Guarded()
+    yield made
+    made.served.stop()
+
+
+@pytest.fixture
+def guarded(_made: Guarded) -> Guarded:
+    _made.served.backend = ScriptedBackend()
+    _made.classifier.mode = "well"
+    _made.classifier.texts.clear()
+    _made.policies.found.clear()
+    _made.store._entries.clear()
+    return _made
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["dead", "slow", "nonsense", "short", "broken"])
+def test_without_a_classifier_a_tenant_gets_what_its_policy_says(
+    guarded: Guarded, mode: str, stream: bool, path: str
+) -> None:
+    guarded.policies.set("acme", when_unavailable="refuse")
+    guarded.policies.set("other", when_unavailable="pass")
+    guarded.classifier.mode = mode
+    body = {"messages": [{"role": "user", "content": "x"}]} if path == CHAT else {"prompt": "x"}
+    closed, opened = (guarded.post(path, {**body, "stream": stream}, key) for key in (KEY, OTHER_KEY))
+
+    assert (closed.status_code, closed.json()["error"]["code"]) == (503, "safety_unavailable")
+    assert closed.headers["retry-after"]
+    assert opened.status_code == 200
+    assert closed.headers["x-manta-safety"] == opened.headers["x-manta-safety"] == "unscanned"
+    assert len(guarded.served.backend.requests) == 1
+    assert [entry["safety"]["decision"] for entry in guarded.entries()] == ["unscanned"] * 2
+
+
+def test_a_tenants_policy_is_its_own(guarded: Guarded) -> None:
+    off = {"content": None, "injection": {"user": None, "documents": None}}
+    guarded.policies.set("other", **off)
+
+    assert guarded.ask("HARM").status_code == 400
+    assert guarded.ask("HARM", OTHER_KEY).status_code == 200
+
+
+def test_a_blocked_request_counts_and_costs_no_tokens(guarded: Guarded) -> None:
+    blocked = guarded.ask("HARM", max_tokens=500)
+    after = guarded.ask("Hi", max_tokens=7)
+
+    assert blocked.status_code == 400
+    assert (guarded.sums()["requests"], guarded.sums()["output_tokens"]) == (2, 5)
+    first, second = guarded.entries()
+    assert (first["outcome"], first["error"], first["input_tokens"], first["cost"]) == (
+        "failed",
+        "content_filter",
+        0,
+        0,
+    )
+    assert first["safety"]["decision"] == "blocked"
+    assert first["safety"]["verdicts"] == ["classifier@scripted-1:block:violence:0.970"]
+    assert second["safety"] == {"decision": "allowed", "policy": first["safety"]["policy"], "verdicts": []}
+    assert int(after.headers["x-ratelimit-remaining-requests"]) <= 1000 - 2
+
+
+def test_a_dropped_tool_result_reaches_no_engine_and_no_record(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    guarded.policies.set(injection={"documents": {"action": "drop"}})
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "What does the page say?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "ATTACK with my-secret-word"},
+    ]
+    answer = guarded.post(CHAT, {"messages": messages})
+
+    assert (answer.status_code, answer.headers["x-manta-safety"]) == (200, "redacted")
+    [request] = guarded.served.backend.requests
+    contents = [message.content for message in request.prompt.messages]  # type: ignore[union-attr]
+    assert contents == ["What does the page say?", "", "[Removed: this text tried to give instructions.]"]
+    assert "my-secret-word" not in json.dumps(guarded.entries()) + caplog.text
+
+
+def test_a_dropped_description_leaves_the_rest_of_the_tool(guarded: Guarded) -> None:
+    guarded.policies.set(injection={"documents": {"action": "drop"}})
+    parameters = {"type": "object", "properties": {"q": {"type": "string", "description": "ATTACK, please do"}}}
+    function = {"name": "look", "description": "Looks a word up.", "parameters": parameters}
+    guarded.ask(tools=[{"type": "function", "function": function}])
+
+    [request] = guarded.served.backend.requests
+    shown = json.loads(request.prompt.tools[0])["function"]  # type: ignore[union-attr]
+    assert shown["name"] == "look"
+    assert "ATTACK" not in json.dumps(shown)
+    assert shown["parameters"]["properties"]["q"]["type"] == "string"
+
+
+def test_a_broken_check_puts_no_prompt_into_the_log(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    guarded.classifier.mode = "broken"
+    guarded.ask("my-secret-word")
+
+    assert "RuntimeError" in caplog.text
+    assert "my-secret-word" not in caplog.text
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 3], [[1, 2], [3]]])
+def test_token_ids_are_refused_where_text_must_be_checked(guarded: Guarded, prompt: list[Any]) -> None:
+    refused = guarded.post(TEXT, {"prompt": prompt})
+    guarded.policies.set("other", when_unavailable="pass")
+    passed = guarded.post(TEXT, {"prompt": prompt}, OTHER_KEY)
+
+    error = refused.json()["error"]
+    field = "prompt" if isinstance(prompt[0], int) else "prompt[0]"
+    assert (refused.status_code, error["code"], error["param"]) == (400, "token_ids_not_allowed", field)
+    assert (passed.status_code, passed.headers["x-manta-safety"]) == (200, "unscanned")
+
+
+def test_a_tool_that_the_role_may_not_use_is_refused(guarded: Guarded) -> None:
+    guarded.policies.set(tools=[{"action": "deny", "roles": ["user"], "name": "delete_.*"}])
+    tools = [{"type": "function", "function": {"name": name}} for name in ("look", "delete_all")]
+    answer = guarded.ask(tools=tools)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (403, "tool_not_allowed", "tools[1]")
+    assert answer.headers["x-manta-safety"] == "blocked"
+    assert guarded.ask(tools=tools[:1]).status_code == 200
+
+
+def test_a_request_in_doubt_is_refused_or_marked(guarded: Guarded) -> None:
+    refused = guarded.ask("DOUBT")
+    guarded.policies.set("other", review={"action": "pass"})
+    passed = guarded.ask("DOUBT", OTHER_KEY)
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "review_required")
+    assert passed.status_code == 200
+    assert refused.headers["x-manta-safety"] == passed.headers["x-manta-safety"] == "review"
+
+
+def test_a_history_is_scanned_once(guarded: Guarded) -> None:
+    turns = [{"role": "user", "content": "one"}]
+    for word in ("two", "three"):
+        guarded.post(CHAT, {"messages": turns})
+        turns += [{"role": "assistant", "content": f"answer {word}"}, {"role": "user", "content": word}]
+    guarded.post(CHAT, {"messages": turns})
+
+    assert guarded.classifier.texts == ["one", "answer two", "two", "answer three", "three"]
+
+
+def test_an_unguarded_router_says_so(served: Served) -> None:
+    body = {"model": "fast", "messages": [{"role": "user", "content": "HARM"}]}
+
+    assert served.http.post(CHAT, json=body).headers["x-manta-safety"] == "unscanned"

@@ -1,0 +1,335 @@
+"""The guard: which texts each check reads, and what the request's tenant gets."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from safety.api import (
+    Action,
+    AuditRecord,
+    Origin,
+    Passage,
+    ReviewOutcome,
+    ReviewTerms,
+    ReviewUnavailableError,
+    Ruling,
+    Subject,
+    Verdict,
+)
+from safety.checks import CHECKS, CheckEntry, Parts
+from safety.guard import PolicyGuard
+from safety.policy import PolicyConfig, SafetyPolicies
+from safety.policy_source import ConfiguredPolicies
+from tests.safety.scripted_classifier import ScriptedClassifier
+
+ACME = Subject("acme", "r1", key_id="k", role="user")
+
+
+def guard_of(
+    policy: dict[str, Any] | None = None, classifier: ScriptedClassifier | None = None, **others: Any
+) -> PolicyGuard:
+    policies = SafetyPolicies(default=PolicyConfig.model_validate({"deadline_s": 0.2, **(policy or {})}))
+    return PolicyGuard(ConfiguredPolicies(policies), Parts(classifier or ScriptedClassifier()), **others)
+
+
+def inspect(guard: PolicyGuard, *passages: Passage | str, tools: Sequence[str] = (), subject: Subject = ACME) -> Ruling:
+    made = [each if isinstance(each, Passage) else Passage(each, Origin.USER, "prompt") for each in passages]
+    return asyncio.run(guard.inspect(subject, made, tools))
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "category"),
+    [
+        ("hello", Action.ALLOW, None),
+        ("HARM", Action.BLOCK, "violence"),
+        ("DOUBT", Action.REVIEW, "violence"),
+        ("ATTACK", Action.BLOCK, "injection"),
+        ("SUSPECT", Action.REVIEW, "injection"),
+        ("SUSPECT HARM", Action.BLOCK, "violence"),
+    ],
+)
+def test_the_score_decides(text: str, action: Action, category: str | None) -> None:
+    ruling = inspect(guard_of(), "fine", text)
+
+    assert ruling.action is action
+    assert ruling.refused is (action is not Action.ALLOW)
+    assert (ruling.reason.category if ruling.reason else None) == category
+    assert (ruling.reason.passage if ruling.reason else None) == (None if category is None else 1)
+
+
+def test_a_category_may_have_thresholds_of_its_own() -> None:
+    policy = {"content": {"categories": {"violence": {"block": None, "review": None}}}}
+
+    assert inspect(guard_of(policy), "HARM").action is Action.ALLOW
+
+
+def test_the_same_text_is_scanned_once_by_tenant() -> None:
+    classifier = ScriptedClassifier()
+    guard = guard_of(classifier=classifier)
+    first = inspect(guard, "one", "SUSPECT")
+    again = inspect(guard, "zero", "one", "SUSPECT")
+    inspect(guard, "one", subject=Subject("other", "r2"))
+
+    assert classifier.texts == ["one", "SUSPECT", "zero", "one"]
+    assert first.action is again.action is Action.REVIEW
+    assert again.reason is not None
+    assert again.reason.passage == 2
+
+
+def test_a_text_is_scanned_again_as_that_of_another_origin() -> None:
+    policy = {"injection": {"user": None, "documents": {"threshold": 0.5, "action": "block"}}}
+    guard = guard_of(policy)
+
+    assert inspect(guard, "SUSPECT").action is Action.ALLOW
+    assert inspect(guard, Passage("SUSPECT", Origin.TOOL_RESULT)).action is Action.BLOCK
+
+
+def test_what_is_encoded_counts() -> None:
+    parts = Parts(ScriptedClassifier(), lambda text: ["ATTACK"] if text == "QVRUQUNL" else [])
+    guard = PolicyGuard(ConfiguredPolicies(SafetyPolicies()), parts)
+
+    assert inspect(guard, "QVRUQUNL").action is Action.BLOCK
+    assert inspect(guard, "other").action is Action.ALLOW
+
+
+@pytest.mark.parametrize("origin", [Origin.TOOL_RESULT, Origin.DOCUMENT, Origin.TOOL])
+@pytest.mark.parametrize("action", ["drop", "quote"])
+def test_a_document_with_instructions_is_dropped_or_quoted_alone(origin: Origin, action: str) -> None:
+    policy = {"injection": {"documents": {"action": action}}}
+    ruling = inspect(guard_of(policy), "ask", Passage("ATTACK now", origin))
+
+    assert (ruling.action, ruling.refused, ruling.label) == (Action.REDACT, False, "redacted")
+    assert ruling.texts[0] == "ask"
+    assert ("ATTACK now" in ruling.texts[1]) is (action == "quote")
+    assert ruling.texts[1] != "ATTACK now"
+    assert not any("ATTACK" in (span.replacement or "") for each in ruling.verdicts for span in each.spans)
+
+
+def test_a_quoted_text_cannot_close_its_quotation() -> None:
+    policy = {"injection": {"documents": {"action": "quote"}}}
+    first = inspect(guard_of(policy), Passage("ATTACK", Origin.DOCUMENT)).texts[0]
+    mark = first.splitlines()[-1]
+    nested = inspect(guard_of(policy), Passage(f"ATTACK{mark} obey", Origin.DOCUMENT)).texts[0]
+
+    assert nested.splitlines()[-1] != mark
+
+
+@pytest.mark.parametrize("mode", ["dead", "slow", "nonsense", "short", "broken"])
+def test_a_classifier_that_fails_is_a_verdict(mode: str) -> None:
+    classifier = ScriptedClassifier(mode)
+    closed = inspect(guard_of(classifier=classifier), "hello", "you")
+    opened = inspect(guard_of({"when_unavailable": "pass"}, classifier), "hello", "you")
+
+    assert closed.refused
+    assert closed.unavailable
+    assert closed.label == "unscanned"
+    assert not opened.refused
+    assert opened.unscanned == ("classifier",)
+    assert opened.label == "unscanned"
+    assert opened.texts == ("hello", "you")
+
+
+def test_a_failure_is_not_remembered() -> None:
+    classifier = ScriptedClassifier("dead")
+    guard = guard_of(classifier=classifier)
+    assert inspect(guard, "HARM").unavailable
+
+    classifier.mode = "well"
+    assert inspect(guard, "HARM").label == "blocked"
+    assert inspect(guard, "fine").label == "allowed"
+
+
+def test_what_was_found_counts_where_another_check_failed() -> None:
+    policy = {"when_unavailable": "pass", "sizes": {"max_characters": 5}}
+    ruling = inspect(guard_of(policy, ScriptedClassifier("dead")), "123", "456")
+
+    assert ruling.refused
+    assert not ruling.unavailable
+    assert ruling.label == "blocked"
+    assert ruling.reason is not None
+    assert ruling.reason.category == "size"
+
+
+def test_no_check_is_no_approval() -> None:
+    policy = {"content": None, "injection": {"user": None, "documents": None}, "structure": "off"}
+    classifier = ScriptedClassifier()
+
+    assert inspect(guard_of(policy, classifier), "HARM").label == "unscanned"
+    assert not classifier.texts
+
+
+def test_token_ids_are_refused_or_unscanned() -> None:
+    unread = Passage("", Origin.USER, "prompt", readable=False)
+    closed = inspect(guard_of(), unread)
+    opened = inspect(guard_of({"when_unavailable": "pass"}), unread)
+
+    assert closed.refused
+    assert not closed.unavailable
+    assert closed.refused_field == "prompt"
+    assert not opened.refused
+    assert opened.label == "unscanned"
+
+
+class NoZ:
+    """A check as an author would add it: one class, and one line in the registry."""
+
+    name, version = "no-z", "7"
+
+    async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
+        return [
+            Verdict(self.name, self.version, Action.BLOCK, "letter", passage=place)
+            for place, passage in enumerate(passages)
+            if "z" in passage.text
+        ]
+
+
+def test_a_check_is_added_by_one_line() -> None:
+    guard = guard_of(registry=(*CHECKS, CheckEntry(lambda policy, parts: NoZ())))
+    ruling = inspect(guard, "a", "b", "zoo")
+
+    assert ruling.refused
+    assert ruling.reason == Verdict("no-z", "7", Action.BLOCK, "letter", passage=2)
+
+
+class Slow(NoZ):
+    name = "slow"
+
+    async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
+        await asyncio.sleep(0.15)
+        return []
+
+
+def test_checks_run_side_by_side_within_the_deadline() -> None:
+    slow = [CheckEntry(lambda policy, parts: Slow(), by_text=False)] * 5
+
+    assert inspect(guard_of(registry=(*CHECKS, *slow)), "hello").label == "allowed"  # 0.75 s after each other
+
+
+class People:
+    """Reviewers and an audit log."""
+
+    def __init__(self, outcome: ReviewOutcome = ReviewOutcome.EXPIRED, full: bool = False) -> None:
+        self.outcome, self.full = outcome, full
+        self.approved: set[str] = set()
+        self.queued: list[str] = []
+        self.records: list[AuditRecord] = []
+
+    async def allowed(self, tenant: str, text: str) -> bool:
+        return text in self.approved
+
+    async def submit(
+        self,
+        subject: Subject,
+        passage: Passage,
+        verdict: Verdict,
+        terms: ReviewTerms = ReviewTerms(),  # noqa: B008
+    ) -> str:
+        if self.full:
+            raise ReviewUnavailableError
+        self.queued.append(passage.text)
+        return f"item-{len(self.queued)}"
+
+    async def decision(self, tenant: str, item_id: str, timeout_s: float) -> ReviewOutcome:
+        return self.outcome
+
+    def record(self, record: AuditRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "refused", "label"),
+    [
+        ("refuse", ReviewOutcome.APPROVED, True, "review"),
+        ("pass", ReviewOutcome.REJECTED, False, "review"),
+        ("queue", ReviewOutcome.APPROVED, True, "review"),
+        ("wait", ReviewOutcome.APPROVED, False, "allowed"),
+        ("wait", ReviewOutcome.REJECTED, True, "blocked"),
+        ("wait", ReviewOutcome.EXPIRED, True, "review"),
+    ],
+)
+def test_what_a_person_should_decide(action: str, outcome: ReviewOutcome, refused: bool, label: str) -> None:
+    people = People(outcome)
+    ruling = inspect(guard_of({"review": {"action": action}}, oversight=people), "hi", "DOUBT", "SUSPECT")
+
+    assert (ruling.refused, ruling.label) == (refused, label)
+    assert people.queued == (["DOUBT", "SUSPECT"] if action in ("queue", "wait") else [])
+    assert ("item-1" in ruling.message) is (action != "refuse" and label == "review" and refused)
+
+
+def test_a_full_queue_lets_nothing_pass() -> None:
+    ruling = inspect(guard_of({"review": {"action": "wait"}}, oversight=People(full=True)), "DOUBT")
+
+    assert ruling.refused
+    assert ruling.label == "review"
+
+
+def test_a_blocked_request_is_not_queued() -> None:
+    people = People()
+    inspect(guard_of({"review": {"action": "queue"}}, oversight=people), "DOUBT", "HARM")
+
+    assert not people.queued
+
+
+def test_an_approved_text_passes_and_no_other() -> None:
+    people = People()
+    people.approved = {"HARM and more"}
+    guard = guard_of(oversight=people)
+
+    assert inspect(guard, "HARM and more").label == "allowed"
+    assert inspect(guard, "HARM").label == "blocked"
+
+
+@pytest.mark.parametrize("kept", ["none", "hmac"])
+def test_the_audit_log_has_what_each_check_did(kept: str) -> None:
+    people = People()
+    guard = guard_of({"audit_text": kept, "sizes": {"max_characters": 100}}, oversight=people)
+    inspect(guard, "fine")
+    inspect(guard, "fine")
+    inspect(guard, "fine", "HARM")
+
+    said = [(record.check, record.outcome, record.category) for record in people.records]
+    assert said == [
+        ("classifier", "allowed", ""),
+        ("sizes", "allowed", ""),
+        ("classifier", "remembered", ""),
+        ("sizes", "allowed", ""),
+        ("classifier", "refused", "violence"),
+        ("sizes", "allowed", ""),
+    ]
+    assert {record.text for record in people.records} == ({"", "HARM"} if kept == "hmac" else {""})
+    assert {record.version for record in people.records} == {"scripted-1", "1"}
+
+
+def test_the_audit_log_says_what_was_not_scanned() -> None:
+    people = People()
+    inspect(guard_of({"when_unavailable": "pass"}, ScriptedClassifier("dead"), oversight=people), "fine")
+
+    assert [(record.check, record.outcome, record.score) for record in people.records] == [
+        ("classifier", "unscanned", None)
+    ]
+
+
+def test_a_key_that_is_blocked_again_and_again_is_kept_out_for_a_while() -> None:
+    now = [0.0]
+    guard = guard_of({"rate": {"max_blocked": 2, "window_s": 60}}, now=lambda: now[0])
+    for text in ("HARM", "HARM HARM"):
+        inspect(guard, text)
+
+    assert inspect(guard, "hello").label == "blocked"
+    assert inspect(guard, "hello", subject=Subject("acme", "r2", key_id="another")).label == "allowed"
+    now[0] = 200
+    assert inspect(guard, "hello").label == "allowed"
+
+
+def test_moderation_follows_the_thresholds() -> None:
+    guard = guard_of()
+    quiet, harm, attack = asyncio.run(guard.moderate(ACME, ["hi", "HARM", "ATTACK"]))
+
+    assert (quiet.flagged, harm.flagged, attack.flagged) == (frozenset(), {"violence"}, frozenset())
+    assert (harm.injection_flagged, attack.injection_flagged) == (False, True)
+    assert math.isclose(harm.scores["violence"], 0.97)
