@@ -1,0 +1,85 @@
+"""Requests of the measurements: streams that are read to some point, and calls of the admin API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+TIMEOUT_S = 60.0
+
+
+class Leave(StrEnum):
+    """How a client ends a stream before its end."""
+
+    CLOSE = "close"  # the connection is closed in order, as a library does for a cancelled stream
+    VANISH = "vanish"  # the connection is reset, as when the client's machine is gone
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What came of a request. ``status`` 0: the connection broke before an answer. ``first_s``: until the first piece
+    of the body, in seconds. ``pieces``: of the body that were read. ``whole``: the body came to its end."""
+
+    status: int = 0
+    first_s: float | None = None
+    pieces: int = 0
+    whole: bool = False
+
+
+async def stream(
+    url: str, key: str, body: Mapping[str, Any], leave_after: int | None = None, leave: Leave = Leave.CLOSE
+) -> Exchange:
+    """Sends a completion request and reads its stream, whole or until ``leave_after`` pieces have come."""
+    target, sent = urlsplit(url), json.dumps({"model": "fast", "stream": True, **body}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nhost: {target.netloc}\r\nauthorization: Bearer {key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(sent)}\r\nconnection: close\r\n\r\n"
+    )
+    exchange, started = Exchange(), time.perf_counter()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(target.hostname, target.port)
+            try:
+                writer.write(head.encode() + sent)
+                exchange.status = int((await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1])
+                while leave_after is None or exchange.pieces < leave_after:
+                    piece = await reader.read(65536)
+                    if not piece:
+                        return exchange
+                    exchange.first_s = exchange.first_s or time.perf_counter() - started
+                    exchange.pieces += 1
+                    exchange.whole = exchange.whole or piece.endswith(b"0\r\n\r\n")
+                if leave is Leave.VANISH:
+                    writer.transport.abort()
+            finally:
+                writer.close()
+    except (OSError, asyncio.IncompleteReadError, TimeoutError):
+        pass  # what was read by then is the result
+    return exchange
+
+
+class Admin:
+    """The admin API of the service at ``url``."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_S)
+
+    def create_key(self, tenant: str, limits: Mapping[str, float]) -> str:
+        """Creates a key with limits and returns it."""
+        answer = self._http.post("/admin/v1/keys", json={"tenant": tenant, "team": "core", "limits": limits})
+        return str(answer.raise_for_status().json()["key"])
+
+    def usage(self, tenant: str, start: float) -> dict[str, float]:
+        """Returns the sums of a tenant from ``start`` on, in seconds since the epoch, by the name of the amount."""
+        query = {"tenant": tenant, "group_by": "tenant", "bucket_width": "1m", "start": str(int(start) // 60 * 60)}
+        rows = self._http.get("/admin/v1/usage", params=query).raise_for_status().json()["data"]
+        names = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
+        return {name: sum(row[name] for row in rows) for name in names}

@@ -1,0 +1,201 @@
+"""``python -m load_tests.access.ledger``: whether the ledger has what the engine has counted, whatever happens."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.config import StateConfig
+from cluster.local.environment import local_environment, prepare_directory
+from cluster.state.redis_store import RedisStore
+from load_tests.access.engines import FAILING
+from load_tests.access.http import Admin, Exchange, Leave, stream
+from load_tests.access.processes import ADMIN_KEY, redis_server
+
+if TYPE_CHECKING:
+    from load_tests.access.graph import Graph
+
+DESCRIPTION = """\
+Measure whether the ledger is what the engine has counted, to the token. Starts a Redis and the graph of dev.yaml with
+its tier fast and two routers, and sends streams that are cancelled at random points, whose clients vanish, that fail in
+the engine, and with four answers. With --kill, a router is killed (SIGKILL) in the middle. Then compares the sums of
+the ledger with the engine's counters, and waits until no reservation is left.
+"""
+TENANTS = ("measured", FAILING)
+LIMITS = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9, "concurrent_requests": 10**5}
+WORDS = ("harbour", "lantern", "orchard", "compass", "meadow", "thunder", "violin", "granite")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request. ``leave_after``: pieces of the stream that are read; None: all."""
+
+    kind: str
+    tenant: str
+    body: dict[str, Any]
+    leave_after: int | None = None
+    leave: Leave = Leave.CLOSE
+
+
+@dataclass(slots=True)
+class Result:
+    """What was found. Tokens of input are those that the engine computed or found in its cache."""
+
+    killed: int
+    streams: dict[str, int]
+    broken: int
+    engine_tokens: dict[str, int]
+    ledger_tokens: dict[str, int]
+    ledger_requests: int
+    reservations_left_s: float | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the ledger has what the engine has counted, and all reservations are back within 30 s."""
+        left_s = self.reservations_left_s
+        return self.engine_tokens == self.ledger_tokens and left_s is not None and left_s <= 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="manta-", dir="/tmp") as name:  # short: Ray's sockets have long names
+        directory = Path(name)
+        prepare_directory(directory)
+        os.environ.update(local_environment(directory))
+        with redis_server(directory / "redis") as redis:
+            from load_tests.access.graph import Graph  # Ray reads the environment when it is imported
+
+            graph = Graph(options.routers, redis.url, directory / "journal")
+            try:
+                result = _measure(graph, redis.url, directory, options)
+            finally:
+                graph.stop()
+    print(json.dumps(asdict(result), indent=2))
+    print("the ledger is what the engine has counted" if result.exact else "THE LEDGER DIFFERS", file=sys.stderr)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    return 0 if result.exact else 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m load_tests.access.ledger",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cancelled", type=int, default=1000, help="streams that are cancelled (default: %(default)s)")
+    add("--vanished", type=int, default=200, help="streams whose client vanishes (default: %(default)s)")
+    add("--failed", type=int, default=50, help="streams that fail in the engine (default: %(default)s)")
+    add("--branched", type=int, default=100, help="streams with four answers (default: %(default)s)")
+    add("--concurrency", type=int, default=32, help="streams at a time (default: %(default)s)")
+    add("--max-tokens", type=int, default=48, help="of an answer (default: %(default)s)")
+    add("--routers", type=int, default=2, help="default: %(default)s")
+    add("--kill", action="store_true", help="kill a router in the middle")
+    add("--seed", type=int, default=7, help="of the order and the points (default: %(default)s)")
+    add("--json", type=Path, metavar="OUT", help="write the figures")
+    return parser
+
+
+def _plans(options: argparse.Namespace) -> list[Plan]:
+    """Returns all requests, in a random order."""
+    draw = random.Random(options.seed)
+
+    def body(number: int, **fields: Any) -> dict[str, Any]:
+        prompt = " ".join(draw.choices(WORDS, k=draw.randrange(2, 40)))
+        return {"prompt": f"{number} {prompt}", "max_tokens": options.max_tokens, "ignore_eos": True, **fields}
+
+    def point() -> int:
+        return draw.randrange(options.max_tokens)
+
+    plans = [Plan("cancelled", TENANTS[0], body(n), point()) for n in range(options.cancelled)]
+    plans += [Plan("vanished", TENANTS[0], body(n), point(), Leave.VANISH) for n in range(options.vanished)]
+    plans += [Plan("failed", FAILING, body(n)) for n in range(options.failed)]
+    plans += [Plan("branched", TENANTS[0], body(n, n=4)) for n in range(options.branched)]
+    draw.shuffle(plans)
+    return plans
+
+
+def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Namespace) -> Result:
+    admin, began = Admin(graph.url, ADMIN_KEY), time.time()
+    keys = {tenant: admin.create_key(tenant, LIMITS) for tenant in TENANTS}
+    plans, before = _plans(options), graph.stats()
+    victims = iter(graph.router_pids() if options.kill else [])
+    exchanges, killed = asyncio.run(_send(graph.url, keys, plans, options.concurrency, victims))
+    left_s = asyncio.run(_reservations_left(redis_url, directory))
+    time.sleep(3.0)  # the ledger is written in the background
+    after = graph.stats()
+    cached = after.cached_tokens - before.cached_tokens
+    usages = [Admin(graph.url, ADMIN_KEY).usage(tenant, began) for tenant in TENANTS]
+    sums = {name: int(sum(usage[name] for usage in usages)) for name in usages[0] if name != "cost"}
+    return Result(
+        killed=killed,
+        streams=dict(Counter(plan.kind for plan in plans)),
+        broken=sum(not (each.whole or each.status) for each in exchanges),
+        engine_tokens={
+            "input": after.prompt_tokens - before.prompt_tokens + cached,
+            "cached_input": cached,
+            "output": after.generated_tokens - before.generated_tokens,
+        },
+        ledger_tokens={
+            "input": sums["input_tokens"],
+            "cached_input": sums["cached_input_tokens"],
+            "output": sums["output_tokens"],
+        },
+        ledger_requests=sums["requests"],
+        reservations_left_s=left_s,
+    )
+
+
+async def _send(
+    url: str, keys: dict[str, str], plans: Sequence[Plan], concurrency: int, victims: Iterator[int]
+) -> tuple[list[Exchange], int]:
+    """Sends all requests, ``concurrency`` at a time, and kills one of ``victims`` after half of them. Returns what came
+    of each, and the process that was killed; 0: none."""
+    waiting, exchanges, killed = list(plans), list[Exchange](), 0
+
+    async def client() -> None:
+        nonlocal killed
+        while waiting:
+            plan = waiting.pop()
+            if len(waiting) == len(plans) // 2 and (victim := next(victims, 0)):
+                os.kill(victim, signal.SIGKILL)
+                killed = victim
+            exchanges.append(await stream(url, keys[plan.tenant], plan.body, plan.leave_after, plan.leave))
+            if len(exchanges) % 100 == 0:
+                print(f"{len(exchanges)} of {len(plans)} streams", file=sys.stderr)
+
+    await asyncio.gather(*(client() for _ in range(concurrency)))
+    return exchanges, killed
+
+
+async def _reservations_left(redis_url: str, directory: Path) -> float | None:
+    """Returns the seconds until no reservation is left; None: there still are some after a minute."""
+    store = RedisStore(StateConfig(journal=directory / "reader"), redis_url)
+    await store.start()
+    started = time.monotonic()
+    try:
+        while (waited := time.monotonic() - started) < 60:
+            if not sum([await store.open_reservations(tenant) for tenant in TENANTS]):
+                return round(waited, 1)
+            await asyncio.sleep(0.2)
+        return None
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

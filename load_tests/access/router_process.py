@@ -1,0 +1,38 @@
+"""``python -m load_tests.access.router_process``: a router and the shared state in one process, without Ray."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import uvicorn
+
+from cluster.config import StateConfig
+from cluster.state.redis_store import RedisStore
+from load_tests.access.backend import SteadyBackend
+from router.app import build_app
+from router.config import RouterConfig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m load_tests.access.router_process", description=(__doc__ or "").partition(": ")[2]
+    )
+    parser.add_argument("--port", type=int, required=True, help="port of 127.0.0.1")
+    parser.add_argument("--config", type=Path, required=True, help="the router's settings as JSON")
+    parser.add_argument("--state", type=Path, help="the settings of the shared state as JSON; default: in memory")
+    parser.add_argument("--step-ms", type=float, default=10.0, help="a token's time (default: %(default)s)")
+    options = parser.parse_args()
+    store = None
+    if options.state is not None:
+        state = StateConfig.model_validate_json(options.state.read_text(encoding="utf-8"))
+        url = state.read_url()
+        assert url is not None, "the settings of the shared state name a Redis"
+        store = RedisStore(state, url)
+    config = RouterConfig.model_validate_json(options.config.read_text(encoding="utf-8"))
+    app = build_app(config, SteadyBackend(options.step_ms / 1000), store=store)
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
