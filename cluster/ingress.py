@@ -18,6 +18,7 @@ from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.serve_backend import ServeBackend
 from cluster.state.redis_store import RedisStore
+from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import build_app
 from router.config import RouterConfig
 from router.ports.state_store import StateStore
@@ -53,7 +54,8 @@ class Router:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks = jwks_source(self._config.access.jwt)
-        app = build_app(self._config, backend, self._forecaster, store=shared_state(self._state), jwks=jwks)
+        store, metrics = shared_state(self._state), RayUsageMetrics()
+        app = build_app(self._config, backend, self._forecaster, store=store, jwks=jwks, metrics=metrics)
         return without_root_path(without_request_id(app))
 
 

@@ -45,6 +45,7 @@ from router.ports.clock import Clock, SystemClock
 from router.ports.jwks_source import JwksSource
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
+from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
@@ -68,13 +69,15 @@ def build_app(
     store: StateStore | None = None,
     jwks: JwksSource | None = None,
     guard: Guard | None = None,
+    metrics: UsageMetrics | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
-    ``guard`` inspects requests and answers; None: nothing is inspected.
+    ``guard`` inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is used; None: nothing
+    is counted.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -84,8 +87,9 @@ def build_app(
     tokens = None if settings.jwt is None or jwks is None else TokenVerifier(settings.jwt, jwks, clock)
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
-    ledger = Ledger(store, config.prices, clock)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard)
+    metrics = metrics or NoUsageMetrics()
+    ledger = Ledger(store, config.prices, clock, metrics)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
     management = Management(authenticator, registry, store, backend, clock, config.prices.currency)
     return App(config, backend, pipeline, management, store, clock, endpoints)
 

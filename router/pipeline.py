@@ -11,6 +11,7 @@ from router.access.permissions import allowed_models, allowed_tiers, check_endpo
 from router.answer_events import AnswerEvent, Routed
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
+from router.errors import LimitExceededError
 from router.generation.generate import generate
 from router.guard.passages import passages_of, with_texts
 from router.guard.refusal import check_ruling
@@ -23,6 +24,7 @@ from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
 from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
+from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
@@ -45,9 +47,11 @@ class Pipeline:
         store: LimitStore,
         clock: Clock,
         guard: Guard | None = None,
+        metrics: UsageMetrics | None = None,
     ) -> None:
         self._config = config
         self._guard = guard
+        self._metrics = metrics or NoUsageMetrics()
         self._backend = backend
         self._choice = choice
         self._authenticator = authenticator
@@ -106,7 +110,16 @@ class Pipeline:
         tier, principal = account.tier, account.principal
         context = next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
         limits = principal.limits
-        return await self._limiter.reserve(principal.tenant, principal.key_id, limits, tier, account.request, context)
+        tenant, key_id = principal.tenant, principal.key_id
+        try:
+            hold = await self._limiter.reserve(tenant, key_id, limits, tier, account.request, context)
+        except LimitExceededError as error:
+            for use in error.decision.refused:
+                self._metrics.refused(tenant, use.owner, use.name)
+            raise
+        for use in () if hold.decision is None else hold.decision.near(self._config.limits.warn_at):
+            self._metrics.near_limit(tenant, use.owner, use.name)
+        return hold
 
     async def _inspect(self, account: Account) -> None:
         """Has the guard inspect the request, and replaces the texts that the guard has rewritten.

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from router.ports.ledger_store import LedgerEntry
+from router.ports.limit_store import MONEY_UNITS
+from router.ports.usage_metrics import UsageSample
 from safety.api import Ruling, Verdict
 
 MAX_VERDICTS = 8
@@ -81,6 +83,13 @@ class RequestEntry:
     first_event_at: float | None
     ended_at: float
     safety: SafetyEntry
+
+    @property
+    def sample(self) -> UsageSample:
+        """What the metrics count of the request."""
+        cost = self.cost / MONEY_UNITS
+        tokens = self.input_tokens, self.cached_input_tokens, self.output_tokens
+        return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost)
 
     def stored(self, part: str = "", requests: int = 1) -> LedgerEntry:
         """Returns the entry as the ledger takes it. It is attributed to the time at which the request ended.

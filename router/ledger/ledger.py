@@ -18,6 +18,7 @@ from router.ledger.price import cost_of
 from router.ports.clock import Clock
 from router.ports.ledger_store import LedgerStore
 from router.ports.tier_backend import OrphanedAttempt
+from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
 from safety.api import Ruling
@@ -46,12 +47,16 @@ class Account:
 
 
 class Ledger:
-    """Writes the entries of requests to ``store``. Each entry uses the ``prices`` current when it is written."""
+    """Writes the entries of requests to ``store``, and counts them in ``metrics``. Each entry uses the ``prices``
+    current when it is written."""
 
-    def __init__(self, store: LedgerStore, prices: PricesConfig, clock: Clock) -> None:
+    def __init__(
+        self, store: LedgerStore, prices: PricesConfig, clock: Clock, metrics: UsageMetrics | None = None
+    ) -> None:
         self._store = store
         self._prices = prices
         self._clock = clock
+        self._metrics = metrics or NoUsageMetrics()
         self._waiting: set[asyncio.Task[None]] = set()
 
     def price(self, tier: str) -> PriceConfig | None:
@@ -103,7 +108,9 @@ class Ledger:
             used = account.meter.total
             if on_settled is not None:
                 on_settled(used, outcome is Outcome.FINISHED)
-            self._store.record(self._entry(account, used, outcome, error, ended_at).stored())
+            entry = self._entry(account, used, outcome, error, ended_at)
+            self._metrics.count(entry.sample)
+            self._store.record(entry.stored())
 
         if account.meter.known:
             return write()

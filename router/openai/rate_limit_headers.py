@@ -24,9 +24,8 @@ def rate_limit_headers(decision: LimitDecision, warn_at: float) -> list[tuple[by
                 (f"x-ratelimit-remaining-{unit}".encode(), str(use.remaining).encode()),
                 (f"x-ratelimit-reset-{unit}".encode(), go_duration(use.reset_ms).encode()),
             ]
-    near = [use for use in decision.uses if use.used >= warn_at * use.limit]
-    if near:
-        parts = (f"{use.name} of {use.scope.partition(':')[0]} {100 * use.used // use.limit}%" for use in near)
+    if near := decision.near(warn_at):
+        parts = (f"{use.name} of {use.owner} {100 * use.used // use.limit}%" for use in near)
         headers.append((b"x-manta-limit-warning", ", ".join(parts).encode()))
     return headers
 

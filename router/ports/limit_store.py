@@ -80,6 +80,11 @@ class LimitUse:
         """What is left. Never negative, although a request may use more than it reserved."""
         return max(0, self.limit - self.used)
 
+    @property
+    def owner(self) -> str:
+        """Whose limit it is: ``key`` or ``tenant``."""
+        return self.scope.partition(":")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class LimitDecision:
@@ -96,6 +101,10 @@ class LimitDecision:
     def admitted(self) -> bool:
         """Whether the request may run."""
         return not self.refused
+
+    def near(self, warn_at: float) -> tuple[LimitUse, ...]:
+        """Returns the limits of which the share ``warn_at`` or more is used."""
+        return tuple(use for use in self.uses if use.used >= warn_at * use.limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from router.memory_store import MemoryStore
 from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
+from router.ports.usage_metrics import UsageMetrics
 from tests.router.backend import ScriptedBackend
 from tests.state.clock import VirtualClock
 
@@ -49,11 +50,14 @@ class Service:
         backend: TierBackend | None = None,
         clock: Clock | None = None,
         jwks: JwksSource | None = None,
+        metrics: UsageMetrics | None = None,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.store = MemoryStore(self.clock)
         self.backend = backend or ScriptedBackend()
-        self.app = build_app(settings or config(), self.backend, clock=self.clock, store=self.store, jwks=jwks)
+        self.app = build_app(
+            settings or config(), self.backend, clock=self.clock, store=self.store, jwks=jwks, metrics=metrics
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,0 +1,1 @@
+"""What the service exports to Prometheus."""

@@ -1,0 +1,70 @@
+"""``RayUsageMetrics``: counts what was used in Ray's metrics, which Prometheus reads from every node.
+
+======================================  ======================================  ======================================
+counter                                 labels                                  unit
+======================================  ======================================  ======================================
+ray_manta_requests_total                tenant, tier, outcome                   requests that have ended
+ray_manta_tokens_total                  tenant, tier, direction                 tokens
+ray_manta_cost_total                    tenant, tier                            the currency of ``router.prices``
+ray_manta_limit_warnings_total          tenant, scope, limit                    requests after which a limit was nearly
+                                                                                used up (``router.limits.warn_at``)
+ray_manta_limit_refusals_total          tenant, scope, limit                    requests for which a limit had no room
+======================================  ======================================  ======================================
+
+``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
+Requests whose router was killed are in the ledger, but not here.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter
+
+from router.ports.limit_store import LimitName
+from router.ports.usage_metrics import UsageSample
+
+MAX_TENANTS = 500
+OTHERS = "(others)"
+"""No tenant of a key has this name: names begin with a letter or a digit."""
+
+
+class RayUsageMetrics:
+    """The counters of the router in this process. Implements ``UsageMetrics``."""
+
+    def __init__(self) -> None:
+        self._tenants: set[str] = set()
+        self._requests = Counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
+        self._tokens = Counter("manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction"))
+        self._cost = Counter(
+            "manta_cost", "What requests have cost, in the currency of the prices.", ("tenant", "tier")
+        )
+        limits = ("tenant", "scope", "limit")
+        self._warnings = Counter("manta_limit_warnings", "Requests after which a limit was nearly used up.", limits)
+        self._refusals = Counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
+
+    def count(self, sample: UsageSample) -> None:
+        labels = {"tenant": self._label(sample.tenant), "tier": sample.tier}
+        self._requests.inc(1, {**labels, "outcome": sample.outcome})
+        amounts = {
+            "input": sample.input_tokens,
+            "cached_input": sample.cached_input_tokens,
+            "output": sample.output_tokens,
+        }
+        for direction, amount in amounts.items():
+            if amount > 0:  # Ray refuses to add 0
+                self._tokens.inc(amount, {**labels, "direction": direction})
+        if sample.cost > 0:
+            self._cost.inc(sample.cost, labels)
+
+    def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self._warnings.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
+
+    def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self._refusals.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
+
+    def _label(self, tenant: str) -> str:
+        """Returns the label of a tenant: its name, or OTHERS if there are too many."""
+        if tenant not in self._tenants:
+            if len(self._tenants) >= MAX_TENANTS:
+                return OTHERS
+            self._tenants.add(tenant)
+        return tenant

@@ -1,0 +1,51 @@
+"""``UsageMetrics``: the port to counters of what was used, for Prometheus. They are for graphs; the ledger is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.ports.limit_store import LimitName
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSample:
+    """What one request used. ``input_tokens`` includes ``cached_input_tokens``. ``cost`` is in the currency of the
+    prices. ``outcome`` is one of a few words."""
+
+    tenant: str
+    tier: str
+    outcome: str
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost: float
+
+
+class UsageMetrics(Protocol):
+    """The counters of one router. The labels are tenant, tier and outcome; team, feature and key would be too many."""
+
+    def count(self, sample: UsageSample) -> None:
+        """Counts a request that has ended."""
+        ...
+
+    def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
+        """Counts a request after which a limit is nearly used up. ``scope`` is whose it is: ``key`` or ``tenant``."""
+        ...
+
+    def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        """Counts a request for which a limit had no room."""
+        ...
+
+
+class NoUsageMetrics:
+    """Counts nothing. Implements ``UsageMetrics``."""
+
+    def count(self, sample: UsageSample) -> None:
+        pass
+
+    def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
+        pass
+
+    def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        pass

@@ -1,0 +1,47 @@
+"""What the router counts for Prometheus."""
+
+from __future__ import annotations
+
+from router.ports.limit_store import LimitName
+from router.ports.usage_metrics import UsageSample
+from tests.access.service import Service
+
+
+class Counted:
+    """Remembers what was counted."""
+
+    def __init__(self) -> None:
+        self.samples: list[UsageSample] = []
+        self.warnings: list[tuple[str, str, LimitName]] = []
+        self.refusals: list[tuple[str, str, LimitName]] = []
+
+    def count(self, sample: UsageSample) -> None:
+        self.samples.append(sample)
+
+    def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self.warnings.append((tenant, scope, limit))
+
+    def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self.refusals.append((tenant, scope, limit))
+
+
+async def test_a_request_is_counted_with_its_tokens_and_its_cost() -> None:
+    counted = Counted()
+    service = Service(metrics=counted)
+    assert (await service.ask("sk-user")).status_code == 200
+
+    cost = (2 * 1.0 + 1 * 0.25 + 5 * 4.0) / 1e6
+    assert counted.samples == [UsageSample("acme", "fast", "finished", 3, 1, 5, cost)]
+    assert counted.warnings == counted.refusals == []
+
+
+async def test_a_limit_that_is_nearly_used_up_is_counted_and_so_is_a_refusal() -> None:
+    counted = Counted()
+    service = Service(metrics=counted)
+    key = (await service.create(limits={"requests_per_minute": 5}))["key"]
+    statuses = [(await service.ask(key)).status_code for _ in range(6)]
+
+    assert statuses == [200] * 5 + [429]
+    assert counted.warnings == [("acme", "key", LimitName.REQUESTS_PER_MINUTE)] * 2  # at 80 and 100 %
+    assert counted.refusals == [("acme", "key", LimitName.REQUESTS_PER_MINUTE)]
+    assert len(counted.samples) == 5

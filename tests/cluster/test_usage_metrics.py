@@ -1,0 +1,51 @@
+"""What the counters of usage add to Ray's."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.telemetry import usage_metrics
+from cluster.telemetry.usage_metrics import OTHERS, RayUsageMetrics
+from router.ports.limit_store import LimitName
+from router.ports.usage_metrics import UsageSample
+
+
+class Recorded:
+    """Ray's counter, which keeps what is added."""
+
+    added: list[tuple[str, float, dict[str, str]]] = []  # noqa: RUF012 - of all counters of a test
+
+    def __init__(self, name: str, description: str, labels: tuple[str, ...]) -> None:
+        self.name, self.labels = name, labels
+
+    def inc(self, value: float, labels: dict[str, str]) -> None:
+        assert value > 0, "Ray raises"
+        assert set(labels) == set(self.labels)
+        Recorded.added.append((self.name, value, labels))
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> RayUsageMetrics:
+    monkeypatch.setattr(usage_metrics, "Counter", Recorded)
+    monkeypatch.setattr(Recorded, "added", [])
+    return RayUsageMetrics()
+
+
+def test_tokens_are_counted_by_direction_and_nothing_is_added_as_zero(metrics: RayUsageMetrics) -> None:
+    metrics.count(UsageSample("acme", "fast", "cancelled", 30, 0, 7, 0.0))
+
+    labels = {"tenant": "acme", "tier": "fast"}
+    assert Recorded.added == [
+        ("manta_requests", 1, {**labels, "outcome": "cancelled"}),
+        ("manta_tokens", 30, {**labels, "direction": "input"}),
+        ("manta_tokens", 7, {**labels, "direction": "output"}),
+    ]
+
+
+def test_too_many_tenants_share_one_label(metrics: RayUsageMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_metrics, "MAX_TENANTS", 2)
+    for tenant in ("a", "b", "c", "a"):
+        metrics.near_limit(tenant, "key", LimitName.TOKENS_PER_DAY)
+    metrics.refused("d", "tenant", LimitName.TOKENS_PER_DAY)
+
+    assert [labels["tenant"] for _, _, labels in Recorded.added] == ["a", "b", OTHERS, "a", OTHERS]
