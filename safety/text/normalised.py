@@ -6,6 +6,7 @@ Normalised text has folded letters, and one space where the original has spaces 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safety.text.confusables import LEET
@@ -28,8 +29,8 @@ class Normalised:
     """A normalised text. The character ``i`` comes from the original's characters ``[starts[i], ends[i])``."""
 
     text: str
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
+    starts: Sequence[int]
+    ends: Sequence[int]
 
     def original(self, start: int, end: int) -> tuple[int, int]:
         """Returns the original's offsets of the non-empty range ``[start, end)`` of the normalised text."""

@@ -1,0 +1,1 @@
+"""Structural signals in prompts, documents and tool results: role markers, encoded payloads, anomalies."""

@@ -1,0 +1,43 @@
+"""``Decoded``: a text that a passage carries in another form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Encoding(StrEnum):
+    """The form in which a passage carries a text."""
+
+    BASE64 = "base64"
+    HEX = "hex"
+    BINARY = "binary"
+    DECIMAL = "decimal"  # the numbers of characters
+    ESCAPES = "escapes"  # of programming languages and HTML
+    URL = "url"
+    ROT13 = "rot13"
+    REVERSED = "reversed"
+    LEET = "leet"
+    SPACED = "spaced"  # i g n o r e
+    HOMOGLYPHS = "homoglyphs"
+    ZERO_WIDTH = "zero_width"  # between the letters of words
+    ZERO_WIDTH_BITS = "zero_width_bits"
+    TAGS = "tags"  # Unicode tag characters
+    VARIATION_SELECTORS = "variation_selectors"
+
+
+BYTES = frozenset({Encoding.BASE64, Encoding.HEX, Encoding.BINARY, Encoding.DECIMAL, Encoding.ESCAPES, Encoding.URL})
+"""The forms that write bytes or numbers of characters."""
+HIDDEN = frozenset({Encoding.TAGS, Encoding.VARIATION_SELECTORS, Encoding.ZERO_WIDTH_BITS})
+"""The forms that a reader cannot see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The text, to be classified again; the characters ``[start, end)`` of the passage that carry it; and how, from the
+    outermost form."""
+
+    text: str
+    start: int
+    end: int
+    encodings: tuple[Encoding, ...]

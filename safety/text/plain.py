@@ -1,0 +1,23 @@
+"""``plain_form``: a text with its punctuation and case, but without invisible characters and compatible forms."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from safety.text.folding import fold
+from safety.text.normalised import Normalised
+
+
+def plain_form(text: str) -> Normalised:
+    """Returns the text with each character in its compatible form (NFKC) and without what is never drawn, mapped back
+    to the original. Letters, marks and punctuation stay as they are."""
+    if text.isascii():
+        return Normalised(text, range(len(text)), range(1, len(text) + 1))
+    chars: list[str] = []
+    starts: list[int] = []
+    for offset, char in enumerate(text):
+        for part in char if char.isascii() else unicodedata.normalize("NFKC", char):
+            if part.isascii() or fold(part) or unicodedata.combining(part):
+                chars.append(part)
+                starts.append(offset)
+    return Normalised("".join(chars), starts, [start + 1 for start in starts])
