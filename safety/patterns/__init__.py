@@ -1,0 +1,1 @@
+"""Recognisers by pattern, and the scanner that runs them over a text that arrives in pieces."""

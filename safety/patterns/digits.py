@@ -1,0 +1,16 @@
+"""Groups of digits in a candidate."""
+
+from __future__ import annotations
+
+import re
+
+GROUP = re.compile(r"[0-9]+")
+
+
+def groups(text: str) -> list[tuple[int, int]]:
+    """Returns for each group of digits where it ends, and how many digits there are up to there."""
+    ends, count = [], 0
+    for group in GROUP.finditer(text):
+        count += group.end() - group.start()
+        ends.append((group.end(), count))
+    return ends

@@ -1,0 +1,49 @@
+"""Pseudonyms: what a model reads in place of personal data, and what turns its answer back.
+
+A pseudonym is the kind and a number, such as ``EMAIL_ADDRESS_1``: a word that models copy whole, that no tokenizer or
+Markdown changes, and that is no valid address or card if it is ever sent to somebody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+import regex
+
+from safety.api import Span
+
+PSEUDONYM = regex.compile(r"(?P<kind>[A-Z][A-Z_]*)_(?P<number>\d+)(?!\d)")
+
+
+class Pseudonymiser:
+    """Gives each distinct value of a request one pseudonym.
+
+    ``texts`` are all texts of the request: no word that stands in them becomes a pseudonym.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._taken = {match[0] for text in texts for match in PSEUDONYM.finditer(text)}
+        self._pseudonyms: dict[tuple[str, str], str] = {}  # by kind and value
+        self._numbers: dict[str, count[int]] = {}
+
+    @property
+    def restored(self) -> Mapping[str, str]:
+        """The value of each pseudonym."""
+        return {pseudonym: value for (_, value), pseudonym in self._pseudonyms.items()}
+
+    def replace(self, text: str, spans: Sequence[Span]) -> tuple[Span, ...]:
+        """Returns the spans of ``text`` with pseudonyms as their replacements."""
+        return tuple(
+            replace(span, replacement=self._pseudonym(span.kind, text[span.start : span.end])) for span in spans
+        )
+
+    def _pseudonym(self, kind: str, value: str) -> str:
+        """Returns the pseudonym of a value; a new one for a value that is not known."""
+        if (kind, value) not in self._pseudonyms:
+            numbers = self._numbers.setdefault(kind, count(1))
+            self._pseudonyms[kind, value] = next(
+                pseudonym for number in numbers if (pseudonym := f"{kind}_{number}") not in self._taken
+            )
+        return self._pseudonyms[kind, value]
