@@ -1,0 +1,111 @@
+"""The command ``python -m safety classify``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from safety.api import ClassifierUnavailableError, Scores, TextClassifier
+from safety.classifier.batching_classifier import BatchingClassifier
+from safety.classifier.window_classifier import WindowClassifier
+from safety.encoder.graph import Precision
+
+MODEL = Path("deployments/models/safety")
+"""The classifier that ships with the project, from its root."""
+
+TEXTS_AT_ONCE = 64
+
+HELP = """Score texts with the classifier that the service uses.
+
+Reads JSON lines with "text", and writes each with three fields more: "scores", the probability of each category of
+harmful content; "injection", that of a prompt injection or a jailbreak; and "flagged", whether any of these is at least
+the threshold that ships with the model. Other fields stay as they are. Texts of any length: long ones are cut into
+overlapping windows, and the worst one counts.
+
+\b
+  echo '{"text": "How do I bake bread?"}' > in.jsonl
+  python -m safety classify --input in.jsonl --output out.jsonl
+  python -m safety classify --input - --output - < in.jsonl | jq -c 'select(.flagged)'
+"""
+
+Input = Annotated[typer.FileText, typer.Option("--input", encoding="utf-8", help="JSON lines; -: stdin.")]
+Output = Annotated[typer.FileTextWrite, typer.Option("--output", encoding="utf-8", help="JSON lines; -: stdout.")]
+Model = Annotated[Path, typer.Option(help="The directory with config.json, vocab.txt and model.safetensors.")]
+Summary = Annotated[typer.FileTextWrite | None, typer.Option("--json", help="Write counts and speed to this file.")]
+HowPrecise = Annotated[Precision, typer.Option(help="int8, as the service does by default, or float32.")]
+
+
+class InputError(Exception):
+    """A line of the input cannot be classified."""
+
+
+def classify(
+    source: Input,
+    target: Output,
+    model: Model = MODEL,
+    precision: HowPrecise = Precision.INT8,
+    summary: Summary = None,
+) -> None:
+    """Scores the texts of ``source``. Exits with status 1, and a line on stderr, for input or a model that is wrong."""
+    started = time.perf_counter()
+    try:
+        rows = list(read_rows(source))
+        classifier = BatchingClassifier(WindowClassifier(model, precision))
+        flagged = asyncio.run(classify_rows(classifier, rows, target))
+    except (OSError, ValueError, InputError, ClassifierUnavailableError) as error:
+        typer.echo(f"classify: {error}", err=True)
+        raise typer.Exit(1) from error
+    seconds = time.perf_counter() - started
+    if summary is not None:
+        figures = {
+            "version": classifier.version,
+            "texts": len(rows),
+            "flagged": flagged,
+            "windows": classifier.batched_windows,
+            "seconds": round(seconds, 3),
+        }
+        summary.write(json.dumps(figures, indent=2) + "\n")
+    typer.echo(f"{len(rows)} texts, {flagged} flagged, {seconds:.1f} s", err=True)
+
+
+async def classify_rows(classifier: TextClassifier, rows: Sequence[dict[str, Any]], target: IO[str]) -> int:
+    """Writes the rows with their scores to ``target``, and shows progress on stderr if it is a terminal.
+
+    Returns how many are flagged. Raises ClassifierUnavailableError.
+    """
+    flagged = 0
+    with typer.progressbar(length=len(rows), label="classify", file=sys.stderr) as progress:
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            part = rows[start : start + TEXTS_AT_ONCE]
+            scores = await classifier.classify([row["text"] for row in part])
+            for row, each in zip(part, scores, strict=True):
+                target.write(json.dumps(scored(row, each), ensure_ascii=False) + "\n")
+            flagged += sum(each.flagged for each in scores)
+            progress.update(len(part))
+    return flagged
+
+
+def read_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yields the objects of JSON lines. Blank lines are left out. Raises InputError, with the number of the line."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"line {number}: no JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise InputError(f'line {number}: must be an object with "text", a string')
+        yield row
+
+
+def scored(row: dict[str, Any], scores: Scores) -> dict[str, Any]:
+    """Returns ``row`` with its scores."""
+    return {**row, "flagged": scores.flagged, "scores": dict(scores.categories), "injection": scores.injection}

@@ -1,0 +1,1 @@
+"""Encoders of the BERT family: token ids in, hidden states out, on one thread, without torch."""

@@ -1,0 +1,51 @@
+"""``PackedBatch``: sequences of token ids side by side, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """B sequences, the longest of S tokens, with T tokens together. Only attention needs them padded.
+
+    ``token_ids``: int64 [T]. ``positions``: int64 [T], from 0 in each sequence. ``lengths``: int32 [B].
+    ``padded_rows``: int64 [B, S], the packed row of each padded place, 0 where there is none. ``packed_places``:
+    int64 [T], the padded place of each packed row, as an index into B x S.
+    """
+
+    token_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    padded_rows: NDArray[np.int64]
+    packed_places: NDArray[np.int64]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first packed row of each sequence, int64 [B]."""
+        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+
+def packed(sequences: Sequence[Sequence[int]]) -> PackedBatch:
+    """Returns the batch of ``sequences``. Raises ValueError for no sequences, and for an empty one."""
+    lengths = np.fromiter(map(len, sequences), np.int32, len(sequences))
+    if not lengths.size or not lengths.min():
+        raise ValueError("a batch has at least one sequence, and a sequence at least one token")
+    tokens, longest = int(lengths.sum()), int(lengths.max())
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(tokens, dtype=np.int64) - np.repeat(starts, lengths)
+    places = np.repeat(np.arange(lengths.size, dtype=np.int64) * longest, lengths) + positions
+    padded_rows = np.zeros(lengths.size * longest, np.int64)
+    padded_rows[places] = np.arange(tokens)
+    return PackedBatch(
+        token_ids=np.fromiter(chain.from_iterable(sequences), np.int64, tokens),
+        positions=positions,
+        lengths=lengths,
+        padded_rows=padded_rows.reshape(lengths.size, longest),
+        packed_places=places,
+    )

@@ -1,0 +1,230 @@
+"""Windows, calibration, batches and failures of the text classifier."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from safety.api import ClassifierUnavailableError, Scores
+from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
+from safety.classifier.batching_classifier import BatchingClassifier
+from safety.classifier.scoring import check_scores, probabilities, scores_of
+from safety.classifier.window_classifier import WindowClassifier
+from safety.classifier.window_queue import WindowQueue
+from safety.classifier.windows import WindowSize, windows
+from tests.safety.artefacts import LABELS, config, write_classifier
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> WindowClassifier:
+    return WindowClassifier(directory)
+
+
+class Scripted:
+    """A model whose windows are the words of a text, and whose scores are its first letter's. It waits for ``go``."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
+        self.batches: list[list[str]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.begun = threading.Event()
+
+    async def computes(self) -> None:
+        """Waits until a batch is being computed."""
+        assert await asyncio.to_thread(self.begun.wait, 10)
+
+    def windows(self, text: str) -> list[list[int]]:
+        return [list(word.encode()) for word in text.split() or [" "]]
+
+    def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        self.batches.append([bytes(tokens).decode() for tokens in batch])
+        self.begun.set()
+        assert self.go.wait(10)
+        if any(tokens[0] == ord("!") for tokens in batch):
+            raise RuntimeError("the model broke")
+        rows = [np.nan if tokens[0] == ord("?") else tokens[0] / 256 for tokens in batch]
+        return np.repeat(np.array(rows)[:, None], len(LABELS), axis=1)
+
+
+@pytest.fixture
+def scripted(directory: Path) -> Scripted:
+    return Scripted(read_artefact(directory))
+
+
+@given(st.integers(0, 300), st.integers(1, 40), st.data())
+def test_windows_cover_a_text_and_none_is_short(length: int, tokens: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, tokens))
+    cut = windows(range(length), WindowSize(tokens, stride))
+    assert {piece for window in cut for piece in window} == set(range(length))
+    assert all(len(window) == min(tokens, length) for window in cut)
+    assert all(0 < after[0] - before[0] <= stride for before, after in pairwise(cut))
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"), [(0, None), (126, [0]), (127, [0, 1]), (222, [0, 96]), (223, [0, 96, 97])]
+)
+def test_windows_start_where_the_format_says(length: int, starts: list[int] | None) -> None:
+    cut = windows(range(length), WindowSize(126, 96))
+    assert cut == [range(0)] if starts is None else [window[0] for window in cut] == starts
+
+
+def test_special_tokens_in_a_text_are_text(model: WindowClassifier) -> None:
+    plain, marked = model.windows("hi")[0], model.windows("hi [SEP] [CLS]")[0]
+    assert marked.count(plain[0]) == marked.count(plain[-1]) == 1
+    assert len(marked) > len(plain) + 2
+
+
+def test_the_worst_window_counts(model: WindowClassifier) -> None:
+    text = "the bomb hi " * 40
+    cut = model.windows(text)
+    assert len(cut) > 3
+    each = model.score(cut)
+    scores = scores_of(each, model.artefact)
+    assert scores.injection == each[:, LABELS.index("injection")].max()
+    assert scores.categories == {"violence": each[:, 0].max(), "harmful": each[:, 1].max()}
+
+
+def test_calibration_is_by_label(model: WindowClassifier) -> None:
+    rows = probabilities(np.array([[0.0, 1.0, -2.0], [800, -800, 0]], np.float32), model.artefact)
+    logits = np.array([[0.0, 2.1, -5.8]])
+    np.testing.assert_allclose(rows[:1], 1 / (1 + np.exp(-logits)))
+    np.testing.assert_allclose(rows[1, :2], [1, 0])
+
+
+@pytest.mark.parametrize(("score", "flagged"), [(0.69, False), (0.7, True)])
+def test_a_text_is_flagged_from_the_threshold_on(model: WindowClassifier, score: float, flagged: bool) -> None:
+    for label in range(len(LABELS)):
+        rows = np.zeros((2, len(LABELS)))
+        rows[1, label] = score
+        assert scores_of(rows, model.artefact).flagged is flagged
+
+
+async def test_scores_do_not_depend_on_the_batch(model: WindowClassifier) -> None:
+    texts = ["hi", "the bomb " * 60, "", "a-b [c]!", "x" * 300]
+    classifier = BatchingClassifier(model)
+    together = await classifier.classify(texts)
+    assert classifier.batches < classifier.batched_windows
+    for text, scores in zip(texts, together, strict=True):
+        (alone,) = await classifier.classify([text])
+        assert alone.categories == pytest.approx(scores.categories, abs=1e-5)
+        assert alone.injection == pytest.approx(scores.injection, abs=1e-5)
+    classifier.close()
+
+
+async def test_texts_that_arrive_during_a_batch_are_the_next_one(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted)
+    scripted.go.clear()
+    first = asyncio.create_task(classifier.classify(["a"]))
+    await scripted.computes()
+    others = [asyncio.create_task(classifier.classify([letter])) for letter in "bcde"]
+    await asyncio.sleep(0.01)  # they are queued
+    scripted.go.set()
+    scores = await asyncio.gather(first, *others)
+    assert [each.injection * 256 for (each,) in scores] == list(b"abcde")
+    assert scripted.batches == [["a"], ["b", "c", "d", "e"]]
+    classifier.close()
+
+
+async def test_a_long_text_does_not_hold_up_a_short_one(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted, max_batch_tokens=2)
+    scripted.go.clear()
+    long = asyncio.create_task(classifier.classify(["a b c d e f g h"]))
+    await scripted.computes()
+    short = asyncio.create_task(classifier.classify(["z"]))
+    await asyncio.sleep(0.01)  # they are queued
+    scripted.go.set()
+    await asyncio.gather(short, long)
+    assert scripted.batches[1] == ["c", "z"]
+    classifier.close()
+
+
+async def test_a_caller_that_leaves_takes_its_windows_along(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted, max_batch_tokens=1)
+    scripted.go.clear()
+    leaving = asyncio.create_task(classifier.classify(["a b c d"]))
+    await scripted.computes()
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    scripted.go.set()
+    await classifier.classify(["z"])
+    assert scripted.batches == [["a"], ["z"]]
+    classifier.close()
+
+
+@pytest.mark.parametrize(("text", "message"), [("!", "failed: RuntimeError"), ("a ?", "nonsense: a score is nan")])
+async def test_a_broken_model_is_unavailable_and_goes_on(scripted: Scripted, text: str, message: str) -> None:
+    classifier = BatchingClassifier(scripted)
+    with pytest.raises(ClassifierUnavailableError, match=message):
+        await classifier.classify([text])
+    assert (await classifier.classify(["a"]))[0].injection == ord("a") / 256
+    classifier.close()
+
+
+GOOD = Scores({"violence": 0.5}, 0.25, flagged=False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {"scores": 1},
+        [],
+        [GOOD, GOOD],
+        ["0.5"],
+        [replace(GOOD, injection=float("nan"))],
+        [replace(GOOD, injection=1.5)],
+        [replace(GOOD, categories={})],
+        [replace(GOOD, categories={"violence": -0.1})],
+        [replace(GOOD, categories={"violence": "0.5"})],
+    ],
+    ids=repr,
+)
+def test_nonsense_is_no_answer(answer: Any) -> None:
+    assert check_scores([GOOD], 1) == [GOOD]
+    with pytest.raises(ClassifierUnavailableError, match="nonsense"):
+        check_scores(answer, 1)
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may() -> None:
+    queue: WindowQueue[object] = WindowQueue(5)
+    one, two = object(), object()
+    queue.add(one, [[1] * 9, [1] * 2, [1] * 2])
+    queue.add(two, [[1] * 3])
+    sizes = []
+    while batch := queue.next_batch():
+        sizes.append([len(window.tokens) for window in batch])
+    assert sizes == [[9], [3, 2], [2]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": ""}, "version"),
+        ({"labels": config()["labels"][:2]}, "exactly one has the kind injection"),
+        ({"labels": config()["labels"][2:] * 2}, "two have one name"),
+        ({"window": {"tokens": 39, "stride": 20}}, "exceeds architecture.positions"),
+        ({"window": {"tokens": 10, "stride": 11}}, "stride must be from 1 to tokens"),
+    ],
+)
+def test_a_wrong_artefact_is_refused_with_its_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config(**changes)), encoding="utf-8")
+    with pytest.raises(ArtefactError, match=message):
+        read_artefact(tmp_path)
