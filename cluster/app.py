@@ -16,6 +16,7 @@ from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.replica.rank_launcher import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
+from cluster.safety.deployment import bind_classifier
 from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
@@ -28,7 +29,8 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 
 
 def build(config: MantaConfig) -> Application:
-    """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, and one deployment per tier.
+    """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, one deployment per tier,
+    and ``SafetyClassifier`` if ``safety.classifier`` is set.
 
     Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as
     ``read_forecaster`` does.
@@ -76,7 +78,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
-    return router.bind(config.router, config.placement, tiers, handles, read_forecaster(config), config.state)
+    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier)
+    forecaster = read_forecaster(config)
+    return router.bind(config.router, config.placement, tiers, handles, forecaster, config.state, classifier)
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from cluster.safety.config import SafetySettings
 from engine.config import EngineConfig
 from router.config import ProfileConfig, RouterConfig
 from router.tiers.choose import AUTO
@@ -190,6 +191,7 @@ class MantaConfig(Settings):
     ingress: IngressConfig = IngressConfig()
     placement: PlacementConfig = PlacementConfig()
     state: StateConfig = StateConfig()
+    safety: SafetySettings = SafetySettings()
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -262,6 +264,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         ingress=config.ingress,
         placement=config.placement,
         state=config.state,
+        safety=config.safety,
     )
 
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster.access.jwks_sources import jwks_source
 from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
+from cluster.safety.deployment import ClassifierLink
 from cluster.serve_backend import ServeBackend
 from cluster.state.redis_store import RedisStore
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -31,6 +32,7 @@ class Router:
     """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
+    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Router:
         handles: Mapping[str, DeploymentHandle[Any]],
         forecaster: Forecaster | None = None,
         state: StateConfig | None = None,
+        classifier: ClassifierLink | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
@@ -48,6 +51,7 @@ class Router:
         self._handles = handles
         self._forecaster = forecaster
         self._state = state or StateConfig()
+        self._classifier = classifier
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""

@@ -15,7 +15,7 @@ import typer
 from safety.api import ClassifierUnavailableError, Scores, TextClassifier
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
-from safety.encoder.graph import Precision
+from safety.encoder.precision import Precision
 
 MODEL = Path("deployments/models/safety")
 """The classifier that ships with the project, from its root."""

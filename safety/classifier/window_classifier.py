@@ -12,7 +12,7 @@ from safety.classifier.artefact import ArtefactError, read_artefact
 from safety.classifier.scoring import probabilities
 from safety.classifier.windows import windows
 from safety.encoder.encoder import Encoder
-from safety.encoder.graph import Precision
+from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights
 from safety.encoder.word_pieces import WordPieces
 

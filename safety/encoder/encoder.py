@@ -12,8 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from safety.encoder.architecture import Architecture, UnsupportedEncoderError
-from safety.encoder.graph import Precision, encoder_graph
+from safety.encoder.graph import encoder_graph
 from safety.encoder.packed_batch import packed
+from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights
 
 WARNINGS_OFF = 3  # of ONNX Runtime's log levels
@@ -51,6 +52,7 @@ class Encoder:
         options.inter_op_num_threads = 1
         options.log_severity_level = WARNINGS_OFF
         options.enable_mem_pattern = False  # plans memory for each shape, and every batch has another
+        options.enable_cpu_mem_arena = False  # keeps the memory of the largest batch, 60 MB, for 2 to 12 % of time
         model = encoder_graph(architecture, weights, precision).SerializeToString()
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

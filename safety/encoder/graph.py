@@ -7,7 +7,6 @@ one range for the whole batch, does not promise.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from safety.encoder.architecture import Architecture
+from safety.encoder.precision import Precision
 from safety.encoder.quantised_matrix import MAX_EMBEDDING, MAX_WEIGHT, QuantisedMatrix
 from safety.encoder.weights import Weights
 
@@ -28,13 +28,6 @@ CENTRE = 128
 
 GELU_ZERO, GELU_MIN = 32, 0.17
 """The code of 0 in a quantised output of GELU, which is never below -0.17: few codes are spent on that side."""
-
-
-class Precision(StrEnum):
-    """How the products of the layers are computed."""
-
-    INT8 = "int8"  # weights in 7 bits, rows of activations in 8
-    FLOAT32 = "float32"
 
 
 class Graph:

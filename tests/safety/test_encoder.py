@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from safety.encoder.architecture import UnsupportedEncoderError
 from safety.encoder.encoder import Encoder
-from safety.encoder.graph import Precision
+from safety.encoder.precision import Precision
 from safety.encoder.quantised_matrix import MAX_EMBEDDING, MAX_WEIGHT, narrowed, quantised
 from safety.encoder.weights import Weights
 

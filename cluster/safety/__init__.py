@@ -1,0 +1,1 @@
+"""The deployment ``SafetyClassifier``, and the routers' way to it."""

@@ -1,0 +1,67 @@
+"""``ClassifierReplica``: a replica of the deployment ``SafetyClassifier``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cluster.safety.classifier_reply import ClassifierReply
+from cluster.safety.config import ClassifierConfig
+from safety.api import ClassifierUnavailableError, Scores
+
+MAX_BUSY_S = 60.0
+"""Seconds after which a batch is taken for stuck. The largest takes about one."""
+
+
+class ClassifierStuckError(RuntimeError):
+    """A batch does not end."""
+
+
+class LocalClassifier(Protocol):
+    """The classifier in a replica. ``BatchingClassifier`` implements it; its docstrings hold here too."""
+
+    @property
+    def version(self) -> str: ...
+    def busy_s(self) -> float: ...
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]: ...
+
+
+MakeClassifier = Callable[[ClassifierConfig], LocalClassifier]
+"""Makes the classifier of a replica, in its process."""
+
+
+class ClassifierReplica:
+    """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
+
+    ``make_classifier`` is called in the replica's process: routers and the builder do not import the runtime.
+    """
+
+    def __init__(self, config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> None:
+        self._classifier = (make_classifier or load_classifier)(config)
+
+    async def classify(self, texts: Sequence[str]) -> ClassifierReply:
+        """Returns the scores of each text. If the call is cancelled, what has not begun is dropped."""
+        version = self._classifier.version
+        try:
+            return ClassifierReply(version, tuple(await self._classifier.classify(texts)))
+        except ClassifierUnavailableError as error:
+            return ClassifierReply(version, failure=str(error))
+
+    async def pid(self) -> int:
+        """Returns the process id, for operators and tests."""
+        return os.getpid()
+
+    def check_health(self) -> None:
+        """Raises ClassifierStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
+        busy_s = self._classifier.busy_s()
+        if busy_s > MAX_BUSY_S:
+            raise ClassifierStuckError(f"a batch has been computed for {busy_s:.0f} s")
+
+
+def load_classifier(config: ClassifierConfig) -> LocalClassifier:
+    """Loads the model. Raises as ``WindowClassifier`` does."""
+    from safety.classifier.batching_classifier import BatchingClassifier
+    from safety.classifier.window_classifier import WindowClassifier
+
+    return BatchingClassifier(WindowClassifier(config.model, config.precision), config.max_batch_tokens)

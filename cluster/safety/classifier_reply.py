@@ -1,0 +1,16 @@
+"""``ClassifierReply``: what a replica of the classifier answers. Both ends know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safety.api import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierReply:
+    """``version`` names model and calibration. ``failure``: why there are no scores, for the audit record."""
+
+    version: str
+    scores: tuple[Scores, ...] = ()
+    failure: str | None = None

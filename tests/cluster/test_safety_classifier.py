@@ -1,0 +1,215 @@
+"""The routers' classifier: slow, dead and confused replicas, the breaker, and the deployment on a real Ray cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.config import MantaConfig
+from cluster.safety.classifier_client import ClassifierClient
+from cluster.safety.classifier_replica import ClassifierReplica, ClassifierStuckError
+from cluster.safety.classifier_reply import ClassifierReply
+from cluster.safety.config import ClassifierConfig
+from cluster.safety.deployment import ClassifierLink, bind_classifier, classifier_client
+from cluster.state.circuit_breaker import BreakerState
+from safety.api import ClassifierUnavailableError, Scores
+from safety.classifier.batching_classifier import BatchingClassifier
+from tests.cluster.graph import Graph, dev_config, eventually
+from tests.safety.artefacts import write_classifier
+
+GOOD = Scores({"violence": 0.5}, 0.25, flagged=False)
+REPLY = ClassifierReply("v2", (GOOD,))
+
+
+class VirtualClock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class ScriptedReplica:
+    """Gives the replies of ``script`` in turn: a reply, an error to raise, or seconds to sleep before a good one."""
+
+    def __init__(self, *script: object) -> None:
+        self.script = list(script)
+        self.calls = 0
+
+    async def __call__(self, texts: Sequence[str]) -> object:
+        self.calls += 1
+        step = self.script.pop(0) if self.script else REPLY
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+            return REPLY
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+def config(**changes: Any) -> ClassifierConfig:
+    values = {"model": "unused", "deadline_ms": 50, "deadline_ms_per_1000_characters": 0, "max_faults": 2, **changes}
+    return ClassifierConfig.model_validate(values)
+
+
+async def test_a_good_reply_is_passed_on_with_its_version(clock: VirtualClock) -> None:
+    client = ClassifierClient(ScriptedReplica(), config(), "v1", clock)
+    assert client.version == "v1"
+    assert await client.classify(["a"]) == [GOOD]
+    assert client.version == "v2"
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (10.0, "did not answer within 0.05 s"),
+        (ClassifierUnavailableError("the classifier was lost: ActorDiedError"), "ActorDiedError"),
+        (ClassifierReply("v2", failure="the classifier failed: RuntimeError"), "RuntimeError"),
+        (None, "nonsense"),
+        ([GOOD], "nonsense"),
+        (ClassifierReply("v2"), "nonsense"),
+        (ClassifierReply("v2", (Scores({"violence": float("nan")}, 0.0, flagged=False),)), "nonsense"),
+        (ClassifierReply("v2", (Scores({"violence": 0.1}, 7.0, flagged=False),)), "nonsense"),
+    ],
+    ids=["slow", "dead", "failed", "nothing", "no reply", "no scores", "NaN", "above 1"],
+)
+async def test_each_failure_is_unavailable_and_opens_the_breaker(
+    clock: VirtualClock, step: object, message: str
+) -> None:
+    replica = ScriptedReplica(step, step)
+    client = ClassifierClient(replica, config(), "v1", clock)
+    for _ in range(2):
+        with pytest.raises(ClassifierUnavailableError, match=message):
+            await client.classify(["a"])
+    assert client.state is BreakerState.OPEN
+    with pytest.raises(ClassifierUnavailableError, match="not asked for a while"):
+        await client.classify(["a"])
+    assert replica.calls == 2
+    clock.seconds += 1
+    assert await client.classify(["a"]) == [GOOD]
+    assert client.state is BreakerState.CLOSED
+
+
+async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
+    client = ClassifierClient(ScriptedReplica(*[10.0] * 4), config(deadline_ms=60_000), "v1", clock)
+    for _ in range(4):
+        call = asyncio.create_task(client.classify(["a"]))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert client.state is BreakerState.CLOSED
+
+
+def test_a_long_text_has_longer() -> None:
+    settings = config(deadline_ms=1000, deadline_ms_per_1000_characters=300)
+    assert [settings.deadline_s(characters) for characters in (0, 500, 10_000)] == [1.0, 1.15, 4.0]
+
+
+class Endless:
+    """A classifier whose batch does not end, or which breaks."""
+
+    version = "v1"
+
+    def __init__(self, busy_s: float) -> None:
+        self._busy_s = busy_s
+
+    def busy_s(self) -> float:
+        return self._busy_s
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+        raise ClassifierUnavailableError("the classifier failed: RuntimeError")
+
+
+async def test_a_replica_answers_failures_and_reports_a_stuck_batch() -> None:
+    replica = ClassifierReplica(config(), lambda _: Endless(1.0))
+    assert await replica.classify(["a"]) == ClassifierReply("v1", failure="the classifier failed: RuntimeError")
+    replica.check_health()
+    with pytest.raises(ClassifierStuckError, match="61 s"):
+        ClassifierReplica(config(), lambda _: Endless(61.0)).check_health()
+
+
+def test_the_config_has_the_classifier_under_safety() -> None:
+    arguments = dev_config()
+    assert MantaConfig.model_validate(arguments | {"safety": {}}).safety.classifier is None
+    settings = MantaConfig.model_validate(arguments | {"safety": {"classifier": {"model": "somewhere"}}})
+    assert settings.safety.classifier == ClassifierConfig(model=Path("somewhere"))
+    with pytest.raises(ValidationError, match=r"safety\.classifier\.modle"):
+        MantaConfig.model_validate(arguments | {"safety": {"classifier": {"model": "somewhere", "modle": 1}}})
+
+
+def test_a_missing_model_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"safety\.classifier\.model: .*config\.json"):
+        bind_classifier(config(model=tmp_path))
+
+
+def test_a_router_imports_no_runtime() -> None:
+    code = "import sys, cluster.ingress, cluster.app; print([m for m in ('onnxruntime', 'torch') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+class TestDeployed:
+    """On the cluster of the session, as an application of its own."""
+
+    @pytest.fixture(scope="class")
+    def link(self, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ClassifierLink:
+        from ray import serve
+
+        directory = write_classifier(tmp_path_factory.mktemp("classifier"))
+        settings = config(model=directory, num_cpus=0, deadline_ms=20_000, health_check_period_s=0.5)
+        link = bind_classifier(settings)
+        serve.run(link.handle, name="classifier", route_prefix=None)
+        return link._replace(handle=serve.get_deployment_handle("SafetyClassifier", "classifier"))
+
+    def test_it_answers_as_in_process(self, graph: Graph, link: ClassifierLink) -> None:
+        from safety.classifier.window_classifier import WindowClassifier
+
+        texts = ["hi", "", "the bomb " * 100]
+
+        async def remote() -> Sequence[Scores]:
+            return await classifier_client(link).classify(texts)
+
+        local = asyncio.run(BatchingClassifier(WindowClassifier(link.config.model)).classify(texts))
+        assert graph.run(remote()) == local
+
+    def test_a_killed_replica_is_unavailable_and_then_replaced(self, graph: Graph, link: ClassifierLink) -> None:
+        async def pid() -> int:
+            return int(await link.handle.pid.remote())
+
+        async def killed() -> None:
+            client = classifier_client(link)
+            call = asyncio.create_task(client.classify(["the bomb " * 40_000]))
+            await asyncio.sleep(0.3)
+            os.kill(await pid(), signal.SIGKILL)
+            with pytest.raises(ClassifierUnavailableError, match="lost"):
+                await call
+
+        async def answers() -> bool:
+            try:
+                return len(await classifier_client(link).classify(["hi"])) == 1
+            except ClassifierUnavailableError:
+                return False
+
+        before = graph.run(pid())
+        graph.run(killed())
+        eventually(lambda: graph.run(answers()), "a new replica answers")
+        assert graph.run(pid()) != before
