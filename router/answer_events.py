@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from engine.api import FinishReason, TokenLogprobs, Usage
+from engine.api import TokenLogprobs, Usage
 from router.ports.limit_store import LimitDecision
-from router.whole_answer import Answer
+from router.whole_answer import Answer, EndReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Ended(NamedTuple):
     """The last event of a choice. ``called``: the choice ends with a complete tool call."""
 
     choice: int
-    reason: FinishReason
+    reason: EndReason
     called: bool = False
 
 

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from engine.api import FinishReason, TokenLogprobs
+
+
+class HaltReason(StrEnum):
+    """Why the router ended a choice before the engine did."""
+
+    CONTENT_FILTER = "content_filter"  # a check of the tenant's policy halted it
+
+
+EndReason = FinishReason | HaltReason
+"""Why a choice ended: a reason of the engine or of the router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,7 @@ class Answer:
     index: int
     prompt: int
     text: str
-    finish_reason: FinishReason
+    finish_reason: EndReason
     called: bool = False
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] | None = None

@@ -385,6 +385,11 @@ class TextModerator(Protocol):
     """Moderates one text of an answer, which arrives in pieces: the content of a choice, its reasoning, or the
     arguments of one tool call. It belongs to one event loop."""
 
+    @property
+    def halted(self) -> bool:
+        """Whether a verdict has ended the text. It is so before ``notify`` is called."""
+        ...
+
     def push(self, piece: str, *, final: bool = False) -> Release:
         """Takes the next piece, and may start a check beside the stream. ``final``: it is the last piece. After a halt
         pieces are ignored."""

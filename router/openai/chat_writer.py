@@ -21,7 +21,7 @@ from router.answer_events import (
 )
 from router.openai.common_response import ChunkTemplate, response_fields
 from router.openai.logprobs import chat_logprobs, prompt_logprobs
-from router.whole_answer import Answer
+from router.whole_answer import Answer, EndReason
 
 
 class ChatWriter:
@@ -131,7 +131,7 @@ def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
     }
 
 
-def _reason(reason: FinishReason, called: bool) -> str:
+def _reason(reason: EndReason, called: bool) -> str:
     """Returns OpenAI's ``finish_reason``. An answer that stops after a complete tool call has ``tool_calls``."""
     return "tool_calls" if called and reason is FinishReason.STOP else reason.value
 

@@ -15,6 +15,11 @@ class JsonModerator:
         self._inner = inner
         self._json = JsonText()
 
+    @property
+    def halted(self) -> bool:
+        """Whether a verdict has ended the text."""
+        return self._inner.halted
+
     def push(self, piece: str, *, final: bool = False) -> Release:
         """Takes the next piece of the JSON."""
         return self._written(self._inner.push(self._json.push(piece, final=final), final=final))

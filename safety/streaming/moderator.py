@@ -42,6 +42,11 @@ class StreamModerator:
         self._checks = None if plan.classifier is None else _Checks(plan.classifier, self._judged, notify)
 
     @property
+    def halted(self) -> bool:
+        """Whether a verdict has ended the text."""
+        return self._halt is not None
+
+    @property
     def held(self) -> int:
         """The number of characters that have arrived and are not released."""
         return self._window.length - self._window.sent

@@ -1,0 +1,215 @@
+"""``moderate``: the events of a request's answers, as the guard of the request lets them pass.
+
+The guard sees texts, not wire formats, so that every format is guarded alike, streamed or not. Without checks beside
+the stream, each batch of events passes through in place. With them, a task reads the batches ahead of the client: the
+checks of a text begin when it arrives, and run while earlier text is still being written to the client. So a client
+that reads slowly does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from router.answer_events import AnswerEvent, Finished, Notice, Opened, PromptScored, Routed
+from router.guard.moderated_choice import ModeratedChoice
+from router.usage_meter import UsageMeter
+from safety.api import AnswerGuard
+
+MAX_UNREAD = 256
+"""The most batches that are read ahead while the client does not take any."""
+
+SETTLE_S = 1.0
+"""The longest that a halted answer waits for the engine's token counts after the abort. They come within an engine
+step."""
+
+Batches = AsyncGenerator[Sequence[AnswerEvent], None]
+
+
+async def moderate(events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int]) -> Batches:
+    """Yields the batches of ``events`` that may be sent. The last event is Finished.
+
+    ``events`` are those of ``router.generation.generate``, and are closed in any case. ``prompts`` has the index of the
+    prompt of each choice. ``meter`` counts the tokens of the request.
+
+    A choice that a verdict halts ends with the reason CONTENT_FILTER, after the message of the guard. The other choices
+    go on, unless the guard halts all. As soon as all choices are halted, ``events`` is closed, which aborts the work in
+    the engine, and Finished has the tokens that were generated until then. The engine cannot abort a single choice:
+    while others go on, a halted one is generated to its end, dropped and paid for.
+
+    Raises what ``events`` raises, and what a check raises against its contract.
+    """
+    answers = ModeratedAnswers(guard, prompts)
+    moderated = _moderated_beside(events, answers) if guard.waits else _moderated_in_place(events, answers)
+    try:
+        async with aclosing(moderated):
+            async for batch in moderated:
+                yield batch
+        if answers.halted and not answers.finished:
+            await meter.wait(SETTLE_S)
+            yield [Finished(meter.total.usage)]
+    finally:
+        await answers.close()
+
+
+class ModeratedAnswers:
+    """The choices of a request. ``finished``: Finished was returned.
+
+    Choices are numbered from 0; ``prompts`` has the prompt of each. ``on_check`` is called whenever a check has ended.
+    """
+
+    def __init__(self, guard: AnswerGuard, prompts: Sequence[int]) -> None:
+        self._guard = guard
+        self._prompts = prompts
+        self._choices: dict[int, ModeratedChoice] = {}
+        self._last: list[AnswerEvent] = []  # the end of the request, until all choices have ended
+        self.on_check: Callable[[], None] = _nothing
+        self.finished = False
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing that is still generated would be sent."""
+        halted = sum(choice.halted for choice in self._choices.values())
+        return halted == len(self._prompts) or (halted > 0 and self._guard.halts_all)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event of every choice was returned."""
+        return len(self._choices) == len(self._prompts) and all(choice.ended for choice in self._choices.values())
+
+    def push(self, batch: Sequence[AnswerEvent]) -> list[AnswerEvent]:
+        """Takes the next batch of events and returns those that may be sent now."""
+        events: list[AnswerEvent] = []
+        for event in batch:
+            if isinstance(event, PromptScored | Notice | Routed):
+                events.append(event)
+            elif isinstance(event, Finished):
+                self._last.append(event)
+            else:
+                if isinstance(event, Opened):
+                    self._open(event.choice)
+                events += self._choices[event.choice].push(event)
+        return self._ending(events)
+
+    def resume(self) -> list[AnswerEvent]:
+        """Returns the events that may be sent since checks have ended."""
+        events = [event for choice in self._choices.values() if not choice.ended for event in choice.resume()]
+        return self._ending(events)
+
+    async def close(self) -> None:
+        """Ends all checks, and has the guard record what they did."""
+        for choice in self._choices.values():
+            await choice.close()
+
+    def _open(self, choice: int) -> None:
+        self._choices[choice] = ModeratedChoice(choice, self._guard, lambda: self.on_check())
+
+    def _ending(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
+        """Adds the ends of all choices if one was halted and the guard halts all; then the end of the request."""
+        if self._guard.halts_all and self.halted:
+            for choice, prompt in enumerate(self._prompts):
+                if choice not in self._choices:
+                    self._open(choice)
+                    events.append(Opened(choice, prompt))
+                events += self._choices[choice].halt()
+        if self._last and self.ended:
+            events += self._last
+            self._last, self.finished = [], True
+        return events
+
+
+async def _moderated_in_place(events: Batches, answers: ModeratedAnswers) -> Batches:
+    """Yields what ``answers`` makes of each batch. Ends when there is no more, or all choices are halted."""
+    last: list[AnswerEvent] = []
+    async with aclosing(events):
+        async for batch in events:
+            last = answers.push(batch)
+            if answers.halted:
+                break
+            if last:
+                yield last
+            last = []
+    if last:
+        yield last
+
+
+async def _moderated_beside(events: Batches, answers: ModeratedAnswers) -> Batches:
+    """Yields what ``answers`` makes of the batches, and of the checks that run beside them."""
+    ahead = _ReadAhead(events, answers)
+    try:
+        while not ahead.over:
+            if batch := await ahead.next():
+                yield batch
+    finally:
+        await ahead.close()
+
+
+class _ReadAhead:
+    """A task that reads ``events`` ahead of the client, at most MAX_UNREAD batches. A halt ends it at once, which
+    closes ``events``, whether or not the client is reading."""
+
+    def __init__(self, events: Batches, answers: ModeratedAnswers) -> None:
+        self._events = events
+        self._answers = answers
+        self._ready: list[AnswerEvent] = []  # what may be sent, but was not taken yet
+        self._unread = 0  # batches
+        self._checked = False  # whether a check has ended since the last call of next
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        answers.on_check = self._on_check
+        self._reader = asyncio.ensure_future(self._read())
+        self._reader.add_done_callback(lambda _: self._changed.set())
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to yield."""
+        answers = self._answers
+        return not self._ready and (answers.finished or (answers.halted and answers.ended))
+
+    async def next(self) -> list[AnswerEvent]:
+        """Waits for a batch or a check, and returns the events that may be sent, maybe none. Raises what ``events`` or
+        a check raised, after the events before it."""
+        await self._changed.wait()
+        self._changed.clear()
+        self._unread = 0
+        self._room.set()
+        ready, self._ready = self._ready, []
+        if self._checked:
+            self._checked = False
+            ready += self._answers.resume()
+        if self._reader.done() and not self._reader.cancelled() and (fault := self._reader.exception()) is not None:
+            if not ready:
+                raise fault
+            self._changed.set()
+        return ready
+
+    async def close(self) -> None:
+        """Ends the task and closes ``events``."""
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+        if not self._reader.cancelled():
+            self._reader.exception()  # retrieved, so that asyncio does not log it; it was raised or the client has left
+        await self._events.aclose()  # if the task was cancelled before it began
+
+    async def _read(self) -> None:
+        async with aclosing(self._events) as events:
+            async for batch in events:
+                self._ready += self._answers.push(batch)
+                self._changed.set()
+                if self._answers.halted:
+                    return
+                self._unread += 1
+                if self._unread >= MAX_UNREAD:
+                    self._room.clear()
+                    await self._room.wait()
+
+    def _on_check(self) -> None:
+        self._checked = True
+        self._changed.set()
+        if self._answers.halted:
+            self._reader.cancel()
+
+
+def _nothing() -> None:
+    """Does nothing: without checks beside the stream no check ends."""

@@ -1,0 +1,471 @@
+"""The events of answers under a guard: nothing flagged is sent, the rest is complete and in order, a halt stops all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.api import FinishReason, Logprob, TokenLogprobs, Usage
+from router.answer_events import (
+    AnswerEvent,
+    Ended,
+    Finished,
+    Opened,
+    PromptScored,
+    Reasoning,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from router.generation.collect import collect
+from router.guard.moderated_answers import moderate
+from router.usage_meter import UsageMeter
+from router.whole_answer import HaltReason
+from safety.api import Action, Inspection, Origin, Verdict
+from safety.streaming.answer_guard import PlannedGuard, ToolGate
+from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
+from tests.safety.scripted import ScriptedClassifier, judge, needles
+
+USAGE = Usage(3, 5, 0)
+REFUSAL = "I cannot go on."
+PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=0.005)
+REDACTING = needles(Action.REDACT, "secret", kind="KEY")
+BLOCKING = needles(Action.BLOCK, "bomb", kind="PHRASE")
+
+
+@dataclass
+class Source:
+    """The events of ``generate``: each batch after a turn of the event loop, then a wait if ``stall`` is set."""
+
+    batches: Sequence[Sequence[AnswerEvent]]
+    stall: bool = False
+    meter: UsageMeter = field(default_factory=UsageMeter)
+    yielded: int = 0
+    closed: bool = False
+
+    async def events(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        attempt = self.meter.attempt(3)
+        try:
+            for batch in self.batches:
+                await asyncio.sleep(0)
+                self.yielded += 1
+                attempt.seen += 1
+                yield batch
+            if self.stall:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+            attempt.report(USAGE if self.yielded == len(self.batches) else Usage(3, attempt.seen, 0))
+
+
+class Guarded:
+    """A guard with what it has recorded."""
+
+    def __init__(
+        self,
+        *scanners: ScannerRule,
+        classifier: ScriptedClassifier | None = None,
+        gate: ToolGate | None = None,
+        message: str = "",
+        halts_all: bool = False,
+        mode: str = "hold",
+        on_failure: Action = Action.BLOCK,
+    ) -> None:
+        rule = None
+        if classifier is not None:
+            rule = ClassifierRule(classifier, judge, mode=mode, on_failure=on_failure, pace=PACE)  # type: ignore[arg-type]
+        self.records: list[tuple[int, Inspection]] = []
+        plan = StreamPlan(scanners, rule)
+        record = lambda choice, inspection: self.records.append((choice, inspection))  # noqa: E731
+        self.guard = PlannedGuard(plan, record, gate, message, halts_all)
+
+    async def run(self, source: Source, prompts: Sequence[int] = (0,)) -> list[AnswerEvent]:
+        """All events that are sent. Afterwards nothing runs any more."""
+        events: list[AnswerEvent] = []
+        async with asyncio.timeout(10):
+            async with aclosing(moderate(source.events(), self.guard, source.meter, prompts)) as batches:
+                async for batch in batches:
+                    assert batch
+                    events += batch
+        assert source.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return events
+
+    def __call__(self, source: Source, prompts: Sequence[int] = (0,)) -> list[AnswerEvent]:
+        return asyncio.run(self.run(source, prompts))
+
+
+def text_events(*pieces: str, choice: int = 0) -> list[list[AnswerEvent]]:
+    """An answer of text, one piece per batch."""
+    texts: list[list[AnswerEvent]] = [[Text(choice, piece)] for piece in pieces]
+    return [[Opened(choice)], *texts, [Ended(choice, FinishReason.STOP)]]
+
+
+def answer(*pieces: str) -> list[list[AnswerEvent]]:
+    """All events of a request with one answer of text."""
+    return [*text_events(*pieces), [Finished(USAGE)]]
+
+
+def text_of(events: Sequence[AnswerEvent], kind: type = Text, choice: int = 0) -> str:
+    """The joined text of one kind of events."""
+    return "".join(event.text for event in events if isinstance(event, kind) and event.choice == choice)  # type: ignore[attr-defined]
+
+
+def ends(events: Sequence[AnswerEvent]) -> dict[int, str]:
+    """The reason with which each choice ended."""
+    return {event.choice: event.reason.value for event in events if isinstance(event, Ended)}
+
+
+@pytest.fixture(params=["scanners", "hold", "beside"])
+def guarded(request: pytest.FixtureRequest) -> Iterator[type[Guarded] | object]:
+    """Guards with the same scanners: alone, and with a classifier that finds nothing."""
+
+    def make(*scanners: ScannerRule, **more: object) -> Guarded:
+        if request.param != "scanners":
+            more |= {"classifier": ScriptedClassifier(), "mode": request.param}
+        return Guarded(*scanners, **more)  # type: ignore[arg-type]
+
+    return make  # type: ignore[return-value]
+
+
+def test_clean_answers_arrive_whole_and_in_order(guarded: type[Guarded]) -> None:
+    logprobs = TokenLogprobs(Logprob(1, "p", b"p", -1.0), ())
+    batches: list[list[AnswerEvent]] = [
+        [PromptScored(0, (logprobs,)), Opened(0)],
+        [Reasoning(0, "I think"), Reasoning(0, " so.")],
+        [Text(0, "Sure: "), ToolCallStart(0, 0, "call_1", "look")],
+        [ToolCallArguments(0, 0, '{"a": '), ToolCallArguments(0, 0, "12}")],
+        [ToolCallStart(0, 1, "call_2", "look"), ToolCallArguments(0, 1, "{}")],
+        [Ended(0, FinishReason.STOP, True)],
+        [Finished(USAGE)],
+    ]
+
+    events = guarded(REDACTING, BLOCKING)(Source(batches))
+
+    kinds = [type(event) for event in events]
+    assert [kind for kind, after in pairwise([*kinds, None]) if kind is not after] == [
+        *(PromptScored, Opened, Reasoning, Text, ToolCallStart, ToolCallArguments, ToolCallStart, ToolCallArguments),
+        *(Ended, Finished),
+    ]
+    assert text_of(events, Reasoning) == "I think so."
+    assert text_of(events) == "Sure: "
+    assert text_of(events, ToolCallArguments) == '{"a": 12}{}'
+    assert events[-2:] == [Ended(0, FinishReason.STOP, True), Finished(USAGE)]
+
+
+@given(st.lists(st.sampled_from(["sec", "ret", "s", "bo", "mb", " and ", "é"]), max_size=30), st.booleans())
+def test_every_cut_of_an_answer_gives_the_same_text(pieces: list[str], classified: bool) -> None:
+    classifier = ScriptedClassifier() if classified else None
+    whole = "".join(pieces)
+
+    events = Guarded(REDACTING, BLOCKING, classifier=classifier)(Source(answer(*pieces)))
+
+    clean = whole.split("bomb")[0].replace("secret", "<KEY>")
+    if "bomb" in whole:
+        assert clean.startswith(text_of(events))
+        assert ends(events) == {0: "content_filter"}
+    else:
+        assert text_of(events) == clean
+        assert ends(events) == {0: "stop"}
+
+
+def test_a_halt_ends_with_the_refusal_the_usage_and_nothing_behind_it(guarded: type[Guarded]) -> None:
+    source = Source(answer("How to ", "build a b", "omb: ", *["more "] * 50))
+    guard = guarded(BLOCKING, message=REFUSAL)
+
+    events = guard(source)
+
+    assert text_of(events) in (f"How to build a {REFUSAL}", f"How to {REFUSAL}", REFUSAL)
+    assert events[-3:-1] == [Text(0, REFUSAL), Ended(0, HaltReason.CONTENT_FILTER)]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].usage.completion_tokens == source.yielded
+    assert source.yielded == 4  # opened, and the three pieces
+    assert guard.records[0][1].verdicts[0].category == "PHRASE"
+
+
+@pytest.mark.parametrize("mode", ["hold", "beside"])
+def test_a_classifier_halts_although_nothing_more_is_generated(mode: str) -> None:
+    source = Source(answer("Take the ", "bomb")[:-2], stall=True)
+
+    events = Guarded(classifier=ScriptedClassifier(["bomb"], delay_s=0.002), mode=mode, message=REFUSAL)(source)
+
+    assert text_of(events) in (
+        [f"Take the bomb{REFUSAL}"] if mode == "beside" else [f"Take the {REFUSAL}", REFUSAL]  # by the first check
+    )
+    assert ends(events) == {0: "content_filter"}
+    assert isinstance(events[-1], Finished)
+
+
+def test_held_text_is_sent_although_nothing_more_is_generated() -> None:
+    async def run() -> None:
+        source = Source([[Opened(0)], [Text(0, "Hello")], [Text(0, " there")]], stall=True)
+        guard = Guarded(classifier=ScriptedClassifier(delay_s=0.001)).guard
+        batches = moderate(source.events(), guard, source.meter, [0])
+        text = ""
+        async with asyncio.timeout(5):
+            while text != "Hello there":
+                text += text_of(await anext(batches))
+        await batches.aclose()
+        assert source.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+
+
+def test_a_halt_stops_the_engine_while_the_client_does_not_read() -> None:
+    async def run() -> None:
+        source = Source(answer("Hello ", "bomb", *["more "] * 1000), stall=True)
+        guard = Guarded(classifier=ScriptedClassifier(["bomb"])).guard
+        batches = moderate(source.events(), guard, source.meter, [0])
+        await anext(batches)
+        for _ in range(50):  # the client takes nothing
+            await asyncio.sleep(0.001)
+        assert source.closed
+        assert source.yielded < 200
+        rest = [event for batch in [batch async for batch in batches] for event in batch]
+        assert "bomb" not in text_of(rest)
+        assert ends(rest) == {0: "content_filter"}
+
+    asyncio.run(run())
+
+
+def test_the_next_text_is_checked_while_the_client_does_not_read() -> None:
+    async def run() -> None:
+        classifier = ScriptedClassifier(delay_s=0.001)
+        source = Source(answer("One. ", "Two, and the rest. "))
+        batches = moderate(source.events(), Guarded(classifier=classifier).guard, source.meter, [0])
+        await anext(batches)
+        await asyncio.sleep(0.05)
+        rest = await anext(batches)  # all of it, at once
+        assert text_of(rest) == "One. Two, and the rest. "
+        assert ends(rest) == {0: "stop"}
+        assert [batch async for batch in batches] == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("halts_all", [False, True])
+def test_a_halted_choice_ends_alone_or_with_all_others(guarded: type[Guarded], halts_all: bool) -> None:
+    batches = [
+        *([Opened(choice)] for choice in range(2)),
+        [Text(0, "Hello "), Text(1, "A bomb")],
+        *([Text(0, "again "), Text(1, "more")] for _ in range(20)),
+        [Opened(2), Text(2, "third"), Ended(2, FinishReason.STOP)],
+        [Ended(1, FinishReason.STOP), Ended(0, FinishReason.LENGTH), Finished(USAGE)],
+    ]
+    source = Source(batches)  # type: ignore[arg-type]
+
+    events = guarded(BLOCKING, message=REFUSAL, halts_all=halts_all)(source, (0, 0, 0))
+
+    assert "more" not in text_of(events, choice=1)
+    assert text_of(events, choice=1) in (f"A {REFUSAL}", REFUSAL)
+    if halts_all:
+        assert ends(events) == dict.fromkeys(range(3), "content_filter")
+        assert source.yielded == 3
+        assert {event.choice for event in events if isinstance(event, Opened)} == {0, 1, 2}
+    else:
+        assert ends(events) == {0: "length", 1: "content_filter", 2: "stop"}
+        assert text_of(events, choice=0) == "Hello " + "again " * 20
+        assert text_of(events, choice=2) == "third"
+        assert events[-1] == Finished(USAGE)
+
+
+def test_the_engine_is_stopped_once_all_choices_are_halted(guarded: type[Guarded]) -> None:
+    both = [[Text(0, "a bomb "), Text(1, "x")], [Text(1, "the bomb ")], *([Text(1, "y")] for _ in range(30))]
+    source = Source([[Opened(0), Opened(1)], *both])
+
+    events = guarded(BLOCKING)(source, (0, 1))
+
+    assert ends(events) == {0: "content_filter", 1: "content_filter"}
+    assert source.yielded == 3
+
+
+def test_answers_that_are_not_streamed_go_the_same_way(guarded: type[Guarded]) -> None:
+    async def run() -> None:
+        source = Source(answer("My se", "cret is a b", "omb"))
+        guard = guarded(REDACTING, BLOCKING, message=REFUSAL).guard
+        answers, usage = await collect(moderate(source.events(), guard, source.meter, [0]))
+        assert answers[0].finish_reason == "content_filter"
+        assert answers[0].text.endswith(REFUSAL)
+        assert "My <KEY> is a ".startswith(answers[0].text.removesuffix(REFUSAL))
+        assert usage.prompt_tokens == 3
+
+    asyncio.run(run())
+
+
+def test_an_error_of_the_engine_is_raised_after_what_came_before(guarded: type[Guarded]) -> None:
+    class Failing(Source):
+        async def events(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+            async for batch in super().events():
+                yield batch
+            raise RuntimeError("the replica died")
+
+    async def run() -> None:
+        source = Failing(text_events("Hello", " world")[:-1])
+        events: list[AnswerEvent] = []
+
+        async def read() -> None:
+            async for batch in moderate(source.events(), guarded(REDACTING).guard, source.meter, [0]):
+                events.extend(batch)
+
+        with pytest.raises(RuntimeError, match="the replica died"):
+            await read()
+        assert "Hello world".startswith(text_of(events))
+        assert ends(events) == {}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("gate", [None, asyncio.Event()], ids=["between checks", "during a check"])
+def test_a_client_that_leaves_ends_everything(gate: asyncio.Event | None) -> None:
+    async def run() -> None:
+        source = Source(text_events("Hello", " world")[:-1], stall=True)
+        guard = Guarded(classifier=ScriptedClassifier(gate=gate))
+        batches = moderate(source.events(), guard.guard, source.meter, [0])
+
+        async def read() -> None:
+            async with aclosing(batches):
+                async for _ in batches:
+                    pass
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(0.02)
+        reading.cancel()
+        await asyncio.wait({reading})
+        assert reading.cancelled()
+        assert source.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert [(choice, record.origin) for choice, record in guard.records] == [(0, Origin.ANSWER)]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("on_failure", "sent"), [(Action.BLOCK, ""), (Action.ALLOW, "Hello world")])
+def test_streams_under_way_follow_the_policy_when_the_classifier_dies(on_failure: Action, sent: str) -> None:
+    guard = Guarded(classifier=ScriptedClassifier(dead=True), on_failure=on_failure)
+
+    events = guard(Source(answer("Hello", " world")))
+
+    assert text_of(events) == sent
+    assert ends(events) == {0: "content_filter" if on_failure is Action.BLOCK else "stop"}
+    assert guard.records[0][1].verdicts[0].error
+
+
+class Gate:
+    """Refuses the tool ``delete``, and calls that mention ``root``."""
+
+    def __init__(self) -> None:
+        self.judged: list[tuple[str, str]] = []
+
+    def tool(self, name: str) -> Verdict | None:
+        return Verdict("tools", "1", Action.BLOCK) if name == "delete" else None
+
+    def holds_call(self, name: str) -> bool:
+        return name == "read"
+
+    def call(self, name: str, arguments: str) -> Verdict | None:
+        self.judged.append((name, arguments))
+        return Verdict("tools", "1", Action.BLOCK) if "root" in arguments else None
+
+
+def call_of(name: str, *arguments: str) -> list[list[AnswerEvent]]:
+    """An answer of a text and a tool call."""
+    pieces = [[ToolCallArguments(0, 0, piece)] for piece in arguments]
+    head: list[list[AnswerEvent]] = [[Opened(0), Text(0, "Well. ")], [ToolCallStart(0, 0, "call_1", name)]]
+    return [*head, *pieces, [Ended(0, FinishReason.STOP, True), Finished(USAGE)]]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sent"),
+    [("look", "/root", True), ("read", "/home", True), ("read", "/root", False), ("delete", "/home", False)],
+)
+def test_tools_are_judged_before_a_call_is_returned(
+    guarded: type[Guarded], name: str, arguments: str, sent: bool
+) -> None:
+    gate, raw = Gate(), f'{{"path": "{arguments}"}}'
+
+    events = guarded(REDACTING, gate=gate)(Source(call_of(name, '{"path": ', f'"{arguments}"', "}")))
+
+    starts = [event for event in events if isinstance(event, ToolCallStart)]
+    assert [start.name for start in starts] == ([name] if sent else [])
+    assert text_of(events, ToolCallArguments) == (raw if sent else "")
+    assert text_of(events).startswith("Well. ") or not sent
+    assert ends(events) == {0: "stop" if sent else "content_filter"}
+    assert gate.judged == ([(name, raw)] if name == "read" else [])
+
+
+def test_arguments_are_redacted_as_they_stream_and_stay_json(guarded: type[Guarded]) -> None:
+    raw = '{"to": ["the s\\u0065cret", 7]}'
+
+    events = guarded(REDACTING)(Source(call_of("send", *raw)))
+
+    assert json.loads(text_of(events, ToolCallArguments)) == {"to": ["the <KEY>", 7]}
+
+
+def token(text: str, added: bytes | None = None) -> tuple[TokenLogprobs, ...]:
+    """The log probabilities of one token."""
+    return (TokenLogprobs(Logprob(1, text, text.encode(), -1.0), (), added=added),)
+
+
+def tokens_of(events: Sequence[AnswerEvent]) -> list[str]:
+    """The texts of the tokens whose log probabilities were sent."""
+    held = [event.logprobs for event in events if isinstance(event, Text | Reasoning | ToolCallArguments)]
+    return [each.chosen.text for logprobs in held for each in logprobs or ()]
+
+
+def test_log_probabilities_come_with_their_text_and_those_of_redacted_text_never(guarded: type[Guarded]) -> None:
+    pieces = ["My", " se", "cr", "et", " is", " wörld"]
+    batches: list[list[AnswerEvent]] = [[Text(0, piece, token(piece))] for piece in pieces]
+
+    events = guarded(REDACTING)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
+
+    assert text_of(events) == "My <KEY> is wörld"
+    assert tokens_of(events) == ["My", " is", " wörld"]
+
+
+def test_a_token_that_comes_before_its_text_waits_for_it(guarded: type[Guarded]) -> None:
+    batches: list[list[AnswerEvent]] = [
+        [Text(0, "", token("sec"))],  # text that may begin a stop string comes late
+        [Text(0, "secret.", token("ret."))],
+        [Text(0, "", token("<|im_end|>", b""))],
+    ]
+
+    events = guarded(REDACTING)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
+
+    assert text_of(events) == "<KEY>."
+    assert tokens_of(events) == ["<|im_end|>"]
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_log_probabilities_of_a_parsed_answer_come_at_its_end_if_nothing_was_replaced(
+    guarded: type[Guarded], planted: bool
+) -> None:
+    value = "secret" if planted else "public"
+    batches: list[list[AnswerEvent]] = [
+        [Opened(0), Reasoning(0, "Hm.", token("<think>Hm.</think>"))],
+        [ToolCallStart(0, 0, "call_1", "look", token('<tool_call>\n{"name": "look", "arguments": '))],
+        [ToolCallArguments(0, 0, f'{{"a": "{value}"}}', token(f'{{"a": "{value}"}}'))],
+        [Ended(0, FinishReason.STOP, True), Finished(USAGE)],
+    ]
+
+    events = guarded(REDACTING)(Source(batches))
+
+    assert len(tokens_of(events)) == (0 if planted else 3)
+    assert text_of(events, ToolCallArguments) == ('{"a": "<KEY>"}' if planted else '{"a": "public"}')
+
+
+def test_a_halted_choice_has_no_log_probabilities_of_what_was_not_sent(guarded: type[Guarded]) -> None:
+    pieces = ["A", " b", "omb", " more"]
+    batches: list[list[AnswerEvent]] = [[Text(0, piece, token(piece))] for piece in pieces]
+
+    events = guarded(BLOCKING)(Source([[Opened(0)], *batches]))
+
+    assert "A".startswith("".join(tokens_of(events)))
