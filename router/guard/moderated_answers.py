@@ -70,7 +70,9 @@ class ModeratedAnswers:
     @property
     def halted(self) -> bool:
         """Whether nothing that is still generated would be sent."""
-        halted = sum(choice.halted for choice in self._choices.values())
+        halted = 0
+        for choice in self._choices.values():
+            halted += choice.halted
         return halted == len(self._prompts) or (halted > 0 and self._guard.halts_all)
 
     @property

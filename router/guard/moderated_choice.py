@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from router.answer_events import (
     AnswerEvent,
@@ -95,6 +96,8 @@ class ModeratedChoice:
         engine are ignored."""
         if self.ended:
             return []
+        if self._goes_on(event):
+            return self._pass(event)
         match event:
             case Text() | Reasoning() | ToolCallArguments():
                 self._add(event)
@@ -125,6 +128,31 @@ class ModeratedChoice:
         """Ends the checks of the choice, and has the guard record what they did."""
         for moderator in self._moderators:
             self._guard.record(self._choice, await moderator.close())
+
+    def _goes_on(self, event: AnswerEvent) -> TypeGuard[Text | Reasoning]:
+        """Whether ``event`` is the next piece of a text of which nothing else waits: nearly all events are."""
+        if self._tokens is not None or len(self._parts) != 1:
+            return False
+        part = self._parts[0]
+        if part.kind is not type(event) or part.kind is ToolCallArguments or part.released:
+            return False
+        return event.logprobs is None and bool(event.text)
+
+    def _pass(self, event: Text | Reasoning) -> list[AnswerEvent]:
+        """Takes an event that goes on with the only part, and returns what may be sent of it, without the bookkeeping
+        of several parts."""
+        part, text = self._parts[0], event.text
+        self._offset += len(text)
+        part.length += len(text)
+        if part.moderator is None:
+            return [event]
+        release = part.moderator.push(text)
+        if release.done:  # halted
+            part.add(release)
+            return self._take()
+        if release.text == text:
+            return [event]
+        return [event._replace(text=release.text)] if release.text else []
 
     def _add(self, event: Piece) -> None:
         if event.logprobs is not None and self._tokens is None:

@@ -10,6 +10,7 @@ from safety.api import Inspection, Origin, TextModerator, Verdict
 from safety.streaming.json_moderator import JsonModerator
 from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import ALL_TEXTS, StreamPlan
+from safety.streaming.restoring_moderator import RestoringModerator, Rewriter
 
 
 class ToolGate(Protocol):
@@ -33,7 +34,7 @@ class PlannedGuard:
     """Guards the answers to one request. Implements ``AnswerGuard``.
 
     ``on_inspection`` takes what was done with each text of a choice, for the audit. Without a ``gate`` every tool may
-    be called.
+    be called. ``restorer`` makes what turns the pseudonyms in one text back; its argument says whether that is JSON.
     """
 
     plan: StreamPlan
@@ -41,6 +42,7 @@ class PlannedGuard:
     gate: ToolGate | None = None
     message: str = ""
     halts_all: bool = False
+    restorer: Callable[[bool], Rewriter] | None = None
 
     @property
     def waits(self) -> bool:
@@ -49,11 +51,13 @@ class PlannedGuard:
 
     def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
         """Returns a moderator for a new text of ``origin``; None if the plan has no rule for it."""
-        plan = self.plan.of(origin)
-        if plan.empty:
+        plan, in_json = self.plan.of(origin), origin is Origin.TOOL_ARGUMENTS
+        if plan.empty and self.restorer is None:
             return None
-        inner = StreamModerator(origin, plan, notify)
-        return JsonModerator(inner) if origin is Origin.TOOL_ARGUMENTS else inner
+        moderator: TextModerator = StreamModerator(origin, plan, notify)
+        if in_json:
+            moderator = JsonModerator(moderator)
+        return moderator if self.restorer is None else RestoringModerator(moderator, self.restorer(in_json))
 
     def tool(self, name: str) -> Verdict | None:
         """Judges the name of a tool that the model begins to call."""

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from safety.api import Action, ClassifierUnavailableError, Inspection, Origin, Release, Scores
+from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
 from tests.safety.scripted import ScriptedClassifier, judge, needles
@@ -258,3 +259,32 @@ def test_close_leaves_no_task_and_no_timer() -> None:
 def test_the_contract_error_is_the_classifiers_own() -> None:
     with pytest.raises(ClassifierUnavailableError):
         asyncio.run(ScriptedClassifier(dead=True).classify(["x"]))
+
+
+class Naming:
+    """Puts the name back in place of ``NAME_1``. Implements ``Rewriter``."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def push(self, piece: str, *, final: bool = False) -> str:
+        text = (self._held + piece).replace("NAME_1", "Ada")
+        keep = 0 if final else next((n for n in range(5, 0, -1) if text.endswith("NAME_1"[:n])), 0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_pseudonyms_are_put_back_behind_the_checks(step: int) -> None:
+    text = "Dear NAME_1, dear Ada: NAM"
+    guard = PlannedGuard(StreamPlan((needles(Action.REDACT, "Ada"),)), lambda *_: None, restorer=lambda _: Naming())
+    moderator = guard.moderator(Origin.ANSWER, lambda: None)
+    assert moderator is not None
+
+    sent = [moderator.push(text[at : at + step]).text for at in range(0, len(text), step)]
+
+    assert "".join((*sent, moderator.push("", final=True).text)) == "Dear Ada, dear <NEEDLE>: NAM"
+
+
+def test_a_guard_without_rules_moderates_nothing() -> None:
+    assert PlannedGuard(StreamPlan(), lambda *_: None).moderator(Origin.ANSWER, lambda: None) is None
