@@ -18,10 +18,12 @@ from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink
 from cluster.serve_backend import ServeBackend
+from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import build_app
 from router.config import RouterConfig
+from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
@@ -58,8 +60,15 @@ class Router:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks = jwks_source(self._config.access.jwt)
-        store, metrics = shared_state(self._state), RayUsageMetrics()
-        app = build_app(self._config, backend, self._forecaster, store=store, jwks=jwks, metrics=metrics)
+        app = build_app(
+            self._config,
+            backend,
+            self._forecaster,
+            store=shared_state(self._state),
+            jwks=jwks,
+            metrics=RayUsageMetrics(),
+            safety_store=shared_safety(self._state, self._config.review.audit_days),
+        )
         return without_root_path(without_request_id(app))
 
 
@@ -68,6 +77,13 @@ def shared_state(config: StateConfig) -> StateStore | None:
     OSError for a journal that cannot be written."""
     url = config.read_url()
     return None if url is None else RedisStore(config, url)
+
+
+def shared_safety(config: StateConfig, audit_days: int) -> SafetyStore | None:
+    """Returns the store of ``config`` for reviews and the audit log, whose records are kept ``audit_days``; None if it
+    names no Redis. Raises as ``shared_state`` does."""
+    url = config.read_url()
+    return None if url is None else RedisSafetyStore(config, url, audit_days)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

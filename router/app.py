@@ -19,6 +19,7 @@ from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
 from router.admin.admin_api import Management, ManagementCall
+from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
@@ -34,6 +35,7 @@ from router.errors import (
 from router.generation.collect import collect
 from router.inference_request import Call
 from router.ledger.ledger import Ledger
+from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
@@ -43,9 +45,15 @@ from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.jwks_source import JwksSource
+from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
+from router.review.audit_reader import AuditReader
+from router.review.audit_recorder import AuditRecorder
+from router.review.oversight import StoredOversight
+from router.review.review_desk import ReviewDesk
+from router.review.review_keys import ReviewKeys
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
@@ -70,6 +78,7 @@ def build_app(
     jwks: JwksSource | None = None,
     guard: Guard | None = None,
     metrics: UsageMetrics | None = None,
+    safety_store: SafetyStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -78,6 +87,8 @@ def build_app(
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     ``guard`` inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is used; None: nothing
     is counted.
+    ``safety_store`` has the review queue and the audit log, by default in the memory of this process. Raises ValueError
+    for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -89,9 +100,15 @@ def build_app(
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
     metrics = metrics or NoUsageMetrics()
     ledger = Ledger(store, config.prices, clock, metrics)
+    safety_store = safety_store or MemorySafetyStore(clock)
+    review_keys = ReviewKeys(config.review.read_secret(), safety_store.secret)
+    recorder = AuditRecorder(safety_store.audit, review_keys, clock)
+    oversight = StoredOversight(safety_store.reviews, recorder, review_keys, config.review, clock)
+    desk = ReviewDesk(safety_store.reviews, recorder, review_keys, config.review)
+    reviews = ReviewManagement(desk, AuditReader(safety_store.audit, config.review.audit_days), clock)
     pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
-    management = Management(authenticator, registry, store, backend, clock, config.prices.currency)
-    return App(config, backend, pipeline, management, store, clock, endpoints)
+    management = Management(authenticator, registry, store, backend, reviews, clock, config.prices.currency)
+    return App(config, backend, pipeline, management, store, safety_store, oversight, clock, endpoints)
 
 
 class App:
@@ -104,6 +121,8 @@ class App:
         pipeline: Pipeline,
         management: Management,
         store: StateStore,
+        safety_store: SafetyStore,
+        oversight: StoredOversight,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
     ) -> None:
@@ -111,6 +130,8 @@ class App:
         self._pipeline = pipeline
         self._management = management
         self._store = store
+        self._safety_store = safety_store
+        self._oversight = oversight
         self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
@@ -233,12 +254,15 @@ class App:
 
     async def _start(self) -> None:
         await self._store.start()
+        await self._safety_store.start()
+        await self._oversight.start()
         await self._pipeline.start()
         await self._backend.start(self._pipeline.adopt)
 
     async def _close(self) -> None:
         await self._pipeline.close()
         await self._backend.close()
+        await self._safety_store.close()
         await self._store.close()
 
 

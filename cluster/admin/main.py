@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
 
+from cluster.admin.audit_commands import audit
 from cluster.admin.client import AdminClient, AdminError
+from cluster.admin.command_options import Json, Tenant, client_of, date_text, seconds_of, show
+from cluster.admin.review_commands import review
 from cluster.admin.text_tables import table
 from router.access.key_format import ApiKey, new_id, new_secret
 
 KEY_VARIABLE = "MANTA_ADMIN_KEY"
 """The environment variable with the admin key."""
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 KEY_COLUMNS = ("id", "tenant", "team", "feature", "role", "active", "expires", "limits", "name")
 USAGE_COLUMNS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
-ROOT_HELP = """Keys, usage, limits and status of a Manta service.
+ROOT_HELP = """Keys, usage, limits, reviews, audit log, status of a Manta service.
 
 \b
   export MANTA_ADMIN_KEY=sk-manta-admin   # that of deployments/dev.yaml
@@ -37,9 +37,9 @@ keys = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_
 limits = typer.Typer(help="Show and set how much keys may use.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(limits, name="limits")
+app.add_typer(review, name="review")
+app.add_typer(audit, name="audit")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the admin API answers.")]
-Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]
 Requests = Annotated[int | None, typer.Option(min=1, help="Requests in any minute.")]
@@ -52,10 +52,10 @@ Money = Annotated[float | None, typer.Option(min=0, help="Money of a calendar mo
 @app.callback()
 def main(
     context: typer.Context,
-    url: Annotated[str, typer.Option(envvar="MANTA_URL", help="The service.")] = "http://127.0.0.1:8000",
-    key_file: Annotated[
-        typer.FileText | None, typer.Option(help=f"A file with an admin key; -: stdin. Default: {KEY_VARIABLE}.")
-    ] = None,
+    url: Annotated[
+        str, typer.Option(envvar="MANTA_URL", show_envvar=False, help="The service; or MANTA_URL.")
+    ] = "http://127.0.0.1:8000",
+    key_file: Annotated[typer.FileText | None, typer.Option(help="A file with an admin key; -: stdin.")] = None,
 ) -> None:
     """Opens the client that all commands use. A test passes its own as the context's object.
 
@@ -89,9 +89,9 @@ def create(
     values = (requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day, money_per_month)
     body: dict[str, Any] = {"tenant": tenant, "team": team, "feature": feature, "name": name, "role": role}
     body |= {"tiers": tier, "models": model, "tools": tool, "endpoints": endpoint, "limits": _limits(values)}
-    body["expires_in_s"] = None if expires_in is None else _seconds(expires_in)
-    made = _client(context).call("POST", "/admin/v1/keys", {name: each for name, each in body.items() if each})
-    _show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
+    body["expires_in_s"] = None if expires_in is None else seconds_of(expires_in)
+    made = client_of(context).call("POST", "/admin/v1/keys", {name: each for name, each in body.items() if each})
+    show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
 
 
 @keys.command("generate")
@@ -112,9 +112,9 @@ def list_keys(
 ) -> None:
     """List keys, without their secrets."""
     query = {"include_revoked": "true" if revoked else "false"} | ({"tenant": tenant} if tenant else {})
-    found = _client(context).call("GET", "/admin/v1/keys", query=query)
-    rows = [row | {"expires": _date(row["expires_at"])} for row in found["data"]]
-    _show(found, as_json, table(rows, KEY_COLUMNS))
+    found = client_of(context).call("GET", "/admin/v1/keys", query=query)
+    rows = [row | {"expires": date_text(row["expires_at"])} for row in found["data"]]
+    show(found, as_json, table(rows, KEY_COLUMNS))
 
 
 @keys.command("rotate")
@@ -125,16 +125,16 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret. Its id, rights and usage stay."""
-    body = {"grace_s": _seconds(grace)}
-    made = _client(context).call("POST", f"/admin/v1/keys/{_id(key_id)}/rotate", body)
-    _show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
+    body = {"grace_s": seconds_of(grace)}
+    made = client_of(context).call("POST", f"/admin/v1/keys/{_id(key_id)}/rotate", body)
+    show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
 
 
 @keys.command("revoke")
 def revoke(context: typer.Context, key_id: KeyId, as_json: Json = False) -> None:
     """Revoke a key for good. Routers refuse it within a few seconds."""
-    found = _client(context).call("DELETE", f"/admin/v1/keys/{_id(key_id)}")
-    _show(found, as_json, f"{key_id} is revoked.")
+    found = client_of(context).call("DELETE", f"/admin/v1/keys/{_id(key_id)}")
+    show(found, as_json, f"{key_id} is revoked.")
 
 
 @app.command()
@@ -153,21 +153,21 @@ def usage(
     """Show what was used, and what it cost."""
     query = {"group_by": group_by, "start": start, "end": end, "bucket_width": by, "tenant": tenant}
     asked = {name: value for name, value in query.items() if value is not None}
-    client = _client(context)
+    client = client_of(context)
     if csv:
         return typer.echo(client.text("/admin/v1/usage", {**asked, "format": "csv"}), nl=False)
     found = client.call("GET", "/admin/v1/usage", query=asked)
-    rows = [row | {"from": _date(row.get("start"))} for row in found["data"]]
+    rows = [row | {"from": date_text(row.get("start"))} for row in found["data"]]
     columns = (*(("from",) if by else ()), *group_by.replace(" ", "").split(","), *USAGE_COLUMNS)
-    return _show(found, as_json, table(rows, columns) + f"\n\ncost in {found['currency']}")
+    return show(found, as_json, table(rows, columns) + f"\n\ncost in {found['currency']}")
 
 
 @limits.command("list")
 def list_limits(context: typer.Context, tenant: Tenant = None, as_json: Json = False) -> None:
     """List the limits of every key."""
-    found = _client(context).call("GET", "/admin/v1/keys", query={"tenant": tenant} if tenant else None)
+    found = client_of(context).call("GET", "/admin/v1/keys", query={"tenant": tenant} if tenant else None)
     rows = [{"id": row["id"], "tenant": row["tenant"], **row["limits"]} for row in found["data"]]
-    _show({"object": "list", "data": rows}, as_json, table(rows, ("id", "tenant", *LIMIT_NAMES)))
+    show({"object": "list", "data": rows}, as_json, table(rows, ("id", "tenant", *LIMIT_NAMES)))
 
 
 @limits.command("set")
@@ -183,24 +183,15 @@ def set_limits(
 ) -> None:
     """Replace all limits of a key. What is not given has no limit."""
     values = (requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day, money_per_month)
-    changed = _client(context).call("PATCH", f"/admin/v1/keys/{_id(key_id)}", {"limits": _limits(values)})
-    _show(changed, as_json, table([{"id": key_id, **changed["limits"]}], ("id", *LIMIT_NAMES)))
+    changed = client_of(context).call("PATCH", f"/admin/v1/keys/{_id(key_id)}", {"limits": _limits(values)})
+    show(changed, as_json, table([{"id": key_id, **changed["limits"]}], ("id", *LIMIT_NAMES)))
 
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show the tiers, their replicas and their load."""
-    found = _client(context).call("GET", "/admin/v1/status")
-    _show(found, as_json, table(found["data"], STATUS_COLUMNS))
-
-
-def _client(context: typer.Context) -> AdminClient:
-    client: AdminClient = context.obj
-    return client
-
-
-def _show(document: dict[str, Any], as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(document, indent=2) if as_json else text)
+    found = client_of(context).call("GET", "/admin/v1/status")
+    show(found, as_json, table(found["data"], STATUS_COLUMNS))
 
 
 def _limits(values: tuple[int | float | None, ...]) -> dict[str, int | float]:
@@ -208,23 +199,11 @@ def _limits(values: tuple[int | float | None, ...]) -> dict[str, int | float]:
     return {name: value for name, value in zip(LIMIT_NAMES, values, strict=True) if value is not None}
 
 
-def _seconds(text: str) -> int:
-    """Returns a duration such as ``90d`` in seconds. Raises BadParameter for other text."""
-    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if found is None:
-        raise typer.BadParameter(f"{text} is no duration; write 30s, 10m, 12h or 90d")
-    return int(found[1]) * UNITS[found[2]]
-
-
 def _id(text: str) -> str:
     """Returns a key id as a part of a URL. Raises BadParameter for what cannot be one, such as a whole key."""
     if not re.fullmatch(r"[a-z0-9]{1,64}", text):
         raise typer.BadParameter("that is no key id; `manta keys list` has them")
     return text
-
-
-def _date(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def run() -> None:

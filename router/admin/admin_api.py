@@ -11,6 +11,7 @@
     GET    /admin/v1/usage                usage of all tenants
     GET    /admin/v1/status               tiers, replicas, load
     GET    /v1/usage                      usage of the key's own tenant
+    ...    /admin/v1/review, /admin/v1/audit   see ``router.admin.review_api``
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
 from router.admin.key_schemas import KeyChange, NewKey, Rotation, check_tiers, key_document, parse_document
+from router.admin.review_api import ReviewManagement
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.ports.clock import Clock
@@ -34,7 +36,7 @@ from router.principal import Principal
 
 KEYS, USAGE, STATUS, OWN_USAGE = "/admin/v1/keys", "/admin/v1/usage", "/admin/v1/status", "/v1/usage"
 MAX_BODY_BYTES = 64 * 1024
-JSON, CSV = "application/json", "text/csv; charset=utf-8"
+JSON, CSV, JSON_LINES = "application/json", "text/csv; charset=utf-8", "application/jsonl; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Reply:
 
 
 class Management:
-    """Answers requests for keys, usage and status. All under ``/admin/v1`` need the role ``admin``."""
+    """Answers requests for keys, usage, status, reviews and the audit log. All under ``/admin/v1`` need the role
+    ``admin``."""
 
     def __init__(
         self,
@@ -65,9 +68,11 @@ class Management:
         registry: KeyRegistry,
         ledger: LedgerStore,
         backend: TierBackend,
+        reviews: ReviewManagement,
         clock: Clock,
         currency: str,
     ) -> None:
+        self._reviews = reviews
         self._authenticator = authenticator
         self._registry = registry
         self._ledger = ledger
@@ -82,13 +87,14 @@ class Management:
                 return "GET", "PATCH", "DELETE"
             case ["", _, "rotate"]:
                 return ("POST",)
-        return {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}.get(path)
+        own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
+        return own.get(path) or self._reviews.methods(path)
 
     async def handle(self, call: ManagementCall) -> Reply:
         """Answers a request whose method and path are among ``methods``.
 
-        Raises AuthenticationError, PermissionDeniedError, InvalidRequestError, NotFoundError, and UnavailableError if
-        the shared state cannot be reached.
+        Raises AuthenticationError, PermissionDeniedError, InvalidRequestError, NotFoundError, ConflictError, and
+        UnavailableError if the shared state cannot be reached.
         """
         principal = await self._authenticator.authenticate(call.credentials)
         try:
@@ -102,6 +108,9 @@ class Management:
             raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
 
     async def _administer(self, call: ManagementCall, principal: Principal) -> Reply:
+        if self._reviews.methods(call.path) is not None:
+            answer = await self._reviews.answer(call.method, call.path, call.parameters, call.read, principal)
+            return Reply(answer, JSON_LINES) if isinstance(answer, str) else _reply(answer)
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import math
 import uuid
 from collections import OrderedDict
 
 from router.config import ReviewConfig
-from router.ports.audit_store import AuditEntry
 from router.ports.clock import Clock
-from router.ports.review_store import NewReviewItem, ReviewQueueFullError, ReviewState
-from router.ports.safety_store import SafetyStore
+from router.ports.review_store import NewReviewItem, ReviewQueueFullError, ReviewState, ReviewStore
 from router.ports.state_store import StateUnavailableError
+from router.review.audit_recorder import AuditRecorder
 from router.review.fingerprint import fingerprint
 from router.review.review_document import encode, facts_of
 from router.review.review_keys import ReviewKeys
@@ -43,20 +39,21 @@ OUTCOMES = {
 
 
 class StoredOversight:
-    """Implements ``safety.api.Oversight`` on ``store``. ``keys`` are those of fingerprints and texts."""
+    """Implements ``safety.api.Oversight``. ``keys`` are those of fingerprints and texts."""
 
-    def __init__(self, store: SafetyStore, keys: ReviewKeys, config: ReviewConfig, clock: Clock) -> None:
-        self._reviews = store.reviews
-        self._audit = store.audit
+    def __init__(
+        self, store: ReviewStore, recorder: AuditRecorder, keys: ReviewKeys, config: ReviewConfig, clock: Clock
+    ) -> None:
+        self._reviews = store
+        self._recorder = recorder
         self._keys = keys
         self._config = config
         self._clock = clock
-        self._fetching: asyncio.Task[None] | None = None
         self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()  # monotonic seconds until which it holds
 
     async def start(self) -> None:
         """Fetches the shared secret, if the store answers. Called once, after the store has started."""
-        await self._fetch_keys()
+        await self._recorder.fetch_keys()
 
     async def allowed(self, tenant: str, text: str) -> bool:
         try:
@@ -113,31 +110,7 @@ class StoredOversight:
         return ReviewOutcome.EXPIRED if item is None else OUTCOMES.get(item.state)
 
     def record(self, record: AuditRecord) -> None:
-        self._audit.record(AuditEntry(uuid.uuid4().hex, record.tenant, json.dumps(self._document(record))))
-
-    def _document(self, record: AuditRecord) -> dict[str, object]:
-        """Returns what is stored of ``record``. Its fingerprint is empty while the shared secret is not known."""
-        keys, text = self._keys.known, record.text
-        if keys is None and self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch_keys())
-        return {
-            "at": round(self._clock.now(), 3),
-            "tenant": record.tenant,
-            "request_id": record.request_id,
-            "stage": record.stage.value,
-            "check": record.check,
-            "version": record.version,
-            "action": record.action.value,
-            "outcome": record.outcome,
-            "category": record.category,
-            "score": record.score if record.score is None or math.isfinite(record.score) else None,
-            "fingerprint": fingerprint(keys.fingerprints, record.tenant, text) if keys and text else "",
-        }
-
-    async def _fetch_keys(self) -> None:
-        with contextlib.suppress(StateUnavailableError):
-            await self._keys.get()
-        self._fetching = None
+        self._recorder.record(record)
 
     def _remember(self, key: tuple[str, str]) -> None:
         self._allowed[key] = self._clock.monotonic() + EXCEPTION_CACHE_S

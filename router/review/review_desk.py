@@ -16,6 +16,7 @@ from router.ports.review_store import (
     ReviewStep,
     ReviewStore,
 )
+from router.review.audit_recorder import AuditRecorder
 from router.review.review_document import ReviewFacts, decode
 from router.review.review_keys import ReviewKeys
 from router.review.sealed_text import unseal
@@ -31,10 +32,14 @@ class ReviewCase:
 
 
 class ReviewDesk:
-    """Lists, shows and decides items of ``store``. Each method raises StateUnavailableError."""
+    """Lists, shows and decides items of ``store``. What a reviewer reads and does is in the audit log.
 
-    def __init__(self, store: ReviewStore, keys: ReviewKeys, config: ReviewConfig) -> None:
+    Each method raises StateUnavailableError.
+    """
+
+    def __init__(self, store: ReviewStore, recorder: AuditRecorder, keys: ReviewKeys, config: ReviewConfig) -> None:
         self._store = store
+        self._recorder = recorder
         self._keys = keys
         self._config = config
 
@@ -43,12 +48,15 @@ class ReviewDesk:
         found = await self._store.items(tenant, state, limit)
         return [ReviewCase(item, decode(item.document)) for item in found]
 
-    async def show(self, item_id: str) -> ReviewCase:
+    async def show(self, item_id: str, reviewer: str) -> ReviewCase:
         """Returns an item with its text. Raises NotFoundError."""
         item = await self._store.item(item_id)
         if item is None:
             raise _not_found()
-        return await self._with_text(item)
+        case = await self._with_text(item)
+        if case.text is not None:
+            self._recorder.record_review(item, case.facts, reviewer, "read")
+        return case
 
     async def take(
         self, item_id: str, action: ReviewAction, reviewer: str, exception_s: float | None = None
@@ -71,6 +79,7 @@ class ReviewDesk:
             raise _not_found()
         if not accepted:
             raise _conflict(after)
+        self._recorder.record_review(after, facts, reviewer, after.state.value)
         return await self._with_text(after)
 
     async def decided(self, tenant: str | None, since_ms: int, limit: int) -> Sequence[ReviewCase]:
@@ -82,10 +91,11 @@ class ReviewDesk:
         """Returns the exceptions of ``tenant``, or of all."""
         return await self._store.exceptions(tenant)
 
-    async def revoke(self, tenant: str, fingerprint: str) -> None:
+    async def revoke(self, tenant: str, fingerprint: str, reviewer: str) -> None:
         """Ends an exception. Raises NotFoundError."""
         if not await self._store.delete_exception(tenant, fingerprint):
             raise NotFoundError("There is no such exception.", "exception_not_found")
+        self._recorder.record_revocation(tenant, fingerprint, reviewer)
 
     async def _with_text(self, item: ReviewItem) -> ReviewCase:
         sealed = await self._store.text(item.tenant, item.id)

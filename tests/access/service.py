@@ -12,11 +12,15 @@ from starlette.types import Message
 
 from router.app import build_app
 from router.config import KeyConfig, Role, RouterConfig
+from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import UsageMetrics
+from router.review.audit_recorder import AuditRecorder
+from router.review.oversight import StoredOversight
+from router.review.review_keys import ReviewKeys
 from tests.router.backend import ScriptedBackend
 from tests.state.clock import VirtualClock
 
@@ -51,12 +55,26 @@ class Service:
         clock: Clock | None = None,
         jwks: JwksSource | None = None,
         metrics: UsageMetrics | None = None,
+        safety_store: MemorySafetyStore | None = None,
     ) -> None:
-        self.clock = clock or VirtualClock()
+        self.virtual = VirtualClock()
+        self.clock = clock or self.virtual
         self.store = MemoryStore(self.clock)
+        self.safety_store = safety_store or MemorySafetyStore(self.clock)
         self.backend = backend or ScriptedBackend()
+        settings = settings or config()
+        # The same parts as those of the application, over one store.
+        keys = ReviewKeys(settings.review.read_secret(), self.safety_store.secret)
+        recorder = AuditRecorder(self.safety_store.audit, keys, self.clock)
+        self.oversight = StoredOversight(self.safety_store.reviews, recorder, keys, settings.review, self.clock)
         self.app = build_app(
-            settings or config(), self.backend, clock=self.clock, store=self.store, jwks=jwks, metrics=metrics
+            settings,
+            self.backend,
+            clock=self.clock,
+            store=self.store,
+            jwks=jwks,
+            metrics=metrics,
+            safety_store=self.safety_store,
         )
 
     @asynccontextmanager

@@ -85,7 +85,7 @@ def test_people_get_tables_without_secrets(service: Service) -> None:
     assert manta(service, "limits", "list").exit_code == 0
 
 
-@pytest.mark.parametrize("command", [(), ("keys",), ("limits",)])
+@pytest.mark.parametrize("command", [(), ("keys",), ("limits",), ("audit",)])
 def test_the_help_fits_a_screen_and_shows_an_example(service: Service, command: tuple[str, ...]) -> None:
     text = manta(service, *command, "--help").stdout
     assert len(text.rstrip().splitlines()) <= 24

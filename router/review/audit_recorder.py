@@ -1,0 +1,78 @@
+"""``AuditRecorder``: makes the entries of the audit log: of checks, and of what reviewers do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import uuid
+
+from router.ports.audit_store import AuditEntry, AuditStore
+from router.ports.clock import Clock
+from router.ports.review_store import ReviewItem
+from router.ports.state_store import StateUnavailableError
+from router.review.fingerprint import fingerprint
+from router.review.review_document import ReviewFacts
+from router.review.review_keys import ReviewKeys
+from safety.api import AuditRecord
+
+
+class AuditRecorder:
+    """Records in ``store``. ``keys`` have that of fingerprints."""
+
+    def __init__(self, store: AuditStore, keys: ReviewKeys, clock: Clock) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def fetch_keys(self) -> None:
+        """Fetches the shared secret, if the store answers."""
+        with contextlib.suppress(StateUnavailableError):
+            await self._keys.get()
+        self._fetching = None
+
+    def record(self, record: AuditRecord) -> None:
+        """Records what a check did. Its fingerprint is empty while the shared secret is not known."""
+        keys, text = self._keys.known, record.text
+        if keys is None and self._fetching is None:
+            self._fetching = asyncio.create_task(self.fetch_keys())
+        document = {
+            "request_id": record.request_id,
+            "stage": record.stage.value,
+            "check": record.check,
+            "version": record.version,
+            "action": record.action.value,
+            "outcome": record.outcome,
+            "category": record.category,
+            "score": record.score if record.score is None or math.isfinite(record.score) else None,
+            "fingerprint": fingerprint(keys.fingerprints, record.tenant, text) if keys and text else "",
+        }
+        self._add(record.tenant, document)
+
+    def record_review(self, item: ReviewItem, facts: ReviewFacts, reviewer: str, outcome: str) -> None:
+        """Records what ``reviewer`` did with an item: ``outcome`` is its new state, or ``read``."""
+        document = {
+            "request_id": facts.request_id,
+            "stage": "review",
+            "check": facts.check,
+            "version": facts.version,
+            "action": "review",
+            "outcome": outcome,
+            "category": facts.category,
+            "score": facts.score,
+            "fingerprint": item.fingerprint,
+            "item": item.id,
+            "reviewer": reviewer,
+        }
+        self._add(item.tenant, document)
+
+    def record_revocation(self, tenant: str, text_fingerprint: str, reviewer: str) -> None:
+        """Records that ``reviewer`` has ended an exception."""
+        document = {"stage": "review", "outcome": "revoked", "fingerprint": text_fingerprint, "reviewer": reviewer}
+        self._add(tenant, document)
+
+    def _add(self, tenant: str, document: dict[str, object]) -> None:
+        stamped = {"at": round(self._clock.now(), 3), "tenant": tenant, **document}
+        self._store.record(AuditEntry(uuid.uuid4().hex, tenant, json.dumps(stamped)))

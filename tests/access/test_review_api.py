@@ -1,0 +1,347 @@
+"""The admin API of reviews and of the audit log, over what the guards submit and record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from router.memory_safety_store import MemorySafetyStore
+from router.review.audit_chain import HASH_LENGTH
+from safety.api import (
+    Action,
+    AuditRecord,
+    Origin,
+    Passage,
+    ReviewOutcome,
+    ReviewTerms,
+    Stage,
+    Subject,
+    Verdict,
+)
+from tests.access.service import ADMIN, Service, config
+from tests.state.clock import MONDAY
+
+TEXT = "How do I pick\u200b the LOCK of my own shed?"
+DAY, TODAY = int(MONDAY // 86_400), "2026-10-19"
+ROUTES = [
+    ("GET", "/admin/v1/review"),
+    ("GET", "/admin/v1/review/{id}"),
+    ("POST", "/admin/v1/review/{id}/claim"),
+    ("POST", "/admin/v1/review/{id}/release"),
+    ("POST", "/admin/v1/review/{id}/approve"),
+    ("POST", "/admin/v1/review/{id}/reject"),
+    ("GET", "/admin/v1/review/exceptions"),
+    ("DELETE", "/admin/v1/review/exceptions?tenant=acme&fingerprint=0"),
+    ("GET", "/admin/v1/review/export"),
+    ("GET", "/admin/v1/audit"),
+    ("GET", "/admin/v1/audit/verify"),
+]
+
+
+async def submit(service: Service, text: str = TEXT, tenant: str = "acme", **terms: Any) -> str:
+    verdict = Verdict("content", "v1", Action.REVIEW, "illicit", 0.7)
+    subject, passage = Subject(tenant, "req-1", "k1", "user-9"), Passage(text, Origin.USER, "messages[0].content")
+    return await service.oversight.submit(subject, passage, verdict, ReviewTerms(**terms))
+
+
+def record(number: int, tenant: str = "acme", text: str = TEXT) -> AuditRecord:
+    return AuditRecord(
+        tenant, f"req-{number}", Stage.BEFORE, "content", "v1", Action.REVIEW, "queued", "illicit", 0.7, text
+    )
+
+
+async def call(service: Service, method: str, path: str, key: str | None = ADMIN, **options: Any) -> Any:
+    """The status and the JSON of an answer."""
+    async with service.client(key) as http:
+        answer = await http.request(method, path, **options)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize(("key", "status"), [("sk-user", 403), ("sk-viewer", 403), ("sk-nobody", 401), (None, 401)])
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_only_administrators_get_in(key: str | None, status: int, method: str, path: str) -> None:
+    service = Service()
+    item_id = await submit(service)
+
+    refused, body = await call(service, method, path.format(id=item_id), key, json={})
+
+    assert refused == status
+    assert "shed" not in json.dumps(body)
+    item = await service.safety_store.reviews.item(item_id)
+    assert item is not None
+    assert item.reviewer == ""
+
+
+async def test_every_route_is_among_those_that_are_tested() -> None:
+    from router.admin import review_api
+
+    documented = {
+        tuple(line.split()[:2])
+        for line in (review_api.__doc__ or "").splitlines()
+        if line.strip().startswith(("GET", "POST", "DELETE"))
+    }
+    assert {(method, path.partition("?")[0]) for method, path in ROUTES} == documented
+
+
+async def test_a_text_is_queued_approved_answered_and_passes_the_next_time() -> None:
+    service = Service()
+    assert not await service.oversight.allowed("acme", TEXT)
+    item_id = await submit(service)
+    waiting = asyncio.create_task(service.oversight.decision("acme", item_id, 30))
+
+    _, listed = await call(service, "GET", "/admin/v1/review?tenant=acme&state=waiting")
+    (row,) = listed["data"]
+    assert (row["id"], row["category"], row["score"], row["times"]) == (item_id, "illicit", 0.7, 1)
+    assert "shed" not in json.dumps(listed)
+    _, claimed = await call(service, "POST", f"/admin/v1/review/{item_id}/claim", json={"reviewer": "ann"})
+    assert (claimed["text"], claimed["state"]) == (TEXT, "claimed")
+    _, approved = await call(service, "POST", f"/admin/v1/review/{item_id}/approve", json={"reviewer": "ann"})
+    assert approved["state"] == "approved"
+
+    assert await waiting is ReviewOutcome.APPROVED
+    assert await service.oversight.allowed("acme", "how do I  PICK the lock of my own shed?\n")
+    assert not await service.oversight.allowed("acme", "how do I pick the lock of your shed?")
+    assert not await service.oversight.allowed("other", TEXT)
+
+
+async def test_an_exception_is_listed_and_revoked() -> None:
+    service = Service()
+    item_id = await submit(service)
+    await call(service, "POST", f"/admin/v1/review/{item_id}/approve", json={"exception_s": 3600})
+
+    _, listed = await call(service, "GET", "/admin/v1/review/exceptions")
+    (row,) = listed["data"]
+    assert (row["tenant"], row["item"], row["expires_at"]) == ("acme", item_id, MONDAY + 3600)
+    path = f"/admin/v1/review/exceptions?tenant=acme&fingerprint={row['fingerprint']}"
+    assert (await call(service, "DELETE", path))[1]["deleted"] is True
+    assert (await call(service, "DELETE", path))[0] == 404
+    assert not await service.oversight.allowed("acme", TEXT)
+
+
+async def test_a_revoked_exception_that_a_router_remembers_ends_within_seconds() -> None:
+    service = Service()
+    item_id = await submit(service)
+    _, item = await call(service, "POST", f"/admin/v1/review/{item_id}/approve")
+    assert await service.oversight.allowed("acme", TEXT)
+    await call(service, "DELETE", f"/admin/v1/review/exceptions?tenant=acme&fingerprint={item['fingerprint']}")
+
+    service.virtual.advance(5)
+
+    assert not await service.oversight.allowed("acme", TEXT)
+
+
+@pytest.mark.parametrize(("exception_s", "passes"), [(0, False), (None, True)])
+async def test_an_approval_may_be_for_this_one_time(exception_s: float | None, passes: bool) -> None:
+    service = Service()
+    item_id = await submit(service)
+    await call(service, "POST", f"/admin/v1/review/{item_id}/approve", json={"exception_s": exception_s})
+
+    assert await service.oversight.allowed("acme", TEXT) is passes
+
+
+async def test_two_people_never_hold_one_item() -> None:
+    service = Service()
+    path = f"/admin/v1/review/{await submit(service)}"
+    people = [{"reviewer": f"p{n}"} for n in range(8)]
+
+    claims = await asyncio.gather(*(call(service, "POST", f"{path}/claim", json=each) for each in people))
+
+    assert sorted(status for status, _ in claims) == [200] + [409] * 7
+    holder = next(body for status, body in claims if status == 200)["reviewer"].rpartition("/")[2]
+    refused = next(body for status, body in claims if status == 409)["error"]
+    assert (refused["code"], refused["type"]) == ("review_item_claimed", "invalid_request_error")
+    other = {"reviewer": "p0" if holder != "p0" else "p1"}
+    for action in ("approve", "reject", "release"):
+        assert (await call(service, "POST", f"{path}/{action}", json=other))[0] == 409
+    assert (await call(service, "POST", f"{path}/release", json={"reviewer": holder}))[1]["state"] == "waiting"
+    assert (await call(service, "POST", f"{path}/reject", json=other))[1]["state"] == "rejected"
+    status, body = await call(service, "POST", f"{path}/approve", json=other)
+    assert (status, body["error"]["code"]) == (409, "review_item_final")
+
+
+async def test_who_waits_is_refused_when_the_item_is_rejected_or_the_time_ends() -> None:
+    service = Service()
+    first, second = await submit(service, "one"), await submit(service, "two", expires_s=60)
+    await call(service, "POST", f"/admin/v1/review/{first}/reject")
+
+    assert await service.oversight.decision("acme", first, 30) is ReviewOutcome.REJECTED
+    assert await service.oversight.decision("acme", second, 0) is ReviewOutcome.EXPIRED
+    assert await service.oversight.decision("other", second, 30) is ReviewOutcome.EXPIRED  # not one of its items
+    service.virtual.advance(60)
+    assert await service.oversight.decision("acme", second, 30) is ReviewOutcome.EXPIRED
+
+
+async def test_a_text_that_the_policy_does_not_show_is_not_stored() -> None:
+    service = Service()
+    item_id = await submit(service, show_text=False)
+
+    _, shown = await call(service, "GET", f"/admin/v1/review/{item_id}")
+
+    assert shown["text"] is None
+    assert len(shown["fingerprint"]) == 64
+
+
+async def test_decisions_are_exported_with_the_texts_that_are_kept() -> None:
+    service = Service()
+    for n, (action, keep) in enumerate([("approve", True), ("reject", True), ("reject", False)]):
+        item_id = await submit(service, f"text {n}", keep_text=keep)
+        service.virtual.advance(1)
+        await call(service, "POST", f"/admin/v1/review/{item_id}/{action}")
+    await submit(service, "undecided", keep_text=True)
+
+    async with service.client() as http:
+        answer = await http.get("/admin/v1/review/export")
+        later = await http.get("/admin/v1/review/export", params={"since": int(MONDAY) + 3})
+
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert [(row["text"], row["label"]) for row in rows] == [("text 0", 0), ("text 1", 1), (None, 1)]
+    assert answer.headers["content-type"].startswith("application/jsonl")
+    assert [json.loads(line)["id"] for line in later.text.splitlines()] == [rows[2]["id"]]
+
+
+async def test_records_are_shown_and_verified_and_hold_no_text() -> None:
+    service = Service()
+    await service.oversight.start()
+    for number in range(5):
+        service.oversight.record(record(number))
+    service.oversight.record(record(9, "other"))
+
+    _, shown = await call(service, "GET", f"/admin/v1/audit?day={TODAY}&tenant=acme&first=2&limit=3")
+    _, verified = await call(service, "GET", f"/admin/v1/audit/verify?day={TODAY}")
+
+    assert [row["request_id"] for row in shown["data"]] == ["req-1", "req-2", "req-3"]
+    assert shown["has_more"] is True
+    expected = {"at": MONDAY, "stage": "before", "check": "content", "version": "v1", "action": "review"}
+    assert expected.items() <= shown["data"][0].items()
+    assert len(shown["data"][0]["fingerprint"]) == 64
+    assert "shed" not in json.dumps(shown)
+    assert (verified["valid"], [row["records"] for row in verified["data"]]) == (True, [5, 1])
+    (other,) = (await call(service, "GET", "/admin/v1/audit?tenant=other"))[1]["data"]
+    assert other["fingerprint"] != shown["data"][0]["fingerprint"]
+
+
+async def test_what_reviewers_read_and_decide_is_in_the_audit_log() -> None:
+    service = Service()
+    item_id = await submit(service)
+    await call(service, "GET", f"/admin/v1/review/{item_id}")
+    for action in ("claim", "approve"):
+        await call(service, "POST", f"/admin/v1/review/{item_id}/{action}", json={"reviewer": "ann"})
+
+    _, shown = await call(service, "GET", "/admin/v1/audit?tenant=acme")
+
+    assert [row["outcome"] for row in shown["data"]] == ["read", "claimed", "approved"]
+    assert {row["item"] for row in shown["data"]} == {item_id}
+    assert shown["data"][2]["reviewer"].endswith("/ann")
+
+
+def tamper(store: MemorySafetyStore, how: str) -> None:
+    """Changes the log as a person with access to the store could."""
+    lines = store.audit._chains["acme"].lines[DAY]
+    if how == "changed byte":
+        lines[2] = lines[2].replace('"queued"', '"allowed"')
+    elif how == "changed hash":
+        lines[2] = ("0" if lines[2][0] != "0" else "1") + lines[2][1:]
+    elif how == "removed":
+        del lines[2]
+    elif how == "swapped":
+        lines[2], lines[3] = lines[3], lines[2]
+    elif how == "no record":
+        lines[2] = lines[2][:HASH_LENGTH]
+
+
+@pytest.mark.parametrize("how", ["changed byte", "changed hash", "removed", "swapped", "no record"])
+async def test_a_log_that_was_changed_fails_at_the_first_bad_record(how: str) -> None:
+    service = Service()
+    for number in range(5):
+        service.oversight.record(record(number))
+    tamper(service.safety_store, how)
+
+    _, verified = await call(service, "GET", "/admin/v1/audit/verify?tenant=acme")
+
+    assert verified["valid"] is False
+    assert verified["data"][0]["first_bad_record"] == 3, verified
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "param"),
+    [
+        ("GET", "/admin/v1/review?state=lost", None, 400, "state"),
+        ("GET", "/admin/v1/review?limit=1001", None, 400, "limit"),
+        ("GET", "/admin/v1/review?limit=-1", None, 400, "limit"),
+        ("GET", "/admin/v1/review?sort=up", None, 400, "sort"),
+        ("GET", "/admin/v1/review/none", None, 404, None),
+        ("POST", "/admin/v1/review/none/approve", {}, 404, None),
+        ("POST", "/admin/v1/review/none/approve", {"exception_s": -1}, 400, "exception_s"),
+        ("POST", "/admin/v1/review/none/reject", {"exception_s": 1}, 400, "exception_s"),
+        ("POST", "/admin/v1/review/none/claim", {"reviewer": "a\nb"}, 400, "reviewer"),
+        ("POST", "/admin/v1/review/none/burn", {}, 404, None),
+        ("POST", "/admin/v1/review", {}, 405, None),
+        ("GET", "/admin/v1/review/none/approve", None, 405, None),
+        ("DELETE", "/admin/v1/review/exceptions", None, 400, "tenant"),
+        ("DELETE", "/admin/v1/review/exceptions?tenant=acme", None, 400, "fingerprint"),
+        ("GET", "/admin/v1/review/export?since=yesterday", None, 400, "since"),
+        ("GET", "/admin/v1/audit?day=today", None, 400, "day"),
+        ("GET", "/admin/v1/audit/verify?day=2026-13-01", None, 400, "day"),
+        ("GET", "/admin/v1/audit?first=1e3", None, 400, "first"),
+    ],
+)
+async def test_a_wrong_request_is_refused_by_its_field(
+    method: str, path: str, body: object, status: int, param: str | None
+) -> None:
+    refused, answer = await call(Service(), method, path, json=body)
+    assert (refused, answer["error"]["param"]) == (status, param), answer
+
+
+async def test_a_store_that_is_gone_refuses_administrators_and_keeps_the_verdicts() -> None:
+    service = Service()
+    await service.safety_store.close()
+
+    status, body = await call(service, "GET", "/admin/v1/review")
+
+    assert (status, body["error"]["code"]) == (503, "state_unavailable")
+    assert not await service.oversight.allowed("acme", TEXT)
+    assert await service.oversight.decision("acme", "any", 0) is ReviewOutcome.EXPIRED
+
+
+async def test_texts_are_in_no_log_and_in_no_representation(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+    with caplog.at_level(logging.DEBUG):
+        item_id = await submit(service)
+        service.oversight.record(record(1))
+        await call(service, "GET", f"/admin/v1/review/{item_id}")
+        await call(service, "POST", f"/admin/v1/review/{item_id}/approve")
+        await call(service, "POST", f"/admin/v1/review/{item_id}/reject")
+
+    assert "shed" not in caplog.text
+    assert "shed" not in repr(record(1))
+    stored = [*service.safety_store.reviews._items.values(), service.safety_store.audit._chains]
+    assert "shed" not in repr(stored)
+
+
+async def test_another_secret_matches_no_exception_and_reads_no_text(tmp_path: Any) -> None:
+    (tmp_path / "one").write_text("a" * 32 + "\n")
+    (tmp_path / "two").write_text("b" * 32)
+    first = Service(config(review={"secret_file": tmp_path / "one"}))
+    second = Service(config(review={"secret_file": tmp_path / "two"}), safety_store=first.safety_store)
+    item_id = await submit(first)
+    assert (await call(first, "GET", f"/admin/v1/review/{item_id}"))[1]["text"] == TEXT
+    assert (await call(second, "GET", f"/admin/v1/review/{item_id}"))[1]["text"] is None
+
+    await call(first, "POST", f"/admin/v1/review/{item_id}/approve")
+
+    assert await first.oversight.allowed("acme", TEXT)
+    assert not await second.oversight.allowed("acme", TEXT)
+
+
+@pytest.mark.parametrize("contents", [None, "short"])
+def test_a_secret_that_cannot_be_used_stops_the_start(tmp_path: Any, contents: str | None) -> None:
+    if contents is not None:
+        (tmp_path / "secret").write_text(contents)
+
+    with pytest.raises(ValueError, match=r"router\.review\.secret_file") as refused:
+        Service(config(review={"secret_file": tmp_path / "secret"}))
+    assert "short" not in str(refused.value)
