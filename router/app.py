@@ -41,6 +41,7 @@ from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.errors import error_body
 from router.openai.models import model_list
+from router.openai.moderations import moderation_body, moderation_texts
 from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
@@ -61,7 +62,7 @@ from safety.api import Guard
 
 logger = logging.getLogger(__name__)
 
-MODELS = "/v1/models"
+MODELS, MODERATIONS = "/v1/models", "/v1/moderations"
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatEndpoint(),
     "/v1/completions": CompletionEndpoint(),
@@ -172,6 +173,10 @@ class App:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
                 await self._serve(exchange, endpoint)
+        elif path == MODERATIONS:
+            _expect(exchange, "POST")
+            async with asyncio.timeout(self._timeout_s):
+                await self._moderate(exchange, path)
         elif path == "/healthz":
             _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
@@ -232,6 +237,13 @@ class App:
         if found is None:
             raise NotFoundError(f"The model '{_printable(name)}' does not exist.", "model_not_found", "model")
         return await exchange.answer(200, found)
+
+    async def _moderate(self, exchange: Exchange, path: str) -> None:
+        """Answers /v1/moderations. Raises what ``Pipeline.moderate`` raises."""
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        model, results = await self._pipeline.moderate(call, moderation_texts)
+        await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))
 
     async def _manage(self, exchange: Exchange, path: str) -> None:
         """Answers /admin/v1 and /v1/usage. Raises what ``Management.handle`` raises."""

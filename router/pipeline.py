@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 
@@ -13,6 +13,7 @@ from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import LimitExceededError
 from router.generation.generate import generate
+from router.guard.moderation import TIER, accounted_request, moderated, moderating
 from router.guard.passages import passages_of, with_texts
 from router.guard.refusal import check_ruling
 from router.inference_request import Call, InferenceRequest
@@ -28,7 +29,7 @@ from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
-from safety.api import Guard, Subject
+from safety.api import Guard, Moderation, Subject
 
 
 class Pipeline:
@@ -105,6 +106,27 @@ class Pipeline:
                             account.first_event_at = self._clock.now()
                         yield events
 
+    async def moderate(
+        self, call: Call, texts_of: Callable[[bytes, str], Sequence[str]]
+    ) -> tuple[str, Sequence[Moderation]]:
+        """Authenticates and parses a request for moderation.
+
+        Returns the name of the classifier, and what it says of each text.
+
+        ``texts_of`` parses a body, with the name of the classifier. Raises a RefusalError, also if there is no
+        classifier, or none that answers.
+        """
+        started_at = self._clock.now()
+        with self._concurrency.admit():
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            check_endpoint(principal, call.endpoint)
+            guard = moderating(self._guard)
+            texts = texts_of(await call.read(self._config.max_body_bytes), guard.classifier)
+            request = accounted_request(guard.classifier)
+            account = Account(call, principal, request, TIER, guard.classifier, started_at)
+            with self._accounted(account, await self._reserve(account)):
+                return guard.classifier, await moderated(guard, _subject(account), texts)
+
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
         tier, principal = account.tier, account.principal
@@ -139,7 +161,8 @@ class Pipeline:
         """Writes the ledger entry of a request, and settles ``hold``, with its token counts, however it ends."""
         hold.used = lambda: self._limiter.charge(hold.tier, account.meter.total.usage)
         settle = partial(self._limiter.settle, hold)
-        with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished)):
+        answered = bool(account.request.prompts)
+        with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished and answered)):
             yield
 
     def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:

@@ -130,7 +130,7 @@ class PolicyGuard:
         check, version = prepared.check, prepared.check.version
         keys = [memory_key(tenant, policy.version, check.name, version, passage) for passage in passages]
         known = [self._memory.get(key, place) if prepared.by_text else None for place, key in enumerate(keys)]
-        new = [place for place, passage in enumerate(passages) if passage.text and known[place] is None]
+        new = [place for place, passage in enumerate(passages) if _is_checked(policy, passage) and known[place] is None]
         verdicts = [verdict for remembered in known for verdict in remembered or ()]
         if not new:
             return Scanned(check.name, version, verdicts, read=0)
@@ -162,6 +162,10 @@ async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -
         logger.error("the check %s failed: %s", check.name, type(fault).__name__)  # its message may quote a prompt
         error = type(fault).__name__
     return [Verdict(check.name, check.version, failure_action(policy), error=error)]
+
+
+def _is_checked(policy: PolicyConfig, passage: Passage) -> bool:
+    return bool(passage.text) and passage.origin not in policy.unchecked
 
 
 def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:

@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from safety.api import Origin
+
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Phrase = Annotated[str, Field(min_length=1, max_length=256)]
 Phrases = Annotated[tuple[Phrase, ...], Field(max_length=10_000)]
@@ -196,6 +198,8 @@ class PolicyConfig(Settings):
     tools: tuple[ToolRule, ...] = ()
     """Rules for tools by role. A tool to which no rule applies is allowed; end the list with ``action: deny`` to allow
     only what is listed."""
+    unchecked: tuple[Origin, ...] = ()
+    """Origins whose texts no check reads, such as ``tool`` where the descriptions of tools are the operator's own."""
     sizes: SizePolicy = SizePolicy()
     """Requests of unusual size or make."""
     rate: RatePolicy = RatePolicy()

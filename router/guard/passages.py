@@ -7,13 +7,12 @@ the template's variables. Prompts of token ids are visited too, as passages that
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from engine.api import Conversation, Message, Prompt, ToolCall
+from router.guard.json_strings import document_of, dumped, strings_of, with_strings
 from router.inference_request import InferenceRequest
 from safety.api import Origin, Passage
 
@@ -25,8 +24,9 @@ ORIGIN_BY_ROLE = {
     "tool": Origin.TOOL_RESULT,
 }
 
-IDENTIFIER = re.compile(r"[\w$.:/@+-]{0,48}")
-"""Names and ids that are no sentences. They are not inspected."""
+IDENTIFIER = re.compile(r"(?:[A-Za-z_$][\w$.:/-]{0,47})?", re.ASCII)
+"""Names and ids that are no sentences, in places where such are expected. They are not inspected. A number is, since it
+may be that of a card."""
 
 Change = Callable[[Passage], str]
 """Takes a passage of the request and returns the text that takes its place."""
@@ -71,9 +71,12 @@ def _conversation(conversation: Conversation, change: Change) -> Conversation:
     messages = tuple(
         _message(message, f"messages[{place}]", change) for place, message in enumerate(conversation.messages)
     )
-    tools = tuple(_json(tool, f"tools[{place}]", Origin.TOOL, change) for place, tool in enumerate(conversation.tools))
+    tools = tuple(
+        changed_json(tool, f"tools[{place}]", Origin.TOOL, change, names=True)
+        for place, tool in enumerate(conversation.tools)
+    )
     variables = tuple(
-        (name, _json(value, f"chat_template_kwargs.{name}", Origin.DOCUMENT, change))
+        (name, changed_json(value, f"chat_template_kwargs.{name}", Origin.DOCUMENT, change))
         for name, value in conversation.template_kwargs
     )
     return replace(conversation, messages=messages, tools=tools, template_kwargs=variables)
@@ -92,7 +95,7 @@ def _message(message: Message, field: str, change: Change) -> Message:
         return value if value is None or IDENTIFIER.fullmatch(value) else text(value, name)
 
     def call(made: ToolCall, name: str) -> ToolCall:
-        arguments = text(made.arguments, f"{name}.function.arguments")
+        arguments = changed_json(made.arguments, f"{field}.{name}.function.arguments", origin, change)
         return ToolCall(made.name, arguments, identifier(made.id, f"{name}.id"))
 
     return Message(
@@ -105,11 +108,17 @@ def _message(message: Message, field: str, change: Change) -> Message:
     )
 
 
-def _json(document: str, field: str, origin: Origin, change: Change) -> str:
+def changed_json(document: str, field: str, origin: Origin, change: Change, *, names: bool = False) -> str:
     """Returns the JSON ``document`` with its strings changed. They are one passage together, a line or more each: a
-    schema has many short strings, which say little alone."""
-    value = json.loads(document)
-    strings = list(_strings(value))
+    schema has many short strings, which say little alone, and an escape such as ``\\u0041`` would hide a letter.
+
+    ``names``: most strings are names of a schema, which are left out. A document that is no JSON is a text.
+    """
+    value = document_of(document)
+    if value is None:
+        return change(Passage(document, origin, field)) if document else document
+    skipped = IDENTIFIER.fullmatch if names else _is_empty
+    strings = [string for string in strings_of(value) if not skipped(string)]
     if not strings:
         return document
     text = "\n".join(strings)
@@ -117,32 +126,11 @@ def _json(document: str, field: str, origin: Origin, change: Change) -> str:
     if changed == text:
         return document
     rest = iter(_shared_out(changed, strings))
-    return json.dumps(_with_strings(value, rest))
+    return dumped(with_strings(value, lambda string: string if skipped(string) else next(rest)))
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Yields the strings within a JSON value, and the names of members, that are no identifiers."""
-    if isinstance(value, str):
-        if not IDENTIFIER.fullmatch(value):
-            yield value
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from _strings(name)
-            yield from _strings(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
-
-
-def _with_strings(value: Any, rest: Iterator[str]) -> Any:
-    """Returns a JSON value with the next ones of ``rest`` in the places of what ``_strings`` yields."""
-    if isinstance(value, str):
-        return value if IDENTIFIER.fullmatch(value) else next(rest)
-    if isinstance(value, dict):
-        return {_with_strings(name, rest): _with_strings(each, rest) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_with_strings(each, rest) for each in value]
-    return value
+def _is_empty(string: str) -> bool:
+    return not string
 
 
 def _shared_out(changed: str, strings: Sequence[str]) -> list[str]:

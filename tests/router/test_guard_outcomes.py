@@ -2,72 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
-from router.config import KeyConfig, LimitsConfig, RouterConfig
-from router.memory_store import MemoryStore
-from router.ports.clock import SystemClock
-from router.ports.ledger_store import LedgerQuery
-from safety.checks import Parts
-from safety.guard import PolicyGuard
-from safety.policy import PolicyConfig
-from tests.router.backend import ScriptedBackend
 from tests.router.conftest import KEY, OTHER_KEY, Served
-from tests.safety.scripted_classifier import ScriptedClassifier
-
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-TEN = LimitsConfig(requests_per_minute=1000, tokens_per_minute=100_000)
-CONFIG = RouterConfig(
-    keys=(
-        KeyConfig(key=KEY, tenant="acme", team="core", limits=TEN),
-        KeyConfig(key=OTHER_KEY, tenant="other", team="x"),
-    ),
-)
-
-
-class Policies:
-    """Policies that a test sets. Implements ``PolicySource``."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, PolicyConfig] = {}
-
-    async def of(self, tenant: str) -> PolicyConfig:
-        return self.found.get(tenant) or PolicyConfig(deadline_s=0.3)
-
-    def set(self, tenant: str = "acme", **policy: Any) -> None:
-        self.found[tenant] = PolicyConfig.model_validate({"deadline_s": 0.3, **policy})
-
-
-class Guarded:
-    """A router with a guard, its classifier, policies and store."""
-
-    def __init__(self) -> None:
-        self.policies, self.classifier = Policies(), ScriptedClassifier()
-        self.store = MemoryStore(SystemClock())
-        guard = PolicyGuard(self.policies, Parts(self.classifier))
-        self.served = Served(CONFIG, self.store, guard)
-
-    def ask(self, text: str = "Hi", key: str = KEY, **more: Any) -> httpx.Response:
-        return self.post(CHAT, {"messages": [{"role": "user", "content": text}], **more}, key)
-
-    def post(self, path: str, body: dict[str, Any], key: str = KEY) -> httpx.Response:
-        headers = {"authorization": f"Bearer {key}"}
-        return self.served.http.post(path, json={"model": "fast", **body}, headers=headers)
-
-    def entries(self) -> list[dict[str, Any]]:
-        """The ledger's documents, in order."""
-        return [json.loads(entry.document) for entry in self.store._entries.values()]
-
-    def sums(self) -> dict[str, int]:
-        [row] = asyncio.run(self.store.sums(LedgerQuery(0, 2**45, tenant="acme")))
-        return dict(row.amounts)
+from tests.router.guarded import CHAT, TEXT, Guarded
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +22,7 @@ def _made() -> Iterator[Guarded]:
 
 @pytest.fixture
 def guarded(_made: Guarded) -> Guarded:
-    _made.served.backend = ScriptedBackend()
-    _made.classifier.mode = "well"
-    _made.classifier.texts.clear()
-    _made.policies.found.clear()
-    _made.store._entries.clear()
+    _made.reset()
     return _made
 
 

@@ -50,6 +50,8 @@ def requests(attack: str) -> dict[str, tuple[str, dict[str, Any], str]]:
     """By a name: the path, the body, and the field that holds ``attack``."""
     arguments = json.dumps({"q": attack}, ensure_ascii=False)
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": arguments}}
+    escaped = '{"q": "' + "".join(f"\\u{ord(char):04x}" if ord(char) < 128 else char for char in attack) + '"}'
+    twice = f'{{"q": {json.dumps(attack)}, "q": "fine"}}'
     parts = [{"type": "text", "text": "see: "}, {"type": "text", "text": attack}]
     hi = user("Hi")
     return {
@@ -78,6 +80,24 @@ def requests(attack: str) -> dict[str, tuple[str, dict[str, Any], str]]:
         "arguments of a call": (
             CHAT,
             chat(hi, {"role": "assistant", "tool_calls": [call]}, result("none")),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        "escaped arguments of a call": (
+            CHAT,
+            chat(
+                hi,
+                {"role": "assistant", "tool_calls": [{**call, "function": {"name": "look", "arguments": escaped}}]},
+                result("none"),
+            ),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        "one of two members of a name": (
+            CHAT,
+            chat(
+                hi,
+                {"role": "assistant", "tool_calls": [{**call, "function": {"name": "look", "arguments": twice}}]},
+                result("none"),
+            ),
             "messages[1].tool_calls[0].function.arguments",
         ),
         "description of a tool": (CHAT, chat(hi, tools=[tool(attack)]), "tools[0]"),

@@ -89,6 +89,21 @@ def test_a_text_is_scanned_again_as_that_of_another_origin() -> None:
     assert inspect(guard, Passage("SUSPECT", Origin.TOOL_RESULT)).action is Action.BLOCK
 
 
+def test_an_origin_may_be_left_out() -> None:
+    guard = guard_of({"unchecked": ["history"]})
+
+    assert inspect(guard, Passage("HARM", Origin.HISTORY)).action is Action.ALLOW
+    assert inspect(guard, Passage("HARM", Origin.USER)).action is Action.BLOCK
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_a_text_without_words_is_not_classified(text: str) -> None:
+    classifier = ScriptedClassifier()
+
+    assert inspect(guard_of(classifier=classifier), text).label == "allowed"
+    assert not classifier.texts
+
+
 def test_what_is_encoded_counts() -> None:
     parts = Parts(ScriptedClassifier(), lambda text: ["ATTACK"] if text == "QVRUQUNL" else [])
     guard = PolicyGuard(ConfiguredPolicies(SafetyPolicies()), parts)

@@ -1,0 +1,40 @@
+"""Moderation of single texts, without a model's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from engine.api import SamplingParams
+from router.answer_events import Stamp
+from router.errors import NotFoundError, UnavailableError
+from router.inference_request import InferenceRequest
+from safety.api import ClassifierUnavailableError, Guard, Moderation, Subject
+
+TIER = "moderation"
+"""Takes the place of the tier in the ledger. Moderation costs a request and no tokens."""
+
+
+def moderating(guard: Guard | None) -> Guard:
+    """Returns ``guard``. Raises NotFoundError if the service has no classifier."""
+    if guard is None or not guard.classifier:
+        raise NotFoundError("This service has no classifier.", "moderation_not_configured")
+    return guard
+
+
+async def moderated(guard: Guard, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    """Returns what the classifier says of each text. Raises UnavailableError if it does not answer."""
+    try:
+        return await guard.moderate(subject, texts)
+    except ClassifierUnavailableError:
+        message = "The classifier does not answer at the moment."
+        raise UnavailableError(message, "safety_unavailable", retry_after_s=1) from None
+
+
+def accounted_request(model: str) -> InferenceRequest:
+    """Returns the request for the ledger and the limits: one that generates nothing."""
+    return InferenceRequest(model, (), SamplingParams(), "input", _no_answer)
+
+
+def _no_answer(stamp: Stamp) -> NoReturn:
+    raise AssertionError("a moderation has no answer to write")
