@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -40,7 +41,10 @@ class Graph:
             configure_logging=False,
             _node_ip_address="127.0.0.1",
         )
+        # Serve handles belong to one event loop, which must run for as long as they live.
         self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -60,7 +64,7 @@ class Graph:
         async def describe() -> list[Any]:
             return list(await handle.broadcast("describe").results_async())
 
-        (replica,) = self._loop.run_until_complete(describe())
+        (replica,) = asyncio.run_coroutine_threadsafe(describe(), self._loop).result(timeout=60)
         stats: EngineStats = replica.stats
         return stats
 
@@ -68,6 +72,8 @@ class Graph:
         """Ends all processes of the graph."""
         serve.shutdown()
         ray.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
 
     def _wait_until_ready(self) -> None:

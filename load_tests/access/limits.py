@@ -123,10 +123,12 @@ async def _offer(urls: Sequence[str], keys: dict[str, float], seconds: float) ->
     statuses: dict[str, list[int]] = {key: [] for key in keys}
 
     async def client(key: str, number: int, pause_s: float) -> None:
-        begin = asyncio.get_running_loop().time()
-        due = begin + pause_s * number / CLIENTS
-        while due < begin + seconds:
-            await asyncio.sleep(due - asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time
+        end, due = now() + seconds, now() + pause_s * number / CLIENTS
+        while due < end:
+            await asyncio.sleep(due - now())
+            if now() >= end:
+                break  # a client that is late must not use the next minute's allowance
             body = {"prompt": PROMPT, "max_tokens": ANSWER}
             statuses[key].append((await stream(urls[number % len(urls)], key, body)).status)
             due += pause_s
