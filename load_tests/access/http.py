@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -79,7 +80,18 @@ class Admin:
 
     def usage(self, tenant: str, start: float) -> dict[str, float]:
         """Returns the sums of a tenant from ``start`` on, in seconds since the epoch, by the name of the amount."""
-        query = {"tenant": tenant, "group_by": "tenant", "bucket_width": "1m", "start": str(int(start) // 60 * 60)}
-        rows = self._http.get("/admin/v1/usage", params=query).raise_for_status().json()["data"]
+        rows = self._rows(tenant, "tenant", start)
         names = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
         return {name: sum(row[name] for row in rows) for name in names}
+
+    def outcomes(self, tenants: Sequence[str], start: float) -> dict[str, int]:
+        """Returns the number of entries of some tenants from ``start`` on, by how their requests ended."""
+        counts: Counter[str] = Counter()
+        for row in (row for tenant in tenants for row in self._rows(tenant, "outcome", start)):
+            counts[row["outcome"]] += row["requests"]
+        return dict(counts)
+
+    def _rows(self, tenant: str, group: str, start: float) -> list[dict[str, Any]]:
+        query = {"tenant": tenant, "group_by": group, "bucket_width": "1m", "start": str(int(start) // 60 * 60)}
+        rows: list[dict[str, Any]] = self._http.get("/admin/v1/usage", params=query).raise_for_status().json()["data"]
+        return rows

@@ -51,11 +51,17 @@ class Plan:
 
 @dataclass(slots=True)
 class Result:
-    """What was found. Tokens of input are those that the engine computed or found in its cache."""
+    """What was found. Tokens of input are those that the engine computed or found in its cache.
+
+    ``broken`` counts streams that ended without an answer or, if they were to be read whole, before their end.
+    ``outcomes`` are those of the entries. Beside those that fail in the engine, ``failed`` are those whose router was
+    killed.
+    """
 
     killed: int
     streams: dict[str, int]
     broken: int
+    outcomes: dict[str, int]
     engine_tokens: dict[str, int]
     ledger_tokens: dict[str, int]
     ledger_requests: int
@@ -104,7 +110,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=32, help="streams at a time (default: %(default)s)")
     add("--max-tokens", type=int, default=48, help="of an answer (default: %(default)s)")
     add("--routers", type=int, default=2, help="default: %(default)s")
-    add("--kill", action="store_true", help="kill a router in the middle")
+    add("--kill", action="store_true", help="kill a router on the way")
+    add("--kill-at", type=float, default=0.5, help="the share of streams begun by then (default: %(default)s)")
     add("--seed", type=int, default=7, help="of the order and the points (default: %(default)s)")
     add("--json", type=Path, metavar="OUT", help="write the figures")
     return parser
@@ -134,17 +141,19 @@ def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Na
     keys = {tenant: admin.create_key(tenant, LIMITS) for tenant in TENANTS}
     plans, before = _plans(options), graph.stats()
     victims = iter(graph.router_pids() if options.kill else [])
-    exchanges, killed = asyncio.run(_send(graph.url, keys, plans, options.concurrency, victims))
+    broken, killed = asyncio.run(_send(graph.url, keys, plans, options, victims))
     left_s = asyncio.run(_reservations_left(redis_url, directory))
     time.sleep(3.0)  # the ledger is written in the background
     after = graph.stats()
     cached = after.cached_tokens - before.cached_tokens
-    usages = [Admin(graph.url, ADMIN_KEY).usage(tenant, began) for tenant in TENANTS]
+    admin_after = Admin(graph.url, ADMIN_KEY)
+    usages = [admin_after.usage(tenant, began) for tenant in TENANTS]
     sums = {name: int(sum(usage[name] for usage in usages)) for name in usages[0] if name != "cost"}
     return Result(
         killed=killed,
         streams=dict(Counter(plan.kind for plan in plans)),
-        broken=sum(not (each.whole or each.status) for each in exchanges),
+        broken=broken,
+        outcomes=admin_after.outcomes(TENANTS, began),
         engine_tokens={
             "input": after.prompt_tokens - before.prompt_tokens + cached,
             "cached_input": cached,
@@ -161,25 +170,31 @@ def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Na
 
 
 async def _send(
-    url: str, keys: dict[str, str], plans: Sequence[Plan], concurrency: int, victims: Iterator[int]
-) -> tuple[list[Exchange], int]:
-    """Sends all requests, ``concurrency`` at a time, and kills one of ``victims`` after half of them. Returns what came
-    of each, and the process that was killed; 0: none."""
-    waiting, exchanges, killed = list(plans), list[Exchange](), 0
+    url: str, keys: dict[str, str], plans: Sequence[Plan], options: argparse.Namespace, victims: Iterator[int]
+) -> tuple[int, int]:
+    """Sends all requests and kills one of ``victims`` on the way. Returns the number of broken streams, and the process
+    that was killed; 0: none."""
+    waiting, killed, done, broken = list(plans), 0, 0, 0
+    kill_at = round(len(plans) * (1 - options.kill_at))
 
     async def client() -> None:
-        nonlocal killed
+        nonlocal killed, done, broken
         while waiting:
             plan = waiting.pop()
-            if len(waiting) == len(plans) // 2 and (victim := next(victims, 0)):
+            if len(waiting) == kill_at and (victim := next(victims, 0)):
                 os.kill(victim, signal.SIGKILL)
                 killed = victim
-            exchanges.append(await stream(url, keys[plan.tenant], plan.body, plan.leave_after, plan.leave))
-            if len(exchanges) % 100 == 0:
-                print(f"{len(exchanges)} of {len(plans)} streams", file=sys.stderr)
+            broken += _is_broken(plan, await stream(url, keys[plan.tenant], plan.body, plan.leave_after, plan.leave))
+            done += 1
+            if done % 100 == 0:
+                print(f"{done} of {len(plans)} streams", file=sys.stderr)
 
-    await asyncio.gather(*(client() for _ in range(concurrency)))
-    return exchanges, killed
+    await asyncio.gather(*(client() for _ in range(options.concurrency)))
+    return broken, killed
+
+
+def _is_broken(plan: Plan, exchange: Exchange) -> bool:
+    return exchange.status != 200 or (plan.leave_after is None and not exchange.whole)
 
 
 async def _reservations_left(redis_url: str, directory: Path) -> float | None:
