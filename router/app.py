@@ -108,7 +108,9 @@ def build_app(
     desk = ReviewDesk(safety_store.reviews, recorder, review_keys, config.review)
     reviews = ReviewManagement(desk, AuditReader(safety_store.audit, config.review.audit_days), clock)
     pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
-    management = Management(authenticator, registry, store, backend, reviews, clock, config.prices.currency)
+    tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
+    currency = config.prices.currency
+    management = Management(authenticator, registry, store, backend, reviews, clock, currency, tenants)
     return App(config, backend, pipeline, management, store, safety_store, oversight, clock, endpoints)
 
 

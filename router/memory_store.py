@@ -20,7 +20,7 @@ from router.ports.ledger_store import (
     summed,
 )
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
-from router.ports.state_store import StateUnavailableError
+from router.ports.state_store import StateHealth, StateUnavailableError
 
 MAX_ENTRIES = 10_000
 """Ledger entries whose documents are kept, the newest. An entry has about 1,000 bytes."""
@@ -52,6 +52,9 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._closed = True
+
+    def health(self) -> StateHealth:
+        return StateHealth()
 
     async def put_key(self, record: KeyRecord) -> None:
         self._check_open()

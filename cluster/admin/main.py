@@ -21,6 +21,7 @@ KEY_VARIABLE = "MANTA_ADMIN_KEY"
 
 KEY_COLUMNS = ("id", "tenant", "team", "feature", "role", "active", "expires", "limits", "name")
 USAGE_COLUMNS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost")
+USE_COLUMNS = ("scope", "limit", "value", "used", "remaining", "reset_s")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
@@ -170,6 +171,13 @@ def list_limits(context: typer.Context, tenant: Tenant = None, as_json: Json = F
     show({"object": "list", "data": rows}, as_json, table(rows, ("id", "tenant", *LIMIT_NAMES)))
 
 
+@limits.command("use")
+def show_use(context: typer.Context, key_id: KeyId, as_json: Json = False) -> None:
+    """Show how much of the limits of a key, and of its tenant, is used now."""
+    found = client_of(context).call("GET", f"/admin/v1/keys/{_id(key_id)}/limits")
+    show(found, as_json, table(found["data"], USE_COLUMNS))
+
+
 @limits.command("set")
 def set_limits(
     context: typer.Context,
@@ -191,7 +199,14 @@ def set_limits(
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show the tiers, their replicas and their load."""
     found = client_of(context).call("GET", "/admin/v1/status")
-    show(found, as_json, table(found["data"], STATUS_COLUMNS))
+    show(found, as_json, f"{table(found['data'], STATUS_COLUMNS)}\n\n{_state(found['state'])}")
+
+
+def _state(state: dict[str, Any]) -> str:
+    """Returns how the router that answered reaches the shared state, in a line."""
+    failing = [f"{kind} {breaker}" for kind, breaker in state["breakers"].items() if breaker != "closed"]
+    waiting = f"{state['journal_bytes']} bytes of ledger entries wait, {state['lost_entries']} entries are lost"
+    return f"shared state: {', '.join(failing) or 'reached'}; {waiting}"
 
 
 def _limits(values: tuple[int | float | None, ...]) -> dict[str, int | float]:

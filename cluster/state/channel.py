@@ -18,13 +18,14 @@ T = TypeVar("T")
 class Channel:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
-    Kinds of calls that have a channel each do not take the other's connections, nor open its breaker. Each call uses
-    one connection at a time. Raises ValueError for a wrong URL.
+    ``name`` is that of the kind. Kinds of calls that have a channel each do not take the other's connections, nor open
+    its breaker. Each call uses one connection at a time. Raises ValueError for a wrong URL.
     """
 
     def __init__(
         self, name: str, config: StateConfig, url: str, clock: Clock, timeout_s: float, max_in_flight: int
     ) -> None:
+        self.name = name
         policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
         self._start_guard = Guard(name, config.background_timeout_s, policy, clock, 1)
         # Twice as many: a call that was given up may hold its connection for a moment longer.

@@ -45,6 +45,11 @@ class LedgerWriter:
         self._adopted_at_s = time.monotonic()
         self.lost = 0
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of entries that wait in the journal."""
+        return self._journal.waiting_bytes
+
     def start(self) -> None:
         """Starts the task that writes to the store. It begins with what is in the journal already."""
         self._wake.set()

@@ -33,7 +33,7 @@ from router.ports.clock import Clock, SystemClock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import CAPPED_LABEL, OTHER, LedgerEntry, LedgerQuery, LedgerSum, Resolution, summed
 from router.ports.limit_store import Charge, LimitDecision, LimitUse, Renewal, Reservation, Scope
-from router.ports.state_store import StateUnavailableError
+from router.ports.state_store import StateHealth, StateUnavailableError
 
 Row = tuple[int, dict[str, str], dict[str, int]]
 """The start of an interval in milliseconds, labels, and an amount by its name."""
@@ -109,6 +109,10 @@ class RedisStore:
         await self._writer.close(CLOSE_S)
         for channel in self._channels:
             await channel.close()
+
+    def health(self) -> StateHealth:
+        breakers = {channel.name: channel.breaker.value for channel in self._channels}
+        return StateHealth(breakers, self._writer.waiting_bytes, self._writer.lost)
 
     @property
     def _channels(self) -> tuple[Channel, ...]:

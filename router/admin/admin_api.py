@@ -8,8 +8,9 @@
     PATCH  /admin/v1/keys/{id}            replaces its limits
     DELETE /admin/v1/keys/{id}            revokes it
     POST   /admin/v1/keys/{id}/rotate     gives it a new secret
+    GET    /admin/v1/keys/{id}/limits     shows how much of its limits, and of its tenant's, is used now
     GET    /admin/v1/usage                usage of all tenants
-    GET    /admin/v1/status               tiers, replicas, load
+    GET    /admin/v1/status               tiers, replicas, load; how this router reaches the shared state
     GET    /v1/usage                      usage of the key's own tenant
     ...    /admin/v1/review, /admin/v1/audit   see ``router.admin.review_api``
 """
@@ -18,19 +19,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
-from router.admin.key_schemas import KeyChange, NewKey, Rotation, check_tiers, key_document, parse_document
+from router.access.stored_key import StoredKey
+from router.admin.key_schemas import (
+    KeyChange,
+    NewKey,
+    Rotation,
+    check_tiers,
+    key_document,
+    limit_document,
+    parse_document,
+)
 from router.admin.review_api import ReviewManagement
+from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
+from router.limits.scopes import scopes_of
 from router.ports.clock import Clock
-from router.ports.ledger_store import LedgerStore
-from router.ports.state_store import StateUnavailableError
+from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.tier_backend import TierBackend
 from router.principal import Principal
 
@@ -66,19 +77,21 @@ class Management:
         self,
         authenticator: Authenticator,
         registry: KeyRegistry,
-        ledger: LedgerStore,
+        store: StateStore,
         backend: TierBackend,
         reviews: ReviewManagement,
         clock: Clock,
         currency: str,
+        tenants: Mapping[str, LimitsConfig],
     ) -> None:
         self._reviews = reviews
         self._authenticator = authenticator
         self._registry = registry
-        self._ledger = ledger
+        self._store = store
         self._backend = backend
         self._clock = clock
         self._currency = currency
+        self._tenants = tenants  # the limits of tenants, by name
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Returns the methods that ``path`` has; None if it is not one of this class."""
@@ -87,6 +100,8 @@ class Management:
                 return "GET", "PATCH", "DELETE"
             case ["", _, "rotate"]:
                 return ("POST",)
+            case ["", _, "limits"]:
+                return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
         return own.get(path) or self._reviews.methods(path)
 
@@ -123,6 +138,8 @@ class Management:
     async def _one(self, call: ManagementCall, key_id: str, action: str) -> dict[str, Any]:
         """Answers a request about one key."""
         registry, now = self._registry, self._clock.now()
+        if action == "limits":
+            return await self._limit_uses(await registry.get(key_id))
         if action == "rotate":
             rotation = parse_document(Rotation, await call.read(MAX_BODY_BYTES))
             stored, key = await registry.rotate(key_id, rotation.grace_s)
@@ -133,6 +150,12 @@ class Management:
             change = parse_document(KeyChange, await call.read(MAX_BODY_BYTES))
             return key_document(await registry.limit(key_id, change.limits), now)
         return key_document(await registry.get(key_id), now)
+
+    async def _limit_uses(self, stored: StoredKey) -> dict[str, Any]:
+        """Returns how much of the limits of a key and of its tenant is used now."""
+        scopes = scopes_of(stored.id, stored.limits, self._tenants.get(stored.tenant, LimitsConfig()))
+        uses = await self._store.limit_uses(stored.tenant, scopes) if scopes else ()
+        return {"object": "list", "data": [limit_document(use) for use in uses]}
 
     async def _create(self, call: ManagementCall) -> dict[str, Any]:
         new = parse_document(NewKey, await call.read(MAX_BODY_BYTES))
@@ -154,7 +177,7 @@ class Management:
     async def _usage(self, call: ManagementCall, tenant: str | None) -> Reply:
         """Answers with the usage of ``tenant``; None: of the tenant that the request names, or of all."""
         question = question_of(call.parameters, self._clock.now(), tenant)
-        rows = rows_of(question, await self._ledger.sums(question.query))
+        rows = rows_of(question, await self._store.sums(question.query))
         if question.csv:
             return Reply(csv_of(question, rows), CSV)
         query = question.query
@@ -177,7 +200,7 @@ class Management:
             }
             for tier, now in tiers
         ]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": data, "state": asdict(self._store.health())}
 
 
 def _reply(document: Mapping[str, Any]) -> Reply:

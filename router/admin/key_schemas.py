@@ -11,6 +11,7 @@ from router.access.key_format import ApiKey
 from router.access.stored_key import KeyOwner, StoredKey
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError
+from router.ports.limit_store import MONEY_UNITS, LimitName, LimitUse
 
 MAX_GRACE_S = 30 * 86_400.0
 
@@ -68,6 +69,14 @@ def check_tiers(new: NewKey, tiers: Sequence[str]) -> None:
             shown = name.encode("ascii", "backslashreplace").decode()[:64]
             message = f"tiers: There is no tier '{shown}'. Available: {', '.join(tiers)}."
             raise InvalidRequestError(message, "invalid_value", "tiers")
+
+
+def limit_document(use: LimitUse) -> dict[str, Any]:
+    """Returns how the use of a limit is shown. Money is in the currency of the prices."""
+    unit = MONEY_UNITS if use.name is LimitName.MONEY_PER_MONTH else 1
+    amounts = {"value": use.limit, "used": use.used, "remaining": use.remaining}
+    shown = {name: amount if unit == 1 else amount / unit for name, amount in amounts.items()}
+    return {"object": "limit", "scope": use.owner, "limit": use.name.value, **shown, "reset_s": use.reset_ms / 1000}
 
 
 def key_document(stored: StoredKey, now: float, key: ApiKey | None = None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ tests runs both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.ports.key_store import KeyStore
@@ -24,6 +26,19 @@ class StateUnavailableError(Exception):
         self.sent = sent
 
 
+@dataclass(frozen=True, slots=True)
+class StateHealth:
+    """How this process reaches the store.
+
+    ``breakers`` has the state of each circuit breaker, by the kind of its calls: ``closed``, ``open`` or
+    ``half_open``. ``journal_bytes`` of ledger entries wait on disk. ``lost_entries`` could not be kept there.
+    """
+
+    breakers: Mapping[str, str] = field(default_factory=dict)
+    journal_bytes: int = 0
+    lost_entries: int = 0
+
+
 class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):
     """The shared state."""
 
@@ -33,4 +48,8 @@ class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):
 
     async def close(self) -> None:
         """Closes all connections. Further calls raise StateUnavailableError."""
+        ...
+
+    def health(self) -> StateHealth:
+        """Returns how this process reaches the store, without a call to it."""
         ...

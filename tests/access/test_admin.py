@@ -7,7 +7,8 @@ import io
 
 import pytest
 
-from tests.access.service import ADMIN, Service
+from router.ports.state_store import StateHealth
+from tests.access.service import ADMIN, Service, config
 
 ROUTES = [
     ("POST", "/admin/v1/keys"),
@@ -16,6 +17,7 @@ ROUTES = [
     ("PATCH", "/admin/v1/keys/{id}"),
     ("DELETE", "/admin/v1/keys/{id}"),
     ("POST", "/admin/v1/keys/{id}/rotate"),
+    ("GET", "/admin/v1/keys/{id}/limits"),
     ("GET", "/admin/v1/usage"),
     ("GET", "/admin/v1/usage?tenant=acme"),
     ("GET", "/admin/v1/status"),
@@ -152,3 +154,28 @@ async def test_status_has_every_tier() -> None:
         ("balanced", True, 1),
         ("frontier", True, 1),
     ]
+
+
+async def test_the_use_of_a_keys_limits_and_of_its_tenants_is_shown() -> None:
+    service = Service(config(tenants={"acme": {"limits": {"money_per_month": 2.5}}}))
+    made = await service.create(limits={"requests_per_minute": 4, "concurrent_requests": 2})
+    assert (await service.ask(made["key"])).status_code == 200
+    async with service.client() as http:
+        found = (await http.get(f"/admin/v1/keys/{made['id']}/limits")).json()["data"]
+        assert (await http.get("/admin/v1/keys/none/limits")).status_code == 404
+
+    cost = (2 * 1.0 + 1 * 0.25 + 5 * 4.0) / 1e6
+    rows = [[each[name] for name in ("scope", "limit", "value", "used", "remaining")] for each in found]
+    assert rows == [
+        ["key", "requests_per_minute", 4, 1, 3],
+        ["key", "concurrent_requests", 2, 0, 2],
+        ["tenant", "money_per_month", 2.5, pytest.approx(cost), pytest.approx(2.5 - cost)],
+    ]
+
+
+async def test_the_status_says_how_the_shared_state_is_reached() -> None:
+    service = Service()
+    service.store.health = lambda: StateHealth({"reservations": "open"}, 7, 1)  # type: ignore[method-assign]
+    async with service.client() as http:
+        state = (await http.get("/admin/v1/status")).json()["state"]
+    assert state == {"breakers": {"reservations": "open"}, "journal_bytes": 7, "lost_entries": 1}

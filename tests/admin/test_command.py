@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.main import app
 from cluster.admin.text_tables import table
+from router.ports.state_store import StateHealth
 from tests.access.service import ADMIN, Service
 
 
@@ -160,3 +161,17 @@ def test_a_generated_key_and_its_digest_belong_together(service: Service) -> Non
 def test_a_table_aligns_numbers_to_the_right() -> None:
     rows: list[dict[str, Any]] = [{"name": "a", "count": 5}, {"name": None, "count": 12}]
     assert table(rows, ("name", "count")).splitlines() == ["name  count", "a         5", "-        12"]
+
+
+def test_the_use_of_limits_is_shown(service: Service) -> None:
+    made = document(manta(service, "keys", "create", "--tenant", "t", "--requests-per-minute", "60", "--json"))
+    asyncio.run(service.ask(made["key"]))
+    (row,) = document(manta(service, "limits", "use", made["id"], "--json"))["data"]
+    assert (row["limit"], row["value"], row["used"], row["remaining"]) == ("requests_per_minute", 60, 1, 59)
+    assert "requests_per_minute" in manta(service, "limits", "use", made["id"]).output
+
+
+def test_the_status_has_a_line_about_the_shared_state(service: Service) -> None:
+    assert "shared state: reached; 0 bytes" in manta(service, "status").output
+    service.store.health = lambda: StateHealth({"reservations": "open", "reports": "closed"})  # type: ignore[method-assign]
+    assert "shared state: reservations open; 0 bytes" in manta(service, "status").output

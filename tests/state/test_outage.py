@@ -112,6 +112,8 @@ async def test_a_slow_store_costs_the_deadline_a_few_times_and_then_nothing(
             durations.append(time.perf_counter() - started)
             store.record(entry(number))
         assert store.breaker is BreakerState.OPEN
+        assert store.health().breakers["reservations"] == "open"
+        assert store.health().journal_bytes > 0
         assert max(durations) < 0.15
         assert sorted(durations)[40] < 0.005
 
