@@ -7,6 +7,7 @@ routers always gets on.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ class RedisAudit:
         self._script_clock = script_clock
         self._script = Script("audit")
         self._heads: defaultdict[str, Head] = defaultdict(Head)  # by tenant, as this router knows them
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # calls here do not race each other
         self._known_tenants: set[str] = set()
         self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append)
 
@@ -82,7 +84,8 @@ class RedisAudit:
     async def _append(self, tenant: str, entries: list[AuditEntry]) -> int:
         """Adds entries of one tenant, batch by batch. Returns the number of those that were new."""
         batches = [entries[place : place + MAX_BATCH] for place in range(0, len(entries), MAX_BATCH)]
-        return sum([await self._append_batch(tenant, batch) for batch in batches])
+        async with self._turns[tenant]:
+            return sum([await self._append_batch(tenant, batch) for batch in batches])
 
     async def _append_batch(self, tenant: str, entries: list[AuditEntry]) -> int:
         for _ in range(MAX_TRIES):

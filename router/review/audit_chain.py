@@ -88,8 +88,10 @@ class ChainVerifier:
             own = document["number"]
         except (ValueError, TypeError, KeyError):
             return ChainFault(number, "it is no record")
+        if isinstance(own, int) and own > number:
+            return ChainFault(number, f"missing: record {own} is in its place")
         if own != number:
-            return ChainFault(number, f"missing or out of place: record {own} is there")
+            return ChainFault(number, f"out of place: record {own} is there again")
         if found != chained(self._hash, record):
             return ChainFault(number, "changed: its hash is not that of its text and of the record before")
         return None

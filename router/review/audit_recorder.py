@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import uuid
+from collections.abc import Mapping
 
 from router.ports.audit_store import AuditEntry, AuditStore
 from router.ports.clock import Clock
@@ -73,6 +74,6 @@ class AuditRecorder:
         document = {"stage": "review", "outcome": "revoked", "fingerprint": text_fingerprint, "reviewer": reviewer}
         self._add(tenant, document)
 
-    def _add(self, tenant: str, document: dict[str, object]) -> None:
+    def _add(self, tenant: str, document: Mapping[str, object]) -> None:
         stamped = {"at": round(self._clock.now(), 3), "tenant": tenant, **document}
         self._store.record(AuditEntry(uuid.uuid4().hex, tenant, json.dumps(stamped)))

@@ -119,7 +119,7 @@ def test_both_stores_agree_whatever_happens(redis_server: RedisServer, tmp_path:
         url, journal = redis_server.url, tmp_path
 
     checks = list(HealthCheck)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Bound,
         settings=settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=checks),
     )
