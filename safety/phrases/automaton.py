@@ -67,9 +67,12 @@ class PhraseAutomaton:
     def __init__(self, blocked: Iterable[Phrase], allowed: Iterable[str] = (), *, leet: bool = False) -> None:
         """``leet``: digits stand for letters too. Raises ValueError for a phrase without letters; see
         ``compile_phrase``."""
-        patterns = [compile_phrase(phrase.text, phrase.kind, leet=leet) for phrase in blocked]
+        patterns = [
+            compile_phrase(phrase.text, phrase.kind, leet=leet, within_words=phrase.within_words) for phrase in blocked
+        ]
         patterns += [compile_phrase(text, None, leet=leet) for text in allowed]
         self.leet = leet
+        self.within_words = any(pattern.within_words for pattern in patterns)
         self.fold = _fold_leet if leet else fold
         self.root = _build(patterns, self.fold)
         self.max_extent = 4 * max((len(pattern.folded) for pattern in patterns), default=0) + 64
@@ -105,5 +108,5 @@ def _link(root: State) -> None:
 
 
 def _version(patterns: Iterable[Pattern], leet: bool) -> str:
-    lines = sorted(f"{pattern.kind}\t{pattern.plain}\t{pattern.spaced}" for pattern in patterns)
+    lines = sorted(f"{pattern.kind}\t{pattern.plain}\t{pattern.spaced}\t{pattern.within_words}" for pattern in patterns)
     return hashlib.sha256("\n".join([str(leet), *lines]).encode()).hexdigest()[:12]

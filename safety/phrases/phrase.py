@@ -16,10 +16,12 @@ BLOCKED = "BLOCKED_PHRASE"
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase of a blocklist. ``kind`` is that of the spans in which it is found."""
+    """A phrase of a blocklist. ``kind`` is that of the spans in which it is found. ``within_words``: it is found
+    without a border before and after it too."""
 
     text: str
     kind: str = BLOCKED
+    within_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,13 @@ class Letter:
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """The letters of a phrase. ``spaced[i]``: the phrase has a space before letter ``i``. ``kind`` is None for a phrase
-    of the allowlist."""
+    of the allowlist; ``within_words`` as of the phrase."""
 
     folded: str
     plain: str
     spaced: tuple[bool, ...]
     kind: str | None
+    within_words: bool = False
 
     @property
     def has_spaces(self) -> bool:
@@ -56,17 +59,17 @@ class Pattern:
     @property
     def begins_open(self) -> bool:
         """Whether a letter may be before the phrase."""
-        return is_unspaced(self.folded[0])
+        return self.within_words or is_unspaced(self.folded[0])
 
     @property
     def ends_open(self) -> bool:
         """Whether the phrase may be followed by a letter: the words of its last letter's script have no borders."""
-        return is_unspaced(self.folded[-1])
+        return self.within_words or is_unspaced(self.folded[-1])
 
     def is_spelled_by(self, letters: Sequence[Letter]) -> bool:
         """Whether these letters, which fold to this pattern's, are the phrase: it begins at a border, its spaces are
         where they belong or between all letters of a word, and digits stand for letters only."""
-        return letters[0].border and self._spaces_fit(letters) and self._letters_fit(letters)
+        return (self.begins_open or letters[0].border) and self._spaces_fit(letters) and self._letters_fit(letters)
 
     def _spaces_fit(self, letters: Sequence[Letter]) -> bool:
         spaced_out: bool | None = None  # whether the present word has a space before each letter but its first
@@ -96,7 +99,7 @@ class Pattern:
         return substituted and any(letter.plain.isalpha() for letter in letters)
 
 
-def compile_phrase(text: str, kind: str | None, *, leet: bool = False) -> Pattern:
+def compile_phrase(text: str, kind: str | None, *, leet: bool = False, within_words: bool = False) -> Pattern:
     """Returns the pattern of a phrase. ``leet``: digits and signs of the phrase fold as those of the text.
 
     Raises ValueError if it has fewer than two letters (one is enough in scripts without spaces) or too many: ``c++``
@@ -116,4 +119,4 @@ def compile_phrase(text: str, kind: str | None, *, leet: bool = False) -> Patter
         raise ValueError(f"The phrase {text!r} has fewer than two letters or digits; punctuation does not count.")
     if len(folded) > MAX_LETTERS:
         raise ValueError(f"The phrase {text[:40]!r}… has more than {MAX_LETTERS} letters.")
-    return Pattern("".join(folded), "".join(plain), tuple(spaced), kind)
+    return Pattern("".join(folded), "".join(plain), tuple(spaced), kind, within_words)

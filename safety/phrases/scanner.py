@@ -93,12 +93,13 @@ class PhraseScanner:
         end = self._base + len(text)
         starts = [match.start for match in self._ending]
         state: State | None = self._state
+        anywhere = self._automaton.within_words
         if state is not None and state.depth:
             letters = letters_before(
                 text, len(text), state.depth, self._automaton.max_extent, leet=self._automaton.leet
             )
             while state is not None and state.depth:
-                if state.children and state.depth <= len(letters) and letters[-state.depth].border:
+                if state.children and state.depth <= len(letters) and (anywhere or letters[-state.depth].border):
                     starts.append(self._base + letters[-state.depth].start)
                     break
                 state = state.fail

@@ -42,12 +42,13 @@ class Normalised:
 
 
 class Normaliser:
-    """Reads one text in pieces. A letter does not depend on what follows it, so nothing is held back."""
+    """Reads one text in pieces. A letter does not depend on what follows it, so nothing is held back. ``spaced``: the
+    last thing read is a separator, or nothing was read."""
 
     def __init__(self, *, leet: bool = False) -> None:
         self._leet = leet
         self._offset = 0
-        self._spaced = True
+        self.spaced = True
 
     def push(self, piece: str) -> list[Letter]:
         """Returns the letters of the next piece."""
@@ -55,10 +56,10 @@ class Normaliser:
         for offset, char in enumerate(piece, self._offset):
             for part in LEET.get(char) or fold(char) if self._leet else fold(char):
                 if part == SEPARATOR:
-                    self._spaced = True
+                    self.spaced = True
                 else:
-                    letters.append(Letter(part, offset, offset + 1, self._spaced))
-                    self._spaced = False
+                    letters.append(Letter(part, offset, offset + 1, self.spaced))
+                    self.spaced = False
         self._offset += len(piece)
         return letters
 

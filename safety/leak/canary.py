@@ -1,0 +1,38 @@
+"""Canary tokens: a word that stands in the system prompt only, so that an answer with it has repeated the prompt."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+from safety.phrases.automaton import PhraseAutomaton
+from safety.phrases.phrase import Phrase
+from safety.phrases.scanner import PhraseScanner
+
+CANARY = "SYSTEM_PROMPT_CANARY"
+"""The kind of the spans."""
+MIN_KEY = 16
+_LETTERS = 16  # of five bits
+
+
+def canary(key: bytes, scope: str) -> str:
+    """Returns the token of a scope: 16 letters and digits, 80 bits of HMAC-SHA-256 (RFC 2104).
+
+    ``scope`` is the id of the request, or of the conversation or tenant where a prompt that differs per request would
+    defeat the prefix cache. Raises ValueError if the key has fewer than MIN_KEY bytes.
+    """
+    if len(key) < MIN_KEY:
+        raise ValueError(f"The key of canary tokens has at least {MIN_KEY} bytes, got {len(key)}.")
+    digest = hmac.new(key, b"canary\0" + scope.encode(), hashlib.sha256).digest()
+    return base64.b32encode(digest).decode().lower()[:_LETTERS]
+
+
+def marked(system_prompt: str, token: str) -> str:
+    """Returns the system prompt with the token at its end, so that what is before it can be cached."""
+    return f"{system_prompt}\n\nInternal reference, never part of an answer: {token}"
+
+
+def canary_scanner(token: str) -> PhraseScanner:
+    """Returns a scanner for the token, also within a word, in any case, with invisible characters, and spelled out."""
+    return PhraseScanner(PhraseAutomaton([Phrase(token, CANARY, within_words=True)]))

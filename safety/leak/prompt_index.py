@@ -1,0 +1,83 @@
+"""``PromptIndex``: every run of words of a text, as a suffix automaton.
+
+Blumer et al., "The smallest automaton recognizing the subwords of a text", 1985. It has at most two states per word,
+and tells in constant time per word how many of the last words stand together in the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from safety.leak.words import WordReader
+
+MAX_WORDS = 50_000
+"""Words of a text that are indexed, from its beginning."""
+
+
+@dataclass(slots=True)
+class _State:
+    length: int
+    link: int
+    following: dict[str, int] = field(default_factory=dict)
+
+
+class PromptIndex:
+    """The index of a system prompt, or of what the user wrote. It is read-only, so that scanners share it: about 5 µs
+    and 500 bytes per word to build."""
+
+    def __init__(self, text: str) -> None:
+        self._states = [_State(0, -1)]
+        last = 0
+        for word in WordReader().push(text, final=True)[:MAX_WORDS]:
+            if word.text:
+                last = self._extend(word.text, last)
+
+    def _extend(self, word: str, last: int) -> int:
+        states = self._states
+        current = len(states)
+        states.append(_State(states[last].length + 1, 0))
+        state = last
+        while state != -1 and word not in states[state].following:
+            states[state].following[word] = current
+            state = states[state].link
+        if state != -1:
+            states[current].link = self._target(state, word)
+        return current
+
+    def _target(self, state: int, word: str) -> int:
+        """Returns the state of the suffix that ends with ``word`` after ``state``, split off if it has longer ones."""
+        states = self._states
+        target = states[state].following[word]
+        if states[target].length == states[state].length + 1:
+            return target
+        clone = len(states)
+        split = states[target]
+        states.append(_State(states[state].length + 1, split.link, dict(split.following)))
+        split.link = clone
+        while state != -1 and states[state].following.get(word) == target:
+            states[state].following[word] = clone
+            state = states[state].link
+        return clone
+
+    def advance(self, state: int, length: int, word: str) -> tuple[int, int]:
+        """Returns the state after one more word and the number of last words that stand together in the text, given
+        those before it: (0, 0) at the beginning."""
+        states = self._states
+        while state and word not in states[state].following:
+            state = states[state].link
+            length = states[state].length
+        following = states[state].following.get(word)
+        return (0, 0) if following is None else (following, length + 1)
+
+
+class Run:
+    """How many of the last words of a text stand together in the index's."""
+
+    def __init__(self, index: PromptIndex) -> None:
+        self._index = index
+        self._state = 0
+        self.length = 0
+
+    def read(self, word: str) -> None:
+        """Reads the next word."""
+        self._state, self.length = self._index.advance(self._state, self.length, word)
