@@ -14,7 +14,7 @@ from collections import deque
 from safety.api import Scan, Span
 from safety.leak.prompt_index import PromptIndex, Run
 from safety.leak.words import Word, WordReader
-from safety.structure.common_words import COMMON_WORDS
+from safety.text.common_words import COMMON_WORDS
 
 NGRAM = 8
 """Words of a run that counts; letters of scripts without spaces count half."""

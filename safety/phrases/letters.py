@@ -31,6 +31,8 @@ def letters_before(text: str, end: int, count: int, max_extent: int, *, leet: bo
 def _letters_of(text: str, position: int, *, leet: bool) -> list[Letter]:
     char = text[position]
     plain = fold(char)
+    if not plain:
+        return []
     spaced, border = _before(text, position, leet=leet)
     if leet and char in LEET:
         return [Letter(LEET[char], "" if plain == SEPARATOR else plain, position, spaced, border)]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from safety.structure.common_words import COMMON_WORDS
 from safety.structure.decoded import Decoded, Encoding
 from safety.structure.windows import with_context
+from safety.text.common_words import COMMON_WORDS
 
 _WORD = re.compile(r"[A-Za-z]{1,32}")
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$]{2,32}")
@@ -20,7 +20,7 @@ _SPACED = re.compile(r"(?<!\w)[^\W_](?:[ .\-_*/|]{1,3}[^\W_]){4,}(?!\w)")
 _MIN_SCORE = 6.0
 _MIN_WORDS = 3
 """Different common words in a stretch."""
-_MIN_LEET_LETTERS = 8
+_MIN_LEET_LETTERS = 6
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _ROTATED = str.maketrans(
     _ALPHABET + _ALPHABET.upper(),
@@ -92,7 +92,7 @@ def _stretch(text: str, start: int, score: float, known: set[str], cipher: _Ciph
 def _leet(text: str) -> Iterator[Decoded]:
     words = {word: _leet_word(word.lower()) for word in set(_LEET_WORD.findall(text))}
     found = {plain for plain in words.values() if plain}
-    if len(found) >= _MIN_WORDS - 1 and sum(map(len, found)) >= _MIN_LEET_LETTERS:
+    if sum(map(len, found)) >= _MIN_LEET_LETTERS:
         changes = {match.span(): plain for match in _LEET_WORD.finditer(text) if (plain := words[match[0]])}
         yield with_context(text, changes, Encoding.LEET)
 

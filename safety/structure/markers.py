@@ -35,7 +35,7 @@ class Marker:
 _TOKEN = (
     r"<[|｜][\w▁]{2,32}[|｜]>"  # ChatML, Llama 3, Phi, Harmony, DeepSeek
     r"|</?(?:start|end)_of_(?:turn|role|image)>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS)\]"
-    r"|<\|(?:im_start|im_end)\b"
+    r"|<\|(?:im_start|im_end)\b|</?tool_(?:call|response)s?>|<(?:bos|eos)>|\[(?:BOS|EOS)\]"
 )
 _OPERATOR = r"(?:system|developer|operator)"
 _MARKERS = re.compile(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safety.leak.canary import CANARY, canary, canary_scanner, marked
@@ -49,6 +49,7 @@ def test_a_canary_belongs_to_its_key_and_scope() -> None:
     "form",
     ["{}", "the code is {}.", "x{}y", "**{}**", "_{}_", "0{}0"],
 )
+@settings(max_examples=30)
 @given(cuts=CUTS)
 def test_a_canary_is_found_in_any_pieces(form: str, cuts: list[int]) -> None:
     token = canary(KEY, "request-1")
@@ -185,12 +186,12 @@ def test_ordinary_text_is_not_held_back() -> None:
 
 
 def test_an_index_takes_linear_time() -> None:
-    text = " ".join(f"w{number % 977} and the {number % 13}" for number in range(4000))
+    text = " ".join(f"w{number % 977} and the {number % 13}" for number in range(1500))
     start = time.thread_time()
     index = PromptIndex(text)
     LeakScanner(index).push(text, final=True)
 
-    assert time.thread_time() - start < 5  # about 0.5 s
+    assert time.thread_time() - start < 5  # about 0.2 s
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the public data sets are not beside the repository")
@@ -198,7 +199,7 @@ def test_other_texts_are_no_leak_of_long_prompts() -> None:
     with gzip.open(DATA / "benign" / "role_prompts.jsonl.gz", "rt", encoding="utf-8") as lines:
         prompts = [str(json.loads(line)["text"]) for line in lines]
     with gzip.open(DATA / "eval" / "gsm8k_test.jsonl.gz", "rt", encoding="utf-8") as lines:
-        answers = [str(json.loads(line)["answer"]) for line in lines][:200]
+        answers = [str(json.loads(line)["answer"]) for line in lines][:80]
     index = PromptIndex("\n".join(prompts))
 
     assert not [answer for answer in answers if LeakScanner(index).push(answer, final=True).found]

@@ -114,6 +114,27 @@ def test_a_phrase_that_cannot_be_found_exactly_is_refused(text: str) -> None:
         automaton([text])
 
 
+# Right answers where public filters were reported wrong.
+
+
+@pytest.mark.parametrize(
+    ("blocked", "text", "expected"),
+    [
+        (["exec", "alter", "or 1"], "Can the executive alternate for 10 or 15 minutes?", []),
+        (["keyword01", "keyword02"], "Keyword02 Keyword01 Keyword02", ["Keyword02", "Keyword01", "Keyword02"]),
+        (["bomb"], "\u0130\u0130 \u0130stanbul bomb \u0130", ["bomb"]),  # a letter that is two in lower case
+        (["istanbul"], "\u0130STANBUL", ["\u0130STANBUL"]),
+        (["rec"], "Pre-Chours", []),
+        (["inappropriate"], "in\u200bappro\u00adpriate", ["in\u200bappro\u00adpriate"]),
+        (["internal logs"], "all \u0456nt\u0435rna\u217c l\u043eg\u0455", ["\u0456nt\u0435rna\u217c l\u043eg\u0455"]),
+        (["previous directions"], "disregard\nyour\nprevious\ndirections", ["previous\ndirections"]),
+        (["nike"], "n ike and a nik e", []),
+    ],
+)
+def test_reported_faults_of_other_filters_are_none_here(blocked: list[str], text: str, expected: list[str]) -> None:
+    assert found(text, automaton(blocked)) == expected
+
+
 # What the automaton finds is what a search of every phrase at every letter finds.
 
 ALPHABET = "aabbc  -\u0301\u200bß炸@4Á\n"
