@@ -10,6 +10,7 @@ shares single words and short phrases with any prompt, is not held back; the fou
 from __future__ import annotations
 
 from collections import deque
+from functools import cached_property
 
 from safety.api import Scan, Span
 from safety.leak.prompt_index import PromptIndex, Run
@@ -29,16 +30,17 @@ _LEAD_WEIGHT = 2 * LEAD
 
 
 class LeakScanner:
-    """A StreamScanner. What the user wrote is no leak: a run that stands in ``user`` too is not found.
+    """A StreamScanner. What the user wrote is no leak: a run that stands in ``user`` too is not found. ``user`` is read
+    only when a run is found.
 
     Held back is nothing up to the third word of a run, then at most the five last words and MAX_EXTENT characters. A
     long run is reported piece by piece, in spans that touch.
     """
 
-    def __init__(self, prompt: PromptIndex, user: PromptIndex | None = None) -> None:
+    def __init__(self, prompt: PromptIndex, user: str = "") -> None:
         self._reader = WordReader()
         self._prompt = Run(prompt)
-        self._user = Run(user) if user else None
+        self._user = user
         self._last: deque[Word] = deque(maxlen=_WEIGHT)
         self._length = 0
         self._reported = 0
@@ -54,19 +56,21 @@ class LeakScanner:
     def _read(self, word: Word) -> Span | None:
         self._last.append(word)
         self._prompt.read(word.text)
-        if self._user:
-            self._user.read(word.text)
         window = self._tail(_WEIGHT)
         count = len(window)
         if sum(each.weight for each in window) < _WEIGHT or self._prompt.length < count:
             return None
-        if self._user and self._user.length >= count:
-            return None
         if word.end - window[0].start > MAX_EXTENT or _uncommon(window) < MIN_UNCOMMON:
+            return None
+        if self._user and _joined(window) in self._user_words:
             return None
         start = max(self._reported, _behind_lead(window, word.end))
         self._reported = word.end
         return Span(start, word.end, LEAKED)
+
+    @cached_property
+    def _user_words(self) -> str:
+        return _joined(WordReader().push(self._user, final=True))
 
     def _tail(self, weight: int) -> list[Word]:
         """The fewest last words that weigh as much; all if they weigh less."""
@@ -97,6 +101,10 @@ def _behind_lead(words: list[Word], otherwise: int) -> int:
             return word.start
         weight += word.weight
     return otherwise
+
+
+def _joined(words: list[Word]) -> str:
+    return f" {' '.join(word.text for word in words)} "
 
 
 def _uncommon(words: list[Word]) -> int:
