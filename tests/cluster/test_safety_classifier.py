@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ray import serve
 
 from cluster.config import MantaConfig
 from cluster.safety.classifier_client import ClassifierClient
@@ -23,6 +24,7 @@ from cluster.safety.deployment import ClassifierLink, bind_classifier, classifie
 from cluster.state.circuit_breaker import BreakerState
 from safety.api import ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
+from safety.classifier.window_classifier import WindowClassifier
 from tests.cluster.graph import Graph, dev_config, eventually
 from tests.safety.artefacts import write_classifier
 
@@ -166,50 +168,45 @@ def test_a_router_imports_no_runtime() -> None:
     assert run.stdout.strip() == "[]"
 
 
+@pytest.fixture(scope="module")
+def link(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ClassifierLink:
+    """The deployment on the cluster of the session, as an application of its own."""
+    directory = write_classifier(tmp_path_factory.mktemp("classifier"))
+    bound = bind_classifier(config(model=directory, num_cpus=0, deadline_ms=20_000, health_check_period_s=0.5))
+    serve.run(bound.handle, name="classifier", route_prefix=None)
+    return bound._replace(handle=serve.get_deployment_handle("SafetyClassifier", "classifier"))
+
+
 @pytest.mark.slow
-class TestDeployed:
-    """On the cluster of the session, as an application of its own."""
+def test_the_deployment_answers_as_in_process(graph: Graph, link: ClassifierLink) -> None:
+    texts = ["hi", "", "the bomb " * 100]
 
-    @pytest.fixture(scope="class")
-    def link(self, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ClassifierLink:
-        from ray import serve
+    async def remote() -> Sequence[Scores]:
+        return await classifier_client(link).classify(texts)
 
-        directory = write_classifier(tmp_path_factory.mktemp("classifier"))
-        settings = config(model=directory, num_cpus=0, deadline_ms=20_000, health_check_period_s=0.5)
-        link = bind_classifier(settings)
-        serve.run(link.handle, name="classifier", route_prefix=None)
-        return link._replace(handle=serve.get_deployment_handle("SafetyClassifier", "classifier"))
+    local = asyncio.run(BatchingClassifier(WindowClassifier(link.config.model)).classify(texts))
+    assert graph.run(remote()) == local
 
-    def test_it_answers_as_in_process(self, graph: Graph, link: ClassifierLink) -> None:
-        from safety.classifier.window_classifier import WindowClassifier
 
-        texts = ["hi", "", "the bomb " * 100]
+@pytest.mark.slow
+def test_a_killed_replica_is_unavailable_and_then_replaced(graph: Graph, link: ClassifierLink) -> None:
+    async def pid() -> int:
+        return int(await link.handle.pid.remote())
 
-        async def remote() -> Sequence[Scores]:
-            return await classifier_client(link).classify(texts)
+    async def killed() -> None:
+        call = asyncio.create_task(classifier_client(link).classify(["the bomb " * 40_000]))
+        await asyncio.sleep(0.3)
+        os.kill(await pid(), signal.SIGKILL)
+        with pytest.raises(ClassifierUnavailableError, match="lost"):
+            await call
 
-        local = asyncio.run(BatchingClassifier(WindowClassifier(link.config.model)).classify(texts))
-        assert graph.run(remote()) == local
+    async def answers() -> bool:
+        try:
+            return len(await classifier_client(link).classify(["hi"])) == 1
+        except ClassifierUnavailableError:
+            return False
 
-    def test_a_killed_replica_is_unavailable_and_then_replaced(self, graph: Graph, link: ClassifierLink) -> None:
-        async def pid() -> int:
-            return int(await link.handle.pid.remote())
-
-        async def killed() -> None:
-            client = classifier_client(link)
-            call = asyncio.create_task(client.classify(["the bomb " * 40_000]))
-            await asyncio.sleep(0.3)
-            os.kill(await pid(), signal.SIGKILL)
-            with pytest.raises(ClassifierUnavailableError, match="lost"):
-                await call
-
-        async def answers() -> bool:
-            try:
-                return len(await classifier_client(link).classify(["hi"])) == 1
-            except ClassifierUnavailableError:
-                return False
-
-        before = graph.run(pid())
-        graph.run(killed())
-        eventually(lambda: graph.run(answers()), "a new replica answers")
-        assert graph.run(pid()) != before
+    before = graph.run(pid())
+    graph.run(killed())
+    eventually(lambda: graph.run(answers()), "a new replica answers")
+    assert graph.run(pid()) != before

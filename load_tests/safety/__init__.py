@@ -1,0 +1,1 @@
+"""What the safety floor costs."""
