@@ -58,3 +58,8 @@ class InferenceRequest:
     tools: tuple[str, ...] = ()  # the names of the functions that the model is offered
     user: str | None = None  # the client's own name for its user, for the ledger
     max_cost: float | None = None  # the most that the request may cost, in the currency of the prices
+
+    @property
+    def choice_prompts(self) -> list[int]:
+        """The index of the prompt of each choice, in the order of the choices."""
+        return [prompt for prompt in range(len(self.prompts)) for _ in range(self.sampling.n)]

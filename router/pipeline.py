@@ -13,9 +13,11 @@ from router.config import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import LimitExceededError
 from router.generation.generate import generate
+from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
 from router.guard.passages import passages_of, with_texts
 from router.guard.refusal import check_ruling
+from router.guard.refused_answer import refused_answer
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Account, Ledger
 from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
@@ -29,7 +31,7 @@ from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
-from safety.api import Guard, Moderation, Subject
+from safety.api import AnswerGuard, Guard, Moderation, Subject
 
 
 class Pipeline:
@@ -98,9 +100,9 @@ class Pipeline:
             account = Account(call, principal, request, route.tier, version, started_at)
             hold = await self._reserve(account)
             with self._accounted(account, hold):
-                await self._inspect(account)
+                answer_guard = await self._inspect(account)
                 yield [_routed(call, account, route, hold)]
-                async with aclosing(self._answers(account)) as answers:
+                async with aclosing(self._answers(account, answer_guard)) as answers:
                     async for events in answers:
                         if account.first_event_at is None:
                             account.first_event_at = self._clock.now()
@@ -143,25 +145,28 @@ class Pipeline:
             self._metrics.near_limit(tenant, use.owner, use.name)
         return hold
 
-    async def _inspect(self, account: Account) -> None:
-        """Has the guard inspect the request, and replaces the texts that the guard has rewritten.
+    async def _inspect(self, account: Account) -> AnswerGuard | None:
+        """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
+        answers.
 
         A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool, and
         UnavailableError if the request could not be inspected and the tenant's policy is to refuse.
         """
         if self._guard is None:
-            return
-        passages = passages_of(account.request)
-        ruling = account.ruling = await self._guard.inspect(_subject(account), passages, account.request.tools)
+            return None
+        subject, passages = _subject(account), passages_of(account.request)
+        ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         check_ruling(ruling)
         account.request = with_texts(account.request, ruling.texts)
+        return await self._guard.answers(subject, passages, ruling, account.inspections.append)
 
     @contextmanager
     def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:
         """Writes the ledger entry of a request, and settles ``hold``, with its token counts, however it ends."""
         hold.used = lambda: self._limiter.charge(hold.tier, account.meter.total.usage)
         settle = partial(self._limiter.settle, hold)
-        answered = bool(account.request.prompts)
+        refused = account.ruling is not None and account.ruling.refused
+        answered = bool(account.request.prompts) and not refused
         with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished and answered)):
             yield
 
@@ -192,9 +197,12 @@ class Pipeline:
             lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
             check_max_cost(request, self._ledger.price(tier), largest_usage(request, lengths.get(tier)))
 
-    def _answers(self, account: Account) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Returns the events of the answers to an accepted request."""
-        return generate(
+    def _answers(self, account: Account, guard: AnswerGuard | None) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the answers to a request, as ``guard`` lets them pass; None: as they are."""
+        prompts = account.request.choice_prompts
+        if account.ruling is not None and account.ruling.refused:
+            return refused_answer(account.ruling.message, prompts)
+        events = generate(
             self._backend,
             account.tier,
             account.request,
@@ -205,6 +213,7 @@ class Pipeline:
             account.id,
             self._ledger.draft(account),
         )
+        return events if guard is None else moderate(events, guard, account.meter, prompts)
 
 
 def _subject(account: Account) -> Subject:

@@ -258,8 +258,17 @@ class Guard(Protocol):
         """Returns what the classifier says of each text, in order. Raises ClassifierUnavailableError."""
         ...
 
-    async def answers(self, subject: Subject, passages: Sequence[Passage], ruling: Ruling) -> AnswerGuard | None:
-        """Returns what moderates the answers to a request that was inspected; None: nothing does."""
+    async def answers(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        ruling: Ruling,
+        on_inspection: Callable[[Inspection], None],
+    ) -> AnswerGuard | None:
+        """Returns what moderates the answers to a request that was inspected; None: nothing does.
+
+        ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` gets what was done with each text.
+        """
         ...
 
 

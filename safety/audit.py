@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from safety.api import TOOLS, Action, AuditRecord, Passage, Ruling, Stage, Subject, Verdict
+from safety.api import TOOLS, Action, AuditRecord, Inspection, Passage, Ruling, Stage, Subject, Verdict
 from safety.policy import PolicyConfig
 
 
@@ -46,6 +46,41 @@ def audit_records(
             yield AuditRecord(
                 subject.tenant, subject.request_id, Stage.BEFORE, each.check, each.version, Action.ALLOW, said
             )
+
+
+def answer_records(policy: PolicyConfig, subject: Subject, inspection: Inspection) -> Iterator[AuditRecord]:
+    """Returns a record for each verdict on a text of an answer, and one for each check that read all of it and found
+    nothing. A check that did not come to the end, as after a halt, is on record as unfinished."""
+    found = {f"{verdict.check}@{verdict.version}" for verdict in inspection.verdicts}
+    for verdict in inspection.verdicts:
+        yield AuditRecord(
+            subject.tenant,
+            subject.request_id,
+            Stage.AFTER,
+            verdict.check,
+            verdict.version,
+            verdict.action,
+            ANSWER_OUTCOMES[verdict.action] if verdict.error is None else _failed(verdict),
+            verdict.category,
+            None if verdict.error is not None else verdict.score,
+        )
+    for label, covered in inspection.covered.items():
+        if label not in found and policy.audit == "all":
+            name, _, version = label.rpartition("@")
+            said = "allowed" if covered >= inspection.characters else "unfinished"
+            yield AuditRecord(subject.tenant, subject.request_id, Stage.AFTER, name, version, Action.ALLOW, said)
+
+
+ANSWER_OUTCOMES = {
+    Action.ALLOW: "allowed",
+    Action.REDACT: "redacted",
+    Action.REVIEW: "passed",  # a stream cannot wait for a person
+    Action.BLOCK: "halted",
+}
+
+
+def _failed(verdict: Verdict) -> str:
+    return "halted" if verdict.action is Action.BLOCK else "unscanned"
 
 
 def outcome(verdict: Verdict, ruling: Ruling) -> str:

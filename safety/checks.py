@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from safety.api import Action, Check, TextClassifier
-from safety.classification import AbsentClassifier, ClassifierCheck, Decode
-from safety.policy import PolicyConfig
+from safety.api import Check
+from safety.classification import ClassifierCheck
+from safety.compiled_policy import CompiledPolicy
+from safety.phrases.check import PhraseCheck
 from safety.request_size import SizeCheck
-
-
-def _decode_nothing(text: str) -> Sequence[str]:
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What checks need beside the policy."""
-
-    classifier: TextClassifier = field(default_factory=AbsentClassifier)
-    decode: Decode = _decode_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +20,29 @@ class CheckEntry:
     on a passage depend on the text and the origin of this passage alone, so that they may be remembered.
     """
 
-    make: Callable[[PolicyConfig, Parts], Check | None]
+    make: Callable[[CompiledPolicy], Check | None]
     by_text: bool = True
 
 
-def _classifier(policy: PolicyConfig, parts: Parts) -> Check | None:
+def _classifier(compiled: CompiledPolicy) -> Check | None:
+    policy = compiled.policy
     if not policy.classifies_requests:
         return None
-    return ClassifierCheck(policy, parts.classifier, parts.decode, failure_action(policy))
+    return ClassifierCheck(policy, compiled.classifier, compiled.parts.decode, compiled.failure_action)
 
 
-def _sizes(policy: PolicyConfig, parts: Parts) -> Check | None:
-    sizes = policy.sizes
+def _phrases(compiled: CompiledPolicy) -> Check | None:
+    return None if compiled.phrases is None else PhraseCheck(compiled.phrases)
+
+
+def _sizes(compiled: CompiledPolicy) -> Check | None:
+    sizes = compiled.policy.sizes
     limits = (sizes.max_characters, sizes.max_repetition, sizes.scripts)
     return SizeCheck(sizes) if any(limit is not None for limit in limits) else None
 
 
 CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(_classifier),
+    CheckEntry(_phrases),
     CheckEntry(_sizes, by_text=False),
 )
-
-
-def failure_action(policy: PolicyConfig) -> Action:
-    """Returns what the verdict of a check that failed asks for."""
-    return Action.BLOCK if policy.when_unavailable == "refuse" else Action.ALLOW

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from safety.api import (
@@ -16,10 +19,12 @@ from safety.api import (
     TextClassifier,
     Verdict,
 )
-from safety.policy import Band, DocumentBand, PolicyConfig
+from safety.policy import Band, ContentPolicy, DocumentBand, PolicyConfig
 from safety.quoting import DROPPED, closing_mark, opening_mark
 
-INJECTION = "injection"
+logger = logging.getLogger(__name__)
+
+CLASSIFIER, INJECTION = "classifier", "injection"
 
 Decode = Callable[[str], Sequence[str]]
 """Returns the texts that are encoded within a text, such as in base64."""
@@ -34,6 +39,31 @@ class AbsentClassifier:
         raise ClassifierUnavailableError("there is no classifier")
 
 
+class BoundedClassifier:
+    """A classifier that keeps its contract: one that takes longer than ``deadline_s``, raises another error or answers
+    nonsense is unavailable. Implements ``TextClassifier``."""
+
+    def __init__(self, classifier: TextClassifier, deadline_s: float) -> None:
+        self._classifier = classifier
+        self._deadline_s = deadline_s
+
+    @property
+    def version(self) -> str:
+        return self._classifier.version
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return checked(await self._classifier.classify(texts), len(texts))
+        except ClassifierUnavailableError:
+            raise
+        except TimeoutError:
+            raise ClassifierUnavailableError("timeout") from None
+        except Exception as fault:  # noqa: BLE001 whatever it is, the texts were not classified
+            logger.error("the classifier failed: %s", type(fault).__name__)  # its message may quote a prompt
+            raise ClassifierUnavailableError(type(fault).__name__) from None
+
+
 class ClassifierCheck:
     """Harmful content and prompt injections, by one call of the classifier for all passages. Implements ``Check``.
 
@@ -41,7 +71,7 @@ class ClassifierCheck:
     is the action of the verdict if the classifier fails.
     """
 
-    name = "classifier"
+    name = CLASSIFIER
 
     def __init__(self, policy: PolicyConfig, classifier: TextClassifier, decode: Decode, on_failure: Action) -> None:
         self._policy = policy
@@ -59,7 +89,7 @@ class ClassifierCheck:
         if not texts:
             return []
         try:
-            scores = dict(zip(texts, checked(await self._classifier.classify(texts), len(texts)), strict=True))
+            scores = dict(zip(texts, await self._classifier.classify(texts), strict=True))
         except ClassifierUnavailableError as error:
             return [Verdict(self.name, self.version, self._on_failure, error=str(error) or "unavailable")]
         return [
@@ -73,17 +103,11 @@ class ClassifierCheck:
         return [verdict for verdict in found if verdict is not None]
 
     def _content(self, place: int, scores: Sequence[Scores]) -> Verdict | None:
-        """Returns the most severe verdict on content, by the highest score among equals."""
         content = self._policy.content
         if content is None:
             return None
-        worst = worst_scores(scores)
-        found = [
-            Verdict(self.name, self.version, action, category, score, place)
-            for category, score in worst.items()
-            if (action := action_of(content.band(category), score)) is not Action.ALLOW
-        ]
-        return max(found, key=lambda verdict: (verdict.action.severity, verdict.score), default=None)
+        verdict = content_verdict(content, self.version, worst_scores(scores))
+        return None if verdict is None else replace(verdict, passage=place)
 
     def _injection(self, place: int, passage: Passage, scores: Sequence[Scores]) -> Verdict | None:
         band = injection_band(self._policy, passage.origin)
@@ -133,6 +157,17 @@ def action_of(band: Band, score: float) -> Action:
     if band.block is not None and score >= band.block:
         return Action.BLOCK
     return Action.REVIEW if band.review is not None and score >= band.review else Action.ALLOW
+
+
+def content_verdict(content: ContentPolicy, version: str, scores: Mapping[str, float]) -> Verdict | None:
+    """Returns the most severe verdict on the scores of categories, by the highest score among equals; None: all are
+    below the thresholds."""
+    found = [
+        Verdict(CLASSIFIER, version, action, category, score)
+        for category, score in scores.items()
+        if (action := action_of(content.band(category), score)) is not Action.ALLOW
+    ]
+    return max(found, key=lambda verdict: (verdict.action.severity, verdict.score), default=None)
 
 
 def worst_scores(scores: Sequence[Scores]) -> dict[str, float]:

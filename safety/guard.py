@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from safety.answer_checks import SCANNERS, Inspected, MakeScanner, RoleGate, answer_plan
 from safety.api import (
     UNREADABLE,
     Action,
     AnswerGuard,
     Check,
-    ClassifierUnavailableError,
+    Inspection,
     Moderation,
     Oversight,
     Passage,
@@ -24,13 +25,15 @@ from safety.api import (
     Subject,
     Verdict,
 )
-from safety.audit import Scanned, audit_records
+from safety.audit import Scanned, answer_records, audit_records
 from safety.blocked_rate import BlockedRate
-from safety.checks import CHECKS, CheckEntry, Parts, failure_action
-from safety.classification import action_of, checked
+from safety.checks import CHECKS, CheckEntry
+from safety.classification import action_of
+from safety.compiled_policy import CompiledPolicy, Parts, failure_action
 from safety.policy import Band, ContentPolicy, PolicyConfig
 from safety.review import NoOversight, with_decisions, without_exceptions
 from safety.rule import rule
+from safety.streaming.answer_guard import PlannedGuard
 from safety.tool_rules import offered
 from safety.verdict_memory import VerdictMemory, memory_key
 
@@ -56,10 +59,19 @@ class PreparedCheck:
     by_text: bool
 
 
-class PolicyGuard:
-    """Runs the checks of ``registry`` that the tenant's policy asks for, side by side and within its deadline.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A policy, ready for requests."""
 
-    ``oversight`` None: there are no reviewers and no audit log. ``now`` is a clock in seconds.
+    compiled: CompiledPolicy
+    checks: tuple[PreparedCheck, ...]
+
+
+class PolicyGuard:
+    """Runs the checks of ``registry`` that the tenant's policy asks for, side by side and within its deadline. Those of
+    answers are ``scanners``.
+
+    ```oversight`` None: there are no reviewers and no audit log. ``now`` is a clock in seconds.
     """
 
     def __init__(
@@ -68,15 +80,17 @@ class PolicyGuard:
         parts: Parts,
         oversight: Oversight | None = None,
         registry: Sequence[CheckEntry] = CHECKS,
+        scanners: Sequence[MakeScanner] = SCANNERS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policies = policies
         self._parts = parts
         self._oversight = oversight or NoOversight()
         self._registry = registry
+        self._scanners = scanners
         self._memory = VerdictMemory(MAX_REMEMBERED)
         self._rate = BlockedRate(now)
-        self._prepared: OrderedDict[str, tuple[PreparedCheck, ...]] = OrderedDict()  # by the version of the policy
+        self._prepared: OrderedDict[str, Prepared] = OrderedDict()  # by the version of the policy
 
     @property
     def classifier(self) -> str:
@@ -85,7 +99,7 @@ class PolicyGuard:
     async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
         policy = await self._policies.of(subject.tenant)
         blocked_before = self._blocked_too_often(policy, subject)
-        checks = () if blocked_before else self._checks(policy)
+        checks = () if blocked_before else self._prepare(policy).checks
         scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
         found = [*blocked_before, *offered_verdicts(policy, subject.role, tools)]
         found += unreadable_verdicts(policy, passages) if checks else []
@@ -102,22 +116,37 @@ class PolicyGuard:
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
         policy = await self._policies.of(subject.tenant)
-        try:
-            async with asyncio.timeout(policy.deadline_s):
-                scores = checked(await self._parts.classifier.classify(texts), len(texts))
-        except TimeoutError:
-            raise ClassifierUnavailableError("the classifier took too long") from None
+        scores = await self._prepare(policy).compiled.classifier.classify(texts)
         return [moderation(policy, each) for each in scores]
 
-    async def answers(self, subject: Subject, passages: Sequence[Passage], ruling: Ruling) -> AnswerGuard | None:
-        return None
+    async def answers(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        ruling: Ruling,
+        on_inspection: Callable[[Inspection], None],
+    ) -> AnswerGuard | None:
+        policy = await self._policies.of(subject.tenant)
+        compiled = self._prepare(policy).compiled
+        plan = answer_plan(compiled, Inspected(passages, ruling), self._scanners)
+        if plan.empty and not policy.tools:
+            return None
 
-    def _checks(self, policy: PolicyConfig) -> tuple[PreparedCheck, ...]:
-        """Returns the checks of a policy, made at its first use."""
+        def record(choice: int, inspection: Inspection) -> None:
+            on_inspection(inspection)
+            for each in answer_records(policy, subject, inspection):
+                self._oversight.record(each)
+
+        gate = RoleGate(compiled, subject.role) if policy.tools else None
+        return PlannedGuard(plan, record, gate, policy.refusal)
+
+    def _prepare(self, policy: PolicyConfig) -> Prepared:
+        """Returns a policy with its checks, which are made at its first use."""
         if (found := self._prepared.get(policy.version)) is None:
-            made = [(entry.make(policy, self._parts), entry.by_text) for entry in self._registry]
-            found = tuple(PreparedCheck(check, by_text) for check, by_text in made if check is not None)
-            self._prepared[policy.version] = found
+            compiled = CompiledPolicy(policy, self._parts)
+            made = [(entry.make(compiled), entry.by_text) for entry in self._registry]
+            checks = tuple(PreparedCheck(check, by_text) for check, by_text in made if check is not None)
+            found = self._prepared[policy.version] = Prepared(compiled, checks)
         self._prepared.move_to_end(policy.version)
         if len(self._prepared) > MAX_POLICIES:
             self._prepared.popitem(last=False)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from safety.api import Origin
+from safety.phrases.phrase import compile_phrase
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Phrase = Annotated[str, Field(min_length=1, max_length=256)]
@@ -82,6 +83,13 @@ class PhrasePolicy(Settings):
     """Phrases that neither requests nor answers may have."""
     allow: Phrases = ()
     """Phrases within which nothing of ``block`` counts: ``Scunthorpe``."""
+
+    @field_validator("block", "allow")
+    @classmethod
+    def _check_phrases(cls, phrases: tuple[str, ...]) -> tuple[str, ...]:
+        for phrase in phrases:
+            compile_phrase(phrase, None)
+        return phrases
 
 
 class PiiPolicy(Settings):

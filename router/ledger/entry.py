@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from router.ports.ledger_store import LedgerEntry
 from router.ports.limit_store import MONEY_UNITS
 from router.ports.usage_metrics import UsageSample
-from safety.api import Ruling, Verdict
+from safety.api import Action, Inspection, Ruling, Verdict
 
 MAX_VERDICTS = 8
 JWT_KEY = "jwt"
@@ -34,12 +35,26 @@ class SafetyEntry:
     verdicts: tuple[str, ...] = ()
 
 
-def safety_of(ruling: Ruling | None) -> SafetyEntry:
-    """Returns the ledger's part of a guard's decision; None: the request was not inspected."""
+def safety_of(ruling: Ruling | None, inspections: Sequence[Inspection]) -> SafetyEntry:
+    """Returns the ledger's part of a guard's decision on a request, and of what was done with the texts of its answers.
+    A ruling of None: the request was not inspected."""
     if ruling is None:
         return SafetyEntry("unscanned")
-    worst = sorted(ruling.verdicts, key=lambda verdict: -verdict.action.severity)[:MAX_VERDICTS]
-    return SafetyEntry(ruling.label, ruling.policy, tuple(map(_line, worst)))
+    of_answers = [verdict for inspection in inspections for verdict in inspection.verdicts]
+    verdicts = sorted((*ruling.verdicts, *of_answers), key=lambda verdict: -verdict.action.severity)
+    return SafetyEntry(_decision(ruling, of_answers), ruling.policy, tuple(map(_line, verdicts[:MAX_VERDICTS])))
+
+
+def _decision(ruling: Ruling, of_answers: Sequence[Verdict]) -> str:
+    """Returns the decision in one word: that on the request, unless the answers had a more severe one."""
+    if any(verdict.action is Action.BLOCK for verdict in of_answers):
+        return "blocked"
+    if ruling.label in ("allowed", "redacted"):
+        if any(verdict.error is not None for verdict in of_answers):
+            return "unscanned"
+        if any(verdict.action is Action.REDACT for verdict in of_answers):
+            return "redacted"
+    return ruling.label
 
 
 def _line(verdict: Verdict) -> str:

@@ -21,7 +21,7 @@ from router.ports.tier_backend import OrphanedAttempt
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
-from safety.api import Ruling
+from safety.api import Inspection, Ruling
 
 SETTLE_S = 5.0
 """The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
@@ -44,6 +44,7 @@ class Account:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     first_event_at: float | None = None
     ruling: Ruling | None = None  # of the guard; None: the request was not inspected
+    inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
 
 
 class Ledger:
@@ -153,5 +154,5 @@ class Ledger:
             started_at=account.started_at,
             first_event_at=account.first_event_at,
             ended_at=ended_at,
-            safety=safety_of(account.ruling),
+            safety=safety_of(account.ruling, account.inspections),
         )

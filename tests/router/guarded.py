@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 
+from engine.api import Delta, GenerationRequest, Usage
 from router.config import KeyConfig, LimitsConfig, RouterConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
-from router.ports.ledger_store import LedgerQuery
-from safety.checks import Parts
+from router.ports.tier_backend import OnUsage
+from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig
 from tests.router.backend import ScriptedBackend
@@ -27,6 +29,30 @@ CONFIG = RouterConfig(
         KeyConfig(key=OTHER_KEY, tenant="other", team="x"),
     ),
 )
+
+
+class SettlingBackend(ScriptedBackend):
+    """Reports its token counts after an abort, as an engine does."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        seen = 0
+        try:
+            async with aclosing(super().generate(tier, request, avoid)) as batches:
+                async for batch in batches:
+                    seen += len(batch)
+                    if batch[-1].last:
+                        on_usage = None
+                    yield batch
+        finally:
+            if on_usage is not None:
+                on_usage(Usage(3, seen, 0))
 
 
 class Policies:
@@ -62,13 +88,9 @@ class Guarded:
         """The ledger's documents, in order."""
         return [json.loads(entry.document) for entry in self.store._entries.values()]
 
-    def sums(self) -> dict[str, int]:
-        [row] = asyncio.run(self.store.sums(LedgerQuery(0, 2**45, tenant="acme")))
-        return dict(row.amounts)
-
     def reset(self) -> None:
         """Forgets everything of the test before."""
-        self.served.backend = ScriptedBackend()
+        self.served.backend = SettlingBackend()
         self.classifier.mode = "well"
         self.classifier.texts.clear()
         self.policies.found.clear()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.router.conftest import KEY, OTHER_KEY, Served
@@ -59,7 +60,6 @@ def test_a_blocked_request_counts_and_costs_no_tokens(guarded: Guarded) -> None:
     after = guarded.ask("Hi", max_tokens=7)
 
     assert blocked.status_code == 400
-    assert (guarded.sums()["requests"], guarded.sums()["output_tokens"]) == (2, 5)
     first, second = guarded.entries()
     assert (first["outcome"], first["error"], first["input_tokens"], first["cost"]) == (
         "failed",
@@ -110,7 +110,7 @@ def test_a_broken_check_puts_no_prompt_into_the_log(guarded: Guarded, caplog: py
     guarded.classifier.mode = "broken"
     guarded.ask("my-secret-word")
 
-    assert "RuntimeError" in caplog.text
+    assert "the classifier failed: RuntimeError" in caplog.text
     assert "my-secret-word" not in caplog.text
 
 
@@ -148,6 +148,7 @@ def test_a_request_in_doubt_is_refused_or_marked(guarded: Guarded) -> None:
 
 
 def test_a_history_is_scanned_once(guarded: Guarded) -> None:
+    guarded.policies.set(content_answers=None)
     turns = [{"role": "user", "content": "one"}]
     for word in ("two", "three"):
         guarded.post(CHAT, {"messages": turns})
@@ -161,3 +162,65 @@ def test_an_unguarded_router_says_so(served: Served) -> None:
     body = {"model": "fast", "messages": [{"role": "user", "content": "HARM"}]}
 
     assert served.http.post(CHAT, json=body).headers["x-manta-safety"] == "unscanned"
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_may_be_sent_as_an_answer(guarded: Guarded, path: str, stream: bool) -> None:
+    guarded.policies.set(on_block="answer", refusal="Not this.")
+    body = {"messages": [{"role": "user", "content": "HARM"}]} if path == CHAT else {"prompt": "HARM"}
+    answer = guarded.post(path, {**body, "n": 2, "stream": stream})
+
+    assert (answer.status_code, answer.headers["x-manta-safety"]) == (200, "blocked")
+    assert texts_of(answer, stream) == {0: ("Not this.", "content_filter"), 1: ("Not this.", "content_filter")}
+    assert not guarded.served.backend.requests
+    assert guarded.entries()[0]["output_tokens"] == 0
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_halted_before_a_blocked_phrase(guarded: Guarded, path: str, stream: bool) -> None:
+    guarded.policies.set(phrases={"block": ["wörld"]}, refusal="Not this.", content_answers=None)
+    body = {"messages": [{"role": "user", "content": "x"}]} if path == CHAT else {"prompt": "x"}
+    answer = guarded.post(path, {**body, "stream": stream})
+
+    [(text, reason)] = texts_of(answer, stream).values()
+    assert reason == "content_filter"
+    assert text.endswith("Hello, Not this.")
+    assert guarded.entries()[0]["safety"]["decision"] == "blocked"
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["hold", "beside"])
+def test_without_a_classifier_an_answer_ends_or_goes_on(guarded: Guarded, mode: str, stream: bool, path: str) -> None:
+    off = {"content": None, "injection": {"user": None, "documents": None}, "stream": mode}
+    guarded.policies.set("acme", when_unavailable="refuse", **off)
+    guarded.policies.set("other", when_unavailable="pass", **off)
+    guarded.classifier.mode = "dead"
+    body = {"messages": [{"role": "user", "content": "x"}]} if path == CHAT else {"prompt": "x"}
+    closed, opened = (guarded.post(path, {**body, "stream": stream}, key) for key in (KEY, OTHER_KEY))
+
+    assert [reason for _, reason in texts_of(closed, stream).values()] == ["content_filter"]
+    assert [reason for _, reason in texts_of(opened, stream).values()] == ["stop"]
+    assert [entry["safety"]["decision"] for entry in guarded.entries()] == ["blocked", "unscanned"]
+
+
+def texts_of(answer: httpx.Response, stream: bool) -> dict[int, tuple[str, str]]:
+    """The text and the finish reason of each choice, of a whole response or a stream."""
+    if not stream:
+        return {each["index"]: (content_of(each), each["finish_reason"]) for each in answer.json()["choices"]}
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    found: dict[int, tuple[str, str]] = {}
+    for line in lines[:-1]:
+        for each in json.loads(line)["choices"]:
+            text, reason = found.get(each["index"], ("", ""))
+            found[each["index"]] = (text + content_of(each), each["finish_reason"] or reason)
+    return found
+
+
+def content_of(choice: dict[str, Any]) -> str:
+    if "text" in choice:
+        return str(choice["text"])
+    return str((choice.get("message") or choice["delta"]).get("content") or "")

@@ -11,7 +11,7 @@ import pytest
 from router.app import ENDPOINTS
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
-from safety.checks import Parts
+from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies

@@ -21,7 +21,8 @@ from safety.api import (
     Subject,
     Verdict,
 )
-from safety.checks import CHECKS, CheckEntry, Parts
+from safety.checks import CHECKS, CheckEntry
+from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
@@ -204,7 +205,7 @@ class NoZ:
 
 
 def test_a_check_is_added_by_one_line() -> None:
-    guard = guard_of(registry=(*CHECKS, CheckEntry(lambda policy, parts: NoZ())))
+    guard = guard_of(registry=(*CHECKS, CheckEntry(lambda compiled: NoZ())))
     ruling = inspect(guard, "a", "b", "zoo")
 
     assert ruling.refused
@@ -220,9 +221,11 @@ class Slow(NoZ):
 
 
 def test_checks_run_side_by_side_within_the_deadline() -> None:
-    slow = [CheckEntry(lambda policy, parts: Slow(), by_text=False)] * 5
+    slow = [CheckEntry(lambda compiled: Slow(), by_text=False)] * 5
 
-    assert inspect(guard_of(registry=(*CHECKS, *slow)), "hello").label == "allowed"  # 0.75 s after each other
+    guard = guard_of({"deadline_s": 0.6}, registry=(*CHECKS, *slow))  # 0.75 s after each other
+
+    assert inspect(guard, "hello").label == "allowed"
 
 
 class People:

@@ -1,0 +1,75 @@
+"""The checks of answers, by policy. A new one is one file with its scanner and one line in SCANNERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from safety.api import Action, Passage, Ruling, Verdict
+from safety.classification import content_verdict
+from safety.compiled_policy import CompiledPolicy
+from safety.phrases.scanner import PhraseScanner
+from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
+from safety.tool_rules import called, needs_arguments, offered
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A request whose answers are checked: what its passages were, and the ruling on them."""
+
+    passages: Sequence[Passage]
+    ruling: Ruling
+
+
+MakeScanner = Callable[[CompiledPolicy, Inspected], ScannerRule | None]
+"""Returns the rule that a policy asks for; None: it does not ask for it."""
+
+
+def _phrases(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
+    automaton = compiled.phrases
+    if automaton is None:
+        return None
+    return ScannerRule("phrases", automaton.version, lambda: PhraseScanner(automaton), Action.BLOCK)
+
+
+SCANNERS: tuple[MakeScanner, ...] = (_phrases,)
+"""Where the spans of two rules overlap, the replacement of the first takes the place of both."""
+
+
+def answer_plan(compiled: CompiledPolicy, request: Inspected, scanners: Sequence[MakeScanner] = SCANNERS) -> StreamPlan:
+    """Returns the checks of the answers to a request."""
+    rules = [rule for make in scanners if (rule := make(compiled, request)) is not None]
+    return StreamPlan(tuple(rules), _classifier(compiled))
+
+
+def _classifier(compiled: CompiledPolicy) -> ClassifierRule | None:
+    policy, classifier = compiled.policy, compiled.classifier
+    content = policy.content_answers
+    if content is None:
+        return None
+    return ClassifierRule(
+        classifier,
+        lambda scores: content_verdict(content, classifier.version, scores.categories),
+        mode=policy.stream,
+        on_failure=compiled.failure_action,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RoleGate:
+    """The tools that a role may call. Implements ``ToolGate``."""
+
+    compiled: CompiledPolicy
+    role: str
+
+    def tool(self, name: str) -> Verdict | None:
+        """Judges the name of a tool. Rules about arguments wait for the call."""
+        return None if self.holds_call(name) else offered(self.compiled.policy.tools, self.role, name)
+
+    def holds_call(self, name: str) -> bool:
+        """Whether the arguments decide too."""
+        return needs_arguments(self.compiled.policy.tools, self.role, name)
+
+    def call(self, name: str, arguments: str) -> Verdict | None:
+        """Judges a complete call."""
+        return called(self.compiled.policy.tools, self.role, name, arguments)

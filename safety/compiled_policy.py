@@ -1,0 +1,54 @@
+"""``CompiledPolicy``: a policy with what its checks share and what takes time to make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from safety.api import Action, TextClassifier
+from safety.classification import AbsentClassifier, BoundedClassifier, Decode
+from safety.phrases.automaton import PhraseAutomaton
+from safety.phrases.phrase import Phrase
+from safety.policy import PolicyConfig
+
+
+def _decode_nothing(text: str) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What checks need beside the policy. ``decode`` finds encoded texts."""
+
+    classifier: TextClassifier = field(default_factory=AbsentClassifier)
+    decode: Decode = _decode_nothing
+
+
+@dataclass(frozen=True)
+class CompiledPolicy:
+    """A policy and its parts."""
+
+    policy: PolicyConfig
+    parts: Parts
+
+    @property
+    def failure_action(self) -> Action:
+        """What the verdict of a check that failed asks for."""
+        return failure_action(self.policy)
+
+    @cached_property
+    def classifier(self) -> TextClassifier:
+        """The classifier, within the deadline of the policy."""
+        return BoundedClassifier(self.parts.classifier, self.policy.deadline_s)
+
+    @cached_property
+    def phrases(self) -> PhraseAutomaton | None:
+        """The compiled lists of phrases; None if no phrase is blocked."""
+        listed = self.policy.phrases
+        return PhraseAutomaton([Phrase(text) for text in listed.block], listed.allow) if listed.block else None
+
+
+def failure_action(policy: PolicyConfig) -> Action:
+    """Returns what the verdict of a check that failed asks for."""
+    return Action.BLOCK if policy.when_unavailable == "refuse" else Action.ALLOW
