@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 
 from engine.api import Delta, Usage
 
+MAX_CLIENT_WAIT_S = 1.0
+"""The longest that the end of an answer waits for the engine's counts after an abort. They come within an engine step.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class MeteredUsage:

@@ -14,7 +14,8 @@ from router.generation.attempts import run_attempts
 from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
-from router.usage_meter import AttemptMeter, UsageMeter
+from router.prompt_stops import PromptStops
+from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
 
 async def generate(
@@ -27,6 +28,7 @@ async def generate(
     prompt_tokens: Callable[[Prompt], int],
     account_id: str,
     account: str,
+    stops: PromptStops | None = None,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -34,11 +36,13 @@ async def generate(
 
     ``max_lost`` is the setting ``router.max_lost_replicas``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
     those of a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
-    ``TierBackend.generate``. Closing the generator aborts the work in the engine.
+    ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
+    prompts of several: their answers have no last events then, and the usage has what was generated for them.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
     """
+    stops = stops or PromptStops()
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
@@ -55,15 +59,17 @@ async def generate(
         for builder, engine_request in zip(builders, engine_requests(request, tenant, account_id), strict=True)
     ]
     try:
-        async with aclosing(merge(streams)) as merged:
+        async with aclosing(merge(streams, stops)) as merged:
             async for events in merged:
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
     usages = [builder.usage for builder in builders if builder.usage is not None]
-    if len(usages) < len(builders):
+    if any(builder.usage is None and prompt not in stops.stopped for prompt, builder in enumerate(builders)):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
-    yield [Finished(total_usage(usages))]
+    if stops.stopped:
+        await meter.wait(MAX_CLIENT_WAIT_S)
+    yield [Finished(meter.total.usage if stops.stopped else total_usage(usages))]
 
 
 def _new_attempt(meter: UsageMeter, prompt_tokens: Callable[[Prompt], int], prompt: Prompt) -> AttemptMeter:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
+
+from router.prompt_stops import PromptStops
 
 T = TypeVar("T")
 
 
-def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+def merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> AsyncGenerator[T, None]:
     """Returns a generator of the items of all ``streams``, in the order in which they arrive.
 
-    Closing it closes all ``streams``. An error of one stream ends it, and closes the others.
+    Closing it closes all ``streams``. An error of one stream ends it, and closes the others. ``stops`` closes single
+    ones, by their index: at once, while an item is awaited, so that no further one comes. A stream that is the only one
+    is closed by closing the generator.
     """
-    return streams[0] if len(streams) == 1 else _merge(streams)
+    return streams[0] if len(streams) == 1 else _merge(streams, stops)
 
 
-async def _merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+async def _merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> AsyncGenerator[T, None]:
     async with AsyncExitStack() as stack:
         for stream in streams:
             await stack.enter_async_context(aclosing(stream))
         waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
         stack.push_async_callback(_cancel, waiting)
+        stops.listen(lambda stopped: _cancel_read(waiting, stopped))
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for future in sorted(done, key=waiting.__getitem__):
                 index = waiting.pop(future)
+                if index in stops.stopped:
+                    if not future.cancelled():
+                        future.exception()  # retrieved, so that asyncio does not log it; its stream is not wanted
+                    await streams[index].aclose()
+                    continue
                 for item in future.result():
                     waiting[asyncio.ensure_future(_next(streams[index]))] = index
                     yield item
@@ -39,6 +49,13 @@ async def _next(stream: AsyncGenerator[T, None]) -> list[T]:
         return [await anext(stream)]
     except StopAsyncIteration:
         return []
+
+
+def _cancel_read(waiting: Mapping[asyncio.Task[list[T]], int], index: int) -> None:
+    """Cancels the pending read of one stream, which ends the stream."""
+    for future, each in waiting.items():
+        if each == index:
+            future.cancel()
 
 
 async def _cancel(waiting: dict[asyncio.Task[list[T]], int]) -> None:

@@ -14,40 +14,40 @@ from contextlib import aclosing
 
 from router.answer_events import AnswerEvent, Finished, Notice, Opened, PromptScored, Routed
 from router.guard.moderated_choice import ModeratedChoice
-from router.usage_meter import UsageMeter
+from router.prompt_stops import PromptStops
+from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 from safety.api import AnswerGuard
 
 MAX_UNREAD = 256
 """The most batches that are read ahead while the client does not take any."""
 
-SETTLE_S = 1.0
-"""The longest that a halted answer waits for the engine's token counts after the abort. They come within an engine
-step."""
-
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 
 
-async def moderate(events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int]) -> Batches:
+async def moderate(
+    events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], stops: PromptStops | None = None
+) -> Batches:
     """Yields the batches of ``events`` that may be sent. The last event is Finished.
 
     ``events`` are those of ``router.generation.generate``, and are closed in any case. ``prompts`` has the index of the
     prompt of each choice. ``meter`` counts the tokens of the request.
 
     A choice that a verdict halts ends with the reason CONTENT_FILTER, after the message of the guard. The other choices
-    go on, unless the guard halts all. As soon as all choices are halted, ``events`` is closed, which aborts the work in
-    the engine, and Finished has the tokens that were generated until then. The engine cannot abort a single choice:
-    while others go on, a halted one is generated to its end, dropped and paid for.
+    go on, unless the guard halts all. As soon as all choices of a prompt are halted, the prompt is stopped through
+    ``stops``; when all choices are, ``events`` is closed. Both abort the work in the engine, and Finished has the
+    tokens that were generated until then. The engine cannot abort a single choice of a prompt: while others go on, a
+    halted one is generated to its end, dropped and paid for.
 
     Raises what ``events`` raises, and what a check raises against its contract.
     """
-    answers = ModeratedAnswers(guard, prompts)
+    answers = ModeratedAnswers(guard, prompts, stops or PromptStops())
     moderated = _moderated_beside(events, answers) if guard.waits else _moderated_in_place(events, answers)
     try:
         async with aclosing(moderated):
             async for batch in moderated:
                 yield batch
         if answers.halted and not answers.finished:
-            await meter.wait(SETTLE_S)
+            await meter.wait(MAX_CLIENT_WAIT_S)
             yield [Finished(meter.total.usage)]
     finally:
         await answers.close()
@@ -56,12 +56,15 @@ async def moderate(events: Batches, guard: AnswerGuard, meter: UsageMeter, promp
 class ModeratedAnswers:
     """The choices of a request. ``finished``: Finished was returned.
 
-    Choices are numbered from 0; ``prompts`` has the prompt of each. ``on_check`` is called whenever a check has ended.
+    Choices are numbered from 0; ``prompts`` has the prompt of each. Prompts whose choices are all halted are stopped.
+    ``on_check`` is called whenever a check has ended.
     """
 
-    def __init__(self, guard: AnswerGuard, prompts: Sequence[int]) -> None:
+    def __init__(self, guard: AnswerGuard, prompts: Sequence[int], stops: PromptStops) -> None:
         self._guard = guard
         self._prompts = prompts
+        self._stops = stops
+        self._several_prompts = len(set(prompts)) > 1
         self._choices: dict[int, ModeratedChoice] = {}
         self._last: list[AnswerEvent] = []  # the end of the request, until all choices have ended
         self.on_check: Callable[[], None] = _nothing
@@ -105,10 +108,26 @@ class ModeratedAnswers:
             await choice.close()
 
     def _open(self, choice: int) -> None:
-        self._choices[choice] = ModeratedChoice(choice, self._guard, lambda: self.on_check())
+        self._choices[choice] = ModeratedChoice(choice, self._guard, self._check_ended)
+
+    def _check_ended(self) -> None:
+        self._stop_halted()
+        self.on_check()
+
+    def _stop_halted(self) -> None:
+        """Stops the prompts whose choices are all halted, if there are several prompts."""
+        if self._several_prompts:
+            going_on = {
+                prompt
+                for choice, prompt in enumerate(self._prompts)
+                if choice not in self._choices or not self._choices[choice].halted
+            }
+            for prompt in set(self._prompts) - going_on - self._stops.stopped:
+                self._stops.stop(prompt)
 
     def _ending(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
         """Adds the ends of all choices if one was halted and the guard halts all; then the end of the request."""
+        self._stop_halted()
         if self._guard.halts_all and self.halted:
             for choice, prompt in enumerate(self._prompts):
                 if choice not in self._choices:

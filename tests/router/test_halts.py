@@ -1,0 +1,178 @@
+"""A halt in the middle of an answer, over a real engine: its work stops within a step, and what it did is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+import pytest
+
+from engine.api import EngineStats, SamplingParams
+from router.answer_events import AnswerEvent, Ended, Finished, Text
+from router.generation.generate import generate
+from router.guard.moderated_answers import moderate
+from router.inference_request import InferenceRequest
+from router.ledger.max_usage import prompt_tokens
+from router.openai.completions_writer import CompletionWriter
+from router.prompt_stops import PromptStops
+from router.usage_meter import UsageMeter
+from safety.api import Action, AnswerGuard, Scan, Scores, Span, Verdict
+from safety.streaming.answer_guard import PlannedGuard
+from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
+from tests.router.engines import EngineBackend
+
+LENGTH = 40
+"""The characters after which the checks of these tests halt a text."""
+TOKENS = 400
+LAG = 2
+"""The tokens of a sequence that may be generated behind the halt: those of the step that runs when the abort arrives,
+and those of the step before, whose deltas are on their way."""
+
+
+class LengthScanner:
+    """Finds the character at ``LENGTH`` of each text. Implements ``StreamScanner``."""
+
+    def __init__(self, on_found: Callable[[], None]) -> None:
+        self._length = 0
+        self._on_found = on_found
+
+    def push(self, piece: str, *, final: bool = False) -> Scan:
+        before, self._length = self._length, self._length + len(piece)
+        if not before <= LENGTH < self._length:
+            return Scan((), self._length)
+        self._on_found()
+        return Scan((Span(LENGTH, LENGTH + 1, "LONG"),), self._length)
+
+
+class LengthClassifier:
+    """Flags texts that are longer than ``LENGTH``. Implements ``TextClassifier``."""
+
+    version = "length-1"
+
+    def __init__(self, on_found: Callable[[], None]) -> None:
+        self._on_found = on_found
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+        await asyncio.sleep(0.001)
+        if flagged := len(texts[0]) > LENGTH:
+            self._on_found()
+        return [Scores({"length": 1.0 if flagged else 0.0}, 0.0, flagged)]
+
+
+def judge(scores: Scores) -> Verdict | None:
+    return Verdict("length", "1", Action.BLOCK, "length") if scores.flagged else None
+
+
+class Halting:
+    """A guard that halts each text after ``LENGTH`` characters, and the engine's counters at the first halt."""
+
+    def __init__(self, backend: EngineBackend, by: str) -> None:
+        self._stats = backend.engine.stats
+        self.at_halt: EngineStats | None = None
+        if by == "scanner":
+            rule = ScannerRule("length", "1", lambda: LengthScanner(self._found), Action.BLOCK)
+            plan = StreamPlan((rule,))
+        else:
+            pace = Pace(window=1000)
+            classifier = ClassifierRule(
+                LengthClassifier(self._found),
+                judge,
+                mode=by,  # type: ignore[arg-type]
+                pace=pace,
+            )
+            plan = StreamPlan((), classifier)
+        self.guard: AnswerGuard = PlannedGuard(plan, lambda *_: None, message="No.")
+
+    def _found(self) -> None:
+        self.at_halt = self.at_halt or self._stats()
+
+
+def request(prompts: Sequence[str], **sampling: int) -> InferenceRequest:
+    """A request whose answers are longer than they may get."""
+    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, temperature=1.0, seed=7, **sampling)  # type: ignore[arg-type]
+    return InferenceRequest("fast", prompts, params, "prompt", CompletionWriter)
+
+
+async def answers(
+    backend: EngineBackend, asked: InferenceRequest, guard: AnswerGuard, meter: UsageMeter
+) -> list[AnswerEvent]:
+    """The events of the request under the guard."""
+    stops = PromptStops()
+    events: AsyncGenerator[Sequence[AnswerEvent], None]
+    events = generate(backend, "fast", asked, "acme", 1, meter, prompt_tokens, "account", "", stops)
+    prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
+    found: list[AnswerEvent] = []
+    async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, stops)) as batches:
+        async for batch in batches:
+            found += batch
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    return found
+
+
+def settled(backend: EngineBackend) -> EngineStats:
+    """The engine's counters once nothing runs."""
+    for _ in range(1000):
+        if not (stats := backend.engine.stats()).running:
+            return stats
+        time.sleep(0.005)
+    raise AssertionError("the engine goes on")
+
+
+@pytest.mark.parametrize("by", ["scanner", "hold", "beside"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_halt_stops_the_engine_within_a_step_and_is_paid_for_to_the_token(
+    backend: EngineBackend, by: str, count: int
+) -> None:
+    before, halting, meter = settled(backend), Halting(backend, by), UsageMeter()
+
+    events = asyncio.run(answers(backend, request(["Once upon a time"], n=count), halting.guard, meter))
+
+    after, generated = settled(backend), settled(backend).generated_tokens - before.generated_tokens
+    assert [event.reason.value for event in events if isinstance(event, Ended)] == ["content_filter"] * count
+    for choice in range(count):
+        sent = "".join(event.text for event in events if isinstance(event, Text) and event.choice == choice)
+        assert sent.endswith("No.")
+        assert len(sent) <= LENGTH + len("No.") or by == "beside"
+    assert after.aborted == before.aborted + 1
+    assert after.blocks_used == 0
+    assert isinstance(events[-1], Finished)
+    assert events[-1].usage.completion_tokens == generated == meter.total.usage.completion_tokens
+    assert meter.total.exact
+    assert generated < TOKENS
+    if count == 1:
+        assert halting.at_halt is not None
+        assert after.generated_tokens - halting.at_halt.generated_tokens <= LAG
+        assert after.steps - halting.at_halt.steps <= LAG + 1
+
+
+class OnePromptGuard:
+    """Halts the choices that ``guard`` moderates; the others pass. Choices are moderated in the order of ``halted``."""
+
+    def __init__(self, guard: AnswerGuard, halted: Sequence[bool]) -> None:
+        self._guard = guard
+        self._halted = iter(halted)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._guard, name)
+
+    def moderator(self, *args: object) -> object:
+        return self._guard.moderator(*args) if next(self._halted) else None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["scanner", "hold"])
+def test_a_halted_prompt_stops_while_the_other_goes_on(backend: EngineBackend, by: str) -> None:
+    before, halting, meter = settled(backend), Halting(backend, by), UsageMeter()
+    guard: AnswerGuard = OnePromptGuard(halting.guard, [True, False])  # type: ignore[assignment]
+
+    events = asyncio.run(answers(backend, request(["Once upon a time", "The end"]), guard, meter))
+
+    after = settled(backend)
+    reasons = sorted(event.reason.value for event in events if isinstance(event, Ended))
+    assert reasons == ["content_filter", "length"]
+    assert after.aborted == before.aborted + 1
+    assert isinstance(events[-1], Finished)
+    generated = after.generated_tokens - before.generated_tokens
+    assert events[-1].usage.completion_tokens == generated == meter.total.usage.completion_tokens
+    assert TOKENS < generated < 2 * TOKENS
