@@ -80,7 +80,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     )(Router)
     classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier)
     forecaster = read_forecaster(config)
-    return router.bind(config.router, config.placement, tiers, handles, forecaster, config.state, classifier)
+    return router.bind(
+        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, config.safety.policies
+    )
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:

@@ -16,17 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster.access.jwks_sources import jwks_source
 from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
-from cluster.safety.deployment import ClassifierLink
+from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.serve_backend import ServeBackend
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.telemetry.usage_metrics import RayUsageMetrics
-from router.app import build_app
+from router.app import MakeGuard, build_app
 from router.config import RouterConfig
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
 from router.tiers.quality_forecast import Forecaster
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
+from safety.policy import SafetyPolicies
+from safety.policy_source import ConfiguredPolicies
 
 
 @serve.ingress()
@@ -34,7 +38,8 @@ class Router:
     """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
-    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one.
+    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one. ``policies`` say what is
+    inspected; None: nothing is.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Router:
         forecaster: Forecaster | None = None,
         state: StateConfig | None = None,
         classifier: ClassifierLink | None = None,
+        policies: SafetyPolicies | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
@@ -54,6 +60,7 @@ class Router:
         self._forecaster = forecaster
         self._state = state or StateConfig()
         self._classifier = classifier
+        self._policies = policies
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -67,9 +74,16 @@ class Router:
             store=shared_state(self._state),
             jwks=jwks,
             metrics=RayUsageMetrics(),
+            make_guard=None if self._policies is None else guard_maker(self._policies, self._classifier),
             safety_store=shared_safety(self._state, self._config.review.audit_days),
         )
         return without_root_path(without_request_id(app))
+
+
+def guard_maker(policies: SafetyPolicies, link: ClassifierLink | None) -> MakeGuard:
+    """Returns what makes the guard of a router. ``link`` is the way to the classifier; None: there is none."""
+    parts = Parts() if link is None else Parts(classifier_client(link))
+    return lambda oversight: PolicyGuard(ConfiguredPolicies(policies), parts, oversight)
 
 
 def shared_state(config: StateConfig) -> StateStore | None:

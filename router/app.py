@@ -9,7 +9,7 @@ import asyncio
 import logging
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,7 +58,7 @@ from router.review.review_keys import ReviewKeys
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
-from safety.api import Guard
+from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,9 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatEndpoint(),
     "/v1/completions": CompletionEndpoint(),
 }
+
+MakeGuard = Callable[[Oversight], Guard]
+"""Makes the guard, with the way to the reviewers and the audit log."""
 
 
 def build_app(
@@ -77,7 +80,7 @@ def build_app(
     endpoints: Mapping[str, Endpoint] = ENDPOINTS,
     store: StateStore | None = None,
     jwks: JwksSource | None = None,
-    guard: Guard | None = None,
+    make_guard: MakeGuard | None = None,
     metrics: UsageMetrics | None = None,
     safety_store: SafetyStore | None = None,
 ) -> ASGIApp:
@@ -86,10 +89,9 @@ def build_app(
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
-    ``guard`` inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is used; None: nothing
-    is counted.
-    ``safety_store`` has the review queue and the audit log, by default in the memory of this process. Raises ValueError
-    for a secret of ``config.review`` that cannot be read.
+    ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
+    used; None: nothing is counted. ``safety_store`` has the review queue and the audit log, by default in the memory of
+    this process. Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -107,6 +109,7 @@ def build_app(
     oversight = StoredOversight(safety_store.reviews, recorder, review_keys, config.review, clock)
     desk = ReviewDesk(safety_store.reviews, recorder, review_keys, config.review)
     reviews = ReviewManagement(desk, AuditReader(safety_store.audit, config.review.audit_days), clock)
+    guard = None if make_guard is None else make_guard(oversight)
     pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from safety.api import Action, Passage, Ruling, Verdict
 from safety.classification import content_verdict
 from safety.compiled_policy import CompiledPolicy
+from safety.patterns.scanner import PatternScanner
 from safety.phrases.scanner import PhraseScanner
+from safety.pii.kinds import VERSION as PII_VERSION
 from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
 from safety.tool_rules import called, needs_arguments, offered
 
@@ -32,7 +34,15 @@ def _phrases(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None
     return ScannerRule("phrases", automaton.version, lambda: PhraseScanner(automaton), Action.BLOCK)
 
 
-SCANNERS: tuple[MakeScanner, ...] = (_phrases,)
+def _pii(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
+    recognisers = compiled.answer_pii
+    if not recognisers:
+        return None
+    action = Action.BLOCK if compiled.policy.pii.answers == "block" else Action.REDACT
+    return ScannerRule("pii", PII_VERSION, lambda: PatternScanner(recognisers), action)
+
+
+SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii)
 """Where the spans of two rules overlap, the replacement of the first takes the place of both."""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from safety.api import Check
+from safety.api import Action, Check
 from safety.classification import ClassifierCheck
 from safety.compiled_policy import CompiledPolicy
 from safety.phrases.check import PhraseCheck
+from safety.pii.check import PiiCheck
 from safety.request_size import SizeCheck
+from safety.structure.check import StructureCheck, StructureSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,31 @@ def _phrases(compiled: CompiledPolicy) -> Check | None:
 
 def _sizes(compiled: CompiledPolicy) -> Check | None:
     sizes = compiled.policy.sizes
-    limits = (sizes.max_characters, sizes.max_repetition, sizes.scripts)
-    return SizeCheck(sizes) if any(limit is not None for limit in limits) else None
+    return None if sizes.max_characters is None and sizes.scripts is None else SizeCheck(sizes)
 
+
+def _structure(compiled: CompiledPolicy) -> Check | None:
+    band = compiled.policy.structure
+    if band is None or (band.block is None and band.review is None):
+        return None
+    block = NEVER if band.block is None else band.block
+    return StructureCheck(StructureSettings(block, block if band.review is None else band.review))
+
+
+def _pii(compiled: CompiledPolicy) -> Check | None:
+    pii = compiled.policy.pii
+    if pii.requests == "off":
+        return None
+    return PiiCheck(Action.BLOCK if pii.requests == "block" else Action.REDACT, pii.counted)
+
+
+NEVER = 2.0
+"""A threshold above every score."""
 
 CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(_classifier),
+    CheckEntry(_structure),
     CheckEntry(_phrases),
+    CheckEntry(_pii),
     CheckEntry(_sizes, by_text=False),
 )

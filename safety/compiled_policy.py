@@ -8,21 +8,25 @@ from functools import cached_property
 
 from safety.api import Action, TextClassifier
 from safety.classification import AbsentClassifier, BoundedClassifier, Decode
+from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase
+from safety.pii.kinds import recognisers_of
 from safety.policy import PolicyConfig
+from safety.structure.payloads import decoded
 
 
-def _decode_nothing(text: str) -> Sequence[str]:
-    return ()
+def decoded_texts(text: str) -> Sequence[str]:
+    """Returns the texts that are encoded within ``text``."""
+    return [part.text for part in decoded(text)]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What checks need beside the policy. ``decode`` finds encoded texts."""
+    """What checks need beside the policy."""
 
     classifier: TextClassifier = field(default_factory=AbsentClassifier)
-    decode: Decode = _decode_nothing
+    decode: Decode = decoded_texts
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class CompiledPolicy:
     def classifier(self) -> TextClassifier:
         """The classifier, within the deadline of the policy."""
         return BoundedClassifier(self.parts.classifier, self.policy.deadline_s)
+
+    @cached_property
+    def answer_pii(self) -> Sequence[Recogniser]:
+        """The recognisers of personal data in answers; empty if it is not looked for."""
+        pii = self.policy.pii
+        return () if pii.answers == "off" else recognisers_of(pii.counted)
 
     @cached_property
     def phrases(self) -> PhraseAutomaton | None:

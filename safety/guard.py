@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from safety.answer_checks import SCANNERS, Inspected, MakeScanner, RoleGate, answer_plan
@@ -30,9 +31,10 @@ from safety.blocked_rate import BlockedRate
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
+from safety.pii.restorer import Restorer
 from safety.policy import Band, ContentPolicy, PolicyConfig
 from safety.review import NoOversight, with_decisions, without_exceptions
-from safety.rule import rule
+from safety.rule import rule, with_document_actions, with_pseudonyms
 from safety.streaming.answer_guard import PlannedGuard
 from safety.tool_rules import offered
 from safety.verdict_memory import VerdictMemory, memory_key
@@ -104,10 +106,14 @@ class PolicyGuard:
         found = [*blocked_before, *offered_verdicts(policy, subject.role, tools)]
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
-        verdicts = await without_exceptions(self._oversight, subject, passages, found)
+        verdicts = await without_exceptions(
+            self._oversight, subject, passages, with_document_actions(policy, passages, found)
+        )
         verdicts, note = await with_decisions(self._oversight, policy, subject, passages, verdicts)
+        verdicts, restored = with_pseudonyms(policy, passages, verdicts)
         ruling = rule(policy, passages, verdicts)
-        ruling = replace(ruling, scanned=bool(checks), message=f"{ruling.message}{note}" if ruling.refused else "")
+        message = f"{ruling.message}{note}" if ruling.refused else ""
+        ruling = replace(ruling, scanned=bool(checks), message=message, restored=restored)
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
         if ruling.action is Action.BLOCK and not ruling.unavailable:
@@ -129,7 +135,8 @@ class PolicyGuard:
         policy = await self._policies.of(subject.tenant)
         compiled = self._prepare(policy).compiled
         plan = answer_plan(compiled, Inspected(passages, ruling), self._scanners)
-        if plan.empty and not policy.tools:
+        restored = ruling.restored
+        if plan.empty and not policy.tools and not restored:
             return None
 
         def record(choice: int, inspection: Inspection) -> None:
@@ -138,7 +145,8 @@ class PolicyGuard:
                 self._oversight.record(each)
 
         gate = RoleGate(compiled, subject.role) if policy.tools else None
-        return PlannedGuard(plan, record, gate, policy.refusal)
+        restorer = partial(_restorer, restored) if restored else None
+        return PlannedGuard(plan, record, gate, policy.refusal, restorer=restorer)
 
     def _prepare(self, policy: PolicyConfig) -> Prepared:
         """Returns a policy with its checks, which are made at its first use."""
@@ -177,6 +185,10 @@ class PolicyGuard:
             return []
         count = self._rate.count((subject.tenant, subject.key_id, subject.user), policy.rate.window_s)
         return [Verdict("rate", "1", Action.BLOCK, "rate")] if count >= limit else []
+
+
+def _restorer(restored: Mapping[str, str], in_json: bool) -> Restorer:
+    return Restorer(restored, in_json=in_json)
 
 
 async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -> Sequence[Verdict]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from safety.api import Origin
 from safety.phrases.phrase import compile_phrase
+from safety.pii.kinds import DEFAULT_KINDS, recognisers_of
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Phrase = Annotated[str, Field(min_length=1, max_length=256)]
@@ -100,7 +102,18 @@ class PiiPolicy(Settings):
     answers: Literal["off", "redact", "block"] = "off"
     """What happens to it in answers. ``block`` ends the answer."""
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
-    """The kinds that count, such as ``EMAIL`` and ``IBAN``. None: all that are known."""
+    """The kinds that count, such as ``EMAIL_ADDRESS`` and ``IBAN_CODE``. None: all that are known but URL."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        recognisers_of(kinds or ())
+        return kinds
+
+    @property
+    def counted(self) -> Collection[str]:
+        """The kinds that count."""
+        return DEFAULT_KINDS if self.kinds is None else self.kinds
 
 
 class SecretPolicy(Settings):
@@ -148,9 +161,6 @@ class SizePolicy(Settings):
     """What follows."""
     max_characters: int | None = Field(None, ge=1)
     """The most characters of all texts of a request together."""
-    max_repetition: Probability | None = None
-    """The largest share of a text of 1,000 characters or more that repeats its own earlier words. Floods of one word,
-    as used in many-shot and divergence attacks, are near 1; prose is below 0.7."""
     scripts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The scripts that most letters of a text must belong to, by the first word of their Unicode names: ``LATIN``,
     ``CYRILLIC``, ``CJK``. Stands for the languages that the tenant expects."""
@@ -193,8 +203,10 @@ class PolicyConfig(Settings):
     """Harmful content in answers. None: it is not looked for."""
     injection: InjectionPolicy = InjectionPolicy()
     """Prompt injections and jailbreaks."""
-    structure: Literal["off", "review", "block"] = "block"
-    """What follows from role markers in texts and hidden characters. Encoded texts are decoded and classified too."""
+    structure: Band | None = Band()
+    """Signs in the form of a text: role markers, hidden characters, repetition, mixed scripts. None: they are not
+    looked for. In documents, ``injection.documents.action`` says what follows. Encoded texts are decoded and
+    classified in any case."""
     phrases: PhrasePolicy = PhrasePolicy()
     """Phrases that are blocked and allowed."""
     pii: PiiPolicy = PiiPolicy()
@@ -243,6 +255,11 @@ class PolicyConfig(Settings):
         bands = (self.content, injection.user, injection.documents, injection.system)
         return any(each is not None for each in bands)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether a classifier reads requests or answers."""
+        return self.classifies_requests or self.content_answers is not None
+
 
 class SafetyPolicies(Settings):
     """The policies of all tenants."""
@@ -255,6 +272,12 @@ class SafetyPolicies(Settings):
     def of(self, tenant: str) -> PolicyConfig:
         """Returns the policy of a tenant."""
         return self.tenants.get(tenant, self.default)
+
+    def named(self) -> Iterator[tuple[str, PolicyConfig]]:
+        """Yields each policy with the name of its setting."""
+        yield "default", self.default
+        for tenant, policy in self.tenants.items():
+            yield f"tenants.{tenant}", policy
 
 
 def _checked_pattern(pattern: str) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from safety.api import TOOLS, UNREADABLE, Action, Passage, Ruling, Span, Verdict
+from safety.api import TOOLS, UNREADABLE, UNTRUSTED, Action, Passage, Ruling, Span, Verdict
+from safety.classification import passage_spans
+from safety.pii.pseudonyms import Pseudonymiser
 from safety.policy import PolicyConfig
+
+PII, STRUCTURE = "pii", "structure"
+"""The names of checks whose verdicts the policy says more about."""
 
 
 def rule(policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]) -> Ruling:
@@ -28,6 +34,40 @@ def rule(policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[V
         as_answer=reason is not None and reason.error is None and reason.check != TOOLS and policy.on_block == "answer",
         policy=policy.version,
     )
+
+
+def with_document_actions(
+    policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]
+) -> list[Verdict]:
+    """Returns the verdicts; what the form of a document gives away drops or quotes it, if the policy does that with
+    injections in documents."""
+    band = policy.injection.documents
+    if band is None or band.action not in ("drop", "quote"):
+        return list(verdicts)
+    return [
+        replace(each, action=Action.REDACT, spans=passage_spans(band, passages[each.passage].text))
+        if each.check == STRUCTURE
+        and each.action in (Action.BLOCK, Action.REVIEW)
+        and each.error is None
+        and passages[each.passage].origin in UNTRUSTED
+        else each
+        for each in verdicts
+    ]
+
+
+def with_pseudonyms(
+    policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]
+) -> tuple[list[Verdict], Mapping[str, str]]:
+    """Returns the verdicts with a pseudonym in place of each personal datum, and the value of each pseudonym, if the
+    policy asks for pseudonyms."""
+    if policy.pii.requests != "pseudonymise":
+        return list(verdicts), {}
+    pseudonyms = Pseudonymiser(passage.text for passage in passages)
+    replaced = [
+        replace(each, spans=pseudonyms.replace(passages[each.passage].text, each.spans)) if each.check == PII else each
+        for each in verdicts
+    ]
+    return replaced, pseudonyms.restored
 
 
 def field_of(verdict: Verdict, passages: Sequence[Passage]) -> str | None:

@@ -15,21 +15,25 @@ TYPE = "function"  # the only type of tools that requests have
 
 
 def offered(rules: Sequence[ToolRule], role: str, name: str) -> Verdict | None:
-    """Returns a verdict of BLOCK if ``role`` may not offer the tool ``name``. Rules about arguments are left out: the
-    call has none yet."""
-    return _verdict(next((rule for rule in rules if not rule.arguments and _concerns(rule, role, name)), None))
+    """Returns a verdict of BLOCK if ``role`` may not offer the tool ``name``.
+
+    The call has no arguments yet: a rule that denies some of them is left out, and one that allows some allows the
+    offer.
+    """
+    found = (rule for rule in rules if _concerns(rule, role, name) and (rule.action == "allow" or not rule.arguments))
+    return _verdict(next(found, None))
 
 
 def called(rules: Sequence[ToolRule], role: str, name: str, arguments: str) -> Verdict | None:
     """Returns a verdict of BLOCK if ``role`` may not call ``name`` with ``arguments``, which is JSON.
 
-    Arguments that are no JSON object are denied where a rule about arguments concerns the tool: nothing says that they
-    match it.
+    Arguments that are no JSON object, or have two members of one name, are denied where a rule about arguments concerns
+    the tool: nothing says that they match it.
     """
     if not needs_arguments(rules, role, name):
         return offered(rules, role, name)
     try:
-        values = json.loads(arguments or "{}")
+        values = json.loads(arguments or "{}", object_pairs_hook=_members)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -41,6 +45,15 @@ def called(rules: Sequence[ToolRule], role: str, name: str, arguments: str) -> V
 def needs_arguments(rules: Sequence[ToolRule], role: str, name: str) -> bool:
     """Returns whether a rule about arguments concerns calls of ``name`` by ``role``."""
     return any(rule.arguments and _concerns(rule, role, name) for rule in rules)
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns the members of an object. Raises ValueError for two of one name: readers differ in which of them they
+    take."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("two members of one name")
+    return members
 
 
 def _concerns(rule: ToolRule, role: str, name: str) -> bool:

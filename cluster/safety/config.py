@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safety.encoder.precision import Precision
+from safety.policy import SafetyPolicies
 
 
 class Settings(BaseModel):
@@ -53,3 +55,13 @@ class SafetySettings(Settings):
 
     classifier: ClassifierConfig | None = None
     """The classifier of harmful content and prompt injections. None: there is none."""
+    policies: SafetyPolicies | None = None
+    """What is checked, and what follows, by tenant. None: no request and no answer is inspected."""
+
+    @model_validator(mode="after")
+    def _check_classifier(self) -> Self:
+        if self.classifier is None and self.policies is not None:
+            for name, policy in self.policies.named():
+                if policy.classifies:
+                    raise ValueError(f"policies.{name}: it needs safety.classifier")
+        return self

@@ -206,6 +206,31 @@ def test_without_a_classifier_an_answer_ends_or_goes_on(guarded: Guarded, mode: 
     assert [entry["safety"]["decision"] for entry in guarded.entries()] == ["blocked", "unscanned"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_pseudonym_goes_to_the_engine_and_the_value_to_the_client(
+    guarded: Guarded, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    guarded.policies.set(pii={"requests": "pseudonymise", "answers": "redact"}, content_answers=None)
+    answer = guarded.post(TEXT, {"prompt": "I am bob@acme.com", "stream": stream})
+
+    [(text, reason)] = texts_of(answer, stream).values()
+    assert (text, reason) == ("<I am bob@acme.com>Hello, wörld! 🎉", "stop")
+    assert [request.prompt for request in guarded.served.backend.requests] == ["I am EMAIL_ADDRESS_1"]
+    assert answer.headers["x-manta-safety"] == "redacted"
+    assert "bob@" not in json.dumps(guarded.entries()) + caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_personal_data_is_redacted_in_answers(guarded: Guarded, stream: bool) -> None:
+    guarded.policies.set(pii={"answers": "redact"}, content_answers=None)
+    answer = guarded.post(TEXT, {"prompt": "I am bob@acme.com", "stream": stream})
+
+    [(text, _)] = texts_of(answer, stream).values()
+    assert text == "<I am <EMAIL_ADDRESS>>Hello, wörld! 🎉"
+    assert guarded.entries()[0]["safety"]["decision"] == "redacted"
+
+
 def texts_of(answer: httpx.Response, stream: bool) -> dict[int, tuple[str, str]]:
     """The text and the finish reason of each choice, of a whole response or a stream."""
     if not stream:
