@@ -22,10 +22,12 @@ from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import MakeGuard, build_app
-from router.config import RouterConfig
-from router.ports.safety_store import SafetyStore
+from router.config import ReviewConfig, RouterConfig
+from router.memory_safety_store import MemorySafetyStore
+from router.ports.clock import SystemClock
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
+from router.review.review_service import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
@@ -75,7 +77,7 @@ class Router:
             jwks=jwks,
             metrics=RayUsageMetrics(),
             make_guard=None if self._policies is None else guard_maker(self._policies, self._classifier),
-            safety_store=shared_safety(self._state, self._config.review.audit_days),
+            reviews=shared_reviews(self._state, self._config.review),
         )
         return without_root_path(without_request_id(app))
 
@@ -93,11 +95,14 @@ def shared_state(config: StateConfig) -> StateStore | None:
     return None if url is None else RedisStore(config, url)
 
 
-def shared_safety(config: StateConfig, audit_days: int) -> SafetyStore | None:
-    """Returns the store of ``config`` for reviews and the audit log, whose records are kept ``audit_days``; None if it
-    names no Redis. Raises as ``shared_state`` does."""
-    url = config.read_url()
-    return None if url is None else RedisSafetyStore(config, url, audit_days)
+def shared_reviews(state: StateConfig, config: ReviewConfig) -> ReviewService:
+    """Returns the reviews and the audit log, in the Redis of ``state``; in this process' memory if it names none.
+
+    Raises as ``shared_state`` does, and ValueError for a secret of ``config`` that cannot be read.
+    """
+    clock, url = SystemClock(), state.read_url()
+    store = MemorySafetyStore(clock) if url is None else RedisSafetyStore(state, url, config.audit_days)
+    return ReviewService(store, config, clock)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -46,15 +46,10 @@ from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.jwks_source import JwksSource
-from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
-from router.review.audit_reader import AuditReader
-from router.review.audit_recorder import AuditRecorder
-from router.review.oversight import StoredOversight
-from router.review.review_desk import ReviewDesk
-from router.review.review_keys import ReviewKeys
+from router.review.review_service import ReviewService
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http import ClientLeftError, Exchange
@@ -82,7 +77,7 @@ def build_app(
     jwks: JwksSource | None = None,
     make_guard: MakeGuard | None = None,
     metrics: UsageMetrics | None = None,
-    safety_store: SafetyStore | None = None,
+    reviews: ReviewService | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -90,8 +85,8 @@ def build_app(
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
-    used; None: nothing is counted. ``safety_store`` has the review queue and the audit log, by default in the memory of
-    this process. Raises ValueError for a secret of ``config.review`` that cannot be read.
+    used; None: nothing is counted. ``reviews`` has the review queue and the audit log, by default in the memory of this
+    process. Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -103,18 +98,14 @@ def build_app(
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
     metrics = metrics or NoUsageMetrics()
     ledger = Ledger(store, config.prices, clock, metrics)
-    safety_store = safety_store or MemorySafetyStore(clock)
-    review_keys = ReviewKeys(config.review.read_secret(), safety_store.secret)
-    recorder = AuditRecorder(safety_store.audit, review_keys, clock)
-    oversight = StoredOversight(safety_store.reviews, recorder, review_keys, config.review, clock)
-    desk = ReviewDesk(safety_store.reviews, recorder, review_keys, config.review)
-    reviews = ReviewManagement(desk, AuditReader(safety_store.audit, config.review.audit_days), clock)
-    guard = None if make_guard is None else make_guard(oversight)
+    reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
+    review_api = ReviewManagement(reviews.desk, reviews.audit, clock)
+    guard = None if make_guard is None else make_guard(reviews.oversight)
     pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
-    management = Management(authenticator, registry, store, backend, reviews, clock, currency, tenants)
-    return App(config, backend, pipeline, management, store, safety_store, oversight, clock, endpoints)
+    management = Management(authenticator, registry, store, backend, review_api, clock, currency, tenants)
+    return App(config, backend, pipeline, management, store, reviews, clock, endpoints)
 
 
 class App:
@@ -127,8 +118,7 @@ class App:
         pipeline: Pipeline,
         management: Management,
         store: StateStore,
-        safety_store: SafetyStore,
-        oversight: StoredOversight,
+        reviews: ReviewService,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
     ) -> None:
@@ -136,8 +126,7 @@ class App:
         self._pipeline = pipeline
         self._management = management
         self._store = store
-        self._safety_store = safety_store
-        self._oversight = oversight
+        self._reviews = reviews
         self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
@@ -271,15 +260,14 @@ class App:
 
     async def _start(self) -> None:
         await self._store.start()
-        await self._safety_store.start()
-        await self._oversight.start()
+        await self._reviews.start()
         await self._pipeline.start()
         await self._backend.start(self._pipeline.adopt)
 
     async def _close(self) -> None:
         await self._pipeline.close()
         await self._backend.close()
-        await self._safety_store.close()
+        await self._reviews.close()
         await self._store.close()
 
 

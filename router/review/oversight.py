@@ -51,10 +51,6 @@ class StoredOversight:
         self._clock = clock
         self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()  # monotonic seconds until which it holds
 
-    async def start(self) -> None:
-        """Fetches the shared secret, if the store answers. Called once, after the store has started."""
-        await self._recorder.fetch_keys()
-
     async def allowed(self, tenant: str, text: str) -> bool:
         try:
             key = (tenant, fingerprint((await self._keys.get()).fingerprints, tenant, text))

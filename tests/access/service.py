@@ -18,10 +18,13 @@ from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import UsageMetrics
-from router.review.audit_recorder import AuditRecorder
-from router.review.oversight import StoredOversight
-from router.review.review_keys import ReviewKeys
+from router.review.review_service import ReviewService
+from safety.checks import Parts
+from safety.guard import PolicyGuard
+from safety.policy import PolicyConfig, SafetyPolicies
+from safety.policy_source import ConfiguredPolicies
 from tests.router.backend import ScriptedBackend
+from tests.safety.scripted_classifier import ScriptedClassifier
 from tests.state.clock import VirtualClock
 
 ADMIN = "sk-test-admin"
@@ -56,6 +59,7 @@ class Service:
         jwks: JwksSource | None = None,
         metrics: UsageMetrics | None = None,
         safety_store: MemorySafetyStore | None = None,
+        policy: PolicyConfig | None = None,
     ) -> None:
         self.virtual = VirtualClock()
         self.clock = clock or self.virtual
@@ -63,18 +67,21 @@ class Service:
         self.safety_store = safety_store or MemorySafetyStore(self.clock)
         self.backend = backend or ScriptedBackend()
         settings = settings or config()
-        # The same parts as those of the application, over one store.
-        keys = ReviewKeys(settings.review.read_secret(), self.safety_store.secret)
-        recorder = AuditRecorder(self.safety_store.audit, keys, self.clock)
-        self.oversight = StoredOversight(self.safety_store.reviews, recorder, keys, settings.review, self.clock)
+        self.reviews = ReviewService(self.safety_store, settings.review, self.clock)
+        self.oversight = self.reviews.oversight
+        guard = None
+        if policy is not None:
+            policies = ConfiguredPolicies(SafetyPolicies(default=policy))
+            guard = PolicyGuard(policies, Parts(ScriptedClassifier()), self.oversight)
         self.app = build_app(
             settings,
             self.backend,
             clock=self.clock,
             store=self.store,
             jwks=jwks,
+            guard=guard,
             metrics=metrics,
-            safety_store=self.safety_store,
+            reviews=self.reviews,
         )
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from router.memory_safety_store import MemorySafetyStore
+from router.ports.clock import SystemClock
 from router.review.audit_chain import HASH_LENGTH
 from safety.api import (
     Action,
@@ -22,6 +23,7 @@ from safety.api import (
     Subject,
     Verdict,
 )
+from safety.policy import PolicyConfig
 from tests.access.service import ADMIN, Service, config
 from tests.state.clock import MONDAY
 
@@ -106,6 +108,65 @@ async def test_a_text_is_queued_approved_answered_and_passes_the_next_time() -> 
     assert await service.oversight.allowed("acme", "how do I  PICK the lock of my own shed?\n")
     assert not await service.oversight.allowed("acme", "how do I pick the lock of your shed?")
     assert not await service.oversight.allowed("other", TEXT)
+
+
+def policy(action: str, **review: Any) -> PolicyConfig:
+    return PolicyConfig.model_validate({"review": {"action": action, **review}})
+
+
+async def test_a_prompt_in_the_band_is_refused_approved_and_answered_the_next_time() -> None:
+    service = Service(policy=policy("queue"))
+    refused = await service.ask("sk-user", prompt="a DOUBT")
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "review_required")
+    (row,) = (await call(service, "GET", "/admin/v1/review"))[1]["data"]
+    assert (row["check"], row["category"], row["field"]) == ("classifier", "violence", error["param"])
+    assert row["id"] in error["message"]
+
+    await call(service, "POST", f"/admin/v1/review/{row['id']}/approve")
+
+    assert (await service.ask("sk-user", prompt="A\tdoubt DOUBT")).status_code == 400  # another text
+    assert (await service.ask("sk-user", prompt=" a DOUBT\u200b")).status_code == 200
+    assert (await service.ask("sk-other", prompt="a DOUBT")).status_code == 400
+    _, audit = await call(service, "GET", "/admin/v1/audit?tenant=acme")
+    outcomes = [row["outcome"] for row in audit["data"] if row["check"] == "classifier"]
+    assert outcomes == ["refused", "approved", "refused", "allowed"]
+    _, verified = await call(service, "GET", "/admin/v1/audit/verify")
+    assert verified["valid"] is True
+    assert "DOUBT" not in json.dumps(audit)
+
+
+@pytest.mark.parametrize(("action", "status"), [("approve", 200), ("reject", 400)])
+async def test_a_request_waits_for_the_decision(action: str, status: int) -> None:
+    service = Service(policy=policy("wait", wait_s=30))
+    waiting = asyncio.create_task(service.ask("sk-user", prompt="a DOUBT"))
+    rows: list[Any] = []
+    while not rows:
+        await asyncio.sleep(0)
+        rows = (await call(service, "GET", "/admin/v1/review"))[1]["data"]
+
+    await call(service, "POST", f"/admin/v1/review/{rows[0]['id']}/{action}")
+
+    assert (await waiting).status_code == status
+
+
+async def test_a_request_that_no_one_decides_on_is_refused_when_its_time_ends() -> None:
+    service = Service(policy=policy("wait", wait_s=0.01), clock=SystemClock())
+
+    refused = await service.ask("sk-user", prompt="a DOUBT")
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "review_required")
+
+
+async def test_a_queue_that_is_full_or_gone_refuses() -> None:
+    full = Service(config(review={"max_open": 1}), policy=policy("queue"))
+    for prompt in ("one DOUBT", "two DOUBT"):
+        assert (await full.ask("sk-user", prompt=prompt)).status_code == 400
+    assert len((await call(full, "GET", "/admin/v1/review"))[1]["data"]) == 1
+    gone = Service(policy=policy("queue"))
+    await gone.safety_store.close()
+    assert (await gone.ask("sk-user", prompt="one DOUBT")).status_code == 400
+    assert (await gone.ask("sk-user", prompt="harmless")).status_code == 200
 
 
 async def test_an_exception_is_listed_and_revoked() -> None:
@@ -205,7 +266,7 @@ async def test_decisions_are_exported_with_the_texts_that_are_kept() -> None:
 
 async def test_records_are_shown_and_verified_and_hold_no_text() -> None:
     service = Service()
-    await service.oversight.start()
+    await service.reviews.start()
     for number in range(5):
         service.oversight.record(record(number))
     service.oversight.record(record(9, "other"))

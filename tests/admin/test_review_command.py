@@ -68,7 +68,7 @@ def test_an_item_is_rejected_released_and_exported(service: Service, tmp_path: P
 
 
 def test_the_audit_log_is_shown_and_verified_against_a_noted_head(service: Service) -> None:
-    asyncio.run(service.oversight.start())
+    asyncio.run(service.reviews.start())
     for n in range(3):
         service.oversight.record(
             AuditRecord("acme", f"r{n}", Stage.BEFORE, "content", "v1", Action.BLOCK, "refused", "illicit", 0.9, TEXT)
