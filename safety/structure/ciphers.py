@@ -1,4 +1,4 @@
-"""Texts in letters that stand for others: rot13, reversed text, leetspeak, spaced-out letters. Pure.
+"""Texts in letters that stand for others: rot13, atbash, reversed text, leetspeak, spaced-out letters. Pure.
 
 A stretch of words counts if its words are common ones after decoding and are not before.
 """
@@ -9,16 +9,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from safety.structure.bigrams import english_share
 from safety.structure.decoded import Decoded, Encoding
 from safety.structure.windows import with_context
 from safety.text.common_words import COMMON_WORDS
 
-_WORD = re.compile(r"[A-Za-z]{1,32}")
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$]{2,32}")
+_WORD = re.compile(r"(?<![\w+/])[A-Za-z]{1,32}(?![\w+/])")  # not within base64
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$]{1,32}")
 _LEET = (str.maketrans("0134578@$", "oieastbas"), str.maketrans("0134578@$", "oleastbas"))
 _SPACED = re.compile(r"(?<!\w)[^\W_](?:[ .\-_*/|]{1,3}[^\W_]){4,}(?!\w)")
-_MIN_SCORE = 6.0
-_MIN_WORDS = 3
+_MIN_SCORE = 5.0
+_MIN_WORDS = 2
 """Different common words in a stretch."""
 _MIN_LEET_LETTERS = 6
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -26,20 +27,18 @@ _ROTATED = str.maketrans(
     _ALPHABET + _ALPHABET.upper(),
     _ALPHABET[13:] + _ALPHABET[:13] + (_ALPHABET[13:] + _ALPHABET[:13]).upper(),
 )
+_MIRRORED = str.maketrans(_ALPHABET + _ALPHABET.upper(), _ALPHABET[::-1] + _ALPHABET[::-1].upper())
 
 
 @dataclass(frozen=True, slots=True)
 class _Cipher:
     """``encoded``: common words as the cipher writes them, without those that are common words so too. ``scores``: of
-    such words above 0, of common words below, by length; a word that is neither has ``_UNKNOWN``."""
+    such words above 0, of common words below, by length. A word that is neither counts by its pairs of letters."""
 
     encoding: Encoding
     decode: Callable[[str], str]
     encoded: frozenset[str]
     scores: Mapping[str, float]
-
-
-_UNKNOWN = -0.5
 
 
 def _cipher(encoding: Encoding, decode: Callable[[str], str]) -> _Cipher:
@@ -52,6 +51,7 @@ def _cipher(encoding: Encoding, decode: Callable[[str], str]) -> _Cipher:
 
 _CIPHERS = (
     _cipher(Encoding.ROT13, lambda text: text.translate(_ROTATED)),
+    _cipher(Encoding.ATBASH, lambda text: text.translate(_MIRRORED)),
     _cipher(Encoding.REVERSED, lambda text: text[::-1]),
 )
 
@@ -69,43 +69,52 @@ def decode_ciphers(text: str) -> Iterator[Decoded]:
 def _stretches(text: str, cipher: _Cipher) -> Iterator[Decoded]:
     """The stretches with the highest sum of scores (Kadane), from their first encoded word to their last."""
     total, best, known = 0.0, 0.0, set[str]()
-    first, last = 0, 0
-    for match in _WORD.finditer(text):
+    words = list(_WORD.finditer(text))
+    first = last = 0
+    for index, match in enumerate(words):
         word = match[0].lower()
-        total += cipher.scores.get(word, _UNKNOWN)
+        total += cipher.scores[word] if word in cipher.scores else _unknown(word, cipher.decode(word))
         if total <= 0 or total < best - _MIN_SCORE:
-            yield from _stretch(text[first:last], first, best, known, cipher)
-            total, best, known = 0.0, 0.0, set()
-        elif word in cipher.encoded:
-            first = first if known else match.start()
+            yield from _stretch(text, words[first : last + 1], best, known, cipher)
+            total, best, known, first = 0.0, 0.0, set(), index + 1
+        elif total > best:
+            best, last = total, index
+        if word in cipher.encoded:
             known.add(word)
-            if total > best:
-                best, last = total, match.end()
-    yield from _stretch(text[first:last], first, best, known, cipher)
+    yield from _stretch(text, words[first : last + 1], best, known, cipher)
 
 
-def _stretch(text: str, start: int, score: float, known: set[str], cipher: _Cipher) -> Iterator[Decoded]:
-    if score >= _MIN_SCORE and len(known) >= _MIN_WORDS:
-        yield Decoded(cipher.decode(text), start, start + len(text), (cipher.encoding,))
+def _unknown(word: str, decoded: str) -> float:
+    return 1.5 * (english_share(decoded) - english_share(word)) - 0.1 if len(word) > 2 else -0.1
+
+
+def _stretch(
+    text: str, words: list[re.Match[str]], score: float, known: set[str], cipher: _Cipher
+) -> Iterator[Decoded]:
+    if words and score >= _MIN_SCORE and len(known) >= _MIN_WORDS:
+        start, end = words[0].start(), words[-1].end()
+        yield Decoded(cipher.decode(text[start:end]), start, end, (cipher.encoding,))
 
 
 def _leet(text: str) -> Iterator[Decoded]:
+    """If common words are spelled so, all words that are letters then are written plainly."""
     words = {word: _leet_word(word.lower()) for word in set(_LEET_WORD.findall(text))}
-    found = {plain for plain in words.values() if plain}
+    found = [plain for word, plain in words.items() if plain in COMMON_WORDS and len(word) > 2 and not word.isdigit()]
     if sum(map(len, found)) >= _MIN_LEET_LETTERS:
         changes = {match.span(): plain for match in _LEET_WORD.finditer(text) if (plain := words[match[0]])}
         yield with_context(text, changes, Encoding.LEET)
 
 
 def _leet_word(word: str) -> str:
-    """Returns the common word of three letters or more that this one spells; empty if it spells none."""
-    if word.isalpha() or word.isdigit():
+    """Returns the word that this one spells, a common one if it can be; empty if it is one already or spells none.
+    Short words and numbers spell common ones only."""
+    if word.isalpha():
         return ""
-    for table in _LEET:
-        plain = word.translate(table)
-        if len(plain) > 2 and plain in COMMON_WORDS:
-            return plain
-    return ""
+    plain = [word.translate(table) for table in _LEET]
+    common = next((each for each in plain if each in COMMON_WORDS), "")
+    if common or len(word) < 3 or word.isdigit():
+        return common
+    return plain[0] if plain[0].isalpha() else ""
 
 
 def _spaced(text: str) -> Iterator[Decoded]:
@@ -114,7 +123,12 @@ def _spaced(text: str) -> Iterator[Decoded]:
         gap = len(match[0]) - len(match[0][1:].lstrip(" .-_*/|")) - 1  # between the first two letters
         words = re.sub(rf"[ .\-_*/|]{{{gap + 1},}}", "\0", match[0])
         plain = re.sub(r"[ .\-_*/|]", "", words).replace("\0", " ")
-        if sum(len(word) for word in COMMON_WORDS if len(word) > 4 and word in plain.lower()) >= 5:
+        if _is_english(plain.lower()):
             changes[match.span()] = plain
     if changes:
         yield with_context(text, changes, Encoding.SPACED)
+
+
+def _is_english(letters: str) -> bool:
+    """Whether letters that may lack spaces are English: unlike an alphabet or the options of a question."""
+    return letters in COMMON_WORDS or (len(letters) > 7 and english_share(letters) > 0.5)

@@ -10,12 +10,16 @@ class Encoding(StrEnum):
     """The form in which a passage carries a text."""
 
     BASE64 = "base64"
+    BASE32 = "base32"
     HEX = "hex"
     BINARY = "binary"
     DECIMAL = "decimal"  # the numbers of characters
     ESCAPES = "escapes"  # of programming languages and HTML
     URL = "url"
+    QUOTED_PRINTABLE = "quoted_printable"
+    MORSE = "morse"
     ROT13 = "rot13"
+    ATBASH = "atbash"
     REVERSED = "reversed"
     LEET = "leet"
     SPACED = "spaced"  # i g n o r e
@@ -26,7 +30,18 @@ class Encoding(StrEnum):
     VARIATION_SELECTORS = "variation_selectors"
 
 
-BYTES = frozenset({Encoding.BASE64, Encoding.HEX, Encoding.BINARY, Encoding.DECIMAL, Encoding.ESCAPES, Encoding.URL})
+BYTES = frozenset(
+    {
+        Encoding.BASE64,
+        Encoding.BASE32,
+        Encoding.HEX,
+        Encoding.BINARY,
+        Encoding.DECIMAL,
+        Encoding.ESCAPES,
+        Encoding.URL,
+        Encoding.QUOTED_PRINTABLE,
+    }
+)
 """The forms that write bytes or numbers of characters."""
 HIDDEN = frozenset({Encoding.TAGS, Encoding.VARIATION_SELECTORS, Encoding.ZERO_WIDTH_BITS})
 """The forms that a reader cannot see."""

@@ -45,10 +45,13 @@ def decode_hidden(text: str) -> Iterator[Decoded]:
 
 
 def _disguised(text: str) -> Iterator[Decoded]:
-    """All foreign words are folded, if one of them is long enough to be no unit, formula or name of a variable."""
-    words = [match for match in _WORD.finditer(text) if _is_disguised(match[0])]
-    if any(len(word[0]) >= _MIN_WORD for word in words):
-        yield with_context(text, {word.span(): "".join(map(fold, word[0])) for word in words}, Encoding.HOMOGLYPHS)
+    """If a disguised word is too long for a unit, a formula or the name of a variable, then all words that look Latin
+    are written so."""
+    words = [match for match in _WORD.finditer(text) if not match[0].isascii()]
+    if any(len(word[0]) >= _MIN_WORD and _is_disguised(word[0]) for word in words):
+        plain = {word.span(): "".join(map(fold, word[0])) for word in words}
+        changes = {span: word for span, word in plain.items() if word.isascii()}
+        yield with_context(text, changes, Encoding.HOMOGLYPHS)
 
 
 def _selector_byte(char: str) -> int:
