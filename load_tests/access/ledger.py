@@ -35,6 +35,7 @@ the ledger with the engine's counters, and waits until no reservation is left.
 """
 TENANTS = ("measured", FAILING)
 LIMITS = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9, "concurrent_requests": 10**5}
+LEDGER_S = 30.0  # the longest that the ledger may take until it has everything
 WORDS = ("harbour", "lantern", "orchard", "compass", "meadow", "thunder", "violin", "granite")
 
 
@@ -64,7 +65,6 @@ class Result:
     outcomes: dict[str, int]
     engine_tokens: dict[str, int]
     ledger_tokens: dict[str, int]
-    ledger_requests: int
     reservations_left_s: float | None
 
     @property
@@ -143,30 +143,33 @@ def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Na
     victims = iter(graph.router_pids() if options.kill else [])
     broken, killed = asyncio.run(_send(graph.url, keys, plans, options, victims))
     left_s = asyncio.run(_reservations_left(redis_url, directory))
-    time.sleep(3.0)  # the ledger is written in the background
     after = graph.stats()
     cached = after.cached_tokens - before.cached_tokens
-    admin_after = Admin(graph.url, ADMIN_KEY)
-    usages = [admin_after.usage(tenant, began) for tenant in TENANTS]
-    sums = {name: int(sum(usage[name] for usage in usages)) for name in usages[0] if name != "cost"}
+    engine_tokens = {
+        "input": after.prompt_tokens - before.prompt_tokens + cached,
+        "cached_input": cached,
+        "output": after.generated_tokens - before.generated_tokens,
+    }
+    admin = Admin(graph.url, ADMIN_KEY)  # a new connection: the former one may have been to the router that was killed
+    deadline = time.monotonic() + LEDGER_S
+    while (ledger_tokens := _ledger_tokens(admin, began)) != engine_tokens and time.monotonic() < deadline:
+        time.sleep(0.5)  # the ledger is written in the background
     return Result(
         killed=killed,
         streams=dict(Counter(plan.kind for plan in plans)),
         broken=broken,
-        outcomes=admin_after.outcomes(TENANTS, began),
-        engine_tokens={
-            "input": after.prompt_tokens - before.prompt_tokens + cached,
-            "cached_input": cached,
-            "output": after.generated_tokens - before.generated_tokens,
-        },
-        ledger_tokens={
-            "input": sums["input_tokens"],
-            "cached_input": sums["cached_input_tokens"],
-            "output": sums["output_tokens"],
-        },
-        ledger_requests=sums["requests"],
+        outcomes=admin.outcomes(TENANTS, began),
+        engine_tokens=engine_tokens,
+        ledger_tokens=ledger_tokens,
         reservations_left_s=left_s,
     )
+
+
+def _ledger_tokens(admin: Admin, began: float) -> dict[str, int]:
+    """Returns the tokens in the ledger, by kind."""
+    usages = [admin.usage(tenant, began) for tenant in TENANTS]
+    kinds = ("input", "cached_input", "output")
+    return {kind: int(sum(usage[f"{kind}_tokens"] for usage in usages)) for kind in kinds}
 
 
 async def _send(
