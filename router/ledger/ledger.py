@@ -44,6 +44,8 @@ class Account:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     first_event_at: float | None = None
     ruling: Ruling | None = None  # of the guard; None: the request was not inspected
+    variant: str | None = None  # of a rollout or an experiment; None: the request was in none
+    cache: str | None = None  # how the response cache answered, such as exact, semantic or miss; None: it was not asked
     inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
 
 
@@ -155,4 +157,6 @@ class Ledger:
             first_event_at=account.first_event_at,
             ended_at=ended_at,
             safety=safety_of(account.ruling, account.inspections),
+            variant=account.variant,
+            cache=account.cache,
         )

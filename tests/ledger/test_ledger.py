@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from engine.api import FinishReason, Usage
+from engine.api import FinishReason, SamplingParams, Usage
+from router.config import PricesConfig
+from router.inference_request import Call, InferenceRequest
+from router.ledger.ledger import Account, Ledger
+from router.memory_store import MemoryStore
 from router.ports.tier_backend import OrphanedAttempt, ReplicaLostError
+from router.principal import Principal
 from tests.access.service import Service
 from tests.router.backend import ScriptedBackend
 from tests.router.engines import EngineBackend
+from tests.state.clock import VirtualClock
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 
@@ -45,6 +51,18 @@ async def test_every_end_has_an_entry(
     assert (entry["tenant"], entry["tier"], entry["version"], entry["user"]) == ("acme", "fast", "fast-model", "ada")
     assert entry["price_version"] == "2026-11"
     assert "Hi" not in json.dumps(entry)
+
+
+def test_an_entry_names_the_variant_and_what_the_cache_answered() -> None:
+    request = InferenceRequest("fast", ["Hi"], SamplingParams(), "prompt", writer=lambda stamp: NotImplemented)
+    call = Call("r", None, read=lambda size: NotImplemented)
+    account = Account(call, Principal("acme", "core", "k"), request, "fast", "fast-model", 0.0)
+    account.variant, account.cache = "candidate", "semantic"
+    store = MemoryStore(VirtualClock())
+    with Ledger(store, PricesConfig(), VirtualClock()).open(account):
+        pass
+    (entry,) = (json.loads(each.document) for each in store._entries.values())
+    assert (entry["variant"], entry["cache"]) == ("candidate", "semantic")
 
 
 async def test_a_refused_request_has_no_entry() -> None:
