@@ -32,6 +32,7 @@ class SteppedEngine:
         self.capacity = capacity
         self.live: dict[str, tuple[GenerationRequest, int]] = {}
         self.aborted: list[str] = []
+        self.counted: dict[str, Usage] = {}  # the final counts of each request that was accepted
         self.closed = False
         self.grammars: set[Grammar] = set()
         self.steps = 0
@@ -56,7 +57,8 @@ class SteppedEngine:
         for request_id in request_ids:
             if (found := self.live.pop(request_id, None)) is not None:
                 self.aborted.append(request_id)
-                self.on_step([Delta(request_id, (), "", FinishReason.ABORT, Usage(1, found[1], 0))])
+                usage = self.counted[request_id] = Usage(1, found[1], 0)
+                self.on_step([Delta(request_id, (), "", FinishReason.ABORT, usage)])
 
     def step(self) -> None:
         self.steps += 1
@@ -68,7 +70,8 @@ class SteppedEngine:
                 Delta(request_id, (count,), f"{count} ", FinishReason.LENGTH if done else None, usage),
             )
             self.live[request_id] = (request, count + 1)
-            if done:
+            if done and usage is not None:
+                self.counted[request_id] = usage
                 del self.live[request_id]
         self.on_step(deltas)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
@@ -425,4 +428,42 @@ async def test_what_ended_long_ago_is_not_reported_again(monkeypatch: pytest.Mon
     await die(dying)
 
     assert adopted == []
+    await die(living)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_every_request_of_a_dead_router_is_reported_by_it_or_to_another(seed: int) -> None:
+    draw, replica = random.Random(seed), LocalReplica()
+    reported, adopted = dict[str, Usage](), dict[str, Usage]()
+    dying, _ = await open_lane(replica)
+    living, _ = await open_lane(
+        replica, on_orphans=lambda found: adopted.update((each.request_id, each.usage) for each in found)
+    )
+    dead = False
+
+    def write(name: str, usage: Usage | None) -> None:
+        if not dead and usage is not None:
+            reported[name] = usage
+
+    async def read(name: str, leave_after: int) -> None:
+        batches = dying.generate(request(name, draw.randrange(1, 12)), partial(write, name), f"account of {name}")
+        async with aclosing(batches):
+            with contextlib.suppress(ReplicaLostError):
+                async for deltas in batches:
+                    write(name, deltas[-1].usage)
+                    if leave_after <= 0:
+                        return
+                    leave_after -= 1
+
+    readers = [asyncio.ensure_future(read(f"q{n}", draw.randrange(12))) for n in range(40)]
+    for _ in range(draw.randrange(1, 12)):
+        await asyncio.sleep(0)
+        replica.engine.step()
+    dead = True  # it writes nothing any more, and reads nothing
+    await die(dying)
+    await asyncio.gather(*readers)
+
+    counted = replica.engine.counted
+    assert counted.keys() == reported.keys() | adopted.keys()
+    assert {**adopted, **reported} == counted
     await die(living)
