@@ -19,7 +19,7 @@ from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import UsageMetrics
 from router.review.review_service import ReviewService
-from safety.checks import Parts
+from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
@@ -79,7 +79,7 @@ class Service:
             clock=self.clock,
             store=self.store,
             jwks=jwks,
-            guard=guard,
+            make_guard=None if guard is None else lambda oversight: guard,
             metrics=metrics,
             reviews=self.reviews,
         )
