@@ -34,7 +34,8 @@ def taken(item: ReviewItem, step: ReviewStep, now_ms: int) -> tuple[ReviewItem, 
             return item, True
         return item, own and item.state is final
     if item.state is ReviewState.WAITING or (item.state is ReviewState.CLAIMED and own):
-        return (_claimed(item, step, now_ms) if step.action is ReviewAction.CLAIM else _released(item)), True
+        item = _claimed(item, step, now_ms) if step.action is ReviewAction.CLAIM else _released(item)
+        return at(item, now_ms), True  # what is given back after its time expires at once
     return item, False
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -30,6 +30,7 @@ from tests.state.clock import VirtualClock
 T = TypeVar("T")
 
 REVIEWERS = ["ann", "bob", "eve"]
+NO_SHRINKING = (Phase.explicit, Phase.generate)  # each example takes half a second
 SECONDS = st.sampled_from([0, 0.001, 1, 4.999, 5, 20, 60])
 
 
@@ -103,14 +104,13 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_stores_agree_and_what_is_final_stays(self) -> None:
-        for state in (None, *ReviewState):
+        for state in (None, ReviewState.EXPIRED, ReviewState.APPROVED):
             for item in self.both(lambda store, state=state: store.items(self.tenant, state, 99)):  # type: ignore[misc]
                 self.both(lambda store, name=item.id: store.text(self.tenant, name))  # type: ignore[misc]
                 assert (item.reviewer != "") == (item.state not in (ReviewState.WAITING, ReviewState.EXPIRED))
                 if not item.state.open:
                     assert self.final.setdefault(item.id, item) == item
         self.both(lambda store: store.exceptions(self.tenant))
-        self.both(lambda store: store.has_exception(self.tenant, "a"))
         self.both(lambda store: store.decided(self.tenant, 0, 99))
 
 
@@ -121,5 +121,7 @@ def test_both_stores_agree_whatever_happens(redis_server: RedisServer, tmp_path:
     checks = list(HealthCheck)
     run_state_machine_as_test(
         Bound,
-        settings=settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=checks),
+        settings=settings(
+            max_examples=5, stateful_step_count=15, deadline=None, suppress_health_check=checks, phases=NO_SHRINKING
+        ),
     )
