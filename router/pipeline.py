@@ -29,6 +29,7 @@ from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
+from router.prompt_stops import PromptStops
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 from safety.api import AnswerGuard, Guard, Moderation, Subject
@@ -202,6 +203,7 @@ class Pipeline:
         prompts = account.request.choice_prompts
         if account.ruling is not None and account.ruling.refused:
             return refused_answer(account.ruling.message, prompts)
+        stops = PromptStops()
         events = generate(
             self._backend,
             account.tier,
@@ -212,8 +214,9 @@ class Pipeline:
             prompt_tokens,
             account.id,
             self._ledger.draft(account),
+            stops,
         )
-        return events if guard is None else moderate(events, guard, account.meter, prompts)
+        return events if guard is None else moderate(events, guard, account.meter, prompts, stops)
 
 
 def _subject(account: Account) -> Subject:

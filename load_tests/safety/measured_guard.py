@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from safety.secrets.kinds import VERSION as SECRETS_VERSION
-from safety.secrets.kinds import SecretScanner
-
 from load_tests.safety.quantiles import quantiles
 from safety.api import (
     Action,
@@ -31,6 +28,8 @@ from safety.phrases.phrase import Phrase
 from safety.phrases.scanner import PhraseScanner
 from safety.pii.kinds import VERSION as PII_VERSION
 from safety.pii.kinds import PiiScanner
+from safety.secrets.kinds import VERSION as SECRETS_VERSION
+from safety.secrets.kinds import SecretScanner
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
 

@@ -1,4 +1,4 @@
-"""``python -m load_tests.safety.streams``: whether streams leak what the guard looks for, and what it costs to hold back."""
+"""``python -m load_tests.safety.streams``: what leaks through the guard in streams, and what is held back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from router.config import KeyConfig, RouterConfig
 from safety.api import Scores
 
 DESCRIPTION = """\
-Streams answers with planted e-mail addresses, cards, keys and blocklisted phrases in disguise, cut into deltas at random,
-through the router: chat, completions, tool calls, three choices; every fourth one not as a stream. Compares what the
-client gets with what it may get, to the byte: filler as it was, a mark in place of what is redacted, nothing from a
-phrase on. The model is a script, so that the answers are known. "scanners" has patterns and phrases alone; "hold" and
-"beside" also have a classifier that takes --check-ms and finds nothing. "none" has no guard, for comparison. Exits with 1
-if anything leaked or changed.
+Streams answers with planted e-mail addresses, cards, keys and blocklisted phrases in disguise, cut into deltas at
+random, through the router: chat, completions, tool calls, three choices; every fourth one not as a stream. Compares
+what the client gets with what it may get, to the byte: filler as it was, a mark in place of what is redacted, nothing
+from a phrase on. The model is a script, so that the answers are known. "scanners" has patterns and phrases alone;
+"hold" and "beside" also have a classifier that takes --check-ms and finds nothing. "none" has no guard, for comparison:
+its problems show that a leak would be seen. Exits with 1 if anything leaked or changed under a guard.
 """
 
 KEY = "sk-streams"
@@ -168,8 +168,7 @@ async def run(mode: str, made: Sequence[Case], options: argparse.Namespace) -> O
             script = scripts[case.name]
             if case.stream:
                 first.append(1000 * (first_text_at(case, received) - script.begun_at))
-            if mode != "none":
-                outcome.problems += problems_of(case, script, received)
+            outcome.problems += problems_of(case, script, received)
             outcome.answers += len(case.texts)
             outcome.halted += sum(text.halts for text in case.texts)
 
@@ -236,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{mode} ...", file=sys.stderr)
         outcomes.append(asyncio.run(run(mode, made, options)))
     print(table(outcomes))
-    problems = [problem for outcome in outcomes for problem in outcome.problems]
+    problems = [problem for outcome in outcomes if outcome.mode != "none" for problem in outcome.problems]
     for problem in problems[:20]:
         print(problem)
     if options.json:

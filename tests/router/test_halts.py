@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -15,12 +16,15 @@ from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.inference_request import InferenceRequest
 from router.ledger.max_usage import prompt_tokens
+from router.memory_store import MemoryStore
 from router.openai.completions_writer import CompletionWriter
+from router.ports.clock import SystemClock
 from router.prompt_stops import PromptStops
 from router.usage_meter import UsageMeter
-from safety.api import Action, AnswerGuard, Scan, Scores, Span, Verdict
+from safety.api import Action, AnswerGuard, Moderation, Passage, Ruling, Scan, Scores, Span, Subject, Verdict
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
+from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
 
 LENGTH = 40
@@ -176,3 +180,61 @@ def test_a_halted_prompt_stops_while_the_other_goes_on(backend: EngineBackend, b
     generated = after.generated_tokens - before.generated_tokens
     assert events[-1].usage.completion_tokens == generated == meter.total.usage.completion_tokens
     assert TOKENS < generated < 2 * TOKENS
+
+
+class HaltingGuard:
+    """Lets requests pass and halts their answers. Implements ``Guard``."""
+
+    classifier = ""
+
+    def __init__(self) -> None:
+        self.answer_guard: AnswerGuard | None = None
+
+    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+        return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
+
+    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+        raise NotImplementedError
+
+    async def answers(self, *_: object) -> AnswerGuard | None:
+        return self.answer_guard
+
+
+@pytest.fixture(scope="module")
+def halted() -> Iterator[tuple[Served, HaltingGuard, MemoryStore]]:
+    """A router whose answers are halted."""
+    guard, store = HaltingGuard(), MemoryStore(SystemClock())
+    served = Served(store=store, guard=guard)
+    yield served, guard, store
+    served.stop()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_halted_response_is_whole_and_in_the_ledger(
+    backend: EngineBackend, halted: tuple[Served, HaltingGuard, MemoryStore], path: str, stream: bool
+) -> None:
+    served, guard, store = halted
+    served.backend = backend  # type: ignore[assignment]
+    guard.answer_guard, before = Halting(backend, "hold").guard, settled(backend)
+    asked = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {"prompt": "Once"}
+    more = {"stream_options": {"include_usage": True}} if stream else {}
+
+    body = {"model": "fast", "max_tokens": TOKENS, "ignore_eos": True, "stream": stream, **asked, **more}
+    response = served.http.post(path, json=body)
+
+    assert response.status_code == 200
+    if stream:
+        lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+        assert lines[-1] == "[DONE]"
+        documents = [json.loads(line) for line in lines[:-1]]
+    else:
+        documents = [response.json()]
+    ended = [choice["finish_reason"] for document in documents for choice in document["choices"]]
+    assert ended[-1] == "content_filter"
+    assert set(ended[:-1]) <= {None}
+    generated = settled(backend).generated_tokens - before.generated_tokens
+    [entry] = [json.loads(each.document) for each in store._entries.values()]
+    assert documents[-1]["usage"]["completion_tokens"] == entry["output_tokens"] == generated < TOKENS
+    assert (entry["outcome"], entry["exact"]) == ("finished", True)
+    store._entries.clear()

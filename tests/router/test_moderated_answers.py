@@ -30,6 +30,7 @@ from router.guard.moderated_answers import moderate
 from router.usage_meter import UsageMeter
 from router.whole_answer import HaltReason
 from safety.api import Action, Inspection, Origin, Verdict
+from safety.pii.kinds import PiiScanner
 from safety.streaming.answer_guard import PlannedGuard, ToolGate
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
 from tests.safety.scripted import ScriptedClassifier, judge, needles
@@ -337,7 +338,8 @@ def test_a_client_that_leaves_ends_everything(gate: asyncio.Event | None) -> Non
                     pass
 
         reading = asyncio.ensure_future(read())
-        await asyncio.sleep(0.02)
+        while source.yielded < len(source.batches):
+            await asyncio.sleep(0.001)
         reading.cancel()
         await asyncio.wait({reading})
         assert reading.cancelled()
@@ -469,3 +471,51 @@ def test_a_halted_choice_has_no_log_probabilities_of_what_was_not_sent(guarded: 
     events = guarded(BLOCKING)(Source([[Opened(0)], *batches]))
 
     assert "A".startswith("".join(tokens_of(events)))
+
+
+# Right answers where public gateways were reported wrong.
+
+
+@pytest.mark.parametrize("kind", [Text, Reasoning])
+def test_a_value_that_is_cut_by_two_chunks_is_found_in_reasoning_too(
+    guarded: type[Guarded], kind: type[Text] | type[Reasoning]
+) -> None:
+    # BerriAI/litellm#41611: user@exa | mple.com passed; api7/aisix#1106: reasoning was never masked.
+    rule = ScannerRule("pii", "1", PiiScanner, Action.REDACT)
+    batches: list[list[AnswerEvent]] = [[kind(0, piece)] for piece in ("write to user@exa", "mple.com", " soon")]
+
+    events = guarded(rule)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
+
+    assert text_of(events, kind) == "write to <EMAIL_ADDRESS> soon"
+
+
+def test_every_choice_is_scanned_by_itself(guarded: type[Guarded]) -> None:
+    # BerriAI/litellm#36208: only the first choice was scanned, and the texts of choices were joined.
+    pieces = ("sec", "ret")
+    batches: list[list[AnswerEvent]] = [
+        [Opened(0), Opened(1), Opened(2)],
+        *([Text(choice, piece) for choice in (0, 1)] for piece in pieces),
+        [Text(2, "ret"), Text(0, "!")],
+        [*(Ended(choice, FinishReason.STOP) for choice in range(3)), Finished(USAGE)],
+    ]
+
+    events = guarded(REDACTING)(Source(batches), (0, 0, 0))
+
+    assert [text_of(events, choice=choice) for choice in range(3)] == ["<KEY>!", "<KEY>", "ret"]
+
+
+def test_the_end_of_an_answer_is_checked_whatever_was_checked_before() -> None:
+    # openai/openai-agents-python#505: text behind the last check was never checked.
+    classifier = ScriptedClassifier(["bomb"])
+
+    events = Guarded(classifier=classifier)(Source(answer("A long harmless text, and ", "then ", "a ", "bomb")))
+
+    assert ends(events) == {0: "content_filter"}
+    assert "bomb" not in text_of(events)
+
+
+def test_no_piece_is_lost_or_emptied(guarded: type[Guarded]) -> None:
+    # BerriAI/litellm#20027: with a guardrail every fifth chunk came without its content.
+    pieces = [f"{number} " for number in range(200)]
+
+    assert text_of(guarded(REDACTING, BLOCKING)(Source(answer(*pieces)))) == "".join(pieces)
