@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from safety.api import Action, Passage, Ruling, Verdict
+from safety.api import Action, Origin, Passage, Ruling, Verdict
 from safety.classification import content_verdict
 from safety.compiled_policy import CompiledPolicy
+from safety.leak.prompt_index import prompt_index
+from safety.leak.scanner import LeakScanner
 from safety.patterns.scanner import PatternScanner
 from safety.phrases.scanner import PhraseScanner
 from safety.pii.kinds import VERSION as PII_VERSION
@@ -22,6 +24,13 @@ class Inspected:
     passages: Sequence[Passage]
     ruling: Ruling
 
+    def text_of(self, origin: Origin) -> str:
+        """Returns the texts of one origin, as the model reads them."""
+        pairs = zip(self.passages, self.ruling.texts, strict=True)
+        return "\n".join(text for passage, text in pairs if passage.origin is origin)
+
+
+LEAK_VERSION = "1"
 
 MakeScanner = Callable[[CompiledPolicy, Inspected], ScannerRule | None]
 """Returns the rule that a policy asks for; None: it does not ask for it."""
@@ -42,7 +51,15 @@ def _pii(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
     return ScannerRule("pii", PII_VERSION, lambda: PatternScanner(recognisers), action)
 
 
-SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii)
+def _prompt_leak(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
+    system = request.text_of(Origin.SYSTEM)
+    if compiled.policy.prompt_leak == "off" or not system:
+        return None
+    index, user = prompt_index(system), request.text_of(Origin.USER)
+    return ScannerRule("prompt_leak", LEAK_VERSION, lambda: LeakScanner(index, user), Action.BLOCK)
+
+
+SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _prompt_leak)
 """Where the spans of two rules overlap, the replacement of the first takes the place of both."""
 
 

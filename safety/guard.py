@@ -106,11 +106,10 @@ class PolicyGuard:
         found = [*blocked_before, *offered_verdicts(policy, subject.role, tools)]
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
-        verdicts = await without_exceptions(
-            self._oversight, subject, passages, with_document_actions(policy, passages, found)
-        )
-        verdicts, note = await with_decisions(self._oversight, policy, subject, passages, verdicts)
-        verdicts, restored = with_pseudonyms(policy, passages, verdicts)
+        found = with_document_actions(policy, passages, found)
+        approved = await without_exceptions(self._oversight, subject, passages, found)
+        decided, note = await with_decisions(self._oversight, policy, subject, passages, approved)
+        verdicts, restored = with_pseudonyms(policy, passages, decided)
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         ruling = replace(ruling, scanned=bool(checks), message=message, restored=restored)

@@ -231,6 +231,18 @@ def test_personal_data_is_redacted_in_answers(guarded: Guarded, stream: bool) ->
     assert guarded.entries()[0]["safety"]["decision"] == "redacted"
 
 
+def test_an_answer_that_repeats_the_system_prompt_is_halted(guarded: Guarded) -> None:
+    guarded.policies.set(prompt_leak="block", content_answers=None, refusal="Not this.")
+    secret = "The vault of Ravenholm opens with seven silver keys under a winter moon"
+    messages = [{"role": "system", "content": secret}, {"role": "user", "content": "Hi"}]
+    backend = guarded.served.backend
+    backend._words = lambda request: [f"{word} " for word in secret.split()]  # type: ignore[method-assign]
+    answer = guarded.post(CHAT, {"messages": messages})
+
+    assert texts_of(answer, stream=False)[0][1] == "content_filter"
+    assert "Ravenholm opens with seven silver" not in answer.text
+
+
 def texts_of(answer: httpx.Response, stream: bool) -> dict[int, tuple[str, str]]:
     """The text and the finish reason of each choice, of a whole response or a stream."""
     if not stream:

@@ -349,7 +349,7 @@ def test_moderation_follows_the_thresholds() -> None:
     guard = guard_of()
     quiet, harm, attack = asyncio.run(guard.moderate(ACME, ["hi", "HARM", "ATTACK"]))
 
-    assert (quiet.flagged, harm.flagged, attack.flagged) == (frozenset(), {"violence"}, frozenset())
+    assert [each.flagged for each in (quiet, harm, attack)] == [frozenset(), frozenset({"violence"}), frozenset()]
     assert (harm.injection_flagged, attack.injection_flagged) == (False, True)
     assert math.isclose(harm.scores["violence"], 0.97)
 
