@@ -14,7 +14,8 @@ def replacement_of(span: Span) -> str:
 
 def redact(text: str, spans: Iterable[Span]) -> str:
     """Returns ``text`` with each span replaced. ``spans`` are sorted and do not overlap."""
-    parts, end = [], 0
+    parts: list[str] = []
+    end = 0
     for span in spans:
         parts += text[end : span.start], replacement_of(span)
         end = span.end

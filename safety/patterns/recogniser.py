@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     @property
     def text(self) -> str:
         """The matched characters."""
-        return self.match[0]
+        return str(self.match[0])
 
 
 Extent = tuple[int, int]

@@ -75,9 +75,9 @@ class Track:
         recogniser = self.recogniser
         if not final and recogniser.continuing.match(text, self.position, partial=True):
             return False
-        match = recogniser.continued and recogniser.continued.match(text, self.position)
-        self.running = bool(match) and match.end() > self.position
-        if self.running:
+        match = None if recogniser.continued is None else recogniser.continued.match(text, self.position)
+        self.running = match is not None
+        if match is not None:
             found.append(Found(match.start(), match.end(), recogniser.kind, recogniser.specificity, continues=True))
             self.position = match.end()
         return True
@@ -118,8 +118,8 @@ class PatternScanner:
             begin = min(track.position for track in tracks)
             starts = [start.start() for start in boundary.finditer(self._text, begin)]
             for track in tracks:
-                for found in track.advance(self._text, starts, final):
-                    moved = found._replace(start=found.start + self._base, end=found.end + self._base)
+                for match in track.advance(self._text, starts, final):
+                    moved = match._replace(start=match.start + self._base, end=match.end + self._base)
                     insort(self._pending, moved, key=order)
         decided = min((track.position for track in self._tracks), default=len(self._text)) + self._base
         found = resolve(self._pending, decided)

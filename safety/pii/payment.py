@@ -16,20 +16,21 @@ CARD_WORDS = in_context(
     r"cards?|credit|debit|visa|master ?card|maestro|amex|american express|cc\b|pan\b|karte|carte|tarjeta"
 )
 ISSUED = regex.compile(
-    r"4\d{15}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|35\d{14}|6(?:011\d|5\d\d|4[4-9]\d)\d{12}"
+    r"4\d{15}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}"
 )
 """The issuers' prefixes and lengths (ISO/IEC 7812) that, with the check digit, need no word beside them."""
 
 BASE58 = "[1-9A-HJ-NP-Za-km-z]"
 MIN_CARD = 12  # digits
 IBAN_REGISTRY = numdb.get("iban")
+SEPARATORS = str.maketrans("", "", " .-_")
 SINGLE = bytes(max(0, code - ord("0")) for code in range(256))  # the value of each ASCII digit
 DOUBLED = bytes(sum(divmod(2 * digit, 10)) if digit < 10 else 0 for digit in SINGLE)  # its sum of digits, doubled
 
 
 def compact(text: str) -> str:
     """Returns only the letters and digits of ``text``."""
-    return text.replace(" ", "").replace("-", "").replace(".", "")
+    return text.translate(SEPARATORS)
 
 
 def passes_luhn(number: str) -> bool:
@@ -79,10 +80,10 @@ def bitcoin_address(candidate: Candidate) -> Extent | None:
 
 CREDIT_CARD = Recogniser(
     kind="CREDIT_CARD",
-    pattern=r"(?<![\d])(?<!\d[.,])\d(?:[ .\-]{0,2}\d){11,18}(?!\d)",
+    pattern=r"(?<![\d])(?<!\d[.,])\d(?:[ .\-_]{0,2}\d){11,18}(?!\d)",
     max_length=60,
     boundary=NUMBER,
-    gate=r"\d(?:[ .\-]{0,2}\d){11}|\d(?:[ .\-]{0,2}\d){0,10}[ .\-]{0,2}\Z",
+    gate=r"\d(?:[ .\-_]{0,2}\d){11}|\d(?:[ .\-_]{0,2}\d){0,10}[ .\-_]{0,2}\Z",
     specificity=60,
     validate=card,
 )

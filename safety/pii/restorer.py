@@ -41,7 +41,7 @@ class Restorer:
             begin = max(self._sent, end - self._longest)
             partial = self._growing.search(self._text, begin, partial=True)
             end = end if partial is None else partial.start()
-        parts = []
+        parts: list[str] = []
         for match in self._pattern.finditer(self._text, self._sent):
             if match.start() >= end:
                 break

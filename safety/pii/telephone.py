@@ -13,7 +13,8 @@ MIN_UNBROKEN = 8  # digits of a number without separators that only a word befor
 
 LABELS = r"fax|office|mobile|cell(?:phone)?|phone|telephone|home|work|desk|tel|voicemail|hotline"
 PHONE_WORDS = in_context(
-    r"tele?ph|tel\b|phone|mobile|cell\b|cellphone|call|fax|sms|texts?\b|message|whats ?app|signal\b|contact|reach|"
+    r"tele?ph|tel\b|phone|mobile|cell\b|cellphone|call|fax|sms|texts?\b|message|whats ?app|contact|"
+    r"reach.{0,12} (?:at|on)\b|"
     r"dial|ring\b|hot ?line|land ?line|voice ?mail|answering|telefon|handy|rufnummer|portable|m[óo]vil|celular|"
     r"(?:home|work|office|desk|direct|registered|my|his|her|their) (?:number|no\b)|(?:desk|office|work|home)\s?:"
 )

@@ -79,7 +79,8 @@ def scan(text: str, cuts: list[int], kinds: frozenset[str] = KINDS) -> tuple[tup
     """The spans that a scanner finds in a text cut into pieces, and how much it holds back after each."""
     scanner = PiiScanner(kinds)
     found: list[Span] = []
-    held, settled = [], 0
+    held: list[int] = []
+    settled = 0
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         result = scanner.push(text[start:end], final=end == len(text) and len(held) == len(cuts))
         assert all(span.start >= settled for span in result.found)

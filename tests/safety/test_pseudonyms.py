@@ -46,7 +46,7 @@ VALUES = [
     "o'neil@example.org",
 ]
 conversations = st.lists(
-    st.lists(st.sampled_from(FILLERS + VALUES + VALUES), max_size=24).map(" ".join), min_size=1, max_size=4
+    st.lists(st.sampled_from(FILLERS + VALUES + VALUES), max_size=12).map(" ".join), min_size=1, max_size=3
 )
 
 

@@ -1,0 +1,1 @@
+"""Secrets: API keys, tokens, passwords and private keys in texts and streams."""
