@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from safety import classify_command
+from safety import classify_command, redact_command
 
 app = typer.Typer(
     help="Classify and redact texts as the service does.",
@@ -21,6 +21,7 @@ def main() -> None:
 
 # One line for each command.
 app.command("classify", help=classify_command.HELP)(classify_command.classify)
+app.command("redact", help=redact_command.HELP)(redact_command.redact)
 
 if __name__ == "__main__":
     app(prog_name="python -m safety")
