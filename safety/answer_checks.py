@@ -13,6 +13,8 @@ from safety.leak.scanner import LeakScanner
 from safety.patterns.scanner import PatternScanner
 from safety.phrases.scanner import PhraseScanner
 from safety.pii.kinds import VERSION as PII_VERSION
+from safety.secrets.kinds import VERSION as SECRETS_VERSION
+from safety.secrets.kinds import SecretScanner
 from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
 from safety.tool_rules import called, needs_arguments, offered
 
@@ -51,6 +53,15 @@ def _pii(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
     return ScannerRule("pii", PII_VERSION, lambda: PatternScanner(recognisers), action)
 
 
+def _secrets(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
+    secrets = compiled.policy.secrets
+    if secrets.answers == "off":
+        return None
+    return ScannerRule(
+        "secrets", SECRETS_VERSION, SecretScanner, Action.BLOCK if secrets.answers == "block" else Action.REDACT
+    )
+
+
 def _prompt_leak(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
     system = request.text_of(Origin.SYSTEM)
     if compiled.policy.prompt_leak == "off" or not system:
@@ -59,7 +70,7 @@ def _prompt_leak(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | 
     return ScannerRule("prompt_leak", LEAK_VERSION, lambda: LeakScanner(index, user), Action.BLOCK)
 
 
-SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _prompt_leak)
+SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _secrets, _prompt_leak)
 """Where the spans of two rules overlap, the replacement of the first takes the place of both."""
 
 

@@ -11,6 +11,7 @@ from safety.compiled_policy import CompiledPolicy
 from safety.phrases.check import PhraseCheck
 from safety.pii.check import PiiCheck
 from safety.request_size import SizeCheck
+from safety.secrets.check import SecretCheck
 from safety.structure.check import StructureCheck, StructureSettings
 
 
@@ -57,6 +58,13 @@ def _pii(compiled: CompiledPolicy) -> Check | None:
     return PiiCheck(Action.BLOCK if pii.requests == "block" else Action.REDACT, pii.counted)
 
 
+def _secrets(compiled: CompiledPolicy) -> Check | None:
+    secrets = compiled.policy.secrets
+    if secrets.requests == "off":
+        return None
+    return SecretCheck(Action.BLOCK if secrets.requests == "block" else Action.REDACT)
+
+
 NEVER = 2.0
 """A threshold above every score."""
 
@@ -65,5 +73,6 @@ CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(_structure),
     CheckEntry(_phrases),
     CheckEntry(_pii),
+    CheckEntry(_secrets),
     CheckEntry(_sizes, by_text=False),
 )

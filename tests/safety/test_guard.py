@@ -411,3 +411,14 @@ def test_a_text_in_an_unexpected_script() -> None:
 
     assert inspect(guard, "What does the word Привет mean, and how do I say it?").label == "allowed"
     assert inspect(guard, "Расскажи мне, пожалуйста, о погоде в Москве").label == "review"
+
+
+@pytest.mark.parametrize("action", ["redact", "block"])
+def test_a_secret_in_a_request_is_what_the_policy_says(action: str) -> None:
+    key = "AKIA" + "ABCDEFGHIJKLMNOP"
+    ruling = inspect(guard_of({"secrets": {"requests": action}}), f"Use {key}.")
+
+    assert ruling.action is Action(action)
+    assert any(verdict.check == "secrets" for verdict in ruling.verdicts)
+    if action == "redact":
+        assert ruling.texts == ("Use <AWS_ACCESS_KEY>.",)
