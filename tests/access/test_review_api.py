@@ -129,7 +129,8 @@ async def test_a_prompt_in_the_band_is_refused_approved_and_answered_the_next_ti
     assert (await service.ask("sk-user", prompt=" a DOUBT\u200b")).status_code == 200
     assert (await service.ask("sk-other", prompt="a DOUBT")).status_code == 400
     _, audit = await call(service, "GET", "/admin/v1/audit?tenant=acme")
-    outcomes = [row["outcome"] for row in audit["data"] if row["check"] == "classifier"]
+    of_prompts = [row for row in audit["data"] if row["check"] == "classifier" and row["stage"] != "after"]
+    outcomes = [row["outcome"] for row in of_prompts]
     assert outcomes == ["refused", "approved", "refused", "allowed"]
     _, verified = await call(service, "GET", "/admin/v1/audit/verify")
     assert verified["valid"] is True
