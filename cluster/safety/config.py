@@ -24,13 +24,14 @@ class ClassifierConfig(Settings):
     """The directory with config.json, vocab.txt and model.safetensors. It must be on the nodes of the replicas, and
     where the application is built."""
     precision: Precision = Precision.INT8
-    """int8 takes a quarter of float32's memory for weights. Scores differ by about 0.01."""
+    """int8 takes a quarter of float32's memory for weights, and two thirds of its time without VNNI."""
     replicas: int = Field(1, ge=1)
     """Replicas. Each computes on one thread."""
     num_cpus: float = Field(1.0, ge=0)
     """CPU cores that Ray reserves for each replica. 0 if the service shares a small machine."""
     max_batch_tokens: int = Field(512, ge=1)
-    """The most tokens in a batch of windows. A larger batch takes more memory, and later callers wait longer for it."""
+    """The most tokens in a batch of windows, padding included. A larger batch takes more memory, and later callers wait
+    longer for it."""
     deadline_ms: int = Field(2000, ge=1)
     """Milliseconds that a call may take, the wait for batches under way included."""
     deadline_ms_per_1000_characters: int = Field(300, ge=0)

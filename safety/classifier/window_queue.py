@@ -29,7 +29,8 @@ class WindowQueue(Generic[Owner]):
     ones. Owners are compared by identity."""
 
     def __init__(self, max_batch_tokens: int) -> None:
-        """``max_batch_tokens``: the most tokens in a batch; a longer window is a batch by itself."""
+        """``max_batch_tokens``: the most tokens in a batch, each window counted as long as the longest, since attention
+        needs them padded. A longer window is a batch by itself."""
         self._max_batch_tokens = max_batch_tokens
         self._waiting: deque[_Waiting[Owner]] = deque()
 
@@ -49,14 +50,13 @@ class WindowQueue(Generic[Owner]):
     def next_batch(self) -> list[QueuedWindow[Owner]]:
         """Takes the next batch out of the queue: none if no window waits."""
         batch: list[QueuedWindow[Owner]] = []
-        tokens = 0
+        longest = 0
         while self._waiting:
             first = self._waiting[0]
-            size = len(first.windows[0].tokens)
-            if batch and tokens + size > self._max_batch_tokens:
+            longest = max(longest, len(first.windows[0].tokens))
+            if batch and longest * (len(batch) + 1) > self._max_batch_tokens:
                 break
             batch.append(first.windows.popleft())
-            tokens += size
             self._waiting.rotate(-1)
             if not first.windows:
                 self._waiting.pop()

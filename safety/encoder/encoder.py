@@ -52,7 +52,6 @@ class Encoder:
         options.inter_op_num_threads = 1
         options.log_severity_level = WARNINGS_OFF
         options.enable_mem_pattern = False  # plans memory for each shape, and every batch has another
-        options.enable_cpu_mem_arena = False  # keeps the memory of the largest batch, 60 MB, for 2 to 12 % of time
         model = encoder_graph(architecture, weights, precision).SerializeToString()
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -203,15 +203,16 @@ def test_nonsense_is_no_answer(answer: Any) -> None:
         check_scores(answer, 1)
 
 
-def test_a_batch_holds_no_more_tokens_than_it_may() -> None:
-    queue: WindowQueue[object] = WindowQueue(5)
+def test_a_batch_holds_no_more_tokens_than_it_may_padding_included() -> None:
+    """A long window between many short ones would otherwise take the memory of as many long ones."""
+    queue: WindowQueue[object] = WindowQueue(6)
     one, two = object(), object()
     queue.add(one, [[1] * 9, [1] * 2, [1] * 2])
-    queue.add(two, [[1] * 3])
+    queue.add(two, [[1] * 3, [1]])
     sizes = []
     while batch := queue.next_batch():
         sizes.append([len(window.tokens) for window in batch])
-    assert sizes == [[9], [3, 2], [2]]
+    assert sizes == [[9], [3, 2], [1, 2]]
 
 
 @pytest.mark.parametrize(
