@@ -17,6 +17,7 @@ from cluster.access.jwks_sources import jwks_source
 from cluster.config import PlacementConfig, StateConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
+from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
@@ -25,14 +26,16 @@ from router.app import MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
+from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
 from router.review.review_service import ReviewService
 from router.tiers.quality_forecast import Forecaster
+from safety.api import Guard, Oversight
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
-from safety.policy_source import ConfiguredPolicies
+from safety.policy_book import PolicyBook
 
 
 @serve.ingress()
@@ -85,7 +88,12 @@ class Router:
 def guard_maker(policies: SafetyPolicies, link: ClassifierLink | None) -> MakeGuard:
     """Returns what makes the guard of a router. ``link`` is the way to the classifier; None: there is none."""
     parts = Parts() if link is None else Parts(classifier_client(link))
-    return lambda oversight: PolicyGuard(ConfiguredPolicies(policies), parts, oversight)
+
+    def make(oversight: Oversight, store: SafetyStore) -> Guard:
+        book = PolicyBook(policies, SharedPolicies(store), has_classifier=link is not None)
+        return PolicyGuard(book, parts, oversight, admin=book)
+
+    return make
 
 
 def shared_state(config: StateConfig) -> StateStore | None:

@@ -19,6 +19,7 @@ from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
 from router.admin.admin_api import Management, ManagementCall
+from router.admin.policy_api import PolicyManagement
 from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
@@ -46,6 +47,7 @@ from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.jwks_source import JwksSource
+from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
@@ -63,8 +65,8 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/completions": CompletionEndpoint(),
 }
 
-MakeGuard = Callable[[Oversight], Guard]
-"""Makes the guard, with the way to the reviewers and the audit log."""
+MakeGuard = Callable[[Oversight, SafetyStore], Guard]
+"""Makes the guard, with the way to the reviewers and the audit log, and the store that has the policies."""
 
 
 def build_app(
@@ -100,11 +102,12 @@ def build_app(
     ledger = Ledger(store, config.prices, clock, metrics)
     reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
     review_api = ReviewManagement(reviews.desk, reviews.audit, clock)
-    guard = None if make_guard is None else make_guard(reviews.oversight)
+    guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
+    policies = PolicyManagement(None if guard is None else guard.admin)
     pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
-    management = Management(authenticator, registry, store, backend, review_api, clock, currency, tenants)
+    management = Management(authenticator, registry, store, backend, review_api, policies, clock, currency, tenants)
     return App(config, backend, pipeline, management, store, reviews, clock, endpoints)
 
 

@@ -47,6 +47,7 @@ class MemorySafetyStore:
     def __init__(self, clock: Clock) -> None:
         self._closed = False
         self._secret: bytes | None = None
+        self._policies: dict[str, str] = {}  # by tenant
         self.reviews = MemoryReviews(clock, self._check_open)
         self.audit = MemoryAudit(clock, self._check_open)
 
@@ -55,6 +56,22 @@ class MemorySafetyStore:
 
     async def close(self) -> None:
         self._closed = True
+
+    async def policy(self, tenant: str) -> str | None:
+        self._check_open()
+        return self._policies.get(tenant)
+
+    async def put_policy(self, tenant: str, document: str) -> None:
+        self._check_open()
+        self._policies[tenant] = document
+
+    async def delete_policy(self, tenant: str) -> bool:
+        self._check_open()
+        return self._policies.pop(tenant, None) is not None
+
+    async def policy_tenants(self) -> Sequence[str]:
+        self._check_open()
+        return sorted(self._policies)
 
     async def secret(self, proposed: bytes) -> bytes:
         self._check_open()

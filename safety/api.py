@@ -239,8 +239,80 @@ class Moderation:
     injection_flagged: bool
 
 
+DEFAULT_POLICY = "*"
+"""Takes the place of a tenant's name for the policy of all tenants that have none of their own."""
+
+
+class PolicyStoreError(Exception):
+    """The store of policies did not answer."""
+
+
+class InvalidPolicyError(ValueError):
+    """A document is no policy. ``field`` is the setting that is wrong; None: none alone is."""
+
+    def __init__(self, message: str, field: str | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDocument:
+    """The policy that counts for a tenant, as JSON. ``stored``: it was set at run time, and not by the config file."""
+
+    tenant: str
+    version: str
+    document: str
+    stored: bool
+
+
+class PolicyStore(Protocol):
+    """The policies that were set at run time, by tenant, as JSON. Each method raises PolicyStoreError."""
+
+    async def policy(self, tenant: str) -> str | None:
+        """Returns the policy of a tenant; None if there is none."""
+        ...
+
+    async def put_policy(self, tenant: str, document: str) -> None:
+        """Stores the policy of a tenant."""
+        ...
+
+    async def delete_policy(self, tenant: str) -> bool:
+        """Deletes the policy of a tenant. Returns whether there was one."""
+        ...
+
+    async def policy_tenants(self) -> Sequence[str]:
+        """Returns the tenants that have a policy, sorted."""
+        ...
+
+
+class PolicyAdmin(Protocol):
+    """The policies for administrators. Each method raises PolicyStoreError. ``tenant`` may be DEFAULT_POLICY."""
+
+    async def policies(self) -> Sequence[PolicyDocument]:
+        """Returns all policies, sorted by tenant."""
+        ...
+
+    async def policy(self, tenant: str) -> PolicyDocument:
+        """Returns the policy that counts for a tenant."""
+        ...
+
+    async def set_policy(self, tenant: str, document: bytes) -> PolicyDocument:
+        """Replaces the policy of a tenant. Routers follow within seconds. Raises InvalidPolicyError."""
+        ...
+
+    async def remove_policy(self, tenant: str) -> PolicyDocument:
+        """Removes what was set at run time. Returns the policy that counts from now on."""
+        ...
+
+
 class Guard(Protocol):
     """Inspects requests, by the policy of each tenant."""
+
+    @property
+    def admin(self) -> PolicyAdmin | None:
+        """The policies for administrators; None: they cannot be changed at run time."""
+        ...
 
     @property
     def classifier(self) -> str:

@@ -21,6 +21,7 @@ from safety.api import (
     Moderation,
     Oversight,
     Passage,
+    PolicyAdmin,
     Ruling,
     Scores,
     Subject,
@@ -73,7 +74,8 @@ class PolicyGuard:
     """Runs the checks of ``registry`` that the tenant's policy asks for, side by side and within its deadline. Those of
     answers are ``scanners``.
 
-    ```oversight`` None: there are no reviewers and no audit log. ``now`` is a clock in seconds.
+    ``oversight`` None: there are no reviewers and no audit log. ``admin`` changes the policies at run time. ``now``
+    is a clock in seconds.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class PolicyGuard:
         oversight: Oversight | None = None,
         registry: Sequence[CheckEntry] = CHECKS,
         scanners: Sequence[MakeScanner] = SCANNERS,
+        admin: PolicyAdmin | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policies = policies
+        self.admin = admin
         self._parts = parts
         self._oversight = oversight or NoOversight()
         self._registry = registry

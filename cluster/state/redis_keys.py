@@ -8,6 +8,7 @@ in the ports. The script composes the names of the limits from ``base`` in the s
 name                                    type    what                           time to live
 ======================================  ======  =============================  =========================================
 manta:1:tenants                         set     tenants with keys or entries   none
+manta:1:policies                         hash    tenant → safety policy         none
 manta:1:{tenant}:keys                   hash    id → key record                none
 manta:1:key-digest:{digest}             string  key record                     none
 manta:1:key-tenant:{id}                 string  tenant of the key              none
@@ -46,6 +47,7 @@ from router.ports.ledger_store import Resolution
 PREFIX = "manta:1:"
 TENANTS = PREFIX + "tenants"
 SAFETY_SECRET = PREFIX + "safety-secret"
+POLICIES = PREFIX + "policies"
 SAFETY_TENANTS = PREFIX + "safety-tenants"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
@@ -65,6 +66,31 @@ class RedisSafetyStore:
     @property
     def _channels(self) -> tuple[Channel, ...]:
         return self._lookups, self._people, self._records
+
+    async def policy(self, tenant: str) -> str | None:
+        async def read(client: Client) -> str | None:
+            found = await client.hget(redis_keys.POLICIES, tenant)
+            return None if found is None else bytes(found).decode()
+
+        return await self._lookups.call(read)
+
+    async def put_policy(self, tenant: str, document: str) -> None:
+        async def put(client: Client) -> None:
+            await client.hset(redis_keys.POLICIES, tenant, document)
+
+        await self._people.call(put)
+
+    async def delete_policy(self, tenant: str) -> bool:
+        async def delete(client: Client) -> bool:
+            return bool(await client.hdel(redis_keys.POLICIES, tenant))
+
+        return await self._people.call(delete)
+
+    async def policy_tenants(self) -> Sequence[str]:
+        async def names(client: Client) -> list[str]:
+            return sorted(bytes(name).decode() for name in await client.hkeys(redis_keys.POLICIES))
+
+        return await self._people.call(names)
 
     async def secret(self, proposed: bytes) -> bytes:
         async def agree(client: Client) -> bytes:

@@ -13,6 +13,7 @@
     GET    /admin/v1/status               tiers, replicas, load; how this router reaches the shared state
     GET    /v1/usage                      usage of the key's own tenant
     ...    /admin/v1/review, /admin/v1/audit   see ``router.admin.review_api``
+    ...    /admin/v1/safety/policies            see ``router.admin.policy_api``
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from router.admin.key_schemas import (
     limit_document,
     parse_document,
 )
+from router.admin.policy_api import PolicyManagement
 from router.admin.review_api import ReviewManagement
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
@@ -80,11 +82,13 @@ class Management:
         store: StateStore,
         backend: TierBackend,
         reviews: ReviewManagement,
+        policies: PolicyManagement,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
     ) -> None:
         self._reviews = reviews
+        self._policies = policies
         self._authenticator = authenticator
         self._registry = registry
         self._store = store
@@ -103,7 +107,7 @@ class Management:
             case ["", _, "limits"]:
                 return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
-        return own.get(path) or self._reviews.methods(path)
+        return own.get(path) or self._reviews.methods(path) or self._policies.methods(path)
 
     async def handle(self, call: ManagementCall) -> Reply:
         """Answers a request whose method and path are among ``methods``.
@@ -126,6 +130,8 @@ class Management:
         if self._reviews.methods(call.path) is not None:
             answer = await self._reviews.answer(call.method, call.path, call.parameters, call.read, principal)
             return Reply(answer, JSON_LINES) if isinstance(answer, str) else _reply(answer)
+        if self._policies.methods(call.path) is not None:
+            return _reply(await self._policies.answer(call.method, call.path, call.read))
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

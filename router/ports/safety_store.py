@@ -1,4 +1,5 @@
-"""``SafetyStore``: the port to what all routers share of safety: the review queue, its exceptions and the audit log.
+"""``SafetyStore``: the port to what all routers share of safety: policies, the review queue, its
+exceptions and the audit log.
 
 ``cluster.state`` implements it with Redis; ``router.memory_safety_store`` in the memory of one process. One suite of
 contract tests runs both.
@@ -6,6 +7,7 @@ contract tests runs both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from router.ports.audit_store import AuditStore
@@ -31,6 +33,23 @@ class SafetyStore(Protocol):
 
     async def close(self) -> None:
         """Closes all connections. Further calls raise StateUnavailableError."""
+        ...
+
+    async def policy(self, tenant: str) -> str | None:
+        """Returns the policy of a tenant, as JSON; None if none was set. One round trip: requests may wait for it.
+        Raises StateUnavailableError, as the following methods do."""
+        ...
+
+    async def put_policy(self, tenant: str, document: str) -> None:
+        """Stores the policy of a tenant."""
+        ...
+
+    async def delete_policy(self, tenant: str) -> bool:
+        """Deletes the policy of a tenant. Returns whether there was one."""
+        ...
+
+    async def policy_tenants(self) -> Sequence[str]:
+        """Returns the tenants that have a policy, sorted."""
         ...
 
     async def secret(self, proposed: bytes) -> bytes:

@@ -13,13 +13,14 @@ from router.review.review_keys import ReviewKeys
 
 
 class ReviewService:
-    """``oversight`` is for the guards, ``desk`` and ``audit`` are for the admin API.
+    """``oversight`` is for the guards, ``desk`` and ``audit`` are for the admin API. ``store`` has
+    the policies too.
 
     Raises ValueError for a secret of ``config`` that cannot be read.
     """
 
     def __init__(self, store: SafetyStore, config: ReviewConfig, clock: Clock) -> None:
-        self._store = store
+        self.store = store
         keys = ReviewKeys(config.read_secret(), store.secret)
         self._recorder = AuditRecorder(store.audit, keys, clock)
         self.oversight = StoredOversight(store.reviews, self._recorder, keys, config, clock)
@@ -28,9 +29,9 @@ class ReviewService:
 
     async def start(self) -> None:
         """Starts the store and fetches the shared secret, if the store answers."""
-        await self._store.start()
+        await self.store.start()
         await self._recorder.fetch_keys()
 
     async def close(self) -> None:
         """Closes the store."""
-        await self._store.close()
+        await self.store.close()

@@ -42,7 +42,7 @@ class Served:
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = build_app(
-            config, self._Relay(self), store=store, make_guard=None if guard is None else lambda oversight: guard
+            config, self._Relay(self), store=store, make_guard=None if guard is None else lambda oversight, store: guard
         )
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))

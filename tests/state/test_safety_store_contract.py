@@ -272,3 +272,24 @@ async def test_a_closed_store_refuses(store: SafetyStore) -> None:
         await store.reviews.items(None, None, 1)
     with pytest.raises(StateUnavailableError):
         await store.audit.days()
+
+
+class TestPolicies:
+    async def test_a_policy_is_found_replaced_and_deleted(self, store: SafetyStore) -> None:
+        assert await store.policy("acme") is None
+        await store.put_policy("acme", '{"refusal": "no"}')
+        await store.put_policy("acme", '{"refusal": "nö"}')
+        await store.put_policy("*", "{}")
+
+        assert await store.policy("acme") == '{"refusal": "nö"}'
+        assert await store.policy_tenants() == ["*", "acme"]
+        assert await store.delete_policy("acme")
+        assert not await store.delete_policy("acme")
+        assert await store.policy_tenants() == ["*"]
+
+    async def test_a_closed_store_says_so(self, store: SafetyStore) -> None:
+        await store.close()
+        with pytest.raises(StateUnavailableError):
+            await store.policy("acme")
+        with pytest.raises(StateUnavailableError):
+            await store.put_policy("acme", "{}")
