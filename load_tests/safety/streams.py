@@ -98,7 +98,8 @@ class QuietClassifier:
 
 def cases(count: int, seed: int) -> list[Case]:
     """Returns ``count`` answers in requests of all forms; one answer in five halts."""
-    planter, draw, made, answers = Planter(seed), random.Random(seed), [], 0
+    planter, draw, answers = Planter(seed), random.Random(seed), 0
+    made: list[Case] = []
     while answers < count:
         form, stream = FORMS[len(made) % len(FORMS)], draw.random() < 0.75
         texts = []
@@ -158,7 +159,8 @@ async def run(mode: str, made: Sequence[Case], options: argparse.Namespace) -> O
     """Sends all requests, ``options.streams`` at a time, and returns what became of them."""
     scripts = {case.name: Script(case.pieces) for case in made}
     guard = None if mode == "none" else MeasuredGuard(PHRASES, mode, QuietClassifier(options.check_ms / 1000))
-    app = build_app(CONFIG, ScriptedBackend(scripts, options.pace_ms / 1000), guard=guard)
+    backend = ScriptedBackend(scripts, options.pace_ms / 1000)
+    app = build_app(CONFIG, backend, make_guard=None if guard is None else lambda oversight: guard)
     outcome, waiting = Outcome(mode), iter(made)
     first: list[float] = []
 
@@ -196,7 +198,7 @@ def first_text_at(case: Case, received: Received) -> float:
 def table(outcomes: Sequence[Outcome]) -> str:
     """Returns the outcomes as a table."""
     head = ("guard", "answers", "problems", "held chars p50/p99", "held ms p50/p99", "TTFT ms p50/p99", "CPU us/delta")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for each in outcomes:
         held = each.hold_back
         characters, times = ("-", "-") if held is None else (pair(held.characters), pair(held.ms))

@@ -51,6 +51,7 @@ class Source:
     meter: UsageMeter = field(default_factory=UsageMeter)
     yielded: int = 0
     closed: bool = False
+    stalled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def events(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         attempt = self.meter.attempt(3)
@@ -61,6 +62,7 @@ class Source:
                 attempt.seen += 1
                 yield batch
             if self.stall:
+                self.stalled.set()
                 await asyncio.Event().wait()
         finally:
             self.closed = True
@@ -115,9 +117,12 @@ def answer(*pieces: str) -> list[list[AnswerEvent]]:
     return [*text_events(*pieces), [Finished(USAGE)]]
 
 
-def text_of(events: Sequence[AnswerEvent], kind: type = Text, choice: int = 0) -> str:
+def text_of(
+    events: Sequence[AnswerEvent], kind: type[Text] | type[Reasoning] | type[ToolCallArguments] = Text, choice: int = 0
+) -> str:
     """The joined text of one kind of events."""
-    return "".join(event.text for event in events if isinstance(event, kind) and event.choice == choice)  # type: ignore[attr-defined]
+    texts = [event for event in events if isinstance(event, Text | Reasoning | ToolCallArguments)]
+    return "".join(event.text for event in texts if isinstance(event, kind) and event.choice == choice)
 
 
 def ends(events: Sequence[AnswerEvent]) -> dict[int, str]:
@@ -338,8 +343,7 @@ def test_a_client_that_leaves_ends_everything(gate: asyncio.Event | None) -> Non
                     pass
 
         reading = asyncio.ensure_future(read())
-        while source.yielded < len(source.batches):
-            await asyncio.sleep(0.001)
+        await source.stalled.wait()
         reading.cancel()
         await asyncio.wait({reading})
         assert reading.cancelled()
@@ -380,7 +384,7 @@ class Gate:
 
 def call_of(name: str, *arguments: str) -> list[list[AnswerEvent]]:
     """An answer of a text and a tool call."""
-    pieces = [[ToolCallArguments(0, 0, piece)] for piece in arguments]
+    pieces: list[list[AnswerEvent]] = [[ToolCallArguments(0, 0, piece)] for piece in arguments]
     head: list[list[AnswerEvent]] = [[Opened(0), Text(0, "Well. ")], [ToolCallStart(0, 0, "call_1", name)]]
     return [*head, *pieces, [Ended(0, FinishReason.STOP, True), Finished(USAGE)]]
 
@@ -491,10 +495,10 @@ def test_a_value_that_is_cut_by_two_chunks_is_found_in_reasoning_too(
 
 def test_every_choice_is_scanned_by_itself(guarded: type[Guarded]) -> None:
     # BerriAI/litellm#36208: only the first choice was scanned, and the texts of choices were joined.
-    pieces = ("sec", "ret")
     batches: list[list[AnswerEvent]] = [
         [Opened(0), Opened(1), Opened(2)],
-        *([Text(choice, piece) for choice in (0, 1)] for piece in pieces),
+        [Text(0, "sec"), Text(1, "sec")],
+        [Text(0, "ret"), Text(1, "ret")],
         [Text(2, "ret"), Text(0, "!")],
         [*(Ended(choice, FinishReason.STOP) for choice in range(3)), Finished(USAGE)],
     ]
