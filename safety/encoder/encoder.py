@@ -38,7 +38,8 @@ class HiddenStates:
     def mean(self) -> NDArray[np.float32]:
         """Returns the mean over each sequence's tokens, float32 [B, hidden]."""
         sums: NDArray[np.float32] = np.add.reduceat(self.rows, self.starts, axis=0)
-        return sums / self.lengths[:, None].astype(np.float32)
+        means: NDArray[np.float32] = (sums / self.lengths[:, None]).astype(np.float32)
+        return means
 
 
 class Encoder:

@@ -178,6 +178,7 @@ async def test_a_broken_model_is_unavailable_and_goes_on(scripted: Scripted, tex
     classifier.close()
 
 
+TEXT: Any = "0.5"
 GOOD = Scores({"violence": 0.5}, 0.25, flagged=False)
 
 
@@ -193,7 +194,7 @@ GOOD = Scores({"violence": 0.5}, 0.25, flagged=False)
         [replace(GOOD, injection=1.5)],
         [replace(GOOD, categories={})],
         [replace(GOOD, categories={"violence": -0.1})],
-        [replace(GOOD, categories={"violence": "0.5"})],
+        [replace(GOOD, categories={"violence": TEXT})],
     ],
     ids=repr,
 )

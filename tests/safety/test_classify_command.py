@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_row_gets_its_scores_and_keeps_its_fields(model: Path, tmp_path: Path) -> None:
-    rows = [{"text": "hi", "id": 7}, {"text": "the bomb " * 50}, {"text": ""}]
+    rows: list[dict[str, Any]] = [{"text": "hi", "id": 7}, {"text": "the bomb " * 50}, {"text": ""}]
     source, target, summary = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "summary.json"
     source.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
     arguments = ["classify", "--input", source, "--output", target, "--model", model, "--json", summary]
