@@ -79,7 +79,7 @@ class Service:
             clock=self.clock,
             store=self.store,
             jwks=jwks,
-            make_guard=None if guard is None else lambda oversight: guard,
+            make_guard=None if guard is None else lambda oversight, store: guard,
             metrics=metrics,
             reviews=self.reviews,
         )
