@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from cluster.safety.config import SafetySettings
@@ -61,3 +65,26 @@ def test_a_tenants_policy_takes_nothing_from_the_default() -> None:
 
     assert policies.of("acme").refusal == PolicyConfig().refusal
     assert policies.of("other").refusal == "No."
+
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+
+def test_the_policies_of_the_document_are_valid() -> None:
+    text = OPERATIONS.read_text(encoding="utf-8")
+    start = text.index("    safety:\n      classifier:")
+    example = yaml.safe_load(textwrap.dedent(text[start : text.index("\n\n", start)]))
+    policies = SafetySettings.model_validate(example["safety"]).policies
+
+    assert policies is not None
+    assert policies.of("internal").when_unavailable == "pass"
+    assert policies.of("other").tools[-1].action == "deny"
+
+
+def test_a_policy_travels_to_the_routers() -> None:
+    policies = SafetyPolicies(tenants={"acme": PolicyConfig(refusal="No.")})
+    version = policies.of("acme").version
+    arrived: SafetyPolicies = pickle.loads(pickle.dumps(policies))
+
+    assert arrived == policies
+    assert arrived.of("acme").version == version
