@@ -40,12 +40,12 @@ class AbsentClassifier:
 
 
 class BoundedClassifier:
-    """A classifier that keeps its contract: one that takes longer than ``deadline_s``, raises another error or answers
-    nonsense is unavailable. Implements ``TextClassifier``."""
+    """A classifier that keeps its contract: one that takes longer than ``deadline`` gives for the characters of a call,
+    raises another error or answers nonsense is unavailable. Implements ``TextClassifier``."""
 
-    def __init__(self, classifier: TextClassifier, deadline_s: float) -> None:
+    def __init__(self, classifier: TextClassifier, deadline: Callable[[int], float]) -> None:
         self._classifier = classifier
-        self._deadline_s = deadline_s
+        self._deadline = deadline
 
     @property
     def version(self) -> str:
@@ -53,7 +53,7 @@ class BoundedClassifier:
 
     async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline(sum(map(len, texts)))):
                 return checked(await self._classifier.classify(texts), len(texts))
         except ClassifierUnavailableError:
             raise

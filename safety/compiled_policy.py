@@ -44,7 +44,7 @@ class CompiledPolicy:
     @cached_property
     def classifier(self) -> TextClassifier:
         """The classifier, within the deadline of the policy."""
-        return BoundedClassifier(self.parts.classifier, self.policy.deadline_s)
+        return BoundedClassifier(self.parts.classifier, self.policy.deadline)
 
     @cached_property
     def answer_pii(self) -> Sequence[Recogniser]:

@@ -197,8 +197,9 @@ def _restorer(restored: Mapping[str, str], in_json: bool) -> Restorer:
 async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -> Sequence[Verdict]:
     """Returns the verdicts of a check on ``passages``. If it fails or takes too long, that is a verdict by the
     policy."""
+    characters = sum(len(passage.text) for passage in passages)
     try:
-        async with asyncio.timeout(policy.deadline_s):
+        async with asyncio.timeout(policy.deadline(2 * characters)):  # what is decoded is read too
             return await check.check(passages)
     except TimeoutError:
         error = "timeout"

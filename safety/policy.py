@@ -230,7 +230,10 @@ class PolicyConfig(Settings):
     when_unavailable: Literal["refuse", "pass"] = "refuse"
     """What follows when a check fails or takes too long: a 503, or an answer that is marked ``unscanned``."""
     deadline_s: float = Field(2.0, gt=0, le=60)
-    """Seconds that the checks of a request may take together. A check that takes longer has failed."""
+    """Seconds that the checks of a request, which run side by side, may take. One that takes longer has failed."""
+    deadline_s_per_1000_characters: float = Field(0.3, ge=0, le=60)
+    """Seconds added for each 1,000 characters that are read. With one deadline for all, every long prompt would be
+    late."""
     on_block: Literal["error", "answer"] = "error"
     """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
     and ``content_filter`` as its finish reason."""
@@ -242,6 +245,10 @@ class PolicyConfig(Settings):
     """Which checks the audit log has a record of: all that ran, or those that found something or failed."""
     audit_text: Literal["none", "hmac"] = "none"
     """What the audit log holds of a text: nothing, or a keyed hash that finds equal texts."""
+
+    def deadline(self, characters: int) -> float:
+        """Returns the seconds that reading ``characters`` characters may take."""
+        return self.deadline_s + self.deadline_s_per_1000_characters * characters / 1000
 
     @cached_property
     def version(self) -> str:

@@ -150,6 +150,15 @@ def test_a_classifier_that_fails_is_a_verdict(mode: str) -> None:
     assert opened.texts == ("hello", "you")
 
 
+def test_a_long_text_has_more_time() -> None:
+    slow = [CheckEntry(lambda compiled: Slow(), by_text=False)]
+    policy = {"deadline_s": 0.05, "deadline_s_per_1000_characters": 1.0, "structure": None}
+    guard = guard_of(policy, registry=slow)
+
+    assert inspect(guard, "short").unavailable
+    assert inspect(guard, "long " * 1000).label == "allowed"
+
+
 def test_a_failure_is_not_remembered() -> None:
     classifier = ScriptedClassifier("dead")
     guard = guard_of(classifier=classifier)
