@@ -21,7 +21,7 @@ from deployments.models.training.safety.judges import Judge, judges
 from deployments.models.training.safety.loop import Recipe, item, train
 from deployments.models.training.safety.mix import Mix, read_mix
 from deployments.models.training.safety.model import Classifier
-from deployments.models.training.safety.scoring import text_logits
+from deployments.models.training.safety.scoring import of_files, of_model, text_logits
 from deployments.models.training.safety.windows import WordPieces
 
 MODELS = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def finish(
     model: Classifier, pieces: WordPieces, mix: Mix, held_out: Sequence[Judge], options: argparse.Namespace
 ) -> None:
     """Calibrates and judges the weights that were just written, and writes config.json and the card."""
-    shipped = artefact.load(options.out)
+    shipped = of_files(options.out)
     development = mix.development[: options.development]
     logits = {judge.name: text_logits(shipped, pieces, [e.text for e in judge.examples]) for judge in held_out}
     fitted = fit(development, text_logits(shipped, pieces, [e.text for e in development]), held_out, logits)
@@ -84,7 +84,7 @@ def finish(
         counts=Counter(example.source for example in mix.training),
         development=len(development),
         figures=fitted.figures,
-        thresholds=fitted.thresholds,
+        balanced=fitted.balanced,
         calibration=fitted.calibration,
         reliability=fitted.reliability,
         int8_difference=difference(model, pieces, held_out, logits, fitted),
@@ -99,7 +99,7 @@ def difference(
 ) -> tuple[float, float]:
     """By how much the scores of float32 weights differ from those shipped: at most, and on average."""
     judge = max((judge for judge in held_out if judge.kind == "content"), key=lambda judge: len(judge.examples))
-    exact = text_logits(model, pieces, [example.text for example in judge.examples[:COMPARED]])
+    exact = text_logits(of_model(model), pieces, [example.text for example in judge.examples[:COMPARED]])
     shipped = probabilities(logits[judge.name][:COMPARED], fitted.calibration)
     apart = (probabilities(exact, fitted.calibration) - shipped).abs()
     return float(apart.max()), float(apart.mean())

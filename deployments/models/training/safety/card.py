@@ -20,7 +20,7 @@ class Card:
     counts: Mapping[str, int]
     development: int
     figures: Sequence[Figures]
-    thresholds: Mapping[str, Mapping[str, float]]
+    balanced: Mapping[str, float]
     calibration: Mapping[str, tuple[float, float]]
     reliability: Mapping[str, list[tuple[float, float, float, int]]]
     int8_difference: tuple[float, float]
@@ -52,14 +52,17 @@ class Card:
                 "",
                 "## Thresholds",
                 "",
-                thresholds_table(self.thresholds, self.calibration),
+                "Every label is flagged, and reviewed, at 0.6, and blocked at 0.85. The offsets were chosen so that at",
+                "most 0.8 % of the everyday requests in the sets marked \\* are flagged by any label, and 5 % of the",
+                "borderline ones. `balanced` is the score of that point if harmful texts are as many as harmless ones.",
+                "",
+                calibration_table(self.balanced, self.calibration),
                 "",
                 "## Training mix",
                 "",
                 f"Base: {self.base}. Seed {self.seed}, {self.minutes:g} minutes with a part of one core.",
-                f"{sum(self.counts.values()):,} texts, and {self.development:,} for calibration. `twins:` are made by the",
-                "rules in deployments/models/training/safety/twins.py.",
-                "deployments/models/training/safety/twins.py.",
+                f"{sum(self.counts.values()):,} texts, and {self.development:,} for calibration. `twins:` are made by",
+                "the rules in deployments/models/training/safety/twins.py.",
                 "",
                 ", ".join(f"{name} {number:,}" for name, number in sorted(self.counts.items())),
                 "",
@@ -76,14 +79,9 @@ def reliability_table(rows: Mapping[str, list[tuple[float, float, float, int]]])
     return "\n".join(lines)
 
 
-def thresholds_table(
-    thresholds: Mapping[str, Mapping[str, float]], calibration: Mapping[str, tuple[float, float]]
-) -> str:
-    lines = ["| label | flag | review | block | scale | offset |", "| --- | --- | --- | --- | --- | --- |"]
+def calibration_table(balanced: Mapping[str, float], calibration: Mapping[str, tuple[float, float]]) -> str:
+    lines = ["| label | balanced | scale | offset |", "| --- | --- | --- | --- |"]
     for label in LABELS:
-        at = thresholds[label]
         scale, offset = calibration[label]
-        lines.append(
-            f"| {label} | {at['flag']:.3f} | {at['review']:.3f} | {at['block']:.3f} | {scale:.2f} | {offset:.2f} |"
-        )
+        lines.append(f"| {label} | {balanced[label]:.3f} | {scale:.2f} | {offset:.2f} |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,24 +14,28 @@ from deployments.models.training.safety.evaluation import Figures, figures
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.labels import HARMFUL, INJECTION, LABELS
-from deployments.models.training.safety.thresholds import bands, flag_thresholds
+from deployments.models.training.safety.thresholds import BANDS, FLAG, anchored, flag_thresholds
 
 EVERYDAY_BUDGET = 0.008  # of everyday requests in the tuning sets, so that 1 % holds outside of them
 BORDERLINE_BUDGET = 0.05  # of harmless requests that look harmful
+PART = torch.tensor([1.0 if label in (HARMFUL, INJECTION) else 0.25 for label in LABELS])
+"""What each label may take of the budgets: most of it goes to the two labels that know the most examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """``calibration``: scale and offset by label. ``reliability``: rows by label, on sets nothing was fitted to."""
+    """``calibration``: scale and offset by label, with which every label is flagged at FLAG. ``balanced``: the scores
+    that this threshold comes to where harmful and harmless texts are equally many, by label. ``reliability``: rows by
+    label, on sets that nothing was fitted to."""
 
     calibration: Mapping[str, tuple[float, float]]
-    flag: Tensor
+    balanced: Mapping[str, float]
     figures: tuple[Figures, ...]
     reliability: Mapping[str, list[tuple[float, float, float, int]]]
 
     @property
     def thresholds(self) -> dict[str, dict[str, float]]:
-        return {label: bands(float(value)) for label, value in zip(LABELS, self.flag, strict=True)}
+        return {label: dict(BANDS) for label in LABELS}
 
 
 def fit(
@@ -43,38 +48,44 @@ def fit(
     tuned = [judge for judge in judges if judge.tuned]
     examples = [*development, *(example for judge in tuned for example in judge.examples)]
     seen = torch.cat([development_logits, *(logits[judge.name] for judge in tuned)])
-    calibration = calibrate(examples, seen)
-    scores = {name: probabilities(values, calibration) for name, values in logits.items()}
+    balanced = calibrate(examples, seen)
+    scores = {judge.name: scaled(logits[judge.name], balanced) for judge in tuned}
     limits = [
         (torch.cat([scores[judge.name] for judge in tuned if judge.kind == kind]), budget)
         for kind, budget in (("everyday", EVERYDAY_BUDGET), ("borderline", BORDERLINE_BUDGET))
     ]
-    flag = flag_thresholds(limits)
+    at = dict(zip(LABELS, flag_thresholds(limits, PART).tolist(), strict=True))
+    calibration = {label: anchored(balanced[label], at[label]) for label in LABELS}
+    final = {name: probabilities(values, calibration) for name, values in logits.items()}
+    flag = torch.full((len(LABELS),), FLAG)
     unseen = [judge for judge in judges if not judge.tuned]
     return Fit(
         calibration,
-        flag,
-        tuple(figures(judge, scores[judge.name], flag) for judge in judges),
-        {label: reliability_of(label, unseen, scores) for label in (HARMFUL, INJECTION, "hate")},
+        {label: 1 / (1 + math.exp(-value)) for label, value in at.items()},
+        tuple(figures(judge, final[judge.name], flag) for judge in judges),
+        {label: reliability_of(label, unseen, final) for label in (HARMFUL, INJECTION, "hate")},
     )
 
 
 def calibrate(examples: Sequence[Example], logits: Tensor) -> dict[str, tuple[float, float]]:
-    """Fits each label where it is known. One with too few examples takes the median of the others."""
+    """Fits each label where it is known. One with too few examples keeps the odds that it was trained to give."""
     fitted = {}
     for place, label in enumerate(LABELS):
         known = [row for row, example in enumerate(examples) if label in example.known]
         target = torch.tensor([examples[row].known[label] for row in known])
-        fitted[label] = platt(logits[known, place], target)
-    pairs = torch.tensor([pair for pair in fitted.values() if pair is not None])
-    scale, offset = pairs.median(dim=0).values.tolist() if len(pairs) else (1.0, 0.0)
-    return {label: pair or (scale, offset) for label, pair in fitted.items()}
+        fitted[label] = platt(logits[known, place], target) or (1.0, 0.0)
+    return fitted
+
+
+def scaled(logits: Tensor, calibration: Mapping[str, tuple[float, float]]) -> Tensor:
+    """Returns scale * logit + offset, in the shape of ``logits``, [texts, labels]."""
+    pairs = torch.tensor([calibration[label] for label in LABELS])
+    return logits * pairs[:, 0] + pairs[:, 1]
 
 
 def probabilities(logits: Tensor, calibration: Mapping[str, tuple[float, float]]) -> Tensor:
-    """Returns sigmoid(scale * logit + offset), in the shape of ``logits``, [texts, labels]."""
-    pairs = torch.tensor([calibration[label] for label in LABELS])
-    return torch.sigmoid(logits * pairs[:, 0] + pairs[:, 1])
+    """Returns the scores of texts, [texts, labels], from their logits in that shape."""
+    return torch.sigmoid(scaled(logits, calibration))
 
 
 def reliability_of(

@@ -16,7 +16,7 @@ from deployments.models.training.safety.sources import Reader, Row, Source, deep
 
 SAFETY = "safety"
 INJECTIONS = "injection"
-MAX_LONG = 120  # long texts in a set
+MAX_LONG = 60  # long texts in a set
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def long_benign(name: str, data: Path, rng: random.Random, number: int | None) -
     documents = held_out_documents(data)
     texts = [
         "\n\n".join([*rng.sample(documents, rng.choice((2, 3))), "What does the text say?"])
-        for _ in range(number or 400)
+        for _ in range(min(number or MAX_LONG, MAX_LONG))
     ]
     return Judge(name, "long", tuple(benign(text, name) for text in texts))
 
@@ -122,9 +122,8 @@ def long_harmful(name: str, data: Path, rng: random.Random, number: int | None) 
     """The harmful requests of AdvBench between two passages of Wikipedia."""
     documents = held_out_documents(data)
     goals = [str(row["goal"]) for row in rows(data / "safety/advbench_behaviors.jsonl.gz")]
-    texts = [
-        f"{rng.choice(documents)}\n\n{goal}.\n\n{rng.choice(documents)}" for goal in rng.sample(goals, number or 200)
-    ]
+    chosen = rng.sample(goals, min(number or MAX_LONG, MAX_LONG))
+    texts = [f"{rng.choice(documents)}\n\n{goal}.\n\n{rng.choice(documents)}" for goal in chosen]
     return Judge(name, "harmful", tuple(marked(text, name, {HARMFUL: 1.0}, CATEGORIES) for text in texts))
 
 
@@ -138,8 +137,8 @@ def bipia(name: str, data: Path, rng: random.Random, number: int | None) -> Judg
     attacked = [
         marked(f"{mail}\n{rng.choice(attacks)}", name, {INJECTION: 1.0}, unknown) for mail in mails for _ in range(4)
     ]
-    examples = [*clean, *attacked]
-    return Judge(name, "indirect", tuple(rng.sample(examples, min(number or len(examples), len(examples)))))
+    examples = rng.sample([*clean, *attacked], min(2 * MAX_LONG, number or 2 * MAX_LONG))
+    return Judge(name, "indirect", tuple(examples))
 
 
 def load_attacks(path: Path) -> dict[str, list[str]]:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-REVIEW = 0.6
+FLAG = 0.6  # the score at which every label is flagged, and from which on a person reviews
 BLOCK = 0.85
-FLOOR = 0.5
-CEILING = 0.995
+FLOOR = 0.0  # in logits: no label is flagged below even odds
 STEPS = 30
 
 
-def flag_thresholds(limits: Sequence[tuple[Tensor, float]], floor: float = FLOOR) -> Tensor:
-    """Returns a threshold by label, [labels], so that every limit holds.
+def flag_thresholds(limits: Sequence[tuple[Tensor, float]], part: Tensor, floor: float = FLOOR) -> Tensor:
+    """Returns a threshold by label, [labels], in logits, so that every limit holds.
 
-    A limit is the scores of harmless texts, [texts, labels], and the share of them that may reach any threshold. Every
-    label gets the same quantile of its scores over all these texts, the lowest with which all limits hold, and no label
-    a threshold below ``floor``.
+    A limit is the logits of harmless texts, [texts, labels], and the share of them that may reach any threshold. Every
+    label is reached by the share of all these texts that is the greatest with which all limits hold, times its
+    ``part``, [labels]. No label gets a threshold below ``floor``.
     """
     ordered = torch.cat([scores for scores, _ in limits]).sort(dim=0, descending=True).values
     low, high = 0.0, max(budget for _, budget in limits)
-    chosen = at_share(ordered, low, floor)
+    chosen = at_share(ordered, low * part, floor)
     for _ in range(STEPS):
         share = (low + high) / 2
-        candidate = at_share(ordered, share, floor)
+        candidate = at_share(ordered, share * part, floor)
         if all(flagged_share(scores, candidate) <= budget for scores, budget in limits):
             low, chosen = share, candidate
         else:
@@ -39,12 +39,20 @@ def flagged_share(scores: Tensor, flag: Tensor) -> float:
     return float((scores >= flag).any(dim=1).float().mean())
 
 
-def at_share(ordered: Tensor, share: float, floor: float) -> Tensor:
-    """The scores just above those that ``share`` of the texts exceed. ``ordered`` descends along texts."""
-    place = min(int(share * len(ordered)), len(ordered) - 1)
-    return torch.clamp(ordered[place] + 1e-4, min=floor, max=CEILING)
+def at_share(ordered: Tensor, share: Tensor, floor: float) -> Tensor:
+    """The logits just above those that ``share`` [labels] of the texts exceed. ``ordered`` descends along texts."""
+    place = (share * len(ordered)).long().clamp(max=len(ordered) - 1)
+    return torch.clamp(ordered.gather(0, place[None, :])[0] + 1e-3, min=floor)
 
 
-def bands(flag: float) -> dict[str, float]:
-    """The thresholds of one label: from ``review`` on a person decides, from ``block`` on the text is refused."""
-    return {"flag": flag, "review": max(REVIEW, flag), "block": max(BLOCK, flag)}
+def anchored(calibration: tuple[float, float], threshold: float) -> tuple[float, float]:
+    """Shifts a calibration so that the logit ``threshold`` becomes the score FLAG.
+
+    The shift is one of the prior: the share of harmful texts among those of which the score is the probability.
+    """
+    scale, offset = calibration
+    return scale, offset + math.log(FLAG / (1 - FLAG)) - threshold
+
+
+BANDS = {"flag": FLAG, "review": FLAG, "block": BLOCK}
+"""The thresholds of every label: from ``review`` on a person decides, from ``block`` on the text is refused."""

@@ -66,6 +66,11 @@ class Rules:
             (700, self.harm_within),
             (300, self.suffix),
             (250, self.refusal),
+            (1200, self.formatted),
+            (700, self.act),
+            (150, self.about_ai),
+            (400, self.forgetful),
+            (150, self.secret),
         ]
         drawn = [make() for number, make in plan for _ in range(round(number * share))]
         return list({example.text: example for example in drawn}.values())
@@ -232,7 +237,7 @@ class Rules:
         text = self.excerpt(self.random.randint(20, 90))
         if self.random.random() < 0.4:
             text = f"{text} {self.pick('injection_benign')} {self.excerpt(self.random.randint(1, 20))}"
-        return benign(text, "twins:document", (HARMFUL, *CATEGORIES))
+        return benign(text, "twins:document", ("violence", "violence/graphic"))
 
     def harm_within(self) -> Example:
         """A harmful request or statement inside a long harmless text."""
@@ -253,6 +258,35 @@ class Rules:
             return benign(f"{self.task()} {tail}", "twins:suffix", ("injection",))
         text, marks = self.harmful_request()
         return marked(f"{text} {tail}", "twins:suffix", marks, ("injection", *unknown_beside(marks)))
+
+    def formatted(self) -> Example:
+        """A task with rules for the form of the answer, which are no injection."""
+        rules = [self.pick("formats").replace("{n}", str(self.random.randint(2, 6))) for _ in range(3)]
+        rules = rules[: self.random.randint(1, 3)]
+        request, marks = self.harmful_request() if self.random.random() < 0.12 else (self.task(), {})
+        parts = [*rules, request] if self.random.random() < 0.2 else [request, *rules]
+        text = self.random.choice((" ", "\n", "\n\n")).join(parts)
+        return marked(text, "twins:formatted", marks, unknown_beside(marks) if marks else ())
+
+    def act(self) -> Example:
+        """A role with inputs and outputs, as people ask for it."""
+        frame = self.pick("acts").replace("{r}", self.pick("roles")).replace("{i}", self.pick("inputs"))
+        request, marks = self.harmful_request() if self.random.random() < 0.08 else (self.task(), {})
+        text = frame.replace("{o}", self.pick("outputs")).replace("{p}", request)
+        return marked(text, "twins:act", marks, unknown_beside(marks) if marks else ())
+
+    def about_ai(self) -> Example:
+        return benign(self.noise(self.disguise(self.pick("about_ai"))), "twins:about_ai")
+
+    def forgetful(self) -> Example:
+        text = self.pick("forgetful").replace("{p}", self.task())
+        return marked(self.noise(text), "twins:forgetful", {"injection": 0.95}, (HARMFUL, "illicit"))
+
+    def secret(self) -> Example:
+        text = self.pick("secrets")
+        if self.random.random() < 0.5:
+            text = f"{self.task()} {text}"
+        return marked(self.noise(text), "twins:secret", {"injection": 0.9}, (HARMFUL, "illicit"))
 
     def refusal(self) -> Example:
         return benign(f"{self.pick('refusals')} {self.excerpt(self.random.randint(1, 15))}", "twins:refusal")
