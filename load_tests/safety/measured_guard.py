@@ -16,6 +16,7 @@ from safety.api import (
     Moderation,
     Origin,
     Passage,
+    PolicyAdmin,
     Release,
     Ruling,
     Subject,
@@ -144,6 +145,7 @@ class MeasuredGuard:
     """
 
     classifier = ""
+    admin: PolicyAdmin | None = None
 
     def __init__(self, phrases: Sequence[str], mode: str, classifier: TextClassifier) -> None:
         automaton = PhraseAutomaton([Phrase(text) for text in phrases])

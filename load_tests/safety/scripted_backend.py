@@ -124,7 +124,11 @@ async def running(app: ASGIApp) -> AsyncIterator[None]:
     """Starts ``app`` by ASGI's lifespan, and closes it."""
     incoming: asyncio.Queue[Message] = asyncio.Queue()
     outgoing: asyncio.Queue[Message] = asyncio.Queue()
-    serving = asyncio.create_task(app({"type": "lifespan"}, incoming.get, outgoing.put))  # type: ignore[arg-type]
+
+    async def serve() -> None:
+        await app({"type": "lifespan"}, incoming.get, outgoing.put)
+
+    serving = asyncio.create_task(serve())
     await incoming.put({"type": "lifespan.startup"})
     await outgoing.get()
     try:

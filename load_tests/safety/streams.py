@@ -18,7 +18,7 @@ from load_tests.safety.measured_guard import HoldBack, MeasuredGuard
 from load_tests.safety.planted import PHRASES, PlantedText, Planter
 from load_tests.safety.quantiles import quantiles
 from load_tests.safety.scripted_backend import Received, Script, ScriptedBackend, post, running
-from router.app import build_app
+from router.app import MakeGuard, build_app
 from router.config import KeyConfig, RouterConfig
 from safety.api import Scores
 
@@ -160,7 +160,8 @@ async def run(mode: str, made: Sequence[Case], options: argparse.Namespace) -> O
     scripts = {case.name: Script(case.pieces) for case in made}
     guard = None if mode == "none" else MeasuredGuard(PHRASES, mode, QuietClassifier(options.check_ms / 1000))
     backend = ScriptedBackend(scripts, options.pace_ms / 1000)
-    app = build_app(CONFIG, backend, make_guard=None if guard is None else lambda oversight: guard)
+    make_guard: MakeGuard | None = None if guard is None else (lambda _oversight, _store: guard)
+    app = build_app(CONFIG, backend, make_guard=make_guard)
     outcome, waiting = Outcome(mode), iter(made)
     first: list[float] = []
 

@@ -33,6 +33,10 @@ def user(text: Any) -> User:
 
 
 def tool(description: str = "Looks up.", **parameters: Any) -> dict[str, Any]:
+    return tool_of(parameters, description)
+
+
+def tool_of(parameters: dict[str, Any], description: str = "Looks up.") -> dict[str, Any]:
     schema = {"type": "object", "properties": parameters}
     return {"type": "function", "function": {"name": "look", "description": description, "parameters": schema}}
 
@@ -106,7 +110,7 @@ def requests(attack: str) -> dict[str, tuple[str, dict[str, Any], str]]:
             chat(hi, tools=[tool(q={"type": "string", "description": attack})]),
             "tools[0]",
         ),
-        "name of a parameter": (CHAT, chat(hi, tools=[tool(**{attack: {"type": "string"}})]), "tools[0]"),
+        "name of a parameter": (CHAT, chat(hi, tools=[tool_of({attack: {"type": "string"}})]), "tools[0]"),
         "value of a parameter": (CHAT, chat(hi, tools=[tool(q={"enum": ["a", attack]})]), "tools[0]"),
         "document of the template": (
             CHAT,

@@ -21,7 +21,19 @@ from router.openai.completions_writer import CompletionWriter
 from router.ports.clock import SystemClock
 from router.prompt_stops import PromptStops
 from router.usage_meter import UsageMeter
-from safety.api import Action, AnswerGuard, Moderation, Passage, Ruling, Scan, Scores, Span, Subject, Verdict
+from safety.api import (
+    Action,
+    AnswerGuard,
+    Moderation,
+    Passage,
+    PolicyAdmin,
+    Ruling,
+    Scan,
+    Scores,
+    Span,
+    Subject,
+    Verdict,
+)
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
 from tests.router.conftest import Served
@@ -186,6 +198,7 @@ class HaltingGuard:
     """Lets requests pass and halts their answers. Implements ``Guard``."""
 
     classifier = ""
+    admin: PolicyAdmin | None = None
 
     def __init__(self) -> None:
         self.answer_guard: AnswerGuard | None = None

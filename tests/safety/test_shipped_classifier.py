@@ -36,8 +36,7 @@ def scores(model: WindowClassifier, texts: Sequence[str]) -> NDArray[np.float64]
 
 def flagged(model: WindowClassifier, texts: Sequence[str]) -> list[bool]:
     flags = np.array([label.flag for label in model.artefact.labels])
-    found: list[bool] = (scores(model, texts) >= flags).any(axis=1).tolist()
-    return found
+    return [bool((row >= flags).any()) for row in scores(model, texts)]
 
 
 def test_it_has_openais_categories_a_label_for_any_harm_and_one_for_injections(model: WindowClassifier) -> None:
