@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LATE_S = 5.0  # after the end of a request, within which the counts of an abort must arrive; they take an engine step
+LATE_S = 25.0  # after the end of a request, within which the counts of an abort must arrive
 SILENCE_S = 20.0  # without an item, after which a replica counts as lost; idle replicas send a heartbeat every second
 
 

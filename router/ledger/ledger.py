@@ -23,8 +23,11 @@ from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
 from safety.api import Inspection, Ruling
 
-SETTLE_S = 5.0
-"""The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
+SETTLE_S = 25.0
+"""The longest that an entry waits for the engine's counts after an abort. They come within an engine step, or a good
+deal later on a machine that is overloaded; a replica that sends nothing for 20 s counts as lost."""
+CLOSE_S = 5.0
+"""The longest that ``close`` waits for them."""
 
 OnSettled = Callable[[MeteredUsage, bool], None]
 """Called once with what a request used at last, and whether its answer is whole."""
@@ -100,9 +103,14 @@ class Ledger:
             self._store.record(entry)
 
     async def close(self) -> None:
-        """Writes the entries that still wait for the engine's counts."""
-        if self._waiting:
-            await asyncio.wait(self._waiting)
+        """Writes the entries that still wait for the engine's counts, after CLOSE_S without them."""
+        if not self._waiting:
+            return
+        _, late = await asyncio.wait(self._waiting, timeout=CLOSE_S)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
 
     def _close(self, account: Account, outcome: Outcome, error: str | None, on_settled: OnSettled | None) -> None:
         ended_at = self._clock.now()
@@ -119,8 +127,10 @@ class Ledger:
             return write()
 
         async def write_later() -> None:
-            await account.meter.wait(SETTLE_S)
-            write()
+            try:
+                await account.meter.wait(SETTLE_S)
+            finally:
+                write()
 
         task = asyncio.create_task(write_later())
         self._waiting.add(task)
