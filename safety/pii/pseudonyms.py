@@ -34,9 +34,14 @@ class Pseudonymiser:
         return {pseudonym: value for (_, value), pseudonym in self._pseudonyms.items()}
 
     def replace(self, text: str, spans: Sequence[Span]) -> tuple[Span, ...]:
-        """Returns the spans of ``text`` with pseudonyms as their replacements."""
+        """Returns the spans of ``text`` with pseudonyms as their replacements.
+
+        Spans that touch become one, of the first one's kind: two pseudonyms without a border between them would be one
+        word, which is found in no answer.
+        """
         return tuple(
-            replace(span, replacement=self._pseudonym(span.kind, text[span.start : span.end])) for span in spans
+            replace(span, replacement=self._pseudonym(span.kind, text[span.start : span.end]))
+            for span in _joined(spans)
         )
 
     def _pseudonym(self, kind: str, value: str) -> str:
@@ -47,3 +52,14 @@ class Pseudonymiser:
                 pseudonym for number in numbers if (pseudonym := f"{kind}_{number}") not in self._taken
             )
         return self._pseudonyms[kind, value]
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """Returns ``spans``, which are sorted and do not overlap, with those that touch as one."""
+    joined: list[Span] = []
+    for span in spans:
+        if joined and joined[-1].end == span.start:
+            joined[-1] = replace(joined[-1], end=span.end)
+        else:
+            joined.append(span)
+    return joined
