@@ -302,6 +302,17 @@ class TestLedger:
         ]
         assert await store.entry("acme", "e1") == whole.document
 
+    async def test_parts_with_amounts_of_zero_are_replaced_too(self, store: StateStore) -> None:
+        whole = entry(1, tokens=10)
+        part = LedgerEntry(
+            "e1-0", "acme", START_MS, {"team": "core", "tier": "fast"}, {"requests": 1, "tokens": 0}, "{}", "e1"
+        )
+
+        assert await store.append([part]) == 1
+        assert await store.append([whole, entry(2, tokens=5)]) == 2
+
+        assert await store.sums(self.DAY) == [LedgerSum({}, {"requests": 2, "tokens": 15})]
+
     async def test_parts_without_a_whole_entry_count_once_each(self, store: StateStore) -> None:
         parts = [replace(entry(n, tokens=n), id=f"e1-{n}", part_of="e1") for n in (3, 4)]
 

@@ -40,7 +40,8 @@ local function add(at, labels, amounts, sign)
     local index = KEYS[1] .. resolution[1]
     local sums = index .. ':' .. string.format('%.0f', start)
     for _, amount in ipairs(amounts) do
-      redis.call('HINCRBY', sums, '[' .. labels .. ',"' .. amount[1] .. '"]', string.format('%.0f', sign * amount[2]))
+      local change = sign * amount[2] + 0 -- a zero that is taken out would be written as -0, which Redis refuses
+      redis.call('HINCRBY', sums, '[' .. labels .. ',"' .. amount[1] .. '"]', string.format('%.0f', change))
     end
     redis.call('PEXPIRE', sums, resolution[3])
     redis.call('ZADD', index, start, string.format('%.0f', start))
