@@ -46,7 +46,10 @@ class RedisReviews:
             await client.sadd(redis_keys.SAFETY_TENANTS, item.tenant)
             kept_ms = 2 * (item.expires_in_ms + item.kept_ms) + redis_keys.DAY_MS  # a claim may outlast the expiry
             await client.set(redis_keys.review_tenant(item.id), item.tenant, px=kept_ms)
-            return await self._calls("submit", item.tenant, *arguments)(client)
+            found = await self._calls("submit", item.tenant, *arguments)(client)
+            if found is None or found.decode() != item.id:  # the queue is full, or has an item with this text
+                await client.delete(redis_keys.review_tenant(item.id))
+            return found
 
         found = await self._people.call(add)
         if found is None:

@@ -16,7 +16,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
 from cluster.state.redis_safety_store import RedisSafetyStore
 from router.ports.audit_store import AuditEntry
-from router.ports.review_store import NewReviewItem, ReviewAction, ReviewStep
+from router.ports.review_store import NewReviewItem, ReviewAction, ReviewQueueFullError, ReviewStep
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_reader import AuditReader, DayReport
 from tests.state.conftest import wait_until_ready
@@ -198,3 +198,20 @@ async def test_everything_of_a_tenant_shares_a_slot_and_what_holds_texts_ends(
         "review:i1",
         "review:i2",
     ]
+
+
+async def test_texts_that_are_not_queued_leave_no_keys_behind(redis_server: RedisServer, tmp_path: Path) -> None:
+    def item(number: int, fingerprint: str) -> NewReviewItem:
+        return NewReviewItem(f"i{number}", "acme", fingerprint, "{}", 60_000, 60_000)
+
+    async with opened(redis_server.url, tmp_path) as store:
+        assert await store.reviews.submit(item(0, "f"), 1) == "i0"
+        with redis.Redis.from_url(redis_server.url) as client:
+            before = set(client.keys())
+            for number in range(1, 20):
+                assert await store.reviews.submit(item(number, "f"), 1) == "i0"
+                with pytest.raises(ReviewQueueFullError):
+                    await store.reviews.submit(item(100 + number, "other"), 1)
+            assert set(client.keys()) == before
+        assert (found := await store.reviews.item("i0")) is not None
+        assert found.times == 20
