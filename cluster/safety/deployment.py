@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -68,7 +69,9 @@ class ServeAsk:
         self._handle = handle.options(request_serialization="pickle", response_serialization="pickle")
 
     async def __call__(self, texts: Sequence[str]) -> object:
-        response = self._handle.classify.remote(list(texts))
+        # Outside the context of the HTTP request: Serve gives all calls within one the same internal id, and its
+        # routing loop loses one of two calls that have the same id and wait for the same deployment.
+        response = Context().run(self._handle.classify.remote, list(texts))
         try:
             return await response
         except SERVE_FAULTS as error:

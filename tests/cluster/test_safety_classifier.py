@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from ray import serve
+from ray.serve import context as serve_context
 
 from cluster.config import MantaConfig
 from cluster.safety.classifier_client import ClassifierClient
@@ -117,6 +118,33 @@ async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
     assert client.state.value == "closed"
+
+
+class ContextHandle:
+    """Stands for a Serve handle. It notes the internal id that Serve would give each call."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.classify = self
+
+    def options(self, **_: str) -> ContextHandle:
+        return self
+
+    def remote(self, texts: Sequence[str]) -> asyncio.Future[ClassifierReply]:
+        self.ids.append(serve_context._get_serve_request_context()._internal_request_id)
+        answer: asyncio.Future[ClassifierReply] = asyncio.get_running_loop().create_future()
+        answer.set_result(REPLY)
+        return answer
+
+
+async def test_calls_within_one_http_request_have_no_id_in_common() -> None:
+    handle = ContextHandle()
+    client = classifier_client(ClassifierLink(config(), "v1", handle))
+    serve_context._serve_request_context.set(serve_context._RequestContext(_internal_request_id="same"))
+
+    await asyncio.gather(client.classify(["a"]), client.classify(["b"]))
+
+    assert handle.ids == ["", ""]  # Serve then makes an id for each
 
 
 def test_a_long_text_has_longer() -> None:
