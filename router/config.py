@@ -264,7 +264,7 @@ class ReviewConfig(Settings):
     """The most items of a tenant that wait in the queue. Further texts are not queued, and so refused."""
     kept_days: int = Field(90, ge=1, le=3650)
     """Days that an item is kept after its decision, for the next training."""
-    audit_days: int = Field(400, ge=1, le=3650)
+    audit_days: int = Field(90, ge=1, le=3650)
     """Days that the records of the audit log are kept. The heads of its chain are always kept."""
 
     def read_secret(self) -> bytes | None:

@@ -241,7 +241,7 @@ class PolicyConfig(Settings):
     """What the client reads where a request or an answer is blocked."""
     review: ReviewPolicy = ReviewPolicy()
     """Requests that a person should decide on."""
-    audit: Literal["all", "found"] = "all"
+    audit: Literal["all", "found"] = "found"
     """Which checks the audit log has a record of: all that ran, or those that found something or failed."""
     audit_text: Literal["none", "hmac"] = "none"
     """What the audit log holds of a text: nothing, or a keyed hash that finds equal texts."""

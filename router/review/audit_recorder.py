@@ -30,9 +30,11 @@ class AuditRecorder:
 
     async def fetch_keys(self) -> None:
         """Fetches the shared secret, if the store answers."""
-        with contextlib.suppress(StateUnavailableError):
-            await self._keys.get()
-        self._fetching = None
+        try:
+            with contextlib.suppress(StateUnavailableError):
+                await self._keys.get()
+        finally:
+            self._fetching = None
 
     def record(self, record: AuditRecord) -> None:
         """Records what a check did. Its fingerprint is empty while the shared secret is not known."""
@@ -47,7 +49,7 @@ class AuditRecorder:
             "action": record.action.value,
             "outcome": record.outcome,
             "category": record.category,
-            "score": record.score if record.score is None or math.isfinite(record.score) else None,
+            "score": _finite(record.score),
             "fingerprint": fingerprint(keys.fingerprints, record.tenant, text) if keys and text else "",
         }
         self._add(record.tenant, document)
@@ -62,7 +64,7 @@ class AuditRecorder:
             "action": "review",
             "outcome": outcome,
             "category": facts.category,
-            "score": facts.score,
+            "score": _finite(facts.score),
             "fingerprint": item.fingerprint,
             "item": item.id,
             "reviewer": reviewer,
@@ -77,3 +79,8 @@ class AuditRecorder:
     def _add(self, tenant: str, document: Mapping[str, object]) -> None:
         stamped = {"at": round(self._clock.now(), 3), "tenant": tenant, **document}
         self._store.record(AuditEntry(uuid.uuid4().hex, tenant, json.dumps(stamped)))
+
+
+def _finite(score: float | None) -> float | None:
+    """Returns ``score``, or None for one that JSON has no number for: its record could never be written."""
+    return score if score is None or math.isfinite(score) else None

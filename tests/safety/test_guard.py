@@ -314,7 +314,8 @@ def test_an_approved_text_passes_and_no_other() -> None:
 @pytest.mark.parametrize("kept", ["none", "hmac"])
 def test_the_audit_log_has_what_each_check_did(kept: str) -> None:
     people = People()
-    guard = guard_of({"audit_text": kept, "sizes": {"max_characters": 100}, "structure": None}, oversight=people)
+    policy = {"audit": "all", "audit_text": kept, "sizes": {"max_characters": 100}, "structure": None}
+    guard = guard_of(policy, oversight=people)
     inspect(guard, "fine")
     inspect(guard, "fine")
     inspect(guard, "fine", "HARM")
