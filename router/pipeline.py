@@ -159,7 +159,9 @@ class Pipeline:
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         check_ruling(ruling)
         account.request = with_texts(account.request, ruling.texts)
-        return await self._guard.answers(subject, passages, ruling, account.inspections.append)
+        return await self._guard.answers(
+            subject, passages, ruling, account.inspections.append, streamed=account.request.stream
+        )
 
     @contextmanager
     def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:

@@ -21,10 +21,12 @@ from safety.tool_rules import called, needs_arguments, offered
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A request whose answers are checked: what its passages were, and the ruling on them."""
+    """A request whose answers are checked: what its passages were, and the ruling on them. ``streamed``: whether text
+    of the answers is sent as it is generated."""
 
     passages: Sequence[Passage]
     ruling: Ruling
+    streamed: bool = True
 
     def text_of(self, origin: Origin) -> str:
         """Returns the texts of one origin, as the model reads them."""
@@ -77,10 +79,10 @@ SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _secrets, _prompt_leak)
 def answer_plan(compiled: CompiledPolicy, request: Inspected, scanners: Sequence[MakeScanner] = SCANNERS) -> StreamPlan:
     """Returns the checks of the answers to a request."""
     rules = [rule for make in scanners if (rule := make(compiled, request)) is not None]
-    return StreamPlan(tuple(rules), _classifier(compiled))
+    return StreamPlan(tuple(rules), _classifier(compiled, request.streamed))
 
 
-def _classifier(compiled: CompiledPolicy) -> ClassifierRule | None:
+def _classifier(compiled: CompiledPolicy, streamed: bool) -> ClassifierRule | None:
     policy, classifier = compiled.policy, compiled.classifier
     content = policy.content_answers
     if content is None:
@@ -88,7 +90,7 @@ def _classifier(compiled: CompiledPolicy) -> ClassifierRule | None:
     return ClassifierRule(
         classifier,
         lambda scores: content_verdict(content, classifier.version, scores.categories),
-        mode=policy.stream,
+        mode=policy.stream if streamed else "hold",  # a whole answer waits for its last check anyway
         on_failure=compiled.failure_action,
     )
 

@@ -336,10 +336,14 @@ class Guard(Protocol):
         passages: Sequence[Passage],
         ruling: Ruling,
         on_inspection: Callable[[Inspection], None],
+        *,
+        streamed: bool = True,
     ) -> AnswerGuard | None:
         """Returns what moderates the answers to a request that was inspected; None: nothing does.
 
-        ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` gets what was done with each text.
+        ``streamed``: whether text is sent as it is generated. A whole answer is sent after all checks, whatever the
+        policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` gets what was
+        done with each text.
         """
         ...
 

@@ -134,10 +134,12 @@ class PolicyGuard:
         passages: Sequence[Passage],
         ruling: Ruling,
         on_inspection: Callable[[Inspection], None],
+        *,
+        streamed: bool = True,
     ) -> AnswerGuard | None:
         policy = await self._policies.of(subject.tenant)
         compiled = self._prepare(policy).compiled
-        plan = answer_plan(compiled, Inspected(passages, ruling), self._scanners)
+        plan = answer_plan(compiled, Inspected(passages, ruling, streamed), self._scanners)
         restored = ruling.restored
         if plan.empty and not policy.tools and not restored:
             return None

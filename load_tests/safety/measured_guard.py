@@ -174,6 +174,8 @@ class MeasuredGuard:
         passages: Sequence[Passage],
         ruling: Ruling,
         on_inspection: Callable[[Inspection], None],
+        *,
+        streamed: bool = True,
     ) -> AnswerGuard | None:
         """Returns the measured guard of the answers."""
         guard = PlannedGuard(self._plan, lambda _, inspection: on_inspection(inspection))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.guarded import CHAT, TEXT, Guarded
 
@@ -261,3 +263,21 @@ def content_of(choice: dict[str, Any]) -> str:
     if "text" in choice:
         return str(choice["text"])
     return str((choice.get("message") or choice["delta"]).get("content") or "")
+
+
+@pytest.mark.parametrize("mode", ["hold", "beside"])
+def test_a_whole_answer_has_no_text_that_its_checks_have_flagged(
+    guarded: Guarded, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = {"content": None, "structure": None, "injection": {"user": None, "documents": None}}
+    guarded.policies.set(stream=mode, refusal="Not this.", **off, deadline_s=30)
+    classify = guarded.classifier.classify
+
+    async def slowly(texts: Sequence[str]) -> Sequence[Scores]:
+        await asyncio.sleep(0.05)  # all of the answer is generated meanwhile
+        return await classify(texts)
+
+    monkeypatch.setattr(guarded.classifier, "classify", slowly)
+    answer = guarded.post(TEXT, {"prompt": "HARM"})
+
+    assert texts_of(answer, stream=False) == {0: ("Not this.", "content_filter")}

@@ -209,7 +209,7 @@ class HaltingGuard:
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
         raise NotImplementedError
 
-    async def answers(self, *_: object) -> AnswerGuard | None:
+    async def answers(self, *_: object, **__: object) -> AnswerGuard | None:
         return self.answer_guard
 
 
