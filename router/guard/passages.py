@@ -7,6 +7,7 @@ the template's variables. Prompts of token ids are visited too, as passages that
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -76,8 +77,7 @@ def _conversation(conversation: Conversation, change: Change) -> Conversation:
         for place, tool in enumerate(conversation.tools)
     )
     variables = tuple(
-        (name, changed_json(value, f"chat_template_kwargs.{name}", Origin.DOCUMENT, change))
-        for name, value in conversation.template_kwargs
+        (name, _variable(value, f"chat_template_kwargs.{name}", change)) for name, value in conversation.template_kwargs
     )
     return replace(conversation, messages=messages, tools=tools, template_kwargs=variables)
 
@@ -108,6 +108,12 @@ def _message(message: Message, field: str, change: Change) -> Message:
     )
 
 
+def _variable(value: str, field: str, change: Change) -> str:
+    """Returns the JSON ``value`` of a template's variable changed. A number that changes becomes a string."""
+    changed = changed_json(value, field, Origin.DOCUMENT, change)
+    return changed if changed == value or document_of(value) is not None else json.dumps(changed, ensure_ascii=False)
+
+
 def changed_json(document: str, field: str, origin: Origin, change: Change, *, names: bool = False) -> str:
     """Returns the JSON ``document`` with its strings changed. They are one passage together, a line or more each: a
     schema has many short strings, which say little alone, and an escape such as ``\\u0041`` would hide a letter.
@@ -121,12 +127,18 @@ def changed_json(document: str, field: str, origin: Origin, change: Change, *, n
     strings = [string for string in strings_of(value) if not skipped(string)]
     if not strings:
         return document
-    text = "\n".join(strings)
+    text = _readable("\n".join(strings))
     changed = change(Passage(text, origin, field))
     if changed == text:
         return document
     rest = iter(_shared_out(changed, strings))
     return dumped(with_strings(value, lambda string: string if skipped(string) else next(rest)))
+
+
+def _readable(text: str) -> str:
+    """Returns ``text`` with each half of a surrogate pair, which JSON can escape, replaced by U+FFFD: no check could
+    read a text that cannot be encoded."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _is_empty(string: str) -> bool:

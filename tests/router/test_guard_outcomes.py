@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.api import Conversation
 from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.guarded import CHAT, TEXT, Guarded
@@ -281,3 +282,26 @@ def test_a_whole_answer_has_no_text_that_its_checks_have_flagged(
     answer = guarded.post(TEXT, {"prompt": "HARM"})
 
     assert texts_of(answer, stream=False) == {0: ("Not this.", "content_filter")}
+
+
+def test_half_of_a_surrogate_pair_keeps_no_check_from_reading(guarded: Guarded) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\ud800 ATTACK"}'}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "ok"},
+    ]
+    answer = guarded.post(CHAT, {"messages": messages})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "content_filter")
+    for text in guarded.classifier.texts:
+        text.encode()
+
+
+def test_a_number_that_is_redacted_leaves_a_template_variable_json(guarded: Guarded) -> None:
+    guarded.policies.set(pii={"requests": "redact"}, content_answers=None)
+    guarded.ask("x", chat_template_kwargs={"card": 4111111111111111})
+
+    prompt = guarded.served.backend.requests[0].prompt
+    assert isinstance(prompt, Conversation)
+    assert [(name, json.loads(value)) for name, value in prompt.template_kwargs] == [("card", "<CREDIT_CARD>")]
