@@ -32,6 +32,7 @@ from router.principal import Principal
 from router.prompt_stops import PromptStops
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
+from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
 
 
@@ -168,9 +169,12 @@ class Pipeline:
         """Writes the ledger entry of a request, and settles ``hold``, with its token counts, however it ends."""
         hold.used = lambda: self._limiter.charge(hold.tier, account.meter.total.usage)
         settle = partial(self._limiter.settle, hold)
-        refused = account.ruling is not None and account.ruling.refused
-        answered = bool(account.request.prompts) and not refused
-        with self._ledger.open(account, lambda used, finished: settle(used.usage, finished=finished and answered)):
+
+        def settled(used: MeteredUsage, finished: bool) -> None:
+            refused = account.ruling is not None and account.ruling.refused
+            settle(used.usage, finished=finished and bool(account.request.prompts) and not refused)
+
+        with self._ledger.open(account, settled):
             yield
 
     def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.api import Conversation
+from engine.api import Conversation, Usage
+from router.limits.usage_estimator import Estimator
 from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.guarded import CHAT, TEXT, Guarded
@@ -305,3 +306,15 @@ def test_a_number_that_is_redacted_leaves_a_template_variable_json(guarded: Guar
     prompt = guarded.served.backend.requests[0].prompt
     assert isinstance(prompt, Conversation)
     assert [(name, json.loads(value)) for name, value in prompt.template_kwargs] == [("card", "<CREDIT_CARD>")]
+
+
+def test_a_refusal_as_an_answer_teaches_nothing_about_the_length_of_answers(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[Usage] = []
+    monkeypatch.setattr(Estimator, "learn", lambda *given: learnt.append(given[-1]))
+    guarded.policies.set(on_block="answer")
+    guarded.ask("HARM")
+    guarded.ask("fine")
+
+    assert [usage.completion_tokens for usage in learnt] == [5]
