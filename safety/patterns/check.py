@@ -39,6 +39,7 @@ class PatternCheck:
         """See ``Check``. The verdict of a passage has the spans of all kinds."""
         verdicts = []
         for index, passage in enumerate(passages):
+            await asyncio.sleep(0)  # a request may have thousands of passages
             if spans := await find_between_tasks(self._recognisers, passage.text):
                 verdicts.append(
                     Verdict(self.name, self.version, self.action, self.category, passage=index, spans=spans)

@@ -18,7 +18,7 @@ from safety.structure.markers import MarkerKind, role_markers
 from safety.structure.payloads import decoded
 
 VERSION = "1"
-LONG = 16_384
+LONG = 4096
 """Passages from this length on are read on a thread, so that the event loop goes on."""
 _CHECKED = frozenset({Origin.USER, Origin.HISTORY, *UNTRUSTED})
 
@@ -74,6 +74,7 @@ class StructureCheck:
             if passage.origin not in _CHECKED:
                 continue
             if len(passage.text) < LONG:
+                await asyncio.sleep(0)  # a request may have thousands of passages
                 verdicts += self.verdicts(passage, index)
             else:
                 verdicts += await asyncio.to_thread(self.verdicts, passage, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from safety.api import (
     Action,
     AuditRecord,
+    Check,
     Origin,
     Passage,
     ReviewOutcome,
@@ -22,7 +24,7 @@ from safety.api import (
     Verdict,
 )
 from safety.checks import CHECKS, CheckEntry
-from safety.compiled_policy import Parts
+from safety.compiled_policy import CompiledPolicy, Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
@@ -432,3 +434,39 @@ def test_a_secret_in_a_request_is_what_the_policy_says(action: str) -> None:
     assert any(verdict.check == "secrets" for verdict in ruling.verdicts)
     if action == "redact":
         assert ruling.texts == ("Use <AWS_ACCESS_KEY>.",)
+
+
+async def _turns(check: Check, passages: Sequence[Passage]) -> int:
+    """Returns how many turns another task gets while a check runs."""
+    running, turns = asyncio.ensure_future(check.check(passages)), 0
+    while not running.done():
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+def test_checks_of_many_short_passages_let_other_tasks_run() -> None:
+    both: dict[str, Any] = {"requests": "redact"}
+    policy = PolicyConfig.model_validate({"pii": both, "secrets": both, "phrases": {"block": ["make a bomb"]}})
+    compiled = CompiledPolicy(policy, Parts(ScriptedClassifier()))
+    passages = [Passage(f"{place} some words " * 100, Origin.USER) for place in range(20)]
+    checks = [check for entry in CHECKS if (check := entry.make(compiled)) is not None]
+
+    turns = {check.name: asyncio.run(_turns(check, passages)) for check in checks}
+
+    assert turns.keys() == {"classifier", "structure", "phrases", "pii", "secrets"}
+    assert min(turns.values()) >= 5
+
+
+def test_what_is_encoded_in_a_long_text_is_decoded_off_the_event_loop() -> None:
+    threads: list[bool] = []
+
+    def decode(text: str) -> list[str]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return []
+
+    policies = SafetyPolicies(default=PolicyConfig(deadline_s=5))
+    guard = PolicyGuard(ConfiguredPolicies(policies), Parts(ScriptedClassifier(), decode))
+    inspect(guard, "short", "long " * 2000)
+
+    assert threads == [True, False]
