@@ -12,6 +12,10 @@ from dataclasses import replace
 
 from safety.api import Passage, Verdict
 
+MAX_SPANS = 256
+"""The most spans of a passage that is remembered. A long list of addresses has hundreds of thousands, which would fill
+the memory."""
+
 
 class VerdictMemory:
     """At most ``size`` passages; the one used longest ago makes room."""
@@ -33,8 +37,11 @@ class VerdictMemory:
         return tuple(replace(verdict, passage=place) for verdict in found)
 
     def put(self, key: bytes, verdicts: Sequence[Verdict]) -> None:
-        """Remembers the verdicts on a passage. Those of a check that failed are not remembered: it did not read it."""
+        """Remembers the verdicts on a passage. Those of a check that failed are not remembered: it did not read it. Nor
+        are more than MAX_SPANS spans."""
         if any(verdict.error is not None for verdict in verdicts):
+            return
+        if sum(len(verdict.spans) for verdict in verdicts) > MAX_SPANS:
             return
         self._found[key] = tuple(verdicts)
         self._found.move_to_end(key)

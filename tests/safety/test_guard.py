@@ -20,6 +20,7 @@ from safety.api import (
     ReviewTerms,
     ReviewUnavailableError,
     Ruling,
+    Span,
     Subject,
     Verdict,
 )
@@ -28,6 +29,7 @@ from safety.compiled_policy import CompiledPolicy, Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
+from safety.verdict_memory import MAX_SPANS, VerdictMemory, memory_key
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 ACME = Subject("acme", "r1", key_id="k", role="user")
@@ -434,6 +436,17 @@ def test_a_secret_in_a_request_is_what_the_policy_says(action: str) -> None:
     assert any(verdict.check == "secrets" for verdict in ruling.verdicts)
     if action == "redact":
         assert ruling.texts == ("Use <AWS_ACCESS_KEY>.",)
+
+
+def test_a_passage_with_very_many_spans_is_not_kept_in_memory() -> None:
+    memory, passage = VerdictMemory(10), Passage("x", Origin.USER)
+    found = tuple(Span(place, place + 1, "EMAIL_ADDRESS") for place in range(MAX_SPANS + 1))
+    key = memory_key("acme", "p", "pii", "1", passage)
+
+    memory.put(key, [Verdict("pii", "1", Action.REDACT, spans=found)])
+    assert memory.get(key, 0) is None
+    memory.put(key, [Verdict("pii", "1", Action.REDACT, spans=found[1:])])
+    assert memory.get(key, 0) is not None
 
 
 async def _turns(check: Check, passages: Sequence[Passage]) -> int:
