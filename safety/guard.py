@@ -119,7 +119,7 @@ class PolicyGuard:
         ruling = replace(ruling, scanned=bool(checks), message=message, restored=restored)
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
-        if ruling.action is Action.BLOCK and not ruling.unavailable:
+        if ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
             self._rate.add((subject.tenant, subject.key_id, subject.user))
         return ruling
 

@@ -438,6 +438,18 @@ def test_a_secret_in_a_request_is_what_the_policy_says(action: str) -> None:
         assert ruling.texts == ("Use <AWS_ACCESS_KEY>.",)
 
 
+def test_a_key_that_goes_on_while_it_is_kept_out_is_let_in_when_the_window_has_passed() -> None:
+    now = [0.0]
+    guard = guard_of({"rate": {"max_blocked": 2, "window_s": 60}}, now=lambda: now[0])
+    for text in ("HARM", "HARM HARM"):
+        inspect(guard, text)
+    for now[0] in range(10, 60, 10):
+        assert inspect(guard, "hello").label == "blocked"
+
+    now[0] = 61
+    assert inspect(guard, "hello").label == "allowed"
+
+
 def test_a_passage_with_very_many_spans_is_not_kept_in_memory() -> None:
     memory, passage = VerdictMemory(10), Passage("x", Origin.USER)
     found = tuple(Span(place, place + 1, "EMAIL_ADDRESS") for place in range(MAX_SPANS + 1))
