@@ -34,6 +34,7 @@ from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
 from safety.pii.restorer import Restorer
 from safety.policy import Band, ContentPolicy, PolicyConfig
+from safety.request_size import SizeCheck, exceeding
 from safety.review import NoOversight, with_decisions, without_exceptions
 from safety.rule import rule, with_document_actions, with_pseudonyms
 from safety.streaming.answer_guard import PlannedGuard
@@ -105,9 +106,14 @@ class PolicyGuard:
     async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
         policy = await self._policies.of(subject.tenant)
         blocked_before = self._blocked_too_often(policy, subject)
-        checks = () if blocked_before else self._prepare(policy).checks
+        refused = [
+            *blocked_before,
+            *offered_verdicts(policy, subject.role, tools),
+            *oversized_verdicts(policy, passages),
+        ]
+        checks = () if refused else self._prepare(policy).checks  # what is refused anyway is not read
         scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
-        found = [*blocked_before, *offered_verdicts(policy, subject.role, tools)]
+        found = list(refused)
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
         found = with_document_actions(policy, passages, found)
@@ -220,6 +226,15 @@ def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> li
     action = failure_action(policy)
     unreadable = [place for place, passage in enumerate(passages) if not passage.readable]
     return [Verdict("reading", "1", action, passage=place, error=UNREADABLE) for place in unreadable]
+
+
+def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:
+    """Returns a verdict for a request of more characters than the policy lets be sent. Reading it would take long."""
+    sizes = policy.sizes
+    if sizes.max_characters is None or sizes.action != "block":
+        return []
+    place = exceeding(passages, sizes.max_characters)
+    return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, "size", passage=place)]
 
 
 def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> list[Verdict]:

@@ -495,3 +495,15 @@ def test_what_is_encoded_in_a_long_text_is_decoded_off_the_event_loop() -> None:
     inspect(guard, "short", "long " * 2000)
 
     assert threads == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("policy", "check"),
+    [({"sizes": {"max_characters": 10}}, "sizes"), ({"tools": [{"action": "deny"}]}, "tools")],
+)
+def test_a_request_that_is_refused_by_its_size_or_tools_is_not_read(policy: dict[str, Any], check: str) -> None:
+    classifier = ScriptedClassifier()
+    ruling = inspect(guard_of(policy, classifier), "a long text of words", tools=["f"])
+
+    assert (ruling.label, ruling.reason and ruling.reason.check) == ("blocked", check)
+    assert not classifier.texts
