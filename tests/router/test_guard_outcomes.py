@@ -272,7 +272,7 @@ def test_a_whole_answer_has_no_text_that_its_checks_have_flagged(
     guarded: Guarded, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = {"content": None, "structure": None, "injection": {"user": None, "documents": None}}
-    guarded.policies.set(stream=mode, refusal="Not this.", **off, deadline_s=30)
+    guarded.policies.set("acme", stream=mode, refusal="Not this.", deadline_s=30, **off)
     classify = guarded.classifier.classify
 
     async def slowly(texts: Sequence[str]) -> Sequence[Scores]:
