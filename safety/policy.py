@@ -224,9 +224,9 @@ class PolicyConfig(Settings):
     """Requests of unusual size or make."""
     rate: RatePolicy = RatePolicy()
     """Keys whose requests are blocked again and again."""
-    stream: Literal["hold", "beside"] = "beside"
-    """How answers are classified: ``hold`` sends a text after its classification, ``beside`` sends it meanwhile and
-    ends the answer a little later. What patterns find is held back in both."""
+    stream: Literal["hold", "beside"] = "hold"
+    """How answers are classified: ``hold`` sends a text after its classification, so that nothing flagged is sent;
+    ``beside`` sends it meanwhile and ends the answer a little later. What patterns find is held back in both."""
     when_unavailable: Literal["refuse", "pass"] = "refuse"
     """What follows when a check fails or takes too long: a 503, or an answer that is marked ``unscanned``."""
     deadline_s: float = Field(2.0, gt=0, le=60)

@@ -140,7 +140,7 @@ class ContextHandle:
 async def test_calls_within_one_http_request_have_no_id_in_common() -> None:
     handle = ContextHandle()
     client = classifier_client(ClassifierLink(config(), "v1", handle))
-    serve_context._serve_request_context.set(serve_context._RequestContext(_internal_request_id="same"))
+    serve_context._serve_request_context.set(serve_context._RequestContext(_internal_request_id="same"))  # type: ignore[arg-type]
 
     await asyncio.gather(client.classify(["a"]), client.classify(["b"]))
 
