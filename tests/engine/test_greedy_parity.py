@@ -15,7 +15,7 @@ from tests.engine.models import VOCAB, oracle, ragged_prompts
 pytestmark = pytest.mark.usefixtures("clear_choices")
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
-TIERS = sorted((Path(__file__).parents[2] / "deployments/models").glob("*/config.json"))
+TIERS = sorted((Path(__file__).parents[2] / "deployments/models").glob("*/tokenizer.json"))
 
 
 @pytest.fixture(scope="session")
