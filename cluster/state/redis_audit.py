@@ -1,14 +1,15 @@
 """``RedisAudit``: the audit log in Redis. Implements the router's port ``AuditStore``.
 
 Redis computes no SHA-256 in scripts. So a router computes the hashes of a batch after the head that it knows, and the
-script adds the batch if that is still the head; otherwise the router tries again after the present one. One of several
-routers always gets on.
+script adds the batch if that is still the head; otherwise the router tries again after the present one, a little later
+than the others. One of several routers always gets on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from router.review.audit_chain import GENESIS, extended
 
 MAX_BATCH = 256  # records that one call adds
 MAX_TRIES = 32  # to add a batch; each that fails is one that another router has added
+MAX_PAUSE_S = 0.1  # before a further try; drawn, so that no router is the slowest each time
 MAX_TENANTS_AT_ONCE = 8
 
 
@@ -88,9 +90,11 @@ class RedisAudit:
             return sum([await self._append_batch(tenant, batch) for batch in batches])
 
     async def _append_batch(self, tenant: str, entries: list[AuditEntry]) -> int:
-        for _ in range(MAX_TRIES):
+        for tried in range(MAX_TRIES):
             if not entries:
                 return 0
+            if tried:
+                await asyncio.sleep(random.uniform(0, min(0.001 * 2**tried, MAX_PAUSE_S)))
             head = self._heads[tenant]
             lines = extended(head.hash, head.records, entries)
             added, known = await self._try(tenant, head, entries, lines)

@@ -23,9 +23,8 @@ from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
 from safety.api import Inspection, Ruling
 
-SETTLE_S = 25.0
-"""The longest that an entry waits for the engine's counts after an abort. They come within an engine step, or a good
-deal later on a machine that is overloaded; a replica that sends nothing for 20 s counts as lost."""
+SETTLE_S = 5.0
+"""The longest that an entry waits for the engine's counts after an abort. They come within an engine step."""
 CLOSE_S = 5.0
 """The longest that ``close`` waits for them."""
 
