@@ -50,7 +50,7 @@ class Origin(StrEnum):
 
 
 UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT, Origin.TOOL})
-"""The origins whose text nobody in the conversation wrote."""
+"""The origins whose text comes from outside the conversation: neither the operator nor the user wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

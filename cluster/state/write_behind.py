@@ -3,6 +3,9 @@
 An entry is in the journal when ``record`` returns. What was appended to the store but not released, because this
 process or the store ended in between, is appended again; the store drops it. An entry is lost if the journal is full or
 its disk fails, or if the machine crashes before the disk has the line.
+
+A tenant whose entries the store does not take, for example because its node of a cluster is down, does not hold up the
+others: its entries go to the end of the journal again.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -64,6 +67,11 @@ class WriteBehind(Generic[E]):
         self._task: asyncio.Task[None] | None = None
         self._adopted_at_s = time.monotonic()
         self.lost = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of entries that wait in the journal."""
+        return self._journal.waiting_bytes
 
     def start(self) -> None:
         """Starts the task that writes to the store. It begins with what is in the journal already."""
@@ -122,8 +130,8 @@ class WriteBehind(Generic[E]):
             self._journal.adopt()
 
     async def _write(self, lines: Sequence[bytes]) -> None:
-        """Appends the entries in ``lines`` to the store, by tenant, and releases them. What the store does not take is
-        sent again. Raises OSError."""
+        """Appends the entries in ``lines`` to the store and releases them. Those that the store does not take go to the
+        end of the journal, so that the entries of other tenants behind them do not wait. Raises OSError."""
         by_tenant: defaultdict[str, list[E]] = defaultdict(list)
         for line in lines:
             try:
@@ -132,14 +140,34 @@ class WriteBehind(Generic[E]):
                 logger.error("%s: a line of the journal is damaged and left out", self._name)
                 continue
             by_tenant[entry.tenant].append(entry)
-        while by_tenant:
-            names = list(by_tenant)
-            calls = [partial(self._append, by_tenant[name]) for name in names]
-            for name, outcome in zip(names, await bounded_gather(calls, MAX_TENANTS_AT_ONCE), strict=True):
-                if not isinstance(outcome, BaseException):
-                    del by_tenant[name]
-                elif not isinstance(outcome, StateUnavailableError):
-                    raise outcome
-            if by_tenant:
-                await asyncio.sleep(RETRY_S)
+        refused = await self._send(by_tenant)
+        if refused and len(refused) == len(by_tenant):
+            await asyncio.sleep(RETRY_S)  # the store takes nothing
+        while refused and not self._postponed(entry for entries in refused.values() for entry in entries):
+            await asyncio.sleep(RETRY_S)
+            refused = await self._send(refused)
         self._journal.release(lines)
+
+    async def _send(self, by_tenant: Mapping[str, list[E]]) -> dict[str, list[E]]:
+        """Appends the entries of each tenant to the store. Returns those that it did not take."""
+        calls = [partial(self._append, entries) for entries in by_tenant.values()]
+        refused = {}
+        for name, outcome in zip(by_tenant, await bounded_gather(calls, MAX_TENANTS_AT_ONCE), strict=True):
+            if not isinstance(outcome, BaseException):
+                continue
+            if not isinstance(outcome, Exception):
+                raise outcome
+            if not isinstance(outcome, StateUnavailableError):
+                logger.error("%s: the entries of tenant %s cannot be written", self._name, name, exc_info=outcome)
+            refused[name] = by_tenant[name]
+        return refused
+
+    def _postponed(self, entries: Iterable[E]) -> bool:
+        """Puts ``entries`` at the end of the journal. Returns False if it is too full for that. A crash before their
+        first lines are released leaves them in it twice, which is harmless. Raises OSError."""
+        try:
+            for entry in entries:
+                self._journal.append(self._encode(entry))
+        except JournalFullError:
+            return False
+        return True

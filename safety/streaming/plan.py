@@ -17,7 +17,7 @@ class ScannerRule:
     """A stream scanner, and what follows from its spans.
 
     ``make`` returns a scanner for one text. REDACT replaces the spans, BLOCK halts before the first of them, ALLOW and
-    REVIEW only report them: nobody can review a stream while it is read.
+    REVIEW only report them: a person cannot decide while a stream is being read.
     """
 
     name: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.state import ledger_writer
+from cluster.state import write_behind
 from cluster.state.journal import Journal
 from cluster.state.ledger_writer import LedgerWriter, encode
 from router.ports.ledger_store import LedgerEntry
@@ -43,8 +43,8 @@ class Ledger:
 async def test_a_failure_of_the_journal_costs_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception
 ) -> None:
-    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
-    monkeypatch.setattr(ledger_writer, "ADOPT_S", 0.0)
+    monkeypatch.setattr(write_behind, "RETRY_S", 0.01)
+    monkeypatch.setattr(write_behind, "ADOPT_S", 0.0)
     journal, ledger = Journal(tmp_path, 65536), Ledger()
     works = getattr(journal, operation)
     failed = asyncio.Event()
@@ -69,7 +69,7 @@ async def test_a_failure_of_the_journal_costs_one_round(
 
 
 async def test_a_busy_writer_adopts_what_others_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_writer, "ADOPT_S", 1.0)
+    monkeypatch.setattr(write_behind, "ADOPT_S", 1.0)
     ledger = Ledger()
     writer = LedgerWriter(Journal(tmp_path, 65536), ledger.append)
     writer.start()
@@ -102,7 +102,7 @@ async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> 
     writer.start()
 
     await ledger.holds("e1", "e3")
-    await asyncio.sleep(2 * ledger_writer.RETRY_S)
+    await asyncio.sleep(2 * write_behind.RETRY_S)
     assert sorted(ledger.ids) == ["e1", "e3"]  # sent once
     await writer.close(0.0)
 
@@ -111,7 +111,7 @@ async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> 
 async def test_a_tenant_that_always_fails_holds_up_no_later_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
+    monkeypatch.setattr(write_behind, "RETRY_S", 0.01)
     ledger, works = Ledger(), asyncio.Event()
 
     async def append(entries: Sequence[LedgerEntry]) -> int:
@@ -120,14 +120,14 @@ async def test_a_tenant_that_always_fails_holds_up_no_later_batch(
         return await ledger.append(entries)
 
     writer = LedgerWriter(Journal(tmp_path, 10**6), append)
-    for number in range(2 * ledger_writer.BATCH):
+    for number in range(2 * write_behind.BATCH):
         writer.record(entry(number, "lost"))
     writer.record(entry(-1))
     writer.start()
 
     await ledger.holds("e-1")
     works.set()
-    await ledger.holds(*(f"e{number}" for number in range(2 * ledger_writer.BATCH)))
+    await ledger.holds(*(f"e{number}" for number in range(2 * write_behind.BATCH)))
     await writer.close(5)
     assert os.listdir(tmp_path) == []
 
@@ -135,7 +135,7 @@ async def test_a_tenant_that_always_fails_holds_up_no_later_batch(
 async def test_a_full_journal_keeps_what_the_store_does_not_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_writer, "RETRY_S", 0.01)
+    monkeypatch.setattr(write_behind, "RETRY_S", 0.01)
     ledger, works = Ledger(), asyncio.Event()
 
     async def append(entries: Sequence[LedgerEntry]) -> int:
