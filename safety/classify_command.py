@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -16,6 +16,7 @@ from safety.api import ClassifierUnavailableError, Scores, TextClassifier
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
 from safety.encoder.precision import Precision
+from safety.input_rows import InputError, read_rows
 
 MODEL = Path("deployments/models/safety")
 """The classifier that ships with the project, from its root."""
@@ -40,10 +41,6 @@ Output = Annotated[typer.FileTextWrite, typer.Option("--output", encoding="utf-8
 Model = Annotated[Path, typer.Option(help="The directory with config.json, vocab.txt and model.safetensors.")]
 Summary = Annotated[typer.FileTextWrite | None, typer.Option("--json", help="Write counts and speed to this file.")]
 HowPrecise = Annotated[Precision, typer.Option(help="int8, as the service does by default, or float32.")]
-
-
-class InputError(Exception):
-    """A line of the input cannot be classified."""
 
 
 def classify(
@@ -90,20 +87,6 @@ async def classify_rows(classifier: TextClassifier, rows: Sequence[dict[str, Any
             flagged += sum(each.flagged for each in scores)
             progress.update(len(part))
     return flagged
-
-
-def read_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yields the objects of JSON lines. Blank lines are left out. Raises InputError, with the number of the line."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise InputError(f'line {number}: must be an object with "text", a string')
-        yield row
 
 
 def scored(row: dict[str, Any], scores: Scores) -> dict[str, Any]:

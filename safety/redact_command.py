@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from safety.api import Span
+from safety.input_rows import InputError, read_rows
 from safety.patterns.recogniser import Recogniser
 from safety.patterns.scanner import find
 from safety.pii import kinds as pii
@@ -34,10 +35,6 @@ Input = Annotated[typer.FileText, typer.Option("--input", encoding="utf-8", help
 Output = Annotated[typer.FileTextWrite, typer.Option("--output", encoding="utf-8", help="JSON lines; -: stdout.")]
 Kinds = Annotated[list[str] | None, typer.Option("--kind", help="May be given several times. Default: all.")]
 Summary = Annotated[typer.FileTextWrite | None, typer.Option("--json", help="Write counts and speed to this file.")]
-
-
-class InputError(Exception):
-    """A line of the input cannot be redacted, or a kind is not known."""
 
 
 def redact(source: Input, target: Output, kind: Kinds = None, summary: Summary = None) -> None:
@@ -75,20 +72,6 @@ def recognisers_of(names: Sequence[str] | None) -> Sequence[Recogniser]:
         known = ", ".join(sorted(pii.KINDS | secrets.KINDS))
         raise InputError(f"unknown kind {', '.join(sorted(unknown))}; known: {known}")
     return [*pii.recognisers_of(chosen & pii.KINDS), *secrets.recognisers_of(chosen & secrets.KINDS)]
-
-
-def read_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yields the objects of JSON lines. Blank lines are left out. Raises InputError, with the number of the line."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise InputError(f'line {number}: must be an object with "text", a string')
-        yield row
 
 
 def with_entities(row: dict[str, Any], spans: Sequence[Span]) -> dict[str, Any]:
