@@ -44,8 +44,10 @@ serve: $(STAMP)
 	@exec $(BIN)/python -m cluster.local.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
 
 ifeq ($(strip $(ARGS)),)
+# The engine's tests compute on one thread each and share nothing: two at a time. The others start clusters and servers.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/engine
+	$(BIN)/python -m pytest --ignore tests/engine
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
