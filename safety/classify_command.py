@@ -65,7 +65,7 @@ def classify(
             "version": classifier.version,
             "texts": len(rows),
             "flagged": flagged,
-            "windows": classifier.batched_windows,
+            "windows": classifier.runner.sequences,
             "seconds": round(seconds, 3),
         }
         summary.write(json.dumps(figures, indent=2) + "\n")

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from safety.api import Scores
 from safety.classifier.artefact import Artefact
-from safety.classifier.batching_classifier import MAX_BATCH_TOKENS, BatchingClassifier
+from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
+from safety.encoder.batch_runner import MAX_BATCH_TOKENS
 from safety.encoder.precision import Precision
 
 DESCRIPTION = """\
@@ -116,7 +117,7 @@ async def measured(model: WindowClassifier, tokens: int, callers: int, batching:
     rng = random.Random(0)
     texts = [text_of(tokens, rng) for _ in range(256)]
     await asyncio.gather(*(classifier.classify([text]) for text in texts[:callers]))
-    timed.cpu_s, classifier.batches, classifier.batched_windows = 0.0, 0, 0
+    timed.cpu_s, classifier.runner.batches, classifier.runner.sequences = 0.0, 0, 0
     latencies: list[float] = []
     started = time.perf_counter()
 
@@ -142,7 +143,7 @@ async def measured(model: WindowClassifier, tokens: int, callers: int, batching:
         texts_per_s=round(len(latencies) / wall_s, 1),
         cpu_ms_per_text=round(1000 * timed.cpu_s / len(latencies), 2),
         texts_per_cpu_s=round(len(latencies) / timed.cpu_s, 1),
-        windows_per_batch=round(classifier.batched_windows / classifier.batches, 1),
+        windows_per_batch=round(classifier.runner.sequences / classifier.runner.batches, 1),
     )
 
 

@@ -22,8 +22,8 @@ from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.scoring import check_scores, probabilities, scores_of
 from safety.classifier.window_classifier import WindowClassifier
-from safety.classifier.window_queue import WindowQueue
 from safety.classifier.windows import WindowSize, windows
+from safety.encoder.sequence_queue import SequenceQueue
 from tests.safety.artefacts import LABELS, config, write_classifier
 
 
@@ -121,7 +121,7 @@ async def test_scores_do_not_depend_on_the_batch(model: WindowClassifier) -> Non
     texts = ["hi", "the bomb " * 60, "", "a-b [c]!", "x" * 300]
     classifier = BatchingClassifier(model)
     together = await classifier.classify(texts)
-    assert classifier.batches < classifier.batched_windows
+    assert classifier.runner.batches < classifier.runner.sequences
     for text, scores in zip(texts, together, strict=True):
         (alone,) = await classifier.classify([text])
         assert alone.categories == pytest.approx(scores.categories, abs=1e-5)
@@ -206,7 +206,7 @@ def test_nonsense_is_no_answer(answer: Any) -> None:
 
 def test_a_batch_holds_no_more_tokens_than_it_may_padding_included() -> None:
     """A long window between many short ones would otherwise take the memory of as many long ones."""
-    queue: WindowQueue[object] = WindowQueue(6)
+    queue: SequenceQueue[object] = SequenceQueue(6)
     one, two = object(), object()
     queue.add(one, [[1] * 9, [1] * 2, [1] * 2])
     queue.add(two, [[1] * 3, [1]])

@@ -1,0 +1,123 @@
+"""``BatchRunner``: computes the sequences of many callers at the same time, in batches, on a thread of its own.
+
+A batch never waits for more sequences: while one is computed the next ones gather, and they are the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safety.encoder.sequence_queue import QueuedSequence, SequenceQueue
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH_TOKENS = 512
+"""The default for the most tokens in a batch. More are hardly faster, take more memory, and hold up the next caller."""
+
+Rows = NDArray[Any]
+Compute = Callable[[Sequence[Sequence[int]]], Rows]
+"""Computes a row for each sequence of a batch, in order: [batch, ...]."""
+
+
+class BatchFailedError(RuntimeError):
+    """The model raised an error, or returned something else than a row for each sequence."""
+
+
+class _Call:
+    """The sequences of one call, and their rows as they come."""
+
+    def __init__(self, sequences: int) -> None:
+        self._rows: dict[int, Rows] = {}
+        self._sequences = sequences
+        self.done: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
+        """The rows of all sequences in order, [sequences, ...]."""
+
+    def take(self, place: int, row: Rows) -> None:
+        """Notes the row of a sequence."""
+        self._rows[place] = row
+        if len(self._rows) == self._sequences and not self.done.done():
+            self.done.set_result(np.stack([self._rows[each] for each in range(self._sequences)]))
+
+    def fail(self, error: BatchFailedError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class BatchRunner:
+    """A model in this process, behind a queue. All calls are on one event loop. ``name`` is for the log.
+
+    ``batches`` is the number of batches computed so far, ``sequences`` that of the sequences in them.
+    """
+
+    def __init__(self, name: str, compute: Compute, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+        self._name = name
+        self._model = compute
+        self._queue: SequenceQueue[_Call] = SequenceQueue(max_batch_tokens)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._runner: asyncio.Task[None] | None = None
+        self._begun_s: float | None = None
+        self.batches = 0
+        self.sequences = 0
+
+    def busy_s(self) -> float:
+        """Returns for how many seconds the present batch has been computed; 0 if there is none."""
+        return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
+
+    async def rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
+        """Returns the row of each sequence, in order. There must be one sequence at least.
+
+        If the caller is cancelled, its sequences that have not begun are dropped. Raises BatchFailedError.
+        """
+        call = _Call(len(sequences))
+        self._queue.add(call, sequences)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        try:
+            return await call.done
+        finally:
+            self._queue.drop(call)
+
+    def close(self) -> None:
+        """Ends the thread after the batch that is being computed."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        """Computes batches until no sequence waits."""
+        try:
+            while batch := self._queue.next_batch():
+                await self._compute(batch)
+        finally:
+            self._runner = None
+
+    async def _compute(self, batch: Sequence[QueuedSequence[_Call]]) -> None:
+        self.batches += 1
+        self.sequences += len(batch)
+        self._begun_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            rows = await loop.run_in_executor(self._thread, self._model, [each.tokens for each in batch])
+        except Exception as error:
+            # Whatever the model raises, the callers get it as the failure of their batch.
+            logger.exception("the %s failed on a batch of %d sequences", self._name, len(batch))
+            _fail(batch, f"the {self._name} failed: {type(error).__name__}")
+            return
+        finally:
+            self._begun_s = None
+        if len(rows) != len(batch):
+            _fail(batch, f"the {self._name} is answering nonsense: {len(rows)} rows for {len(batch)} sequences")
+            return
+        for sequence, row in zip(batch, rows, strict=True):
+            sequence.owner.take(sequence.place, row)
+
+
+def _fail(batch: Sequence[QueuedSequence[_Call]], reason: str) -> None:
+    for sequence in batch:
+        sequence.owner.fail(BatchFailedError(reason))
