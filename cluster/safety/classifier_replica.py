@@ -6,16 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cluster.model_service.health import check_not_stuck
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from safety.api import ClassifierUnavailableError, Scores
-
-MAX_BUSY_S = 60.0
-"""Seconds after which a batch is taken for stuck. The largest takes about one."""
-
-
-class ClassifierStuckError(RuntimeError):
-    """A batch does not end."""
 
 
 class LocalClassifier(Protocol):
@@ -53,10 +47,8 @@ class ClassifierReplica:
         return os.getpid()
 
     def check_health(self) -> None:
-        """Raises ClassifierStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
-        busy_s = self._classifier.busy_s()
-        if busy_s > MAX_BUSY_S:
-            raise ClassifierStuckError(f"a batch has been computed for {busy_s:.0f} s")
+        """Raises ModelStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
+        check_not_stuck(self._classifier.busy_s())
 
 
 def load_classifier(config: ClassifierConfig) -> LocalClassifier:

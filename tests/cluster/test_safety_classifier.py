@@ -17,8 +17,9 @@ from ray import serve
 from ray.serve import context as serve_context
 
 from cluster.config import MantaConfig
+from cluster.model_service.health import ModelStuckError
 from cluster.safety.classifier_client import ClassifierClient
-from cluster.safety.classifier_replica import ClassifierReplica, ClassifierStuckError
+from cluster.safety.classifier_replica import ClassifierReplica
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, bind_classifier, classifier_client
@@ -171,7 +172,7 @@ async def test_a_replica_answers_failures_and_reports_a_stuck_batch() -> None:
     replica = ClassifierReplica(config(), lambda _: Endless(1.0))
     assert await replica.classify(["a"]) == ClassifierReply("v1", failure="the classifier failed: RuntimeError")
     replica.check_health()
-    with pytest.raises(ClassifierStuckError, match="61 s"):
+    with pytest.raises(ModelStuckError, match="61 s"):
         ClassifierReplica(config(), lambda _: Endless(61.0)).check_health()
 
 

@@ -1,0 +1,1 @@
+"""What the deployments of small models share: ``SafetyClassifier`` and ``Embedder``."""

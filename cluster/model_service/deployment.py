@@ -1,0 +1,55 @@
+"""The deployment of a small model, and calls to it through a Serve handle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from cluster.model_service.config import ModelServiceConfig
+
+SERVE_FAULTS = (RayError, RayServeException, OSError)
+"""The errors of a call through a handle that mean that the replica cannot answer."""
+
+MAX_CALLS_PER_REPLICA = 1_000_000
+"""Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
+
+
+def model_deployment(name: str, replica: type, config: ModelServiceConfig) -> Any:
+    """Returns the deployment ``name`` of the actors ``replica``. It is to be bound to their arguments."""
+    return serve.deployment(
+        name=name,
+        num_replicas=config.replicas,
+        ray_actor_options={"num_cpus": config.num_cpus},
+        max_ongoing_requests=MAX_CALLS_PER_REPLICA,
+        health_check_period_s=config.health_check_period_s,
+        graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
+    )(replica)
+
+
+def pickling(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """Returns ``handle`` with plain pickle for requests and replies, which is faster than Ray's own for small ones."""
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
+
+
+async def asked(name: str, call: Callable[[], DeploymentResponse[Any]], unavailable: type[Exception]) -> object:
+    """Returns the result of ``call``, which calls a method of a Serve handle. ``name`` is that of the model.
+
+    Raises ``unavailable`` if the replica cannot answer. If the caller is cancelled, so is the call in the replica.
+    """
+    # Outside the context of the HTTP request: Serve gives all calls within one the same internal id, and its routing
+    # loop loses one of two calls that have the same id and wait for the same deployment.
+    response = Context().run(call)
+    try:
+        return await response
+    except SERVE_FAULTS as error:
+        raise unavailable(f"the {name} was lost: {type(error).__name__}") from error
+    except asyncio.CancelledError:
+        response.cancel()  # the caller has left, or is late: the replica drops what has not begun
+        raise

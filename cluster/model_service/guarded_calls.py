@@ -1,0 +1,73 @@
+"""``GuardedCalls``: makes each call to a model's deployment within a deadline and behind a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from cluster.model_service.config import ModelServiceConfig
+from cluster.state.circuit_breaker import BreakerPolicy, BreakerState, CircuitBreaker
+from router.ports.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class GuardedCalls:
+    """The calls of one router to one deployment. ``name`` is that of the model, for errors and the log.
+
+    ``unavailable`` is the port's error: what is raised for a call without an answer, and what counts as a fault of the
+    deployment if the call itself raises it.
+    """
+
+    def __init__(self, name: str, config: ModelServiceConfig, clock: Clock, unavailable: type[Exception]) -> None:
+        self._name = name
+        self._clock = clock
+        self._unavailable = unavailable
+        self._breaker = CircuitBreaker(BreakerPolicy(config.max_faults, config.open_s, config.max_open_s))
+
+    @property
+    def state(self) -> BreakerState:
+        """The state of the breaker."""
+        return self._breaker.state
+
+    async def call(self, function: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Calls ``function`` and returns its result.
+
+        Raises ``unavailable`` if the breaker is open or its half-open probe is under way, after ``timeout_s`` seconds,
+        and if ``function`` does.
+        """
+        breaker, allowed = self._breaker.ask(self._clock.monotonic())
+        self._become(breaker)
+        if not allowed:
+            raise self._unavailable(f"the {self._name} has failed repeatedly and is not asked for a while")
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                result = await function()
+        except TimeoutError as error:
+            self._time_out(deadline, timeout_s)
+            raise self._unavailable(f"the {self._name} did not answer within {timeout_s:g} s") from error
+        except self._unavailable:
+            self._become(self._breaker.fault(self._clock.monotonic()))
+            raise
+        except BaseException:  # the caller left, which says nothing about the model
+            self._become(self._breaker.abandoned(self._clock.monotonic()))
+            raise
+        self._become(self._breaker.success())
+        return result
+
+    def _time_out(self, deadline: float, timeout_s: float) -> None:
+        """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended."""
+        late = asyncio.get_running_loop().time() - deadline > timeout_s
+        step = self._breaker.abandoned if late else self._breaker.fault
+        self._become(step(self._clock.monotonic()))
+
+    def _become(self, breaker: CircuitBreaker) -> None:
+        before, self._breaker = self._breaker, breaker
+        if breaker.state is not before.state:
+            level = logging.INFO if breaker.state is BreakerState.CLOSED else logging.WARNING
+            logger.log(level, "%s: the circuit breaker is %s", self._name, breaker.state)
