@@ -1,0 +1,1 @@
+"""The deployment ``Embedder``, and the routers' way to it."""

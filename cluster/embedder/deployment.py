@@ -1,0 +1,69 @@
+"""The deployment ``Embedder``, and calls to it through a Serve handle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ray.serve.handle import DeploymentHandle
+
+from cluster.embedder.artefact import SentenceArtefact, read_artefact
+from cluster.embedder.config import EmbedderConfig
+from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
+from cluster.embedder.embedder_replica import EmbedderReplica, MakeEmbedder
+from cluster.model_service.deployment import asked, model_deployment, pickling
+from engine.model.location import ModelNotFoundError
+from router.ports.embedder import EmbedderUnavailableError
+
+NAME = "Embedder"
+
+logger = logging.getLogger(__name__)
+
+
+class EmbedderLink(NamedTuple):
+    """What a process needs to ask the embedder. ``description`` is that of the files from which the application was
+    built. ``handle`` is that of the deployment."""
+
+    config: EmbedderConfig
+    description: EmbedderDescription
+    handle: Any
+
+
+def bind_embedder(config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> EmbedderLink | None:
+    """Binds the deployment. ``make_embedder`` None: the model of ``config`` is loaded.
+
+    Returns None, after a line in the log, if the model is optional and not on this machine. Raises ValueError, naming
+    the setting, if it is missing or wrong otherwise: better now than in every replica.
+    """
+    try:
+        artefact = read_artefact(config)
+    except ModelNotFoundError as error:
+        if config.optional:
+            logger.warning("without embeddings: %s", error)
+            return None
+        raise ValueError(f"embedder.model: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"embedder.model: {error}") from error
+    deployment = model_deployment(NAME, EmbedderReplica, config)
+    return EmbedderLink(config, described(artefact), deployment.bind(config, make_embedder))
+
+
+def described(artefact: SentenceArtefact) -> EmbedderDescription:
+    """Returns what the embedder of ``artefact`` will say of itself."""
+    return EmbedderDescription(artefact.model, artefact.settings.dimensions, artefact.settings.max_tokens)
+
+
+def embedder_client(link: EmbedderLink) -> EmbedderClient:
+    """Returns the embedder of a process. To be called in that process."""
+    return EmbedderClient(ServeAsk(link.handle), link.config, link.description)
+
+
+class ServeAsk:
+    """Asks one of the deployment's replicas. Implements ``embedder_client.Ask``."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = pickling(handle)
+
+    async def __call__(self, texts: Sequence[str]) -> object:
+        return await asked("embedder", lambda: self._handle.embed.remote(list(texts)), EmbedderUnavailableError)

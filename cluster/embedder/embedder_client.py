@@ -1,0 +1,103 @@
+"""``EmbedderClient``: the routers' embedder. It asks the deployment, with a deadline and a circuit breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.embedder.config import EmbedderConfig
+from cluster.embedder.embedder_reply import EmbedderReply
+from cluster.model_service.guarded_calls import GuardedCalls
+from cluster.state.circuit_breaker import BreakerState
+from router.ports.clock import Clock, SystemClock
+from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
+
+NONSENSE = "the embedder is answering nonsense"
+
+MAX_LENGTH_ERROR = 1e-3  # of a vector, whose length is 1
+
+Ask = Callable[[Sequence[str]], Awaitable[object]]
+"""Asks a replica for the ``EmbedderReply`` to texts. Raises EmbedderUnavailableError if it cannot answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderDescription:
+    """What is known of the embedder before its first reply. The fields are those of ``Embedder``."""
+
+    model: str
+    dimensions: int
+    max_tokens: int
+
+
+class EmbedderClient:
+    """Implements ``Embedder``. ``model`` is that of the last reply, and before the first that of the files from which
+    the application was built."""
+
+    def __init__(
+        self, ask: Ask, config: EmbedderConfig, description: EmbedderDescription, clock: Clock | None = None
+    ) -> None:
+        self._ask = ask
+        self._config = config
+        self._model = description.model
+        self._description = description
+        self._calls = GuardedCalls("embedder", config, clock or SystemClock(), EmbedderUnavailableError)
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def dimensions(self) -> int:
+        return self._description.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        return self._description.max_tokens
+
+    @property
+    def state(self) -> BreakerState:
+        """The state of the breaker."""
+        return self._calls.state
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Returns the embeddings of ``texts``.
+
+        Raises TextTooLongError, and EmbedderUnavailableError if the breaker is open or its half-open probe is under
+        way, the deadline passes, the replica fails or dies, or the answer is no list of vectors of length 1.
+        """
+        if not texts:
+            return Embeddings(np.zeros((0, self.dimensions), np.float32), ())
+
+        async def checked() -> EmbedderReply:
+            reply = self._checked(await self._ask(texts), len(texts))
+            self._model = reply.model
+            return reply
+
+        reply = await self._calls.call(checked, self._config.deadline_s(sum(map(len, texts))))
+        if reply.too_long is not None:
+            raise TextTooLongError(*reply.too_long)
+        assert reply.embeddings is not None, "a checked reply has embeddings unless a text is too long"
+        return reply.embeddings
+
+    def _checked(self, reply: object, texts: int) -> EmbedderReply:
+        """Returns ``reply`` if it is the reply to ``texts`` texts.
+
+        Raises EmbedderUnavailableError for anything else, such as a vector with NaN, which has no cosine."""
+        if not isinstance(reply, EmbedderReply):
+            raise EmbedderUnavailableError(NONSENSE)
+        if reply.failure is not None:
+            raise EmbedderUnavailableError(reply.failure)
+        if reply.too_long is not None:
+            return reply
+        if reply.embeddings is None:
+            raise EmbedderUnavailableError(f"{NONSENSE}: no embeddings")
+        vectors, tokens = reply.embeddings
+        if vectors.shape != (texts, self.dimensions) or vectors.dtype != np.float32 or len(tokens) != texts:
+            found = f"{vectors.dtype} {list(vectors.shape)}"
+            raise EmbedderUnavailableError(f"{NONSENSE}: {found} instead of [{texts}, {self.dimensions}]")
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not (np.abs(lengths - 1) <= MAX_LENGTH_ERROR).all():  # False for NaN too
+            raise EmbedderUnavailableError(f"{NONSENSE}: a vector has not the length 1")
+        return reply

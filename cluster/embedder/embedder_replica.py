@@ -1,0 +1,59 @@
+"""``EmbedderReplica``: a replica of the deployment ``Embedder``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cluster.embedder.config import EmbedderConfig
+from cluster.embedder.embedder_reply import EmbedderReply
+from cluster.model_service.health import check_not_stuck
+from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
+
+
+class LocalEmbedder(Embedder, Protocol):
+    """The embedder in a replica. ``BatchingEmbedder`` implements it; its docstrings hold here too."""
+
+    def busy_s(self) -> float: ...
+
+
+MakeEmbedder = Callable[[EmbedderConfig], LocalEmbedder]
+"""Makes the embedder of a replica, in its process."""
+
+
+class EmbedderReplica:
+    """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
+
+    ``make_embedder`` is called in the replica's process: routers and the builder do not import the runtime.
+    """
+
+    def __init__(self, config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> None:
+        self._embedder = (make_embedder or load_embedder)(config)
+
+    async def embed(self, texts: Sequence[str]) -> EmbedderReply:
+        """Returns the embeddings of ``texts``. If the call is cancelled, what has not begun is dropped."""
+        model = self._embedder.model
+        try:
+            return EmbedderReply(model, await self._embedder.embed(texts))
+        except TextTooLongError as error:
+            return EmbedderReply(model, too_long=(error.index, error.tokens, error.max_tokens))
+        except EmbedderUnavailableError as error:
+            return EmbedderReply(model, failure=str(error))
+
+    async def pid(self) -> int:
+        """Returns the process id, for operators and tests."""
+        return os.getpid()
+
+    def check_health(self) -> None:
+        """Raises ModelStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
+        check_not_stuck(self._embedder.busy_s())
+
+
+def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
+    """Loads the model. Raises as ``read_artefact`` and ``SentenceEncoder`` do."""
+    from cluster.embedder.artefact import read_artefact
+    from cluster.embedder.batching_embedder import BatchingEmbedder
+    from cluster.embedder.sentence_encoder import SentenceEncoder
+
+    return BatchingEmbedder(SentenceEncoder(read_artefact(config), config.precision), config.max_batch_tokens)

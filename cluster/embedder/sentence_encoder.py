@@ -1,0 +1,38 @@
+"""``SentenceEncoder``: a BERT encoder with pooling. It makes vectors of token ids, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.embedder.artefact import SentenceArtefact
+from cluster.embedder.sentence_settings import Pooling
+from safety.encoder.encoder import Encoder
+from safety.encoder.precision import Precision
+from safety.encoder.word_pieces import WordPieces
+
+
+class SentenceEncoder:
+    """A loaded model. ``tokens`` may be called on any thread, ``vectors`` on one at a time."""
+
+    def __init__(self, artefact: SentenceArtefact, precision: Precision) -> None:
+        """Loads ``vocab.txt``, ``config.json`` and ``model.safetensors``.
+
+        Raises OSError for a missing file, and UnsupportedEncoderError for files that do not fit.
+        """
+        self.artefact = artefact
+        self._pieces = WordPieces(artefact.directory / "vocab.txt")
+        self._encoder = Encoder.load(artefact.directory, precision)
+
+    def tokens(self, text: str) -> list[int]:
+        """Returns the token ids of a text, ``[CLS]`` and ``[SEP]`` included, however many they are."""
+        return [self._pieces.cls, *self._pieces(text), self._pieces.sep]
+
+    def vectors(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Returns the vectors of texts, float32 [batch, dimensions], each of length 1. Raises as ``Encoder`` does."""
+        states = self._encoder.encode(batch)
+        pooled = states.mean() if self.artefact.settings.pooling is Pooling.MEAN else states.first()
+        vectors: NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)
+        return vectors
