@@ -12,6 +12,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
 from cluster.config import MantaConfig, TierConfig, without_tiers
+from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.replica.rank_launcher import PlacedRanks, bundles
@@ -30,7 +31,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 
 def build(config: MantaConfig) -> Application:
     """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, one deployment per tier,
-    and ``SafetyClassifier`` if ``safety.classifier`` is set.
+    ``SafetyClassifier`` if ``safety.classifier`` is set, and ``Embedder`` if ``embedder`` is.
 
     Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as
     ``read_forecaster`` does.
@@ -79,9 +80,11 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )(Router)
     classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier)
+    embedder = None if config.embedder is None else bind_embedder(config.embedder)
     forecaster = read_forecaster(config)
+    policies = config.safety.policies
     return router.bind(
-        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, config.safety.policies
+        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, policies, embedder
     )
 
 

@@ -14,16 +14,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from cluster.embedder.config import EmbedderConfig
 from cluster.safety.config import SafetySettings
 from engine.config import EngineConfig
 from router.config import ProfileConfig, RouterConfig
+from router.embedding_request import EMBEDDINGS
 from router.tiers.choose import AUTO
 
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Pattern of a tier's name, which is used in URLs, headers and the names of Ray actors."""
 
-RESERVED_NAMES = frozenset({AUTO, "Router", "SafetyClassifier", "Embedder", "SemanticCache"})
-"""Names that no tier may have: the model ``auto``, and the deployments beside the tiers."""
+RESERVED_NAMES = frozenset({AUTO, EMBEDDINGS, "Router", "SafetyClassifier", "Embedder", "SemanticCache"})
+"""Names that no tier may have: the model ``auto``, the ledger's name for embeddings, and the deployments beside the
+tiers."""
 
 
 class Settings(BaseModel):
@@ -192,6 +195,8 @@ class MantaConfig(Settings):
     placement: PlacementConfig = PlacementConfig()
     state: StateConfig = StateConfig()
     safety: SafetySettings = SafetySettings()
+    embedder: EmbedderConfig | None = None
+    """The model of /v1/embeddings. None: there are no embeddings."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -207,6 +212,13 @@ class MantaConfig(Settings):
     @model_validator(mode="after")
     def _check_router_tiers(self) -> Self:
         check_router_tiers(self.router, [tier.name for tier in self.tiers])
+        return self
+
+    @model_validator(mode="after")
+    def _check_embeddings_price(self) -> Self:
+        prices = self.router.prices.tiers
+        if self.embedder is not None and prices and EMBEDDINGS not in prices:
+            raise ValueError(f"router.prices.tiers: {EMBEDDINGS} have no price, and would cost nothing")
         return self
 
     @model_validator(mode="after")
@@ -265,6 +277,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         placement=config.placement,
         state=config.state,
         safety=config.safety,
+        embedder=config.embedder,
     )
 
 
@@ -312,8 +325,8 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:
     """Raises ValueError, naming the setting, for a price of a tier that does not exist, and for a tier without a price
-    where others have one: its tokens would cost nothing."""
-    for name in prices:
+    where others have one: its tokens would cost nothing. Embeddings may have a price too."""
+    for name in (name for name in prices if name != EMBEDDINGS):
         check_tier(f"router.prices.tiers.{name}", name, tiers)
     for name in tiers:
         if prices and name not in prices:

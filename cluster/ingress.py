@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
 from cluster.config import PlacementConfig, StateConfig
+from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
@@ -43,8 +44,8 @@ class Router:
     """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
-    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one. ``policies`` say what is
-    inspected; None: nothing is.
+    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one, and ``embedder`` that to
+    ``Embedder``. ``policies`` say what is inspected; None: nothing is.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Router:
         state: StateConfig | None = None,
         classifier: ClassifierLink | None = None,
         policies: SafetyPolicies | None = None,
+        embedder: EmbedderLink | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
@@ -66,6 +68,7 @@ class Router:
         self._state = state or StateConfig()
         self._classifier = classifier
         self._policies = policies
+        self._embedder = embedder
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -81,6 +84,7 @@ class Router:
             metrics=RayUsageMetrics(),
             make_guard=None if self._policies is None else guard_maker(self._policies, self._classifier),
             reviews=shared_reviews(self._state, self._config.review),
+            embedder=None if self._embedder is None else embedder_client(self._embedder),
         )
         return without_root_path(without_request_id(app))
 

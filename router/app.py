@@ -23,6 +23,7 @@ from router.admin.policy_api import PolicyManagement
 from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
+from router.embedding_request import EmbeddingAccepted, EmbeddingResult
 from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
@@ -40,12 +41,14 @@ from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
+from router.openai.embeddings import embedding_request, embeddings_body
 from router.openai.errors import error_body
 from router.openai.models import model_list
 from router.openai.moderations import moderation_body, moderation_texts
 from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
+from router.ports.embedder import Embedder
 from router.ports.jwks_source import JwksSource
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
@@ -59,7 +62,7 @@ from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
 
-MODELS, MODERATIONS = "/v1/models", "/v1/moderations"
+MODELS, MODERATIONS, EMBEDDINGS = "/v1/models", "/v1/moderations", "/v1/embeddings"
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatEndpoint(),
     "/v1/completions": CompletionEndpoint(),
@@ -80,6 +83,7 @@ def build_app(
     make_guard: MakeGuard | None = None,
     metrics: UsageMetrics | None = None,
     reviews: ReviewService | None = None,
+    embedder: Embedder | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -88,7 +92,8 @@ def build_app(
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
     used; None: nothing is counted. ``reviews`` has the review queue and the audit log, by default in the memory of this
-    process. Raises ValueError for a secret of ``config.review`` that cannot be read.
+    process. ``embedder`` makes vectors of texts; None: there are no embeddings. Raises ValueError for a secret of
+    ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -104,11 +109,11 @@ def build_app(
     review_api = ReviewManagement(reviews.desk, reviews.audit, clock)
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
     policies = PolicyManagement(None if guard is None else guard.admin)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder)
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
     management = Management(authenticator, registry, store, backend, review_api, policies, clock, currency, tenants)
-    return App(config, backend, pipeline, management, store, reviews, clock, endpoints)
+    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder)
 
 
 class App:
@@ -124,7 +129,9 @@ class App:
         reviews: ReviewService,
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
+        embedder: Embedder | None,
     ) -> None:
+        self._embedder = embedder
         self._endpoints = endpoints
         self._pipeline = pipeline
         self._management = management
@@ -174,6 +181,10 @@ class App:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
                 await self._moderate(exchange, path)
+        elif path == EMBEDDINGS:
+            _expect(exchange, "POST")
+            async with asyncio.timeout(self._timeout_s):
+                await self._embed(exchange, path)
         elif path == "/healthz":
             _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
@@ -227,7 +238,7 @@ class App:
         Raises AuthenticationError, and NotFoundError for a model that the key may not use or that does not exist.
         """
         names = await self._pipeline.models(exchange.header("authorization"))
-        models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created)
+        models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created, self._embedder)
         if not name:
             return await exchange.answer(200, models)
         found = next((model for model in models["data"] if model["id"] == name), None)
@@ -241,6 +252,19 @@ class App:
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
         model, results = await self._pipeline.moderate(call, moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))
+
+    async def _embed(self, exchange: Exchange, path: str) -> None:
+        """Answers /v1/embeddings. Raises what ``Pipeline.embed`` raises, and ClientLeftError."""
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        async with aclosing(self._pipeline.embed(call, embedding_request)) as steps:
+            accepted = await anext(steps)
+            assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"
+            if accepted.limits is not None:
+                exchange.headers += rate_limit_headers(accepted.limits, self._warn_at)
+            result = await exchange.while_connected(anext(steps))
+            assert isinstance(result, EmbeddingResult), "the second step is the result"
+        await exchange.answer_text(200, await asyncio.to_thread(embeddings_body, result))
 
     async def _manage(self, exchange: Exchange, path: str) -> None:
         """Answers /admin/v1 and /v1/usage. Raises what ``Management.handle`` raises."""

@@ -248,7 +248,7 @@ class PricesConfig(Settings):
     """The currency (ISO 4217) of all prices, costs and budgets."""
     tiers: dict[str, PriceConfig] = Field(default_factory=dict)
     """The price of each tier. If one has a price, all must: a tier that was forgotten would cost nothing. {}: tokens
-    are counted, and cost nothing."""
+    are counted, and cost nothing. The input of /v1/embeddings has the price of ``embeddings``."""
 
 
 class ReviewConfig(Settings):
@@ -283,6 +283,14 @@ class ReviewConfig(Settings):
         return secret
 
 
+class EmbeddingsConfig(Settings):
+    """How /v1/embeddings names its model."""
+
+    aliases: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], ...] = Field((), max_length=128)
+    """Further names of the model, for clients whose model name cannot be changed, such as text-embedding-3-small. Such
+    a client gets vectors of this model, with its number of dimensions."""
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -302,6 +310,8 @@ class RouterConfig(Settings):
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)
     """Further names of tiers, or of ``auto``, for clients whose model name cannot be changed."""
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    """How /v1/embeddings names its model."""
     max_lost_replicas: int = Field(2, ge=1)
     """Lost replicas after which a request is given up. Until then it is tried again, unless its answer has begun. The
     limit keeps a request that kills replicas from being tried on all of them."""

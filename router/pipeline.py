@@ -10,6 +10,8 @@ from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.answer_events import AnswerEvent, Routed
 from router.config import RouterConfig
+from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
+from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
 from router.errors import LimitExceededError
 from router.generation.generate import generate
@@ -25,6 +27,7 @@ from router.limits.answer_count import check_answer_count
 from router.limits.concurrency import ConcurrencyLimit
 from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
+from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
@@ -53,8 +56,10 @@ class Pipeline:
         clock: Clock,
         guard: Guard | None = None,
         metrics: UsageMetrics | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self._config = config
+        self._embedder = embedder
         self._guard = guard
         self._metrics = metrics or NoUsageMetrics()
         self._backend = backend
@@ -131,6 +136,29 @@ class Pipeline:
             with self._accounted(account, await self._reserve(account)):
                 return guard.classifier, await moderated(guard, _subject(account), texts)
 
+    async def embed(
+        self, call: Call, parse: Callable[[bytes], EmbeddingRequest]
+    ) -> AsyncGenerator[EmbeddingAccepted | EmbeddingResult, None]:
+        """Authenticates and parses a request for embeddings. Yields EmbeddingAccepted, and then the result.
+
+        Closing the generator drops the texts that are not computed yet. Raises a RefusalError, also if there is no
+        embedder, or none that answers.
+        """
+        config, started_at = self._config, self._clock.now()
+        with self._concurrency.admit():
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            check_endpoint(principal, call.endpoint)
+            embedder = embedding(self._embedder)
+            request = parse(await call.read(config.max_body_bytes))
+            check_embedding(request, principal, embedder, config.embeddings.aliases)
+            accounted = priced_request(request)
+            account = Account(call, principal, accounted, EMBEDDINGS, embedder.model, started_at)
+            hold = await self._reserve(account)
+            with self._accounted(account, hold):
+                yield EmbeddingAccepted(hold.decision)
+                result = await embedded(embedder, request, account.meter)
+            yield result
+
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
         tier, principal = account.tier, account.principal
@@ -183,12 +211,14 @@ class Pipeline:
             self._ledger.adopt(orphan)
 
     async def models(self, credentials: str | None) -> dict[str, str]:
-        """Returns the model names that the API key may use, with the tier or ``auto`` of each.
+        """Returns the model names that the API key may use, with the tier or ``auto`` of each, or ``embeddings``.
 
         Raises AuthenticationError for credentials that are missing, malformed or unknown.
         """
         principal = await self._authenticator.authenticate(credentials)
-        return allowed_models(principal, model_names(self._choice, allowed_tiers(principal, self._choice.tiers)))
+        names = model_names(self._choice, allowed_tiers(principal, self._choice.tiers))
+        others = embedding_models(self._embedder, self._config.embeddings.aliases)
+        return allowed_models(principal, {**dict.fromkeys(others, EMBEDDINGS), **names})
 
     def _route(self, principal: Principal, request: InferenceRequest) -> Route:
         """Returns the tier for the request. Raises PermissionDeniedError that names the tier, model or tool that

@@ -100,6 +100,7 @@ def _arguments(routers: int, redis_url: str, journal: Path) -> dict[str, Any]:
             "auto": None,
             "prices": {**router["prices"], "tiers": {"fast": {"input": 1, "output": 1}}},
         },
+        "embedder": None,
         "tiers": [fast],
         "ingress": {**arguments["ingress"], "replicas": routers},
         "state": {"url": redis_url, "journal": str(journal)},

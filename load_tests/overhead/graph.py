@@ -38,6 +38,7 @@ def stub_config(step_s: float) -> dict[str, Any]:
     application["args"] = {
         **arguments,
         "router": {**router, "auto": None, "prices": prices},
+        "embedder": None,
         "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
         "step_s": step_s,
     }

@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from router.embedding_request import EMBEDDINGS
+from router.ports.embedder import Embedder
 from router.ports.tier_backend import TierDescription, TierSnapshot
 
 
 def model_list(
-    names: Mapping[str, str], tiers: Sequence[TierDescription], snapshots: Sequence[TierSnapshot], created: int
+    names: Mapping[str, str],
+    tiers: Sequence[TierDescription],
+    snapshots: Sequence[TierSnapshot],
+    created: int,
+    embedder: Embedder | None = None,
 ) -> dict[str, Any]:
     """Returns OpenAI's list of models, for the names that requests may give as ``model``.
 
-    ``names`` maps each name to its tier or to ``auto``. ``created`` is in seconds since the epoch.
+    ``names`` maps each name to its tier, to ``auto`` or to ``embeddings``. ``created`` is in seconds since the epoch.
     """
     roots = {tier.name: tier.model for tier in tiers}
     lengths = {snapshot.name: snapshot.context_length for snapshot in snapshots}
-    data = [
-        model_fields(name, created, roots.get(target, target), _context_length(target, names, lengths))
-        for name, target in names.items()
-    ]
-    return {"object": "list", "data": data}
+
+    def fields(name: str, target: str) -> dict[str, Any]:
+        if target == EMBEDDINGS and embedder is not None:
+            return model_fields(name, created, embedder.model, embedder.max_tokens)
+        return model_fields(name, created, roots.get(target, target), _context_length(target, names, lengths))
+
+    return {"object": "list", "data": [fields(name, target) for name, target in names.items()]}
 
 
 def model_fields(name: str, created: int, root: str, context_length: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -107,9 +107,9 @@ class Exchange:
             if not message.get("more_body", False):
                 return b"".join(received)
 
-    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs ``work`` and raises what it raises. If the client disconnects first, cancels it and raises
-        ClientLeftError."""
+    async def while_connected(self, work: Awaitable[T]) -> T:
+        """Runs ``work``. Returns what it returns, and raises what it raises. If the client disconnects first, cancels
+        it and raises ClientLeftError."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:

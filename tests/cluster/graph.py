@@ -35,7 +35,8 @@ def dev_config() -> dict[str, Any]:
     arguments: dict[str, Any] = deployed["applications"][0]["args"]
     tiers = [tier for tier in arguments["tiers"] if not tier.get("optional")]
     prices = arguments["router"]["prices"]["tiers"]
-    arguments["router"]["prices"]["tiers"] = {tier["name"]: prices[tier["name"]] for tier in tiers}
+    names = [*(tier["name"] for tier in tiers), "embeddings"]
+    arguments["router"]["prices"]["tiers"] = {name: prices[name] for name in names}
     return arguments | {"tiers": tiers}
 
 

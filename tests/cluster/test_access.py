@@ -93,7 +93,12 @@ def test_a_config_without_one_gets_the_digest_of_a_new_key() -> None:
 def test_every_tier_has_a_price_if_one_has() -> None:
     arguments = dev()["applications"][0]["args"]
     config = MantaConfig.model_validate(arguments)
-    assert without_tiers(config, ["general"]).router.prices.tiers.keys() == {"fast", "balanced", "frontier"}
+    assert without_tiers(config, ["general"]).router.prices.tiers.keys() == {
+        "fast",
+        "balanced",
+        "frontier",
+        "embeddings",
+    }
     del arguments["router"]["prices"]["tiers"]["balanced"]
     with pytest.raises(ValueError, match="balanced has no price"):
         MantaConfig.model_validate(arguments)

@@ -16,6 +16,7 @@ import uvicorn
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
+from router.ports.embedder import Embedder
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
 from safety.api import Guard
@@ -35,14 +36,22 @@ class Served:
     """A router with its backend. ``backend`` may be replaced between requests."""
 
     def __init__(
-        self, config: RouterConfig = CONFIG, store: StateStore | None = None, guard: Guard | None = None
+        self,
+        config: RouterConfig = CONFIG,
+        store: StateStore | None = None,
+        guard: Guard | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = build_app(
-            config, self._Relay(self), store=store, make_guard=None if guard is None else lambda oversight, store: guard
+            config,
+            self._Relay(self),
+            store=store,
+            make_guard=None if guard is None else lambda oversight, store: guard,
+            embedder=embedder,
         )
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
