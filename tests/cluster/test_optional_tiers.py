@@ -9,7 +9,7 @@ import pytest
 
 from cluster.app import missing_tiers
 from cluster.config import MantaConfig, without_tiers
-from cluster.local.serve_config_file import optional_tiers
+from cluster.local.serve_config_file import optional_deployments
 
 
 def config(tmp_path: Path, **router: Any) -> MantaConfig:
@@ -89,11 +89,17 @@ def test_nothing_changes_if_nothing_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_list", [True, False])
-def test_the_launcher_knows_the_optional_tiers(as_list: bool) -> None:
+def test_the_launcher_knows_what_is_optional(as_list: bool) -> None:
     rows: dict[str, dict[str, Any]] = {
         "fast": {"engine": {"model": "models/fast"}},
         "general": {"engine": {"model": "package:some/model.gguf"}, "optional": True},
     }
     tiers = [{"name": name, **row} for name, row in rows.items()] if as_list else rows
 
-    assert optional_tiers({"applications": [{"args": {"tiers": tiers}}]}) == {"general": "package:some/model.gguf"}
+    arguments = {"tiers": tiers, "embedder": {"model": "package:some/model", "optional": True}}
+    assert optional_deployments({"applications": [{"args": arguments}]}) == {
+        "general": "package:some/model.gguf",
+        "Embedder": "package:some/model",
+    }
+    arguments["embedder"] = {"model": "models/embedder"}
+    assert optional_deployments({"applications": [{"args": arguments}]}).keys() == {"general"}

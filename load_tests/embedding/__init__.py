@@ -1,0 +1,1 @@
+"""What embeddings cost, and how near they are to torch's."""
