@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
+from router.prompt_report import Part, PromptReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ NO_PARSING = TextParsing()
 
 
 @dataclass(frozen=True, slots=True)
+class PromptReference:
+    """The stored prompt that a request names. ``version`` None: the active one. ``variables`` are JSON values."""
+
+    id: str
+    version: int | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A request for inference, independent of the wire format. Each of its prompts gets ``sampling.n`` answers and
     becomes one engine request."""
@@ -58,6 +69,13 @@ class InferenceRequest:
     tools: tuple[str, ...] = ()  # the names of the functions that the model is offered
     user: str | None = None  # the client's own name for its user, for the ledger
     max_cost: float | None = None  # the most that the request may cost, in the currency of the prices
+    prompt: PromptReference | None = None  # the stored prompt that the request names
+    template_version: str | None = None  # ``id@version`` of the stored prompt whose messages ``prompts`` begin with
+    template_values: tuple[tuple[str, str], ...] = ()  # the client's texts in those messages, each after its field
+    parts: tuple[Part, ...] = ()  # what each message of the conversation is; (): its role says it
+    truncation: Literal["auto", "disabled"] | None = None  # whether a conversation that is too long may be shortened
+    include_assembly: bool = False  # whether the answer shows the prompt's messages as the model gets them
+    report: PromptReport | None = None  # what the prompt was assembled from; None: there is nothing to report
 
     @property
     def choice_prompts(self) -> list[int]:
