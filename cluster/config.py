@@ -258,6 +258,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
     ]
     aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
     prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
+    overflow = {name: each for name, each in router.prompts.tiers.items() if name not in missing}
     kept = [key for key in keys if key.tiers is None or key.tiers]
     if not kept:
         raise ValueError(
@@ -271,6 +272,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
                 "aliases": aliases,
                 "keys": tuple(kept),
                 "prices": router.prices.model_copy(update={"tiers": prices}),
+                "prompts": router.prompts.model_copy(update={"tiers": overflow}),
             }
         ),
         ingress=config.ingress,
@@ -318,6 +320,8 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
         check_thresholds(router.auto.thresholds or {}, tiers)
     check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
     check_prices(router.prices.tiers, tiers)
+    for name in router.prompts.tiers:
+        check_tier(f"router.prompts.tiers.{name}", name, tiers)
     for place, key in enumerate(router.keys):
         for name in key.tiers or ():
             check_tier(f"router.keys.{place}.tiers", name, tiers)

@@ -20,6 +20,7 @@ from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
+from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -27,6 +28,7 @@ from router.app import MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
+from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
@@ -85,6 +87,7 @@ class Router:
             make_guard=None if self._policies is None else guard_maker(self._policies, self._classifier),
             reviews=shared_reviews(self._state, self._config.review),
             embedder=None if self._embedder is None else embedder_client(self._embedder),
+            prompts=shared_prompts(self._state),
         )
         return without_root_path(without_request_id(app))
 
@@ -115,6 +118,12 @@ def shared_reviews(state: StateConfig, config: ReviewConfig) -> ReviewService:
     clock, url = SystemClock(), state.read_url()
     store = MemorySafetyStore(clock) if url is None else RedisSafetyStore(state, url, config.audit_days)
     return ReviewService(store, config, clock)
+
+
+def shared_prompts(config: StateConfig) -> PromptStore | None:
+    """Returns the store of prompts in the Redis of ``config``; None if it names none. Raises as ``shared_state``."""
+    url = config.read_url()
+    return None if url is None else RedisPromptStore(config, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

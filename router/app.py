@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,6 +21,7 @@ from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
 from router.admin.admin_api import Management, ManagementCall
 from router.admin.policy_api import PolicyManagement
+from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.config import RouterConfig
@@ -37,6 +39,7 @@ from router.errors import (
 from router.generation.collect import collect
 from router.inference_request import Call
 from router.ledger.ledger import Ledger
+from router.memory_prompt_store import MemoryPromptStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
@@ -50,10 +53,12 @@ from router.pipeline import Pipeline
 from router.ports.clock import Clock, SystemClock
 from router.ports.embedder import Embedder
 from router.ports.jwks_source import JwksSource
+from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
+from router.prompts.prompt_book import PromptBook
 from router.review.review_service import ReviewService
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
@@ -84,6 +89,7 @@ def build_app(
     metrics: UsageMetrics | None = None,
     reviews: ReviewService | None = None,
     embedder: Embedder | None = None,
+    prompts: PromptStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -91,9 +97,9 @@ def build_app(
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
-    used; None: nothing is counted. ``reviews`` has the review queue and the audit log, by default in the memory of this
-    process. ``embedder`` makes vectors of texts; None: there are no embeddings. Raises ValueError for a secret of
-    ``config.review`` that cannot be read.
+    used; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
+    by default both are in the memory of this process. ``embedder`` makes vectors of texts; None: there are no
+    embeddings. Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -109,10 +115,14 @@ def build_app(
     review_api = ReviewManagement(reviews.desk, reviews.audit, clock)
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
     policies = PolicyManagement(None if guard is None else guard.admin)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder)
+    book = PromptBook(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
+    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, prompts=book)
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
-    management = Management(authenticator, registry, store, backend, review_api, policies, clock, currency, tenants)
+    prompt_api = PromptManagement(book, reviews.record_change)
+    management = Management(
+        authenticator, registry, store, backend, review_api, policies, prompt_api, clock, currency, tenants
+    )
     return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder)
 
 
@@ -206,6 +216,7 @@ class App:
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
+            exchange.late_headers = partial(_late_headers, routed)
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             with _retried_only_unpaid(exchange, routed):
@@ -215,7 +226,7 @@ class App:
         self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
     ) -> None:
         """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
-        writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier))
+        writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier, routed.prompt_details))
         if routed.stream:
             await exchange.stream(batches, writer.chunks)
         else:
@@ -305,9 +316,17 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
         (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
         (b"x-manta-safety", routed.safety.encode()),
     ]
+    if routed.template is not None:
+        headers.append((b"x-manta-prompt", routed.template.encode()))
     if routed.ignored:
         headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))
     return headers
+
+
+def _late_headers(routed: Routed) -> list[tuple[bytes, bytes]]:
+    """Returns the headers that are known only when the answer begins: a conversation may be shortened until then."""
+    context = routed.context()
+    return [] if context is None else [(b"x-manta-context", context.encode())]
 
 
 @contextmanager

@@ -291,6 +291,41 @@ class EmbeddingsConfig(Settings):
     a client gets vectors of this model, with its number of dimensions."""
 
 
+OverflowPolicy = Literal["larger_tier", "retrieve", "compress", "trim"]
+"""What can be done with a conversation that is too long. ``larger_tier``: another tier of the key takes it whole.
+``retrieve``: the passages of older turns that fit the last one best stand in their place. ``compress``: older turns
+lose the sentences that have least to do with the last one. ``trim``: the oldest turns are dropped whole."""
+
+
+class OverflowConfig(Settings):
+    """What happens to a conversation that does not fit a tier's context, or is longer than ``max_prompt_tokens``."""
+
+    policies: tuple[OverflowPolicy, ...] = ()
+    """What is tried, in this order, until the conversation fits. (): nothing; the request is refused."""
+    max_prompt_tokens: int | None = Field(None, ge=16)
+    """The most tokens of a conversation, even if the tier's context has room for more: long prompts cost more and are
+    answered worse. None: as many as the context has."""
+    answer_tokens: int = Field(256, ge=1)
+    """Tokens that are left for the answer to a request without ``max_tokens``; a quarter of the context at most."""
+
+
+class PromptsConfig(Settings):
+    """Prompt templates, and conversations that are too long."""
+
+    cache_s: float = Field(5.0, ge=0, le=3600)
+    """Seconds after which a router reads again which version of a prompt is active."""
+    overflow: OverflowConfig = OverflowConfig()
+    """What happens to conversations that are too long."""
+    tiers: dict[str, OverflowConfig] = Field(default_factory=dict)
+    """The same for single tiers, instead of ``overflow``."""
+    tenants: dict[str, OverflowConfig] = Field(default_factory=dict)
+    """The same for single tenants. A tenant's setting comes before that of the tier."""
+
+    def overflow_of(self, tenant: str, tier: str) -> OverflowConfig:
+        """Returns what counts for a tenant's conversations on a tier."""
+        return self.tenants.get(tenant) or self.tiers.get(tier) or self.overflow
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -306,6 +341,8 @@ class RouterConfig(Settings):
     """How limits are kept."""
     review: ReviewConfig = ReviewConfig()
     """How people review texts, and how the audit log is kept."""
+    prompts: PromptsConfig = PromptsConfig()
+    """Prompt templates, and what happens to conversations that are too long."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

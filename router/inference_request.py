@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
-from router.prompt_report import Part, PromptReport
+from router.prompt_report import PromptReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class InferenceRequest:
     tools: tuple[str, ...] = ()  # the names of the functions that the model is offered
     user: str | None = None  # the client's own name for its user, for the ledger
     max_cost: float | None = None  # the most that the request may cost, in the currency of the prices
-    prompt: PromptReference | None = None  # the stored prompt that the request names
+    template: PromptReference | None = None  # the stored prompt that the request names
     template_version: str | None = None  # ``id@version`` of the stored prompt whose messages ``prompts`` begin with
     template_values: tuple[tuple[str, str], ...] = ()  # the client's texts in those messages, each after its field
-    parts: tuple[Part, ...] = ()  # what each message of the conversation is; (): its role says it
+    template_messages: int = 0  # the number of those messages
     truncation: Literal["auto", "disabled"] | None = None  # whether a conversation that is too long may be shortened
     include_assembly: bool = False  # whether the answer shows the prompt's messages as the model gets them
     report: PromptReport | None = None  # what the prompt was assembled from; None: there is nothing to report

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
@@ -13,7 +15,7 @@ from router.config import RouterConfig
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
-from router.errors import LimitExceededError
+from router.errors import InvalidRequestError, LimitExceededError
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
@@ -32,11 +34,20 @@ from router.ports.limit_store import LimitStore
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
+from router.prompt_report import PromptReport
 from router.prompt_stops import PromptStops
+from router.prompts.assemble import assemble
+from router.prompts.measure import Measure
+from router.prompts.overflow import Overflow, TierRoom, limits_of
+from router.prompts.prompt_book import PromptBook
+from router.prompts.prompt_parts import assembly_of, prompt_parts
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""The code of the engine's refusal of a prompt that is too long."""
 
 
 class Pipeline:
@@ -57,9 +68,13 @@ class Pipeline:
         guard: Guard | None = None,
         metrics: UsageMetrics | None = None,
         embedder: Embedder | None = None,
+        *,
+        prompts: PromptBook,
     ) -> None:
         self._config = config
         self._embedder = embedder
+        self._prompts = prompts
+        self._overflow = Overflow(config.prompts)
         self._guard = guard
         self._metrics = metrics or NoUsageMetrics()
         self._backend = backend
@@ -78,11 +93,13 @@ class Pipeline:
         """Starts what runs beside the requests."""
         await self._authenticator.start()
         await self._limiter.start()
+        await self._prompts.start()
 
     async def close(self) -> None:
         """Ends what runs beside the requests, after the last one and before the backend closes: lanes bring the counts
         that the last ledger entries wait for."""
         await self._ledger.close()
+        await self._prompts.close()
         await self._authenticator.close()
         await self._limiter.close()
 
@@ -100,7 +117,9 @@ class Pipeline:
             request = endpoint.parse(await call.read(config.max_body_bytes))
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
+            request = await assemble(self._prompts, principal.tenant, request)
             route = self._route(principal, request)
+            request, route = self._fit(principal, request, route)
             request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
             self._check_cost(request, route.tier)
             version = self._versions.get(route.tier, "")
@@ -108,7 +127,7 @@ class Pipeline:
             hold = await self._reserve(account)
             with self._accounted(account, hold):
                 answer_guard = await self._inspect(account)
-                yield [_routed(call, account, route, hold)]
+                yield [_routed(call, account, route, hold, lambda: self._prompt_details(account))]
                 async with aclosing(self._answers(account, answer_guard)) as answers:
                     async for events in answers:
                         if account.first_event_at is None:
@@ -228,6 +247,31 @@ class Pipeline:
         tiers = allowed_tiers(principal, self._choice.tiers)
         return choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
 
+    def _fit(self, principal: Principal, request: InferenceRequest, route: Route) -> tuple[InferenceRequest, Route]:
+        """Returns the request as it fits its tier, or the one that takes it instead. Raises InvalidRequestError for a
+        conversation that is longer than the settings allow."""
+        tiers = self._rooms(allowed_tiers(principal, self._choice.tiers))
+        fitted = self._overflow.fit(request, principal.tenant, route.tier, tiers)
+        if fitted.tier == route.tier:
+            return fitted.request, route
+        return fitted.request, Route(fitted.tier, f"{route.reason}; context of {route.tier} too small")
+
+    def _rooms(self, tiers: Sequence[str]) -> dict[str, TierRoom]:
+        """Returns how much the contexts of ``tiers`` hold."""
+        lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
+        return limits_of(tiers, lengths, self._limiter.tokens_per_character)
+
+    def _prompt_details(self, account: Account) -> dict[str, Any] | None:
+        """Returns what the usage says of the prompt; None: nothing was done with it and nothing was asked."""
+        request = account.request
+        report = request.report
+        if report is None and request.template_version is None and not request.include_assembly:
+            return None
+        measure = Measure(*self._limiter.tokens_per_character(account.tier))
+        report = replace(report or PromptReport(), parts=prompt_parts(request, measure))
+        shown = {"template": request.template_version, **report.fields}
+        return {**shown, "assembly": assembly_of(request)} if request.include_assembly else shown
+
     def _check_cost(self, request: InferenceRequest, tier: str) -> None:
         """Raises InvalidRequestError if the request may cost more than its ``max_cost``."""
         if request.max_cost is not None:
@@ -240,7 +284,13 @@ class Pipeline:
         if account.ruling is not None and account.ruling.refused:
             return refused_answer(account.ruling.message, prompts)
         stops = PromptStops()
-        events = generate(
+        shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
+        events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
+        return events if guard is None else moderate(events, guard, account.meter, prompts, stops)
+
+    def _generated(self, account: Account, stops: PromptStops) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the engine's answers to a request."""
+        return generate(
             self._backend,
             account.tier,
             account.request,
@@ -252,7 +302,28 @@ class Pipeline:
             self._ledger.draft(account),
             stops,
         )
-        return events if guard is None else moderate(events, guard, account.meter, prompts, stops)
+
+    async def _generated_when_it_fits(
+        self, account: Account, stops: PromptStops
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
+        last refusal is raised."""
+        tries, tenant, tier = 0, account.principal.tenant, account.tier
+        while True:
+            try:
+                async with aclosing(self._generated(account, stops)) as batches:
+                    async for events in batches:
+                        yield events
+                return
+            except InvalidRequestError as error:
+                tries += 1
+                shorter = None
+                if error.code == CONTEXT_LENGTH_EXCEEDED:
+                    room = self._rooms([tier])[tier]
+                    shorter = self._overflow.after_refusal(account.request, tenant, tier, room, tries)
+                if shorter is None:
+                    raise
+                account.request = shorter
 
 
 def _subject(account: Account) -> Subject:
@@ -262,7 +333,9 @@ def _subject(account: Account) -> Subject:
     return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
 
 
-def _routed(call: Call, account: Account, route: Route, hold: Hold) -> Routed:
+def _routed(
+    call: Call, account: Account, route: Route, hold: Hold, prompt_details: Callable[[], dict[str, Any] | None]
+) -> Routed:
     """Returns the first event of an accepted request."""
     request, meter = account.request, account.meter
     ignored = (*request.ignored, *ignored_headers(call, account.principal))
@@ -275,6 +348,9 @@ def _routed(call: Call, account: Account, route: Route, hold: Hold) -> Routed:
         hold.decision,
         "unscanned" if account.ruling is None else account.ruling.label,
         output_tokens=lambda: meter.output_tokens,
+        template=request.template_version,
+        context=lambda: None if account.request.report is None else account.request.report.header,
+        prompt_details=prompt_details,
     )
 
 

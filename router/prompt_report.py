@@ -1,4 +1,4 @@
-"""``PromptReport``: what a prompt was assembled from, and what was left out of it, for the usage details and a header."""
+"""``PromptReport``: what a prompt was made of, and what was left out, for the usage details and a header."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ class Removed:
     compressed: int = 0
     tokens_before: int = 0
     tokens_left: int = 0
+
+    def plus(self, later: Removed) -> Removed:
+        """Returns what was left out in two steps. A message that was shortened in both counts twice."""
+        return Removed(
+            self.messages + later.messages,
+            self.tokens + later.tokens,
+            self.compressed + later.compressed,
+            self.tokens_before + later.tokens_before,
+            self.tokens_left + later.tokens_left,
+        )
 
 
 @dataclass(frozen=True, slots=True)

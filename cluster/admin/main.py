@@ -12,6 +12,7 @@ import typer
 from cluster.admin.audit_commands import audit
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.command_options import Json, Tenant, client_of, date_text, seconds_of, show
+from cluster.admin.prompt_commands import prompts
 from cluster.admin.review_commands import review
 from cluster.admin.text_tables import table
 from router.access.key_format import ApiKey, new_id, new_secret
@@ -25,7 +26,7 @@ USE_COLUMNS = ("scope", "limit", "value", "used", "remaining", "reset_s")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
-ROOT_HELP = """Keys, usage, limits, reviews, audit log, status of a Manta service.
+ROOT_HELP = """Keys, usage, limits, prompts, reviews, audit log, status of a Manta service.
 
 \b
   export MANTA_ADMIN_KEY=sk-manta-admin   # that of deployments/dev.yaml
@@ -40,6 +41,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(limits, name="limits")
 app.add_typer(review, name="review")
 app.add_typer(audit, name="audit")
+app.add_typer(prompts, name="prompts")
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]

@@ -35,6 +35,10 @@ manta:1:{tenant}:exception:hash         string  document of an exception       t
 manta:1:{tenant}:audit-heads            hash    day → head of its chain        none
 manta:1:{tenant}:audit:day              list    records of the audit log       ``review.audit_days``
 manta:1:{tenant}:audit-id:id            string  a record that was added        ``AUDIT_IDS_KEPT_MS``
+manta:1:prompt-tenants                  set     tenants with prompts           none
+manta:1:{tenant}:prompts                hash    prompt → its newest version    none
+manta:1:{tenant}:prompt:id              hash    version → document, active     none
+manta:1:{tenant}:prompt-activations:id  list    activations, JSON              none; trimmed to ``MAX_ACTIVATIONS``
 ======================================  ======  =============================  =========================================
 """
 
@@ -49,6 +53,7 @@ TENANTS = PREFIX + "tenants"
 SAFETY_SECRET = PREFIX + "safety-secret"
 POLICIES = PREFIX + "policies"
 SAFETY_TENANTS = PREFIX + "safety-tenants"
+PROMPT_TENANTS = PREFIX + "prompt-tenants"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 AUDIT_IDS_KEPT_MS = 7 * DAY_MS
@@ -113,3 +118,18 @@ def audit_heads(tenant: str) -> str:
 def audit_lines(tenant: str, day: int) -> str:
     """Returns the name of the list of a tenant's audit records of a day, which counts from the epoch."""
     return f"{base(tenant)}audit:{day}"
+
+
+def prompts(tenant: str) -> str:
+    """Returns the name of the hash with the newest version of each of a tenant's prompts."""
+    return base(tenant) + "prompts"
+
+
+def prompt(tenant: str, prompt_id: str) -> str:
+    """Returns the name of the hash with the versions of a prompt and the number of the active one."""
+    return f"{base(tenant)}prompt:{prompt_id}"
+
+
+def prompt_activations(tenant: str, prompt_id: str) -> str:
+    """Returns the name of the list of a prompt's activations."""
+    return f"{base(tenant)}prompt-activations:{prompt_id}"

@@ -14,6 +14,7 @@
     GET    /v1/usage                      usage of the key's own tenant
     ...    /admin/v1/review, /admin/v1/audit   see ``router.admin.review_api``
     ...    /admin/v1/safety/policies            see ``router.admin.policy_api``
+    ...    /admin/v1/prompts                    see ``router.admin.prompt_api``
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from router.admin.key_schemas import (
     parse_document,
 )
 from router.admin.policy_api import PolicyManagement
+from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
@@ -83,12 +85,14 @@ class Management:
         backend: TierBackend,
         reviews: ReviewManagement,
         policies: PolicyManagement,
+        prompts: PromptManagement,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
     ) -> None:
         self._reviews = reviews
         self._policies = policies
+        self._prompts = prompts
         self._authenticator = authenticator
         self._registry = registry
         self._store = store
@@ -107,7 +111,8 @@ class Management:
             case ["", _, "limits"]:
                 return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
-        return own.get(path) or self._reviews.methods(path) or self._policies.methods(path)
+        rooms = (self._reviews, self._policies, self._prompts)
+        return own.get(path) or next((found for room in rooms if (found := room.methods(path))), None)
 
     async def handle(self, call: ManagementCall) -> Reply:
         """Answers a request whose method and path are among ``methods``.
@@ -132,6 +137,8 @@ class Management:
             return Reply(answer, JSON_LINES) if isinstance(answer, str) else _reply(answer)
         if self._policies.methods(call.path) is not None:
             return _reply(await self._policies.answer(call.method, call.path, call.read))
+        if self._prompts.methods(call.path) is not None:
+            return _reply(await self._prompts.answer(call.method, call.path, call.parameters, call.read, principal))
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

@@ -34,7 +34,8 @@ Change = Callable[[Passage], str]
 
 
 def passages_of(request: InferenceRequest) -> list[Passage]:
-    """Returns the passages of a request in the order of the walk."""
+    """Returns the passages of a request in the order of the walk. The values of a stored prompt's variables come first,
+    as the user's words: the messages that they are in may be the operator's."""
     found: list[Passage] = []
 
     def note(passage: Passage) -> str:
@@ -55,8 +56,25 @@ def changed_request(request: InferenceRequest, change: Change) -> InferenceReque
     """Returns ``request`` with each passage replaced by what ``change`` makes of it."""
     field, several = request.prompt_field, len(request.prompts) > 1
     fields = [f"{field}[{place}]" if several else field for place in range(len(request.prompts))]
+    values = [(name, value, change(Passage(value, Origin.USER, name))) for name, value in request.template_values]
     prompts = [_prompt(prompt, name, change) for prompt, name in zip(request.prompts, fields, strict=True)]
-    return replace(request, prompts=prompts)
+    changed = [(value, new) for _, value, new in values if new != value]
+    if changed:
+        prompts = [_with_values(prompt, request.template_messages, changed) for prompt in prompts]
+    return replace(request, prompts=prompts, template_values=tuple((name, new) for name, _, new in values))
+
+
+def _with_values(prompt: Prompt, count: int, changed: Sequence[tuple[str, str]]) -> Prompt:
+    """Returns ``prompt`` with values of variables replaced in the first ``count`` messages, the longest value first."""
+    if not isinstance(prompt, Conversation):
+        return prompt
+    messages = list(prompt.messages)
+    for place, message in enumerate(messages[:count]):
+        content = message.content
+        for value, new in sorted(changed, key=lambda each: -len(each[0])):
+            content = content.replace(value, new)
+        messages[place] = replace(message, content=content)
+    return replace(prompt, messages=tuple(messages))
 
 
 def _prompt(prompt: Prompt, field: str, change: Change) -> Prompt:

@@ -70,7 +70,8 @@ class RequestEntry:
     million tokens: input, cached input, output; ``price_version`` is the version of the price list. ``cost`` is in
     MONEY_UNITS. ``exact``: the counts are the engine's own. ``error`` is the code of the error that the client got.
     Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun.
-    ``safety`` is what the guard decided. ``variant`` and ``cache`` are as in ``Account``.
+    ``safety`` is what the guard decided. ``variant`` and ``cache`` are as in ``Account``, ``template_version`` as in
+    ``InferenceRequest``.
     """
 
     id: str
@@ -100,6 +101,7 @@ class RequestEntry:
     safety: SafetyEntry
     variant: str | None = None
     cache: str | None = None
+    template_version: str | None = None
 
     @property
     def sample(self) -> UsageSample:

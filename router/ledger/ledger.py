@@ -168,4 +168,5 @@ class Ledger:
             safety=safety_of(account.ruling, account.inspections),
             variant=account.variant,
             cache=account.cache,
+            template_version=account.request.template_version,
         )

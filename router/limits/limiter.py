@@ -111,6 +111,10 @@ class Limiter:
         """Returns the estimate of a request's prompt tokens."""
         return self._estimator.usage(hold.tenant, hold.tier, hold.request, None).prompt_tokens
 
+    def tokens_per_character(self, tier: str) -> tuple[float, float]:
+        """Returns how many tokens a character takes on ``tier``: on average, and what few texts exceed."""
+        return self._estimator.tokens_per_character(tier)
+
     def charge(self, tier: str, usage: Usage) -> Charge:
         """Returns the tokens and cost that ``usage`` adds to the limits."""
         return Charge(usage.prompt_tokens + usage.completion_tokens, self._cost_of(tier, usage))

@@ -65,6 +65,13 @@ class Estimator:
             each = min(each, context_length)
         return Usage(prompt, len(request.prompts) * request.sampling.side_by_side * each, 0)
 
+    def tokens_per_character(self, tier: str) -> tuple[float, float]:
+        """Returns how many tokens a character takes on ``tier``: on average, and what few texts exceed."""
+        learnt = self._ratios.get(tier)
+        if learnt is None or learnt.mean <= 0:
+            return FIRST_TOKENS_PER_CHARACTER, FIRST_TOKENS_PER_CHARACTER
+        return learnt.mean, learnt.high
+
     def learn(self, tenant: str, tier: str, request: InferenceRequest, usage: Usage) -> None:
         """Takes the token counts of a request that has finished."""
         characters = sum(_characters(prompt) for prompt in request.prompts)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -12,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
 from router.errors import RefusalError
-from router.inference_request import InferenceRequest, TextParsing
+from router.inference_request import InferenceRequest, PromptReference, TextParsing
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
 from router.openai.errors import error_body
@@ -63,6 +65,22 @@ class PromptCacheOptions(StrictModel):
     ttl: ValidText | None = None
 
 
+PromptVariables = Annotated[dict[ValidText, Any], AfterValidator(_check_template_variables)]
+
+
+def _version_number(value: object) -> object:
+    """Returns a version that is written as text, as OpenAI does, as a number."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
+
+
+class StoredPrompt(StrictModel):
+    """OpenAI's reference to a reusable prompt. Without ``version``, the active one is meant."""
+
+    id: Annotated[ValidText, Field(min_length=1, max_length=64)]
+    version: Annotated[Integer, Field(ge=1, le=2**31), BeforeValidator(_version_number)] | None = None
+    variables: PromptVariables | None = None
+
+
 class ChatRequest(GenerationFields):
     """The JSON body of POST /v1/chat/completions."""
 
@@ -80,9 +98,12 @@ class ChatRequest(GenerationFields):
 
     messages: Annotated[
         list[ChatMessage],
-        Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True),
+        Field(max_length=MAX_LIST_ITEMS, fail_fast=True),
         BeforeValidator(check_part_count),
     ]
+    prompt: StoredPrompt | None = None
+    truncation: Literal["auto", "disabled"] | None = None  # OpenAI's, of /v1/responses
+    include_assembly: bool | None = None  # Manta's: the usage shows the messages as the model gets them
     max_completion_tokens: Integer | None = Field(None, ge=1, le=2**31)
     response_format: ResponseFormat | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
@@ -112,6 +133,27 @@ class ChatRequest(GenerationFields):
     audio: Unsupported = None
     web_search_options: Unsupported = None
     moderation: Unsupported = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt_stands_for_messages(cls, members: Any) -> Any:
+        """Lets a request that names a stored prompt leave out ``messages``."""
+        if isinstance(members, dict) and members.get("prompt") is not None and members.get("messages") is None:
+            return {**members, "messages": []}
+        return members
+
+    @model_validator(mode="after")
+    def _some_messages(self) -> Self:
+        if not self.messages and self.prompt is None:
+            raise PydanticCustomError("misplaced", "must have at least 1 message", {"name": "messages"})
+        return self
+
+    @model_validator(mode="after")
+    def _assembly_needs_usage(self) -> Self:
+        if self.stream and self.include_assembly and not self.include_usage:
+            message = "needs 'stream_options.include_usage' where the answer is streamed"
+            raise PydanticCustomError("misplaced", message, {"name": "include_assembly"})
+        return self
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:
@@ -234,6 +276,12 @@ class ChatRequest(GenerationFields):
         )
 
     @property
+    def reference(self) -> PromptReference | None:
+        """The stored prompt that the request names."""
+        prompt = self.prompt
+        return None if prompt is None else PromptReference(prompt.id, prompt.version, prompt.variables or {})
+
+    @property
     def _variables(self) -> dict[str, Any]:
         """The variables of the chat template: ``chat_template_kwargs``, and those that ``reasoning_effort`` implies.
 
@@ -263,7 +311,13 @@ class ChatEndpoint:
             service_tier=tier,
         )
         sampling = request.sampling(request.max_answer_tokens, request.logprob_count)
-        return request.inference([request.conversation], sampling, "messages", writer, request.parsing)
+        made = request.inference([request.conversation], sampling, "messages", writer, request.parsing)
+        return replace(
+            made,
+            template=request.reference,
+            truncation=request.truncation,
+            include_assembly=bool(request.include_assembly),
+        )
 
     def error(self, refusal: RefusalError) -> str:
         """Returns OpenAI's error object for ``refusal``, as JSON."""

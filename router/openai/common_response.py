@@ -38,12 +38,13 @@ class ChunkTemplate:
         no_usage = ',"usage":null' if include_usage else ""
         self.tail = f"]{no_usage}}}"
         self._include_usage = include_usage
+        self._prompt_details = stamp.prompt_details
 
     def last(self, usage: Usage) -> list[str]:
         """Returns the last chunks of a stream: one with the token counts, if ``include_usage``, and DONE."""
         if not self._include_usage:
             return [DONE]
-        return [f'{self.head}],"usage":{json.dumps(usage_fields(usage))}}}', DONE]
+        return [f'{self.head}],"usage":{json.dumps(usage_fields(usage, self._prompt_details()))}}}', DONE]
 
 
 def response_fields(
@@ -56,15 +57,17 @@ def response_fields(
         "created": stamp.created,
         "model": stamp.model,
         "choices": choices,
-        "usage": usage_fields(usage),
+        "usage": usage_fields(usage, stamp.prompt_details()),
     }
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """Returns OpenAI's usage object."""
+def usage_fields(usage: Usage, prompt_details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns OpenAI's usage object, with Manta's member ``prompt_details`` if there are any."""
+    further = {} if prompt_details is None else {"prompt_details": prompt_details}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        **further,
     }

@@ -1,5 +1,5 @@
-"""``PromptStore``: the port to the prompt templates that all routers share. Documents are JSON, which the store does not
-read.
+"""``PromptStore``: the port to the prompt templates that all routers share. Documents are JSON, and the store does not
+read them.
 
 ``cluster.state.redis_prompt_store`` implements it with Redis; ``router.memory_prompt_store`` in the memory of one
 process. One suite of contract tests runs both.
@@ -57,7 +57,7 @@ class PromptSummary:
 
 
 class PromptStore(Protocol):
-    """The prompts of all tenants. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
+    """The prompts of all tenants. Each coroutine raises StateUnavailableError if the store does not answer in time."""
 
     async def start(self) -> None:
         """Prepares for calls. Called once, on the event loop of all other calls. Does not fail if the store is down."""

@@ -76,6 +76,10 @@ class AuditRecorder:
         document = {"stage": "review", "outcome": "revoked", "fingerprint": text_fingerprint, "reviewer": reviewer}
         self._add(tenant, document)
 
+    def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
+        """Records what an administrator has changed; ``change`` has ``check`` (what), ``outcome`` and ``reviewer``."""
+        self._add(tenant, {"stage": "admin", **change})
+
     def _add(self, tenant: str, document: Mapping[str, object]) -> None:
         stamped = {"at": round(self._clock.now(), 3), "tenant": tenant, **document}
         self._store.record(AuditEntry(uuid.uuid4().hex, tenant, json.dumps(stamped)))

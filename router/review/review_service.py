@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from router.config import ReviewConfig
 from router.ports.clock import Clock
 from router.ports.safety_store import SafetyStore
@@ -26,6 +28,10 @@ class ReviewService:
         self.oversight = StoredOversight(store.reviews, self._recorder, keys, config, clock)
         self.desk = ReviewDesk(store.reviews, self._recorder, keys, config)
         self.audit = AuditReader(store.audit, config.audit_days)
+
+    def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
+        """Records in the audit log what an administrator has changed of a tenant. Returns at once."""
+        self._recorder.record_change(tenant, change)
 
     async def start(self) -> None:
         """Starts the store and fetches the shared secret, if the store answers."""

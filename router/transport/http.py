@@ -49,8 +49,8 @@ class ClientLeftError(Exception):
 class Exchange:
     """One HTTP request and its response.
 
-    ``headers`` are added to every response, errors included. ``started``: the status line was sent. ``streaming``: an
-    SSE stream is open.
+    ``headers`` are added to every response, errors included, and so is what ``late_headers`` returns when the status
+    line is sent. ``started``: it was sent. ``streaming``: an SSE stream is open.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +62,7 @@ class Exchange:
         self._query: bytes = scope.get("query_string", b"")
         self.request_id = request_id(self.header("x-request-id"))
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.request_id.encode())]
+        self.late_headers: Callable[[], list[tuple[bytes, bytes]]] = list
         self.started = False
         self.streaming = False
 
@@ -185,7 +186,8 @@ class Exchange:
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+        sent = [*headers, *self.headers, *self.late_headers()]
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
 
 def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:

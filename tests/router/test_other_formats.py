@@ -23,10 +23,12 @@ from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Ledger
+from router.memory_prompt_store import MemoryPromptStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.ports.clock import SystemClock
+from router.prompts.prompt_book import PromptBook
 from router.tiers.choose import TierChoice
 from router.whole_answer import Answer
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -88,7 +90,10 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(CONFIG.access, ConfigKeys(CONFIG.keys), registry, None, clock)
     ledger = Ledger(store, CONFIG.prices, clock)
-    return Pipeline(CONFIG, backend, TierChoice(TIERS, AutoConfig()), authenticator, ledger, store, clock)
+    prompts = PromptBook(MemoryPromptStore(), clock)
+    return Pipeline(
+        CONFIG, backend, TierChoice(TIERS, AutoConfig()), authenticator, ledger, store, clock, prompts=prompts
+    )
 
 
 @pytest.fixture

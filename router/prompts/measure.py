@@ -1,0 +1,48 @@
+"""``Measure``: how large messages are, in characters and in estimated tokens. Pure.
+
+A router has no tokenizers. It knows how many tokens a character takes on each tier, from requests that have finished
+(``router.limits.usage_estimator``), and counts CHARACTERS_PER_MESSAGE for what a chat template writes around a message.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine.api import Conversation, Message, Prompt
+
+CHARACTERS_PER_MESSAGE = 16  # as the limiter counts them
+
+
+def message_characters(message: Message) -> int:
+    """Returns the characters of all texts of a message, and of what stands around it."""
+    return sum(map(len, message.texts)) + CHARACTERS_PER_MESSAGE
+
+
+def other_characters(conversation: Conversation) -> int:
+    """Returns the characters of a conversation beside its messages: tools, template variables, the answer's opening."""
+    variables = sum(len(name) + len(value) for name, value in conversation.template_kwargs)
+    return sum(map(len, conversation.tools)) + variables + CHARACTERS_PER_MESSAGE
+
+
+def prompt_characters(prompt: Prompt) -> int:
+    """Returns the characters of a prompt. Token ids have none."""
+    if isinstance(prompt, Conversation):
+        return other_characters(prompt) + sum(map(message_characters, prompt.messages))
+    return 0 if isinstance(prompt, tuple) else len(prompt) + CHARACTERS_PER_MESSAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The tokens that a character takes on a tier: on average, and so that few texts take more."""
+
+    mean: float
+    high: float
+
+    def tokens(self, characters: int) -> int:
+        """Returns the tokens that ``characters`` take on average, rounded up."""
+        return math.ceil(characters * self.mean)
+
+    def room(self, tokens: int) -> int:
+        """Returns the characters that fit ``tokens``, even if they take more than on average."""
+        return math.floor(max(0, tokens) / self.high)

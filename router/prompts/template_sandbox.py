@@ -1,0 +1,328 @@
+"""The Jinja sandbox of prompt templates: a small part of the language, in which every operation has a bound.
+
+Administrators of tenants write these templates, and they run in a process that serves all tenants. Python cannot
+interrupt a template, so nothing in it may run long: the syntax is a list of node types, functions and methods are lists
+of names, each loop iteration is counted, and each operation that makes text is charged its length before it is made.
+The chat templates of models have a sandbox of their own in the engine, which must offer all that transformers does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, Undefined, UndefinedError, nodes, pass_context
+from jinja2.exceptions import TemplateSyntaxError
+from jinja2.runtime import Context, LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_NODES = 1_000  # of the syntax tree of one template; compiling one takes about 150 µs
+MAX_DEPTH = 24  # of nodes within each other; the parser and Python's compiler recurse once per level
+MAX_STEPS = 10_000  # iterations of all loops of a rendering together
+MAX_CHARACTERS = 262_144  # that a rendering makes, intermediate texts included
+MAX_RENDER_S = 0.05
+MAX_NUMBER = 2**63
+MAX_RANGE = MAX_STEPS
+
+ALLOWED_NODES: tuple[type[nodes.Node], ...] = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign, nodes.With),
+    *(nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Keyword),
+    *(nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Filter, nodes.Test, nodes.Call, nodes.CondExpr),
+    *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Neg, nodes.Pos, nodes.Concat),
+    *(nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Operand),
+)
+"""What a template may consist of. Left out: macros, imports, blocks, recursion, ``set`` blocks, powers."""
+
+ALLOWED_METHODS: Mapping[type, frozenset[str]] = {
+    str: frozenset({"upper", "lower", "title", "capitalize", "strip", "lstrip", "rstrip", "startswith", "endswith"}),
+    dict: frozenset({"items", "keys", "values", "get"}),
+    LoopContext: frozenset(
+        {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
+    ),
+}
+ALLOWED_FILTERS = (
+    *("abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length"),
+    *("list", "lower", "max", "min", "reverse", "round", "sort", "sum", "title", "trim", "unique", "upper"),
+)
+ALLOWED_TESTS = (
+    *("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping"),
+    *("sequence", "iterable", "in", "odd", "even", "divisibleby", "==", "!=", "<", "<=", ">", ">=", "eq", "ne", "lt"),
+    *("le", "gt", "ge", "equalto"),
+)
+_BUDGET = "_budget"  # a name that templates cannot write, since it begins with an underscore
+_LOOP, _JOINED, _BUILT = "_loop", "_joined", "_built"
+_SPECIAL_NAMES = ("self", "super", "caller", "varargs", "kwargs")  # that Jinja itself gives a meaning
+
+
+class TemplateLimitError(TemplateError):
+    """A rendering exceeds a limit of this module. The message is for people."""
+
+
+class Budget:
+    """What one rendering may still use. ``now`` is a clock in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._ends_at = now() + MAX_RENDER_S
+        self._steps = MAX_STEPS
+        self._characters = MAX_CHARACTERS
+
+    def step(self) -> None:
+        """Counts one iteration of a loop. Raises TemplateLimitError."""
+        self._steps -= 1
+        if self._steps < 0:
+            raise TemplateLimitError(f"its loops run more than {MAX_STEPS} times")
+        self.check_time()
+
+    def charge(self, characters: int) -> None:
+        """Counts text that is going to be made. Raises TemplateLimitError."""
+        self._characters -= characters
+        if self._characters < 0:
+            raise TemplateLimitError(f"it makes more than {MAX_CHARACTERS} characters")
+        self.check_time()
+
+    def check_time(self) -> None:
+        """Raises TemplateLimitError after MAX_RENDER_S."""
+        if self._now() > self._ends_at:
+            raise TemplateLimitError(f"it runs longer than {MAX_RENDER_S * 1000:.0f} ms")
+
+
+class TemplateSandbox(ImmutableSandboxedEnvironment):
+    """The environment of prompt templates. Variables that are not defined are errors."""
+
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%"])
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, cache_size=0, finalize=_printed
+        )
+        offered = {name: self.filters[name] for name in ALLOWED_FILTERS}
+        own = {"join": _join, "replace": _replace, "tojson": _to_json, "string": _string}
+        self.filters = {**offered, **own, _LOOP: _counted, _JOINED: _concatenated, _BUILT: _built}
+        self.tests = {name: self.tests[name] for name in ALLOWED_TESTS}
+        self.globals = {"range": _range}
+
+    def compiled(self, source: str) -> Template:
+        """Returns the template of ``source``. Raises TemplateSyntaxError for what is no template, or one that uses more
+        of the language than is allowed."""
+        try:
+            return self.from_string(self._bounded(self.parse(source)))  # type: ignore[arg-type]  # or a node
+        except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
+            if isinstance(error, TemplateError):
+                raise
+            raise TemplateSyntaxError("it is nested too deeply or has a number that is too large", 1) from None
+
+    def rendered(self, template: Template, variables: Mapping[str, Any], budget: Budget) -> str:
+        """Returns the text that ``template`` makes of ``variables``.
+
+        Raises UndefinedError for a variable that is missing, and TemplateError for what else fails, TemplateLimitError
+        included.
+        """
+        pieces = []
+        try:
+            for piece in template.generate({**variables, _BUDGET: budget}):
+                budget.charge(len(piece))
+                pieces.append(piece)
+        except TemplateError:
+            raise
+        except Exception as error:  # the types of variables are the client's, and an operation may not suit them
+            raise TemplateError(f"{type(error).__name__} while it is rendered") from error
+        return "".join(pieces)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Allows the methods of ALLOWED_METHODS alone."""
+        allowed = next((names for kind, names in ALLOWED_METHODS.items() if isinstance(obj, kind)), frozenset())
+        return attr in allowed
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        """Allows ``range`` and the methods that ``is_safe_attribute`` has let pass."""
+        return obj is _range or getattr(obj, "__self__", None) is not None
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Calculates with bounded numbers, and with lists and texts where the result is charged beforehand."""
+        budget: Budget = context[_BUDGET]
+        if isinstance(left, int | float) and isinstance(right, int | float):
+            return _bounded_number(self.binop_table[operator](left, right))
+        if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
+            budget.charge(len(left) + len(right))
+            return self.binop_table[operator](left, right)
+        for text, times in ((left, right), (right, left)):
+            if operator == "*" and isinstance(text, str) and isinstance(times, int):
+                budget.charge(len(text) * max(0, times))
+                return text * times
+        raise TemplateError(f"{type(left).__name__} {operator} {type(right).__name__} is not possible")
+
+    def _bounded(self, tree: nodes.Template) -> nodes.Template:
+        """Returns ``tree`` with its loops counted, and with the texts and lists that it builds charged. Raises
+        TemplateSyntaxError for nodes and names that are not allowed."""
+        _check(tree, 0)
+        if sum(1 for _ in _all(tree)) > MAX_NODES:
+            raise TemplateSyntaxError(f"it has more than {MAX_NODES} expressions", 1)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = _filter(loop.iter, _LOOP)
+        for parent in _all(tree):
+            charged_already = isinstance(parent, nodes.Filter) and parent.name in (_JOINED, _BUILT)
+            for name, value in () if charged_already else list(parent.iter_fields()):
+                if isinstance(value, list):
+                    value[:] = [_charged(each) for each in value]
+                elif isinstance(value, nodes.Node):
+                    setattr(parent, name, _charged(value))
+        return tree
+
+
+def missing_name(error: UndefinedError) -> str | None:
+    """Returns the variable that ``error`` says is undefined; None if it is something else, such as an item."""
+    words = (error.message or "").split("'")
+    return words[1] if len(words) == 3 and words[2] == " is undefined" else None
+
+
+def _all(node: nodes.Node) -> Iterator[nodes.Node]:
+    yield node
+    for child in list(node.iter_child_nodes()):
+        yield from _all(child)
+
+
+def _check(node: nodes.Node, depth: int) -> None:
+    """Raises TemplateSyntaxError for a node that is not allowed, naming its line."""
+    line = getattr(node, "lineno", 1) or 1
+    if depth > MAX_DEPTH:
+        raise TemplateSyntaxError(f"it is nested deeper than {MAX_DEPTH}", line)
+    if type(node) not in ALLOWED_NODES:
+        raise TemplateSyntaxError(f"it uses {type(node).__name__}, which prompt templates do not have", line)
+    if isinstance(node, nodes.For) and node.recursive:
+        raise TemplateSyntaxError("a loop cannot be recursive", line)
+    if isinstance(node, nodes.Name) and (node.name.startswith("_") or node.name in _SPECIAL_NAMES):
+        raise TemplateSyntaxError(f"{node.name!r} is no name for a variable", line)
+    for kind, known in ((nodes.Filter, _FILTERS), (nodes.Test, ALLOWED_TESTS)):
+        if isinstance(node, kind) and node.name not in known:
+            raise TemplateSyntaxError(f"there is no {kind.__name__.lower()} {node.name!r}", line)
+    if isinstance(node, nodes.Filter | nodes.Test | nodes.Call) and (node.dyn_args or node.dyn_kwargs):
+        raise TemplateSyntaxError("arguments cannot be unpacked", line)
+    if isinstance(node, nodes.Const) and isinstance(node.value, int) and abs(node.value) > MAX_NUMBER:
+        raise TemplateSyntaxError("a number is too large", line)
+    for child in node.iter_child_nodes():
+        _check(child, depth + 1)
+
+
+def _charged(node: Any) -> Any:
+    """Returns ``node``. What makes a text or a list becomes the call of a filter, which charges it."""
+    match node:
+        case nodes.Concat():
+            return _filter(nodes.List(node.nodes, lineno=node.lineno), _JOINED)
+        case nodes.List() | nodes.Dict():
+            return _filter(node, _BUILT)
+        case nodes.Tuple(ctx="load"):
+            return _filter(node, _BUILT)
+        case _:
+            return node
+
+
+def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+@pass_context
+def _counted(context: Context, items: Iterable[Any]) -> Iterator[Any]:
+    """Yields ``items``, each of which counts as a step."""
+    budget: Budget = context[_BUDGET]
+    for item in items:
+        budget.step()
+        yield item
+
+
+@pass_context
+def _concatenated(context: Context, items: Sequence[Any]) -> str:
+    return _joined(context, "", items)
+
+
+@pass_context
+def _built(context: Context, value: Any) -> Any:
+    """Charges all that ``value`` holds: a list that holds itself twice, many times over, would be exponentially large
+    to print or to compare."""
+    _charge_value(context[_BUDGET], value)
+    return value
+
+
+@pass_context
+def _printed(context: Context, value: Any) -> Any:
+    """Returns ``value`` as it is printed. Its text is charged before it is made."""
+    return value if isinstance(value, str) else _text(context[_BUDGET], value)
+
+
+@pass_context
+def _join(context: Context, items: Iterable[Any], separator: str = "") -> str:
+    return _joined(context, str(separator), list(items))
+
+
+def _joined(context: Context, separator: str, items: Sequence[Any]) -> str:
+    budget: Budget = context[_BUDGET]
+    texts = [_text(budget, item) for item in items]
+    budget.charge(sum(map(len, texts)) + len(separator) * len(texts))
+    return separator.join(texts)
+
+
+@pass_context
+def _replace(context: Context, text: str, old: str, new: str) -> str:
+    budget: Budget = context[_BUDGET]
+    text, old, new = (_text(budget, each) for each in (text, old, new))
+    budget.charge(len(text) + text.count(old) * len(new))
+    return text.replace(old, new)
+
+
+@pass_context
+def _to_json(context: Context, value: Any, indent: int | None = None) -> str:
+    """Jinja's own filter escapes HTML, which no model was trained on."""
+    if indent is not None and not 0 <= int(indent) <= 8:
+        raise TemplateError("indent is 0 to 8")
+    budget: Budget = context[_BUDGET]
+    _charge_value(budget, value)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    budget.charge(len(text))
+    return text
+
+
+@pass_context
+def _string(context: Context, value: Any) -> str:
+    return _text(context[_BUDGET], value)
+
+
+def _text(budget: Budget, value: Any) -> str:
+    """Returns ``value`` as text. Raises TemplateLimitError, and UndefinedError for a variable that is missing."""
+    _charge_value(budget, value)
+    return str(value)
+
+
+def _charge_value(budget: Budget, value: Any) -> None:
+    """Charges the characters of all texts in ``value``, and one for each other item. Raises TemplateError for what is
+    no JSON value, such as a function."""
+    if isinstance(value, str):
+        return budget.charge(len(value))
+    budget.charge(1)
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _charge_value(budget, name)
+            _charge_value(budget, each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _charge_value(budget, each)
+    elif not isinstance(value, int | float | None | Undefined):
+        raise TemplateError(f"{type(value).__name__} is no text, number, list or object; |list makes a list")
+    return None
+
+
+def _range(*bounds: int) -> range:
+    made = range(*bounds)
+    if len(made) > MAX_RANGE:
+        raise TemplateLimitError(f"a range has more than {MAX_RANGE} numbers")
+    return made
+
+
+def _bounded_number(value: Any) -> Any:
+    if abs(value) > MAX_NUMBER:
+        raise TemplateLimitError("a number is too large")
+    return value
+
+
+_FILTERS = frozenset({*ALLOWED_FILTERS, "join", "replace", "tojson", "string"})

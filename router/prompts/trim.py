@@ -1,0 +1,22 @@
+"""``trim``: drops the oldest turns of a conversation, whole, until it fits. Pure."""
+
+from __future__ import annotations
+
+from router.prompts.conversation_units import droppable, units_of
+from router.prompts.measure import message_characters
+from router.prompts.shortened import Shortened, Task
+
+
+def trim(task: Task) -> Shortened | None:
+    """Returns the conversation without as many of its oldest turns as have to go; None if it does not fit without all
+    of them. Within the last turn, the oldest calls of tools go with their results."""
+    sizes = [message_characters(message) for message in task.messages]
+    size, dropped = sum(sizes), set[int]()
+    for group in droppable(units_of(task.messages, task.fixed)):
+        if size <= task.spare:
+            break
+        size -= sum(sizes[place] for place in group)
+        dropped |= set(group)
+    if size > task.spare:
+        return None
+    return Shortened(task, {n: each.content for n, each in enumerate(task.messages) if n not in dropped})
