@@ -15,6 +15,7 @@ from engine.api import Conversation, Prompt, Usage
 from router.inference_request import InferenceRequest
 
 FIRST_TOKENS_PER_CHARACTER = 0.5  # until something is learnt; more than most tokenizers need for most languages
+USUAL_TOKENS_PER_CHARACTER = 0.25  # of English, until something is learnt
 MESSAGE_CHARACTERS = 16  # counted for each message, for what the chat template writes around it
 WEIGHT = 1 / 64
 """Weight of the newest request in the moving average. The first 64 requests weigh equally."""
@@ -69,7 +70,7 @@ class Estimator:
         """Returns how many tokens a character takes on ``tier``: on average, and what few texts exceed."""
         learnt = self._ratios.get(tier)
         if learnt is None or learnt.mean <= 0:
-            return FIRST_TOKENS_PER_CHARACTER, FIRST_TOKENS_PER_CHARACTER
+            return USUAL_TOKENS_PER_CHARACTER, FIRST_TOKENS_PER_CHARACTER
         return learnt.mean, learnt.high
 
     def learn(self, tenant: str, tier: str, request: InferenceRequest, usage: Usage) -> None:

@@ -16,7 +16,7 @@ from router.prompts.relevance import Relevance, relevance
 from router.prompts.segments import segments_of
 from router.prompts.shortened import Shortened, Task
 
-PASSAGE = 600  # characters up to which segments are put together
+MIN_PASSAGE, MAX_PASSAGE = 120, 600  # characters up to which segments are put together; a quarter of the room
 HEAD = "Excerpts from earlier in this conversation, which may help with what follows:"
 TAIL = "End of the excerpts."
 SPARE_SHARE = 0.5  # of the room, for the newest turns
@@ -58,7 +58,8 @@ def retrieve(task: Task, score: Relevance = relevance) -> Shortened | None:
         budget -= size
         left -= size
         whole |= set(group)
-    passages = _passages(task, [place for group in groups for place in group if place not in whole])
+    length = max(MIN_PASSAGE, min(MAX_PASSAGE, left // 4))
+    passages = _passages(task, [place for group in groups for place in group if place not in whole], length)
     chosen = _chosen(passages, left, score(question_of(task), [each.text for each in passages]))
     gone = {place for group in groups for place in group} - whole
     contents = {n: each.content for n, each in enumerate(task.messages) if n not in gone}
@@ -69,12 +70,12 @@ def retrieve(task: Task, score: Relevance = relevance) -> Shortened | None:
     return made if made.fits else None
 
 
-def _passages(task: Task, places: Sequence[int]) -> list[_Passage]:
+def _passages(task: Task, places: Sequence[int], length: int) -> list[_Passage]:
     found: list[_Passage] = []
     for place in sorted(places):
         message, text = task.messages[place], ""
         for segment in segments_of(message.content):
-            if text and len(text) + len(segment.text) > PASSAGE:
+            if text and len(text) + len(segment.text) > length:
                 found.append(_Passage(len(found), message.role, text))
                 text = ""
             text += segment.text

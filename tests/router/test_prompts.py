@@ -260,7 +260,7 @@ async def test_values_of_variables_are_inspected_as_the_users_words(guarded: Ser
 
     assert blocked.status_code == 400
     assert redacted.status_code == 200, redacted.text
-    assert sent(guarded)[0] == ("system", "Second for <EMAIL>.")
+    assert sent(guarded)[0] == ("system", "Second for <EMAIL_ADDRESS>.")
 
 
 @pytest.fixture
