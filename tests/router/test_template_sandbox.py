@@ -1,0 +1,172 @@
+"""The sandbox of prompt templates: what they can do, what they cannot, and that none runs long."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from jinja2 import TemplateError, UndefinedError
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
+
+from router.prompts.template_sandbox import (
+    MAX_CHARACTERS,
+    MAX_NODES,
+    MAX_RENDER_S,
+    Budget,
+    TemplateLimitError,
+    TemplateSandbox,
+)
+
+SANDBOX = TemplateSandbox()
+
+
+def rendered(source: str, **variables: Any) -> str:
+    return SANDBOX.rendered(SANDBOX.compiled(source), variables, Budget())
+
+
+@pytest.mark.parametrize(
+    ("source", "variables", "text"),
+    [
+        ("Hello {{ name }}!", {"name": "{{ 7 * 7 }}"}, "Hello {{ 7 * 7 }}!"),
+        (
+            "{% for a in xs %}{{ loop.index }}{{ a.b }}{% if not loop.last %}, {% endif %}{% endfor %}",
+            {"xs": [{"b": 1}]},
+            "11",
+        ),
+        ("{% for k, v in d|dictsort %}{{ k }}={{ v }};{% endfor %}", {"d": {"b": 1, "a": None}}, "a=None;b=1;"),
+        ("{% for k, v in d.items() %}{{ k ~ v ~ 1 }}{% endfor %}", {"d": {"a": "b"}}, "ab1"),
+        ("{{ x|default('none') }}{% if y is defined %}!{% endif %}", {}, "none"),
+        ("{{ x|tojson }}", {"x": {"a": ["<ü>", 1.5, None, True]}}, '{"a": ["<ü>", 1.5, null, true]}'),
+        ("{{ x|upper|replace('A', 'b')|trim }} {{ x[1:] }}", {"x": " a"}, "b a"),
+        ("{{ [1, 2] + [3] }} {{ (1, 2) }} {{ {'a': x} }}", {"x": [1]}, "[1, 2, 3] (1, 2) {'a': [1]}"),
+        ("{{ 'ab' * 2 }}{{ 7 // 2 }}{{ 7 % 4 }}{{ -1 }}", {}, "abab33-1"),
+        ("{% set x = 1 %}{% with y = 2 %}{{ x + y }}{% endwith %}", {}, "3"),
+        ("{{ xs|join(', ') }} {{ xs|sum }} {{ xs|sort|first }}", {"xs": [3, 1]}, "3, 1 4 1"),
+        ("{% raw %}{{ x }}{% endraw %}{# no #}", {}, "{{ x }}"),
+        ("<b>{{ x }}</b>", {"x": "<i>"}, "<b><i></b>"),
+    ],
+)
+def test_a_template_has_the_useful_part_of_the_language(source: str, variables: dict[str, Any], text: str) -> None:
+    assert rendered(source, **variables) == text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ ''['__class__'] }}",
+        "{{ x['__class__'] }}",
+        "{{ '{0.__class__}'.format(x) }}",
+        "{{ x['format_map']({}) }}",
+        "{{ x.encode() }}",
+        "{{ x.center(9) }}",
+        "{{ ''.join([x]) }}",
+        "{{ xs.append(1) }}",
+        "{{ d.update({'a': 1}) }}",
+        "{{ x() }}",
+        "{{ cycler('a') }}",
+        "{{ lipsum() }}",
+        "{{ namespace() }}",
+        "{{ range }}",
+        "{{ range.__init__ }}",
+        "{{ xs|unique }}",
+        "{{ '%s' % x }}",
+    ],
+)
+def test_nothing_but_the_offered_methods_can_be_reached(source: str) -> None:
+    with pytest.raises((SecurityError, UndefinedError, TemplateError)):
+        rendered(source, x="a", xs=[1], d={"b": 1})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro f() %}{{ f() }}{% endmacro %}",
+        "{% include 'x' %}",
+        "{% import 'x' as y %}",
+        "{% extends 'x' %}",
+        "{% block b %}{% endblock %}",
+        "{% call f() %}{% endcall %}",
+        "{% filter upper %}a{% endfilter %}",
+        "{% set x %}a{% endset %}",
+        "{% for a in x recursive %}{% endfor %}",
+        "{% do x %}",
+        "{{ x|map('upper') }}",
+        "{{ x|attr('y') }}",
+        "{{ x|format(1) }}",
+        "{{ x|center(99) }}",
+        "{{ x|pprint }}",
+        "{{ x is sameas y }}",
+        "{{ f(*x) }}",
+        "{{ 2 ** 9 }}",
+        "{{ self }}",
+        "{{ _budget }}",
+        "{% set ns.x = 1 %}",
+        "{{ " + "9" * 30 + " }}",
+        "{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}",
+        "{{ " + "[" * 30 + "1" + "]" * 30 + " }}",
+        "{% if a %}" * 30 + "{% endif %}" * 30,
+        "{{ x }}" * (MAX_NODES + 1),
+        "{{ x",
+        "{% if %}",
+    ],
+)
+def test_the_rest_of_the_language_is_refused_when_it_is_stored(source: str) -> None:
+    with pytest.raises(TemplateSyntaxError):
+        SANDBOX.compiled(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 1000000000 }}",
+        "{% set x = 'aaaa' %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}",
+        "{% set x = 'aaaa' %}" + "{% set x = x + x %}" * 40 + "{{ x }}",
+        "{% set x = [1] %}" + "{% set x = x + x %}" * 40,
+        "{% set x = [1] %}" + "{% set x = [x, x] %}" * 40 + "{{ x }}",
+        "{% set x = [1] %}{% set y = [1] %}" + "{% set x = [x, x] %}{% set y = [y, y] %}" * 40 + "{{ x == y }}",
+        "{% set x = {} %}" + "{% set x = {'a': x, 'b': x} %}" * 40 + "{{ x|tojson }}",
+        "{{ long|replace('', long) }}",
+        "{{ long|replace('a', long)|replace('a', long) }}",
+        "{{ xs|join(long) }}",
+        "{{ long }}" * 90,
+        "{% for a in xs %}{{ long|upper|lower|title }}{% endfor %}",
+        "{% set x = 9223372036854775807 * 9 %}",
+        "{% set x = 1e308 * 1e308 %}",
+        "{{ range(1000000000000)|list }}",
+        "{{ range(0, 9223372036854775807 + 0)|list }}",
+    ],
+)
+def test_a_hostile_template_ends_soon(source: str) -> None:
+    started = time.monotonic()
+    template = SANDBOX.compiled(source)
+    compiled = time.monotonic()
+
+    with pytest.raises(TemplateError):
+        SANDBOX.rendered(template, {"long": "a" * 60_000, "xs": list(range(5_000))}, Budget())
+
+    assert time.monotonic() - compiled < 10 * MAX_RENDER_S
+    assert compiled - started < 3
+
+
+def test_a_rendering_ends_by_the_clock() -> None:
+    ticks = iter([0.0, 0.01, 0.02, 1.0])
+
+    template = SANDBOX.compiled("{% for i in range(9) %}{{ i }}{% endfor %}")
+
+    with pytest.raises(TemplateLimitError, match="longer than 50 ms"):
+        SANDBOX.rendered(template, {}, Budget(lambda: next(ticks)))
+
+
+def test_the_longest_text_is_rendered() -> None:
+    assert len(rendered("{{ x }}", x="a" * (MAX_CHARACTERS // 2))) == MAX_CHARACTERS // 2
+
+
+def test_a_value_is_not_changed_by_a_template() -> None:
+    value = {"items": [1, 2]}
+
+    rendered("{% set x = value['items'] + [3] %}{{ x }}", value=value)
+
+    assert value == {"items": [1, 2]}
