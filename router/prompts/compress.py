@@ -31,6 +31,8 @@ class _Body:
 def compress(task: Task, score: Relevance = relevance) -> Shortened | None:
     """Returns the conversation with its messages shortened; None if it does not fit even so. ``score`` says how much
     the segments have to do with the question."""
+    if (whole := Shortened.whole(task)).fits:
+        return whole
     groups = droppable(units_of(task.messages, task.fixed))
     return _compressed(task, groups, (), score) or _compressed(task, groups, _of_last_turn(task, groups), score)
 
@@ -119,7 +121,7 @@ def _ranked(bodies: Sequence[_Body], question: str, score: Relevance) -> list[tu
         (body.place, at)
         for body in bodies
         for at, segment in enumerate(body.segments)
-        if at not in body.kept and segment.kind is not Kind.HEADING
+        if at not in body.kept and (segment.kind is not Kind.HEADING or len(body.segments) == 1)
     ]
     texts = {body.place: body.segments for body in bodies}
     scores = score(question, [texts[place][at].text for place, at in places])

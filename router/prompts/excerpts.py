@@ -41,6 +41,8 @@ def retrieve(task: Task, score: Relevance = relevance) -> Shortened | None:
 
     Where the user's last message alone is too long, its own passages are chosen as ``compress`` chooses sentences.
     """
+    if (as_it_is := Shortened.whole(task)).fits:
+        return as_it_is
     question = last_user_place(task.messages, task.fixed)
     if question is None:
         return None

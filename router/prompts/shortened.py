@@ -47,6 +47,11 @@ class Shortened:
         )
         return replace(self.task.conversation, messages=messages)
 
+    @classmethod
+    def whole(cls, task: Task) -> Shortened:
+        """Returns the conversation as it is."""
+        return cls(task, {place: message.content for place, message in enumerate(task.messages)})
+
     @property
     def characters(self) -> int:
         """The size of the new conversation."""

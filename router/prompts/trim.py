@@ -19,4 +19,5 @@ def trim(task: Task) -> Shortened | None:
         dropped |= set(group)
     if size > task.spare:
         return None
-    return Shortened(task, {n: each.content for n, each in enumerate(task.messages) if n not in dropped})
+    kept = Shortened.whole(task).contents
+    return Shortened(task, {place: content for place, content in kept.items() if place not in dropped})

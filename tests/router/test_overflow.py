@@ -316,3 +316,13 @@ def test_each_refusal_of_the_engine_shortens_more() -> None:
     assert sizes[0] is not None
     assert sizes[0] < whole(LONG)
     assert made.after_refusal(asked, "acme", "fast", TierRoom(1_000, ROOM), 4) is None
+
+
+def test_tools_take_room_too() -> None:
+    messages = [user("a" * 100), assistant("b" * 100), user("c")]
+    without = Task(Conversation(tuple(messages)), whole(messages))
+    with_tools = replace(without, conversation=Conversation(tuple(messages), tools=("x" * 50,)))
+
+    made = [trim(each) for each in (without, with_tools)]
+
+    assert [each and len(each.contents) for each in made] == [3, 1]

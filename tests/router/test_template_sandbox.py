@@ -44,6 +44,7 @@ def rendered(source: str, **variables: Any) -> str:
         ("{% set x = 1 %}{% with y = 2 %}{{ x + y }}{% endwith %}", {}, "3"),
         ("{{ xs|join(', ') }} {{ xs|sum }} {{ xs|sort|first }}", {"xs": [3, 1]}, "3, 1 4 1"),
         ("{% raw %}{{ x }}{% endraw %}{# no #}", {}, "{{ x }}"),
+        ('Answer as {"a": [1, {"b": "{{ x }}"}]}', {"x": "{%}"}, 'Answer as {"a": [1, {"b": "{%}"}]}'),
         ("<b>{{ x }}</b>", {"x": "<i>"}, "<b><i></b>"),
     ],
 )
