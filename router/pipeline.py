@@ -219,6 +219,7 @@ class Pipeline:
 
         def settled(used: MeteredUsage, finished: bool) -> None:
             refused = account.ruling is not None and account.ruling.refused
+            hold.request = account.request  # as it was sent, from which the estimator learns
             settle(used.usage, finished=finished and bool(account.request.prompts) and not refused)
 
         with self._ledger.open(account, settled):
@@ -250,6 +251,8 @@ class Pipeline:
     def _fit(self, principal: Principal, request: InferenceRequest, route: Route) -> tuple[InferenceRequest, Route]:
         """Returns the request as it fits its tier, or the one that takes it instead. Raises InvalidRequestError for a
         conversation that is longer than the settings allow."""
+        if not self._overflow.applies(request, principal.tenant, route.tier):
+            return request, route
         tiers = self._rooms(allowed_tiers(principal, self._choice.tiers))
         fitted = self._overflow.fit(request, principal.tenant, route.tier, tiers)
         if fitted.tier == route.tier:
@@ -309,16 +312,18 @@ class Pipeline:
         """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
         last refusal is raised."""
         tries, tenant, tier = 0, account.principal.tenant, account.tier
+        began = False
         while True:
             try:
                 async with aclosing(self._generated(account, stops)) as batches:
                     async for events in batches:
+                        began = True
                         yield events
                 return
             except InvalidRequestError as error:
                 tries += 1
                 shorter = None
-                if error.code == CONTEXT_LENGTH_EXCEEDED:
+                if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
                     room = self._rooms([tier])[tier]
                     shorter = self._overflow.after_refusal(account.request, tenant, tier, room, tries)
                 if shorter is None:

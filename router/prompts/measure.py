@@ -43,6 +43,14 @@ class Measure:
         """Returns the tokens that ``characters`` take on average, rounded up."""
         return math.ceil(characters * self.mean)
 
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        """Returns the tokens of a prompt on average; those of token ids are exact."""
+        return len(prompt) if isinstance(prompt, tuple) else self.tokens(prompt_characters(prompt))
+
+    def fits(self, prompt: Prompt, tokens: int) -> bool:
+        """Returns whether a prompt has at most ``tokens`` tokens, even if its characters take more than on average."""
+        return len(prompt) <= tokens if isinstance(prompt, tuple) else prompt_characters(prompt) <= self.room(tokens)
+
     def room(self, tokens: int) -> int:
         """Returns the characters that fit ``tokens``, even if they take more than on average."""
         return math.floor(max(0, tokens) / self.high)

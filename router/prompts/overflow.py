@@ -64,21 +64,26 @@ class Overflow:
         InvalidRequestError if it has more than ``max_prompt_tokens``.
         """
         settings, here = self._settings(request, tenant, tier), tiers[tier]
-        size = sum(map(prompt_characters, request.prompts))
+        size = max(map(here.measure.prompt_tokens, request.prompts), default=0)
         room = prompt_room(here.context_length, request.sampling.max_tokens, settings)
-        if room is None or here.measure.tokens(size) <= room:
+        if room is None or size <= room:
             return Fitted(request, tier)
         for policy in settings.policies:
             if policy == "larger_tier":
-                taker = self._larger(request, tenant, tier, tiers, size)
+                taker = self._larger(request, tenant, tier, tiers)
                 if taker is not None:
-                    return Fitted(_moved(request, tier, tiers[taker].measure.tokens(size)), taker)
+                    return Fitted(_moved(request, tier, size), taker)
             elif (made := _shortened(request, policy, here.measure, room, context)) is not None:
                 return Fitted(made, tier)
         limit = settings.max_prompt_tokens
-        if limit is not None and here.measure.tokens(size) > limit:
-            raise _too_long(here.measure.tokens(size), limit, request.prompt_field)
+        if limit is not None and size > limit:
+            raise _too_long(size, limit, request.prompt_field)
         return Fitted(request, tier)
+
+    def applies(self, request: InferenceRequest, tenant: str, tier: str) -> bool:
+        """Returns whether ``fit`` may do anything."""
+        settings = self._settings(request, tenant, tier)
+        return bool(settings.policies) or settings.max_prompt_tokens is not None
 
     def after_refusal(
         self, request: InferenceRequest, tenant: str, tier: str, here: TierRoom, tries: int, context: str = ""
@@ -113,18 +118,14 @@ class Overflow:
             return settings.model_copy(update={"policies": AUTO})
         return settings
 
-    def _larger(
-        self, request: InferenceRequest, tenant: str, tier: str, tiers: Mapping[str, TierRoom], size: int
-    ) -> str | None:
-        """Returns the weakest other tier that has room for the whole request; None without one."""
+    def _larger(self, request: InferenceRequest, tenant: str, tier: str, tiers: Mapping[str, TierRoom]) -> str | None:
+        """Returns the weakest other tier that has room for each prompt as it is; None without one."""
         for name, other in tiers.items():
-            room = prompt_room(other.context_length, request.sampling.max_tokens, self._settings(request, tenant, name))
-            if (
-                name != tier
-                and other.context_length is not None
-                and room is not None
-                and size <= other.measure.room(room)
-            ):
+            settings = self._settings(request, tenant, name)
+            room = prompt_room(other.context_length, request.sampling.max_tokens, settings)
+            if name == tier or other.context_length is None or room is None:
+                continue
+            if all(other.measure.fits(prompt, room) for prompt in request.prompts):
                 return name
         return None
 

@@ -115,8 +115,8 @@ def parse_template(prompt_id: str, version: int, document: bytes) -> PromptTempl
 
 
 def texts_of(variables: Mapping[str, Any], field: str = "prompt.variables") -> Iterator[tuple[str, str]]:
-    """Yields the texts in JSON values, names of objects included, each after its field such as
-    ``prompt.variables.items[0]``."""
+    """Yields the texts in JSON values, names of objects and numbers included, each after its field such as
+    ``prompt.variables.items[0]``. A number may be that of a card."""
     for name, value in variables.items():
         yield from _texts(value, f"{field}.{name}")
 
@@ -124,6 +124,8 @@ def texts_of(variables: Mapping[str, Any], field: str = "prompt.variables") -> I
 def _texts(value: Any, field: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str) and value:
         yield field, value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield field, str(value)
     elif isinstance(value, list):
         for place, each in enumerate(value):
             yield from _texts(each, f"{field}[{place}]")

@@ -326,3 +326,12 @@ def test_tools_take_room_too() -> None:
     made = [trim(each) for each in (without, with_tools)]
 
     assert [each and len(each.contents) for each in made] == [3, 1]
+
+
+def test_several_prompts_need_room_each_and_token_ids_count_exactly() -> None:
+    texts = replace(request(LONG, max_tokens=10), prompts=["a" * 800] * 9, prompt_field="prompt")
+    ids = replace(texts, prompts=[tuple(range(350))])
+    made = overflow("larger_tier")
+
+    assert made.fit(texts, "acme", "fast", {"fast": SMALL, "big": LARGE}).tier == "fast"
+    assert made.fit(ids, "acme", "fast", {"fast": SMALL, "big": LARGE}).tier == "big"
