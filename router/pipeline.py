@@ -38,6 +38,7 @@ from router.prompt_report import PromptReport
 from router.prompt_stops import PromptStops
 from router.prompts.assemble import assemble
 from router.prompts.measure import Measure
+from router.prompts.off_loop import in_thread_if_long
 from router.prompts.overflow import Overflow, TierRoom, limits_of
 from router.prompts.prompt_book import PromptBook
 from router.prompts.prompt_parts import assembly_of, prompt_parts
@@ -119,7 +120,7 @@ class Pipeline:
             check_answer_count(request, config.max_prompts)
             request = await assemble(self._prompts, principal.tenant, request)
             route = self._route(principal, request)
-            request, route = self._fit(principal, request, route)
+            request, route = await self._fit(principal, request, route)
             request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
             self._check_cost(request, route.tier)
             version = self._versions.get(route.tier, "")
@@ -248,13 +249,15 @@ class Pipeline:
         tiers = allowed_tiers(principal, self._choice.tiers)
         return choose_tier(request.model, request.prompts, request.sampling.max_tokens, self._choice, tiers)
 
-    def _fit(self, principal: Principal, request: InferenceRequest, route: Route) -> tuple[InferenceRequest, Route]:
+    async def _fit(
+        self, principal: Principal, request: InferenceRequest, route: Route
+    ) -> tuple[InferenceRequest, Route]:
         """Returns the request as it fits its tier, or the one that takes it instead. Raises InvalidRequestError for a
         conversation that is longer than the settings allow."""
         if not self._overflow.applies(request, principal.tenant, route.tier):
             return request, route
         tiers = self._rooms(allowed_tiers(principal, self._choice.tiers))
-        fitted = self._overflow.fit(request, principal.tenant, route.tier, tiers)
+        fitted = await in_thread_if_long(request, self._overflow.fit, request, principal.tenant, route.tier, tiers)
         if fitted.tier == route.tier:
             return fitted.request, route
         return fitted.request, Route(fitted.tier, f"{route.reason}; context of {route.tier} too small")
@@ -325,7 +328,9 @@ class Pipeline:
                 shorter = None
                 if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
                     room = self._rooms([tier])[tier]
-                    shorter = self._overflow.after_refusal(account.request, tenant, tier, room, tries)
+                    request = account.request
+                    again = self._overflow.after_refusal
+                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries)
                 if shorter is None:
                     raise
                 account.request = shorter

@@ -16,6 +16,7 @@ from router.prompts.segments import GAP, MAX_GAP, Kind, Segment, joined, segment
 from router.prompts.shortened import Shortened, Task
 
 MIN_QUESTION = 400  # characters at the end of the last message that are taken for the question
+MAX_SEGMENTS = 4_000  # of a conversation, about; each takes 20 µs to rank
 MAX_QUESTION = 4_000  # characters of a question whose words are looked for
 
 
@@ -42,8 +43,13 @@ def question_of(task: Task) -> str:
     place = last_user_place(task.messages, task.fixed)
     if place is None:
         return task.messages[-1].content[-MAX_QUESTION:] if task.messages else ""
-    segments = segments_of(task.messages[place].content)
+    segments = segments_of(task.messages[place].content, grain_of(task))
     return "".join(segments[each].text for each in sorted(ends_of(segments)))[-MAX_QUESTION:]
+
+
+def grain_of(task: Task) -> int:
+    """Returns the least characters of a segment, by which a conversation has about MAX_SEGMENTS."""
+    return sum(len(message.content) for message in task.messages) // MAX_SEGMENTS
 
 
 def ends_of(segments: Sequence[Segment]) -> set[int]:
@@ -77,7 +83,9 @@ def _compressed(
     """Returns the conversation with the messages of ``groups`` and those at ``pinned`` shortened."""
     messages = task.messages
     group_of = {place: number for number, group in enumerate(groups) for place in group}
-    bodies = {place: _Body(place, segments_of(messages[place].content)) for place in (*group_of, *pinned)}
+    bodies = {
+        place: _Body(place, segments_of(messages[place].content, grain_of(task))) for place in (*group_of, *pinned)
+    }
     question = last_user_place(messages, task.fixed)
     if question in bodies:
         bodies[question].kept = ends_of(bodies[question].segments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.prompts.compress import compress, question_of
+from router.prompts.compress import compress, grain_of, question_of
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.measure import message_characters
 from router.prompts.relevance import Relevance, relevance
@@ -76,7 +76,7 @@ def _passages(task: Task, places: Sequence[int], length: int) -> list[_Passage]:
     found: list[_Passage] = []
     for place in sorted(places):
         message, text = task.messages[place], ""
-        for segment in segments_of(message.content):
+        for segment in segments_of(message.content, grain_of(task)):
             if text and len(text) + len(segment.text) > length:
                 found.append(_Passage(len(found), message.role, text))
                 text = ""

@@ -15,6 +15,7 @@ from enum import StrEnum
 GAP = "[…]"
 """Stands where something was left out."""
 
+MIN_GRAIN = 8  # characters; below it segments stay as they are
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
@@ -42,8 +43,32 @@ class Segment:
     heading: int | None = None
 
 
-def segments_of(text: str) -> list[Segment]:
-    """Returns the segments of ``text``."""
+def segments_of(text: str, grain: int = 0) -> list[Segment]:
+    """Returns the segments of ``text``. Those shorter than ``grain`` characters are put together with the next ones, so
+    that a long text does not have any number of them."""
+    segments = _fine_segments(text)
+    return segments if grain <= MIN_GRAIN else _coarse(segments, grain)
+
+
+def _coarse(segments: Sequence[Segment], grain: int) -> list[Segment]:
+    """Returns the segments put together to ``grain`` characters and more each."""
+    found: list[Segment] = []
+    run: list[Segment] = []
+    size = 0
+    for segment in segments:
+        run.append(segment)
+        size += len(segment.text)
+        if size >= grain:
+            found.append(_one(run))
+            run, size = [], 0
+    return [*found, _one(run)] if run else found
+
+
+def _one(run: Sequence[Segment]) -> Segment:
+    return Segment("".join(segment.text for segment in run), run[0].kind if len(run) == 1 else Kind.SENTENCE)
+
+
+def _fine_segments(text: str) -> list[Segment]:
     if _is_json(text):
         return [Segment(text, Kind.JSON)]
     found: list[Segment] = []

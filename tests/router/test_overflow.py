@@ -13,7 +13,7 @@ from engine.api import Conversation, Message, SamplingParams, ToolCall
 from router.config import OverflowConfig, PromptsConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
-from router.prompts.compress import compress
+from router.prompts.compress import compress, grain_of
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.excerpts import HEAD, retrieve
 from router.prompts.measure import Measure, prompt_characters
@@ -335,3 +335,19 @@ def test_several_prompts_need_room_each_and_token_ids_count_exactly() -> None:
 
     assert made.fit(texts, "acme", "fast", {"fast": SMALL, "big": LARGE}).tier == "fast"
     assert made.fit(ids, "acme", "fast", {"fast": SMALL, "big": LARGE}).tier == "big"
+
+
+@pytest.mark.parametrize("text", ["a. ", "B\n\n", "- a\n\nb\n", "# a\n", "```\n```\n", "A" * 30])
+def test_a_long_text_has_a_bounded_number_of_segments(text: str) -> None:
+    long = text * (100_000 // len(text))
+    asked = task([user(long)], 1_000)
+
+    segments = segments_of(long, grain_of(asked))
+
+    assert len(segments) <= 4_000
+    assert "".join(segment.text for segment in segments) == long
+
+
+@given(contents, st.integers(9, 200))
+def test_coarse_segments_joined_are_the_text(text: str, grain: int) -> None:
+    assert "".join(segment.text for segment in segments_of(text, grain)) == text
