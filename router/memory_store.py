@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from router.limits.reservations import LimitState, expire, limit_uses, renew, reserve, settle
@@ -13,6 +14,7 @@ from router.ports.ledger_store import (
     CAPPED_LABEL,
     MAX_VALUES,
     OTHER,
+    REQUESTS,
     LedgerEntry,
     LedgerQuery,
     LedgerSum,
@@ -127,7 +129,10 @@ class MemoryStore:
         if key in self._entries or (entry.part_of and (entry.tenant, entry.part_of) in self._entries):
             return False
         if entry.part_of:
-            self._parts[entry.tenant, entry.part_of].append(entry)
+            parts = self._parts[entry.tenant, entry.part_of]
+            if parts and REQUESTS in entry.amounts:
+                entry = replace(entry, amounts={**entry.amounts, REQUESTS: 0})
+            parts.append(entry)
             if len(self._parts) > MAX_ENTRIES:
                 del self._parts[next(iter(self._parts))]
         for part in self._parts.pop(key, ()):

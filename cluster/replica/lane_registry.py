@@ -8,6 +8,10 @@ A lane that ends may have belonged to a router that was killed, which has writte
 requests. Their accounts and the engine's counts then go to another router, as soon as one has a lane. So do those of
 requests that have ended shortly before: their router may not have come to write them, and the ledger drops an entry
 that it has.
+
+During a rollout, some routers may be of a release that ignores such accounts. One that sends accounts with its own
+requests reads those of others. Where no open lane has brought an account yet, all lanes get them: the ledger adds each
+once.
 """
 
 from __future__ import annotations
@@ -27,11 +31,12 @@ MAX_HOMELESS = 10_000  # ended requests that wait for a lane
 
 class LaneOutbox:
     """The send buffer of one lane. ``requests`` has the account of each unfinished request whose rows go there, by its
-    id."""
+    id. ``brings_accounts``: one of them had an account, so that its router knows what that is."""
 
     def __init__(self, lane_id: str) -> None:
         self.lane_id = lane_id
         self.requests: dict[str, str] = {}
+        self.brings_accounts = False
         self._rows: list[Row] = []
         self._orphans: list[Orphan] = []
         self._ended: deque[tuple[float, Orphan]] = deque(maxlen=MAX_ENDED)  # with the monotonic time of each end
@@ -134,6 +139,7 @@ class LaneRegistry:
         if outbox is None or request_id in self._owners:
             return False
         outbox.requests[request_id] = account
+        outbox.brings_accounts = outbox.brings_accounts or bool(account)
         self._owners[request_id] = outbox
         return True
 
@@ -172,9 +178,11 @@ class LaneRegistry:
             outbox.end(orphan)
 
     def _hand_over(self, orphans: Iterable[Orphan]) -> None:
-        """Gives ended requests to the oldest open lane, or keeps them until there is one."""
-        outbox = next(iter(self._outboxes.values()), None)
-        if outbox is None:
+        """Gives ended requests to a lane whose router reads them, or keeps them until there is a lane."""
+        if not self._outboxes:
             self._homeless.extend(orphans)
-        else:
-            outbox.give(orphans)
+            return
+        given = list(orphans)
+        readers = [outbox for outbox in self._outboxes.values() if outbox.brings_accounts]
+        for outbox in readers[:1] or self._outboxes.values():
+            outbox.give(given)

@@ -49,16 +49,23 @@ class Guard:
         """
         self._check(self._breaker.ask(self._clock.monotonic())[1])  # without waiting for a place first
         deadline = asyncio.get_running_loop().time() + self._timeout_s
+        if self._places.locked():
+            await self._wait_for_place(deadline)
+        else:
+            await self._places.acquire()  # returns at once, so that it needs no timer
+        try:
+            return await self._ask(function, deadline)
+        finally:
+            self._places.release()
+
+    async def _wait_for_place(self, deadline: float) -> None:
+        """Takes a place when another call ends. Raises StateUnavailableError if none does until ``deadline``."""
         try:
             async with asyncio.timeout_at(deadline):
                 await self._places.acquire()
         except TimeoutError as error:
             message = f"no call to the shared state ended within {self._timeout_s:g} s"
             raise StateUnavailableError(message, sent=False) from error
-        try:
-            return await self._ask(function, deadline)
-        finally:
-            self._places.release()
 
     async def _ask(self, function: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Calls ``function`` until ``deadline``, in seconds of the event loop. Raises StateUnavailableError."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 from cluster.config import StateConfig
 from cluster.state.call_guard import Guard
 from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
+from cluster.state.pipelined_client import PipelinedClient
 from cluster.state.redis_client import Client, connect
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
@@ -19,17 +20,28 @@ class Channel:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
     ``name`` is that of the kind. Kinds of calls that have a channel each do not take the other's connections, nor open
-    its breaker. Each call uses one connection at a time. Raises ValueError for a wrong URL.
+    its breaker. Each call uses one connection at a time. ``scripts``: the calls run scripts and no other command, so
+    that they can share one connection. Raises ValueError for a wrong URL.
     """
 
     def __init__(
-        self, name: str, config: StateConfig, url: str, clock: Clock, timeout_s: float, max_in_flight: int
+        self,
+        name: str,
+        config: StateConfig,
+        url: str,
+        clock: Clock,
+        timeout_s: float,
+        max_in_flight: int,
+        *,
+        scripts: bool = False,
     ) -> None:
         self.name = name
         policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
         self._start_guard = Guard(name, config.background_timeout_s, policy, clock, 1)
         # Twice as many: a call that was given up may hold its connection for a moment longer.
         self._client: Client = connect(config, url, 2 * max_in_flight)
+        if scripts and not config.cluster:  # of a cluster, the tenant decides on the node
+            self._client = PipelinedClient(self._client, config.background_timeout_s)
         self._guard = Guard(name, timeout_s, policy, clock, max_in_flight)
         self._closed = False
 

@@ -16,7 +16,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait
 MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
 KEY_MEMBERS = tuple(field.name for field in fields(KeyRecord))
 KNOWN_S = 60.0  # after which a tenant is added to the set of tenants again: Redis may have lost its data
+MAX_SCOPES = 4096  # of keys with their limits, whose JSON is remembered
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
@@ -80,10 +81,12 @@ class RedisStore:
     ) -> None:
         clock = clock or SystemClock()
         self._script_clock = script_clock
-        self._reservations = Channel("reservations", config, url, clock, config.timeout_s, MAX_LIMIT_CALLS)
-        self._key_lookups = Channel("key lookups", config, url, clock, config.timeout_s, MAX_KEY_CALLS)
-        self._background = Channel("background", config, url, clock, config.background_timeout_s, MAX_BACKGROUND_CALLS)
-        self._reports = Channel("reports", config, url, clock, config.background_timeout_s, MAX_REPORT_CALLS)
+        wait_s, later_s = config.timeout_s, config.background_timeout_s
+        self._reservations = Channel("reservations", config, url, clock, wait_s, MAX_LIMIT_CALLS, scripts=True)
+        self._settlements = Channel("settlements", config, url, clock, later_s, MAX_LIMIT_CALLS, scripts=True)
+        self._key_lookups = Channel("key lookups", config, url, clock, wait_s, MAX_KEY_CALLS)
+        self._background = Channel("background", config, url, clock, later_s, MAX_BACKGROUND_CALLS)
+        self._reports = Channel("reports", config, url, clock, later_s, MAX_REPORT_CALLS)
         self._limits = Script("limits")
         self._ledger = Script("ledger")
         self._replace_key = Script("replace_key")
@@ -116,7 +119,7 @@ class RedisStore:
 
     @property
     def _channels(self) -> tuple[Channel, ...]:
-        return self._reservations, self._key_lookups, self._background, self._reports
+        return self._reservations, self._settlements, self._key_lookups, self._background, self._reports
 
     # API keys
 
@@ -198,23 +201,23 @@ class RedisStore:
 
         async def run(tenant: str, rows: list[list[Any]]) -> None:
             arguments = (lease_ms, json.dumps(rows))
-            await self._background.call(lambda client: self._run_limits(client, "renew", tenant, *arguments))
+            await self._settlements.call(lambda client: self._run_limits(client, "renew", tenant, *arguments))
 
         calls = [partial(run, tenant, rows) for tenant, rows in by_tenant.items()]
         results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE))
 
     async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
         arguments = (reservation_id, used.tokens, used.money)
-        return bool(await self._background.call(lambda client: self._run_limits(client, "settle", tenant, *arguments)))
+        return bool(await self._settlements.call(lambda client: self._run_limits(client, "settle", tenant, *arguments)))
 
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
-        answer = await self._background.call(
-            lambda client: self._run_limits(client, "uses", tenant, _scopes_json(scopes))
+        answer = await self._settlements.call(
+            lambda client: self._run_limits(client, "uses", tenant, _scopes_json(tuple(scopes)))
         )
         return _limit_uses(scopes, answer)
 
     async def open_reservations(self, tenant: str) -> int:
-        return int(await self._background.call(lambda client: self._run_limits(client, "open", tenant)))
+        return int(await self._settlements.call(lambda client: self._run_limits(client, "open", tenant)))
 
     async def _run_limits(self, client: Client, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
@@ -278,7 +281,8 @@ class RedisStore:
         return sorted(name.decode() for name in await client.smembers(redis_keys.TENANTS))
 
 
-def _scopes_json(scopes: Sequence[Scope]) -> str:
+@lru_cache(MAX_SCOPES)
+def _scopes_json(scopes: tuple[Scope, ...]) -> str:
     """Returns ``scopes`` as the script reads them."""
     return json.dumps([[scope.name, [[name.value, limit] for name, limit in scope.limits]] for scope in scopes])
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 256
 MAX_TENANTS_AT_ONCE = 8  # whose entries are sent side by side
+GATHER_S = 0.05  # that an entry waits for others: the store takes a batch in little more than the time of one
 RETRY_S = 0.25  # after the store or the disk has failed
 ADOPT_S = 10.0  # between looks for the journals of processes that have ended
 
@@ -108,6 +109,7 @@ class WriteBehind(Generic[E]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ADOPT_S):
                     await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:
                 await self._write_all()
@@ -117,11 +119,14 @@ class WriteBehind(Generic[E]):
                 await asyncio.sleep(RETRY_S)
 
     async def _write_all(self) -> None:
-        """Writes until the journal is empty. Raises OSError."""
+        """Writes until the journal is empty, or what has come meanwhile is no batch yet. Raises OSError."""
         self._adopt()
         while lines := self._journal.peek(BATCH):
             await self._write(lines)
             self._adopt()
+            if len(lines) < BATCH and self._journal.waiting_bytes:
+                self._wake.set()
+                return
 
     def _adopt(self) -> None:
         """Takes over what processes that have ended left, every ADOPT_S, however busy this one is. Raises OSError."""

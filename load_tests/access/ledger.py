@@ -54,13 +54,15 @@ class Plan:
 class Result:
     """What was found. Tokens of input are those that the engine computed or found in its cache.
 
-    ``broken`` counts streams that ended without an answer or, if they were to be read whole, before their end.
-    ``outcomes`` are those of the entries. Beside those that fail in the engine, ``failed`` are those whose router was
+    ``answers`` counts the streams by their kind and HTTP status; 0: no answer. ``broken`` counts those that ended
+    without an answer or, if they were to be read whole, before their end. ``outcomes`` are those of the entries. Beside
+    those that fail in the engine, ``failed`` are those whose router was
     killed.
     """
 
     killed: int
     streams: dict[str, int]
+    answers: dict[str, int]
     broken: int
     outcomes: dict[str, int]
     engine_tokens: dict[str, int]
@@ -141,7 +143,7 @@ def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Na
     keys = {tenant: admin.create_key(tenant, LIMITS) for tenant in TENANTS}
     plans, before = _plans(options), graph.stats()
     victims = iter(graph.router_pids() if options.kill else [])
-    broken, killed = asyncio.run(_send(graph.url, keys, plans, options, victims))
+    answers, broken, killed = asyncio.run(_send(graph.url, keys, plans, options, victims))
     left_s = asyncio.run(_reservations_left(redis_url, directory))
     after = graph.stats()
     cached = after.cached_tokens - before.cached_tokens
@@ -157,6 +159,7 @@ def _measure(graph: Graph, redis_url: str, directory: Path, options: argparse.Na
     return Result(
         killed=killed,
         streams=dict(Counter(plan.kind for plan in plans)),
+        answers=answers,
         broken=broken,
         outcomes=admin.outcomes(TENANTS, began),
         engine_tokens=engine_tokens,
@@ -174,10 +177,10 @@ def _ledger_tokens(admin: Admin, began: float) -> dict[str, int]:
 
 async def _send(
     url: str, keys: dict[str, str], plans: Sequence[Plan], options: argparse.Namespace, victims: Iterator[int]
-) -> tuple[int, int]:
-    """Sends all requests and kills one of ``victims`` on the way. Returns the number of broken streams, and the process
-    that was killed; 0: none."""
-    waiting, killed, done, broken = list(plans), 0, 0, 0
+) -> tuple[dict[str, int], int, int]:
+    """Sends all requests and kills one of ``victims`` on the way. Returns the streams by kind and status, the number of
+    broken ones, and the process that was killed; 0: none."""
+    waiting, killed, done, broken, answers = list(plans), 0, 0, 0, Counter[str]()
     kill_at = round(len(plans) * (1 - options.kill_at))
 
     async def client() -> None:
@@ -187,13 +190,15 @@ async def _send(
             if len(waiting) == kill_at and (victim := next(victims, 0)):
                 os.kill(victim, signal.SIGKILL)
                 killed = victim
-            broken += _is_broken(plan, await stream(url, keys[plan.tenant], plan.body, plan.leave_after, plan.leave))
+            exchange = await stream(url, keys[plan.tenant], plan.body, plan.leave_after, plan.leave)
+            answers[f"{plan.kind} {exchange.status}"] += 1
+            broken += _is_broken(plan, exchange)
             done += 1
             if done % 100 == 0:
                 print(f"{done} of {len(plans)} streams", file=sys.stderr)
 
     await asyncio.gather(*(client() for _ in range(options.concurrency)))
-    return broken, killed
+    return dict(sorted(answers.items())), broken, killed
 
 
 def _is_broken(plan: Plan, exchange: Exchange) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from router.ports.ledger_store import LedgerEntry
+from router.ports.ledger_store import REQUESTS, LedgerEntry
 from router.ports.limit_store import MONEY_UNITS
 from router.ports.usage_metrics import UsageSample
 from safety.api import Action, Inspection, Ruling, Verdict
@@ -110,10 +110,10 @@ class RequestEntry:
         tokens = self.input_tokens, self.cached_input_tokens, self.output_tokens
         return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost)
 
-    def stored(self, part: str = "", requests: int = 1) -> LedgerEntry:
+    def stored(self, part: str = "") -> LedgerEntry:
         """Returns the entry as the ledger takes it. It is attributed to the time at which the request ended.
 
-        ``part`` is the id of a part of the entry, if it is only that. ``requests`` is 0 for parts but the first.
+        ``part`` is the id of a part of the entry, if it is only that.
         """
         labels = {
             "team": self.team,
@@ -124,7 +124,7 @@ class RequestEntry:
             "outcome": self.outcome.value,
         }
         amounts = {
-            "requests": requests,
+            REQUESTS: 1,
             "input_tokens": self.input_tokens,
             "cached_input_tokens": self.cached_input_tokens,
             "output_tokens": self.output_tokens,

@@ -54,4 +54,4 @@ def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
         outcome=Outcome.FAILED,
         ended_at=now,
     )
-    return entry.stored(orphan.request_id, requests=int(orphan.request_id == f"{draft.id}-0"))
+    return entry.stored(orphan.request_id)

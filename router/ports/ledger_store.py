@@ -32,6 +32,8 @@ CAPPED_LABEL = "feature"
 """The label whose values clients may choose."""
 MAX_VALUES = 200
 """Values of CAPPED_LABEL that a tenant's sums tell apart within a day (UTC). Each costs sums of its own."""
+REQUESTS = "requests"
+"""The amount that counts requests, in entries that have it."""
 OTHER = "other"
 """What stands in the sums for further values of CAPPED_LABEL. Documents of entries keep the value."""
 
@@ -47,7 +49,7 @@ class LedgerEntry:
     ``document`` is JSON of the whole entry; the store keeps it as it is.
 
     ``part_of``: the id of the entry of which this is a part; "" for a whole entry. A whole entry replaces its parts in
-    the sums, and a part that comes after it is not added.
+    the sums, and a part that comes after it is not added. Of several parts, only the first to come counts REQUESTS.
     """
 
     id: str

@@ -66,6 +66,33 @@ def test_one_lane_is_not_opened_twice() -> None:
         registry.open("one")
 
 
+class TestRollouts:
+    """Orphans must not go to a router of a release that ignores them."""
+
+    @pytest.mark.parametrize("accounts", [("", "draft"), ("draft", "")])
+    async def test_orphans_go_to_a_lane_that_brings_accounts(self, accounts: tuple[str, str]) -> None:
+        registry = LaneRegistry()
+        dead, one, two = (registry.open(name) for name in ("dead", "one", "two"))
+        for name, account in (("dead", "its draft"), ("one", accounts[0]), ("two", accounts[1])):
+            registry.claim(name, f"of-{name}", account)
+        registry.deliver([row("of-dead", last=True)])
+        await dead.take(0)
+
+        registry.close("dead")
+
+        taken = [[orphan[0] for orphan in lane.take_orphans()] for lane in (one, two)]
+        assert taken == [["of-dead"] if account else [] for account in accounts]
+
+    def test_where_no_lane_has_brought_an_account_each_gets_them(self) -> None:
+        registry = LaneRegistry()
+        _, one, two = (registry.open(name) for name in ("dead", "one", "two"))
+        registry.claim("dead", "a", "draft")
+        registry.close("dead")
+        registry.deliver([row("a", last=True)])  # what the engine has counted by the abort
+
+        assert [[orphan[0] for orphan in lane.take_orphans()] for lane in (one, two)] == [["a"], ["a"]]
+
+
 async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> None:
     replica = LocalReplica()
     lane = replica.actor.lane("one", replica_id="r")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from cluster.state.lua_script import Script
 from cluster.state.redis_store import KNOWN_S, MAX_INTERVALS_AT_ONCE, RedisStore
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import MAX_VALUES, LedgerEntry, LedgerQuery, Resolution
+from router.ports.state_store import StateUnavailableError
 from tests.state.clock import MONDAY, VirtualClock
 
 NOW_MS = int(MONDAY * 1000)
@@ -71,6 +72,27 @@ async def test_a_tenant_is_listed_again_after_redis_has_lost_its_data(
     sums = await store.sums(LedgerQuery(NOW_MS, NOW_MS + 60_000, Resolution.MINUTE))
     assert sums[0].amounts == {"requests": 1}
     await store.close()
+
+
+@pytest.mark.parametrize("damaged", ["sums:minute:START", "sums:day:START", "parts:e2"])
+async def test_an_append_that_fails_adds_nothing_and_may_be_made_again(
+    redis_store: RedisStore, redis_server: RedisServer, damaged: str
+) -> None:
+    """Redis does not undo what a script wrote before it failed."""
+    length = Resolution.DAY.ms if ":day:" in damaged else Resolution.MINUTE.ms
+    key = redis_keys.base("acme") + damaged.replace("START", str(NOW_MS // length * length))
+    entries = [entry("e1", NOW_MS), replace(entry("e2-0", NOW_MS), part_of="e2")]
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.set(key, "no hash")
+        with pytest.raises(StateUnavailableError):
+            await redis_store.append(entries)
+        assert await redis_store.entry("acme", "e1") is None
+        client.delete(key)
+
+    assert await redis_store.append(entries) == 2
+    for resolution in Resolution:
+        sums = await redis_store.sums(LedgerQuery(NOW_MS, NOW_MS + resolution.ms, resolution))
+        assert sums[0].amounts == {"requests": 2}
 
 
 async def test_a_limit_of_features_is_the_same_in_the_script(redis_store: RedisStore) -> None:

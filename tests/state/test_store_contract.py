@@ -318,7 +318,28 @@ class TestLedger:
 
         assert await store.append(parts) == 2
         assert await store.append(parts) == 0
-        assert (await store.sums(self.DAY))[0].amounts["tokens"] == 7
+        assert (await store.sums(self.DAY))[0].amounts == {"requests": 1, "tokens": 7}
+
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_the_part_that_comes_first_counts_the_request_whichever_it_is(
+        self, store: StateStore, together: bool
+    ) -> None:
+        """The replica of the first attempt may be gone, and with it the first part."""
+        whole = entry(1, tokens=10)
+        parts = [replace(entry(1, tokens=n), id=f"e1-0-{n}", part_of="e1") for n in (1, 2)]
+        for batch in [parts] if together else [[part] for part in parts]:
+            await store.append(batch)
+
+        assert (await store.sums(self.DAY))[0].amounts == {"requests": 1, "tokens": 3}
+        await store.append([whole])
+        assert (await store.sums(self.DAY))[0].amounts == {"requests": 1, "tokens": 10}
+
+    async def test_parts_and_their_whole_entry_may_come_in_one_batch(self, store: StateStore) -> None:
+        part = replace(entry(1, tokens=3), id="e1-0", part_of="e1")
+        late = replace(entry(1, tokens=4), id="e1-1", part_of="e1")
+
+        assert await store.append([part, part, entry(1, tokens=10), late, entry(2, tokens=5), entry(2, tokens=5)]) == 3
+        assert (await store.sums(self.DAY))[0].amounts == {"requests": 2, "tokens": 15}
 
     async def test_features_beyond_the_limit_of_a_day_are_summed_together(
         self, store: StateStore, clock: VirtualClock

@@ -1,0 +1,72 @@
+"""RESP2, the protocol of Redis: commands and their answers as bytes. Pure.
+
+See https://redis.io/docs/latest/develop/reference/protocol-spec/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
+
+END = b"\r\n"
+ERRORS = {b"NOSCRIPT": NoScriptError, b"READONLY": ReadOnlyError, b"LOADING": BusyLoadingError}
+"""The errors that callers tell apart, by their first word. Others are a ResponseError."""
+
+
+def packed(parts: Sequence[str | int | bytes]) -> bytes:
+    """Returns a command as it is sent. Text is encoded as UTF-8."""
+    encoded = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
+    return b"".join((b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded)))
+
+
+def answer_at(data: bytes, place: int) -> tuple[Any, int] | None:
+    """Returns the answer that begins at ``place`` and where it ends; None if ``data`` ends before it does.
+
+    An answer is bytes, an integer, None, a list of answers, or a ResponseError that the server sent. Raises
+    InvalidResponse for bytes that are no answer.
+    """
+    end = data.find(END, place)
+    if end < 0:
+        return None
+    kind, text, after = data[place : place + 1], data[place + 1 : end], end + len(END)
+    if kind == b"+":
+        return text, after
+    if kind == b"-":
+        return _error(text), after
+    number = _number(kind, text)
+    if kind == b":":
+        return number, after
+    if number < 0:
+        return None, after
+    return _bulk(data, after, number) if kind == b"$" else _list(data, after, number)
+
+
+def _number(kind: bytes, text: bytes) -> int:
+    if kind not in (b":", b"$", b"*"):
+        raise InvalidResponse("an answer begins with an unknown byte")
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidResponse("a length or integer in an answer is none") from None
+
+
+def _bulk(data: bytes, place: int, length: int) -> tuple[bytes, int] | None:
+    end = place + length
+    return None if len(data) < end + len(END) else (data[place:end], end + len(END))
+
+
+def _list(data: bytes, place: int, length: int) -> tuple[list[Any], int] | None:
+    items = []
+    for _ in range(length):
+        if (found := answer_at(data, place)) is None:
+            return None
+        item, place = found
+        items.append(item)
+    return items, place
+
+
+def _error(text: bytes) -> ResponseError:
+    message = text.decode("utf-8", "replace")
+    return ERRORS.get(text.partition(b" ")[0], ResponseError)(message)
