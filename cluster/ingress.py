@@ -6,7 +6,7 @@ after its last request has ended. The application then calls ``start`` and ``clo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import serve
@@ -23,6 +23,7 @@ from cluster.serve_backend import ServeBackend
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
+from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
@@ -76,47 +77,58 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
-        jwks = jwks_source(self._config.access.jwt)
+        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
         app = build_app(
             self._config,
             backend,
             self._forecaster,
-            store=shared_state(self._state),
+            store=shared_state(self._state, faults.lost("ledger")),
             jwks=jwks,
             metrics=RayUsageMetrics(),
-            make_guard=None if self._policies is None else guard_maker(self._policies, self._classifier),
-            reviews=shared_reviews(self._state, self._config.review),
+            make_guard=None
+            if self._policies is None
+            else guard_maker(self._policies, self._classifier, faults.unreadable_policy),
+            reviews=shared_reviews(self._state, self._config.review, faults.lost("audit")),
             embedder=None if self._embedder is None else embedder_client(self._embedder),
             prompts=shared_prompts(self._state),
         )
         return without_root_path(without_request_id(app))
 
 
-def guard_maker(policies: SafetyPolicies, link: ClassifierLink | None) -> MakeGuard:
-    """Returns what makes the guard of a router. ``link`` is the way to the classifier; None: there is none."""
+def guard_maker(
+    policies: SafetyPolicies, link: ClassifierLink | None, on_unreadable: Callable[[], None] = lambda: None
+) -> MakeGuard:
+    """Returns what makes the guard of a router. ``link`` is the way to the classifier; None: there is none.
+    ``on_unreadable`` is called each time that a stored policy cannot be read."""
     parts = Parts() if link is None else Parts(classifier_client(link))
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:
-        book = PolicyBook(policies, SharedPolicies(store), has_classifier=link is not None)
+        book = PolicyBook(policies, SharedPolicies(store), has_classifier=link is not None, on_unreadable=on_unreadable)
         return PolicyGuard(book, parts, oversight, admin=book)
 
     return make
 
 
-def shared_state(config: StateConfig) -> StateStore | None:
-    """Returns the store of ``config``; None if it names no Redis. Raises ValueError for a URL that cannot be used, and
-    OSError for a journal that cannot be written."""
+def shared_state(config: StateConfig, on_lost: Callable[[], None] = lambda: None) -> StateStore | None:
+    """Returns the store of ``config``; None if it names no Redis. ``on_lost`` is called for each entry that is lost.
+
+    Raises ValueError for a URL that cannot be used, and OSError for a journal that cannot be written.
+    """
     url = config.read_url()
-    return None if url is None else RedisStore(config, url)
+    return None if url is None else RedisStore(config, url, on_lost=on_lost)
 
 
-def shared_reviews(state: StateConfig, config: ReviewConfig) -> ReviewService:
+def shared_reviews(
+    state: StateConfig, config: ReviewConfig, on_lost: Callable[[], None] = lambda: None
+) -> ReviewService:
     """Returns the reviews and the audit log, in the Redis of ``state``; in this process' memory if it names none.
 
     Raises as ``shared_state`` does, and ValueError for a secret of ``config`` that cannot be read.
     """
     clock, url = SystemClock(), state.read_url()
-    store = MemorySafetyStore(clock) if url is None else RedisSafetyStore(state, url, config.audit_days)
+    store = (
+        MemorySafetyStore(clock) if url is None else RedisSafetyStore(state, url, config.audit_days, on_lost=on_lost)
+    )
     return ReviewService(store, config, clock)
 
 

@@ -116,12 +116,14 @@ def build_app(
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
     policies = PolicyManagement(None if guard is None else guard.admin)
     book = PromptBook(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
-    pipeline = Pipeline(config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, prompts=book)
+    pipeline = Pipeline(
+        config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, prompts=book
+    )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
-    prompt_api = PromptManagement(book, reviews.record_change)
+    prompt_api, audit = PromptManagement(book, reviews.record_change), reviews.store.audit
     management = Management(
-        authenticator, registry, store, backend, review_api, policies, prompt_api, clock, currency, tenants
+        authenticator, registry, store, backend, review_api, policies, prompt_api, clock, currency, tenants, audit
     )
     return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from router.ports.audit_store import AuditDay, AuditEntry
+from router.ports.audit_store import AuditDay, AuditEntry, AuditHealth
 from router.ports.clock import Clock
 from router.ports.review_store import (
     NewReviewItem,
@@ -21,7 +22,10 @@ from router.ports.state_store import StateUnavailableError
 from router.review.audit_chain import GENESIS, HASH_LENGTH, extended
 from router.review.transitions import at, taken
 
+logger = logging.getLogger(__name__)
+
 DAY_MS = 86_400_000
+MAX_RECORDS = 100_000  # of the audit log, about 50 MB
 
 
 @dataclass(slots=True)
@@ -178,13 +182,19 @@ class MemoryReviews:
 
 
 class MemoryAudit:
-    """Implements ``AuditStore``. It keeps every record for as long as it lives. ``check_open`` raises
+    """Implements ``AuditStore``. It keeps the first MAX_RECORDS for as long as it lives; further ones are lost, counted
+    and logged, since a chain that has lost its beginning cannot be verified. ``check_open`` raises
     StateUnavailableError if it must not be used."""
 
     def __init__(self, clock: Clock, check_open: Callable[[], None]) -> None:
         self._clock = clock
         self._check_open = check_open
         self._chains: defaultdict[str, Chain] = defaultdict(Chain)  # by tenant
+        self._records = 0
+        self._lost = 0
+
+    def health(self) -> AuditHealth:
+        return AuditHealth(lost_records=self._lost)
 
     def record(self, entry: AuditEntry) -> None:
         self._add([entry])
@@ -196,9 +206,13 @@ class MemoryAudit:
     def _add(self, entries: Iterable[AuditEntry]) -> int:
         added = 0
         for entry in entries:
+            if self._records >= MAX_RECORDS:
+                self._lose()
+                continue
             chain = self._chains[entry.tenant]
             if entry.id in chain.ids:
                 continue
+            self._records += 1
             day = max([self._now_ms() // DAY_MS, *chain.lines])  # a clock that is set back begins no day again
             if day not in chain.lines:
                 chain.openings[day] = _head(chain, max(chain.lines)) if chain.lines else GENESIS
@@ -207,6 +221,11 @@ class MemoryAudit:
             chain.ids.add(entry.id)
             added += 1
         return added
+
+    def _lose(self) -> None:
+        if not self._lost:
+            logger.error("the audit log in memory has %d records: further ones are lost", MAX_RECORDS)
+        self._lost += 1
 
     async def days(self, tenant: str | None = None) -> Sequence[AuditDay]:
         self._check_open()

@@ -115,6 +115,8 @@ TOOLS = "tools"
 
 UNREADABLE = "unreadable"
 """``Verdict.error`` of a passage that is not readable."""
+UNREADABLE_POLICY = "unreadable_policy"
+"""``Verdict.error`` of a request whose tenant has a policy that this release cannot read."""
 
 
 class ClassifierUnavailableError(Exception):
@@ -258,12 +260,14 @@ class InvalidPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """The policy that counts for a tenant, as JSON. ``stored``: it was set at run time, and not by the config file."""
+    """The policy that counts for a tenant, as JSON. ``stored``: it was set at run time, and not by the config file.
+    ``unreadable``: another one was set, which this release cannot read."""
 
     tenant: str
     version: str
     document: str
     stored: bool
+    unreadable: bool = False
 
 
 class PolicyStore(Protocol):
@@ -287,7 +291,11 @@ class PolicyStore(Protocol):
 
 
 class PolicyAdmin(Protocol):
-    """The policies for administrators. Each method raises PolicyStoreError. ``tenant`` may be DEFAULT_POLICY."""
+    """The policies for administrators. Each coroutine raises PolicyStoreError. ``tenant`` may be DEFAULT_POLICY."""
+
+    def unreadable(self) -> Sequence[str]:
+        """Returns the tenants whose stored policy this release cannot read, as far as it was asked for here, sorted."""
+        ...
 
     async def policies(self) -> Sequence[PolicyDocument]:
         """Returns all policies, sorted by tenant."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from safety.answer_checks import SCANNERS, Inspected, MakeScanner, RoleGate, answer_plan
 from safety.api import (
     UNREADABLE,
+    UNREADABLE_POLICY,
     Action,
     AnswerGuard,
     Check,
@@ -52,6 +53,10 @@ class PolicySource(Protocol):
 
     async def of(self, tenant: str) -> PolicyConfig:
         """Returns the present policy of a tenant. It raises nothing."""
+        ...
+
+    def replaced(self, tenant: str) -> bool:
+        """Returns whether what ``of`` has returned takes the place of a stored policy that cannot be read."""
         ...
 
 
@@ -108,10 +113,12 @@ class PolicyGuard:
         blocked_before = self._blocked_too_often(policy, subject)
         refused = [
             *blocked_before,
+            *replaced_verdicts(policy, self._policies.replaced(subject.tenant)),
             *offered_verdicts(policy, subject.role, tools),
             *oversized_verdicts(policy, passages),
         ]
-        checks = () if refused else self._prepare(policy).checks  # what is refused anyway is not read
+        # What is refused anyway is not read.
+        checks = () if any(each.action is Action.BLOCK for each in refused) else self._prepare(policy).checks
         scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
         found = list(refused)
         found += unreadable_verdicts(policy, passages) if checks else []
@@ -226,6 +233,12 @@ def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> li
     action = failure_action(policy)
     unreadable = [place for place, passage in enumerate(passages) if not passage.readable]
     return [Verdict("reading", "1", action, passage=place, error=UNREADABLE) for place in unreadable]
+
+
+def replaced_verdicts(policy: PolicyConfig, replaced: bool) -> list[Verdict]:
+    """Returns a verdict on a request if ``policy`` takes the place of one that cannot be read (``replaced``): what that
+    one asks for was not done."""
+    return [Verdict("policy", "1", failure_action(policy), error=UNREADABLE_POLICY)] if replaced else []
 
 
 def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:

@@ -2,6 +2,10 @@
 
 What was read is remembered for ``cache_s`` seconds, then read again in the background, so that no request waits for it.
 While the store does not answer, what was read last counts; before the first reading, the config file.
+
+The same is so for a stored policy that this release cannot read, such as one that a newer release has written. Without
+one that was read before, what counts instead is not what was asked for: requests are refused then, unless the policy
+that counts lets those pass that could not be checked.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -32,7 +37,8 @@ class Read(NamedTuple):
 
 
 class PolicyBook:
-    """Implements ``PolicySource`` and ``safety.api.PolicyAdmin``. ``has_classifier``: whether policies may need one."""
+    """Implements ``PolicySource`` and ``safety.api.PolicyAdmin``. ``has_classifier``: whether policies may need one.
+    ``on_unreadable`` is called each time that a stored policy cannot be read."""
 
     def __init__(
         self,
@@ -42,12 +48,15 @@ class PolicyBook:
         has_classifier: bool,
         cache_s: float = CACHE_S,
         now: Callable[[], float] = time.monotonic,
+        on_unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._store = store
         self._has_classifier = has_classifier
         self._cache_s = cache_s
         self._now = now
+        self._on_unreadable = on_unreadable
+        self._unreadable: set[str] = set()  # tenants whose stored policy cannot be read
         self._read: OrderedDict[str, Read] = OrderedDict()
         self._reading: dict[str, asyncio.Task[PolicyConfig | None]] = {}
 
@@ -58,13 +67,26 @@ class PolicyBook:
             own = self._config.tenants.get(tenant)
         return own or await self._remembered(DEFAULT_POLICY) or self._config.default
 
+    def replaced(self, tenant: str) -> bool:
+        own = self._read.get(tenant)
+        if own is not None and own.policy is not None:
+            return False
+        if tenant in self._unreadable:
+            return True
+        if tenant in self._config.tenants:
+            return False
+        default = self._read.get(DEFAULT_POLICY)
+        return DEFAULT_POLICY in self._unreadable and (default is None or default.policy is None)
+
+    def unreadable(self) -> Sequence[str]:
+        return sorted(self._unreadable)
+
     async def policy(self, tenant: str) -> PolicyDocument:
-        if (document := await self._store.policy(tenant)) is not None:
-            found = _parsed(tenant, document)
-            if found is not None:
-                return _document(tenant, found, stored=True)
+        document = await self._store.policy(tenant)
+        if document is not None and (found := self._parsed(tenant, document)) is not None:
+            return _document(tenant, found, stored=True)
         configured = self._config.default if tenant == DEFAULT_POLICY else await self._fallback(tenant)
-        return _document(tenant, configured, stored=False)
+        return replace(_document(tenant, configured, stored=False), unreadable=document is not None)
 
     async def policies(self) -> Sequence[PolicyDocument]:
         tenants = {DEFAULT_POLICY, *self._config.tenants, *await self._store.policy_tenants()}
@@ -73,11 +95,13 @@ class PolicyBook:
     async def set_policy(self, tenant: str, document: bytes) -> PolicyDocument:
         policy = self._checked(document)
         await self._store.put_policy(tenant, policy.model_dump_json())
+        self._unreadable.discard(tenant)
         self._remember(tenant, policy)
         return _document(tenant, policy, stored=True)
 
     async def remove_policy(self, tenant: str) -> PolicyDocument:
         await self._store.delete_policy(tenant)
+        self._unreadable.discard(tenant)
         self._remember(tenant, None)
         return await self.policy(tenant)
 
@@ -121,10 +145,23 @@ class PolicyBook:
         except PolicyStoreError as error:
             logger.warning("the policy of a tenant cannot be read: %s", error)
             return self._remember(tenant, None if before is None else before.policy)
-        policy = None if document is None else _parsed(tenant, document)
+        policy = self._parsed(tenant, document)
         if policy is None and document is not None and before is not None:
             policy = before.policy
         return self._remember(tenant, policy)
+
+    def _parsed(self, tenant: str, document: str | None) -> PolicyConfig | None:
+        """Returns the stored policy; None if there is none, or if this release cannot read it, which is noted."""
+        self._unreadable.discard(tenant)
+        if document is None:
+            return None
+        try:
+            return PolicyConfig.model_validate_json(document)
+        except ValidationError:
+            logger.error("the stored policy of the tenant %s cannot be read by this release", tenant)
+            self._unreadable.add(tenant)
+            self._on_unreadable()
+            return None
 
     def _remember(self, tenant: str, policy: PolicyConfig | None) -> PolicyConfig | None:
         self._read[tenant] = Read(policy, self._now())
@@ -132,15 +169,6 @@ class PolicyBook:
         if len(self._read) > MAX_CACHED:
             self._read.popitem(last=False)
         return policy
-
-
-def _parsed(tenant: str, document: str) -> PolicyConfig | None:
-    """Returns the stored policy; None, which is logged, if this release cannot read it."""
-    try:
-        return PolicyConfig.model_validate_json(document)
-    except ValidationError:
-        logger.error("the stored policy of the tenant %s cannot be read by this release", tenant)
-        return None
 
 
 def _document(tenant: str, policy: PolicyConfig, *, stored: bool) -> PolicyDocument:

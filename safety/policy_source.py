@@ -13,3 +13,6 @@ class ConfiguredPolicies:
 
     async def of(self, tenant: str) -> PolicyConfig:
         return self._policies.of(tenant)
+
+    def replaced(self, tenant: str) -> bool:
+        return False

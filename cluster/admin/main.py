@@ -201,14 +201,20 @@ def set_limits(
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show the tiers, their replicas and their load."""
     found = client_of(context).call("GET", "/admin/v1/status")
-    show(found, as_json, f"{table(found['data'], STATUS_COLUMNS)}\n\n{_state(found['state'])}")
+    show(found, as_json, f"{table(found['data'], STATUS_COLUMNS)}\n\n{_state(found)}")
 
 
-def _state(state: dict[str, Any]) -> str:
-    """Returns how the router that answered reaches the shared state, in a line."""
+def _state(found: dict[str, Any]) -> str:
+    """Returns how the router that answered reaches what it shares with others, and what it has lost, in a few lines."""
+    state, log, unreadable = found["state"], found.get("audit"), found.get("policies", {}).get("unreadable", ())
     failing = [f"{kind} {breaker}" for kind, breaker in state["breakers"].items() if breaker != "closed"]
     waiting = f"{state['journal_bytes']} bytes of ledger entries wait, {state['lost_entries']} entries are lost"
-    return f"shared state: {', '.join(failing) or 'reached'}; {waiting}"
+    lines = [f"shared state: {', '.join(failing) or 'reached'}; {waiting}"]
+    if log is not None:
+        lines.append(f"audit log: {log['journal_bytes']} bytes of records wait, {log['lost_records']} records are lost")
+    if unreadable:
+        lines.append(f"policies that this release cannot read, of: {', '.join(unreadable)}")
+    return "\n".join(lines)
 
 
 def _limits(values: tuple[int | float | None, ...]) -> dict[str, int | float]:

@@ -12,10 +12,15 @@ from router.ports.ledger_store import LedgerEntry
 
 class LedgerWriter(WriteBehind[LedgerEntry]):
     """Moves ledger entries from ``journal`` to the store. ``append`` adds entries to the store, each once, or raises
-    StateUnavailableError."""
+    StateUnavailableError. ``on_lost`` is called for each entry that is lost."""
 
-    def __init__(self, journal: Journal, append: Callable[[Sequence[LedgerEntry]], Awaitable[int]]) -> None:
-        super().__init__("the ledger", journal, encode, decode, append)
+    def __init__(
+        self,
+        journal: Journal,
+        append: Callable[[Sequence[LedgerEntry]], Awaitable[int]],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__("the ledger", journal, encode, decode, append, on_lost)
 
 
 def encode(entry: LedgerEntry) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,13 @@ from pathlib import Path
 from cluster.state import redis_keys
 from cluster.state.channel import Channel
 from cluster.state.journal import Journal
+from cluster.state.known_tenants import KnownTenants
 from cluster.state.lua_script import Script
 from cluster.state.redis_client import Client
 from cluster.state.redis_reviews import tenants
 from cluster.state.write_behind import WriteBehind
 from router.bounded_gather import bounded_gather, results_of
-from router.ports.audit_store import AuditDay, AuditEntry
+from router.ports.audit_store import AuditDay, AuditEntry, AuditHealth
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_chain import GENESIS, extended
@@ -51,10 +52,20 @@ class Head:
 
 class RedisAudit:
     """``channel`` is that of its calls. Records wait in ``journal``. ``kept_ms`` is how long a day's records are kept.
-    ``script_clock`` replaces the Redis server's time in tests. Raises OSError if the journal cannot be used."""
+    ``script_clock`` replaces the Redis server's time in tests. ``on_lost`` is called for each record that is lost.
+
+    Raises OSError if the journal cannot be used.
+    """
 
     def __init__(
-        self, channel: Channel, journal: Path, max_bytes: int, kept_ms: int, script_clock: Clock | None = None
+        self,
+        channel: Channel,
+        journal: Path,
+        max_bytes: int,
+        kept_ms: int,
+        clock: Clock,
+        script_clock: Clock | None = None,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
         self._kept_ms = kept_ms
@@ -62,12 +73,15 @@ class RedisAudit:
         self._script = Script("audit")
         self._heads: defaultdict[str, Head] = defaultdict(Head)  # by tenant, as this router knows them
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # calls here do not race each other
-        self._known_tenants: set[str] = set()
-        self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append)
+        self._known_tenants = KnownTenants(clock)  # in the set of tenants
+        self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append, on_lost)
 
     def start(self) -> None:
         """Starts to write what waits in the journal."""
         self._writer.start()
+
+    def health(self) -> AuditHealth:
+        return AuditHealth(self._writer.waiting_bytes, self._writer.lost)
 
     async def close(self, timeout_s: float) -> None:
         """Waits for at most ``timeout_s`` seconds until all records are written. The others stay in the journal."""

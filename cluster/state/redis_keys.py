@@ -26,7 +26,7 @@ manta:1:safety-tenants                  set     tenants with items, records    n
 manta:1:review-tenant:{id}              string  tenant of a review item        that of the item, at least
 manta:1:{tenant}:review-queue           zset    open item; score = submission  none; members leave
 manta:1:{tenant}:review-due             zset    the same; lease or time ends   none; members leave
-manta:1:{tenant}:review-done            zset    final item; score = decision   none; members leave with items
+manta:1:{tenant}:review-done:state      zset    final item; score = decision   none; members leave with items
 manta:1:{tenant}:review:id              hash    review item                    open: none; final: ``review.kept_days``
 manta:1:{tenant}:review-text:id         string  its text, encrypted            until decided, or that of the item
 manta:1:{tenant}:review-open:hash       string  fingerprint → open item        none; leaves with the queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
@@ -30,8 +30,9 @@ class RedisSafetyStore:
     """The shared state of safety in the Redis at ``url``. Implements ``SafetyStore``.
 
     ``audit_days`` is how long audit records are kept. ``clock`` times the circuit breakers. ``script_clock`` replaces
-    the Redis server's time in tests. Raises OSError if the journal's directory cannot be used, and ValueError for a
-    wrong URL.
+    the Redis server's time in tests. ``on_lost`` is called for each audit record that is lost.
+
+    Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RedisSafetyStore:
         audit_days: int,
         clock: Clock | None = None,
         script_clock: Clock | None = None,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         clock = clock or SystemClock()
         self._lookups = Channel("exceptions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
@@ -49,7 +51,7 @@ class RedisSafetyStore:
         self.reviews = RedisReviews(self._lookups, self._people, script_clock)
         journal = (config.journal or default_journal(url)) / AUDIT_JOURNAL
         kept_ms = audit_days * DAY_MS
-        self.audit = RedisAudit(self._records, journal, config.journal_max_bytes, kept_ms, script_clock)
+        self.audit = RedisAudit(self._records, journal, config.journal_max_bytes, kept_ms, clock, script_clock, on_lost)
 
     async def start(self) -> None:
         self.audit.start()

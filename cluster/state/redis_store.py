@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from cluster.state import redis_keys
 from cluster.state.channel import Channel
 from cluster.state.circuit_breaker import BreakerState
 from cluster.state.journal import Journal
+from cluster.state.known_tenants import KnownTenants
 from cluster.state.ledger_writer import LedgerWriter
 from cluster.state.lua_script import Script
 from cluster.state.redis_client import Client
@@ -48,7 +49,6 @@ MAX_BACKGROUND_CALLS = 32
 MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait for these
 MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
 KEY_MEMBERS = tuple(field.name for field in fields(KeyRecord))
-KNOWN_S = 60.0  # after which a tenant is added to the set of tenants again: Redis may have lost its data
 MAX_SCOPES = 4096  # of keys with their limits, whose JSON is remembered
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
@@ -77,7 +77,12 @@ class RedisStore:
     """
 
     def __init__(
-        self, config: StateConfig, url: str, clock: Clock | None = None, script_clock: Clock | None = None
+        self,
+        config: StateConfig,
+        url: str,
+        clock: Clock | None = None,
+        script_clock: Clock | None = None,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         clock = clock or SystemClock()
         self._script_clock = script_clock
@@ -92,9 +97,8 @@ class RedisStore:
         self._replace_key = Script("replace_key")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
         directory = config.journal or default_journal(url)
-        self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append)
-        self._known_tenants: dict[str, float] = {}  # when each was added to the set of tenants, in monotonic seconds
-        self._clock = clock
+        self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append, on_lost)
+        self._known_tenants = KnownTenants(clock)  # in the set of tenants
 
     @property
     def breaker(self) -> BreakerState:
@@ -246,10 +250,9 @@ class RedisStore:
 
     async def _append(self, client: Client, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
-        now_s = self._clock.monotonic()
-        if now_s - self._known_tenants.get(tenant, -KNOWN_S) >= KNOWN_S:
+        if tenant not in self._known_tenants:
             await client.sadd(redis_keys.TENANTS, tenant)
-            self._known_tenants[tenant] = now_s
+            self._known_tenants.add(tenant)
         resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
         names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
         rows = [json.dumps(_row(entry)) for entry in entries]

@@ -49,7 +49,7 @@ E = TypeVar("E", bound=Entry)
 class WriteBehind(Generic[E]):
     """``name`` is for the log. ``encode`` makes a line of an entry; ``decode`` raises ValueError or TypeError for what
     is none. ``append`` adds entries of one tenant to the store, each once, or raises StateUnavailableError. ``lost`` is
-    the number of entries that the journal could not take."""
+    the number of entries that the journal could not take; ``on_lost`` is called for each."""
 
     def __init__(
         self,
@@ -58,12 +58,14 @@ class WriteBehind(Generic[E]):
         encode: Callable[[E], bytes],
         decode: Callable[[bytes], E],
         append: Callable[[Sequence[E]], Awaitable[int]],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._journal = journal
         self._encode = encode
         self._decode = decode
         self._append = append
+        self._on_lost = on_lost
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._adopted_at_s = time.monotonic()
@@ -101,6 +103,7 @@ class WriteBehind(Generic[E]):
             self._journal.append(self._encode(entry))
         except (JournalFullError, OSError) as error:
             self.lost += 1
+            self._on_lost()
             logger.error("%s: entry %s of tenant %s is lost: %s", self._name, entry.id, entry.tenant, error)
         self._wake.set()
 

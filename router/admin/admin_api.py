@@ -44,6 +44,7 @@ from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.limits.scopes import scopes_of
+from router.ports.audit_store import AuditStore
 from router.ports.clock import Clock
 from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.tier_backend import TierBackend
@@ -89,7 +90,9 @@ class Management:
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
+        audit: AuditStore,
     ) -> None:
+        self._audit = audit
         self._reviews = reviews
         self._policies = policies
         self._prompts = prompts
@@ -213,7 +216,12 @@ class Management:
             }
             for tier, now in tiers
         ]
-        return {"object": "list", "data": data, "state": asdict(self._store.health())}
+        return {"object": "list", "data": data, **self._health()}
+
+    def _health(self) -> dict[str, Any]:
+        """Returns how this router reaches what it shares with others, and what it has lost."""
+        state, log = asdict(self._store.health()), asdict(self._audit.health())
+        return {"state": state, "audit": log, "policies": self._policies.status()}
 
 
 def _reply(document: Mapping[str, Any]) -> Reply:

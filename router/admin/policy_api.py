@@ -29,6 +29,10 @@ class PolicyManagement:
     def __init__(self, admin: PolicyAdmin | None) -> None:
         self._admin = admin
 
+    def status(self) -> dict[str, Any]:
+        """Returns the tenants whose stored policy this router cannot read."""
+        return {"unreadable": [] if self._admin is None else list(self._admin.unreadable())}
+
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Returns the methods that ``path`` has; None if it is not one of this class."""
         if path == POLICIES:
@@ -74,5 +78,6 @@ def _shown(document: PolicyDocument) -> dict[str, Any]:
         "tenant": document.tenant,
         "version": document.version,
         "source": "stored" if document.stored else "config",
+        "unreadable": document.unreadable,
         "policy": json.loads(document.document),
     }

@@ -38,6 +38,15 @@ class AuditDay:
     stored: int
 
 
+@dataclass(frozen=True, slots=True)
+class AuditHealth:
+    """How this process' records reach the audit log: ``journal_bytes`` of them wait on disk, ``lost_records`` could not
+    be kept there."""
+
+    journal_bytes: int = 0
+    lost_records: int = 0
+
+
 class AuditStore(Protocol):
     """The audit log. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
 
@@ -46,6 +55,10 @@ class AuditStore(Protocol):
 
         An entry waits on disk while the store cannot be reached, and survives the end of this process there.
         """
+        ...
+
+    def health(self) -> AuditHealth:
+        """Returns how records reach the log, without a call to the store."""
         ...
 
     async def append(self, entries: Sequence[AuditEntry]) -> int:

@@ -177,5 +177,7 @@ async def test_the_status_says_how_the_shared_state_is_reached() -> None:
     service = Service()
     service.store.health = lambda: StateHealth({"reservations": "open"}, 7, 1)  # type: ignore[method-assign]
     async with service.client() as http:
-        state = (await http.get("/admin/v1/status")).json()["state"]
-    assert state == {"breakers": {"reservations": "open"}, "journal_bytes": 7, "lost_entries": 1}
+        found = (await http.get("/admin/v1/status")).json()
+    assert found["state"] == {"breakers": {"reservations": "open"}, "journal_bytes": 7, "lost_entries": 1}
+    assert found["audit"] == {"journal_bytes": 0, "lost_records": 0}
+    assert found["policies"] == {"unreadable": []}

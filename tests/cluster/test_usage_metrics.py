@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.telemetry import usage_metrics
+from cluster.telemetry import fault_metrics, usage_metrics
+from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.usage_metrics import OTHERS, RayUsageMetrics
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
@@ -15,10 +16,11 @@ class Recorded:
 
     added: list[tuple[str, float, dict[str, str]]] = []  # noqa: RUF012 - of all counters of a test
 
-    def __init__(self, name: str, description: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels
 
-    def inc(self, value: float, labels: dict[str, str]) -> None:
+    def inc(self, value: float, labels: dict[str, str] | None = None) -> None:
+        labels = labels or {}
         assert value > 0, "Ray raises"
         assert set(labels) == set(self.labels)
         Recorded.added.append((self.name, value, labels))
@@ -29,6 +31,16 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> RayUsageMetrics:
     monkeypatch.setattr(usage_metrics, "Counter", Recorded)
     monkeypatch.setattr(Recorded, "added", [])
     return RayUsageMetrics()
+
+
+def test_faults_are_counted_by_what_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_metrics, "Counter", Recorded)
+    monkeypatch.setattr(Recorded, "added", [])
+    faults = FaultMetrics()
+    faults.lost("audit")()
+    faults.unreadable_policy()
+
+    assert Recorded.added == [("manta_lost_records", 1, {"log": "audit"}), ("manta_unreadable_policies", 1, {})]
 
 
 def test_tokens_are_counted_by_direction_and_nothing_is_added_as_zero(metrics: RayUsageMetrics) -> None:

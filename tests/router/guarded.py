@@ -61,6 +61,9 @@ class Policies:
     def __init__(self) -> None:
         self.found: dict[str, PolicyConfig] = {}
 
+    def replaced(self, tenant: str) -> bool:
+        return False
+
     async def of(self, tenant: str) -> PolicyConfig:
         return self.found.get(tenant) or PolicyConfig(deadline_s=0.3)
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from safety.api import InvalidPolicyError, PolicyStoreError
+from safety.api import (
+    DEFAULT_POLICY,
+    UNREADABLE_POLICY,
+    InvalidPolicyError,
+    Origin,
+    Passage,
+    PolicyStoreError,
+    Subject,
+)
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_book import PolicyBook
 
@@ -145,3 +155,83 @@ async def test_all_policies_are_listed_with_their_source(book: PolicyBook) -> No
     listed = [(each.tenant, each.stored) for each in await book.policies()]
 
     assert listed == [("*", False), ("acme", False), ("zoo", True)]
+
+
+class TestPoliciesThatThisReleaseCannotRead:
+    """A newer release may have written them, or a person."""
+
+    NEWER = '{"a setting of the next release": true}'
+
+    @pytest.mark.parametrize(
+        ("stored", "tenant", "replaced"),
+        [
+            ("acme", "acme", True),
+            ("acme", "other", False),
+            (DEFAULT_POLICY, "other", True),
+            (DEFAULT_POLICY, "acme", False),  # the config file has one of its own
+        ],
+    )
+    async def test_the_policy_that_counts_instead_is_told_apart(
+        self, book: PolicyBook, store: Store, stored: str, tenant: str, replaced: bool
+    ) -> None:
+        store.found[stored] = self.NEWER
+
+        policy = await book.of(tenant)
+
+        assert policy.refusal == ("acme" if tenant == "acme" else "config")
+        assert book.replaced(tenant) is replaced
+        assert (await book.policy(stored)).unreadable
+        assert book.unreadable() == [stored]
+
+    async def test_what_was_read_before_counts_on_and_the_status_says_so(
+        self, book: PolicyBook, store: Store, now: list[float]
+    ) -> None:
+        await book.set_policy("acme", policy_json("before", **UNCLASSIFIED))
+        store.found["acme"] = self.NEWER
+        now[0] += 10
+        await book.of("acme")  # reads it again in the background
+        await asyncio.sleep(0.01)
+
+        assert (await book.of("acme")).refusal == "before"
+        assert not book.replaced("acme")
+        assert book.unreadable() == ["acme"]
+
+    @pytest.mark.parametrize("mended", ["replaced", "removed"])
+    async def test_a_policy_that_is_mended_is_no_longer_named(
+        self, book: PolicyBook, store: Store, mended: str
+    ) -> None:
+        store.found["acme"] = self.NEWER
+        await book.of("acme")
+        if mended == "replaced":
+            await book.set_policy("acme", policy_json("new", **UNCLASSIFIED))
+        else:
+            await book.remove_policy("acme")
+
+        assert book.unreadable() == []
+        assert not book.replaced("acme")
+
+    async def test_each_reading_in_vain_is_counted(self, store: Store) -> None:
+        counted: list[None] = []
+        book = PolicyBook(CONFIG, store, has_classifier=False, on_unreadable=lambda: counted.append(None))
+        store.found["acme"] = self.NEWER
+        await book.of("acme")
+        assert len(counted) == 1
+
+    @pytest.mark.parametrize(("when_unavailable", "refused"), [("refuse", True), ("pass", False)])
+    async def test_a_tenant_that_fails_closed_is_refused_and_the_audit_log_says_why(
+        self, store: Store, when_unavailable: Literal["refuse", "pass"], refused: bool
+    ) -> None:
+        policy = PolicyConfig.model_validate({**UNCLASSIFIED, "when_unavailable": when_unavailable})
+        book = PolicyBook(SafetyPolicies(default=policy), store, has_classifier=False)
+        guard = PolicyGuard(book, Parts())
+        store.found["acme"] = self.NEWER
+
+        ruling = await guard.inspect(Subject("acme", "r1", "k1", "", "user"), [Passage("Hello", Origin.USER)])
+
+        assert ruling.refused is refused
+        assert ruling.unavailable is refused
+        assert [(verdict.check, verdict.error) for verdict in ruling.verdicts] == [("policy", UNREADABLE_POLICY)]
+        assert ruling.label == "unscanned"
+        assert not (
+            await guard.inspect(Subject("other", "r1", "k1", "", "user"), [Passage("Hello", Origin.USER)])
+        ).verdicts

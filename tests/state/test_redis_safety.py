@@ -14,11 +14,13 @@ import redis
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
+from cluster.state.known_tenants import KNOWN_S
 from cluster.state.redis_safety_store import RedisSafetyStore
 from router.ports.audit_store import AuditEntry
 from router.ports.review_store import NewReviewItem, ReviewAction, ReviewQueueFullError, ReviewStep
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_reader import AuditReader, DayReport
+from tests.state.clock import VirtualClock
 from tests.state.conftest import wait_until_ready
 from tests.state.test_outage import SlowProxy
 
@@ -190,7 +192,7 @@ async def test_everything_of_a_tenant_shares_a_slot_and_what_holds_texts_ends(
         "audit-heads",
         "exceptions",
         "manta:1:safety-tenants",
-        "review-done",
+        "review-done:approved",
         "review-due",
         "review-open:f1",
         "review-open:f2",
@@ -215,3 +217,30 @@ async def test_texts_that_are_not_queued_leave_no_keys_behind(redis_server: Redi
             assert set(client.keys()) == before
         assert (found := await store.reviews.item("i0")) is not None
         assert found.times == 20
+
+
+async def test_a_tenant_of_the_audit_log_is_listed_again_after_redis_has_lost_its_data(
+    redis_server: RedisServer, tmp_path: Path, clock: VirtualClock
+) -> None:
+    config = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    store = RedisSafetyStore(config, redis_server.url, 30, clock=clock)
+    await store.start()
+    await store.audit.append([entry(1)])
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    clock.advance(KNOWN_S)
+
+    await store.audit.append([entry(2)])
+
+    assert [day.tenant for day in await store.audit.days()] == ["acme"]
+    await store.close()
+
+
+async def test_records_that_find_no_room_on_disk_are_counted(redis_server: RedisServer, tmp_path: Path) -> None:
+    counted: list[None] = []
+    config = StateConfig(journal=tmp_path, journal_max_bytes=65536)
+    store = RedisSafetyStore(config, redis_server.url, 30, on_lost=lambda: counted.append(None))
+    store.audit.record(AuditEntry("large", "acme", json.dumps({"text": 70_000 * "x"})))
+
+    assert (store.audit.health().lost_records, len(counted)) == (1, 1)
+    await store.close()

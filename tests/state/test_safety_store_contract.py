@@ -12,6 +12,7 @@ import pytest
 
 from cluster.config import StateConfig
 from cluster.state.redis_safety_store import RedisSafetyStore
+from router import memory_safety_store
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.audit_store import AuditEntry
 from router.ports.review_store import (
@@ -174,6 +175,33 @@ class TestReviews:
         assert [item.id for item in decided_items] == ["i3", "i4"]
         assert [item.id for item in await store.reviews.decided(None, decided_items[1].decided_ms, 9)] == ["i4"]
 
+    async def test_reports_of_long_queues_are_whole_in_order_and_no_longer_than_asked(
+        self, store: SafetyStore, clock: VirtualClock
+    ) -> None:
+        """More items than one page, of all states, some of which end while the report is made."""
+        states = (None, APPROVE, REJECT, CLAIM)
+        for n in range(330):
+            kept_ms = 1000 if n % 5 == 0 else 600_000
+            item = replace(ITEM, id=f"i{n:03}", fingerprint=f"{n}", kept_ms=kept_ms)
+            await store.reviews.submit(item, 1000)
+            if (asked := states[n % 4]) is not None:
+                await take(store, asked, item.id)
+        clock.advance(2)
+        kept = [n for n in range(330) if n % 5]
+
+        for state, place in ((ReviewState.APPROVED, 1), (ReviewState.REJECTED, 2)):
+            expected = [f"i{n:03}" for n in reversed(kept) if n % 4 == place]
+            assert [item.id for item in await store.reviews.items("acme", state, 1000)] == expected
+            assert [item.id for item in await store.reviews.items("acme", state, 55)] == expected[:55]
+        decided = [f"i{n:03}" for n in kept if n % 4 in (1, 2)]
+        assert [item.id for item in await store.reviews.decided("acme", 0, 1000)] == decided
+        assert [item.id for item in await store.reviews.decided("acme", 0, 120)] == decided[:120]
+        assert len(await store.reviews.items("acme", ReviewState.WAITING, 1000)) == 83
+        assert len(await store.reviews.items("acme", ReviewState.CLAIMED, 1000)) == 82
+        clock.advance(59)
+        assert await store.reviews.items("acme", ReviewState.WAITING, 1000) == []
+        assert len(await store.reviews.items("acme", ReviewState.EXPIRED, 1000)) > 100
+
     async def test_an_approved_text_passes_until_its_exception_ends(
         self, store: SafetyStore, clock: VirtualClock
     ) -> None:
@@ -293,3 +321,19 @@ class TestPolicies:
             await store.policy("acme")
         with pytest.raises(StateUnavailableError):
             await store.put_policy("acme", "{}")
+
+
+async def test_the_audit_log_in_memory_is_bounded_and_says_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory_safety_store, "MAX_RECORDS", 10)
+    store = MemorySafetyStore(clock)
+    for n in range(25):
+        store.audit.record(AuditEntry(f"e{n}", f"tenant-{n % 2}", "{}"))
+
+    days = await store.audit.days()
+    assert sum(day.stored for day in days) == 10
+    assert store.audit.health().lost_records == 15
+    assert len(caplog.records) == 1
+    for day in days:
+        assert verify(day, await store.audit.lines(day.tenant, day.day, 0, 99)) is None

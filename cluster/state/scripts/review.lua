@@ -7,6 +7,7 @@
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs it to write after it has read the time
 
 local MAX_DUE = 1000 -- items that one call expires
+local PAGE = 100 -- items that are looked at in one piece
 local HOUR_MS = 3600000 -- a text outlives its item's time at most so long, where no call comes to delete it
 
 local open, base, now = KEYS[1], ARGV[2], tonumber(ARGV[3])
@@ -15,7 +16,8 @@ if not now then
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
-local due, done = base .. 'review-due', base .. 'review-done'
+local due = base .. 'review-due'
+local function done(state) return base .. 'review-done:' .. state end -- items in a final state, by their decision
 local function item_key(id) return base .. 'review:' .. id end
 local function text_key(id) return base .. 'review-text:' .. id end
 local function print_key(fingerprint) return base .. 'review-open:' .. fingerprint end
@@ -48,16 +50,23 @@ local function schedule(item)
   redis.call('ZADD', due, whole(item.state == 'claimed' and item.lease or item.expires), item.id)
 end
 
+-- Removes the two oldest of a set if they are gone: more leave than come. How long items are kept differs.
+local function prune(set)
+  for _, id in ipairs(redis.call('ZRANGE', set, 0, 1)) do
+    if redis.call('EXISTS', item_key(id)) == 0 then redis.call('ZREM', set, id) end
+  end
+end
+
 local function close(item)
   redis.call('ZREM', open, item.id)
   redis.call('ZREM', due, item.id)
   redis.call('DEL', print_key(item.fingerprint))
-  redis.call('ZADD', done, whole(item.decided), item.id)
-  redis.call('ZREMRANGEBYSCORE', done, '-inf', whole(now - item.kept))
+  redis.call('ZADD', done(item.state), whole(item.decided), item.id)
+  prune(done(item.state))
   local left = item.decided + item.kept - now
   if left <= 0 then
     redis.call('DEL', item_key(item.id), text_key(item.id))
-    redis.call('ZREM', done, item.id)
+    redis.call('ZREM', done(item.state), item.id)
     return
   end
   redis.call('PEXPIRE', item_key(item.id), whole(left))
@@ -103,7 +112,7 @@ local function current(id)
   advance(item)
   if is_open(item) or now < item.decided + item.kept then return item end
   redis.call('DEL', item_key(id), text_key(id))
-  redis.call('ZREM', done, id)
+  redis.call('ZREM', done(item.state), id)
 end
 
 -- id, fingerprint, document, milliseconds until expiry and to be kept, whether the text is kept, the most open items,
@@ -168,24 +177,51 @@ local function step(id, ...)
   return {accepted and 1 or 0, written(item)}
 end
 
--- Names of states, the most items → items
-local function list(ids, states, limit)
-  local found = {}
-  for _, id in ipairs(ids) do
-    if #found >= limit then break end
-    if states[redis.call('HGET', item_key(id), 'state') or ''] then
+local OPEN = {waiting = true, claimed = true}
+
+-- The first `limit` items in one of `states`, of the ids that page(first, last) returns of `set`, which holds those in
+-- `members`: a page at a time, so that a report costs what it returns. An item that is gone, or expires only now, leaves
+-- its set, and the next page begins so much before.
+local function list(set, page, members, states, limit)
+  local found, first = {}, 0
+  while #found < limit do
+    local ids, gone = page(first, first + PAGE - 1), 0
+    for _, id in ipairs(ids) do
       local item = current(id)
+      if not item then redis.call('ZREM', set, id) end
+      if not item or not members[item.state] then gone = gone + 1 end
       if item and states[item.state] then found[#found + 1] = written(item) end
+      if #found >= limit then return found end
     end
+    if #ids < PAGE then return found end
+    first = first + PAGE - gone
   end
   return found
 end
 
+local function open_items(states, limit)
+  return list(open, function(first, last) return redis.call('ZRANGE', open, first, last) end, OPEN, states, limit)
+end
+
 -- state or "", the most items → items
 local function items(state, limit)
-  if state == '' then return list(redis.call('ZRANGE', open, 0, -1), {waiting = true, claimed = true}, limit) end
-  if state == 'waiting' or state == 'claimed' then return list(redis.call('ZRANGE', open, 0, -1), {[state] = true}, limit) end
-  return list(redis.call('ZREVRANGE', done, 0, -1), {[state] = true}, limit)
+  if state == '' then return open_items(OPEN, limit) end
+  if state == 'waiting' or state == 'claimed' then return open_items({[state] = true}, limit) end
+  local function newest(first, last) return redis.call('ZREVRANGE', done(state), first, last) end
+  return list(done(state), newest, {[state] = true}, {[state] = true}, limit)
+end
+
+-- since, the most items → items that people have decided, at most so many of each kind
+local function decided(since, limit)
+  local found = {}
+  for _, state in ipairs({'approved', 'rejected'}) do
+    local function oldest(first, last)
+      return redis.call('ZRANGEBYSCORE', done(state), since, '+inf', 'LIMIT', first, last - first + 1)
+    end
+    local of_state = {[state] = true}
+    for _, item in ipairs(list(done(state), oldest, of_state, of_state, limit)) do found[#found + 1] = item end
+  end
+  return found
 end
 
 expire()
@@ -204,8 +240,7 @@ elseif operation == 'text' then
 elseif operation == 'items' then
   return items(ARGV[4], tonumber(ARGV[5]))
 elseif operation == 'decided' then
-  local ids = redis.call('ZRANGEBYSCORE', done, ARGV[4], '+inf')
-  return list(ids, {approved = true, rejected = true}, tonumber(ARGV[5]))
+  return decided(ARGV[4], tonumber(ARGV[5]))
 elseif operation == 'allowed' then
   local ends = redis.call('ZSCORE', base .. 'exceptions', ARGV[4])
   return ends and tonumber(ends) > now and 1 or 0

@@ -1,0 +1,33 @@
+"""``FaultMetrics``: counts what went wrong behind the requests, in Ray's metrics, for alerts.
+
+======================================  ======================================  ======================================
+counter                                 labels                                  unit
+======================================  ======================================  ======================================
+ray_manta_lost_records_total            log: ledger, audit                      entries that found no room on disk
+ray_manta_unreadable_policies_total     none                                    readings of a stored policy that this
+                                                                                release cannot read
+======================================  ======================================  ======================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ray.util.metrics import Counter
+
+
+class FaultMetrics:
+    """The counters of the router in this process."""
+
+    def __init__(self) -> None:
+        self._lost = Counter("manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",))
+        self._unreadable = Counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
+
+    def lost(self, log: str) -> Callable[[], None]:
+        """Returns what counts an entry of ``log`` that is lost."""
+        return partial(self._lost.inc, 1, {"log": log})
+
+    def unreadable_policy(self) -> None:
+        """Counts a stored policy that was read in vain."""
+        self._unreadable.inc(1)
