@@ -1,4 +1,4 @@
-"""Keys and tokens are in nothing that the service emits: logs, headers, errors, usage, stored records, the config."""
+"""Keys and tokens are in nothing that the service emits: logs, metrics, headers, errors, usage, stored records, the config."""
 
 from __future__ import annotations
 
@@ -9,13 +9,31 @@ from collections.abc import Sequence
 import pytest
 
 from router.config import KeyConfig, Role
+from router.ports.limit_store import LimitName
 from router.ports.tier_backend import TierSnapshot
+from router.ports.usage_metrics import UsageSample
 from tests.access.service import Service, config
 from tests.router.backend import ScriptedBackend
 
 PLAIN = "sk-plain-0123456789abcdef"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzZWNyZXQiOiJ0b2tlbi1wYXlsb2FkIn0.c2lnbmF0dXJl"
 PATHS = ("/v1/models", "/v1/usage", "/v1/nothing", "/admin/v1/keys", "/admin/v1/usage", "/admin/v1/status", "/healthz")
+
+
+class Emitted:
+    """Keeps the labels of all metrics. Implements ``UsageMetrics``."""
+
+    def __init__(self) -> None:
+        self.emitted: list[tuple[object, ...]] = []
+
+    def count(self, sample: UsageSample) -> None:
+        self.emitted.append((sample,))
+
+    def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self.emitted.append((tenant, scope, limit))
+
+    def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        self.emitted.append((tenant, scope, limit))
 
 
 class Broken(ScriptedBackend):
@@ -34,8 +52,9 @@ async def test_no_secret_leaves_the_service(role: Role, caplog: pytest.LogCaptur
     settings = settings.model_copy(
         update={"keys": (*settings.keys, KeyConfig(key=PLAIN, tenant="acme", team="core", role=role))}
     )
-    service = Service(settings)
-    created = await service.create(role=role.value)
+    metrics = Emitted()
+    service = Service(settings, metrics=metrics)
+    created = await service.create(role=role.value, limits={"requests_per_minute": 1})
     secret = created["key"].rpartition("-")[2]
     emitted = []
     for key in (created["key"], created["key"][:-1], PLAIN, TOKEN):
@@ -51,6 +70,8 @@ async def test_no_secret_leaves_the_service(role: Role, caplog: pytest.LogCaptur
     emitted += [str(record.document) for record in service.store._keys.values()]
     emitted += [str(entry) for entry in service.store._entries.values()]
     emitted += [repr(settings), str(settings), repr(service.app.__dict__), caplog.text]
+    emitted += [str(metrics.emitted), str(settings.keys)]
+    assert metrics.emitted
     for text in emitted:
         for hidden in (secret, PLAIN, TOKEN.split(".")[1], TOKEN.split(".")[2]):
             assert hidden not in text
