@@ -1,4 +1,4 @@
-"""Keys and tokens are in nothing that the service emits: logs, metrics, headers, errors, usage, stored records, the config."""
+"""Keys and tokens are in nothing that the service emits: logs, metrics, headers, errors, usage, records, the config."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def routers(
     async with AsyncExitStack() as stack:
         limiters = []
         for number in range(count):
-            # No call may run out of time, however busy the machine is: the default is to admit such a request uncounted.
+            # However busy the machine is, no call may run out of time: such a request would be admitted uncounted.
             config = StateConfig(journal=journal / str(number), timeout_s=60, background_timeout_s=60)
             store = RedisStore(config, server.url, script_clock=clock)
             # Settlements take real time, and leases must not run out meanwhile on a clock that is far ahead.
