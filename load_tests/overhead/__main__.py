@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         context = stub_server(options.step_ms / 1000)  # type: ignore[assignment]
     with context as server:
-        reports = {streams: _measure(server, streams, options) for streams in options.streams}
+        reports = {streams: measure(server, streams, options, options.key) for streams in options.streams}
     rows = [_row(streams, report, options.step_ms) for streams, report in reports.items()]
     print(_table(rows))
     if options.json is not None:
@@ -62,8 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(server: Server, streams: int, options: argparse.Namespace) -> Report:
-    target = Target.of(server.url, options.key)
+def measure(server: Server, streams: int, options: argparse.Namespace, key: str) -> Report:
+    """Loads the server with ``key``, for ``options.duration`` seconds after a second to warm up."""
+    target = Target.of(server.url, key)
     common: dict[str, Any] = {
         "target": target,
         "model": "fast",
