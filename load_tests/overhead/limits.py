@@ -17,7 +17,8 @@ from load_tests.overhead.server import stub_server
 
 DESCRIPTION = """\
 Measure what limits cost. Starts the graph of `make bench` with its Redis, and loads it in turn with a key that has
-limits and with one that has none: pairs of short runs, whose order alternates, so that what else the machine does hits both.
+limits and with one that has none: pairs of short runs, whose order alternates, so that what else the
+machine does hits both.
 """
 ADMIN_KEY = "sk-manta-admin"  # that of dev.yaml
 LIMITS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -216,3 +217,39 @@ async def test_reports_do_not_delay_settlements(redis_server: RedisServer, tmp_p
     await asyncio.gather(*reports, return_exceptions=True)
     await store.close()
     await proxy.stop()
+
+
+async def test_a_reservation_whose_answer_was_lost_is_made_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    """The command is sent again over another connection, after Redis has done it."""
+    target, lose = urlsplit(redis_server.url), asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        below, above = await asyncio.open_connection(target.hostname, target.port)
+
+        async def answers() -> None:
+            while data := await below.read(65536):
+                if lose.is_set():
+                    lose.clear()
+                    break
+                writer.write(data)
+            writer.close()
+
+        passing = asyncio.create_task(answers())
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                above.write(data)
+        above.close()
+        await passing
+
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    async with opened(f"redis://:{target.password}@127.0.0.1:{port}/0", tmp_path, timeout_s=5.0) as store:
+        await store.reserve(request(1), 1000)
+        lose.set()
+
+        decision = await store.reserve(request(2), 1000)
+
+        assert not lose.is_set()
+        assert decision.uses[0].used == 20
+    proxy.close()
+    await asyncio.sleep(0.02)
