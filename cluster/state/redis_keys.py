@@ -44,10 +44,12 @@ manta:1:{tenant}:prompt-activations:id  list    activations, JSON              n
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import quote
 
 from router.ports.ledger_store import Resolution
 
+MAX_REMEMBERED = 4096  # tenants whose names are encoded once
 PREFIX = "manta:1:"
 TENANTS = PREFIX + "tenants"
 SAFETY_SECRET = PREFIX + "safety-secret"
@@ -60,6 +62,7 @@ AUDIT_IDS_KEPT_MS = 7 * DAY_MS
 """How long an audit record that is appended again is known: journals may wait that long."""
 
 
+@lru_cache(MAX_REMEMBERED)
 def base(tenant: str) -> str:
     """Returns the beginning of the names of a tenant's keys. Braces and colons in ``tenant`` are encoded."""
     return f"{PREFIX}{{{quote(tenant, safe='')}}}:"

@@ -17,8 +17,11 @@ ERRORS = {b"NOSCRIPT": NoScriptError, b"READONLY": ReadOnlyError, b"LOADING": Bu
 
 def packed(parts: Sequence[str | int | bytes]) -> bytes:
     """Returns a command as it is sent. Text is encoded as UTF-8."""
-    encoded = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
-    return b"".join((b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded)))
+    pieces = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        encoded = part if isinstance(part, bytes) else str(part).encode()
+        pieces.append(b"$%d\r\n%b\r\n" % (len(encoded), encoded))
+    return b"".join(pieces)
 
 
 def answer_at(data: bytes, place: int) -> tuple[Any, int] | None:

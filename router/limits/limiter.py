@@ -25,6 +25,7 @@ from router.ports.state_store import StateUnavailableError
 from router.supervision import keep_running
 
 RENEWALS_PER_LEASE = 3
+NO_LIMITS = LimitsConfig()
 
 CostOf = Callable[[str, Usage], int]
 """What token counts cost on a tier, in MONEY_UNITS."""
@@ -85,7 +86,7 @@ class Limiter:
         Raises LimitExceededError, and UnavailableError if the store cannot be asked and the policy is to refuse.
         """
         hold = Hold(tenant, tier, request)
-        scopes = scopes_of(key_id, limits, self._tenants.get(tenant, LimitsConfig()))
+        scopes = scopes_of(key_id, limits, self._tenants.get(tenant, NO_LIMITS))
         if not scopes:
             return hold
         expected = self._estimator.usage(tenant, tier, request, context)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from router.config import LimitsConfig
 from router.ports.limit_store import MONEY_UNITS, LimitName, Scope
 
 TENANT = "tenant"
+MAX_REMEMBERED = 4096
+"""Keys whose scopes are computed once: each request needs them."""
 
 
+@lru_cache(MAX_REMEMBERED)
 def scopes_of(key_id: str, key: LimitsConfig, tenant: LimitsConfig) -> tuple[Scope, ...]:
     """Returns the scopes of a request that have limits, the key's first."""
     scopes = (Scope(f"key:{key_id}", limits_of(key)), Scope(TENANT, limits_of(tenant)))
