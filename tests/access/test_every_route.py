@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from router.admin import admin_api, policy_api, review_api
+from router.admin import admin_api, policy_api, prompt_api, review_api
 from router.config import KeyConfig, Role
 from safety.policy import PolicyConfig
 from tests.access.service import Service, config
 
 ROUTES = sorted(
     (method, path)
-    for module in (admin_api, policy_api, review_api)
+    for module in (admin_api, policy_api, prompt_api, review_api)
     for method, path, *_ in (line.split() for line in (module.__doc__ or "").splitlines() if line.startswith("    "))
     if method in ("GET", "POST", "PUT", "PATCH", "DELETE") and path.startswith("/admin/")
 )
@@ -21,7 +21,15 @@ SECRET_TENANT = "acme-secret-tenant"
 
 def test_the_routes_are_found() -> None:
     assert len(ROUTES) > 20
-    assert {path.split("/")[3] for _, path in ROUTES} == {"keys", "usage", "status", "review", "audit", "safety"}
+    assert {path.split("/")[3] for _, path in ROUTES} == {
+        "keys",
+        "usage",
+        "status",
+        "review",
+        "audit",
+        "safety",
+        "prompts",
+    }
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -36,7 +44,7 @@ async def test_no_other_role_of_any_tenant_gets_in_or_learns_anything(method: st
     settings = settings.model_copy(update={"keys": (*settings.keys, *keys)})
     service = Service(settings, policy=PolicyConfig.model_validate(UNCLASSIFIED))
     made = await service.create(tenant=SECRET_TENANT)
-    path = path.replace("{id}", made["id"]).replace("{tenant}", SECRET_TENANT)
+    path = path.replace("{id}", made["id"]).replace("{tenant}", SECRET_TENANT).replace("{version}", "1")
     for key in keys:
         async with service.client(key.key) as http:
             refused = await http.request(method, f"{path}?tenant={SECRET_TENANT}", json={"tenant": SECRET_TENANT})
