@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import MaxConnectionsError, ReadOnlyError, RedisError
 
 from cluster.state.redis_client import Client
 from cluster.state.resp import answer_at, packed
@@ -84,7 +84,7 @@ class Link(asyncio.Protocol):
         answer = self._unanswered.popleft().answer
         if answer.done():  # its caller has given up
             return
-        if isinstance(value, ResponseError):
+        if isinstance(value, RedisError):
             answer.set_exception(value)
         else:
             answer.set_result(value)
@@ -170,7 +170,11 @@ class PipelinedClient:
     async def _connect(self) -> Link:
         await self._disconnect()
         connection = self._client.connection_pool.make_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except BaseException:  # also a cancellation, which leaves it half open
+            await connection.disconnect(nowait=True)
+            raise
         # redis-py has no name for it; the connection is idle, so that nothing is in its reader.
         transport = connection._writer.transport
         self._connection, self._link = connection, Link(transport, transport.get_protocol())

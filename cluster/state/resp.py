@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 END = b"\r\n"
-ERRORS = {b"NOSCRIPT": NoScriptError, b"READONLY": ReadOnlyError, b"LOADING": BusyLoadingError}
+ERRORS: dict[bytes, type[RedisError]] = {
+    b"NOSCRIPT": NoScriptError,
+    b"READONLY": ReadOnlyError,
+    b"LOADING": BusyLoadingError,
+}
 """The errors that callers tell apart, by their first word. Others are a ResponseError."""
 
 
@@ -27,7 +31,7 @@ def packed(parts: Sequence[str | int | bytes]) -> bytes:
 def answer_at(data: bytes, place: int) -> tuple[Any, int] | None:
     """Returns the answer that begins at ``place`` and where it ends; None if ``data`` ends before it does.
 
-    An answer is bytes, an integer, None, a list of answers, or a ResponseError that the server sent. Raises
+    An answer is bytes, an integer, None, a list of answers, or a RedisError that the server sent. Raises
     InvalidResponse for bytes that are no answer.
     """
     end = data.find(END, place)
@@ -70,6 +74,6 @@ def _list(data: bytes, place: int, length: int) -> tuple[list[Any], int] | None:
     return items, place
 
 
-def _error(text: bytes) -> ResponseError:
+def _error(text: bytes) -> RedisError:
     message = text.decode("utf-8", "replace")
     return ERRORS.get(text.partition(b" ")[0], ResponseError)(message)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import redis
+from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
@@ -139,6 +139,24 @@ async def test_a_server_that_is_no_redis_is_an_error_and_no_later_command_hangs(
                     assert await client.ping() == b"PONG"
                 except RedisError:
                     continue
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"), [(b"-LOADING not yet\r\n", BusyLoadingError), (b"-READONLY a replica\r\n", ReadOnlyError)]
+)
+async def test_an_error_of_the_server_is_never_an_answer(line: bytes, kind: type[RedisError]) -> None:
+    opened = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        while await reader.read(100):
+            writer.write(line)
+
+    async with server_of(refuse) as url, client_of(url) as client:
+        with pytest.raises(kind):
+            await client.ping()
+    assert opened == (2 if kind is ReadOnlyError else 1)  # Sentinel may know another master
 
 
 async def test_a_client_that_cannot_connect_says_so(redis_server: RedisServer) -> None:
