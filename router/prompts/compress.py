@@ -87,7 +87,7 @@ def _compressed(
         place: _Body(place, segments_of(messages[place].content, grain_of(task))) for place in (*group_of, *pinned)
     }
     question = last_user_place(messages, task.fixed)
-    if question in bodies:
+    if question is not None and question in bodies:
         bodies[question].kept = ends_of(bodies[question].segments)
     left = task.spare - sum(message_characters(each) for place, each in enumerate(messages) if place not in bodies)
     left -= sum(_frame(task, bodies[place]) for place in pinned)

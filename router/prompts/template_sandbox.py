@@ -108,7 +108,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Returns the template of ``source``. Raises TemplateSyntaxError for what is no template, or one that uses more
         of the language than is allowed."""
         try:
-            return self.from_string(self._bounded(self.parse(source)))  # type: ignore[arg-type]  # or a node
+            return self.from_string(self._bounded(self.parse(source)))
         except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
             if isinstance(error, TemplateError):
                 raise
@@ -195,7 +195,7 @@ def _check(node: nodes.Node, depth: int) -> None:
         raise TemplateSyntaxError("a loop cannot be recursive", line)
     if isinstance(node, nodes.Name) and (node.name.startswith("_") or node.name in _SPECIAL_NAMES):
         raise TemplateSyntaxError(f"{node.name!r} is no name for a variable", line)
-    for kind, known in ((nodes.Filter, _FILTERS), (nodes.Test, ALLOWED_TESTS)):
+    for kind, known in ((nodes.Filter, _FILTERS), (nodes.Test, _TESTS)):
         if isinstance(node, kind) and node.name not in known:
             raise TemplateSyntaxError(f"there is no {kind.__name__.lower()} {node.name!r}", line)
     if isinstance(node, nodes.Filter | nodes.Test | nodes.Call) and (node.dyn_args or node.dyn_kwargs):
@@ -325,4 +325,5 @@ def _bounded_number(value: Any) -> Any:
     return value
 
 
+_TESTS = frozenset(ALLOWED_TESTS)
 _FILTERS = frozenset({*ALLOWED_FILTERS, "join", "replace", "tojson", "string"})
