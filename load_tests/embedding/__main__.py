@@ -21,7 +21,7 @@ from cluster.embedder.artefact import SentenceArtefact, read_artefact
 from cluster.embedder.batching_embedder import BatchingEmbedder
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.sentence_encoder import SentenceEncoder
-from load_tests.embedding.parity import Parity, parity
+from load_tests.embedding.parity import Parity, parity, sample_texts
 from load_tests.safety.latency import processor, text_of
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS
 from safety.encoder.precision import Precision
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 progress.write(str(rows[-1]), file=sys.stdout)
                 progress.update()
             if options.parity:
-                same[precision.value] = parity(model, options.parity)
+                same[precision.value] = parity(model, sample_texts(options.parity))
     for name, each in same.items():
         print(f"{name:8} cosine to torch's float32: mean {each.mean:.6f}, least {each.least:.6f} of {each.texts} texts")
     if options.json is not None:

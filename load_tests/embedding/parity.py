@@ -33,11 +33,15 @@ class Parity:
     least: float
 
 
-def parity(model: SentenceEncoder, texts: int) -> Parity:
-    """Compares the vectors of ``texts`` texts: SENTENCES, and random words of 3 to MAX_TOKENS tokens."""
+def sample_texts(count: int) -> list[str]:
+    """Returns SENTENCES, and random words of 3 to MAX_TOKENS tokens up to ``count`` texts."""
     rng = random.Random(1)
-    drawn = [text_of(rng.randint(3, MAX_TOKENS), rng) for _ in range(max(0, texts - len(SENTENCES)))]
-    sequences = [model.tokens(text) for text in (*SENTENCES, *drawn)]
+    return [*SENTENCES, *(text_of(rng.randint(3, MAX_TOKENS), rng) for _ in range(count - len(SENTENCES)))]
+
+
+def parity(model: SentenceEncoder, texts: Sequence[str]) -> Parity:
+    """Compares the vectors of ``texts``."""
+    sequences = [model.tokens(text) for text in texts]
     ours = np.concatenate([model.vectors([sequence]) for sequence in sequences])
     cosines = (ours * reference(model.artefact.directory, sequences)).sum(axis=1)
     return Parity(len(sequences), round(float(cosines.mean()), 6), round(float(cosines.min()), 6))

@@ -28,11 +28,11 @@ def _input_tag(value: object) -> str:
 
 
 def _refuse_token_ids(value: object) -> NoReturn:
-    message = (
+    raise PydanticCustomError(
+        "token_ids",
         "must be text: token ids stand for other words in another model, and are not accepted "
-        "(LangChain sends text if check_embedding_ctx_length is False)"
+        "(LangChain sends text if check_embedding_ctx_length is False)",
     )
-    raise PydanticCustomError("token_ids", message)  # type: ignore[arg-type]
 
 
 Text = Annotated[ValidText, Field(min_length=1)]

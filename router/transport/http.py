@@ -114,7 +114,8 @@ class Exchange:
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {working, watching}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
         finally:

@@ -212,7 +212,7 @@ def test_limits_count_the_tokens(embedding: Embedding) -> None:
 
     assert first.status_code == 200
     assert first.headers["x-ratelimit-limit-tokens"] == "60"
-    assert (refused.status_code, refused.json()["error"]["type"]) in [(429, "rate_limit_error")]
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
     assert len(embedding.embedder.calls) == 1
 
 
