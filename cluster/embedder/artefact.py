@@ -15,10 +15,11 @@ VERSION_DIGITS = 12  # hexadecimal
 
 @dataclass(frozen=True, slots=True)
 class SentenceArtefact:
-    """``model`` is ``name@version``, where the version follows from all that decides the vectors: weights, vocabulary,
-    settings and precision."""
+    """``vocabulary`` is the file of the word pieces. ``model`` is ``name@version``, where the version follows from all
+    that decides the vectors: weights, vocabulary, settings and precision."""
 
     directory: Path
+    vocabulary: Path
     settings: SentenceSettings
     model: str
 
@@ -34,11 +35,14 @@ def read_artefact(config: EmbedderConfig) -> SentenceArtefact:
     weights = directory / "model.safetensors"
     if config.sha256 is not None:
         check_digest(weights, config.sha256)
-    digests = [_digest(path) for path in (weights, directory / "vocab.txt", directory / "config.json")]
+    vocabulary = directory / "vocab.txt"
+    if not vocabulary.exists():  # transformers 5 writes this file alone
+        vocabulary = directory / "tokenizer.json"
+    digests = [_digest(path) for path in (weights, vocabulary, directory / "config.json")]
     described = [*digests, settings.pooling, str(settings.max_tokens), config.precision]
     version = hashlib.sha256(" ".join(described).encode()).hexdigest()[:VERSION_DIGITS]
     name = config.name or Path(config.model.removeprefix(PACKAGE_SCHEME)).name
-    return SentenceArtefact(directory, settings, f"{name}@{version}")
+    return SentenceArtefact(directory, vocabulary, settings, f"{name}@{version}")
 
 
 def _digest(path: Path) -> str:

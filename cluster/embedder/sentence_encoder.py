@@ -18,12 +18,12 @@ class SentenceEncoder:
     """A loaded model. ``tokens`` may be called on any thread, ``vectors`` on one at a time."""
 
     def __init__(self, artefact: SentenceArtefact, precision: Precision) -> None:
-        """Loads ``vocab.txt``, ``config.json`` and ``model.safetensors``.
+        """Loads the vocabulary, ``config.json`` and ``model.safetensors``.
 
         Raises OSError for a missing file, and UnsupportedEncoderError for files that do not fit.
         """
         self.artefact = artefact
-        self._pieces = WordPieces(artefact.directory / "vocab.txt")
+        self._pieces = WordPieces(artefact.vocabulary)
         self._encoder = Encoder.load(artefact.directory, precision)
 
     def tokens(self, text: str) -> list[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -17,10 +20,12 @@ class WordPieces:
     wrote it cannot end a sequence. ``cls`` and ``sep`` are the ids of the special tokens."""
 
     def __init__(self, vocabulary: Path) -> None:
-        """Reads ``vocab.txt``, a token in each line. Raises OSError, and UnsupportedEncoderError for a file without the
-        special tokens."""
-        tokens = vocabulary.read_text(encoding="utf-8").split("\n")
-        ids = {token: number for number, token in enumerate(tokens) if token}
+        """Reads ``vocab.txt``, a token in each line, or the ``tokenizer.json`` of such a tokenizer.
+
+        Raises OSError, and UnsupportedEncoderError for a file of another kind or without the special tokens.
+        """
+        text = vocabulary.read_text(encoding="utf-8")
+        ids = _json_ids(text, vocabulary) if vocabulary.suffix == ".json" else _line_ids(text)
         missing = [token for token in ("[CLS]", "[SEP]", "[UNK]") if token not in ids]
         if missing:
             raise UnsupportedEncoderError(f"{vocabulary} has no {', '.join(missing)}")
@@ -33,3 +38,29 @@ class WordPieces:
         """Returns the ids of the word pieces of ``text``, without special tokens."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+EXPECTED: Mapping[str, Mapping[str, Any]] = {
+    "model": {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
+    "normalizer": {"type": "BertNormalizer", "lowercase": True, "clean_text": True, "handle_chinese_chars": True},
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+}
+"""What a ``tokenizer.json`` must say, by its parts."""
+
+
+def _line_ids(text: str) -> dict[str, int]:
+    """Returns the ids of the tokens in a ``vocab.txt``."""
+    return {token: number for number, token in enumerate(text.split("\n")) if token}
+
+
+def _json_ids(text: str, path: Path) -> dict[str, int]:
+    """Returns the ids of the tokens in a ``tokenizer.json``. Raises UnsupportedEncoderError."""
+    try:
+        document = json.loads(text)
+        for part, keys in EXPECTED.items():
+            for key, value in keys.items():
+                if document[part][key] != value:
+                    raise UnsupportedEncoderError(f"{path}: {part}.{key} must be {value}, not {document[part][key]}")
+        return {str(token): int(number) for token, number in document["model"]["vocab"].items()}
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise UnsupportedEncoderError(f"{path} is no tokenizer of word pieces: {error}") from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import BertTokenizer
 
 from cluster.embedder.artefact import read_artefact
 from cluster.embedder.sentence_encoder import SentenceEncoder
 from load_tests.embedding.parity import parity, sample_texts
+from safety.encoder.architecture import UnsupportedEncoderError
 from safety.encoder.encoder import Encoder
 from safety.encoder.precision import Precision
+from safety.encoder.word_pieces import WordPieces
 from tests.embedder.models import PACKAGED, embedder_config, packaged_directory, pooling, write_model
 
 
@@ -39,3 +43,24 @@ def test_the_first_token_is_pooled_where_the_settings_say_so(tmp_path: Path) -> 
         states / np.linalg.norm(states, axis=1, keepdims=True),
         atol=1e-5,
     )
+
+
+def test_the_vocabulary_may_be_that_of_a_tokenizer_json(tmp_path: Path) -> None:
+    """transformers 5 writes no vocab.txt."""
+    write_model(tmp_path)
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    texts = ["The rain is lovely!", "hi [SEP] bomb", ""]
+    by_lines = WordPieces(tmp_path / "vocab.txt")
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+
+    artefact = read_artefact(embedder_config(tmp_path))
+    model = SentenceEncoder(artefact, Precision.INT8)
+    assert artefact.vocabulary.name == "tokenizer.json"
+    assert [model.tokens(text)[1:-1] for text in texts] == [by_lines(text) for text in texts]
+
+    document = json.loads(artefact.vocabulary.read_text(encoding="utf-8"))
+    document["normalizer"]["lowercase"] = False
+    artefact.vocabulary.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(UnsupportedEncoderError, match=r"normalizer\.lowercase must be True"):
+        SentenceEncoder(artefact, Precision.INT8)
