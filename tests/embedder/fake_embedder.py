@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ class FakeEmbedder:
     """Implements ``Embedder``. A vector is the sum of random ones of the text's words, case ignored, so texts with the
     same words are similar. A token is a word or a mark.
 
-    ``available`` False: calls raise EmbedderUnavailableError. ``calls`` has the texts of each call.
+    ``available`` False: calls raise EmbedderUnavailableError. ``stuck`` True: calls never end. ``calls`` has the texts
+    of each call.
     """
 
     model = "fake@1"
@@ -27,12 +29,15 @@ class FakeEmbedder:
         self.dimensions = dimensions
         self.max_tokens = max_tokens
         self.available = True
+        self.stuck = False
         self.calls: list[list[str]] = []
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         self.calls.append(list(texts))
         if not self.available:
             raise EmbedderUnavailableError("the fake embedder is switched off")
+        if self.stuck:
+            await asyncio.Event().wait()
         words = [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts]
         tokens = tuple(len(each) + SPECIAL_TOKENS for each in words)
         for index, count in enumerate(tokens):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import numpy as np
 import openai
@@ -63,7 +65,7 @@ class Embedding(Served):
         return self.http.post(PATH, json=body, headers={"authorization": f"Bearer {key}"})
 
     def reset(self) -> None:
-        self.embedder.available = True
+        self.embedder.available, self.embedder.stuck = True, False
         self.embedder.calls.clear()
         self.store.documents.clear()
 
@@ -193,6 +195,19 @@ def test_an_embedder_that_does_not_answer_is_a_503(embedding: Embedding) -> None
     assert (error.value.status_code, error.value.code) == (503, "embeddings_unavailable")
     [entry] = embedding.store.documents
     assert (entry["outcome"], entry["error"], entry["input_tokens"]) == ("failed", "embeddings_unavailable", 0)
+
+
+def test_a_client_that_leaves_ends_the_work(embedding: Embedding) -> None:
+    embedding.embedder.stuck = True
+    with pytest.raises(httpx.ReadTimeout):
+        embedding.http.post(PATH, json={"input": "a", "model": "fake"}, timeout=0.3)
+
+    for _ in range(500):
+        if embedding.store.documents:
+            break
+        time.sleep(0.01)
+    [entry] = embedding.store.documents
+    assert (entry["outcome"], entry["input_tokens"]) == ("cancelled", 0)
 
 
 def test_the_ledger_has_tokens_price_and_user(embedding: Embedding) -> None:
