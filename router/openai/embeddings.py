@@ -57,9 +57,11 @@ class EmbeddingsBody(StrictModel):
 def embedding_request(body: bytes) -> EmbeddingRequest:
     """Returns the request in ``body``. Raises InvalidRequestError for a wrong field."""
     request = parse(EmbeddingsBody, body)
-    texts, fields = [request.input], ["input"]
-    if isinstance(request.input, list):
-        texts, fields = request.input, [f"input[{place}]" for place in range(len(request.input))]
+    if isinstance(request.input, str):
+        texts, fields = [request.input], ["input"]
+    else:
+        texts = list(request.input)
+        fields = [f"input[{place}]" for place in range(len(texts))]
     as_base64 = request.encoding_format == "base64"
     return EmbeddingRequest(request.model, texts, fields, request.dimensions, as_base64, request.user)
 
