@@ -1,0 +1,243 @@
+"""The ports of the answer cache: ``EntryStore`` for stored answers, ``EntryFeed`` for what follows its changes, and
+``SemanticIndex`` for questions of the same meaning.
+
+``cluster.state`` implements the store and the feed with Redis, ``router.memory_entry_store`` in the memory of one
+process; ``cluster.cache`` implements the index. One suite of contract tests runs all implementations of a port.
+
+All times are wall times in milliseconds since the epoch. An entry belongs to one tenant, and no method returns it for
+another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from router.ports.cache_entry import CacheEntry
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBounds:
+    """The most that one tenant may have stored. What was used least recently makes room."""
+
+    max_entries: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The answer of ``EntryStore.find_or_lead`` without an entry.
+
+    ``leading``: the caller is now the leader and generates the answer. Otherwise another router is, and its lease ends
+    in ``left_ms`` unless it is renewed.
+    """
+
+    leading: bool
+    left_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries are meant: those to which all members apply that are not None.
+
+    ``question_prefix`` is compared as it is. ``created_before_ms`` is exclusive.
+    """
+
+    tenant: str | None = None
+    model_version: str | None = None
+    template_version: str | None = None
+    question_prefix: str | None = None
+    created_before_ms: int | None = None
+    entry_id: str | None = None
+
+    def matches(self, entry: CacheEntry) -> bool:
+        """Whether the filter means ``entry``."""
+        return (
+            self.tenant in (None, entry.tenant)
+            and self.model_version in (None, entry.model_version)
+            and self.template_version in (None, entry.template_version)
+            and self.entry_id in (None, entry.id)
+            and (self.question_prefix is None or entry.question.startswith(self.question_prefix))
+            and (self.created_before_ms is None or entry.created_ms < self.created_before_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """What a tenant has stored. ``bytes`` are those of the encoded entries."""
+
+    tenant: str
+    entries: int
+    bytes: int
+
+
+class EntryStore(Protocol):
+    """The stored answers. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
+
+    async def start(self) -> None:
+        """Prepares for calls. Called once, on the event loop of all other calls. Does not fail if the store is down."""
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections. Further calls raise StateUnavailableError."""
+        ...
+
+    async def get(self, tenant: str, key: str) -> CacheEntry | None:
+        """Returns the entry with this key, and counts it as used; None if there is none, or it has expired.
+
+        One round trip: a request waits for it. Raises PoisonedEntryError.
+        """
+        ...
+
+    async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
+        """Returns the entry as ``get`` does. If there is none, takes the lease on the key for ``owner``, unless another
+        owner has it. One round trip, atomic. Raises PoisonedEntryError."""
+        ...
+
+    async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:
+        """Extends the lease of ``owner`` to ``lease_ms`` from now. Returns whether ``owner`` still has it."""
+        ...
+
+    async def release(self, tenant: str, key: str, owner: str) -> None:
+        """Ends the lease of ``owner``, if it has it. The next ``find_or_lead`` leads."""
+        ...
+
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+        """Stores ``entry`` in place of a former one with its key, announces it on the feed, and ends the lease of
+        ``owner`` on the key. Evicts what was used least recently until the tenant is within ``bounds``.
+
+        Returns False, and stores nothing, if the entry has expired or alone exceeds ``bounds``.
+        """
+        ...
+
+    async def discard(self, tenant: str, key: str) -> bool:
+        """Deletes what is stored under ``key``, whatever it is. Returns whether there was something."""
+        ...
+
+    async def delete(self, tenant: str, entry_id: str) -> bool:
+        """Deletes the entry with this id. Returns whether there was one; a later entry with the same key stays."""
+        ...
+
+    def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
+        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. One that is
+        stored or deleted meanwhile may be left out. Poisoned entries are left out."""
+        ...
+
+    async def sizes(self) -> Sequence[CacheSize]:
+        """Returns what each tenant has stored, sorted by tenant. Expired entries may be counted for a while."""
+        ...
+
+
+class ChangeKind(StrEnum):
+    """What happened to an entry."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+class CacheChange(NamedTuple):
+    """A change of the stored entries. ``position`` orders changes. DELETE has ``tenant``, ``id`` and ``partition``
+    alone. Entries without a question are not announced.
+
+    An entry whose time has ended is not announced as deleted.
+    """
+
+    position: str
+    kind: ChangeKind
+    tenant: str
+    id: str
+    partition: str
+    question: str = ""
+    created_ms: int = 0
+    expires_ms: int = 0
+
+
+class FeedGapError(Exception):
+    """Changes after the position have been dropped, since the feed is bounded. The reader starts again from
+    ``EntryStore.entries``."""
+
+
+class EntryFeed(Protocol):
+    """The changes of the stored entries, of all tenants, for the semantic index. It is bounded: the oldest are dropped.
+
+    A reader takes ``position`` first, then all of ``EntryStore.entries``, then the changes after that position. Each
+    coroutine raises StateUnavailableError if the store cannot be reached.
+    """
+
+    async def position(self) -> str:
+        """Returns the position of the last change."""
+        ...
+
+    async def changes(self, after: str, count: int, wait_s: float) -> Sequence[CacheChange]:
+        """Returns at most ``count`` changes after a position, oldest first. Waits at most ``wait_s`` seconds for the
+        first one; () if none came. Raises FeedGapError."""
+        ...
+
+
+class SemanticQuestion(NamedTuple):
+    """What is looked up: entries of ``tenant`` in ``partition`` whose question means the same as ``text``.
+
+    ``max_false_hit_rate`` is the share of different questions that may be taken for the same. ``min_created_ms``:
+    entries created before are left out.
+    """
+
+    tenant: str
+    partition: str
+    text: str
+    max_false_hit_rate: float
+    min_created_ms: int = 0
+
+
+class SemanticMatch(NamedTuple):
+    """The best candidate for a question.
+
+    ``similarity`` is the cosine of the two questions' embeddings. ``score`` is the calibrated score that both stages
+    give the pair, compared with the threshold of ``max_false_hit_rate``. ``refused_by`` says why the candidate is no
+    hit, in one or two words such as ``score`` or ``negation``; "" if it is one.
+    """
+
+    entry_id: str
+    similarity: float
+    score: float
+    refused_by: str = ""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the entry answers the question."""
+        return not self.refused_by
+
+
+class HitJudge(StrEnum):
+    """Who said whether a hit was right."""
+
+    CLIENT = "client"  # by POST /v1/cache/feedback
+    SHADOW = "shadow"  # the answer was generated all the same, and compared
+
+
+class HitFeedback(NamedTuple):
+    """Whether the answer of the entry was right for a question. ``score`` is that of the hit; None: not known, or the
+    hit was exact."""
+
+    tenant: str
+    entry_id: str
+    wrong: bool
+    judge: HitJudge
+    score: float | None = None
+
+
+class SemanticUnavailableError(Exception):
+    """The semantic index did not answer in time, or cannot be reached. The request goes on as a miss."""
+
+
+class SemanticIndex(Protocol):
+    """The questions of the stored entries by their meaning. It learns of entries from the ``EntryFeed``."""
+
+    async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:
+        """Returns the best candidate; None if the partition has none that is near. Raises SemanticUnavailableError."""
+        ...
+
+    async def feedback(self, feedback: HitFeedback) -> None:
+        """Takes into account, for the threshold, whether a hit was right. Raises SemanticUnavailableError."""
+        ...
