@@ -20,14 +20,18 @@ from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
+from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
+from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.usage_metrics import RayUsageMetrics
-from router.app import MakeGuard, build_app
+from router.app import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
+from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore
+from router.ports.answer_cache import EntryStore
 from router.ports.clock import SystemClock
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
@@ -91,6 +95,7 @@ class Router:
             reviews=shared_reviews(self._state, self._config.review, faults.lost("audit")),
             embedder=None if self._embedder is None else embedder_client(self._embedder),
             prompts=shared_prompts(self._state),
+            cache=CacheParts(shared_answers(self._state), metrics=RayCacheMetrics()),
         )
         return without_root_path(without_request_id(app))
 
@@ -136,6 +141,13 @@ def shared_prompts(config: StateConfig) -> PromptStore | None:
     """Returns the store of prompts in the Redis of ``config``; None if it names none. Raises as ``shared_state``."""
     url = config.read_url()
     return None if url is None else RedisPromptStore(config, url)
+
+
+def shared_answers(state: StateConfig) -> EntryStore:
+    """Returns the store of cached answers, in the Redis of ``state``; in this process' memory if it names none. Raises
+    ValueError for a URL that cannot be used."""
+    url = state.read_url()
+    return MemoryEntryStore(SystemClock()) if url is None else RedisEntryStore(state, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

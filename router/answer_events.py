@@ -71,6 +71,8 @@ class Routed(NamedTuple):
     template: str | None = None  # ``id@version`` of the stored prompt
     context: Callable[[], str | None] = lambda: None  # what was done with a conversation that was too long, by now
     prompt_details: Callable[[], dict[str, Any] | None] = lambda: None  # what the usage says of the prompt
+    cache: str = ""  # how the answer cache has answered, and why
+    cache_entry: str = ""  # the id of the stored answer that is given again
 
 
 class Opened(NamedTuple):

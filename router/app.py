@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,11 +21,14 @@ from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
 from router.admin.admin_api import Management, ManagementCall
+from router.admin.cache_api import CacheManagement
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
-from router.config import RouterConfig
+from router.cache.answer_cache import AnswerCache
+from router.cache.cache_desk import CacheDesk
+from router.config import AnswerCacheConfig, RouterConfig
 from router.embedding_request import EmbeddingAccepted, EmbeddingResult
 from router.endpoint_protocol import Endpoint
 from router.errors import (
@@ -39,6 +43,7 @@ from router.errors import (
 from router.generation.collect import collect
 from router.inference_request import Call
 from router.ledger.ledger import Ledger
+from router.memory_entry_store import MemoryEntryStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
@@ -50,6 +55,8 @@ from router.openai.models import model_list
 from router.openai.moderations import moderation_body, moderation_texts
 from router.openai.rate_limit_headers import rate_limit_headers
 from router.pipeline import Pipeline
+from router.ports.answer_cache import EntryStore, SemanticIndex
+from router.ports.cache_metrics import CacheMetrics
 from router.ports.clock import Clock, SystemClock
 from router.ports.embedder import Embedder
 from router.ports.jwks_source import JwksSource
@@ -77,6 +84,22 @@ MakeGuard = Callable[[Oversight, SafetyStore], Guard]
 """Makes the guard, with the way to the reviewers and the audit log, and the store that has the policies."""
 
 
+@dataclass(frozen=True, slots=True)
+class CacheParts:
+    """What the answer cache is made of. ``index`` finds questions of the same meaning; None: none does. ``metrics``
+    counts; None: nothing is counted."""
+
+    store: EntryStore
+    index: SemanticIndex | None = None
+    metrics: CacheMetrics | None = None
+
+
+def answer_cache(config: AnswerCacheConfig, parts: CacheParts, clock: Clock) -> AnswerCache | None:
+    """Returns the answer cache; None if neither all tenants nor single ones have it."""
+    enabled = config.enabled or any(tenant.enabled for tenant in config.tenants.values())
+    return AnswerCache(parts.store, config, clock, parts.metrics, parts.index) if enabled else None
+
+
 def build_app(
     config: RouterConfig,
     backend: TierBackend,
@@ -90,6 +113,7 @@ def build_app(
     reviews: ReviewService | None = None,
     embedder: Embedder | None = None,
     prompts: PromptStore | None = None,
+    cache: CacheParts | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -99,7 +123,8 @@ def build_app(
     ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
     used; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
     by default both are in the memory of this process. ``embedder`` makes vectors of texts; None: there are no
-    embeddings. Raises ValueError for a secret of ``config.review`` that cannot be read.
+    embeddings. ``cache`` are the parts of the answer cache, which is used if ``config.cache`` enables it; by default it
+    stores in the memory of this process. Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -116,14 +141,29 @@ def build_app(
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
     policies = PolicyManagement(None if guard is None else guard.admin)
     book = PromptBook(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
+    parts = cache or CacheParts(MemoryEntryStore(clock))
+    answers = answer_cache(config.cache, parts, clock)
+    stored = None if answers is None else CacheDesk(parts.store, answers, reviews.record_change)
     pipeline = Pipeline(
-        config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, prompts=book
+        config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, answers, prompts=book
     )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
     prompt_api, audit = PromptManagement(book, reviews.record_change), reviews.store.audit
+    cache_api = CacheManagement(stored, clock)
     management = Management(
-        authenticator, registry, store, backend, review_api, policies, prompt_api, clock, currency, tenants, audit
+        authenticator,
+        registry,
+        store,
+        backend,
+        review_api,
+        policies,
+        prompt_api,
+        cache_api,
+        clock,
+        currency,
+        tenants,
+        audit,
     )
     return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder)
 
@@ -213,7 +253,8 @@ class App:
     async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        control = exchange.header("cache-control")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control)
         async with aclosing(self._pipeline.run(call, endpoint)) as batches:
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
@@ -317,9 +358,12 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
         (b"x-manta-tier", routed.tier.encode()),
         (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
         (b"x-manta-safety", routed.safety.encode()),
+        (b"x-manta-cache", routed.cache.encode("ascii", "replace")),
     ]
     if routed.template is not None:
         headers.append((b"x-manta-prompt", routed.template.encode()))
+    if routed.cache_entry:
+        headers.append((b"x-manta-cache-entry", routed.cache_entry.encode()))
     if routed.ignored:
         headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))
     return headers

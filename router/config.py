@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,6 +22,9 @@ MIN_MONEY = 1e-9
 """The smallest budget: one of the units in which money is counted (``ports.limit_store``). Less would be rounded to 0,
 which is no limit that can be counted."""
 
+
+MAX_CACHE_TTL_S = 90 * 86_400
+"""Seconds. What is older than a quarter of a year is hardly an answer to be given again."""
 
 MIN_SECRET_BYTES = 32
 """Of the secret from which keys are derived."""
@@ -326,6 +331,74 @@ class PromptsConfig(Settings):
         return self.tenants.get(tenant) or self.tiers.get(tier) or self.overflow
 
 
+@dataclass(frozen=True, slots=True)
+class CacheTerms:
+    """What the answer cache does for one tenant. The members are as in ``AnswerCacheConfig``."""
+
+    enabled: bool
+    semantic: bool
+    sampled: bool
+    ttl_s: float
+    max_entries: int
+    max_bytes: int
+
+
+class TenantCacheConfig(Settings):
+    """The answer cache of one tenant. None: as for all tenants."""
+
+    enabled: bool | None = None
+    semantic: bool | None = None
+    sampled: bool | None = None
+    ttl_s: float | None = Field(None, gt=0, le=MAX_CACHE_TTL_S)
+    max_entries: int | None = Field(None, ge=1)
+    max_bytes: int | None = Field(None, ge=1024)
+
+
+class AnswerCacheConfig(Settings):
+    """The answer cache: whole answers that are given again to the same question, or to one of the same meaning."""
+
+    enabled: bool = False
+    """Whether answers are stored and given again."""
+    semantic: bool = True
+    """Whether an answer is also given to another question of the same meaning, where there is a semantic index."""
+    sampled: bool = False
+    """Whether answers are stored that were sampled at a temperature above 0 without a seed. Each request would get
+    another one; with the cache, all get the first."""
+    ttl_s: float = Field(86_400.0, gt=0, le=MAX_CACHE_TTL_S)
+    """Seconds for which an answer is kept."""
+    max_entries: int = Field(100_000, ge=1)
+    """The most answers that a tenant has stored. The one that was used least recently makes room."""
+    max_bytes: int = Field(256 * 1024 * 1024, ge=1024)
+    """The most bytes of a tenant's answers together, as they are stored."""
+    max_entry_bytes: int = Field(256 * 1024, ge=1024)
+    """The largest answer that is stored, in bytes. Larger ones are rare, and would evict many others."""
+    billing: Literal["free", "full"] = "free"
+    """What a hit costs: nothing, or what the generation of its answer has cost. Tokens are counted alike."""
+    max_false_hit_rate: float = Field(0.01, gt=0, le=0.5)
+    """The share of different questions that may be taken for the same. The semantic index keeps it, at 95 % confidence.
+    A lower one gives fewer hits."""
+    shadow_share: float = Field(0.01, ge=0, le=1)
+    """The share of semantic hits whose answer is generated all the same, sent, and compared with the stored one."""
+    lease_s: float = Field(3.0, ge=0.2, le=60)
+    """Seconds after which a request that identical ones wait for is given up, if its router no longer renews this."""
+    max_wait_s: float = Field(60.0, gt=0, le=600)
+    """The longest that a request waits for an identical one. Then it generates its own answer."""
+    tenants: dict[str, TenantCacheConfig] = Field(default_factory=dict)
+    """What is otherwise for single tenants, by name."""
+
+    def terms(self, tenant: str) -> CacheTerms:
+        """Returns what holds for ``tenant``."""
+        own = self.tenants.get(tenant)
+        if own is None:
+            return self._common
+        changed = {name: value for name, value in own.model_dump().items() if value is not None}
+        return replace(self._common, **changed)
+
+    @cached_property
+    def _common(self) -> CacheTerms:
+        return CacheTerms(self.enabled, self.semantic, self.sampled, self.ttl_s, self.max_entries, self.max_bytes)
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -343,6 +416,8 @@ class RouterConfig(Settings):
     """How people review texts, and how the audit log is kept."""
     prompts: PromptsConfig = PromptsConfig()
     """Prompt templates, and what happens to conversations that are too long."""
+    cache: AnswerCacheConfig = AnswerCacheConfig()
+    """The answer cache."""
     auto: AutoConfig | None = AutoConfig()
     """How ``model: auto`` chooses a tier. None: there is no model ``auto``."""
     aliases: dict[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], str] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ class Call:
     ``read`` receives and returns the whole body. The pipeline calls it once, after authentication, with the largest
     size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body. ``endpoint`` is the path, such as
     /v1/completions. ``feature`` is what the request names as its feature, for accounting; None: nothing.
+    ``cache_control`` is the value of the header Cache-Control; None: there is none.
     """
 
     request_id: str
@@ -26,6 +27,28 @@ class Call:
     read: Callable[[int], Awaitable[bytes]]
     endpoint: str = ""
     feature: str | None = None
+    cache_control: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControls:
+    """What a request wants of the answer cache.
+
+    ``lookup``: whether a stored answer will do. ``semantic``: also one to another question of the same meaning.
+    ``store``: whether the answer may be stored; it is stored for at most ``ttl_s`` seconds. ``max_age_s``: the age, in
+    seconds, up to which a stored answer will do. None: what the settings say. ``namespace`` separates answers within
+    the tenant.
+    """
+
+    lookup: bool = True
+    store: bool = True
+    semantic: bool = True
+    max_age_s: float | None = None
+    ttl_s: float | None = None
+    namespace: str = ""
+
+
+NO_CONTROLS = CacheControls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +99,7 @@ class InferenceRequest:
     truncation: Literal["auto", "disabled"] | None = None  # whether a conversation that is too long may be shortened
     include_assembly: bool = False  # whether the answer shows the prompt's messages as the model gets them
     report: PromptReport | None = None  # what the prompt was assembled from; None: there is nothing to report
+    cache: CacheControls = NO_CONTROLS
 
     @property
     def choice_prompts(self) -> list[int]:

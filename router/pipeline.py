@@ -11,11 +11,16 @@ from typing import Any
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.answer_events import AnswerEvent, Routed
+from router.cache.answer_cache import AnswerCache, CacheStatus, Found
+from router.cache.controls import controlled
+from router.cache.key import CacheScope
+from router.cache.replay import replay
 from router.config import RouterConfig
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError
+from router.generation.collect import Collector
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
@@ -69,6 +74,7 @@ class Pipeline:
         guard: Guard | None = None,
         metrics: UsageMetrics | None = None,
         embedder: Embedder | None = None,
+        cache: AnswerCache | None = None,
         *,
         prompts: PromptBook,
     ) -> None:
@@ -77,6 +83,7 @@ class Pipeline:
         self._prompts = prompts
         self._overflow = Overflow(config.prompts)
         self._guard = guard
+        self._cache = cache
         self._metrics = metrics or NoUsageMetrics()
         self._backend = backend
         self._choice = choice
@@ -95,6 +102,8 @@ class Pipeline:
         await self._authenticator.start()
         await self._limiter.start()
         await self._prompts.start()
+        if self._cache is not None:
+            await self._cache.start()
 
     async def close(self) -> None:
         """Ends what runs beside the requests, after the last one and before the backend closes: lanes bring the counts
@@ -103,6 +112,8 @@ class Pipeline:
         await self._prompts.close()
         await self._authenticator.close()
         await self._limiter.close()
+        if self._cache is not None:
+            await self._cache.close()
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
@@ -128,12 +139,13 @@ class Pipeline:
             hold = await self._reserve(account)
             with self._accounted(account, hold):
                 answer_guard = await self._inspect(account)
-                yield [_routed(call, account, route, hold, lambda: self._prompt_details(account))]
-                async with aclosing(self._answers(account, answer_guard)) as answers:
-                    async for events in answers:
-                        if account.first_event_at is None:
-                            account.first_event_at = self._clock.now()
-                        yield events
+                with await self._look_up(account) as found:
+                    yield [_routed(call, account, route, hold, found, lambda: self._prompt_details(account))]
+                    async with aclosing(self._answers(account, answer_guard, found)) as answers:
+                        async for events in answers:
+                            if account.first_event_at is None:
+                                account.first_event_at = self._clock.now()
+                            yield events
 
     async def moderate(
         self, call: Call, texts_of: Callable[[bytes, str], Sequence[str]]
@@ -284,15 +296,36 @@ class Pipeline:
             lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
             check_max_cost(request, self._ledger.price(tier), largest_usage(request, lengths.get(tier)))
 
-    def _answers(self, account: Account, guard: AnswerGuard | None) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Returns the events of the answers to a request, as ``guard`` lets them pass; None: as they are."""
+    async def _look_up(self, account: Account) -> Found:
+        """Returns what the answer cache has for the request. May wait for an identical one that is under way."""
+        request, ruling, principal = account.request, account.ruling, account.principal
+        if self._cache is None or (ruling is not None and ruling.refused):
+            return Found(None, CacheStatus.BYPASS, "off" if self._cache is None else "refused")
+        policy = "" if ruling is None else ruling.policy
+        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value)
+        controls = controlled(request.cache, account.call.cache_control)
+        found = await self._cache.find(scope, request, controls, ruling)
+        account.cache = found.status.value
+        if found.hit is not None and self._cache.billed:
+            account.meter.attempt(0).report(found.hit.stored.usage)
+            account.meter.reasoning_tokens = found.hit.stored.reasoning_tokens
+        return found
+
+    def _answers(
+        self, account: Account, guard: AnswerGuard | None, found: Found
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the answers to a request: those of the hit that was ``found``, or new ones, as
+        ``guard`` lets them pass; None: as they are."""
         prompts = account.request.choice_prompts
         if account.ruling is not None and account.ruling.refused:
             return refused_answer(account.ruling.message, prompts)
+        if found.hit is not None:
+            return replay(found.hit.stored)
         stops = PromptStops()
         shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
         events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
-        return events if guard is None else moderate(events, guard, account.meter, prompts, stops)
+        events = events if guard is None else moderate(events, guard, account.meter, prompts, stops)
+        return _kept(events, account, found) if found.keeps else events
 
     def _generated(self, account: Account, stops: PromptStops) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
@@ -336,6 +369,26 @@ class Pipeline:
                 account.request = shorter
 
 
+async def _kept(
+    events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
+) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
+    conversation that was looked up, and it was shortened."""
+    looked_up = account.request
+    batches: list[Sequence[AnswerEvent]] = []
+    async with aclosing(events):
+        async for batch in events:
+            batches.append(batch)
+            yield batch
+    if account.request is not looked_up:
+        return
+    collector = Collector()
+    for batch in batches:
+        collector.push(batch)
+    reasoning = account.meter.reasoning_tokens
+    found.keep(collector.answers(), collector.usage, account.tier, reasoning, account.inspections)
+
+
 def _subject(account: Account) -> Subject:
     """Returns whose request it is, for the guard."""
     principal = account.principal
@@ -344,7 +397,12 @@ def _subject(account: Account) -> Subject:
 
 
 def _routed(
-    call: Call, account: Account, route: Route, hold: Hold, prompt_details: Callable[[], dict[str, Any] | None]
+    call: Call,
+    account: Account,
+    route: Route,
+    hold: Hold,
+    found: Found,
+    prompt_details: Callable[[], dict[str, Any] | None],
 ) -> Routed:
     """Returns the first event of an accepted request."""
     request, meter = account.request, account.meter
@@ -361,6 +419,8 @@ def _routed(
         template=request.template_version,
         context=lambda: None if account.request.report is None else account.request.report.header,
         prompt_details=prompt_details,
+        cache=found.header,
+        cache_entry=found.entry_id,
     )
 
 

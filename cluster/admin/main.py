@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.admin.audit_commands import audit
+from cluster.admin.cache_commands import cache
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.command_options import Json, Tenant, client_of, date_text, seconds_of, show
 from cluster.admin.prompt_commands import prompts
@@ -30,8 +31,7 @@ ROOT_HELP = """Keys, usage, limits, prompts, reviews, audit log, status of a Man
 
 \b
   export MANTA_ADMIN_KEY=sk-manta-admin   # that of deployments/dev.yaml
-  manta keys create --tenant acme --requests-per-minute 60
-  manta usage --group-by feature --json   # every command takes --json
+  manta keys create --tenant acme --json   # every command takes --json
 """
 
 app = typer.Typer(help=ROOT_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -42,6 +42,7 @@ app.add_typer(limits, name="limits")
 app.add_typer(review, name="review")
 app.add_typer(audit, name="audit")
 app.add_typer(prompts, name="prompts")
+app.add_typer(cache, name="cache")
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]
@@ -56,7 +57,13 @@ Money = Annotated[float | None, typer.Option(min=0, help="Money of a calendar mo
 def main(
     context: typer.Context,
     url: Annotated[
-        str, typer.Option(envvar="MANTA_URL", show_envvar=False, help="The service; or MANTA_URL.")
+        str,
+        typer.Option(
+            envvar="MANTA_URL",
+            show_envvar=False,
+            show_default=False,
+            help="http://127.0.0.1:8000 by default; or MANTA_URL.",
+        ),
     ] = "http://127.0.0.1:8000",
     key_file: Annotated[typer.FileText | None, typer.Option(help="A file with an admin key; -: stdin.")] = None,
 ) -> None:

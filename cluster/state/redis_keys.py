@@ -39,6 +39,16 @@ manta:1:prompt-tenants                  set     tenants with prompts           n
 manta:1:{tenant}:prompts                hash    prompt → its newest version    none
 manta:1:{tenant}:prompt:id              hash    version → document, active     none
 manta:1:{tenant}:prompt-activations:id  list    activations, JSON              none; trimmed to ``MAX_ACTIVATIONS``
+manta:1:cache-tenants                   set     tenants with stored answers    none
+manta:1:{tenant}:cache:key              string  stored answer                  ``router.cache.ttl_s``
+manta:1:{tenant}:cache-known            hash    key → size, expiry, id         none; members leave with answers
+manta:1:{tenant}:cache-uses             zset    key; score = number of use     none; members leave with answers
+manta:1:{tenant}:cache-due              zset    key; score = expiry            none; members leave with answers
+manta:1:{tenant}:cache-bytes            string  bytes of the stored answers    none
+manta:1:{tenant}:cache-ticks            string  number of the last use         none
+manta:1:{tenant}:cache-lease:key        string  owner and end of a lease       ``router.cache.lease_s``
+manta:1:{cache-feed}:changes            stream  changes of stored answers      none; bounded
+manta:1:{cache-feed}:last               string  number of the last change      none
 ======================================  ======  =============================  =========================================
 """
 
@@ -56,6 +66,9 @@ SAFETY_SECRET = PREFIX + "safety-secret"
 POLICIES = PREFIX + "policies"
 SAFETY_TENANTS = PREFIX + "safety-tenants"
 PROMPT_TENANTS = PREFIX + "prompt-tenants"
+CACHE_TENANTS = PREFIX + "cache-tenants"
+CACHE_FEED = PREFIX + "{cache-feed}:changes"
+CACHE_FEED_LAST = PREFIX + "{cache-feed}:last"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 AUDIT_IDS_KEPT_MS = 7 * DAY_MS
@@ -136,3 +149,18 @@ def prompt(tenant: str, prompt_id: str) -> str:
 def prompt_activations(tenant: str, prompt_id: str) -> str:
     """Returns the name of the list of a prompt's activations."""
     return f"{base(tenant)}prompt-activations:{prompt_id}"
+
+
+def cache_uses(tenant: str) -> str:
+    """Returns the name of the sorted set of a tenant's stored answers by their last use."""
+    return base(tenant) + "cache-uses"
+
+
+def cache_bytes(tenant: str) -> str:
+    """Returns the name of the size of a tenant's stored answers together."""
+    return base(tenant) + "cache-bytes"
+
+
+def cache_entry(tenant: str, key: str) -> str:
+    """Returns the name of a stored answer."""
+    return f"{base(tenant)}cache:{key}"

@@ -19,19 +19,16 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter
 
+from cluster.telemetry.tenant_labels import TenantLabels
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
-
-MAX_TENANTS = 500
-OTHERS = "(others)"
-"""No tenant of a key has this name: names begin with a letter or a digit."""
 
 
 class RayUsageMetrics:
     """The counters of the router in this process. Implements ``UsageMetrics``."""
 
     def __init__(self) -> None:
-        self._tenants: set[str] = set()
+        self._label = TenantLabels()
         self._requests = Counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
         self._tokens = Counter("manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction"))
         self._cost = Counter(
@@ -60,11 +57,3 @@ class RayUsageMetrics:
 
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
         self._refusals.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
-
-    def _label(self, tenant: str) -> str:
-        """Returns the label of a tenant: its name, or OTHERS if there are too many."""
-        if tenant not in self._tenants:
-            if len(self._tenants) >= MAX_TENANTS:
-                return OTHERS
-            self._tenants.add(tenant)
-        return tenant

@@ -15,6 +15,7 @@
     ...    /admin/v1/review, /admin/v1/audit   see ``router.admin.review_api``
     ...    /admin/v1/safety/policies            see ``router.admin.policy_api``
     ...    /admin/v1/prompts                    see ``router.admin.prompt_api``
+    ...    /admin/v1/cache, /v1/cache/feedback  see ``router.admin.cache_api``
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
 from router.access.stored_key import StoredKey
+from router.admin.cache_api import FEEDBACK, CacheManagement
 from router.admin.key_schemas import (
     KeyChange,
     NewKey,
@@ -75,8 +77,8 @@ class Reply:
 
 
 class Management:
-    """Answers requests for keys, usage, status, reviews and the audit log. All under ``/admin/v1`` need the role
-    ``admin``."""
+    """Answers requests for keys, usage, status, reviews, the audit log and stored answers. All under ``/admin/v1`` need
+    the role ``admin``."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Management:
         reviews: ReviewManagement,
         policies: PolicyManagement,
         prompts: PromptManagement,
+        cache: CacheManagement,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
@@ -96,6 +99,7 @@ class Management:
         self._reviews = reviews
         self._policies = policies
         self._prompts = prompts
+        self._cache = cache
         self._authenticator = authenticator
         self._registry = registry
         self._store = store
@@ -114,7 +118,7 @@ class Management:
             case ["", _, "limits"]:
                 return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
-        rooms = (self._reviews, self._policies, self._prompts)
+        rooms = (self._reviews, self._policies, self._prompts, self._cache)
         return own.get(path) or next((found for room in rooms if (found := room.methods(path))), None)
 
     async def handle(self, call: ManagementCall) -> Reply:
@@ -128,6 +132,9 @@ class Management:
             if call.path == OWN_USAGE:
                 check_endpoint(principal, OWN_USAGE, inference=False)
                 return await self._usage(call, principal.tenant)
+            if call.path == FEEDBACK:
+                check_endpoint(principal, FEEDBACK)
+                return _reply(await self._cache.answer(FEEDBACK, call.read, principal))
             check_admin(principal)
             return await self._administer(call, principal)
         except StateUnavailableError:
@@ -142,6 +149,8 @@ class Management:
             return _reply(await self._policies.answer(call.method, call.path, call.read))
         if self._prompts.methods(call.path) is not None:
             return _reply(await self._prompts.answer(call.method, call.path, call.parameters, call.read, principal))
+        if self._cache.methods(call.path) is not None:
+            return _reply(await self._cache.answer(call.path, call.read, principal))
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

@@ -37,13 +37,17 @@ class _Choice:
             self.logprobs.extend(logprobs)
 
 
-async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
-    """Reads ``batches`` to their end. Returns the answers of the request in the order of their index, and the token
-    counts of all together. Raises what ``batches`` raises."""
-    found: dict[int, _Choice] = {}
-    scored: dict[int, tuple[TokenLogprobs, ...]] = {}
-    usage = Usage(0, 0, 0)
-    async for events in batches:
+class Collector:
+    """Joins the events of a request, batch by batch. ``usage`` has the token counts of all answers together."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, _Choice] = {}
+        self._scored: dict[int, tuple[TokenLogprobs, ...]] = {}
+        self.usage = Usage(0, 0, 0)
+
+    def push(self, events: Sequence[AnswerEvent]) -> None:
+        """Takes the next events, in order."""
+        found = self._found
         for event in events:
             match event:
                 case Text(choice, text, logprobs):
@@ -63,10 +67,22 @@ async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[A
                 case Ended(choice):
                     found[choice].end = event
                 case PromptScored(prompt, logprobs):
-                    scored[prompt] = logprobs
+                    self._scored[prompt] = logprobs
                 case Finished(usage):
-                    pass
-    return [_answer(index, found[index], scored) for index in sorted(found)], usage
+                    self.usage = usage
+
+    def answers(self) -> list[Answer]:
+        """Returns the answers of the request in the order of their index, after its last event."""
+        return [_answer(index, self._found[index], self._scored) for index in sorted(self._found)]
+
+
+async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
+    """Reads ``batches`` to their end. Returns the answers of the request in the order of their index, and the token
+    counts of all together. Raises what ``batches`` raises."""
+    collector = Collector()
+    async for events in batches:
+        collector.push(events)
+    return collector.answers(), collector.usage
 
 
 def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, ...]]) -> Answer:

@@ -13,6 +13,8 @@ from router.ports.usage_metrics import UsageSample
 from safety.api import Action, Inspection, Ruling, Verdict
 
 MAX_VERDICTS = 8
+CACHE_HITS = ("exact", "semantic")
+"""The values of ``RequestEntry.cache`` that mean that a stored answer was given."""
 JWT_KEY = "jwt"
 """All JWTs share one ``key`` label; one per subject would create too many sums."""
 
@@ -129,6 +131,7 @@ class RequestEntry:
             "cached_input_tokens": self.cached_input_tokens,
             "output_tokens": self.output_tokens,
             "reasoning_tokens": self.reasoning_tokens,
+            "cache_hits": int(self.cache in CACHE_HITS),
             "cost": self.cost,
         }
         at_ms, document = int(self.ended_at * 1000), json.dumps(asdict(self))

@@ -18,7 +18,7 @@ DIMENSIONS = ("tenant", "team", "feature", "tier")
 """JSON fields that every row has."""
 GROUPS = (*DIMENSIONS, "version", "key", "outcome")
 """What usage can be grouped by."""
-AMOUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+AMOUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "cache_hits")
 WIDTHS = {"1m": Resolution.MINUTE, "1h": Resolution.HOUR, "1d": Resolution.DAY}
 MAX_INTERVALS = 10_000
 DAY_MS = 86_400_000

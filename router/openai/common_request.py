@@ -22,8 +22,8 @@ from engine.api import (
     SamplingParams,
 )
 from router.answer_events import AnswerWriter, Stamp
-from router.config import MIN_TOP_P, ProfileConfig
-from router.inference_request import NO_PARSING, InferenceRequest, TextParsing
+from router.config import MAX_CACHE_TTL_S, MIN_TOP_P, ProfileConfig
+from router.inference_request import NO_CONTROLS, NO_PARSING, CacheControls, InferenceRequest, TextParsing
 from router.openai.structured_output import (
     Choices,
     GuidedJson,
@@ -64,6 +64,28 @@ class StreamOptions(StrictModel):
 
     include_usage: bool | None = None
     include_obfuscation: Annotated[Any, unsupported_except(False)] = None
+
+
+class CacheField(StrictModel):
+    """Manta's controls of the answer cache, for one request."""
+
+    mode: Literal["default", "no-cache", "no-store", "off"] | None = None
+    semantic: bool | None = None
+    max_age_s: float | None = Field(None, ge=0, le=MAX_CACHE_TTL_S, allow_inf_nan=False)
+    ttl_s: float | None = Field(None, gt=0, le=MAX_CACHE_TTL_S, allow_inf_nan=False)
+    namespace: Annotated[ValidText, Field(max_length=128)] | None = None
+
+    @property
+    def controls(self) -> CacheControls:
+        """The controls independent of the wire format."""
+        return CacheControls(
+            lookup=self.mode not in ("no-cache", "off"),
+            store=self.mode not in ("no-store", "off"),
+            semantic=self.semantic is not False,
+            max_age_s=self.max_age_s,
+            ttl_s=self.ttl_s,
+            namespace=self.namespace or "",
+        )
 
 
 class GenerationFields(StrictModel):
@@ -114,6 +136,7 @@ class GenerationFields(StrictModel):
     do_sample: bool | None = None  # transformers': beam search draws tokens instead of taking the likeliest
     user: ValidText | None = None
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)  # Manta's: the most that the request may cost
+    cache: CacheField | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Returns the engine's sampling parameters.
@@ -265,6 +288,7 @@ class GenerationFields(StrictModel):
             tools=self.tool_names,
             user=self.user,
             max_cost=self.max_cost,
+            cache=NO_CONTROLS if self.cache is None else self.cache.controls,
         )
 
     @property

@@ -30,12 +30,14 @@ class CacheBounds:
 class Lease:
     """The answer of ``EntryStore.find_or_lead`` without an entry.
 
-    ``leading``: the caller is now the leader and generates the answer. Otherwise another router is, and its lease ends
-    in ``left_ms`` unless it is renewed.
+    ``leading``: the caller is now the leader and generates the answer. ``unshared``: a leader has just found that its
+    answer may not be stored, so that each request needs its own. Neither: another owner leads, and its lease ends in
+    ``left_ms`` unless it is renewed.
     """
 
-    leading: bool
-    left_ms: int
+    leading: bool = False
+    unshared: bool = False
+    left_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,11 @@ class EntryStore(Protocol):
         """Extends the lease of ``owner`` to ``lease_ms`` from now. Returns whether ``owner`` still has it."""
         ...
 
-    async def release(self, tenant: str, key: str, owner: str) -> None:
-        """Ends the lease of ``owner``, if it has it. The next ``find_or_lead`` leads."""
+    async def release(self, tenant: str, key: str, owner: str, unshared_ms: int = 0) -> None:
+        """Ends the lease of ``owner``, if it has it. The next ``find_or_lead`` leads.
+
+        With ``unshared_ms``, no owner leads for that time, and ``find_or_lead`` returns ``Lease(unshared=True)``.
+        """
         ...
 
     async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 FORMAT = 1
 """The version of the written form. Another one is not read: a cache may forget."""
@@ -56,7 +56,8 @@ def key_of(entry_id: str) -> str:
 
 def encode_entry(entry: CacheEntry) -> bytes:
     """Returns the written form of ``entry``."""
-    body = json.dumps({"format": FORMAT, **asdict(entry)}, separators=(",", ":")).encode()
+    members = {name: getattr(entry, name) for name in MEMBERS}  # dataclasses.asdict copies deeply
+    body = json.dumps({"format": FORMAT, **members}, separators=(",", ":")).encode()
     return _checksum(body) + b"\n" + body
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.telemetry import fault_metrics, usage_metrics
+from cluster.telemetry import fault_metrics, tenant_labels, usage_metrics
 from cluster.telemetry.fault_metrics import FaultMetrics
-from cluster.telemetry.usage_metrics import OTHERS, RayUsageMetrics
+from cluster.telemetry.tenant_labels import OTHERS
+from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
 
@@ -55,7 +56,7 @@ def test_tokens_are_counted_by_direction_and_nothing_is_added_as_zero(metrics: R
 
 
 def test_too_many_tenants_share_one_label(metrics: RayUsageMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_metrics, "MAX_TENANTS", 2)
+    monkeypatch.setattr(tenant_labels, "MAX_TENANTS", 2)
     for tenant in ("a", "b", "c", "a"):
         metrics.near_limit(tenant, "key", LimitName.TOKENS_PER_DAY)
     metrics.refused("d", "tenant", LimitName.TOKENS_PER_DAY)

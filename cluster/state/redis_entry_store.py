@@ -1,0 +1,224 @@
+"""``RedisEntryStore``: the stored answers in Redis. Implements the router's ports ``EntryStore`` and ``EntryFeed``.
+
+Each change of a tenant's entries is one call of a script, so it is atomic, and one round trip. The feed is in another
+slot of a Redis Cluster: a change is added to it right after it was made. If that fails, the index lacks an entry, or
+still has one that is gone; both are misses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from cluster.config import StateConfig
+from cluster.state import redis_keys
+from cluster.state.channel import Channel
+from cluster.state.circuit_breaker import BreakerState
+from cluster.state.lua_script import Script
+from cluster.state.redis_client import Client
+from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
+from router.ports.cache_entry import CacheEntry, PoisonedEntryError, decode_entry, encode_entry, key_of
+from router.ports.clock import Clock, SystemClock
+from router.ports.state_store import StateUnavailableError
+
+logger = logging.getLogger(__name__)
+
+MAX_LOOKUPS = 128  # at a time, for which requests wait
+MAX_WRITES = 32
+MAX_CHANGES = 100_000
+"""Changes that the feed keeps, about 400 bytes each."""
+BATCH = 200  # entries that are read with one call
+KNOWN_S = 60.0  # after which a tenant is added to the set of tenants again: Redis may have lost its data
+
+
+class RedisEntryStore:
+    """The stored answers in the Redis at ``url``.
+
+    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests. ``max_changes``
+    bounds the feed. Raises ValueError for a wrong URL.
+    """
+
+    def __init__(
+        self,
+        config: StateConfig,
+        url: str,
+        clock: Clock | None = None,
+        script_clock: Clock | None = None,
+        max_changes: int = MAX_CHANGES,
+    ) -> None:
+        clock = self._clock = clock or SystemClock()
+        self._script_clock = script_clock
+        self._max_changes = max_changes
+        background_s = config.background_timeout_s
+        self._lookups = Channel("answer cache", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._writes = Channel("answer cache, writes", config, url, clock, background_s, MAX_WRITES)
+        self._reads = Channel("answer cache, feed", config, url, clock, background_s, 1)
+        self._max_wait_s = background_s / 2  # a call that waits for a change must end before its deadline
+        self._script = Script("cache")
+        self._feed_script = Script("cache_feed")
+        self._known_tenants: dict[str, float] = {}  # when each was added to the set, in monotonic seconds
+
+    @property
+    def breaker(self) -> BreakerState:
+        """The state of the circuit breaker of look-ups."""
+        return self._lookups.breaker
+
+    async def start(self) -> None:
+        try:
+            await asyncio.gather(self._lookups.open(), self._writes.open())  # the first request finds them open
+        except StateUnavailableError as error:
+            logger.warning("starting without the answer cache: %s", error)
+
+    async def close(self) -> None:
+        for channel in (self._lookups, self._writes, self._reads):
+            await channel.close()
+
+    async def get(self, tenant: str, key: str) -> CacheEntry | None:
+        data = await self._lookups.call(self._calls("get", tenant, key))
+        return None if data is None else decode_entry(data, tenant, key)
+
+    async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
+        kind, found = await self._lookups.call(self._calls("lead", tenant, key, owner, lease_ms))
+        if kind == b"entry":
+            return decode_entry(found, tenant, key)
+        return Lease(leading=kind == b"leading", unshared=kind == b"unshared", left_ms=int(found))
+
+    async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:
+        return bool(await self._writes.call(self._calls("renew", tenant, key, owner, lease_ms)))
+
+    async def release(self, tenant: str, key: str, owner: str, unshared_ms: int = 0) -> None:
+        await self._writes.call(self._calls("release", tenant, key, owner, unshared_ms))
+
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+        data, lifetime_ms = encode_entry(entry), entry.expires_ms - entry.created_ms
+        if lifetime_ms <= 0 or len(data) > bounds.max_bytes:
+            return False
+        partition = entry.partition if entry.semantic else ""
+        limits = lifetime_ms, bounds.max_entries, bounds.max_bytes
+        store = self._calls("put", entry.tenant, entry.key, entry.id, partition, data, *limits, owner)
+
+        async def put(client: Client) -> None:
+            await self._know(client, entry.tenant)
+            removed = await store(client)
+            changes = _deletions(entry.tenant, removed)
+            await self._tell(client, [*changes, *([_put_change(entry)] if entry.semantic else [])])
+
+        await self._writes.call(put)
+        return True
+
+    async def discard(self, tenant: str, key: str) -> bool:
+        return await self._drop(tenant, key, "")
+
+    async def delete(self, tenant: str, entry_id: str) -> bool:
+        return await self._drop(tenant, key_of(entry_id), entry_id)
+
+    async def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
+        for name in await self._writes.call(_tenants) if tenant is None else [tenant]:
+            cursor: int | None = None
+            while cursor != 0:
+                cursor, found = await self._writes.call(_page(name, cursor or 0))
+                if found:
+                    yield found
+
+    async def sizes(self) -> Sequence[CacheSize]:
+        async def read(client: Client) -> list[CacheSize]:
+            found = []
+            for name in await _tenants(client):
+                entries = await client.zcard(redis_keys.cache_uses(name))
+                found.append(CacheSize(name, entries, int(await client.get(redis_keys.cache_bytes(name)) or 0)))
+            return [size for size in found if size.entries]
+
+        return await self._writes.call(read)
+
+    async def position(self) -> str:
+        found = await self._reads.call(lambda client: client.get(redis_keys.CACHE_FEED_LAST))
+        return "0" if found is None else str(int(found))
+
+    async def changes(self, after: str, count: int, wait_s: float) -> Sequence[CacheChange]:
+        wait_ms = max(1, int(1000 * min(wait_s, self._max_wait_s)))  # 0 would wait for ever
+
+        async def read(client: Client) -> tuple[Any, Any]:
+            found = await client.xread({redis_keys.CACHE_FEED: f"{after}-0"}, count, wait_ms)
+            return found, None if found else await client.get(redis_keys.CACHE_FEED_LAST)
+
+        found, last = await self._reads.call(read)
+        rows = found[0][1] if found else []
+        changes = [_change(position.decode().partition("-")[0], fields[b"c"]) for position, fields in rows]
+        # Without an answer, Redis has lost the feed if its last number is not the reader's.
+        first = int(changes[0].position) if changes else int(last or 0) + 1
+        if first != int(after) + 1:
+            raise FeedGapError(f"the changes after {after} are gone")
+        return changes
+
+    async def _drop(self, tenant: str, key: str, entry_id: str) -> bool:
+        drop = self._calls("drop", tenant, key, entry_id)
+
+        async def run(client: Client) -> bool:
+            there, removed = await drop(client)
+            await self._tell(client, _deletions(tenant, removed))
+            return bool(there)
+
+        return await self._writes.call(run)
+
+    async def _tell(self, client: Client, changes: Sequence[str]) -> None:
+        """Adds ``changes``, JSON each, to the feed."""
+        if changes:
+            keys = [redis_keys.CACHE_FEED, redis_keys.CACHE_FEED_LAST]
+            await self._feed_script.run(client, keys, [self._max_changes, *changes])
+
+    async def _know(self, client: Client, tenant: str) -> None:
+        """Adds ``tenant`` to the set of tenants with entries, from time to time."""
+        now = self._clock.monotonic()
+        if now - self._known_tenants.get(tenant, -KNOWN_S) >= KNOWN_S:
+            await client.sadd(redis_keys.CACHE_TENANTS, tenant)
+            self._known_tenants[tenant] = now
+
+    def _calls(self, operation: str, tenant: str, *arguments: str | int | bytes) -> Callable[[Client], Awaitable[Any]]:
+        """Returns a function that runs the script with a client, and returns the script's answer."""
+        now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
+        sent: list[Any] = [operation, redis_keys.base(tenant), now, *arguments]
+        return lambda client: self._script.run(client, [redis_keys.cache_uses(tenant)], sent)
+
+
+async def _tenants(client: Client) -> list[str]:
+    """Returns the tenants that may have entries, sorted."""
+    return sorted(name.decode() for name in await client.smembers(redis_keys.CACHE_TENANTS))
+
+
+def _page(tenant: str, cursor: int) -> Callable[[Client], Awaitable[tuple[int, list[CacheEntry]]]]:
+    """Returns a function that reads the entries after ``cursor``, and the next cursor, which is 0 at the end."""
+
+    async def read(client: Client) -> tuple[int, list[CacheEntry]]:
+        following, rows = await client.zscan(redis_keys.cache_uses(tenant), cursor, count=BATCH)
+        keys = [row[0].decode() for row in rows]
+        found = await client.mget([redis_keys.cache_entry(tenant, key) for key in keys]) if keys else []
+        read = (_readable(data, tenant, key) for key, data in zip(keys, found, strict=True))
+        return int(following), [entry for entry in read if entry is not None]
+
+    return read
+
+
+def _readable(data: bytes | None, tenant: str, key: str) -> CacheEntry | None:
+    try:
+        return None if data is None else decode_entry(data, tenant, key)
+    except PoisonedEntryError:
+        return None
+
+
+def _put_change(entry: CacheEntry) -> str:
+    names = [ChangeKind.PUT.value, entry.tenant, entry.id, entry.partition, entry.question]
+    return json.dumps([*names, entry.created_ms, entry.expires_ms])
+
+
+def _deletions(tenant: str, removed: Sequence[bytes]) -> list[str]:
+    """Returns the changes for what the script has removed: an id, a space and the partition each."""
+    names = (row.decode().partition(" ") for row in removed)
+    return [json.dumps([ChangeKind.DELETE.value, tenant, entry_id, partition]) for entry_id, _, partition in names]
+
+
+def _change(position: str, document: bytes) -> CacheChange:
+    kind, *members = json.loads(document)
+    return CacheChange(position, ChangeKind(kind), *members)

@@ -1,0 +1,49 @@
+"""``RayCacheMetrics``: counts what the answer cache does in Ray's metrics, which Prometheus reads from every node.
+
+======================================  ======================================  ======================================
+counter                                 labels                                  unit
+======================================  ======================================  ======================================
+ray_manta_cache_requests_total          tenant, status, reason                  requests, by the header x-manta-cache
+ray_manta_cache_stored_total            tenant                                  answers that were stored
+ray_manta_cache_unstored_total          tenant, reason                          answers that were not, and why
+ray_manta_cache_poisoned_total                                                  entries that could not be read
+ray_manta_cache_judged_total            tenant, judge, wrong                    hits that were judged right or wrong
+======================================  ======================================  ======================================
+
+Beyond MAX_TENANTS all tenants are counted as OTHERS.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter
+
+from cluster.telemetry.tenant_labels import TenantLabels
+
+
+class RayCacheMetrics:
+    """The counters of the router in this process. Implements ``CacheMetrics``."""
+
+    def __init__(self) -> None:
+        self._label = TenantLabels()
+        self._asked = Counter(
+            "manta_cache_requests", "Requests, by what the answer cache did.", ("tenant", "status", "reason")
+        )
+        self._stored = Counter("manta_cache_stored", "Answers that were stored.", ("tenant",))
+        self._unstored = Counter("manta_cache_unstored", "Answers that were not stored.", ("tenant", "reason"))
+        self._poisoned = Counter("manta_cache_poisoned", "Stored answers that could not be read.")
+        self._judged = Counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
+
+    def asked(self, tenant: str, status: str, reason: str) -> None:
+        self._asked.inc(1, {"tenant": self._label(tenant), "status": status, "reason": reason})
+
+    def stored(self, tenant: str) -> None:
+        self._stored.inc(1, {"tenant": self._label(tenant)})
+
+    def unstored(self, tenant: str, reason: str) -> None:
+        self._unstored.inc(1, {"tenant": self._label(tenant), "reason": reason})
+
+    def poisoned(self) -> None:
+        self._poisoned.inc(1)
+
+    def judged(self, tenant: str, judge: str, *, wrong: bool) -> None:
+        self._judged.inc(1, {"tenant": self._label(tenant), "judge": judge, "wrong": str(wrong).lower()})

@@ -1,0 +1,403 @@
+"""``AnswerCache``: looks up the answer to a request, exact first and then by meaning, and stores new answers.
+
+It fails open: without the store, or the index, requests go on as if nothing were stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+from engine.api import Usage
+from router.cache.answer_document import StoredAnswers, decode_answers, encode_answers
+from router.cache.compare import same_answers
+from router.cache.eligibility import bypass_reason, unstorable_reason
+from router.cache.flight import Part
+from router.cache.key import CacheKeys, CacheScope, cache_keys
+from router.cache.single_flight import UNSHARED_MS, Joined, SingleFlight
+from router.config import AnswerCacheConfig, CacheTerms
+from router.inference_request import CacheControls, InferenceRequest
+from router.ports.answer_cache import (
+    CacheBounds,
+    EntryStore,
+    HitFeedback,
+    HitJudge,
+    SemanticIndex,
+    SemanticMatch,
+    SemanticQuestion,
+    SemanticUnavailableError,
+)
+from router.ports.cache_entry import CacheEntry, PoisonedEntryError, key_of
+from router.ports.cache_metrics import CacheMetrics, NoCacheMetrics
+from router.ports.clock import Clock
+from router.ports.state_store import StateUnavailableError
+from router.whole_answer import Answer
+from safety.api import Inspection, Ruling
+
+logger = logging.getLogger(__name__)
+
+MAX_WRITES = 256
+"""Answers that are stored, and judgements that are sent, at the same time. Further ones are dropped: an answer that is
+not stored costs another generation, while a queue without an end costs the router."""
+WAIT_SHARE = 0.5
+"""The share of a request's deadline that it may wait for an identical one. The rest is for an answer of its own."""
+CLOSE_S = 2.0  # the longest that ``close`` waits for them
+
+
+class CacheStatus(StrEnum):
+    """How the cache has answered."""
+
+    EXACT = "exact"  # by the answer to the same request
+    SEMANTIC = "semantic"  # by the answer to a question of the same meaning
+    MISS = "miss"  # it has none
+    BYPASS = "bypass"  # it was not asked
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A stored answer, and its entry. ``match``: how it was found; None: by its exact key."""
+
+    entry: CacheEntry
+    stored: StoredAnswers
+    match: SemanticMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to store the answer to a request. ``leading``: other requests wait for it. ``shadow``: the semantic hit
+    that the answer is to be compared with; None: there is none."""
+
+    tenant: str
+    keys: CacheKeys
+    request: InferenceRequest
+    model_version: str
+    ttl_s: float
+    leading: bool = False
+    shadow: Hit | None = None
+
+
+class Found:
+    """What the cache knows of one request.
+
+    ``reason`` explains ``status`` in a word, and ``header`` both. ``hit`` is the answer; None: it must be generated.
+    ``keeps``: ``keep`` wants the generated answer. Leaving the context without ``keep`` lets the next of the waiting
+    requests lead.
+    """
+
+    def __init__(
+        self, cache: AnswerCache | None, status: CacheStatus, reason: str, hit: Hit | None = None, age_s: float = 0.0
+    ) -> None:
+        self._cache = cache
+        self._age_s = age_s
+        self.status = status
+        self.reason = reason
+        self.hit = hit
+        self.ticket: Ticket | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether ``keep`` wants the generated answer."""
+        return self.ticket is not None
+
+    @property
+    def entry_id(self) -> str:
+        """The id of the entry of a hit; "" without one."""
+        return "" if self.hit is None else self.hit.entry.id
+
+    @property
+    def header(self) -> str:
+        """The value of the header x-manta-cache."""
+        if self.hit is None:
+            return f"{self.status}; {self.reason}"
+        match = self.hit.match
+        how = f"age={max(0, int(self._age_s))}" if match is None else f"score={match.score:.3f}"
+        return f"{self.status}; {self.reason}; {how}" if self.reason else f"{self.status}; {how}"
+
+    def keep(
+        self, answers: Sequence[Answer], usage: Usage, tier: str, reasoning: int, inspections: Sequence[Inspection]
+    ) -> None:
+        """Stores the generated answers soon, if they may be stored, and returns at once. Those that wait share them."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None and self._cache is not None:
+            self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, tier, reasoning), inspections)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None and self._cache is not None:
+            self._cache.give_up(ticket)
+
+
+class AnswerCache:
+    """The cache of one router. ``index`` finds questions of the same meaning; None: none does.
+
+    ``draw`` returns random numbers in [0, 1), for the hits that are generated all the same.
+    """
+
+    def __init__(
+        self,
+        store: EntryStore,
+        config: AnswerCacheConfig,
+        clock: Clock,
+        metrics: CacheMetrics | None = None,
+        index: SemanticIndex | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics or NoCacheMetrics()
+        self._index = index
+        self._draw = draw
+        self._flights = SingleFlight(store, config.lease_s, config.max_wait_s, self._metrics.poisoned)
+        self._writes: set[asyncio.Task[None]] = set()
+
+    @property
+    def billed(self) -> bool:
+        """Whether hits cost what their generation cost."""
+        return self._config.billing == "full"
+
+    async def start(self) -> None:
+        """Starts the store."""
+        await self._store.start()
+
+    async def close(self) -> None:
+        """Ends what is under way, after the last request, and closes the store."""
+        if self._writes:
+            await asyncio.wait(set(self._writes), timeout=CLOSE_S)
+        await self._flights.close()
+        await self._store.close()
+
+    async def find(
+        self, scope: CacheScope, request: InferenceRequest, controls: CacheControls, ruling: Ruling | None
+    ) -> Found:
+        """Returns what the cache has for ``request``. May wait for an identical request that is under way.
+
+        ``ruling`` is that of the guard; None: there is no guard. Raises nothing.
+        """
+        request = replace(request, cache=controls)
+        terms = self._config.terms(scope.tenant)
+        found = await self._found(scope, request, terms, ruling)
+        self._metrics.asked(scope.tenant, found.status.value, found.reason)
+        return found
+
+    async def _found(
+        self, scope: CacheScope, request: InferenceRequest, terms: CacheTerms, ruling: Ruling | None
+    ) -> Found:
+        controls = request.cache
+        reason = "off" if not terms.enabled else bypass_reason(request, ruling, sampled_allowed=terms.sampled)
+        if reason or not (controls.lookup or controls.store):
+            return Found(self, CacheStatus.BYPASS, reason or "no-cache")
+        ttl_s = terms.ttl_s if controls.ttl_s is None else min(terms.ttl_s, controls.ttl_s)
+        ticket = Ticket(scope.tenant, cache_keys(scope, request), request, scope.model_version, ttl_s)
+        if not controls.lookup:
+            return self._missed(CacheStatus.BYPASS, "no-cache", ticket)
+        joined = await self._joined(ticket)
+        if joined.part is Part.LEAD:
+            ticket = replace(ticket, leading=True)
+        try:
+            return await self._answered(ticket, terms, joined)
+        except BaseException:  # a cancellation too: those that wait must not wait for this request
+            self.give_up(ticket)
+            raise
+
+    async def _joined(self, ticket: Ticket) -> Joined:
+        """Asks the store: for the entry, and with a lease if the answer may be stored, so that others share it."""
+        tenant, key = ticket.tenant, ticket.keys.exact
+        if ticket.request.cache.store:
+            deadline_s = ticket.request.deadline_s
+            return await self._flights.join(tenant, key, None if deadline_s is None else WAIT_SHARE * deadline_s)
+        try:
+            entry = await self._entry(tenant, key)
+        except StateUnavailableError:
+            return Joined(Part.ALONE, reason="unavailable")
+        return Joined(Part.ALONE if entry is None else Part.SHARE, entry, reason="no-store")
+
+    async def _answered(self, ticket: Ticket, terms: CacheTerms, joined: Joined) -> Found:
+        """Returns the hit, if there is one that will do; else what is to be done with the generated answer."""
+        if joined.entry is not None:
+            hit, reason = await self._shared(ticket, joined.entry)
+            if hit is not None:
+                return self._hit(ticket, hit, "shared" if joined.waited else "")
+            return self._missed(CacheStatus.MISS, reason, ticket)
+        if joined.reason == "unavailable":
+            return Found(self, CacheStatus.BYPASS, "unavailable")
+        reason = joined.reason or "new"
+        if joined.part is Part.LEAD or not ticket.request.cache.store:
+            hit, reason = await self._by_meaning(ticket, terms, reason)
+            if hit is not None and self._draw() >= self._config.shadow_share:
+                self._share(ticket, hit)
+                return self._hit(ticket, hit, "")
+            if hit is not None:
+                ticket, reason = replace(ticket, shadow=hit), "shadow"
+        return self._missed(CacheStatus.MISS, reason, ticket)
+
+    async def _shared(self, ticket: Ticket, entry: CacheEntry) -> tuple[Hit | None, str]:
+        """Returns the hit that ``entry`` is, or why it will not do. It has the key of the request, or it is what an
+        identical request has found by meaning."""
+        if entry.created_ms < self._min_created_ms(ticket):
+            return None, "max-age"
+        if entry.key != ticket.keys.exact and not ticket.request.cache.semantic:
+            return None, "new"
+        hit = await self._read(ticket, entry)
+        return hit, "" if hit is not None else "poisoned"
+
+    async def _by_meaning(self, ticket: Ticket, terms: CacheTerms, reason: str) -> tuple[Hit | None, str]:
+        """Returns the hit by meaning, or why there is none: ``reason`` if no candidate is near."""
+        keys, controls = ticket.keys, ticket.request.cache
+        if self._index is None or not (keys.question and controls.semantic and terms.semantic):
+            return None, reason
+        bound = self._config.max_false_hit_rate
+        question = SemanticQuestion(ticket.tenant, keys.partition, keys.question, bound, self._min_created_ms(ticket))
+        try:
+            match = await self._index.lookup(question)
+            if match is None:
+                return None, reason
+            if not match.hit:
+                return None, match.refused_by
+            entry = await self._entry(ticket.tenant, key_of(match.entry_id))
+        except (SemanticUnavailableError, StateUnavailableError):
+            return None, "index unavailable"
+        # The index follows the store, and may still have what the store has deleted or replaced.
+        if entry is None or entry.id != match.entry_id or entry.partition != keys.partition or not entry.semantic:
+            return None, "gone"
+        hit = await self._read(ticket, entry)
+        return (None, "poisoned") if hit is None else (replace(hit, match=match), "")
+
+    async def _entry(self, tenant: str, key: str) -> CacheEntry | None:
+        """Returns an entry; None if there is none. Removes a poisoned one. Raises StateUnavailableError."""
+        try:
+            return await self._store.get(tenant, key)
+        except PoisonedEntryError:
+            self._metrics.poisoned()
+            await self._store.discard(tenant, key)
+            return None
+
+    async def _read(self, ticket: Ticket, entry: CacheEntry) -> Hit | None:
+        """Returns the answers in ``entry``. If it is poisoned, removes it: None."""
+        try:
+            return Hit(entry, decode_answers(entry.document, ticket.request.choice_prompts))
+        except PoisonedEntryError:
+            self._metrics.poisoned()
+            self._write(self._discard(entry))
+            return None
+
+    def _hit(self, ticket: Ticket, hit: Hit, reason: str) -> Found:
+        status = CacheStatus.EXACT if hit.entry.key == ticket.keys.exact else CacheStatus.SEMANTIC
+        return Found(self, status, reason, hit, self._clock.now() - hit.entry.created_ms / 1000)
+
+    def _missed(self, status: CacheStatus, reason: str, ticket: Ticket) -> Found:
+        found = Found(self, status, reason)
+        found.ticket = ticket if ticket.request.cache.store or ticket.shadow is not None else None
+        return found
+
+    def _share(self, ticket: Ticket, hit: Hit) -> None:
+        """Gives a semantic hit to the requests that wait for the same answer."""
+        if ticket.leading:
+            self._flights.answered(ticket.tenant, ticket.keys.exact, hit.entry)
+            self._flights.forget(ticket.tenant, ticket.keys.exact, release_ms=0)
+
+    def keep(self, ticket: Ticket, stored: StoredAnswers, inspections: Sequence[Inspection]) -> None:
+        """Stores the answers to a request soon, if they may be stored. Tells those that wait."""
+        tenant, key = ticket.tenant, ticket.keys.exact
+        reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
+        if not reason and ticket.shadow is not None:
+            self._judge(ticket.shadow, stored)
+        if not ticket.request.cache.store:
+            return
+        entry = self._new_entry(ticket, stored)
+        if not reason and len(entry.document) + len(entry.question) > self._config.max_entry_bytes:
+            reason = "large"
+        if not reason and len(self._writes) >= MAX_WRITES:
+            reason = "busy"
+        if reason:
+            self._metrics.unstored(tenant, reason)
+            if ticket.leading:
+                self._flights.unshared(tenant, key, reason)
+            return
+        owner = self._flights.owner(tenant, key) if ticket.leading else ""
+        if ticket.leading:
+            self._flights.answered(tenant, key, entry)
+        self._write(self._put(ticket, entry, owner))
+
+    def give_up(self, ticket: Ticket) -> None:
+        """The request has failed, or its client has left. The next one that waits leads."""
+        if ticket.leading:
+            self._flights.failed(ticket.tenant, ticket.keys.exact)
+
+    async def _put(self, ticket: Ticket, entry: CacheEntry, owner: str) -> None:
+        terms = self._config.terms(entry.tenant)
+        kept, reason = False, "bounds"
+        try:
+            kept = await self._store.put(entry, CacheBounds(terms.max_entries, terms.max_bytes), owner)
+        except StateUnavailableError:
+            reason = "unavailable"
+        finally:
+            if ticket.leading:
+                self._flights.forget(entry.tenant, entry.key, None if kept else UNSHARED_MS)
+        if kept:
+            self._metrics.stored(entry.tenant)
+        else:
+            self._metrics.unstored(entry.tenant, reason)
+
+    async def _discard(self, entry: CacheEntry) -> None:
+        try:
+            await self._store.discard(entry.tenant, entry.key)
+        except StateUnavailableError as error:
+            logger.warning("a poisoned entry stays for now: %s", error)
+
+    def _new_entry(self, ticket: Ticket, stored: StoredAnswers) -> CacheEntry:
+        created_ms = int(1000 * self._clock.now())
+        keys, controls = ticket.keys, ticket.request.cache
+        return CacheEntry(
+            f"{keys.exact}-{uuid.uuid4().hex[:12]}",
+            ticket.tenant,
+            keys.exact,
+            keys.partition,
+            keys.question if controls.semantic else "",
+            ticket.model_version,
+            ticket.request.template_version or "",
+            created_ms,
+            created_ms + int(1000 * ticket.ttl_s),
+            encode_answers(stored),
+        )
+
+    def _min_created_ms(self, ticket: Ticket) -> int:
+        """Returns the time since which an entry must have been created, by the request's ``max_age_s``."""
+        max_age_s = ticket.request.cache.max_age_s
+        return 0 if max_age_s is None else int(1000 * (self._clock.now() - max_age_s))
+
+    def _judge(self, shadow: Hit, stored: StoredAnswers) -> None:
+        """Compares a semantic hit with the answer that was generated all the same, and tells the index."""
+        wrong = not same_answers(shadow.stored.answers, stored.answers)
+        score = None if shadow.match is None else shadow.match.score
+        self.judge(HitFeedback(shadow.entry.tenant, shadow.entry.id, wrong, HitJudge.SHADOW, score))
+
+    def judge(self, feedback: HitFeedback) -> None:
+        """Counts whether a hit was right, and tells the index soon."""
+        self._metrics.judged(feedback.tenant, feedback.judge.value, wrong=feedback.wrong)
+        if self._index is not None and len(self._writes) < MAX_WRITES:
+            self._write(self._tell_index(self._index, feedback))
+
+    async def _tell_index(self, index: SemanticIndex, feedback: HitFeedback) -> None:
+        try:
+            await index.feedback(feedback)
+        except SemanticUnavailableError as error:
+            logger.warning("the judgement of a hit is lost: %s", error)
+
+    def _write(self, work: Coroutine[None, None, None]) -> None:
+        """Runs ``work`` beside the requests."""
+        task = asyncio.create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)

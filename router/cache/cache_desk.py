@@ -1,0 +1,96 @@
+"""``CacheDesk``: what people do with stored answers: say that one was wrong, see how many there are, delete some.
+
+Each deletion is in the audit log, with the name of who asked for it, and no text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from router.cache.answer_cache import AnswerCache
+from router.errors import NotFoundError
+from router.ports.answer_cache import CacheSize, EntryFilter, EntryStore, HitFeedback, HitJudge
+from router.ports.cache_entry import CacheEntry, PoisonedEntryError, key_of
+
+MAX_SAMPLE = 20
+CHECK = "answer cache"
+"""What was changed, in the audit log."""
+
+Record = Callable[[str, Mapping[str, object]], None]
+"""Adds a document about a tenant to the audit log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The entries that a filter means: their number, and the first of them."""
+
+    count: int
+    sample: Sequence[CacheEntry]
+
+
+class CacheDesk:
+    """``record`` adds to the audit log. Each coroutine raises StateUnavailableError."""
+
+    def __init__(self, store: EntryStore, cache: AnswerCache, record: Record) -> None:
+        self._store = store
+        self._cache = cache
+        self._record = record
+
+    async def sizes(self) -> Sequence[CacheSize]:
+        """Returns what each tenant has stored."""
+        return await self._store.sizes()
+
+    async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool) -> bool:
+        """Takes a client's word on a hit, and deletes the entry if it is ``wrong``. Returns whether it was deleted.
+
+        Raises NotFoundError if the tenant has no such entry.
+        """
+        try:
+            entry = await self._store.get(tenant, key_of(entry_id))
+        except PoisonedEntryError:
+            entry = None
+        if entry is None or entry.id != entry_id:
+            raise NotFoundError("There is no such stored answer.", "cache_entry_not_found", "entry")
+        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT))
+        deleted = wrong and await self._store.delete(tenant, entry_id)
+        self._record(
+            tenant, {"check": CHECK, "outcome": "wrong" if wrong else "right", "entry": entry_id, "reviewer": who}
+        )
+        return deleted
+
+    async def matching(self, which: EntryFilter) -> Matches:
+        """Returns the entries that ``which`` means, and deletes nothing."""
+        count, sample = 0, list[CacheEntry]()
+        async for entry in self._found(which):
+            count += 1
+            if len(sample) < MAX_SAMPLE:
+                sample.append(entry)
+        return Matches(count, sample)
+
+    async def invalidate(self, which: EntryFilter, who: str) -> Matches:
+        """Deletes the entries that ``which`` means, and returns them."""
+        deleted: Counter[str] = Counter()
+        sample = list[CacheEntry]()
+        try:
+            async for entry in self._found(which):
+                if not await self._store.delete(entry.tenant, entry.id):
+                    continue
+                deleted[entry.tenant] += 1
+                if len(sample) < MAX_SAMPLE:
+                    sample.append(entry)
+        finally:  # what was deleted before an outage is recorded too
+            asked = {name: value for name, value in asdict(which).items() if value is not None}
+            asked = {name: "(text)" if name == "question_prefix" else value for name, value in asked.items()}
+            for tenant, count in sorted(deleted.items()):
+                self._record(
+                    tenant, {"check": CHECK, "outcome": "invalidated", "count": count, "filter": asked, "reviewer": who}
+                )
+        return Matches(deleted.total(), sample)
+
+    async def _found(self, which: EntryFilter) -> AsyncIterator[CacheEntry]:
+        async for batch in self._store.entries(which.tenant):
+            for entry in batch:
+                if which.matches(entry):
+                    yield entry

@@ -1,0 +1,175 @@
+"""``Flight``: identical requests of one router that share one generation. A pure table of states.
+
+The first requests of a flight wait while the store is asked who leads. One of them is to lead, and the others wait
+for its answer. If the leader fails or its client leaves, one of those that wait takes its place::
+
+    state      found    granted  refused    unshared  unavailable  answered  passed on  ended
+    ASKING     SETTLED  LEADING  FOLLOWING  SETTLED   SETTLED      -         -          SETTLED
+    FOLLOWING  SETTLED  LEADING  FOLLOWING  SETTLED   SETTLED      -         -          SETTLED
+    LEADING    -        -        -          -         -            SETTLED   LEADING    SETTLED
+    SETTLED    -        -        -          -         -            -         -          -
+
+FOLLOWING: a request of another router leads; the store is asked again and again. ``unshared``: that leader's answer may
+not be stored. ``ended``: no request waits or leads any more, or the answer of this flight's leader may not be shared.
+A transition that is not in the table raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+MAX_PROMOTIONS = 2
+"""Leaders of a flight after the first. What has failed that often would fail for each that waits, one after the other;
+so they all go alone then."""
+
+
+class FlightState(StrEnum):
+    """The state of a flight."""
+
+    ASKING = "asking"
+    FOLLOWING = "following"
+    LEADING = "leading"
+    SETTLED = "settled"
+
+
+class FlightEvent(StrEnum):
+    """What happens to a flight."""
+
+    FOUND = "found"  # the store has the entry
+    GRANTED = "granted"  # the store lets this router lead
+    REFUSED = "refused"  # another router leads
+    UNSHARED = "unshared"  # another router has led, and its answer may not be stored
+    UNAVAILABLE = "unavailable"  # the store does not answer
+    ANSWERED = "answered"  # the leader has the answer
+    PASSED_ON = "passed on"  # the leader has failed, and another request leads
+    ENDED = "ended"
+
+
+ASKED = (FlightState.ASKING, FlightState.FOLLOWING)
+TRANSITIONS = (
+    {
+        (state, event): after
+        for state in ASKED
+        for event, after in {
+            FlightEvent.FOUND: FlightState.SETTLED,
+            FlightEvent.GRANTED: FlightState.LEADING,
+            FlightEvent.REFUSED: FlightState.FOLLOWING,
+            FlightEvent.UNSHARED: FlightState.SETTLED,
+            FlightEvent.UNAVAILABLE: FlightState.SETTLED,
+        }.items()
+    }
+    | {
+        (FlightState.LEADING, FlightEvent.ANSWERED): FlightState.SETTLED,
+        (FlightState.LEADING, FlightEvent.PASSED_ON): FlightState.LEADING,
+    }
+    | {(state, FlightEvent.ENDED): FlightState.SETTLED for state in (*ASKED, FlightState.LEADING)}
+)
+
+
+class IllegalFlightError(RuntimeError):
+    """A flight has no such transition from its state."""
+
+
+class Part(StrEnum):
+    """What a request of a flight is to do."""
+
+    LEAD = "lead"  # generate for all
+    SHARE = "share"  # take the answer
+    ALONE = "alone"  # generate for itself
+
+
+class Assignment(NamedTuple):
+    """What one request is to do. Each gets one."""
+
+    member: int
+    part: Part
+
+
+class Flight:
+    """The requests of one flight, numbered from 0. ``leader`` is the one that generates; None: none does."""
+
+    def __init__(self) -> None:
+        self.state = FlightState.ASKING
+        self.leader: int | None = None
+        self._waiting: dict[int, None] = {}  # in the order of arrival
+        self._joined = 0
+        self._promotions = 0
+
+    @property
+    def waiting(self) -> Sequence[int]:
+        """The requests that have no part yet, in the order of arrival."""
+        return tuple(self._waiting)
+
+    def join(self) -> int:
+        """Adds a request, which waits. Returns its number. Raises IllegalFlightError for a settled flight."""
+        if self.state is FlightState.SETTLED:
+            raise IllegalFlightError("a settled flight takes no request")
+        member, self._joined = self._joined, self._joined + 1
+        self._waiting[member] = None
+        return member
+
+    def asked(self, event: FlightEvent) -> list[Assignment]:
+        """Takes the store's answer: FOUND, GRANTED, REFUSED, UNSHARED or UNAVAILABLE. Returns what is to be done."""
+        self._step(event)
+        match event:
+            case FlightEvent.GRANTED:
+                return [self._promote()]
+            case FlightEvent.FOUND:
+                return self._assign_all(Part.SHARE)
+            case FlightEvent.REFUSED:
+                return []
+            case _:
+                return self._assign_all(Part.ALONE)
+
+    def answered(self) -> list[Assignment]:
+        """The leader has an answer that all may share."""
+        self._step(FlightEvent.ANSWERED)
+        self.leader = None
+        return self._assign_all(Part.SHARE)
+
+    def unshared(self) -> list[Assignment]:
+        """The leader has an answer that the others may not share."""
+        self._check(FlightState.LEADING)
+        return self._end()
+
+    def failed(self) -> list[Assignment]:
+        """The leader has failed, or its client has left. The next request leads, at most MAX_PROMOTIONS times."""
+        self._check(FlightState.LEADING)
+        if not self._waiting or self._promotions >= MAX_PROMOTIONS:
+            return self._end()
+        self._step(FlightEvent.PASSED_ON)
+        self._promotions += 1
+        return [self._promote()]
+
+    def leave(self, member: int) -> None:
+        """A request stops to wait. The others stay as they are. A flight without requests is settled."""
+        self._waiting.pop(member, None)
+        if not self._waiting and self.state in ASKED:
+            self._step(FlightEvent.ENDED)
+
+    def _end(self) -> list[Assignment]:
+        self._step(FlightEvent.ENDED)
+        self.leader = None
+        return self._assign_all(Part.ALONE)
+
+    def _promote(self) -> Assignment:
+        self.leader = next(iter(self._waiting))
+        del self._waiting[self.leader]
+        return Assignment(self.leader, Part.LEAD)
+
+    def _assign_all(self, part: Part) -> list[Assignment]:
+        assigned = [Assignment(member, part) for member in self._waiting]
+        self._waiting.clear()
+        return assigned
+
+    def _check(self, state: FlightState) -> None:
+        if self.state is not state:
+            raise IllegalFlightError(f"this needs a flight that is {state}, and it is {self.state}")
+
+    def _step(self, event: FlightEvent) -> None:
+        after = TRANSITIONS.get((self.state, event))
+        if after is None:
+            raise IllegalFlightError(f"no {event} from {self.state}")
+        self.state = after

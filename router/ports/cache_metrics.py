@@ -1,0 +1,49 @@
+"""``CacheMetrics``: the port to counters of the answer cache, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class CacheMetrics(Protocol):
+    """The counters of one router's answer cache. All reasons and outcomes are of a few words."""
+
+    def asked(self, tenant: str, status: str, reason: str) -> None:
+        """Counts a request: whether it was a hit, and why not. Both are as in the header x-manta-cache, without
+        numbers."""
+        ...
+
+    def stored(self, tenant: str) -> None:
+        """Counts an answer that was stored."""
+        ...
+
+    def unstored(self, tenant: str, reason: str) -> None:
+        """Counts an answer that was not stored, although the request was for the cache."""
+        ...
+
+    def poisoned(self) -> None:
+        """Counts an entry that could not be read, and was deleted."""
+        ...
+
+    def judged(self, tenant: str, judge: str, *, wrong: bool) -> None:
+        """Counts a hit that was judged."""
+        ...
+
+
+class NoCacheMetrics:
+    """Counts nothing. Implements ``CacheMetrics``."""
+
+    def asked(self, tenant: str, status: str, reason: str) -> None:
+        pass
+
+    def stored(self, tenant: str) -> None:
+        pass
+
+    def unstored(self, tenant: str, reason: str) -> None:
+        pass
+
+    def poisoned(self) -> None:
+        pass
+
+    def judged(self, tenant: str, judge: str, *, wrong: bool) -> None:
+        pass

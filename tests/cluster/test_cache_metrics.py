@@ -1,0 +1,45 @@
+"""What the answer cache's counters are called, and their labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from cluster.telemetry import cache_metrics
+from cluster.telemetry.cache_metrics import RayCacheMetrics
+
+COUNTS: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
+
+
+class Recorded:
+    """Takes the place of Ray's counter."""
+
+    def __init__(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> None:
+        self._name, self._keys = name, set(tag_keys)
+
+    def inc(self, value: float, tags: Mapping[str, str] | None = None) -> None:
+        labels = dict(tags or {})
+        assert set(labels) == self._keys
+        COUNTS[self._name, frozenset(labels.items())] += int(value)
+
+
+def test_each_event_is_counted_with_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_metrics, "Counter", Recorded)
+    COUNTS.clear()
+    metrics = RayCacheMetrics()
+    metrics.asked("acme", "exact", "")
+    metrics.asked("acme", "miss", "new")
+    metrics.stored("acme")
+    metrics.unstored("acme", "length")
+    metrics.poisoned()
+    metrics.judged("acme", "shadow", wrong=True)
+    assert {(name, tuple(sorted(labels))): count for (name, labels), count in COUNTS.items()} == {
+        ("manta_cache_requests", (("reason", ""), ("status", "exact"), ("tenant", "acme"))): 1,
+        ("manta_cache_requests", (("reason", "new"), ("status", "miss"), ("tenant", "acme"))): 1,
+        ("manta_cache_stored", (("tenant", "acme"),)): 1,
+        ("manta_cache_unstored", (("reason", "length"), ("tenant", "acme"))): 1,
+        ("manta_cache_poisoned", ()): 1,
+        ("manta_cache_judged", (("judge", "shadow"), ("tenant", "acme"), ("wrong", "true"))): 1,
+    }

@@ -1,0 +1,215 @@
+"""Several routers with one answer cache in Redis: shared generations, a leader that is killed, Redis that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state import redis_keys
+from cluster.state.redis_entry_store import RedisEntryStore
+from engine.api import Delta, GenerationRequest
+from router.app import CacheParts, build_app
+from router.config import KeyConfig, RouterConfig
+from router.ports.tier_backend import OnUsage
+from tests.router.backend import ScriptedBackend
+from tests.state.conftest import wait_until_ready
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAT = "/v1/chat/completions"
+BODY = {"model": "fast", "temperature": 0, "messages": [{"role": "user", "content": "What is a quark?"}]}
+LEASE_S = 1.0
+
+
+class SlowBackend(ScriptedBackend):
+    """Takes its time: 0.3 s for an answer."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+            async for batch in batches:
+                await asyncio.sleep(0.05)
+                yield batch
+
+
+class RouterOnRedis:
+    """A router with its own backend and connections, as a process has them."""
+
+    def __init__(self, url: str, journal: Path, backend: ScriptedBackend | None = None) -> None:
+        self.backend = backend or SlowBackend()
+        state = StateConfig(
+            journal=journal, timeout_s=1, background_timeout_s=2, max_faults=3, open_s=0.2, max_open_s=0.2
+        )
+        self.entries = RedisEntryStore(state, url)
+        config = RouterConfig.model_validate(
+            {
+                "keys": (KeyConfig(key="sk-user", tenant="acme", team="core"),),
+                "cache": {"enabled": True, "lease_s": LEASE_S},
+            }
+        )
+        self.app = build_app(config, self.backend, cache=CacheParts(self.entries))
+
+    async def ask(self, **more: object) -> httpx.Response:
+        headers = {"authorization": "Bearer sk-user"}
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
+            return await http.post(CHAT, json={**BODY, **more})
+
+    async def status(self) -> str:
+        answer = await self.ask()
+        assert answer.status_code == 200, answer.text
+        await asyncio.sleep(0.05)  # what is stored beside the request
+        return str(answer.headers["x-manta-cache"])
+
+
+@asynccontextmanager
+async def routers(count: int, server: RedisServer, journal: Path) -> AsyncIterator[list[RouterOnRedis]]:
+    async with AsyncExitStack() as stack:
+        made = [RouterOnRedis(server.url, journal / str(number)) for number in range(count)]
+        for each in made:
+            await each.entries.start()
+            stack.push_async_callback(each.entries.close)
+        yield made
+
+
+def text_of(answer: httpx.Response) -> str:
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+async def test_64_identical_requests_over_two_routers_cost_one_generation(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path) as pair:
+        answers = await asyncio.gather(*(pair[number % 2].ask() for number in range(64)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({text_of(answer) for answer in answers}) == 1
+    assert sum(len(each.backend.requests) for each in pair) == 1
+    assert sorted(answer.headers["x-manta-cache"] for answer in answers)[-1] == "miss; new"
+
+
+async def test_requests_of_a_router_whose_leader_fails_cost_one_generation_more(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path) as (failing, other):
+        failing.backend.fault, failing.backend.fault_at = RuntimeError("broken"), 2
+        leader = asyncio.create_task(failing.ask())
+        await asyncio.sleep(0.1)
+        answers = await asyncio.gather(*(other.ask() for _ in range(16)))
+        assert (await leader).status_code == 500
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(other.backend.requests) == 1
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from tests.state.test_cached_routers import RouterOnRedis
+from tests.router.backend import ScriptedBackend
+
+async def main():
+    router = RouterOnRedis(sys.argv[1], Path(sys.argv[2]), ScriptedBackend(stall_at=2))
+    await router.entries.start()
+    await router.ask()
+
+asyncio.run(main())
+"""
+
+
+async def test_when_the_router_of_the_leader_is_killed_the_others_answer_with_one_generation_more(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, redis_server.url, str(tmp_path / "child"), env=environment, cwd=ROOT
+    )
+    try:
+        with redis.Redis.from_url(redis_server.url) as client:
+            pattern = f"{redis_keys.base('acme')}cache-lease:*"
+            for _ in range(600):
+                if client.keys(pattern):
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                raise AssertionError("the child does not lead")
+        async with routers(2, redis_server, tmp_path) as pair:
+            tasks = [asyncio.create_task(pair[number % 2].ask()) for number in range(63)]
+            await asyncio.sleep(0.5 + LEASE_S)  # longer than the lease: the child renews it
+            assert not any(task.done() for task in tasks)
+            child.send_signal(signal.SIGKILL)
+            answers = await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({text_of(answer) for answer in answers}) == 1
+    assert sum(len(each.backend.requests) for each in pair) == 1
+
+
+async def test_an_answer_of_one_router_is_a_hit_of_another(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(2, redis_server, tmp_path) as (one, two):
+        assert await one.status() == "miss; new"
+        assert (await two.status()).startswith("exact")
+
+
+async def test_while_redis_is_gone_answers_go_on_and_hits_come_back_with_it(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        assert await router.status() == "miss; new"
+        redis_server.kill()
+        for _ in range(5):
+            assert await router.status() == "bypass; unavailable"
+        redis_server.keep_running()
+        wait_until_ready(redis_server)
+        for _ in range(100):
+            if (await router.status()) == "exact; age=0":
+                break
+            await asyncio.sleep(0.05)
+        assert (await router.status()).startswith("exact")
+
+
+@pytest.mark.parametrize("data", [b"{}", b"\x00" * 100], ids=["short", "zeros"])
+async def test_a_poisoned_entry_in_redis_is_a_miss_and_replaced(
+    redis_server: RedisServer, tmp_path: Path, data: bytes
+) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        await router.status()
+        with redis.Redis.from_url(redis_server.url) as client:
+            (name,) = client.keys(f"{redis_keys.base('acme')}cache:*")
+            whole = client.get(name)
+            client.set(name, data)
+            assert await router.status() == "miss; new"
+            assert client.get(name) not in (data, whole)
+        assert (await router.status()).startswith("exact")
+
+
+async def test_another_tenants_entry_under_the_name_of_this_one_is_a_miss(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        await router.status()
+        with redis.Redis.from_url(redis_server.url) as client:
+            (name,) = client.keys(f"{redis_keys.base('acme')}cache:*")
+            checksum, _, body = client.get(name).partition(b"\n")
+            entry = json.loads(body)
+            forged = json.dumps({**entry, "tenant": "other"}).encode()
+            client.set(name, checksum + b"\n" + forged)
+        assert await router.status() == "miss; new"
