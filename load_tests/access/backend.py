@@ -13,10 +13,12 @@ CONTEXT = 4096  # tokens
 
 
 class SteadyBackend:
-    """Implements ``TierBackend`` with one tier, ``fast``. A step takes ``step_s`` seconds, whatever the load."""
+    """Implements ``TierBackend`` with one tier, ``fast``. A step takes ``step_s`` seconds, whatever the load. Answers
+    are as long as they may be, and end with ``reason``."""
 
-    def __init__(self, step_s: float) -> None:
+    def __init__(self, step_s: float, reason: FinishReason = FinishReason.LENGTH) -> None:
         self._step_s = step_s
+        self._reason = reason
 
     async def start(self, on_orphans: OnOrphans) -> None:
         """Needs nothing."""
@@ -45,7 +47,7 @@ class SteadyBackend:
                 sent += 1
                 last = sent == limit
                 usage = Usage(prompt, sent, 0) if last else None
-                yield [Delta(request.request_id, (7,), " tok", FinishReason.LENGTH if last else None, usage)]
+                yield [Delta(request.request_id, (7,), " tok", self._reason if last else None, usage)]
         finally:
             if sent < limit and on_usage is not None:
                 on_usage(Usage(prompt, sent, 0))

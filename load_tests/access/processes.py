@@ -72,9 +72,15 @@ def routers(
     state: Mapping[str, Any] | None,
     config: Mapping[str, Any] = CONFIG,
     step_ms: float = 10,
+    stop: bool = False,
+    model: str | None = None,
 ) -> Iterator[Sequence[str]]:
     """The base URLs of ``count`` routers, each a process of its own. ``state`` are the settings of the shared state
-    without a journal; None: each has its own in memory. Raises RuntimeError if one does not start."""
+    without a journal; None: each has its own in memory. ``stop``: answers end by themselves. ``model``: the directory
+    of a model whose engine answers, in the router's process.
+
+    Raises RuntimeError if one does not start.
+    """
     files = directory / "config.json", directory / "state.json"
     files[0].write_text(json.dumps(config), encoding="utf-8")
     started: list[subprocess.Popen[bytes]] = []
@@ -83,6 +89,8 @@ def routers(
         for number in range(count):
             port, command = free_port(), [sys.executable, "-m", "load_tests.access.router_process"]
             command += ["--port", str(port), "--config", str(files[0]), "--step-ms", str(step_ms)]
+            command += ["--stop"] if stop else []
+            command += [] if model is None else ["--model", model]
             if state is not None:
                 path = directory / f"state-{number}.json"
                 path.write_text(
