@@ -20,6 +20,7 @@ from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
+from cluster.state.redis_collections import RedisCollections
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
@@ -33,6 +34,7 @@ from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.answer_cache import EntryStore
 from router.ports.clock import SystemClock
+from router.ports.collection_store import CollectionStore
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
@@ -96,6 +98,7 @@ class Router:
             embedder=None if self._embedder is None else embedder_client(self._embedder),
             prompts=shared_prompts(self._state),
             cache=CacheParts(shared_answers(self._state), metrics=RayCacheMetrics()),
+            collections=shared_collections(self._state),
         )
         return without_root_path(without_request_id(app))
 
@@ -148,6 +151,13 @@ def shared_answers(state: StateConfig) -> EntryStore:
     ValueError for a URL that cannot be used."""
     url = state.read_url()
     return MemoryEntryStore(SystemClock()) if url is None else RedisEntryStore(state, url)
+
+
+def shared_collections(config: StateConfig) -> CollectionStore | None:
+    """Returns the store of the collections; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
+    be used."""
+    url = config.read_url()
+    return None if url is None else RedisCollections(config, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -4,18 +4,19 @@ Events come in batches. A batch is what arrived together, and is written to the 
 
     Routed (Opened Reasoning* (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
 
-A PromptScored, if there is one, comes right before an Opened of its prompt. ``choice`` numbers the answers of a request
-from 0, over all of its prompts. Events are named tuples because one is made per token, and a frozen dataclass takes
-twice as long to make.
+A PromptScored, if there is one, comes right before an Opened of its prompt, and a Cited right before an Ended.
+``choice`` numbers the answers of a request from 0, over all of its prompts. Events are named tuples because one is made
+per token, and a frozen dataclass takes twice as long to make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from engine.api import TokenLogprobs, Usage
+from router.documents import Citation
 from router.ports.limit_store import LimitDecision
 from router.whole_answer import Answer, EndReason
 
@@ -26,12 +27,14 @@ class Stamp:
 
     ``id`` is unique. ``created`` is in seconds since the epoch. ``model`` is the name of the tier that answers.
     ``prompt_details`` returns what the usage says of the prompt, None: nothing; it is called when the answer has begun.
+    ``retrieval`` is what the usage says of the passages that the model was given; None: there was no retrieval.
     """
 
     id: str
     created: int
     model: str
     prompt_details: Callable[[], dict[str, Any] | None] = lambda: None
+    retrieval: Mapping[str, Any] | None = None
 
 
 class AnswerWriter(Protocol):
@@ -73,6 +76,7 @@ class Routed(NamedTuple):
     prompt_details: Callable[[], dict[str, Any] | None] = lambda: None  # what the usage says of the prompt
     cache: str = ""  # how the answer cache has answered, and why
     cache_entry: str = ""  # the id of the stored answer that is given again
+    retrieval: Mapping[str, Any] | None = None  # how passages were found, and which; None: there was no retrieval
 
 
 class Opened(NamedTuple):
@@ -130,6 +134,13 @@ class ToolCallArguments(NamedTuple):
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
+class Cited(NamedTuple):
+    """The citations in a choice's text."""
+
+    choice: int
+    citations: tuple[Citation, ...]
+
+
 class Ended(NamedTuple):
     """The last event of a choice. ``called``: the choice ends with a complete tool call."""
 
@@ -155,5 +166,15 @@ class Finished(NamedTuple):
 
 
 AnswerEvent = (
-    Routed | Opened | PromptScored | Text | Reasoning | ToolCallStart | ToolCallArguments | Ended | Notice | Finished
+    Routed
+    | Opened
+    | PromptScored
+    | Text
+    | Reasoning
+    | ToolCallStart
+    | ToolCallArguments
+    | Cited
+    | Ended
+    | Notice
+    | Finished
 )

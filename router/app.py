@@ -28,6 +28,7 @@ from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_desk import CacheDesk
+from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
 from router.config import AnswerCacheConfig, RouterConfig
 from router.embedding_request import EmbeddingAccepted, EmbeddingResult
 from router.endpoint_protocol import Endpoint
@@ -43,12 +44,14 @@ from router.errors import (
 from router.generation.collect import collect
 from router.inference_request import Call
 from router.ledger.ledger import Ledger
+from router.memory_collection_store import MemoryCollectionStore
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
+from router.openai.documents import retrieval_header
 from router.openai.embeddings import embedding_request, embeddings_body
 from router.openai.errors import error_body
 from router.openai.models import model_list
@@ -58,6 +61,7 @@ from router.pipeline import Pipeline
 from router.ports.answer_cache import EntryStore, SemanticIndex
 from router.ports.cache_metrics import CacheMetrics
 from router.ports.clock import Clock, SystemClock
+from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
 from router.ports.jwks_source import JwksSource
 from router.ports.prompt_store import PromptStore
@@ -66,6 +70,9 @@ from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.prompt_book import PromptBook
+from router.retrieval.chunk_embedder import ChunkEmbedder
+from router.retrieval.collections import Collections
+from router.retrieval.retriever import Retriever
 from router.review.review_service import ReviewService
 from router.tiers.choose import TierChoice
 from router.tiers.quality_forecast import Forecaster
@@ -114,6 +121,7 @@ def build_app(
     embedder: Embedder | None = None,
     prompts: PromptStore | None = None,
     cache: CacheParts | None = None,
+    collections: CollectionStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -122,9 +130,12 @@ def build_app(
     memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
     ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
     used; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
-    by default both are in the memory of this process. ``embedder`` makes vectors of texts; None: there are no
-    embeddings. ``cache`` are the parts of the answer cache, which is used if ``config.cache`` enables it; by default it
-    stores in the memory of this process. Raises ValueError for a secret of ``config.review`` that cannot be read.
+    ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
+    makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
+    parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
+    process.
+
+    Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
@@ -144,8 +155,21 @@ def build_app(
     parts = cache or CacheParts(MemoryEntryStore(clock))
     answers = answer_cache(config.cache, parts, clock)
     stored = None if answers is None else CacheDesk(parts.store, answers, reviews.record_change)
+    retriever = make_retriever(config, collections or MemoryCollectionStore(), embedder, clock)
     pipeline = Pipeline(
-        config, backend, choice, authenticator, ledger, store, clock, guard, metrics, embedder, answers, prompts=book
+        config,
+        backend,
+        choice,
+        authenticator,
+        ledger,
+        store,
+        clock,
+        guard,
+        metrics,
+        embedder,
+        answers,
+        prompts=book,
+        retriever=retriever,
     )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
@@ -165,7 +189,14 @@ def build_app(
         tenants,
         audit,
     )
-    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder)
+    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder, retriever)
+
+
+def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
+    """Returns what finds passages, in documents and in the collections of ``store``."""
+    chunk_embedder = None if embedder is None else ChunkEmbedder(embedder)
+    named = Collections(config.retrieval, store, chunk_embedder, clock)
+    return Retriever(config.retrieval, named, chunk_embedder)
 
 
 class App:
@@ -182,8 +213,11 @@ class App:
         clock: Clock,
         endpoints: Mapping[str, Endpoint],
         embedder: Embedder | None,
+        retriever: Retriever,
     ) -> None:
         self._embedder = embedder
+        self._collections = retriever.collections
+        self._collection_api = CollectionApi(pipeline, retriever)
         self._endpoints = endpoints
         self._pipeline = pipeline
         self._management = management
@@ -237,6 +271,10 @@ class App:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
                 await self._embed(exchange, path)
+        elif (methods := self._collection_api.methods(path)) is not None:
+            _expect(exchange, *methods)
+            async with asyncio.timeout(self._timeout_s):
+                await self._manage_collections(exchange, path)
         elif path == "/healthz":
             _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
@@ -269,7 +307,9 @@ class App:
         self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
     ) -> None:
         """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
-        writer = routed.writer(Stamp(uuid.uuid4().hex, int(self._clock.now()), routed.tier, routed.prompt_details))
+        created = int(self._clock.now())
+        stamp = Stamp(uuid.uuid4().hex, created, routed.tier, routed.prompt_details, routed.retrieval)
+        writer = routed.writer(stamp)
         if routed.stream:
             await exchange.stream(batches, writer.chunks)
         else:
@@ -320,6 +360,13 @@ class App:
             assert isinstance(result, EmbeddingResult), "the second step is the result"
         await exchange.answer_text(200, await asyncio.to_thread(embeddings_body, result))
 
+    async def _manage_collections(self, exchange: Exchange, path: str) -> None:
+        """Answers /v1/collections. Raises what ``CollectionApi.answer`` raises."""
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, COLLECTIONS, feature)
+        asked = CollectionCall(exchange.method, path, exchange.parameters(), call)
+        await exchange.answer(200, await self._collection_api.answer(asked))
+
     async def _manage(self, exchange: Exchange, path: str) -> None:
         """Answers /admin/v1 and /v1/usage. Raises what ``Management.handle`` raises."""
         credentials = exchange.header("authorization")
@@ -342,12 +389,14 @@ class App:
     async def _start(self) -> None:
         await self._store.start()
         await self._reviews.start()
+        await self._collections.start()
         await self._pipeline.start()
         await self._backend.start(self._pipeline.adopt)
 
     async def _close(self) -> None:
         await self._pipeline.close()
         await self._backend.close()
+        await self._collections.close()
         await self._reviews.close()
         await self._store.close()
 
@@ -364,6 +413,8 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-manta-prompt", routed.template.encode()))
     if routed.cache_entry:
         headers.append((b"x-manta-cache-entry", routed.cache_entry.encode()))
+    if routed.retrieval is not None:
+        headers.append((b"x-manta-retrieval", retrieval_header(routed.retrieval).encode()))
     if routed.ignored:
         headers.append((b"x-manta-ignored", ", ".join(routed.ignored).encode("ascii", "replace")))
     return headers

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
+from router.documents import Document, RetrievalOptions, RetrievedContext
 from router.prompt_report import PromptReport
 
 
@@ -100,6 +101,14 @@ class InferenceRequest:
     include_assembly: bool = False  # whether the answer shows the prompt's messages as the model gets them
     report: PromptReport | None = None  # what the prompt was assembled from; None: there is nothing to report
     cache: CacheControls = NO_CONTROLS
+    documents: tuple[Document, ...] = ()  # that the client has sent along
+    retrieval: RetrievalOptions | None = None  # None: no retrieval, unless there are documents
+    context: RetrievedContext | None = None  # the passages in the conversation; None: there was no retrieval
+
+    @property
+    def context_text(self) -> str:
+        """The message with the retrieved passages; '' if there is none."""
+        return "" if self.context is None else self.context.text
 
     @property
     def choice_prompts(self) -> list[int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
@@ -19,7 +19,7 @@ from router.config import RouterConfig
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
-from router.errors import InvalidRequestError, LimitExceededError
+from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
@@ -36,6 +36,7 @@ from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
 from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
+from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
@@ -47,6 +48,9 @@ from router.prompts.off_loop import in_thread_if_long
 from router.prompts.overflow import Overflow, TierRoom, limits_of
 from router.prompts.prompt_book import PromptBook
 from router.prompts.prompt_parts import assembly_of, prompt_parts
+from router.retrieval.accounting import RETRIEVAL, retrieval_request
+from router.retrieval.cited_answers import cited
+from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose import Route, TierChoice, choose_tier, model_names
 from router.usage_meter import MeteredUsage
@@ -54,6 +58,8 @@ from safety.api import AnswerGuard, Guard, Moderation, Subject
 
 CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 """The code of the engine's refusal of a prompt that is too long."""
+
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -77,11 +83,13 @@ class Pipeline:
         cache: AnswerCache | None = None,
         *,
         prompts: PromptBook,
+        retriever: Retriever,
     ) -> None:
         self._config = config
         self._embedder = embedder
         self._prompts = prompts
         self._overflow = Overflow(config.prompts)
+        self._retriever = retriever
         self._guard = guard
         self._cache = cache
         self._metrics = metrics or NoUsageMetrics()
@@ -130,6 +138,7 @@ class Pipeline:
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
             request = await assemble(self._prompts, principal.tenant, request)
+            request = await self._retriever.augment(principal.tenant, request)
             route = self._route(principal, request)
             request, route = await self._fit(principal, request, route)
             request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
@@ -141,7 +150,7 @@ class Pipeline:
                 answer_guard = await self._inspect(account)
                 with await self._look_up(account) as found:
                     yield [_routed(call, account, route, hold, found, lambda: self._prompt_details(account))]
-                    async with aclosing(self._answers(account, answer_guard, found)) as answers:
+                    async with aclosing(_cited(account, self._answers(account, answer_guard, found))) as answers:
                         async for events in answers:
                             if account.first_event_at is None:
                                 account.first_event_at = self._clock.now()
@@ -190,6 +199,24 @@ class Pipeline:
                 yield EmbeddingAccepted(hold.decision)
                 result = await embedded(embedder, request, account.meter)
             yield result
+
+    async def manage(self, call: Call, work: Callable[[str, bytes], Awaitable[T]], *, has_body: bool) -> T:
+        """Authenticates a request for the tenant's collections, and returns what ``work`` makes of its tenant and body.
+
+        It costs a request and no tokens. Raises a RefusalError, and what ``work`` raises.
+        """
+        started_at = self._clock.now()
+        with self._concurrency.admit():
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            check_endpoint(principal, call.endpoint)
+            body = await call.read(self._config.max_body_bytes) if has_body else b""
+            account = Account(call, principal, retrieval_request(), RETRIEVAL, "", started_at)
+            with self._accounted(account, await self._reserve(account)):
+                try:
+                    return await work(principal.tenant, body)
+                except StateUnavailableError:
+                    message = "The collections cannot be reached at the moment."
+                    raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
 
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
@@ -269,7 +296,8 @@ class Pipeline:
         if not self._overflow.applies(request, principal.tenant, route.tier):
             return request, route
         tiers = self._rooms(allowed_tiers(principal, self._choice.tiers))
-        fitted = await in_thread_if_long(request, self._overflow.fit, request, principal.tenant, route.tier, tiers)
+        context, tenant = request.context_text, principal.tenant
+        fitted = await in_thread_if_long(request, self._overflow.fit, request, tenant, route.tier, tiers, context)
         if fitted.tier == route.tier:
             return fitted.request, route
         return fitted.request, Route(fitted.tier, f"{route.reason}; context of {route.tier} too small")
@@ -286,7 +314,7 @@ class Pipeline:
         if report is None and request.template_version is None and not request.include_assembly:
             return None
         measure = Measure(*self._limiter.tokens_per_character(account.tier))
-        report = replace(report or PromptReport(), parts=prompt_parts(request, measure))
+        report = replace(report or PromptReport(), parts=prompt_parts(request, measure, request.context_text))
         shown = {"template": request.template_version, **report.fields}
         return {**shown, "assembly": assembly_of(request)} if request.include_assembly else shown
 
@@ -362,8 +390,8 @@ class Pipeline:
                 if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
                     room = self._rooms([tier])[tier]
                     request = account.request
-                    again = self._overflow.after_refusal
-                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries)
+                    again, context = self._overflow.after_refusal, request.context_text
+                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries, context)
                 if shorter is None:
                     raise
                 account.request = shorter
@@ -387,6 +415,15 @@ async def _kept(
         collector.push(batch)
     reasoning = account.meter.reasoning_tokens
     found.keep(collector.answers(), collector.usage, account.tier, reasoning, account.inspections)
+
+
+def _cited(
+    account: Account, answers: AsyncGenerator[Sequence[AnswerEvent], None]
+) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    """Returns ``answers`` with the citations of the passages that the model was given."""
+    context = account.request.context
+    wanted = context is not None and context.citations and context.passages
+    return cited(answers, context.passages) if context is not None and wanted else answers
 
 
 def _subject(account: Account) -> Subject:
@@ -421,6 +458,7 @@ def _routed(
         prompt_details=prompt_details,
         cache=found.header,
         cache_entry=found.entry_id,
+        retrieval=None if request.context is None else request.context.details,
     )
 
 

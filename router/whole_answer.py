@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.api import FinishReason, TokenLogprobs
+from router.documents import Citation
 
 
 class HaltReason(StrEnum):
@@ -45,3 +46,4 @@ class Answer:
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     reasoning: str | None = None
+    citations: tuple[Citation, ...] = ()

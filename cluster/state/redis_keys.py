@@ -49,6 +49,13 @@ manta:1:{tenant}:cache-ticks            string  number of the last use         n
 manta:1:{tenant}:cache-lease:key        string  owner and end of a lease       ``router.cache.lease_s``
 manta:1:{cache-feed}:changes            stream  changes of stored answers      none; bounded
 manta:1:{cache-feed}:last               string  number of the last change      none
+manta:1:{tenant}:collections            hash    name → uid of a collection     none
+manta:1:{tenant}:collection:uid         hash    its document and counts        none; all of a collection leave together
+manta:1:{tenant}:collection-bodies:uid  hash    document id → document         the same
+manta:1:{tenant}:collection-vectors:uid hash    document id → vectors, float16 the same
+manta:1:{tenant}:collection-sizes:uid   hash    document id → chunks:bytes     the same
+manta:1:{tenant}:collection-order:uid   zset    document id; score = version   the same
+manta:1:{tenant}:collection-bytes       string  bytes of all documents         none
 ======================================  ======  =============================  =========================================
 """
 
@@ -164,3 +171,8 @@ def cache_bytes(tenant: str) -> str:
 def cache_entry(tenant: str, key: str) -> str:
     """Returns the name of a stored answer."""
     return f"{base(tenant)}cache:{key}"
+
+
+def collection_names(tenant: str) -> str:
+    """Returns the name of the hash with the names of a tenant's collections."""
+    return base(tenant) + "collections"

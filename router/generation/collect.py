@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.api import TokenLogprobs, Usage
 from router.answer_events import (
     AnswerEvent,
+    Cited,
     Ended,
     Finished,
     Opened,
@@ -17,6 +18,7 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.documents import Citation
 from router.whole_answer import Answer, ToolCall
 
 
@@ -30,6 +32,7 @@ class _Choice:
     logprobs: list[TokenLogprobs] | None = None
     calls: list[tuple[ToolCallStart, list[str]]] = field(default_factory=list)
     end: Ended | None = None
+    citations: tuple[Citation, ...] = ()
 
     def add_logprobs(self, logprobs: tuple[TokenLogprobs, ...] | None) -> None:
         if logprobs is not None:
@@ -64,6 +67,8 @@ class Collector:
                     found[choice].add_logprobs(logprobs)
                 case Opened(choice, prompt):
                     found[choice] = _Choice(prompt)
+                case Cited(choice, citations):
+                    found[choice].citations = citations
                 case Ended(choice):
                     found[choice].end = event
                 case PromptScored(prompt, logprobs):
@@ -97,4 +102,5 @@ def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, 
         None if choice.logprobs is None else tuple(choice.logprobs),
         scored.get(choice.prompt),
         "".join(choice.reasoning) if choice.reasoning else None,
+        choice.citations,
     )

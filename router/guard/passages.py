@@ -11,8 +11,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from engine.api import Conversation, Message, Prompt, ToolCall
+from router.documents import RetrievedContext
 from router.guard.json_strings import document_of, dumped, strings_of, with_strings
 from router.inference_request import InferenceRequest
 from safety.api import Origin, Passage
@@ -57,11 +59,13 @@ def changed_request(request: InferenceRequest, change: Change) -> InferenceReque
     field, several = request.prompt_field, len(request.prompts) > 1
     fields = [f"{field}[{place}]" if several else field for place in range(len(request.prompts))]
     values = [(name, value, change(Passage(value, Origin.USER, name))) for name, value in request.template_values]
-    prompts = [_prompt(prompt, name, change) for prompt, name in zip(request.prompts, fields, strict=True)]
+    contexts = Contexts(request.context, None if request.context is None else _context(request.context, change))
+    prompts = [_prompt(prompt, name, change, contexts) for prompt, name in zip(request.prompts, fields, strict=True)]
     changed = [(value, new) for _, value, new in values if new != value]
     if changed:
         prompts = [_with_values(prompt, request.template_messages, changed) for prompt in prompts]
-    return replace(request, prompts=prompts, template_values=tuple((name, new) for name, _, new in values))
+    template_values = tuple((name, new) for name, _, new in values)
+    return replace(request, prompts=prompts, template_values=template_values, context=contexts.after)
 
 
 def _with_values(prompt: Prompt, count: int, changed: Sequence[tuple[str, str]]) -> Prompt:
@@ -77,19 +81,43 @@ def _with_values(prompt: Prompt, count: int, changed: Sequence[tuple[str, str]])
     return replace(prompt, messages=tuple(messages))
 
 
-def _prompt(prompt: Prompt, field: str, change: Change) -> Prompt:
+class Contexts(NamedTuple):
+    """The retrieved passages before and after their change. Each passage is inspected by itself, once."""
+
+    before: RetrievedContext | None
+    after: RetrievedContext | None
+
+
+def _context(context: RetrievedContext, change: Change) -> RetrievedContext:
+    """Returns the context with each passage changed. The titles and headings above it come from the document too."""
+    shown = []
+    for passage in context.passages:
+        field, label = passage.source.field, passage.label
+        label = change(Passage(label, Origin.DOCUMENT, f"{field}.title")) if label else label
+        shown.append((label, change(Passage(passage.visible, Origin.DOCUMENT, field))))
+    return context.with_shown(shown)
+
+
+def _prompt(prompt: Prompt, field: str, change: Change, contexts: Contexts) -> Prompt:
     if isinstance(prompt, str):
         return change(Passage(prompt, Origin.USER, field))
     if isinstance(prompt, tuple):
         change(Passage("", Origin.USER, field, readable=False))
         return prompt
-    return _conversation(prompt, change)
+    return _conversation(prompt, change, contexts)
 
 
-def _conversation(conversation: Conversation, change: Change) -> Conversation:
-    messages = tuple(
-        _message(message, f"messages[{place}]", change) for place, message in enumerate(conversation.messages)
-    )
+def _conversation(conversation: Conversation, change: Change, contexts: Contexts) -> Conversation:
+    before, after = contexts
+    skipped = None if before is None or not before.passages else before.text
+    messages, place = [], 0  # the client counts the messages without the context
+    for message in conversation.messages:
+        if skipped is not None and message.content == skipped:
+            messages.append(replace(message, content="" if after is None else after.text))
+            skipped = None
+            continue
+        messages.append(_message(message, f"messages[{place}]", change))
+        place += 1
     tools = tuple(
         changed_json(tool, f"tools[{place}]", Origin.TOOL, change, names=True)
         for place, tool in enumerate(conversation.tools)
@@ -97,7 +125,7 @@ def _conversation(conversation: Conversation, change: Change) -> Conversation:
     variables = tuple(
         (name, _variable(value, f"chat_template_kwargs.{name}", change)) for name, value in conversation.template_kwargs
     )
-    return replace(conversation, messages=messages, tools=tools, template_kwargs=variables)
+    return replace(conversation, messages=tuple(messages), tools=tools, template_kwargs=variables)
 
 
 def _message(message: Message, field: str, change: Change) -> Message:

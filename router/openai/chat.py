@@ -17,6 +17,7 @@ from router.errors import RefusalError
 from router.inference_request import InferenceRequest, PromptReference, TextParsing
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
+from router.openai.documents import DocumentList, RetrievalField
 from router.openai.errors import error_body
 from router.openai.messages import ChatMessage, ContentField, check_part_count
 from router.openai.structured_output import ResponseFormat, grammar_of_format
@@ -116,6 +117,8 @@ class ChatRequest(GenerationFields):
     continue_final_message: bool | None = None
     chat_template_kwargs: Annotated[dict[ValidText, Any], AfterValidator(_check_template_variables)] | None = None
     include_reasoning: bool | None = None
+    documents: DocumentList | None = None  # Manta's: passages of these are put before the last message of the user
+    retrieval: RetrievalField | None = None  # Manta's: the same with named collections, and how passages are found
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     # Accepted without effect; the response names them in the header x-manta-ignored.
     verbosity: Literal["low", "medium", "high"] | None = None
@@ -317,6 +320,8 @@ class ChatEndpoint:
             template=request.reference,
             truncation=request.truncation,
             include_assembly=bool(request.include_assembly),
+            documents=tuple(each.document(str(place)) for place, each in enumerate(request.documents or ())),
+            retrieval=None if request.retrieval is None else request.retrieval.options,
         )
 
     def error(self, refusal: RefusalError) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from engine.api import FinishReason, TokenLogprobs, Usage
 from router.answer_events import (
     AnswerEvent,
+    Cited,
     Ended,
     Finished,
     Opened,
@@ -19,6 +20,7 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.openai.citations import annotation
 from router.openai.common_response import ChunkTemplate, response_fields
 from router.openai.logprobs import chat_logprobs, prompt_logprobs
 from router.whole_answer import Answer, EndReason
@@ -44,6 +46,7 @@ class ChatWriter:
         self._include_reasoning = include_reasoning
         self._tier = {} if service_tier is None else {"service_tier": service_tier}
         self._chunk = ChunkTemplate("chat.completion.chunk", self._id, stamp, include_usage, self._tier)
+        self._annotations: dict[int, str] = {}  # choice → the delta of its last chunk
         self._text_head = self._head_of(0)  # serialised once: nearly all chunks are text of choice 0
         self._text_tail = '},"logprobs":null,"finish_reason":null}' + self._chunk.tail
 
@@ -62,8 +65,12 @@ class ChatWriter:
                 case Opened(choice):
                     delta = '{"role":"assistant","content":"","refusal":null}'
                     chunks.append(self._of_choice(choice, delta, "null", "null"))
+                case Cited(choice, citations):
+                    annotations = {"annotations": list(map(annotation, citations))}
+                    self._annotations[choice] = json.dumps(annotations, separators=(",", ":"))
                 case Ended(choice, reason, called):
-                    chunks.append(self._of_choice(choice, "{}", "null", f'"{_reason(reason, called)}"'))
+                    delta = self._annotations.get(choice, "{}")
+                    chunks.append(self._of_choice(choice, delta, "null", f'"{_reason(reason, called)}"'))
                 case Finished(usage):
                     chunks += self._chunk.last(usage)
         return chunks
@@ -114,7 +121,8 @@ def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
 
 def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
     """Returns an item of ``choices``."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+    annotations = list(map(annotation, answer.citations))
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": annotations}
     if include_reasoning and answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:

@@ -36,15 +36,15 @@ class ChunkTemplate:
             f'"model":{quote(stamp.model)},{more}"choices":['
         )
         no_usage = ',"usage":null' if include_usage else ""
+        self._stamp = stamp
         self.tail = f"]{no_usage}}}"
         self._include_usage = include_usage
-        self._prompt_details = stamp.prompt_details
 
     def last(self, usage: Usage) -> list[str]:
         """Returns the last chunks of a stream: one with the token counts, if ``include_usage``, and DONE."""
         if not self._include_usage:
             return [DONE]
-        return [f'{self.head}],"usage":{json.dumps(usage_fields(usage, self._prompt_details()))}}}', DONE]
+        return [f'{self.head}],"usage":{json.dumps(usage_fields(usage, self._stamp))}}}', DONE]
 
 
 def response_fields(
@@ -57,13 +57,15 @@ def response_fields(
         "created": stamp.created,
         "model": stamp.model,
         "choices": choices,
-        "usage": usage_fields(usage, stamp.prompt_details()),
+        "usage": usage_fields(usage, stamp),
     }
 
 
-def usage_fields(usage: Usage, prompt_details: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns OpenAI's usage object, with Manta's member ``prompt_details`` if there are any."""
-    further = {} if prompt_details is None else {"prompt_details": prompt_details}
+def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:
+    """Returns OpenAI's usage object, with Manta's members ``prompt_details`` and ``retrieval_details`` if there are
+    any."""
+    details = {"prompt_details": stamp.prompt_details(), "retrieval_details": stamp.retrieval}
+    further = {name: value for name, value in details.items() if value is not None}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

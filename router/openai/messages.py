@@ -15,10 +15,10 @@ from router.openai.validation import (
     Unsupported,
     ValidText,
     text_or_list_tag,
-    unsupported_except,
 )
 
 MAX_CALLS = 128  # tool calls of one message
+MAX_ANNOTATIONS = 1024  # of one message; they are not shown to the model
 MAX_PARTS = 8192  # content parts and tool calls of all messages together; each takes about 20 µs to check
 
 FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -98,7 +98,7 @@ class ChatMessage(StrictModel):
     cache_control: CacheControl | None = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    annotations: Annotated[Any, unsupported_except([])] = None  # answers have an empty list, and are sent back
+    annotations: Annotated[list[Any], Field(max_length=MAX_ANNOTATIONS)] | None = None  # of answers that are sent back
 
     @property
     def reasoning_text(self) -> str | None:

@@ -16,6 +16,7 @@ import uvicorn
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
+from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
@@ -41,6 +42,7 @@ class Served:
         store: StateStore | None = None,
         guard: Guard | None = None,
         embedder: Embedder | None = None,
+        collections: CollectionStore | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
@@ -52,6 +54,7 @@ class Served:
             store=store,
             make_guard=None if guard is None else lambda oversight, store: guard,
             embedder=embedder,
+            collections=collections,
         )
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))

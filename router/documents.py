@@ -1,0 +1,195 @@
+"""Documents, passages and citations, independent of the wire format and of the way in which passages are found.
+
+A passage is a slice of a document. It keeps its offsets, in characters of the document's text, from the chunk that was
+indexed to the citation in an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from engine.api import Conversation, Prompt
+
+CONTEXT_HEAD = (
+    "Use these passages to answer. Cite each passage that you use by its number in square brackets, such as [1]."
+)
+"""The first line of a context. It is the same for all requests, so that the prefix cache holds it."""
+CONTEXT_ROLE = "user"
+"""The role of a context. Text of others must not speak with the authority of a system message."""
+MIN_SHOWN = 0.5
+"""The share of a passage's words that the model must see for the passage to be cited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document. ``metadata`` is kept as it is; its member ``url`` is shown in citations."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class SearchMode(StrEnum):
+    """How passages are found."""
+
+    HYBRID = "hybrid"  # both, joined by reciprocal rank fusion
+    BM25 = "bm25"
+    VECTOR = "vector"
+
+
+class PassageOrder(StrEnum):
+    """The order of the passages in the context."""
+
+    AUTO = "auto"  # all that there are in the order of the documents; a choice of them with the best at the ends
+    ENDS = "ends"
+    DOCUMENT = "document"
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalOptions:
+    """What a request says of its retrieval. None: as the config says. ``query`` None: the last message of the user."""
+
+    collections: tuple[str, ...] = ()
+    query: str | None = None
+    top_k: int | None = None
+    budget_tokens: int | None = None
+    mode: SearchMode = SearchMode.HYBRID
+    order: PassageOrder = PassageOrder.AUTO
+    citations: bool = True
+
+
+class Source(NamedTuple):
+    """Where a passage comes from. ``field`` is its place for errors, such as ``documents[0]`` or
+    ``collections.NAME[ID]``; ``collection`` is empty for a document of the request."""
+
+    field: str
+    document: str
+    collection: str = ""
+    title: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPassage:
+    """The characters ``[start, end)`` of a document, as the model gets them.
+
+    ``number`` counts from 1 in the order of the context. ``label`` has the document's title and the headings above the
+    passage, which the model sees too. ``text`` is the slice of the document. ``shown`` is what the model sees instead
+    of it, after the guard has redacted it; None: ``text``.
+    """
+
+    number: int
+    source: Source
+    start: int
+    end: int
+    text: str
+    label: str = ""
+    score: float = 0.0
+    shown: str | None = None
+
+    @property
+    def visible(self) -> str:
+        """The text that the model sees."""
+        return self.text if self.shown is None else self.shown
+
+    @property
+    def citable(self) -> bool:
+        """Whether the model sees enough of the text for the passage to be the source of anything."""
+        if self.shown is None:
+            return True
+        words, seen = self.text.split(), set(self.shown.split())
+        return bool(words) and sum(word in seen for word in words) >= MIN_SHOWN * len(words)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedContext:
+    """The passages that a request's conversation has, in their order, and what the client may know of the search.
+
+    ``citations``: whether the answer's citations are wanted.
+    """
+
+    passages: tuple[ContextPassage, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    citations: bool = True
+
+    @property
+    def text(self) -> str:
+        """The message that the model gets; empty without passages."""
+        return rendered(self.passages)
+
+    def with_shown(self, texts: Sequence[tuple[str, str]]) -> RetrievedContext:
+        """Returns the context with ``texts``, label and text of each passage, as what the model sees of them."""
+        passages = tuple(
+            replace(each, label=label, shown=None if text == each.text else text)
+            for each, (label, text) in zip(self.passages, texts, strict=True)
+        )
+        return replace(self, passages=passages)
+
+
+class CitedBy(StrEnum):
+    """What shows that a passage is the source of a part of an answer."""
+
+    MARKER = "marker"  # the model wrote the passage's number
+    OVERLAP = "overlap"  # a sentence of the answer has the words of a sentence of the passage
+
+
+class Citation(NamedTuple):
+    """The characters ``[start, end)`` of an answer's text refer to the characters ``[source_start, source_end)`` of a
+    document. ``score`` is the share of the sentence's words that the source has, 0 to 1."""
+
+    start: int
+    end: int
+    passage: ContextPassage
+    source_start: int
+    source_end: int
+    by: CitedBy
+    score: float
+
+
+def rendered(passages: Sequence[ContextPassage]) -> str:
+    """Returns the message with ``passages``, each between marks that its text cannot close; '' for none."""
+    if not passages:
+        return ""
+    return "\n\n".join([CONTEXT_HEAD, *map(_marked, passages)])
+
+
+def _marked(passage: ContextPassage) -> str:
+    label = f": {_inert(' '.join(passage.label.split()))}" if passage.label else ""
+    return f"<passage {passage.number}{label}>\n{_inert(passage.visible)}\n</passage>"
+
+
+def _inert(text: str) -> str:
+    """Returns ``text`` without what could be taken for the beginning or the end of a passage."""
+    return text.replace("<passage", "< passage").replace("</passage", "< /passage")
+
+
+def with_context(prompt: Prompt, context: str) -> Prompt:
+    """Returns ``prompt`` with ``context`` as a message of its own before the last message of the user.
+
+    What comes before the context stays the beginning of the prompt, so the prefix cache still holds it. A prompt that
+    is no conversation, or an empty context, changes nothing.
+    """
+    if not isinstance(prompt, Conversation) or not context:
+        return prompt
+    messages = prompt.messages
+    users = [place for place, message in enumerate(messages) if message.role == "user"]
+    place = users[-1] if users else len(messages)
+    message = type(messages[0])(CONTEXT_ROLE, context)
+    return replace(prompt, messages=(*messages[:place], message, *messages[place:]))
+
+
+def url_of(metadata: Mapping[str, Any]) -> str:
+    """Returns the web address of a document; '' if its metadata has none."""
+    url = metadata.get("url")
+    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else ""
+
+
+def size_of(document: Document) -> int:
+    """Returns the bytes that a document takes in the store, in UTF-8."""
+    texts = (document.id, document.title, document.text, json.dumps(dict(document.metadata), ensure_ascii=False))
+    return sum(len(text.encode()) for text in texts)

@@ -1,0 +1,64 @@
+"""``ChunkEmbedder``: the vectors of chunks and queries, through the port ``Embedder``. It remembers the last ones:
+clients send the same documents with each turn of a conversation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.ports.embedder import Embedder, TextTooLongError
+
+MAX_REMEMBERED = 8192  # vectors, of less than 1 KB each
+MARGIN = 0.95  # of the length that should fit, since tokens are not spread evenly
+BATCH = 16  # texts of one call, so that calls of others find their turn
+
+
+class ChunkEmbedder:
+    """``model`` and ``dimensions`` are those of the embedder."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._known: OrderedDict[bytes, NDArray[np.float16]] = OrderedDict()
+
+    @property
+    def model(self) -> str:
+        return self._embedder.model
+
+    @property
+    def dimensions(self) -> int:
+        return self._embedder.dimensions
+
+    async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Returns a vector of length 1 for each text, float32 [texts, dimensions]. Of a text that is too long for the
+        model, the beginning counts. Raises EmbedderUnavailableError."""
+        keys = [self._key(text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        found: dict[bytes, NDArray[np.float16]] = {}
+        new = list(missing)
+        for start in range(0, len(new), BATCH):
+            part = new[start : start + BATCH]
+            rows = await self._embed([missing[key] for key in part])
+            found.update(zip(part, rows.astype(np.float16), strict=True))
+        made = [found[key] if key in found else self._known[key] for key in keys]
+        for key, vector in zip(keys, made, strict=True):
+            self._known[key] = vector
+            self._known.move_to_end(key)
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return np.array(made, np.float32).reshape(len(texts), self.dimensions)
+
+    async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        cut = list(texts)
+        while True:
+            try:
+                return (await self._embedder.embed(cut)).vectors
+            except TextTooLongError as error:
+                text = cut[error.index]
+                cut[error.index] = text[: min(len(text) - 1, int(MARGIN * len(text) * error.max_tokens / error.tokens))]
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.blake2b(text.encode(), digest_size=16, key=self._embedder.model.encode()[:64]).digest()

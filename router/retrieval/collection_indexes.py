@@ -1,0 +1,136 @@
+"""``CollectionIndexes``: the indexes of collections in this router's memory, each brought up to date before it is used.
+
+The store is asked for a collection's version with each search. If it has changed, the documents that have changed are
+read, so a search sees what was added, and not what was deleted, through whatever router.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from router.documents import Source, url_of
+from router.ports.clock import Clock
+from router.ports.collection_store import CollectionRecord, CollectionStore, StoredDocument
+from router.retrieval.passage_index import PassageIndex
+from router.retrieval.stored_document import StoredDocumentError, read_document, read_vectors
+
+logger = logging.getLogger(__name__)
+
+READ_AT_ONCE = 16  # documents
+
+OnMissingVectors = Callable[[str, str, str], None]
+"""Takes tenant, uid and id of a document that has no vectors of the present model."""
+
+
+@dataclass(slots=True)
+class Held:
+    """The index of a collection. ``version`` is that of the collection, ``versions`` those of its documents."""
+
+    index: PassageIndex
+    version: int = -1
+    versions: dict[str, int] = field(default_factory=dict)
+    used_at: float = 0.0  # in monotonic seconds
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class CollectionIndexes:
+    """At most ``max_chunks`` chunks, and those that were used last; what was not used for ``idle_s`` seconds leaves.
+
+    ``model`` and ``dimensions`` are those of the embedder; '' and 0: there is none. ``on_missing`` is called for
+    documents that should be embedded.
+    """
+
+    def __init__(
+        self,
+        store: CollectionStore,
+        clock: Clock,
+        max_chunks: int,
+        idle_s: float,
+        model: str = "",
+        dimensions: int = 0,
+        on_missing: OnMissingVectors | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_chunks = max_chunks
+        self._idle_s = idle_s
+        self._model = model
+        self._dimensions = dimensions
+        self._on_missing = on_missing
+        self._held: OrderedDict[str, Held] = OrderedDict()  # by uid, the one that was used last at the end
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks in memory."""
+        return sum(len(held.index) for held in self._held.values())
+
+    def drop(self, uid: str) -> None:
+        """Forgets a collection that was deleted."""
+        self._held.pop(uid, None)
+
+    @asynccontextmanager
+    async def open(self, tenant: str, record: CollectionRecord) -> AsyncIterator[PassageIndex]:
+        """Gives the index of a collection, with all changes up to ``record``'s version. Others wait meanwhile: an index
+        is not searched while it changes. Raises StateUnavailableError."""
+        held = self._held.setdefault(record.uid, Held(PassageIndex(self._dimensions)))
+        self._held.move_to_end(record.uid)
+        held.used_at = self._clock.monotonic()
+        async with held.lock:
+            if held.version < record.version:
+                await self._update(tenant, record, held)
+            self._evict(record.uid)
+            yield held.index
+
+    async def _update(self, tenant: str, record: CollectionRecord, held: Held) -> None:
+        present = await self._store.document_versions(tenant, record.uid)
+        for document in held.versions.keys() - present.keys():
+            held.index.remove(document)
+            del held.versions[document]
+        changed = [name for name, version in present.items() if held.versions.get(name) != version]
+        for start in range(0, len(changed), READ_AT_ONCE):
+            found = await self._store.documents(tenant, record.uid, changed[start : start + READ_AT_ONCE])
+            missing = await asyncio.to_thread(self._put, held, record.name, found)
+            for name in missing if self._on_missing is not None else ():
+                self._on_missing(tenant, record.uid, name)  # type: ignore[misc]
+        held.version = record.version
+        if held.index.sparse:
+            held.index = await asyncio.to_thread(held.index.compact)
+
+    def _put(self, held: Held, collection: str, found: Sequence[StoredDocument]) -> list[str]:
+        """Adds documents to an index. Returns the ids of those without vectors of the present model."""
+        missing = []
+        for stored in found:
+            held.versions[stored.id] = stored.version
+            try:
+                document, chunks, _ = read_document(stored.body)
+            except StoredDocumentError as error:
+                held.index.remove(stored.id)
+                logger.warning("a document of a collection is left out: %s", error)
+                continue
+            field_name = f"collections.{collection}[{document.id}]"
+            source = Source(field_name, document.id, collection, document.title, url_of(document.metadata))
+            vectors = None
+            if stored.vectors is not None and self._model:
+                try:
+                    kept = read_vectors(stored.vectors)
+                    fits = kept.model == self._model and kept.vectors.shape == (len(chunks), self._dimensions)
+                    vectors = kept.vectors if fits else None
+                except StoredDocumentError as error:
+                    logger.warning("the vectors of a document are made again: %s", error)
+            held.index.put(document, source, chunks, vectors)
+            if vectors is None and chunks:
+                missing.append(document.id)
+        return missing
+
+    def _evict(self, used: str) -> None:
+        """Forgets indexes that are not in use until the rest is small enough; that of ``used`` stays."""
+        now = self._clock.monotonic()
+        for uid, held in list(self._held.items()):
+            idle = now - held.used_at > self._idle_s
+            if uid != used and not held.lock.locked() and (idle or self.chunks > self._max_chunks):
+                del self._held[uid]

@@ -1,0 +1,28 @@
+"""``diversified``: maximal marginal relevance, Carbonell and Goldstein (SIGIR 1998). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+def diversified(
+    relevance: Sequence[float], similarity: Callable[[int, int], float], count: int, trade_off: float
+) -> list[int]:
+    """Returns the places of the ``count`` items that are relevant and unlike each other, in the order of their choice.
+
+    Each choice has the highest of ``trade_off`` x relevance - (1 - ``trade_off``) x the similarity to the most similar
+    item that was chosen before. ``relevance`` is between 0 and 1, best first; ``similarity`` of two places too.
+    ``trade_off`` 1: relevance alone.
+    """
+    if trade_off >= 1:
+        return list(range(min(count, len(relevance))))
+    left = list(range(len(relevance)))
+    nearest = [0.0] * len(relevance)
+    chosen: list[int] = []
+    while left and len(chosen) < count:
+        best = max(left, key=lambda place: trade_off * relevance[place] - (1 - trade_off) * nearest[place])
+        left.remove(best)
+        chosen.append(best)
+        for place in left:
+            nearest[place] = max(nearest[place], similarity(best, place))
+    return chosen

@@ -1,0 +1,216 @@
+"""``Retriever``: finds the passages for a request, and puts them into its conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.api import Conversation
+from router.config import RetrievalConfig
+from router.documents import (
+    ContextPassage,
+    Document,
+    RetrievalOptions,
+    RetrievedContext,
+    SearchMode,
+    Source,
+    url_of,
+    with_context,
+)
+from router.errors import InvalidRequestError, UnavailableError
+from router.inference_request import InferenceRequest
+from router.ports.embedder import EmbedderUnavailableError
+from router.ports.state_store import StateUnavailableError
+from router.retrieval.chunk_embedder import ChunkEmbedder
+from router.retrieval.chunking import chunks
+from router.retrieval.collections import Collections, Found, candidate_of, found_in
+from router.retrieval.packing import Candidate, Packed, packed
+from router.retrieval.passage_index import PassageIndex, Query, embedded_text
+
+MAX_QUERY_CHARS = 4000  # of the end of a long message, where the question usually is
+MAX_SEARCHES = 4  # at a time, of which each may keep a thread busy
+
+
+class _Search(NamedTuple):
+    """A query, how it is searched, and why not as the request wants; None: as it wants."""
+
+    query: Query
+    mode: SearchMode
+    reason: str | None = None
+
+
+class Retriever:
+    """``collections`` are the named ones. ``embedder`` None: by BM25 alone."""
+
+    def __init__(self, config: RetrievalConfig, collections: Collections, embedder: ChunkEmbedder | None) -> None:
+        self._config = config
+        self.collections = collections
+        self._embedder = embedder
+        self._searches = asyncio.Semaphore(MAX_SEARCHES)
+
+    async def augment(self, tenant: str, request: InferenceRequest) -> InferenceRequest:
+        """Returns ``request`` with the passages for it in its conversation; unchanged if it asks for none.
+
+        Raises NotFoundError for a collection that the tenant does not have, InvalidRequestError without a query, and
+        UnavailableError if the collections cannot be reached, or a search by vectors alone has no embedder.
+        """
+        options = request.retrieval or (RetrievalOptions() if request.documents else None)
+        if options is None:
+            return request
+        text = _query_text(request, options)
+        try:
+            async with self._searches:
+                context = await self._context(tenant, text, request.documents, options)
+        except StateUnavailableError:
+            message = "The collections cannot be reached at the moment."
+            raise UnavailableError(message, "state_unavailable", "retrieval.collections", retry_after_s=5) from None
+        prompts = [with_context(prompt, context.text) for prompt in request.prompts]
+        return replace(request, prompts=prompts, context=context)
+
+    async def search(
+        self, tenant: str, name: str, text: str, mode: SearchMode, count: int
+    ) -> tuple[Found, Mapping[str, Any]]:
+        """Returns the best chunks of a collection for ``text``, and how they were found. Raises as ``augment`` does."""
+        search = await self._search(text, mode)
+        found = await self.collections.search(tenant, name, search.query, search.mode, count, 1.0, None)
+        return found, _how(search, found.with_vectors)
+
+    async def _context(
+        self, tenant: str, text: str, documents: Sequence[Document], options: RetrievalOptions
+    ) -> RetrievedContext:
+        config = self._config
+        top_k = options.top_k or config.top_k
+        budget = options.budget_tokens or config.budget_tokens
+        count = max(2 * top_k, 16)
+        search = await self._search(text, options.mode)
+        found: list[Found] = []
+        if documents:
+            found.append(await self._in_documents(documents, search, count))
+        for place, name in enumerate(options.collections):
+            field = f"retrieval.collections[{place}]"
+            query, mode = search.query, search.mode
+            found.append(await self.collections.search(tenant, name, query, mode, count, config.diversity, field))
+        chunk_count = sum(each.chunks for each in found)
+        candidates = _interleaved([each.candidates for each in found])
+        complete = not options.collections and len(candidates) == chunk_count
+        made = packed(candidates, top_k, budget, options.order, complete=complete)
+        how = _how(search, any(each.with_vectors for each in found))
+        details = {**how, **_counts(made, chunk_count, budget), "passages": [_shown(each) for each in made.passages]}
+        return RetrievedContext(made.passages, details, options.citations)
+
+    async def _search(self, text: str, mode: SearchMode) -> _Search:
+        """Returns the search for ``text``. Without an embedder that answers in time, it is by BM25, and says so."""
+        if mode is SearchMode.BM25:
+            return _Search(Query.of(text), mode)
+        vector, reason = await self._vectors([text])
+        if vector is None:
+            if mode is SearchMode.VECTOR:
+                message = "There are no vectors at the moment: search with another 'mode'."
+                raise UnavailableError(message, reason, "retrieval.mode", retry_after_s=5)
+            return _Search(Query.of(text), SearchMode.BM25, reason)
+        return _Search(Query.of(text, vector[0]), mode)
+
+    async def _vectors(self, texts: Sequence[str]) -> tuple[NDArray[np.float32] | None, str | None]:
+        """Returns vectors, float32 [texts, dimensions], or the reason why there are none."""
+        if self._embedder is None:
+            return None, "no_embedder"
+        try:
+            async with asyncio.timeout(self._config.embed_timeout_s):
+                return await self._embedder.vectors(texts), None
+        except TimeoutError:
+            return None, "embedder_timeout"
+        except EmbedderUnavailableError:
+            return None, "embedder_unavailable"
+
+    async def _in_documents(self, documents: Sequence[Document], search: _Search, count: int) -> Found:
+        """Returns what the request's own documents have. The client has chosen them, so those that do not fit the query
+        are candidates too, after the others, if they are few or none does."""
+        size, overlap = self._config.chunk_tokens, self._config.overlap_tokens
+        dimensions = 0 if self._embedder is None else self._embedder.dimensions
+        index = await asyncio.to_thread(indexed, documents, size, overlap, dimensions)
+        if search.query.vector is not None:
+            await self._embed_best(index, search)
+        found = await asyncio.to_thread(found_in, index, search.query, search.mode, count, self._config.diversity)
+        if len(index) <= count or not found.candidates:
+            known = {(each.place, each.start) for each in found.candidates}
+            first = [candidate_of(index, row, 0.0) for row in index.in_order(count)]
+            rest = [each for each in first if (each.place, each.start) not in known]
+            return found._replace(candidates=[*found.candidates, *rest])
+        return found
+
+    async def _embed_best(self, index: PassageIndex, search: _Search) -> None:
+        """Embeds the chunks that BM25 finds best, and the first ones if it finds few: all would take too long."""
+        limit = self._config.max_embedded_chunks
+        rows = index.best_by_terms(search.query, limit)
+        rows += [row for row in index.in_order(limit) if row not in set(rows)][: limit - len(rows)]
+        vectors, _ = await self._vectors([embedded_text(index.row(row)) for row in rows])
+        if vectors is not None:
+            index.set_vectors(rows, vectors)
+
+
+def indexed(documents: Sequence[Document], size_tokens: int, overlap_tokens: int, dimensions: int) -> PassageIndex:
+    """Returns an index of a request's documents, which are named by their place."""
+    index = PassageIndex(dimensions)
+    for place, document in enumerate(documents):
+        source = Source(f"documents[{place}]", document.id, "", document.title, url_of(document.metadata))
+        index.put(replace(document, id=str(place)), source, chunks(document.text, size_tokens, overlap_tokens))
+    return index
+
+
+def _query_text(request: InferenceRequest, options: RetrievalOptions) -> str:
+    """Returns what is searched for. Raises InvalidRequestError if the request has nothing."""
+    if options.query is not None:
+        return options.query
+    for prompt in request.prompts:
+        if isinstance(prompt, Conversation):
+            said = [message.content for message in prompt.messages if message.role == "user" and message.content]
+            if said:
+                return said[-1][-MAX_QUERY_CHARS:]
+    message = "There is nothing to search for: the conversation has no message of the user."
+    raise InvalidRequestError(message, "missing_required_parameter", "retrieval.query")
+
+
+def _interleaved(lists: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+    """Returns the candidates of several sources, the first of each before the second of any. Scores of different
+    sources say little about each other."""
+    placed = [
+        (rank, source, candidate._replace(place=candidate.place + (source << 32)))
+        for source, candidates in enumerate(lists)
+        for rank, candidate in enumerate(candidates)
+    ]
+    return [candidate for _, _, candidate in sorted(placed, key=lambda each: each[:2])]
+
+
+def _how(search: _Search, with_vectors: bool) -> dict[str, Any]:
+    """Returns how was searched, and why not as the request wants."""
+    mode, reason = search.mode, search.reason
+    if mode is SearchMode.HYBRID and not with_vectors:
+        mode, reason = SearchMode.BM25, reason or "no_vectors_yet"
+    return {"mode": mode.value, "reason": reason}
+
+
+def _counts(made: Packed, chunk_count: int, budget: int) -> dict[str, Any]:
+    return {
+        "chunks": chunk_count,
+        "left_out": chunk_count - len(made.passages) if made.left_out or not made.passages else 0,
+        "tokens": made.tokens,
+        "budget_tokens": budget,
+    }
+
+
+def _shown(passage: ContextPassage) -> dict[str, Any]:
+    """Returns what the answer's details say of a passage."""
+    return {
+        "number": passage.number,
+        "document": passage.source.document,
+        "collection": passage.source.collection or None,
+        "title": passage.source.title or None,
+        "start": passage.start,
+        "end": passage.end,
+        "score": passage.score,
+    }

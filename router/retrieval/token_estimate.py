@@ -1,0 +1,11 @@
+"""The number of tokens of a text, estimated without a tokenizer: the router serves tiers with different ones. Pure."""
+
+from __future__ import annotations
+
+BYTES_PER_TOKEN = 3
+"""Of UTF-8. Tokenizers of English need fewer tokens, so that a budget is kept."""
+
+
+def estimated_tokens(text: str) -> int:
+    """Returns the tokens that ``text`` has at most, usually."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
