@@ -46,19 +46,20 @@ class SayingBackend(ScriptedBackend):
 
 
 class Retrieving:
-    """The router. ``store`` keeps the collections; None: its memory does."""
+    """The router. ``store`` keeps the collections; None: its memory does. ``clean``: whether to begin without any."""
 
-    def __init__(self, embedder: Embedder | None, store: CollectionStore | None = None) -> None:
+    def __init__(self, embedder: Embedder | None, store: CollectionStore | None = None, *, clean: bool = True) -> None:
         self.policies, self.classifier = Policies(), ScriptedClassifier()
         self.ledger = MemoryStore(SystemClock())
         guard = PolicyGuard(self.policies, Parts(self.classifier))
         self.served = Served(CONFIG, self.ledger, guard, embedder=embedder, collections=store)
-        self.reset()
+        self.backend = self.served.backend = SayingBackend()
+        if clean:
+            self.reset()
 
     def reset(self) -> None:
         """Forgets what the test before has set."""
-        self.backend = SayingBackend()
-        self.served.backend = self.backend
+        self.backend = self.served.backend = SayingBackend()
         self.policies.found.clear()
         for key in (KEY, OTHER_KEY):
             for each in self.call("GET", "", key=key).json()["data"]:

@@ -10,7 +10,8 @@ import pytest
 
 from engine.api import Conversation
 from tests.embedder.fake_embedder import FakeEmbedder
-from tests.router.retrieving import Retrieving, embedding
+from tests.router.conftest import Served
+from tests.router.retrieving import CHAT, Retrieving, embedding
 
 HARBOUR = {"title": "Map", "text": "The harbour is north of the town. It has two piers."}
 MUSEUM = {"id": "m-1", "text": "The museum opens at nine. It is closed on Mondays."}
@@ -214,8 +215,6 @@ def test_what_the_model_is_not_given_is_not_inspected(retrieving: Retrieving) ->
 
 
 def test_fields_of_messages_are_counted_as_the_client_has_sent_them(retrieving: Retrieving) -> None:
-    retrieving.policies.set(injection={"prompts": {"action": "block"}})
-
     answer = retrieving.ask("ATTACK", documents=DOCUMENTS)
 
     assert answer.json()["error"]["param"] == "messages[0].content"
@@ -265,8 +264,33 @@ def test_retrieval_without_anything_to_search_in_changes_nothing(retrieving: Ret
     assert retrieving.context == ""
 
 
+def test_the_engine_has_the_passages_cached_for_the_next_question(real: Served) -> None:
+    texts = [{"text": f"Notice {n}: the ferry to island {n} leaves at {n + 6}:30 from pier {n}."} for n in range(6)]
+    counts = []
+    for text in ("When does the ferry to island 2 leave?", "And from which pier does it leave?"):
+        body = {"model": "fast", "messages": [{"role": "user", "content": text}], "documents": texts, "max_tokens": 2}
+        usage = real.http.post(CHAT, json=body).json()["usage"]
+        counts.append((usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]))
+
+    (_, before), (prompt, cached) = counts
+    assert before == 0
+    assert cached > 0.7 * prompt, "all but the question"
+
+
 def test_all_choices_have_annotations_of_their_own(retrieving: Retrieving) -> None:
     choices = retrieving.ask(says="North [1].", documents=DOCUMENTS, n=2, temperature=1).json()["choices"]
 
     starts = [each["message"]["annotations"][0]["url_citation"]["start_index"] for each in choices]
     assert sorted(starts) == [6, 7]
+
+
+def test_each_choice_of_a_stream_has_its_own_annotations(retrieving: Retrieving) -> None:
+    """litellm#3276, litellm#41492: choices of a stream had the index 0, and annotations got lost on the way."""
+    answer = retrieving.ask(says="North [1].", documents=DOCUMENTS, n=2, temperature=1, stream=True)
+
+    ends = {
+        chunk["choices"][0]["index"]: chunk["choices"][0]["delta"]["annotations"][0]["url_citation"]["start_index"]
+        for chunk in stream_chunks(answer)
+        if chunk["choices"][0]["finish_reason"]
+    }
+    assert ends == {0: 6, 1: 7}

@@ -1,0 +1,1 @@
+"""How well passages are found: public sets of questions, and documents with one relevant passage among fifty."""
