@@ -420,10 +420,13 @@ async def _kept(
 def _cited(
     account: Account, answers: AsyncGenerator[Sequence[AnswerEvent], None]
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """Returns ``answers`` with the citations of the passages that the model was given."""
-    context = account.request.context
-    wanted = context is not None and context.citations and context.passages
-    return cited(answers, context.passages) if context is not None and wanted else answers
+    """Returns ``answers`` with the citations of the passages that the model was given. Text of a given form has none:
+    a list of numbers in JSON would be taken for them."""
+    request = account.request
+    formed = request.sampling.grammar is not None and not request.parsing.tool_calls
+    if formed or request.context is None or not request.context.citations or not request.context.passages:
+        return answers
+    return cited(answers, request.context.passages)
 
 
 def _subject(account: Account) -> Subject:

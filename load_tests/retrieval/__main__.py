@@ -67,14 +67,13 @@ class Ranked:
         pairs = zip(self.bm25, self.vectors, strict=True)
         return [list(fused([one, other], [weight, 1.0], k)) for one, other in pairs]
 
-    def scored(self, rankings: Sequence[Sequence[int]], *, train: bool) -> dict[str, float]:
-        """Returns the means of the measures over one half of the questions."""
+    def scored(self, rankings: Sequence[Sequence[int]], *, train: bool | None) -> dict[str, float]:
+        """Returns the means of the measures over one half of the questions. ``train`` None: over all of them."""
         names = list(self.data.passages)
-        pairs = zip(self.data.questions, rankings, strict=True)
         found = [
-            _measures(question, [names[row] for row in ranked])
-            for question, ranked in pairs
-            if is_train(question) == train
+            _measures(question, [names[row] for row in rows_found])
+            for question, rows_found in zip(self.data.questions, rankings, strict=True)
+            if train in (None, is_train(question))
         ]
         return {name: round(fmean(values), 4) for name, values in zip(MEASURES, zip(*found, strict=True), strict=True)}
 
@@ -171,12 +170,12 @@ def measure_sizes(sizes: Sequence[int]) -> list[dict[str, float]]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Returns the figures of the sets as a table in Markdown."""
+    """Returns the figures of the sets as a table in Markdown: of the half that tuned nothing, and of all questions."""
     lines = ["| set, questions | measure | BM25 | vectors | both |", "| --- | --- | ---: | ---: | ---: |"]
-    for name, row in figures.items():
+    for half, (name, row) in itertools.product(("test", "all"), figures.items()):
         for measure in MEASURES:
-            values = " | ".join(f"{row[way][measure]:.3f}" for way in ("bm25", "vectors", "both"))
-            lines.append(f"| {name}, {row['questions']} | {measure} | {values} |")
+            values = " | ".join(f"{row[half][way][measure]:.3f}" for way in ("bm25", "vectors", "both"))
+            lines.append(f"| {name}, {row['questions'][half]} ({half}) | {measure} | {values} |")
     return "\n".join(lines)
 
 
@@ -202,18 +201,16 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _of_set(each: Ranked) -> dict[str, Any]:
     both = each.both(RRF_K, RRF_WEIGHTS[0] / RRF_WEIGHTS[1])
-    return {
-        "passages": len(each.data.passages),
-        "questions": sum(not is_train(question) for question in each.data.questions),
-        "bm25": each.scored(each.bm25, train=False),
-        "vectors": each.scored(each.vectors, train=False),
-        "both": each.scored(both, train=False),
-        "train": {
-            "bm25": each.scored(each.bm25, train=True),
-            "vectors": each.scored(each.vectors, train=True),
-            "both": each.scored(both, train=True),
-        },
+    ways = {"bm25": each.bm25, "vectors": each.vectors, "both": both}
+    halves = {"test": False, "train": True, "all": None}
+    questions = {
+        name: sum(train in (None, is_train(one)) for one in each.data.questions) for name, train in halves.items()
     }
+    figures = {
+        name: {way: each.scored(rankings, train=train) for way, rankings in ways.items()}
+        for name, train in halves.items()
+    }
+    return {"passages": len(each.data.passages), "questions": questions, **figures}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -179,7 +179,7 @@ class Collections:
             found.append(DocumentState(indexed, self._document_state(embedded=stored.vectors is not None)))
         return found
 
-    def _indexed(self, documents: Sequence[Document]) -> list[IndexedDocument]:
+    def _indexed(self, documents: Sequence[Document]) -> Sequence[IndexedDocument]:
         size, overlap, now = self._config.chunk_tokens, self._config.overlap_tokens, int(self._clock.now())
         return [IndexedDocument(document, chunks(document.text, size, overlap), now) for document in documents]
 

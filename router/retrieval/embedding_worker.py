@@ -75,9 +75,9 @@ class EmbeddingWorker:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 continue
-            except Exception:
-                # One damaged document, or a fault of the embedder, must not keep all others from their vectors.
-                logger.exception("a document is left without vectors")
+            except Exception as error:  # noqa: BLE001 one document must not keep all others from their vectors
+                # Without the message, which may quote the document.
+                logger.error("a document is left without vectors: %s", type(error).__name__)
             self._waiting.pop(pending, None)
             if not self._waiting:
                 self._more.clear()

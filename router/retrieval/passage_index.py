@@ -20,7 +20,7 @@ from router.retrieval.fusion import fused, ranking
 from router.retrieval.terms import terms
 from router.retrieval.vector_rows import VectorRows
 
-RRF_K = 10.0
+RRF_K = 5.0
 RRF_WEIGHTS = (1.5, 1.0)  # of BM25 and of vectors; ``python -m load_tests.retrieval --tune`` finds these
 MIN_COSINE = 0.0  # of a chunk that is found by its vector
 DEPTH = 100  # rows of each ranking that are fused

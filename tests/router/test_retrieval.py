@@ -294,3 +294,9 @@ def test_each_choice_of_a_stream_has_its_own_annotations(retrieving: Retrieving)
         if chunk["choices"][0]["finish_reason"]
     }
     assert ends == {0: 6, 1: 7}
+
+
+def test_numbers_in_json_are_no_citations(retrieving: Retrieving) -> None:
+    answer = retrieving.ask(says='{"a": [1]}', documents=DOCUMENTS, response_format={"type": "json_object"})
+
+    assert answer.json()["choices"][0]["message"]["annotations"] == []
