@@ -28,10 +28,12 @@ class Candidate(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The passages in the order of the context, and the number of candidates that found no room."""
+    """The passages in the order of the context, their tokens by estimate, and how many candidates are in them and how
+    many found no room."""
 
     passages: tuple[ContextPassage, ...]
     tokens: int
+    chunks: int
     left_out: int
 
 
@@ -57,7 +59,7 @@ def packed(
     merged = _merged(chosen)
     placed = sorted(merged, key=_in_document) if by_document else best_at_ends(merged)
     passages = tuple(replace(_passage(each), number=number) for number, each in enumerate(placed, 1))
-    return Packed(passages, estimated_tokens(rendered(passages)), left_out)
+    return Packed(passages, estimated_tokens(rendered(passages)), len(chosen), left_out)
 
 
 def best_at_ends(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -197,7 +197,7 @@ def _how(search: _Search, with_vectors: bool) -> dict[str, Any]:
 def _counts(made: Packed, chunk_count: int, budget: int) -> dict[str, Any]:
     return {
         "chunks": chunk_count,
-        "left_out": chunk_count - len(made.passages) if made.left_out or not made.passages else 0,
+        "left_out": chunk_count - made.chunks,
         "tokens": made.tokens,
         "budget_tokens": budget,
     }
