@@ -17,12 +17,13 @@ from router.access.authenticator import Authenticator
 from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
-from router.app import build_app
+from router.app import build_app, make_retriever
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Ledger
+from router.memory_collection_store import MemoryCollectionStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
@@ -91,9 +92,9 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     authenticator = Authenticator(CONFIG.access, ConfigKeys(CONFIG.keys), registry, None, clock)
     ledger = Ledger(store, CONFIG.prices, clock)
     prompts = PromptBook(MemoryPromptStore(), clock)
-    return Pipeline(
-        CONFIG, backend, TierChoice(TIERS, AutoConfig()), authenticator, ledger, store, clock, prompts=prompts
-    )
+    retriever = make_retriever(CONFIG, MemoryCollectionStore(), None, clock)
+    choice = TierChoice(TIERS, AutoConfig())
+    return Pipeline(CONFIG, backend, choice, authenticator, ledger, store, clock, prompts=prompts, retriever=retriever)
 
 
 @pytest.fixture

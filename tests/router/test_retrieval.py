@@ -296,6 +296,14 @@ def test_each_choice_of_a_stream_has_its_own_annotations(retrieving: Retrieving)
     assert ends == {0: 6, 1: 7}
 
 
+def test_the_passages_are_a_part_of_the_prompt_of_their_own(retrieving: Retrieving) -> None:
+    usage = retrieving.ask(documents=DOCUMENTS, include_assembly=True).json()["usage"]
+
+    parts = {each["part"]: each["messages"] for each in usage["prompt_details"]["parts"]}
+    assert (parts["context"], parts["last_turn"]) == (1, 1)
+    assert usage["retrieval_details"]["passages"]
+
+
 def test_numbers_in_json_are_no_citations(retrieving: Retrieving) -> None:
     answer = retrieving.ask(says='{"a": [1]}', documents=DOCUMENTS, response_format={"type": "json_object"})
 
