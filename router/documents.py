@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from engine.api import Conversation, Prompt
+from engine.api import Conversation, Message, Prompt
 
 CONTEXT_HEAD = (
     "Use these passages to answer. Cite each passage that you use by its number in square brackets, such as [1]."
@@ -179,8 +179,7 @@ def with_context(prompt: Prompt, context: str) -> Prompt:
     messages = prompt.messages
     users = [place for place, message in enumerate(messages) if message.role == "user"]
     place = users[-1] if users else len(messages)
-    message = type(messages[0])(CONTEXT_ROLE, context)
-    return replace(prompt, messages=(*messages[:place], message, *messages[place:]))
+    return replace(prompt, messages=(*messages[:place], Message(CONTEXT_ROLE, context), *messages[place:]))
 
 
 def url_of(metadata: Mapping[str, Any]) -> str:

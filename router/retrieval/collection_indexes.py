@@ -95,8 +95,9 @@ class CollectionIndexes:
         for start in range(0, len(changed), READ_AT_ONCE):
             found = await self._store.documents(tenant, record.uid, changed[start : start + READ_AT_ONCE])
             missing = await asyncio.to_thread(self._put, held, record.name, found)
-            for name in missing if self._on_missing is not None else ():
-                self._on_missing(tenant, record.uid, name)  # type: ignore[misc]
+            if (notify := self._on_missing) is not None:
+                for name in missing:
+                    notify(tenant, record.uid, name)
         held.version = record.version
         if held.index.sparse:
             held.index = await asyncio.to_thread(held.index.compact)

@@ -136,8 +136,9 @@ class Collections:
             raise _full(error, "documents") from None
         if kept is None:  # deleted meanwhile
             raise NotFoundError(f"The collection '{name}' does not exist.", "collection_not_found")
-        for each in new if self.worker is not None else ():
-            self.worker.add(tenant, record.uid, each.id)  # type: ignore[union-attr]
+        if (worker := self.worker) is not None:
+            for each in new:
+                worker.add(tenant, record.uid, each.id)
         return [DocumentState(each, self._document_state(embedded=False)) for each in indexed]
 
     async def documents(self, tenant: str, name: str, after: str, limit: int) -> tuple[Sequence[DocumentState], bool]:
