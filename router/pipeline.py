@@ -25,6 +25,7 @@ from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
 from router.guard.passages import passages_of, with_texts
+from router.guard.prompt_length import check_prompt_lengths
 from router.guard.refusal import check_ruling
 from router.guard.refused_answer import refused_answer
 from router.inference_request import Call, InferenceRequest
@@ -221,7 +222,7 @@ class Pipeline:
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
         tier, principal = account.tier, account.principal
-        context = next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
+        context = self._context_length(tier)
         limits = principal.limits
         tenant, key_id = principal.tenant, principal.key_id
         try:
@@ -238,11 +239,13 @@ class Pipeline:
         """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
         answers.
 
-        A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool, and
-        UnavailableError if the request could not be inspected and the tenant's policy is to refuse.
+        A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool,
+        UnavailableError if the request could not be inspected and the tenant's policy is to refuse, and
+        InvalidRequestError for a prompt that is too long for the model, which is not inspected.
         """
         if self._guard is None:
             return None
+        check_prompt_lengths(account.request, self._context_length(account.tier))
         subject, passages = _subject(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         check_ruling(ruling)
@@ -321,8 +324,12 @@ class Pipeline:
     def _check_cost(self, request: InferenceRequest, tier: str) -> None:
         """Raises InvalidRequestError if the request may cost more than its ``max_cost``."""
         if request.max_cost is not None:
-            lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
-            check_max_cost(request, self._ledger.price(tier), largest_usage(request, lengths.get(tier)))
+            usage = largest_usage(request, self._context_length(tier))
+            check_max_cost(request, self._ledger.price(tier), usage)
+
+    def _context_length(self, tier: str) -> int | None:
+        """Returns the tokens that prompt and answer may have together; None: no replica has reported it yet."""
+        return next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
 
     async def _look_up(self, account: Account) -> Found:
         """Returns what the answer cache has for the request. May wait for an identical one that is under way."""

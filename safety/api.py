@@ -123,16 +123,20 @@ class ClassifierUnavailableError(Exception):
     """The classifier did not answer in time, is taken for dead, or its answer made no sense."""
 
 
+class ClassifierBusyError(ClassifierUnavailableError):
+    """The classifier is well, and as much text of the tenant waits for it as may."""
+
+
 class TextClassifier(Protocol):
     """Scores texts. The version identifies model and calibration."""
 
     @property
     def version(self) -> str: ...
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         """Returns the scores of each text, in order. Long texts are cut into windows; the worst one counts.
 
-        Raises ClassifierUnavailableError.
+        ``tenant`` is whose texts they are: tenants take turns. Raises ClassifierUnavailableError.
         """
         ...
 

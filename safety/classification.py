@@ -39,26 +39,27 @@ class AbsentClassifier:
 
     version = ""
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         raise ClassifierUnavailableError("there is no classifier")
 
 
 class BoundedClassifier:
     """A classifier that keeps its contract: one that takes longer than ``deadline`` gives for the characters of a call,
-    raises another error or answers nonsense is unavailable. Implements ``TextClassifier``."""
+    raises another error or answers nonsense is unavailable. Implements ``TextClassifier`` for the texts of one tenant."""
 
-    def __init__(self, classifier: TextClassifier, deadline: Callable[[int], float]) -> None:
+    def __init__(self, classifier: TextClassifier, deadline: Callable[[int], float], tenant: str = "") -> None:
         self._classifier = classifier
         self._deadline = deadline
+        self._tenant = tenant
 
     @property
     def version(self) -> str:
         return self._classifier.version
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         try:
             async with asyncio.timeout(self._deadline(sum(map(len, texts)))):
-                return checked(await self._classifier.classify(texts), len(texts))
+                return checked(await self._classifier.classify(texts, tenant or self._tenant), len(texts))
         except ClassifierUnavailableError:
             raise
         except TimeoutError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from safety.api import Action, TextClassifier
 from safety.classification import AbsentClassifier, BoundedClassifier, Decode
@@ -12,8 +12,10 @@ from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase
 from safety.pii.kinds import recognisers_of
-from safety.policy import PolicyConfig
+from safety.policy import PhrasePolicy, PolicyConfig
 from safety.structure.payloads import decoded
+
+MAX_AUTOMATONS = 256  # compiled lists of phrases that are kept
 
 
 def decoded_texts(text: str) -> Sequence[str]:
@@ -31,10 +33,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class CompiledPolicy:
-    """A policy and its parts."""
+    """A policy and its parts, for the texts of one tenant."""
 
     policy: PolicyConfig
     parts: Parts
+    tenant: str = ""
 
     @property
     def failure_action(self) -> Action:
@@ -44,7 +47,7 @@ class CompiledPolicy:
     @cached_property
     def classifier(self) -> TextClassifier:
         """The classifier, within the deadline of the policy."""
-        return BoundedClassifier(self.parts.classifier, self.policy.deadline)
+        return BoundedClassifier(self.parts.classifier, self.policy.deadline, self.tenant)
 
     @cached_property
     def answer_pii(self) -> Sequence[Recogniser]:
@@ -55,8 +58,13 @@ class CompiledPolicy:
     @cached_property
     def phrases(self) -> PhraseAutomaton | None:
         """The compiled lists of phrases; None if no phrase is blocked."""
-        listed = self.policy.phrases
-        return PhraseAutomaton([Phrase(text) for text in listed.block], listed.allow) if listed.block else None
+        return automaton(self.policy.phrases) if self.policy.phrases.block else None
+
+
+@lru_cache(maxsize=MAX_AUTOMATONS)
+def automaton(listed: PhrasePolicy) -> PhraseAutomaton:
+    """Returns the compiled lists, which tenants share."""
+    return PhraseAutomaton([Phrase(text) for text in listed.block], listed.allow)
 
 
 def failure_action(policy: PolicyConfig) -> Action:

@@ -45,7 +45,7 @@ from safety.verdict_memory import VerdictMemory, memory_key
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 50_000  # passages and checks; each takes about 200 bytes, and more with verdicts
-MAX_POLICIES = 256  # whose checks are kept: they may have compiled lists of phrases
+MAX_PREPARED = 4096  # tenants and policies whose checks are kept; each takes about a kilobyte
 
 
 class PolicySource(Protocol):
@@ -102,7 +102,7 @@ class PolicyGuard:
         self._scanners = scanners
         self._memory = VerdictMemory(MAX_REMEMBERED)
         self._rate = BlockedRate(now)
-        self._prepared: OrderedDict[str, Prepared] = OrderedDict()  # by the version of the policy
+        self._prepared: OrderedDict[tuple[str, str], Prepared] = OrderedDict()  # by tenant and version of the policy
 
     @property
     def classifier(self) -> str:
@@ -118,7 +118,8 @@ class PolicyGuard:
             *oversized_verdicts(policy, passages),
         ]
         # What is refused anyway is not read.
-        checks = () if any(each.action is Action.BLOCK for each in refused) else self._prepare(policy).checks
+        refuses = any(each.action is Action.BLOCK for each in refused)
+        checks = () if refuses else self._prepare(policy, subject.tenant).checks
         scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
         found = list(refused)
         found += unreadable_verdicts(policy, passages) if checks else []
@@ -129,7 +130,7 @@ class PolicyGuard:
         verdicts, restored = with_pseudonyms(policy, passages, decided)
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
-        ruling = replace(ruling, scanned=bool(checks), message=message, restored=restored)
+        ruling = replace(ruling, scanned=_is_read(checks), message=message, restored=restored)
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
         if ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
@@ -138,7 +139,7 @@ class PolicyGuard:
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
         policy = await self._policies.of(subject.tenant)
-        scores = await self._prepare(policy).compiled.classifier.classify(texts)
+        scores = await self._prepare(policy, subject.tenant).compiled.classifier.classify(texts)
         return [moderation(policy, each) for each in scores]
 
     async def answers(
@@ -151,7 +152,7 @@ class PolicyGuard:
         streamed: bool = True,
     ) -> AnswerGuard | None:
         policy = await self._policies.of(subject.tenant)
-        compiled = self._prepare(policy).compiled
+        compiled = self._prepare(policy, subject.tenant).compiled
         plan = answer_plan(compiled, Inspected(passages, ruling, streamed), self._scanners)
         restored = ruling.restored
         if plan.empty and not policy.tools and not restored:
@@ -166,15 +167,16 @@ class PolicyGuard:
         restorer = partial(_restorer, restored) if restored else None
         return PlannedGuard(plan, record, gate, policy.refusal, restorer=restorer)
 
-    def _prepare(self, policy: PolicyConfig) -> Prepared:
-        """Returns a policy with its checks, which are made at its first use."""
-        if (found := self._prepared.get(policy.version)) is None:
-            compiled = CompiledPolicy(policy, self._parts)
+    def _prepare(self, policy: PolicyConfig, tenant: str) -> Prepared:
+        """Returns a tenant's policy with its checks, which are made at its first use."""
+        key = (tenant, policy.version)
+        if (found := self._prepared.get(key)) is None:
+            compiled = CompiledPolicy(policy, self._parts, tenant)
             made = [(entry.make(compiled), entry.by_text) for entry in self._registry]
             checks = tuple(PreparedCheck(check, by_text) for check, by_text in made if check is not None)
-            found = self._prepared[policy.version] = Prepared(compiled, checks)
-        self._prepared.move_to_end(policy.version)
-        if len(self._prepared) > MAX_POLICIES:
+            found = self._prepared[key] = Prepared(compiled, checks)
+        self._prepared.move_to_end(key)
+        if len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
         return found
 
@@ -222,6 +224,11 @@ async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -
         logger.error("the check %s failed: %s", check.name, type(fault).__name__)  # its message may quote a prompt
         error = type(fault).__name__
     return [Verdict(check.name, check.version, failure_action(policy), error=error)]
+
+
+def _is_read(checks: Sequence[PreparedCheck]) -> bool:
+    """Whether one of the checks looks at more than the size of a text, which every policy limits."""
+    return any(each.check.name != SizeCheck.name for each in checks)
 
 
 def _is_checked(policy: PolicyConfig, passage: Passage) -> bool:

@@ -159,8 +159,9 @@ class SizePolicy(Settings):
 
     action: Literal["review", "block"] = "block"
     """What follows."""
-    max_characters: int | None = Field(None, ge=1)
-    """The most characters of all texts of a request together."""
+    max_characters: int | None = Field(200_000, ge=1)
+    """The most characters of all texts of a request together: some 50,000 tokens, which take 20 s of a core to
+    classify. None: no limit but the context of the model and ``router.max_body_bytes``."""
     scripts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The scripts that most letters of a text must belong to, by the first word of their Unicode names: ``LATIN``,
     ``CYRILLIC``, ``CJK``. Stands for the languages that the tenant expects."""

@@ -13,11 +13,12 @@ from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.state.circuit_breaker import BreakerState
 from router.ports.clock import Clock, SystemClock
-from safety.api import ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.scoring import NONSENSE, check_scores
 
-Ask = Callable[[Sequence[str]], Awaitable[object]]
-"""Asks a replica for the ``ClassifierReply`` to texts. Raises ClassifierUnavailableError if it cannot answer."""
+Ask = Callable[[Sequence[str], str], Awaitable[object]]
+"""Asks a replica for the ``ClassifierReply`` to texts of a tenant. Raises ClassifierUnavailableError if it cannot
+answer."""
 
 
 class ClassifierClient:
@@ -39,25 +40,34 @@ class ClassifierClient:
         """The state of the breaker."""
         return self._calls.state
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         """Returns the scores of each text, in order.
 
         Raises ClassifierUnavailableError if the breaker is open or its half-open probe is under way, the deadline
-        passes, the replica fails or dies, or the answer is no list of probabilities.
+        passes, the replica fails or dies, or the answer is no list of probabilities; ClassifierBusyError, which is no
+        fault of the replica, if too much text of the tenant waits there.
         """
         if not texts:
             return []
 
-        async def scores() -> Sequence[Scores]:
-            return self._scores(await self._ask(texts), len(texts))
+        async def scores() -> Sequence[Scores] | ClassifierBusyError:
+            try:
+                return self._scores(await self._ask(texts, tenant), len(texts))
+            except ClassifierBusyError as busy:
+                return busy  # no fault of the classifier
 
-        return await self._calls.call(scores, self._config.deadline_s(sum(map(len, texts))))
+        found = await self._calls.call(scores, self._config.deadline_s(sum(map(len, texts))))
+        if isinstance(found, ClassifierBusyError):
+            raise found
+        return found
 
     def _scores(self, reply: object, texts: int) -> Sequence[Scores]:
         """Raises ClassifierUnavailableError for anything that is not the reply to ``texts`` texts."""
         if not isinstance(reply, ClassifierReply):
             raise ClassifierUnavailableError(NONSENSE)
         self._version = reply.version
+        if reply.failure is not None and reply.busy:
+            raise ClassifierBusyError(reply.failure)
         if reply.failure is not None:
             raise ClassifierUnavailableError(reply.failure)
         return check_scores(list(reply.scores), texts)

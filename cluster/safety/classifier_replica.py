@@ -9,7 +9,7 @@ from typing import Protocol
 from cluster.model_service.health import check_not_stuck
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
-from safety.api import ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 
 
 class LocalClassifier(Protocol):
@@ -18,7 +18,7 @@ class LocalClassifier(Protocol):
     @property
     def version(self) -> str: ...
     def busy_s(self) -> float: ...
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]: ...
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]: ...
 
 
 MakeClassifier = Callable[[ClassifierConfig], LocalClassifier]
@@ -34,13 +34,13 @@ class ClassifierReplica:
     def __init__(self, config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> None:
         self._classifier = (make_classifier or load_classifier)(config)
 
-    async def classify(self, texts: Sequence[str]) -> ClassifierReply:
-        """Returns the scores of each text. If the call is cancelled, what has not begun is dropped."""
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
+        """Returns the scores of each text of a tenant. If the call is cancelled, what has not begun is dropped."""
         version = self._classifier.version
         try:
-            return ClassifierReply(version, tuple(await self._classifier.classify(texts)))
+            return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant)))
         except ClassifierUnavailableError as error:
-            return ClassifierReply(version, failure=str(error))
+            return ClassifierReply(version, failure=str(error), busy=isinstance(error, ClassifierBusyError))
 
     async def pid(self) -> int:
         """Returns the process id, for operators and tests."""

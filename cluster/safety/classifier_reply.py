@@ -14,3 +14,4 @@ class ClassifierReply:
     version: str
     scores: tuple[Scores, ...] = ()
     failure: str | None = None
+    busy: bool = False  # whether the failure is that too much text of the tenant waits

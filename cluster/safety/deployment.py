@@ -51,5 +51,8 @@ class ServeAsk:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)
 
-    async def __call__(self, texts: Sequence[str]) -> object:
-        return await asked("classifier", lambda: self._handle.classify.remote(list(texts)), ClassifierUnavailableError)
+    async def __call__(self, texts: Sequence[str], tenant: str) -> object:
+        handle = self._handle
+        return await asked(
+            "classifier", lambda: handle.classify.remote(list(texts), tenant), ClassifierUnavailableError
+        )

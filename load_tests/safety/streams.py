@@ -90,7 +90,7 @@ class QuietClassifier:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         """Returns scores of 0."""
         await asyncio.sleep(self._seconds)
         return [Scores({"violence": 0.0}, 0.0, False) for _ in texts]

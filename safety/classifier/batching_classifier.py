@@ -10,10 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from safety.api import ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.artefact import Artefact
 from safety.classifier.scoring import scores_of
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner
+
+MAX_TENANT_WINDOWS = 1024
+"""The default for the most windows of a tenant that wait: some 400,000 characters, 40 s of a core. More would miss
+their deadline. A text that is longer still waits alone."""
 
 MAX_INLINE_TEXT = 4096  # characters; more take over 1 ms to cut into word pieces, which is then done off the event loop
 
@@ -31,8 +35,11 @@ class BatchingClassifier:
     """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` has the
     windows that wait."""
 
-    def __init__(self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+    def __init__(
+        self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, max_tenant_windows: int = MAX_TENANT_WINDOWS
+    ) -> None:
         self._model = model
+        self._max_tenant_windows = max_tenant_windows
         self.runner = BatchRunner("classifier", model.score, max_batch_tokens)
 
     @property
@@ -43,14 +50,18 @@ class BatchingClassifier:
         """Returns for how many seconds the present batch has been computed; 0 if there is none."""
         return self.runner.busy_s()
 
-    async def classify(self, texts: Sequence[str]) -> list[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> list[Scores]:
         """Returns the scores of each text, in order. If the caller is cancelled, windows that have not begun are
-        dropped. Raises ClassifierUnavailableError if the model fails or a score is no probability."""
+        dropped. Raises ClassifierUnavailableError if the model fails or a score is no probability, and
+        ClassifierBusyError if too many windows of the tenant wait already."""
         windows = [await self._windows(text) for text in texts]
         if not windows:
             return []
+        count, waiting = sum(map(len, windows)), self.runner.waiting(tenant)
+        if waiting and waiting + count > self._max_tenant_windows:
+            raise ClassifierBusyError(f"{waiting} windows of the tenant wait already")
         try:
-            rows = await self.runner.rows(list(chain.from_iterable(windows)))
+            rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant)
         except BatchFailedError as error:
             raise ClassifierUnavailableError(str(error)) from error
         ends = np.cumsum([len(each) for each in windows])[:-1]

@@ -71,19 +71,23 @@ class BatchRunner:
         """Returns for how many seconds the present batch has been computed; 0 if there is none."""
         return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
 
-    async def rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
-        """Returns the row of each sequence, in order. There must be one sequence at least.
+    def waiting(self, tenant: str) -> int:
+        """Returns how many sequences of a tenant wait."""
+        return self._queue.waiting(tenant)
+
+    async def rows(self, sequences: Sequence[Sequence[int]], tenant: str = "") -> Rows:
+        """Returns the row of each sequence of a tenant, in order. There must be one sequence at least.
 
         If the caller is cancelled, its sequences that have not begun are dropped. Raises BatchFailedError.
         """
         call = _Call(len(sequences))
-        self._queue.add(call, sequences)
+        self._queue.add(call, sequences, tenant)
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
         try:
             return await call.done
         finally:
-            self._queue.drop(call)
+            self._queue.drop(call, tenant)
 
     def close(self) -> None:
         """Ends the thread after the batch that is being computed."""

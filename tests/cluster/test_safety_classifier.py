@@ -23,7 +23,7 @@ from cluster.safety.classifier_replica import ClassifierReplica
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, bind_classifier, classifier_client
-from safety.api import ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
 from tests.cluster.graph import Graph, dev_config, eventually
@@ -51,7 +51,7 @@ class ScriptedReplica:
         self.script = list(script)
         self.calls = 0
 
-    async def __call__(self, texts: Sequence[str]) -> object:
+    async def __call__(self, texts: Sequence[str], tenant: str = "") -> object:
         self.calls += 1
         step = self.script.pop(0) if self.script else REPLY
         if isinstance(step, float):
@@ -110,6 +110,15 @@ async def test_each_failure_is_unavailable_and_opens_the_breaker(
     assert client.state.value == "closed"
 
 
+async def test_a_tenant_with_too_much_text_is_no_fault_of_the_classifier(clock: VirtualClock) -> None:
+    busy = ClassifierReply("v2", failure="9 windows of the tenant wait already", busy=True)
+    client = ClassifierClient(ScriptedReplica(*[busy] * 4), config(), "v1", clock)
+    for _ in range(4):
+        with pytest.raises(ClassifierBusyError):
+            await client.classify(["a"], "acme")
+    assert client.state.value == "closed"
+
+
 async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
     client = ClassifierClient(ScriptedReplica(*[10.0] * 4), config(deadline_ms=60_000), "v1", clock)
     for _ in range(4):
@@ -131,7 +140,7 @@ class ContextHandle:
     def options(self, **_: str) -> ContextHandle:
         return self
 
-    def remote(self, texts: Sequence[str]) -> asyncio.Future[ClassifierReply]:
+    def remote(self, texts: Sequence[str], tenant: str) -> asyncio.Future[ClassifierReply]:
         self.ids.append(serve_context._get_serve_request_context()._internal_request_id)
         answer: asyncio.Future[ClassifierReply] = asyncio.get_running_loop().create_future()
         answer.set_result(REPLY)
@@ -164,7 +173,7 @@ class Endless:
     def busy_s(self) -> float:
         return self._busy_s
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         raise ClassifierUnavailableError("the classifier failed: RuntimeError")
 
 

@@ -70,7 +70,7 @@ class LengthClassifier:
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         await asyncio.sleep(0.001)
         if flagged := len(texts[0]) > LENGTH:
             self._on_found()

@@ -62,7 +62,7 @@ class ScriptedClassifier:
     on_call: Callable[[str], None] = lambda text: None
     version: str = "scripted-1"
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         self.texts += texts
         for text in texts:
             self.on_call(text)

@@ -27,7 +27,7 @@ class ScriptedClassifier:
     version: str = "scripted-1"
     texts: list[str] = field(default_factory=list)
 
-    async def classify(self, texts: Sequence[str]) -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
         self.texts += texts
         if self.mode == "dead":
             raise ClassifierUnavailableError("dead")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from safety.api import ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.scoring import check_scores, probabilities, scores_of
@@ -153,6 +153,33 @@ async def test_a_long_text_does_not_hold_up_a_short_one(scripted: Scripted) -> N
     scripted.go.set()
     await asyncio.gather(short, long)
     assert scripted.batches[1] == ["c", "z"]
+    classifier.close()
+
+
+async def test_many_long_texts_of_a_tenant_delay_another_by_a_batch(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted, max_batch_tokens=4)
+    scripted.go.clear()
+    long = [asyncio.create_task(classifier.classify(["a b c d e f g h"], "busy")) for _ in range(20)]
+    await scripted.computes()
+    short = [asyncio.create_task(classifier.classify([letter], tenant)) for letter, tenant in ("y1", "z2")]
+    await asyncio.sleep(0.01)  # they are queued
+    scripted.go.set()
+    await asyncio.gather(*short, *long)
+    assert {"y", "z"} <= set(scripted.batches[1])
+    classifier.close()
+
+
+async def test_what_waits_of_a_tenant_is_bounded_and_others_are_served(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted, max_batch_tokens=1, max_tenant_windows=4)
+    scripted.go.clear()
+    one = asyncio.create_task(classifier.classify(["a b c d e f"], "busy"))  # longer than the bound, but alone
+    await scripted.computes()
+    with pytest.raises(ClassifierBusyError):
+        await classifier.classify(["g"], "busy")
+    other = asyncio.create_task(classifier.classify(["z"], "other"))
+    scripted.go.set()
+    await asyncio.gather(one, other)
+    assert len(await classifier.classify(["g"], "busy")) == 1
     classifier.close()
 
 

@@ -472,7 +472,10 @@ async def _turns(check: Check, passages: Sequence[Passage]) -> int:
 
 def test_checks_of_many_short_passages_let_other_tasks_run() -> None:
     both: dict[str, Any] = {"requests": "redact"}
-    policy = PolicyConfig.model_validate({"pii": both, "secrets": both, "phrases": {"block": ["make a bomb"]}})
+    unsized: dict[str, Any] = {"max_characters": None}
+    policy = PolicyConfig.model_validate(
+        {"pii": both, "secrets": both, "phrases": {"block": ["make a bomb"]}, "sizes": unsized}
+    )
     compiled = CompiledPolicy(policy, Parts(ScriptedClassifier()))
     passages = [Passage(f"{place} some words " * 100, Origin.USER) for place in range(20)]
     checks = [check for entry in CHECKS if (check := entry.make(compiled)) is not None]
