@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from engine.api import TokenLogprobs, Usage
+from engine.api import Prompt, TokenLogprobs, Usage
 from router.documents import Citation
 from router.ports.limit_store import LimitDecision
 from router.whole_answer import Answer, EndReason
@@ -28,6 +28,7 @@ class Stamp:
     ``id`` is unique. ``created`` is in seconds since the epoch. ``model`` is the name of the tier that answers.
     ``prompt_details`` returns what the usage says of the prompt, None: nothing; it is called when the answer has begun.
     ``retrieval`` is what the usage says of the passages that the model was given; None: there was no retrieval.
+    ``prompts`` are those of the request, as the model reads them, for formats that repeat them.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Stamp:
     model: str
     prompt_details: Callable[[], dict[str, Any] | None] = lambda: None
     retrieval: Mapping[str, Any] | None = None
+    prompts: Sequence[Prompt] = ()
 
 
 class AnswerWriter(Protocol):
@@ -77,6 +79,7 @@ class Routed(NamedTuple):
     cache: str = ""  # how the answer cache has answered, and why
     cache_entry: str = ""  # the id of the stored answer that is given again
     retrieval: Mapping[str, Any] | None = None  # how passages were found, and which; None: there was no retrieval
+    prompts: Sequence[Prompt] = ()  # as the model reads them
 
 
 class Opened(NamedTuple):

@@ -262,11 +262,11 @@ class App:
         if endpoint is not None:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
-                await self._serve(exchange, endpoint)
+                await exchange.while_connected(self._serve(exchange, endpoint))
         elif path == MODERATIONS:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
-                await self._moderate(exchange, path)
+                await exchange.while_connected(self._moderate(exchange, path))
         elif path == EMBEDDINGS:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
@@ -301,14 +301,16 @@ class App:
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             with _retried_only_unpaid(exchange, routed):
-                await exchange.while_connected(self._answer(exchange, routed, batches))
+                await self._answer(exchange, routed, batches)
 
     async def _answer(
         self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
     ) -> None:
         """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
         created = int(self._clock.now())
-        stamp = Stamp(uuid.uuid4().hex, created, routed.tier, routed.prompt_details, routed.retrieval)
+        stamp = Stamp(
+            uuid.uuid4().hex, created, routed.tier, routed.prompt_details, routed.retrieval, prompts=routed.prompts
+        )
         writer = routed.writer(stamp)
         if routed.stream:
             await exchange.stream(batches, writer.chunks)

@@ -24,7 +24,7 @@ from router.generation.collect import Collector
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
-from router.guard.passages import passages_of, with_texts
+from router.guard.passages import continued_text, passages_of, with_texts
 from router.guard.prompt_length import check_prompt_lengths
 from router.guard.refusal import check_ruling
 from router.guard.refused_answer import refused_answer
@@ -251,7 +251,12 @@ class Pipeline:
         check_ruling(ruling)
         account.request = with_texts(account.request, ruling.texts)
         return await self._guard.answers(
-            subject, passages, ruling, account.inspections.append, streamed=account.request.stream
+            subject,
+            passages,
+            ruling,
+            account.inspections.append,
+            streamed=account.request.stream,
+            continued=continued_text(account.request),
         )
 
     @contextmanager
@@ -469,6 +474,7 @@ def _routed(
         cache=found.header,
         cache_entry=found.entry_id,
         retrieval=None if request.context is None else request.context.details,
+        prompts=request.prompts,
     )
 
 

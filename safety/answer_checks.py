@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from safety.api import Action, Origin, Passage, Ruling, Verdict
 from safety.classification import content_verdict
 from safety.compiled_policy import CompiledPolicy
+from safety.leak.canary import canary_scanner, marked_place
 from safety.leak.prompt_index import prompt_index
 from safety.leak.scanner import LeakScanner
 from safety.patterns.scanner import PatternScanner
@@ -72,7 +73,14 @@ def _prompt_leak(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | 
     return ScannerRule("prompt_leak", LEAK_VERSION, lambda: LeakScanner(index, user), Action.BLOCK)
 
 
-SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _secrets, _prompt_leak)
+def _canary(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
+    token = compiled.canary
+    if token is None or marked_place(request.passages) is None:
+        return None
+    return ScannerRule("prompt_canary", LEAK_VERSION, lambda: canary_scanner(token), Action.BLOCK)
+
+
+SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _secrets, _prompt_leak, _canary)
 """Where the spans of two rules overlap, the replacement of the first takes the place of both."""
 
 

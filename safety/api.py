@@ -350,12 +350,14 @@ class Guard(Protocol):
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
+        continued: str = "",
     ) -> AnswerGuard | None:
         """Returns what moderates the answers to a request that was inspected; None: nothing does.
 
         ``streamed``: whether text is sent as it is generated. A whole answer is sent after all checks, whatever the
         policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` gets what was
-        done with each text.
+        done with each text. ``continued`` is the text that the answers continue, as the model reads it: what it begins
+        and they end is found.
         """
         ...
 

@@ -45,7 +45,7 @@ class AbsentClassifier:
 
 class BoundedClassifier:
     """A classifier that keeps its contract: one that takes longer than ``deadline`` gives for the characters of a call,
-    raises another error or answers nonsense is unavailable. Implements ``TextClassifier`` for the texts of one tenant."""
+    raises another error or answers nonsense is unavailable. Implements ``TextClassifier``, for texts of ``tenant``."""
 
     def __init__(self, classifier: TextClassifier, deadline: Callable[[int], float], tenant: str = "") -> None:
         self._classifier = classifier
@@ -144,7 +144,7 @@ class ClassifierCheck:
         elif score < band.threshold:
             return None
         else:
-            action, spans = DOCUMENT_ACTIONS[band.action], passage_spans(band, passage.text)
+            action, spans = document_action(band, passage.origin), passage_spans(band, passage)
         if action is Action.ALLOW:
             return None
         return Verdict(self.name, self.version, action, INJECTION, score, place, spans)
@@ -159,8 +159,18 @@ DOCUMENT_ACTIONS = {
 """The action of a verdict for each action of ``DocumentBand``."""
 
 
-def passage_spans(band: DocumentBand, text: str) -> tuple[Span, ...]:
-    """Returns the spans that drop a whole passage, or put marks around it."""
+def document_action(band: DocumentBand, origin: Origin) -> Action:
+    """Returns what an injection in text from ``origin`` asks for. The description of a tool is a part of its schema,
+    which does not survive a note or marks: the request is refused."""
+    action = DOCUMENT_ACTIONS[band.action]
+    return Action.BLOCK if origin is Origin.TOOL and action is Action.REDACT else action
+
+
+def passage_spans(band: DocumentBand, passage: Passage) -> tuple[Span, ...]:
+    """Returns the spans that drop a whole passage, or put marks around it; none for the description of a tool."""
+    text = passage.text
+    if passage.origin is Origin.TOOL:
+        return ()
     if band.action == "drop":
         return (Span(0, len(text), INJECTION.upper(), DROPPED),)
     if band.action == "quote":

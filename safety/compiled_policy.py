@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 from safety.api import Action, TextClassifier
 from safety.classification import AbsentClassifier, BoundedClassifier, Decode
+from safety.leak.canary import canary
 from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase
@@ -25,10 +27,12 @@ def decoded_texts(text: str) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What checks need beside the policy."""
+    """What checks need beside the policy. ``canary_key`` makes the canary tokens: one for each router, since they are
+    put into prompts and looked for by the same router."""
 
     classifier: TextClassifier = field(default_factory=AbsentClassifier)
     decode: Decode = decoded_texts
+    canary_key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class CompiledPolicy:
     def classifier(self) -> TextClassifier:
         """The classifier, within the deadline of the policy."""
         return BoundedClassifier(self.parts.classifier, self.policy.deadline, self.tenant)
+
+    @cached_property
+    def canary(self) -> str | None:
+        """The canary token of the tenant; None if the policy asks for none."""
+        return None if self.policy.prompt_canary == "off" else canary(self.parts.canary_key, self.tenant)
 
     @cached_property
     def answer_pii(self) -> Sequence[Recogniser]:

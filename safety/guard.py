@@ -33,6 +33,7 @@ from safety.blocked_rate import BlockedRate
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
+from safety.leak.canary import with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import Band, ContentPolicy, PolicyConfig
 from safety.request_size import SizeCheck, exceeding
@@ -117,9 +118,9 @@ class PolicyGuard:
             *offered_verdicts(policy, subject.role, tools),
             *oversized_verdicts(policy, passages),
         ]
+        prepared = self._prepare(policy, subject.tenant)
         # What is refused anyway is not read.
-        refuses = any(each.action is Action.BLOCK for each in refused)
-        checks = () if refuses else self._prepare(policy, subject.tenant).checks
+        checks = () if any(each.action is Action.BLOCK for each in refused) else prepared.checks
         scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
         found = list(refused)
         found += unreadable_verdicts(policy, passages) if checks else []
@@ -131,6 +132,8 @@ class PolicyGuard:
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         ruling = replace(ruling, scanned=_is_read(checks), message=message, restored=restored)
+        if prepared.compiled.canary is not None:
+            ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
         if ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
@@ -150,6 +153,7 @@ class PolicyGuard:
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
+        continued: str = "",
     ) -> AnswerGuard | None:
         policy = await self._policies.of(subject.tenant)
         compiled = self._prepare(policy, subject.tenant).compiled
@@ -165,7 +169,9 @@ class PolicyGuard:
 
         gate = RoleGate(compiled, subject.role) if policy.tools else None
         restorer = partial(_restorer, restored) if restored else None
-        return PlannedGuard(plan, record, gate, policy.refusal, restorer=restorer)
+        return PlannedGuard(
+            plan, record, gate, policy.refusal, policy.halts == "request", restorer=restorer, continued=continued
+        )
 
     def _prepare(self, policy: PolicyConfig, tenant: str) -> Prepared:
         """Returns a tenant's policy with its checks, which are made at its first use."""

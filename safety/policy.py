@@ -64,7 +64,8 @@ class DocumentBand(Settings):
     """The score from which a passage counts as an injection."""
     action: Literal["block", "review", "drop", "quote"] = "block"
     """What follows. ``drop`` replaces this passage by a note, ``quote`` marks it as data (spotlighting, Hines et al.
-    2024), and the request goes on."""
+    2024), and the request goes on. The description of a tool can be neither: it is a part of a schema, and the request
+    is refused."""
 
 
 class InjectionPolicy(Settings):
@@ -216,6 +217,9 @@ class PolicyConfig(Settings):
     """Keys, tokens and passwords."""
     prompt_leak: Literal["off", "block"] = "off"
     """What follows when an answer repeats the system prompt."""
+    prompt_canary: Literal["off", "block"] = "off"
+    """Whether a line with a secret word is added to the last system message, and what follows when an answer has the
+    word, in whatever disguise: it has repeated the prompt then. The line takes about 25 tokens."""
     tools: tuple[ToolRule, ...] = ()
     """Rules for tools by role. A tool to which no rule applies is allowed; end the list with ``action: deny`` to allow
     only what is listed."""
@@ -228,6 +232,9 @@ class PolicyConfig(Settings):
     stream: Literal["hold", "beside"] = "hold"
     """How answers are classified: ``hold`` sends a text after its classification, so that nothing flagged is sent;
     ``beside`` sends it meanwhile and ends the answer a little later. What patterns find is held back in both."""
+    halts: Literal["choice", "request"] = "choice"
+    """What a verdict on an answer ends: its choice, or all choices of the request (``n``), which also ends the engine's
+    work on them at once."""
     when_unavailable: Literal["refuse", "pass"] = "refuse"
     """What follows when a check fails or takes too long: a 503, or an answer that is marked ``unscanned``."""
     deadline_s: float = Field(2.0, gt=0, le=60)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from safety.api import TOOLS, UNREADABLE, UNTRUSTED, Action, Passage, Ruling, Span, Verdict
-from safety.classification import passage_spans
+from safety.classification import document_action, passage_spans
 from safety.pii.pseudonyms import Pseudonymiser
-from safety.policy import PolicyConfig
+from safety.policy import DocumentBand, PolicyConfig
 
 PII, STRUCTURE = "pii", "structure"
 """The names of checks whose verdicts the policy says more about."""
@@ -45,7 +45,7 @@ def with_document_actions(
     if band is None or band.action not in ("drop", "quote"):
         return list(verdicts)
     return [
-        replace(each, action=Action.REDACT, spans=passage_spans(band, passages[each.passage].text))
+        _with_document_action(band, each, passages[each.passage])
         if each.check == STRUCTURE
         and each.action in (Action.BLOCK, Action.REVIEW)
         and each.error is None
@@ -53,6 +53,11 @@ def with_document_actions(
         else each
         for each in verdicts
     ]
+
+
+def _with_document_action(band: DocumentBand, verdict: Verdict, passage: Passage) -> Verdict:
+    action = document_action(band, passage.origin)
+    return replace(verdict, action=action, spans=passage_spans(band, passage)) if action is Action.REDACT else verdict
 
 
 def with_pseudonyms(

@@ -176,6 +176,7 @@ class MeasuredGuard:
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
+        continued: str = "",
     ) -> AnswerGuard | None:
         """Returns the measured guard of the answers."""
         guard = PlannedGuard(self._plan, lambda _, inspection: on_inspection(inspection))

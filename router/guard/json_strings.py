@@ -1,4 +1,6 @@
-"""The strings within a JSON document, names of members included, and the document with other strings. Pure.
+"""The texts within a JSON document, and the document with others. Pure.
+
+Texts are strings, names of members and numbers.
 
 Members stay as they are written, in order and with those of one name: what a reader of the document sees must be what
 is inspected, whichever of them it takes.
@@ -15,17 +17,24 @@ class Members(list[tuple[str, Any]]):
     """The members of a JSON object."""
 
 
+class Number(str):
+    """A number as it is written: a card's may be one."""
+
+    __slots__ = ()
+
+
 def document_of(text: str) -> Any:
-    """Returns the JSON object or list in ``text``, with objects as Members; None if there is none."""
+    """Returns the JSON object, list, string or number in ``text``, with objects as Members and numbers as Number; None
+    if there is none."""
     try:
-        value = json.loads(text, object_pairs_hook=Members)
+        value = json.loads(text, object_pairs_hook=Members, parse_int=Number, parse_float=Number)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list | str) else None
 
 
 def strings_of(value: Any) -> Iterator[str]:
-    """Yields all strings, from the first to the last."""
+    """Yields all texts, from the first to the last."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Members):
@@ -38,9 +47,11 @@ def strings_of(value: Any) -> Iterator[str]:
 
 
 def with_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """Returns the document with each string replaced by what ``change`` makes of it, in the order of ``strings_of``."""
+    """Returns the document with each text replaced by what ``change`` makes of it, in the order of ``strings_of``. A
+    number that changes becomes a string."""
     if isinstance(value, str):
-        return change(value)
+        changed = change(value)
+        return value if changed == value else changed
     if isinstance(value, Members):
         return Members([(change(name), with_strings(each, change)) for name, each in value])
     if isinstance(value, list):
@@ -48,8 +59,26 @@ def with_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def with_first_string(value: Any, text: str) -> Any:
+    """Returns the document with ``text`` as its first string and all others empty. Names and numbers stay."""
+    rest = iter([text])
+
+    def changed(each: Any) -> Any:
+        if isinstance(each, Number):
+            return each
+        if isinstance(each, str):
+            return next(rest, "") if each else each
+        if isinstance(each, Members):
+            return Members([(name, changed(member)) for name, member in each])
+        return [changed(item) for item in each] if isinstance(each, list) else each
+
+    return changed(value)
+
+
 def dumped(value: Any) -> str:
     """Returns the document as JSON."""
+    if isinstance(value, Number):
+        return value
     if isinstance(value, Members):
         return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {dumped(each)}" for name, each in value) + "}"
     if isinstance(value, list):

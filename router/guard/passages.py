@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from engine.api import Conversation, Message, Prompt, ToolCall
 from router.documents import RetrievedContext
-from router.guard.json_strings import document_of, dumped, strings_of, with_strings
+from router.guard.json_strings import Number, document_of, dumped, strings_of, with_first_string, with_strings
 from router.inference_request import InferenceRequest
 from safety.api import Origin, Passage
 
@@ -27,9 +27,16 @@ ORIGIN_BY_ROLE = {
     "tool": Origin.TOOL_RESULT,
 }
 
-IDENTIFIER = re.compile(r"(?:[A-Za-z_$][\w$.:/-]{0,47})?", re.ASCII)
-"""Names and ids that are no sentences, in places where such are expected. They are not inspected. A number is, since it
-may be that of a card."""
+IDENTIFIER = re.compile(
+    r"(?:(?:call|toolu|fc|chatcmpl-tool)[_-](?!\S*\d{9})[A-Za-z0-9]{1,48}"
+    r"|(?!(?:\S*?\d){5})(?![A-Z0-9]{16})[A-Za-z_$][\w$.:/-]{0,47})?",
+    re.ASCII,
+)
+"""Names and ids that are no sentences, in places where such are expected. They are not inspected. What has more than
+four digits is, as are runs of capitals, which may be a card, an account or a key; but not the ids that services give to
+calls."""
+MIN_NUMBER = 7
+"""The characters of a number that is inspected: fewer are no personal datum."""
 
 Change = Callable[[Passage], str]
 """Takes a passage of the request and returns the text that takes its place."""
@@ -52,6 +59,17 @@ def with_texts(request: InferenceRequest, texts: Sequence[str]) -> InferenceRequ
     """Returns ``request`` with ``texts`` in the places of its passages, in their order."""
     rest = iter(texts)
     return changed_request(request, lambda passage: next(rest))
+
+
+def continued_text(request: InferenceRequest) -> str:
+    """Returns the text that the answers of a request continue: its only prompt, or the last message of a conversation
+    if that is left open."""
+    if len(request.prompts) != 1:
+        return ""
+    prompt = request.prompts[0]
+    if isinstance(prompt, Conversation):
+        return prompt.messages[-1].content if prompt.continue_final_message else ""
+    return prompt if isinstance(prompt, str) else ""
 
 
 def changed_request(request: InferenceRequest, change: Change) -> InferenceRequest:
@@ -169,7 +187,7 @@ def changed_json(document: str, field: str, origin: Origin, change: Change, *, n
     value = document_of(document)
     if value is None:
         return change(Passage(document, origin, field)) if document else document
-    skipped = IDENTIFIER.fullmatch if names else _is_empty
+    skipped = _is_name if names else _is_short
     strings = [string for string in strings_of(value) if not skipped(string)]
     if not strings:
         return document
@@ -177,7 +195,10 @@ def changed_json(document: str, field: str, origin: Origin, change: Change, *, n
     changed = change(Passage(text, origin, field))
     if changed == text:
         return document
-    rest = iter(_shared_out(changed, strings))
+    shared = _shared_out(changed, strings)
+    if shared is None:
+        return dumped(with_first_string(value, changed))
+    rest = iter(shared)
     return dumped(with_strings(value, lambda string: string if skipped(string) else next(rest)))
 
 
@@ -187,17 +208,21 @@ def _readable(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _is_empty(string: str) -> bool:
-    return not string
+def _is_short(string: str) -> bool:
+    return len(string) < MIN_NUMBER if isinstance(string, Number) else not string
 
 
-def _shared_out(changed: str, strings: Sequence[str]) -> list[str]:
-    """Returns the lines of ``changed`` as the strings that they replace. If there are more or fewer lines than before,
-    the first string is all of them, and the others are empty."""
+def _is_name(string: str) -> bool:
+    return _is_short(string) or (not isinstance(string, Number) and IDENTIFIER.fullmatch(string) is not None)
+
+
+def _shared_out(changed: str, strings: Sequence[str]) -> list[str] | None:
+    """Returns the lines of ``changed`` as the strings that they replace; None if there are more or fewer lines than
+    before, as where the whole text was dropped."""
     lines = changed.split("\n")
     counts = [string.count("\n") + 1 for string in strings]
     if len(lines) != sum(counts):
-        return [changed, *("" for _ in strings[1:])]
+        return None
     shared, start = [], 0
     for count in counts:
         shared.append("\n".join(lines[start : start + count]))

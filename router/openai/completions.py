@@ -88,7 +88,7 @@ class CompletionEndpoint:
         writer = partial(
             CompletionWriter,
             include_usage=request.include_usage,
-            echoed=prompts if request.echo else None,
+            echo=bool(request.echo),
             with_logprobs=request.logprobs is not None,
             with_prompt_logprobs=request.prompt_logprobs is not None,
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from engine.api import Prompt, Usage
+from engine.api import Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
 from router.openai.common_response import ChunkTemplate, response_fields
 from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
@@ -18,9 +18,9 @@ from router.whole_answer import Answer
 class CompletionWriter:
     """The writer of one response of /v1/completions. Implements ``AnswerWriter``.
 
-    ``include_usage``: a stream ends with a chunk of token counts. ``echoed``: the prompts, if each choice begins with
-    its prompt. ``with_logprobs`` and ``with_prompt_logprobs``: choices have the member ``logprobs``, and vLLM's
-    ``prompt_logprobs``. A stream has neither prompts nor their log probabilities: validation refuses both.
+    ``include_usage``: a stream ends with a chunk of token counts. ``echo``: each choice begins with its
+    prompt, as the model read it. ``with_logprobs`` and ``with_prompt_logprobs``: choices have the member ``logprobs``,
+    and vLLM's ``prompt_logprobs``. A stream has neither prompts nor their log probabilities: validation refuses both.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class CompletionWriter:
         stamp: Stamp,
         *,
         include_usage: bool = False,
-        echoed: Sequence[Prompt] | None = None,
+        echo: bool = False,
         with_logprobs: bool = False,
         with_prompt_logprobs: bool = False,
     ) -> None:
         self._id = f"cmpl-{stamp.id}"
         self._stamp = stamp
-        self._echoed = echoed
+        self._echo = echo
         self._with_logprobs = with_logprobs
         self._with_prompt_logprobs = with_prompt_logprobs
         self._chunk = ChunkTemplate("text_completion", self._id, stamp, include_usage)
@@ -72,12 +72,12 @@ class CompletionWriter:
     def _choice(self, answer: Answer) -> dict[str, Any]:
         """Returns an item of ``choices``. With ``echo`` its text and log probabilities begin with the prompt's."""
         text, prompt_tokens = answer.text, answer.prompt_logprobs or ()
-        if self._echoed is not None:
-            prompt = self._echoed[answer.prompt]
+        if self._echo:
+            prompt = self._stamp.prompts[answer.prompt]
             text = (prompt if isinstance(prompt, str) else text_of(prompt_tokens)) + text
         logprobs = None
         if self._with_logprobs:
-            echoed_tokens = () if self._echoed is None else prompt_tokens
+            echoed_tokens = prompt_tokens if self._echo else ()
             logprobs = text_logprobs((*echoed_tokens, *(answer.logprobs or ())), TextOffset())
         choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
         if self._with_prompt_logprobs:

@@ -65,6 +65,7 @@ class Exchange:
         self.late_headers: Callable[[], list[tuple[bytes, bytes]]] = list
         self.started = False
         self.streaming = False
+        self._received = asyncio.Event()  # whether the whole body was received
 
     def header(self, name: str) -> str | None:
         """Returns the value of the first header with the lower-case ``name``; None if there is none."""
@@ -106,11 +107,12 @@ class Exchange:
                 raise too_large
             received.append(chunk)
             if not message.get("more_body", False):
+                self._received.set()
                 return b"".join(received)
 
     async def while_connected(self, work: Awaitable[T]) -> T:
-        """Runs ``work``. Returns what it returns, and raises what it raises. If the client disconnects first, cancels
-        it and raises ClientLeftError."""
+        """Runs ``work``, which receives the body first. Returns what it returns, and raises what it raises. If the
+        client disconnects first, cancels it and raises ClientLeftError."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
@@ -174,7 +176,8 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _disconnect(self) -> None:
-        """Returns when the client has disconnected."""
+        """Returns when the client has disconnected, once the body was received."""
+        await self._received.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 
+from safety.api import Origin, Passage
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase
 from safety.phrases.scanner import PhraseScanner
@@ -31,6 +33,23 @@ def canary(key: bytes, scope: str) -> str:
 def marked(system_prompt: str, token: str) -> str:
     """Returns the system prompt with the token at its end, so that what is before it can be cached."""
     return f"{system_prompt}\n\nInternal reference, never part of an answer: {token}"
+
+
+def marked_place(passages: Sequence[Passage]) -> int | None:
+    """Returns the index of the passage that gets the token: the content of the last system message; None: there is
+    none."""
+    system = [
+        place
+        for place, passage in enumerate(passages)
+        if passage.origin is Origin.SYSTEM and passage.field.endswith(".content")
+    ]
+    return system[-1] if system else None
+
+
+def with_canary(passages: Sequence[Passage], texts: Sequence[str], token: str) -> tuple[str, ...]:
+    """Returns ``texts``, which take the places of ``passages``, with the token in the last system message."""
+    place = marked_place(passages)
+    return tuple(marked(text, token) if index == place else text for index, text in enumerate(texts))
 
 
 def canary_scanner(token: str) -> PhraseScanner:

@@ -35,6 +35,7 @@ class PlannedGuard:
 
     ``on_inspection`` takes what was done with each text of a choice, for the audit. Without a ``gate`` every tool may
     be called. ``restorer`` makes what turns the pseudonyms in one text back; its argument says whether that is JSON.
+    ``continued`` is the text that the answers continue.
     """
 
     plan: StreamPlan
@@ -43,6 +44,7 @@ class PlannedGuard:
     message: str = ""
     halts_all: bool = False
     restorer: Callable[[bool], Rewriter] | None = None
+    continued: str = ""
 
     @property
     def waits(self) -> bool:
@@ -54,7 +56,7 @@ class PlannedGuard:
         plan, in_json = self.plan.of(origin), origin is Origin.TOOL_ARGUMENTS
         if plan.empty and self.restorer is None:
             return None
-        moderator: TextModerator = StreamModerator(origin, plan, notify)
+        moderator: TextModerator = StreamModerator(origin, plan, notify, "" if in_json else self.continued)
         if in_json:
             moderator = JsonModerator(moderator)
         return moderator if self.restorer is None else RestoringModerator(moderator, self.restorer(in_json))

@@ -20,17 +20,17 @@ class Due:
 
 
 class CheckSchedule:
-    """The checks of one text. One runs at a time.
+    """The checks of one text. One runs at a time. The text goes on where ``before`` ends, which is context.
 
     ``approved`` is the offset up to which checks have come back. Text before it is classified again only as context.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, before: str = "") -> None:
         self._pace = pace
         self._size = 1  # the new characters that make a check due: the first piece is checked at once
         self._next_size = pace.first
-        self._text = ""  # the whole text from the offset _base on
-        self._base = 0
+        self._text = before[-pace.window :]  # the whole text from the offset _base on
+        self._base = -len(self._text)
         self._since = 0.0  # when the oldest character arrived that no check has begun with
         self._begun = 0  # the offset up to which checks have begun
         self._border = False  # whether a sentence ends behind _begun
@@ -69,7 +69,7 @@ class CheckSchedule:
             return None
         pace, end = self._pace, self._length
         # The window holds all new text, and context before it.
-        start = max(0, min(self._begun - pace.overlap, end - pace.window), self._base)
+        start = max(min(self._begun - pace.overlap, end - pace.window), self._base)
         text = self._text[start - self._base :]
         self._begun, self._border = end, False
         self._size, self._next_size = self._next_size, min(2 * self._next_size, pace.most)

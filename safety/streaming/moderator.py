@@ -22,6 +22,7 @@ from safety.api import (
     Verdict,
 )
 from safety.streaming.check_schedule import CheckSchedule, Due
+from safety.streaming.continued_scanner import ContinuedScanner
 from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
 from safety.streaming.window import Window
 
@@ -30,16 +31,17 @@ MAX_REPORTED_SPANS = 1000
 
 
 class StreamModerator:
-    """The checks of one text. Implements ``TextModerator``. ``plan`` holds the rules for texts of ``origin``."""
+    """The checks of one text. Implements ``TextModerator``. ``plan`` holds the rules for texts of ``origin``. The text
+    goes on where ``before`` ends."""
 
-    def __init__(self, origin: Origin, plan: StreamPlan, notify: Callable[[], None]) -> None:
+    def __init__(self, origin: Origin, plan: StreamPlan, notify: Callable[[], None], before: str = "") -> None:
         self._origin = origin
         self._window = Window()
-        self._scanners = [_Scanner(rank, rule, rule.make()) for rank, rule in enumerate(plan.scanners)]
+        self._scanners = [_Scanner(rank, rule, _made(rule, before)) for rank, rule in enumerate(plan.scanners)]
         self._settled = 0
         self._final = False
         self._halt: Verdict | None = None
-        self._checks = None if plan.classifier is None else _Checks(plan.classifier, self._judged, notify)
+        self._checks = None if plan.classifier is None else _Checks(plan.classifier, self._judged, notify, before)
 
     @property
     def halted(self) -> bool:
@@ -117,6 +119,10 @@ class StreamModerator:
         return Release(text, window.sent, replaced, self._halt, done)
 
 
+def _made(rule: ScannerRule, before: str) -> StreamScanner:
+    return ContinuedScanner(rule.make, before) if before else rule.make()
+
+
 @dataclass(slots=True)
 class _Scanner:
     """A scanner with its rule, the rank of the rule in the plan, and the spans that it has found."""
@@ -143,12 +149,18 @@ class _Checks:
     scored.
     """
 
-    def __init__(self, rule: ClassifierRule, on_verdict: Callable[[Verdict], None], notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        rule: ClassifierRule,
+        on_verdict: Callable[[Verdict], None],
+        notify: Callable[[], None],
+        before: str = "",
+    ) -> None:
         self._rule = rule
         self._on_verdict = on_verdict
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        self._schedule = CheckSchedule(rule.pace)
+        self._schedule = CheckSchedule(rule.pace, before)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False

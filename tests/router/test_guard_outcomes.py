@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from engine.api import Conversation, Usage
+from engine.api import Conversation, GenerationRequest, Usage
 from router.limits.usage_estimator import Estimator
 from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
@@ -97,17 +98,14 @@ def test_a_dropped_tool_result_reaches_no_engine_and_no_record(
     assert "my-secret-word" not in json.dumps(guarded.entries()) + caplog.text
 
 
-def test_a_dropped_description_leaves_the_rest_of_the_tool(guarded: Guarded) -> None:
+def test_a_description_with_instructions_is_refused_since_a_schema_cannot_be_rewritten(guarded: Guarded) -> None:
     guarded.policies.set(injection={"documents": {"action": "drop"}})
     parameters = {"type": "object", "properties": {"q": {"type": "string", "description": "ATTACK, please do"}}}
     function = {"name": "look", "description": "Looks a word up.", "parameters": parameters}
-    guarded.ask(tools=[{"type": "function", "function": function}])
+    answer = guarded.ask(tools=[{"type": "function", "function": function}])
 
-    [request] = guarded.served.backend.requests
-    shown = json.loads(request.prompt.tools[0])["function"]  # type: ignore[union-attr]
-    assert shown["name"] == "look"
-    assert "ATTACK" not in json.dumps(shown)
-    assert shown["parameters"]["properties"]["q"]["type"] == "string"
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools[0]")
+    assert not guarded.served.backend.requests
 
 
 def test_a_broken_check_puts_no_prompt_into_the_log(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
@@ -233,6 +231,76 @@ def test_personal_data_is_redacted_in_answers(guarded: Guarded, stream: bool) ->
     [(text, _)] = texts_of(answer, stream).values()
     assert text == "<I am <EMAIL_ADDRESS>>Hello, wörld! 🎉"
     assert guarded.entries()[0]["safety"]["decision"] == "redacted"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_a_value_that_the_request_begins_and_the_answer_ends_is_found(
+    guarded: Guarded, path: str, stream: bool
+) -> None:
+    guarded.policies.set(pii={"answers": "redact"}, content_answers=None)
+    guarded.served.backend._words = lambda request: ["me.com", " is ", "it"]  # type: ignore[method-assign]
+    begun = "Her address: bob@ac"
+    message = {"role": "assistant", "content": begun}
+    chat: dict[str, Any] = {"messages": [message], "continue_final_message": True, "add_generation_prompt": False}
+    answer = guarded.post(path, {**(chat if path == CHAT else {"prompt": begun}), "stream": stream})
+
+    [(text, reason)] = texts_of(answer, stream).values()
+    assert (text, reason) == ("<EMAIL_ADDRESS> is it", "stop")
+
+
+@pytest.mark.parametrize("action", ["redact", "pseudonymise"])
+def test_an_echoed_prompt_is_the_one_that_the_model_read(guarded: Guarded, action: str) -> None:
+    guarded.policies.set(pii={"requests": action}, content_answers=None)
+    guarded.served.backend._words = lambda request: ["yes"]  # type: ignore[method-assign]
+    answer = guarded.post(TEXT, {"prompt": ["I am bob@acme.com", "Hi"], "echo": True})
+
+    shown = "EMAIL_ADDRESS_1" if action == "pseudonymise" else "<EMAIL_ADDRESS>"
+    assert [text for text, _ in texts_of(answer, stream=False).values()] == [f"I am {shown}yes", "Hiyes"]
+
+
+def test_a_client_that_leaves_ends_the_wait_for_a_check(guarded: Guarded) -> None:
+    guarded.policies.set(deadline_s=30)
+    guarded.classifier.mode = "slow"
+    body = {"model": "fast", "prompt": "x"}
+    with pytest.raises(httpx.ReadTimeout):
+        guarded.served.http.post(TEXT, json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=0.2)
+    until = time.monotonic() + 5
+    while not guarded.entries() and time.monotonic() < until:
+        time.sleep(0.02)
+
+    assert [entry["outcome"] for entry in guarded.entries()] == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("halts", "ended"), [("choice", ["content_filter", "stop"]), ("request", ["content_filter"] * 2)]
+)
+def test_a_verdict_ends_its_choice_or_the_request(guarded: Guarded, halts: str, ended: list[str]) -> None:
+    guarded.policies.set(halts=halts, phrases={"block": ["1hello"]}, content_answers=None)
+    guarded.served.backend._words = lambda request: ["hello", " ", "you"]  # type: ignore[method-assign]
+    answer = guarded.post(TEXT, {"prompt": "x", "n": 2})
+
+    assert sorted(reason for _, reason in texts_of(answer, stream=False).values()) == ended
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_with_the_canary_of_its_prompt_is_halted(guarded: Guarded, stream: bool) -> None:
+    guarded.policies.set(prompt_canary="block", content_answers=None, refusal="Not this.")
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    tokens: list[str] = []
+
+    def words(request: GenerationRequest) -> list[str]:
+        assert isinstance(request.prompt, Conversation)
+        system = request.prompt.messages[0].content
+        tokens.append(system.split()[-1])
+        return ["It is ", *(f"{letter} " for letter in tokens[-1].upper()), "indeed"]
+
+    guarded.served.backend._words = words  # type: ignore[method-assign,assignment]
+    answer = guarded.post(CHAT, {"messages": messages, "stream": stream})
+
+    assert texts_of(answer, stream)[0] == ("It is Not this.", "content_filter")
+    assert guarded.post(CHAT, {"messages": messages}).status_code == 200
+    assert len(set(tokens)) == 1  # the prefix stays in the cache
 
 
 def test_an_answer_that_repeats_the_system_prompt_is_halted(guarded: Guarded) -> None:

@@ -1,0 +1,40 @@
+"""``ContinuedScanner``: scans a text that goes on where another one ends, such as the last message of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from safety.api import Scan, Span, StreamScanner
+
+MAX_BEFORE = 2048
+"""Characters before a text that its checks read: more than the longest match has."""
+
+
+class ContinuedScanner:
+    """A ``StreamScanner`` whose text follows ``before``. Offsets count from the end of ``before``.
+
+    The text is scanned by itself, and once more with ``before``, as long as a match that begins there may still end in
+    the text. Such a match is found from the text's beginning on, and may overlap one of the text itself. With
+    ``before`` alone a word would not begin at the beginning of the text, though a client sees nothing before it.
+    """
+
+    def __init__(self, make: Callable[[], StreamScanner], before: str) -> None:
+        self._scanner = make()
+        self._across: StreamScanner | None = make()
+        self._before = before[-MAX_BEFORE:]
+        self._length = len(self._before)
+
+    def push(self, piece: str, *, final: bool = False) -> Scan:
+        """Reads the next piece; see ``StreamScanner``."""
+        scan = self._scanner.push(piece, final=final)
+        if self._across is None:
+            return scan
+        before, self._before = self._before, ""
+        across = self._across.push(before + piece, final=final)
+        if across.settled >= self._length:
+            self._across = None
+        found = [self._moved(span) for span in across.found if span.start < self._length < span.end]
+        return Scan((*found, *scan.found), min(scan.settled, max(0, across.settled - self._length)))
+
+    def _moved(self, span: Span) -> Span:
+        return Span(0, span.end - self._length, span.kind, span.replacement)
