@@ -48,10 +48,22 @@ _MARKERS = re.compile(
 )
 
 
+SLICE = 1 << 14
+"""Characters that are searched at a time: a search holds the interpreter's lock to its end."""
+MAX_MARKER = 256  # characters, with what is before and after it
+
+
 def role_markers(text: str) -> Iterator[Marker]:
     """Yields the role markers of a text, in order. They do not overlap."""
     plain = plain_form(text)
-    for match in _MARKERS.finditer(plain.text):
+    position, length = 0, len(plain.text)
+    while position < length:
+        end = min(length, position + SLICE)
+        match = _MARKERS.search(plain.text, position, end)
+        if match is None or (match.start() > end - MAX_MARKER and end < length):
+            position = end if end == length else end - MAX_MARKER
+            continue
+        position = match.end()
         name = match.lastgroup
         if name:
             yield Marker(*plain.original(*match.span(name)), MarkerKind(name))
