@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.api import Prompt, TokenLogprobs, Usage
 from router.documents import Citation
+from router.inline_moderation import ModerationResults
 from router.ports.limit_store import LimitDecision
 from router.whole_answer import Answer, EndReason
 
@@ -162,6 +163,13 @@ class Notice(NamedTuple):
     text: str
 
 
+class Moderated(NamedTuple):
+    """What the classifier says of the request and of its answers, right before Finished, if the request asks for it."""
+
+    input: ModerationResults
+    output: ModerationResults
+
+
 class Finished(NamedTuple):
     """The last event of a request. ``usage`` has the token counts of all its prompts and answers together."""
 
@@ -179,5 +187,6 @@ AnswerEvent = (
     | Cited
     | Ended
     | Notice
+    | Moderated
     | Finished
 )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
 from router.documents import Document, RetrievalOptions, RetrievedContext
+from router.inline_moderation import ModerationSettings
 from router.prompt_report import PromptReport
 
 
@@ -92,6 +93,7 @@ class InferenceRequest:
     ignored: tuple[str, ...] = ()  # what the request sets without effect
     tools: tuple[str, ...] = ()  # the names of the functions that the model is offered
     user: str | None = None  # the client's own name for its user, for the ledger
+    moderation: ModerationSettings | None = None  # scores of the request and its answers, sent with them
     max_cost: float | None = None  # the most that the request may cost, in the currency of the prices
     template: PromptReference | None = None  # the stored prompt that the request names
     template_version: str | None = None  # ``id@version`` of the stored prompt whose messages ``prompts`` begin with

@@ -22,6 +22,7 @@ from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
 from router.generation.generate import generate
+from router.guard.inline_moderation import judge_of, moderated_input, with_scores
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
 from router.guard.passages import continued_text, passages_of, with_texts
@@ -61,6 +62,9 @@ CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 """The code of the engine's refusal of a prompt that is too long."""
 
 T = TypeVar("T")
+Batches = AsyncGenerator[Sequence[AnswerEvent], None]
+Scored = Callable[[Batches], Batches]
+"""Adds the scores of the answers to their events, if the request asks for them."""
 
 
 class Pipeline:
@@ -149,9 +153,11 @@ class Pipeline:
             hold = await self._reserve(account)
             with self._accounted(account, hold):
                 answer_guard = await self._inspect(account)
+                scored = await self._moderate_input(account)
                 with await self._look_up(account) as found:
                     yield [_routed(call, account, route, hold, found, lambda: self._prompt_details(account))]
-                    async with aclosing(_cited(account, self._answers(account, answer_guard, found))) as answers:
+                    answered = scored(self._answers(account, answer_guard, found))
+                    async with aclosing(_cited(account, answered)) as answers:
                         async for events in answers:
                             if account.first_event_at is None:
                                 account.first_event_at = self._clock.now()
@@ -258,6 +264,18 @@ class Pipeline:
             streamed=account.request.stream,
             continued=continued_text(account.request),
         )
+
+    async def _moderate_input(self, account: Account) -> Scored:
+        """Scores the texts of a request that asks for it, and returns what scores its answers. Raises a RefusalError if
+        there is no such classifier, or the request wants to be refused if it is flagged."""
+        asked = account.request.moderation
+        if asked is None:
+            return _unscored
+        guard = moderating(self._guard)
+        asked.check_model(guard.classifier)
+        judge = judge_of(guard, _subject(account))
+        found = await moderated_input(account.request, judge)
+        return partial(with_scores, judge=judge, of_input=found, block=asked.block_output)
 
     @contextmanager
     def _accounted(self, account: Account, hold: Hold) -> Iterator[None]:
@@ -439,6 +457,10 @@ def _cited(
     if formed or request.context is None or not request.context.citations or not request.context.passages:
         return answers
     return cited(answers, request.context.passages)
+
+
+def _unscored(events: Batches) -> Batches:
+    return events
 
 
 def _subject(account: Account) -> Subject:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from engine.api import FinishReason, TokenLogprobs
 from router.documents import Citation
+from router.inline_moderation import ModerationResults
 
 
 class HaltReason(StrEnum):
@@ -34,7 +35,7 @@ class Answer:
 
     ``text`` holds neither reasoning nor tool calls. ``called``: the answer ends with a complete tool call.
     ``prompt_logprobs`` are the same for all choices of a prompt. ``reasoning`` is None if the model wrote none, or if
-    it was not parsed.
+    it was not parsed. ``moderation`` is that of the request and of all answers, the same for all; None: not asked for.
     """
 
     index: int
@@ -47,3 +48,4 @@ class Answer:
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     reasoning: str | None = None
     citations: tuple[Citation, ...] = ()
+    moderation: tuple[ModerationResults, ModerationResults] | None = None

@@ -11,6 +11,7 @@ from router.answer_events import (
     Cited,
     Ended,
     Finished,
+    Moderated,
     Opened,
     PromptScored,
     Reasoning,
@@ -46,6 +47,7 @@ class Collector:
     def __init__(self) -> None:
         self._found: dict[int, _Choice] = {}
         self._scored: dict[int, tuple[TokenLogprobs, ...]] = {}
+        self._moderation: Moderated | None = None
         self.usage = Usage(0, 0, 0)
 
     def push(self, events: Sequence[AnswerEvent]) -> None:
@@ -73,12 +75,14 @@ class Collector:
                     found[choice].end = event
                 case PromptScored(prompt, logprobs):
                     self._scored[prompt] = logprobs
+                case Moderated():
+                    self._moderation = event
                 case Finished(usage):
                     self.usage = usage
 
     def answers(self) -> list[Answer]:
         """Returns the answers of the request in the order of their index, after its last event."""
-        return [_answer(index, self._found[index], self._scored) for index in sorted(self._found)]
+        return [_answer(index, self._found[index], self._scored, self._moderation) for index in sorted(self._found)]
 
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
@@ -90,7 +94,9 @@ async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[A
     return collector.answers(), collector.usage
 
 
-def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, ...]]) -> Answer:
+def _answer(
+    index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, ...]], moderation: Moderated | None
+) -> Answer:
     assert choice.end is not None, "every choice ends before its request does"
     return Answer(
         index,
@@ -103,4 +109,5 @@ def _answer(index: int, choice: _Choice, scored: dict[int, tuple[TokenLogprobs, 
         scored.get(choice.prompt),
         "".join(choice.reasoning) if choice.reasoning else None,
         choice.citations,
+        None if moderation is None else (moderation.input, moderation.output),
     )

@@ -135,7 +135,6 @@ class ChatRequest(GenerationFields):
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
-    moderation: Unsupported = None
 
     @model_validator(mode="before")
     @classmethod

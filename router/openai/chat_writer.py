@@ -13,6 +13,7 @@ from router.answer_events import (
     Cited,
     Ended,
     Finished,
+    Moderated,
     Opened,
     Reasoning,
     Stamp,
@@ -21,7 +22,7 @@ from router.answer_events import (
     ToolCallStart,
 )
 from router.openai.citations import annotation
-from router.openai.common_response import ChunkTemplate, response_fields
+from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
 from router.openai.logprobs import chat_logprobs, prompt_logprobs
 from router.whole_answer import Answer, EndReason
 
@@ -71,6 +72,8 @@ class ChatWriter:
                 case Ended(choice, reason, called):
                     delta = self._annotations.get(choice, "{}")
                     chunks.append(self._of_choice(choice, delta, "null", f'"{_reason(reason, called)}"'))
+                case Moderated():
+                    chunks.append(self._chunk.moderation(event))
                 case Finished(usage):
                     chunks += self._chunk.last(usage)
         return chunks
@@ -79,7 +82,7 @@ class ChatWriter:
         """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
         choices = [_choice(answer, self._include_reasoning) for answer in answers]
         document = response_fields("chat.completion", self._id, self._stamp, choices, usage)
-        return json.dumps(document | self._tier | _prompt_logprobs(answers))
+        return json.dumps(document | self._tier | _prompt_logprobs(answers) | moderation_of(answers))
 
     def _head_of(self, index: int) -> str:
         """Returns the beginning of a chunk with text, up to the text."""

@@ -24,6 +24,7 @@ from engine.api import (
 from router.answer_events import AnswerWriter, Stamp
 from router.config import MAX_CACHE_TTL_S, MIN_TOP_P, ProfileConfig
 from router.inference_request import NO_CONTROLS, NO_PARSING, CacheControls, InferenceRequest, TextParsing
+from router.openai.inline_moderation import InlineModeration
 from router.openai.structured_output import (
     Choices,
     GuidedJson,
@@ -135,6 +136,7 @@ class GenerationFields(StrictModel):
     early_stopping: bool | Literal["never"] | None = None
     do_sample: bool | None = None  # transformers': beam search draws tokens instead of taking the likeliest
     user: ValidText | None = None
+    moderation: InlineModeration | None = None  # OpenAI's: scores of the request and its answers
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)  # Manta's: the most that the request may cost
     cache: CacheField | None = None
 
@@ -287,6 +289,7 @@ class GenerationFields(StrictModel):
             ignored=self.ignored,
             tools=self.tool_names,
             user=self.user,
+            moderation=None if self.moderation is None else self.moderation.settings,
             max_cost=self.max_cost,
             cache=NO_CONTROLS if self.cache is None else self.cache.controls,
         )

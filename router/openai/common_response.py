@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.api import Usage
-from router.answer_events import Stamp
+from router.answer_events import Moderated, Stamp
+from router.openai.inline_moderation import moderation_fields
+from router.whole_answer import Answer
 
 DONE = "[DONE]"
 """The data of the last SSE event of a complete stream. A stream that fails ends with an error object instead."""
@@ -40,6 +42,11 @@ class ChunkTemplate:
         self.tail = f"]{no_usage}}}"
         self._include_usage = include_usage
 
+    def moderation(self, event: Moderated) -> str:
+        """Returns the chunk of inline moderation."""
+        fields = json.dumps(moderation_fields(event.input, event.output), separators=(",", ":"))
+        return f'{self.head}{self.tail[:-1]},"moderation":{fields}}}'
+
     def last(self, usage: Usage) -> list[str]:
         """Returns the last chunks of a stream: one with the token counts, if ``include_usage``, and DONE."""
         if not self._include_usage:
@@ -59,6 +66,12 @@ def response_fields(
         "choices": choices,
         "usage": usage_fields(usage, stamp),
     }
+
+
+def moderation_of(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Returns the member ``moderation`` of a response that is not streamed; nothing if it was not asked for."""
+    found = answers[0].moderation if answers else None
+    return {} if found is None else {"moderation": moderation_fields(*found)}
 
 
 def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
 from engine.api import Usage
-from router.answer_events import AnswerEvent, Ended, Finished, Stamp, Text
-from router.openai.common_response import ChunkTemplate, response_fields
+from router.answer_events import AnswerEvent, Ended, Finished, Moderated, Stamp, Text
+from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
 from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
 from router.whole_answer import Answer
 
@@ -52,6 +52,8 @@ class CompletionWriter:
                 case Ended(choice, reason):
                     finish = f'"text":"","logprobs":null,"finish_reason":"{reason.value}"'
                     chunks.append(f'{self._chunk.head}{{"index":{choice},{finish}}}{self._chunk.tail}')
+                case Moderated():
+                    chunks.append(self._chunk.moderation(event))
                 case Finished(usage):
                     chunks += self._chunk.last(usage)
         return chunks
@@ -59,7 +61,8 @@ class CompletionWriter:
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
         """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
         choices = [self._choice(answer) for answer in answers]
-        return json.dumps(response_fields("text_completion", self._id, self._stamp, choices, usage))
+        document = response_fields("text_completion", self._id, self._stamp, choices, usage)
+        return json.dumps(document | moderation_of(answers))
 
     def _text(self, event: Text) -> str:
         opened = f'{self._chunk.head}{{"index":{event.choice},"text":{quote(event.text)}'

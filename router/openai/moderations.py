@@ -78,12 +78,12 @@ def moderation_texts(body: bytes, model: str) -> list[str]:
     return request.texts
 
 
-def check_moderation_model(name: str | None, model: str) -> None:
-    """Raises NotFoundError unless ``name`` stands for the classifier ``model``."""
+def check_moderation_model(name: str | None, model: str, field: str = "model") -> None:
+    """Raises NotFoundError, naming ``field``, unless ``name`` stands for the classifier ``model``."""
     if name is not None and name != model and not OPENAI_MODELS.fullmatch(name):
         shown = name.encode("ascii", "backslashreplace").decode()[:64]
         message = f"There is no moderation model '{shown}'. Available: {model}."
-        raise NotFoundError(message, "model_not_found", "model")
+        raise NotFoundError(message, "model_not_found", field)
 
 
 def moderation_body(answer_id: str, model: str, results: Sequence[Moderation]) -> str:

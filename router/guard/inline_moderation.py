@@ -1,0 +1,118 @@
+"""Inline moderation: scores of the request's texts, and of the answers to it as they are sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing
+
+from engine.api import Conversation
+from router.answer_events import (
+    AnswerEvent,
+    Ended,
+    Finished,
+    Moderated,
+    Opened,
+    Reasoning,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from router.errors import ContentFilteredError, UnavailableError
+from router.inference_request import InferenceRequest
+from router.inline_moderation import ModerationResults
+from router.whole_answer import HaltReason
+from safety.api import ClassifierUnavailableError, Guard, Subject
+
+Judge = Callable[[Sequence[str]], Awaitable[ModerationResults]]
+"""Scores texts. It raises nothing."""
+
+REFUSAL = "This content was flagged by the moderation that the request asked for."
+
+
+def judge_of(guard: Guard, subject: Subject) -> Judge:
+    """Returns what scores texts of ``subject``."""
+
+    async def judge(texts: Sequence[str]) -> ModerationResults:
+        try:
+            return ModerationResults(guard.classifier, await guard.moderate(subject, texts))
+        except ClassifierUnavailableError:
+            return ModerationResults(guard.classifier, failed=True)
+
+    return judge
+
+
+def input_texts(request: InferenceRequest) -> list[str]:
+    """Returns a text for each prompt: of a conversation the contents of all messages but the operator's. A prompt of
+    token ids has none."""
+    texts = []
+    for prompt in request.prompts:
+        if isinstance(prompt, Conversation):
+            said = (each.content for each in prompt.messages if each.role not in ("system", "developer"))
+            texts.append("\n".join(filter(None, said)))
+        else:
+            texts.append(prompt if isinstance(prompt, str) else "")
+    return texts
+
+
+async def moderated_input(request: InferenceRequest, judge: Judge) -> ModerationResults:
+    """Returns the scores of the request's texts. Raises ContentFilteredError if one is flagged, and UnavailableError if
+    there are no scores, where the request asks for that."""
+    found = await judge(input_texts(request))
+    if request.moderation is not None and request.moderation.block_input:
+        if found.failed:
+            raise _unavailable()
+        if found.flagged:
+            raise ContentFilteredError(REFUSAL, "content_filter", request.prompt_field)
+    return found
+
+
+async def with_scores(
+    events: AsyncGenerator[Sequence[AnswerEvent], None], judge: Judge, of_input: ModerationResults, *, block: bool
+) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    """Yields ``events``, with Moderated before Finished, and closes them in any case.
+
+    ``block``: nothing is yielded before the answers are scored, and one that is flagged is replaced. Raises
+    UnavailableError then if there are no scores.
+    """
+    texts: defaultdict[int, list[str]] = defaultdict(list)
+    held: list[AnswerEvent] = []
+    async with aclosing(events):
+        async for batch in events:
+            for event in batch:
+                if isinstance(event, Opened):
+                    texts[event.choice] = []
+                elif isinstance(event, Text | Reasoning | ToolCallArguments):
+                    texts[event.choice].append(event.text)
+            if not isinstance(batch[-1], Finished):
+                if block:
+                    held += batch
+                else:
+                    yield batch
+                continue
+            choices = sorted(texts)
+            found = await judge(["".join(texts[choice]) for choice in choices])
+            if block and found.failed:
+                raise _unavailable()
+            last: Sequence[AnswerEvent] = [*held, *batch[:-1]]
+            if block:
+                flagged = (choice for choice, each in zip(choices, found.results, strict=True) if each.flagged)
+                last = _replaced(last, frozenset(flagged))
+            yield [*last, Moderated(of_input, found), batch[-1]]
+
+
+def _replaced(events: Sequence[AnswerEvent], flagged: Collection[int]) -> list[AnswerEvent]:
+    """Returns the events with a refusal in place of each flagged choice's."""
+    kept: list[AnswerEvent] = []
+    for event in events:
+        if isinstance(event, Text | Reasoning | ToolCallStart | ToolCallArguments) and event.choice in flagged:
+            continue
+        if isinstance(event, Ended) and event.choice in flagged:
+            kept += [Text(event.choice, REFUSAL), Ended(event.choice, HaltReason.CONTENT_FILTER)]
+        else:
+            kept.append(event)
+    return kept
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError("The classifier does not answer at the moment.", "safety_unavailable", retry_after_s=1)
