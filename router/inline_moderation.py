@@ -15,7 +15,7 @@ class ModerationSettings:
     request means it.
 
     ``block_input`` refuses a request that is flagged; ``block_output`` holds the answers until they are scored, and
-    replaces those that are flagged. Otherwise the scores are only told.
+    replaces those that are flagged. Otherwise the scores are sent, and nothing follows.
     """
 
     check_model: Callable[[str], None]

@@ -17,7 +17,7 @@ class ModerationMode(StrictModel):
 
 
 class ModerationPolicy(StrictModel):
-    """What follows from the scores of the request and of the answers. None: they are told."""
+    """What follows from the scores of the request and of the answers. None: nothing but scores."""
 
     input: ModerationMode | None = None
     output: ModerationMode | None = None

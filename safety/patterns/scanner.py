@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 
+import regex
+
 from safety.api import Scan, Span
 from safety.patterns.overlaps import Found, order, resolve
 from safety.patterns.plain_text import PlainText
@@ -83,15 +85,88 @@ class Track:
         return True
 
 
-def grouped(tracks: Sequence[Track]) -> list[tuple[re.Pattern[str], list[Track]]]:
-    """Returns the tracks of each boundary with a pattern that finds the starts of all their gates."""
-    groups: dict[str, list[Track]] = defaultdict(list)
-    for track in tracks:
-        groups[track.recogniser.boundary].append(track)
-    return [
-        (starts(boundary, tuple(track.recogniser.gate for track in members)), members)
-        for boundary, members in groups.items()
-    ]
+class Group:
+    """The tracks of one boundary, whose starts one search finds.
+
+    Most tracks have nothing open at most times: all of these stand at ``front``, so that a piece of text costs nothing
+    for them unless a character in it can begin a match of theirs. ``open`` are the others.
+    """
+
+    def __init__(self, boundary: str, recognisers: Sequence[Recogniser]) -> None:
+        self._starts = starts(boundary, tuple(recogniser.gate for recogniser in recognisers))
+        self._tracks = [Track(recogniser) for recogniser in recognisers]
+        self._beginning = beginnings(tuple(recogniser.gate for recogniser in recognisers))
+        self.open: list[Track] = []
+        self.front = 0
+
+    @property
+    def position(self) -> int:
+        """The position before which every start is decided."""
+        return min([self.front, *(track.position for track in self.open)])
+
+    def advance(self, text: str, final: bool) -> list[Found]:
+        """Returns the matches that became certain, with positions in ``text``, and moves on."""
+        begins = [start.start() for start in self._starts.finditer(text, self.position)]
+        if begins and begins[-1] == len(text):  # where the text ends, a gate matches before that is known
+            begins.pop()
+        moving = self.open
+        if begins and begins[-1] >= self.front:
+            moving = [*moving, *self._woken(text, begins)]
+        found: list[Found] = []
+        self.open = []
+        for track in moving:
+            found += track.advance(text, begins, final)
+            if track.running or track.position < len(text):
+                self.open.append(track)
+        self.front = len(text)
+        return found
+
+    def shift(self, cut: int) -> None:
+        """Moves all positions back by ``cut``."""
+        self.front -= cut
+        for track in self.open:
+            track.position -= cut
+
+    def _woken(self, text: str, begins: Sequence[int]) -> list[Track]:
+        """Returns the tracks without an open match that may begin one at ``begins``."""
+        places: set[int] = set()
+        for begin in begins[bisect_left(begins, self.front) :]:
+            places.update(self._beginning[text[begin]])
+        woken = [self._tracks[place] for place in sorted(places) if self._tracks[place] not in self.open]
+        for track in woken:
+            track.position = self.front
+        return woken
+
+
+class Beginnings(dict[str, tuple[int, ...]]):
+    """By character, the indexes of the gates that can match a text which begins with it."""
+
+    def __init__(self, gates: Sequence[str]) -> None:
+        super().__init__()
+        self._gates = [regex.compile(gate) for gate in gates]
+
+    def __missing__(self, char: str) -> tuple[int, ...]:
+        places = tuple(place for place, gate in enumerate(self._gates) if gate.match(char, partial=True))
+        if len(self) < MAX_CACHED:
+            self[char] = places
+        return places
+
+
+MAX_CACHED = 4096  # characters whose gates are remembered
+
+
+@cache
+def beginnings(gates: tuple[str, ...]) -> Beginnings:
+    """Returns the table of ``gates``, which scanners share."""
+    return Beginnings(gates)
+
+
+def grouped(recognisers: Sequence[Recogniser]) -> list[Group]:
+    """Returns the recognisers in groups, by boundary."""
+    groups: dict[str, list[Recogniser]] = defaultdict(list)
+    for recogniser in recognisers:
+        groups[recogniser.boundary].append(recogniser)
+    return [Group(boundary, members) for boundary, members in groups.items()]
 
 
 @cache
@@ -104,8 +179,7 @@ class PatternScanner:
     """A ``StreamScanner`` of recognisers."""
 
     def __init__(self, recognisers: Sequence[Recogniser]) -> None:
-        self._tracks = [Track(recogniser) for recogniser in recognisers]
-        self._groups = grouped(self._tracks)
+        self._groups = grouped(recognisers)
         self._plain = PlainText()
         self._text = ""  # the plain text from ``_base`` on
         self._base = 0
@@ -114,15 +188,15 @@ class PatternScanner:
     def push(self, piece: str, *, final: bool = False) -> Scan:
         """Reads the next piece; see ``StreamScanner``."""
         self._text += self._plain.push(piece)
-        for boundary, tracks in self._groups:
-            begin = min(track.position for track in tracks)
-            starts = [start.start() for start in boundary.finditer(self._text, begin)]
-            for track in tracks:
-                for match in track.advance(self._text, starts, final):
-                    moved = match._replace(start=match.start + self._base, end=match.end + self._base)
-                    insort(self._pending, moved, key=order)
-        decided = min((track.position for track in self._tracks), default=len(self._text)) + self._base
-        found = resolve(self._pending, decided)
+        decided = len(self._text)
+        for group in self._groups:
+            for match in group.advance(self._text, final):
+                moved = match._replace(start=match.start + self._base, end=match.end + self._base)
+                insort(self._pending, moved, key=order)
+            if group.open:
+                decided = min(decided, group.position)
+        decided += self._base
+        found = resolve(self._pending, decided) if self._pending else []
         settled = min(decided, self._pending[0].start) if self._pending else decided
         spans = tuple(map(self._span, found))
         scan = Scan(spans, self._plain.original_length if final else self._plain.original(settled))
@@ -141,8 +215,8 @@ class PatternScanner:
             return
         self._text = self._text[cut:]
         self._base += cut
-        for track in self._tracks:
-            track.position -= cut
+        for group in self._groups:
+            group.shift(cut)
         self._plain.forget(min([self._base, *(found.start for found in self._pending)]))
 
 
