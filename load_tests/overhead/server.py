@@ -36,25 +36,32 @@ class Server:
 @contextmanager
 def stub_server(step_s: float) -> Iterator[Server]:
     """The graph around stub engines on a free port, stopped at the end. Raises RuntimeError if it does not start."""
-    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "stub.yaml"
         config.write_text(yaml.safe_dump(stub_config(step_s)), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.local.launch", "--config", str(config), "--port", str(port)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},  # the replicas import load_tests, which is not installed
-            cwd=ROOT,
-        )
+        with started(config) as server:
+            yield server
+
+
+@contextmanager
+def started(config: Path) -> Iterator[Server]:
+    """The graph of a config file on a free port, stopped at the end. Raises RuntimeError if it does not start."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.local.launch", "--config", str(config), "--port", str(port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # the replicas import load_tests, which is not installed
+        cwd=ROOT,
+    )
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
+        yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
-            yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def free_port() -> int:
