@@ -22,6 +22,7 @@ from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
 from router.generation.generate import generate
+from router.guard.banned_words import without_words
 from router.guard.inline_moderation import judge_of, moderated_input, with_scores
 from router.guard.moderated_answers import moderate
 from router.guard.moderation import TIER, accounted_request, moderated, moderating
@@ -243,7 +244,7 @@ class Pipeline:
 
     async def _inspect(self, account: Account) -> AnswerGuard | None:
         """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
-        answers.
+        answers. The engine leaves out the phrases that it can leave out exactly.
 
         A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool,
         UnavailableError if the request could not be inspected and the tenant's policy is to refuse, and
@@ -255,7 +256,7 @@ class Pipeline:
         subject, passages = _subject(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         check_ruling(ruling)
-        account.request = with_texts(account.request, ruling.texts)
+        account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
         return await self._guard.answers(
             subject,
             passages,

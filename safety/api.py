@@ -199,7 +199,8 @@ class Ruling:
     ``refused``: whether the request does not go on: it is blocked, or a person has not approved it. ``reason`` is the
     verdict that decided that, ``refused_field`` its place in the request; None: it is in no one place. ``as_answer``:
     whether the refusal is sent as an answer, not as an error. ``policy`` is the policy's version. ``scanned``: whether
-    any check has read the request.
+    any check has read the request. ``banned`` are phrases that no answer may have and that the engine can leave out
+    exactly; scanners look for them all the same.
     """
 
     action: Action
@@ -214,6 +215,7 @@ class Ruling:
     as_answer: bool = False
     policy: str = ""
     scanned: bool = True
+    banned: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -12,12 +12,14 @@ from safety.classification import AbsentClassifier, BoundedClassifier, Decode
 from safety.leak.canary import canary
 from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
-from safety.phrases.phrase import Phrase
+from safety.phrases.phrase import Phrase, is_literal
 from safety.pii.kinds import recognisers_of
 from safety.policy import PhrasePolicy, PolicyConfig
 from safety.structure.payloads import decoded
 
 MAX_AUTOMATONS = 256  # compiled lists of phrases that are kept
+MAX_BANNED = 64
+"""Phrases that the engine must not write. It compares each with every token."""
 
 
 def decoded_texts(text: str) -> Sequence[str]:
@@ -52,6 +54,12 @@ class CompiledPolicy:
     def classifier(self) -> TextClassifier:
         """The classifier, within the deadline of the policy."""
         return BoundedClassifier(self.parts.classifier, self.policy.deadline, self.tenant)
+
+    @cached_property
+    def banned(self) -> tuple[str, ...]:
+        """The blocked phrases that an engine can leave out exactly. None where an allowed phrase may have one."""
+        listed = self.policy.phrases
+        return () if listed.allow else tuple(filter(is_literal, listed.block))[:MAX_BANNED]
 
     @cached_property
     def canary(self) -> str | None:

@@ -132,6 +132,7 @@ class PolicyGuard:
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         ruling = replace(ruling, scanned=_is_read(checks), message=message, restored=restored)
+        ruling = replace(ruling, banned=prepared.compiled.banned)
         if prepared.compiled.canary is not None:
             ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
         for record in audit_records(policy, subject, passages, scanned, ruling):

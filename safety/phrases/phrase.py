@@ -99,6 +99,13 @@ class Pattern:
         return substituted and any(letter.plain.isalpha() for letter in letters)
 
 
+def is_literal(text: str) -> bool:
+    """Whether the phrase is found wherever its characters stand one after the other, so that a ban of them forbids
+    nothing that is allowed: in scripts without spaces. ``bomb`` is allowed within ``bombast``."""
+    pattern = compile_phrase(text, None)
+    return pattern.plain == text and all(map(is_unspaced, text))
+
+
 def compile_phrase(text: str, kind: str | None, *, leet: bool = False, within_words: bool = False) -> Pattern:
     """Returns the pattern of a phrase. ``leet``: digits and signs of the phrase fold as those of the text.
 

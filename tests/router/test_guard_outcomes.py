@@ -283,6 +283,26 @@ def test_a_verdict_ends_its_choice_or_the_request(guarded: Guarded, halts: str, 
     assert sorted(reason for _, reason in texts_of(answer, stream=False).values()) == ended
 
 
+@pytest.mark.parametrize(
+    ("listed", "banned"),
+    [
+        ({"block": ["天安门", "bomb", "make a bomb", "ｶﾞ", "天 安"]}, ("天安门",)),
+        ({"block": ["天安门"], "allow": ["天安门广场"]}, ()),
+        ({"block": ["bomb"]}, ()),
+    ],
+)
+def test_the_engine_leaves_out_the_phrases_that_it_can_leave_out_exactly(
+    guarded: Guarded, listed: dict[str, Any], banned: tuple[str, ...]
+) -> None:
+    guarded.policies.set(phrases=listed, content_answers=None)
+    guarded.post(TEXT, {"prompt": "x", "bad_words": ["own"]})
+    guarded.post(TEXT, {"prompt": "x", "guided_choice": ["a", "b"]})
+
+    free, formed = guarded.served.backend.requests
+    assert free.sampling.bad_words == ("own", *banned)
+    assert formed.sampling.bad_words == ()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_with_the_canary_of_its_prompt_is_halted(guarded: Guarded, stream: bool) -> None:
     guarded.policies.set(prompt_canary="block", content_answers=None, refusal="Not this.")
