@@ -25,8 +25,8 @@ class _Waiting(Generic[Owner]):
 
 
 class SequenceQueue(Generic[Owner]):
-    """The sequences that wait, by tenant and owner. Tenants take turns, a sequence each, and so do the owners of a tenant:
-    neither a long text nor many of them hold up the short ones of others. Owners are compared by identity."""
+    """The sequences that wait, by tenant and owner. Tenants take turns, a sequence each, and so do the owners of a
+    tenant: neither a long text nor many of them hold up the short ones of others. Owners are compared by identity."""
 
     def __init__(self, max_batch_tokens: int) -> None:
         """``max_batch_tokens``: the most tokens in a batch, each sequence counted as long as the longest, since
