@@ -30,8 +30,7 @@ LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests"
 ROOT_HELP = """Keys, usage, limits, prompts, reviews, audit log, status of a Manta service.
 
 \b
-  export MANTA_ADMIN_KEY=sk-manta-admin   # that of deployments/dev.yaml
-  manta keys create --tenant acme --json   # every command takes --json
+  MANTA_ADMIN_KEY=sk-manta-admin manta keys create --tenant acme --json
 """
 
 app = typer.Typer(help=ROOT_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
