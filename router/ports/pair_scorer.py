@@ -1,0 +1,31 @@
+"""``PairScorer``: the port to the second stage of the semantic cache, which reads two questions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Candidate(NamedTuple):
+    """A stored question, and the cosine of its embedding with that of the question asked, from -1 to 1."""
+
+    question: str
+    cosine: float
+
+
+class PairScorer(Protocol):
+    """Tells how likely it is that two questions ask for the same answer."""
+
+    @property
+    def version(self) -> str:
+        """Names model and calibration: ``name@version``. A threshold holds for one version."""
+        ...
+
+    async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
+        """Returns the probability that each candidate asks for what ``question`` asks for, in order, each from 0 to 1.
+
+        The probability does not depend on which of the two was asked first, nor on the other candidates. It knows
+        nothing of ``router.cache.pair_guard``, which may refuse a pair with a high probability. Raises ValueError for a
+        cosine that is no number, and none for a text of any length: long ones are cut.
+        """
+        ...
