@@ -45,15 +45,21 @@ class HiddenStates:
 class Encoder:
     """A loaded encoder. ``encode`` computes on the calling thread alone, and releases Python's lock meanwhile."""
 
-    def __init__(self, architecture: Architecture, weights: Weights, precision: Precision = Precision.INT8) -> None:
-        """Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``."""
+    def __init__(
+        self, architecture: Architecture, weights: Weights, precision: Precision = Precision.INT8, token_types: int = 1
+    ) -> None:
+        """``token_types``: how many the sequences have; ``encode`` takes ``second`` where there are two.
+
+        Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``.
+        """
         self.architecture = architecture
+        self._token_types = token_types
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = WARNINGS_OFF
         options.enable_mem_pattern = False  # plans memory for each shape, and every batch has another
-        model = encoder_graph(architecture, weights, precision).SerializeToString()
+        model = encoder_graph(architecture, weights, precision, token_types).SerializeToString()
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     @classmethod
@@ -69,20 +75,27 @@ class Encoder:
         weights = Weights.read(directory / "model.safetensors")
         return cls(Architecture.from_hugging_face(config), weights, precision)
 
-    def encode(self, sequences: Sequence[Sequence[int]]) -> HiddenStates:
+    def encode(self, sequences: Sequence[Sequence[int]], second: Sequence[int] | None = None) -> HiddenStates:
         """Returns the hidden states of sequences of token ids, in order. They do not depend on the batch.
 
-        Raises ValueError for no sequences, an empty one, one longer than ``architecture.max_tokens``, and ids outside
-        the vocabulary.
+        ``second``: where the tokens of type 1 begin in each sequence, which go on to its end; None: all have type 0.
+        Raises ValueError for no sequences, an empty one, one longer than ``architecture.max_tokens``, ids outside the
+        vocabulary, and types that the encoder was not loaded with.
         """
         batch = packed(sequences)
         if batch.lengths.max() > self.architecture.max_tokens:
             raise ValueError(f"a sequence has {batch.lengths.max()} tokens, of at most {self.architecture.max_tokens}")
         if batch.token_ids.min() < 0 or batch.token_ids.max() >= self.architecture.vocabulary:
             raise ValueError(f"token ids are from 0 to {self.architecture.vocabulary - 1}")
+        positions = batch.positions
+        if second is not None:
+            if self._token_types < 2:
+                raise ValueError("the encoder was loaded for one token type")
+            # A table of positions for each type, one below the other.
+            positions = positions + self.architecture.max_tokens * batch.from_place(second)
         inputs = {
             "token_ids": batch.token_ids,
-            "positions": batch.positions,
+            "positions": positions,
             "lengths": batch.lengths,
             "padded_rows": batch.padded_rows,
             "packed_places": batch.packed_places,

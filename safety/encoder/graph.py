@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from safety.encoder.architecture import Architecture
+from safety.encoder.architecture import Architecture, UnsupportedEncoderError
 from safety.encoder.precision import Precision
 from safety.encoder.quantised_matrix import MAX_EMBEDDING, MAX_WEIGHT, QuantisedMatrix
 from safety.encoder.weights import Weights
@@ -55,15 +55,18 @@ class Graph:
         return outputs
 
 
-def encoder_graph(architecture: Architecture, weights: Weights, precision: Precision) -> ModelProto:
+def encoder_graph(
+    architecture: Architecture, weights: Weights, precision: Precision, token_types: int = 1
+) -> ModelProto:
     """Returns the model. Its inputs are the fields of ``PackedBatch``; its output ``hidden`` is float32 [T, hidden].
 
+    The position of a token of type t is t x max_tokens higher, so that a type costs a larger table and no operation.
     Raises UnsupportedEncoderError if tensors are missing or have other shapes.
     """
     weights.check(architecture)
     graph = Graph()
     linears = _Int8Linears(graph, weights) if precision is Precision.INT8 else _FloatLinears(graph, weights)
-    rows = _embeddings(graph, architecture, weights, precision)
+    rows = _embeddings(graph, architecture, weights, precision, token_types)
     for layer in range(architecture.layers):
         output = "hidden" if layer == architecture.layers - 1 else f"layer{layer}"
         rows = _layer(graph, architecture, weights, linears, f"encoder.layer.{layer}", rows, output)
@@ -87,7 +90,9 @@ def _model(graph: Graph, architecture: Architecture) -> ModelProto:
     )
 
 
-def _embeddings(graph: Graph, architecture: Architecture, weights: Weights, precision: Precision) -> str:
+def _embeddings(
+    graph: Graph, architecture: Architecture, weights: Weights, precision: Precision, token_types: int
+) -> str:
     words = "embeddings.word_embeddings.weight"
     if precision is Precision.INT8:
         matrix = weights.quantised(words, MAX_EMBEDDING)
@@ -98,8 +103,11 @@ def _embeddings(graph: Graph, architecture: Architecture, weights: Weights, prec
     else:
         word = graph.node("Gather", [graph.constant("words", weights.dense(words)), "token_ids"], "word_rows")
     table = weights.dense("embeddings.position_embeddings.weight")
-    # Token type 0 everywhere: its row is part of every position's.
-    table = table + weights.dense("embeddings.token_type_embeddings.weight")[:1]
+    kinds = weights.dense("embeddings.token_type_embeddings.weight")
+    if len(kinds) < token_types:
+        raise UnsupportedEncoderError(f"the file has {len(kinds)} token types, not {token_types}")
+    # The row of a type is part of every position's.
+    table = np.concatenate([table + kinds[kind] for kind in range(token_types)])
     position = graph.node("Gather", [graph.constant("position_table", table), "positions"], "position_rows")
     return _norm(graph, architecture, weights, "embeddings.LayerNorm", word, position, None, "embedded")
 

@@ -30,6 +30,10 @@ class PackedBatch:
         """The first packed row of each sequence, int64 [B]."""
         return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
 
+    def from_place(self, places: Sequence[int]) -> NDArray[np.bool_]:
+        """Returns which tokens stand at the given place of their sequence or after it, bool [T]. ``places`` is [B]."""
+        return self.positions >= np.repeat(np.asarray(places, np.int64), self.lengths)
+
 
 def packed(sequences: Sequence[Sequence[int]]) -> PackedBatch:
     """Returns the batch of ``sequences``. Raises ValueError for no sequences, and for an empty one."""

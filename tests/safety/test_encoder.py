@@ -72,6 +72,24 @@ def test_int8_is_close_to_the_reference(tiny: Path) -> None:
     assert similarity(Encoder.load(tiny).encode(batch).rows, expected(tiny, batch)) > 0.995
 
 
+def test_pairs_are_the_reference_with_token_types(tiny: Path) -> None:
+    batch, second = sequences(500), [1, 3, 0, 2, 100]
+    architecture = Encoder.load(tiny).architecture
+    weights = Weights.read(tiny / "model.safetensors")
+    states = Encoder(architecture, weights, Precision.FLOAT32, token_types=2).encode(batch, second)
+    model = BertModel.from_pretrained(tiny, add_pooling_layer=False).eval()
+    with torch.inference_mode():
+        for start, tokens, place in zip(states.starts, batch, second, strict=True):
+            types = torch.tensor([[int(index >= place) for index in range(len(tokens))]])
+            reference = model(torch.tensor([tokens]), token_type_ids=types).last_hidden_state[0].numpy()
+            np.testing.assert_allclose(states.rows[start : start + len(tokens)], reference, atol=2e-5)
+
+
+def test_an_encoder_for_one_token_type_refuses_pairs(tiny: Path) -> None:
+    with pytest.raises(ValueError, match="one token type"):
+        Encoder.load(tiny).encode([[1, 2]], [1])
+
+
 @pytest.mark.parametrize("precision", Precision)
 def test_a_sequence_does_not_depend_on_its_batch(tiny: Path, precision: Precision) -> None:
     encoder, batch = Encoder.load(tiny, precision), sequences(500)
