@@ -25,7 +25,7 @@ class PairScorer(Protocol):
         """Returns the probability that each candidate asks for what ``question`` asks for, in order, each from 0 to 1.
 
         The probability does not depend on which of the two was asked first, nor on the other candidates. It knows
-        nothing of ``router.cache.pair_guard``, which may refuse a pair with a high probability. Raises ValueError for a
-        cosine that is no number, and none for a text of any length: long ones are cut.
+        nothing of ``router.cache.pair_guard``, which may refuse a pair with a high probability. A pair that is too long
+        to be read whole has the probability 0. Raises ValueError for a cosine that is no number.
         """
         ...

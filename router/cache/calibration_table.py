@@ -1,0 +1,95 @@
+"""``CalibrationTable``: how held-out pairs of questions score, as the pair stage's files have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DECIMALS = 6
+"""Of a score in a table: a threshold lies one unit of the last above the false hit that it keeps out."""
+
+
+class CalibrationTableError(ValueError):
+    """The file is no calibration table."""
+
+
+class Row(NamedTuple):
+    """At a threshold of ``score``, ``false_hits`` different pairs and ``true_hits`` same ones are hits."""
+
+    score: float
+    false_hits: int
+    true_hits: int
+
+
+class CalibrationTable(BaseModel):
+    """The scores of ``different`` pairs that differ and ``same`` ones that do not, of a scorer's ``version``.
+
+    ``rows``: one for each score of a different pair that no guard refused, from the highest down. A pair that the guard
+    refuses is in ``different`` or in ``same``, and in no row: it is never a hit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str = Field(min_length=1)
+    different: int = Field(ge=1)
+    same: int = Field(ge=1)
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_monotone(self) -> CalibrationTable:
+        for above, below in zip(self.rows, self.rows[1:], strict=False):
+            if not (
+                above.score > below.score and above.false_hits < below.false_hits and above.true_hits <= below.true_hits
+            ):
+                raise ValueError(f"rows: scores must fall and counts rise, not {list(above)}, {list(below)}")
+        last = self.rows[-1]
+        if last.false_hits > self.different or last.true_hits > self.same:
+            raise ValueError("rows: more hits than pairs")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> CalibrationTable:
+        """Reads a table. Raises OSError, and CalibrationTableError for what is missing or wrong in it."""
+        text = path.read_text(encoding="utf-8")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise CalibrationTableError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    def recall(self, threshold: float) -> float:
+        """Returns the share of same pairs that are hits at ``threshold``, by the last row above it: a lower bound."""
+        return max((row.true_hits for row in self.rows if row.score >= threshold), default=0) / self.same
+
+
+class Scored(NamedTuple):
+    """A labelled pair. ``score``: None where the guard refuses it."""
+
+    score: float | None
+    same: bool
+
+
+def tabulated(version: str, pairs: Iterable[Scored], max_false_hit_rate: float = 0.25) -> CalibrationTable:
+    """Returns the table of labelled pairs, down to ``max_false_hit_rate``.
+
+    Raises ValueError unless there are pairs of both kinds, and one that differs and is not refused.
+    """
+    listed = list(pairs)
+    same = sum(pair.same for pair in listed)
+    different = len(listed) - same
+    scores = sorted(
+        ((round(pair.score, DECIMALS), pair.same) for pair in listed if pair.score is not None), reverse=True
+    )
+    rows: list[Row] = []
+    counts = [0, 0]
+    for place, (score, label) in enumerate(scores):
+        counts[label] += 1
+        last_of_score = place + 1 == len(scores) or scores[place + 1][0] < score
+        if last_of_score and counts[False] > (rows[-1].false_hits if rows else 0):
+            rows.append(Row(score, counts[False], counts[True]))
+            if counts[False] >= max_false_hit_rate * different:
+                break
+    return CalibrationTable(version=version, different=different, same=same, rows=tuple(rows))

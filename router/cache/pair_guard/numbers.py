@@ -1,0 +1,55 @@
+"""Numbers: amounts, years, versions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+from router.cache.pair_guard.reading import Reading
+
+NUMBER: Final = re.compile(r"(?<![\w.])v?(\d+(?:[.,:]\d+)*)(k|m|st|nd|rd|th|%|[a-z]{1,3})?(?!\w)", re.IGNORECASE)
+UP_TO_NINETEEN: Final = """
+    two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+    nineteen
+"""
+TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety"
+WORDS: Final = {
+    **{word: str(number) for number, word in enumerate(UP_TO_NINETEEN.split(), start=2)},
+    **{word: str(10 * number) for number, word in enumerate(TENS.split(), start=2)},
+    "hundred": "100",
+    "thousand": "1000",
+    "dozen": "12",
+    "half": "0.5",
+    "twice": "2",
+    "double": "2",
+    "triple": "3",
+}
+THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+")
+
+
+def numbers(text: Reading) -> Counter[str]:
+    """Returns the numbers of a question in one spelling: "1,000", "1k" and "1000" are one; 3.1 and 3.10 are two."""
+    found = [value(match[1], match[2] or "") for match in NUMBER.finditer(text.text)]
+    return Counter([*found, *(WORDS[word] for word in text.words if word in WORDS)])
+
+
+def value(digits: str, suffix: str) -> str:
+    """Returns a number in one spelling."""
+    if THOUSANDS.fullmatch(digits):
+        digits = digits.replace(",", "")
+    if suffix.lower() == "k" and digits.isdigit():
+        return digits + "000"
+    return digits.lstrip("0") or "0"
+
+
+def numbers_differ(one: Reading, other: Reading) -> bool:
+    """Tells whether both have numbers, and each one that the other has not."""
+    first, second = numbers(one), numbers(other)
+    return bool(first - second) and bool(second - first)
+
+
+def fewer_numbers(one: Reading, other: Reading) -> bool:
+    """Tells whether both have numbers, and one of them all of the other's and more."""
+    first, second = set(numbers(one)), set(numbers(other))
+    return bool(first and second) and first != second and (first < second or second < first)

@@ -1,0 +1,67 @@
+"""Opposites: antonyms, words made with un-, dis- and in-, and what is denied on one side alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+from router.cache.pair_guard.reading import NEGATORS, Reading, listed, own_stems, stem
+from router.cache.pair_guard.word_lists import word_lists
+
+PREFIXES: Final = ("un", "dis", "in", "im", "il", "ir", "non", "mis")
+MIN_ROOT, MIN_ROOT_DE = 4, 6
+NO_OPPOSITES: Final = frozenset(map(stem, word_lists()["no_opposites"]))
+"""Words that begin like an opposite and are none."""
+
+AUXILIARIES: Final = listed(
+    "do doe did is are was were be have has had can could will would should so the a an any ever it"
+)
+
+
+def antonyms() -> Mapping[str, frozenset[str]]:
+    """Returns the stems of the opposites of each stem."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for group in word_lists()["antonyms"]:
+        head, *others = map(stem, group.split())
+        for other in others:
+            found[head].add(other)
+            found[other].add(head)
+    return {word: frozenset(others - {word}) for word, others in found.items()}
+
+
+OPPOSITES: Final = antonyms()
+
+
+def opposite(one: str, other: str) -> bool:
+    """Tells whether two stems are opposites: antonyms, or one is the other with un-, dis-, in- and the like."""
+    if other in OPPOSITES.get(one, ()):
+        return True
+    root, made = sorted((one, other), key=len)
+    if made in NO_OPPOSITES or not root.isalpha():
+        return False
+    prefixes = PREFIXES if len(root) >= MIN_ROOT else ()
+    return made in {prefix + root for prefix in prefixes} or (len(root) >= MIN_ROOT_DE and made == "de" + root)
+
+
+def opposites_differ(one: Reading, other: Reading) -> bool:
+    """Tells whether a word of one stands against its opposite in the other.
+
+    Where one of them also denies, the two may cancel out: "not illegal" and "legal". Then only a word that itself
+    denies counts: "always" and "never".
+    """
+    denied = (one.negations - other.negations) % 2
+    first, second = own_stems(one, other)
+    return any(
+        opposite(word, against) and (not denied or word in NEGATORS or against in NEGATORS)
+        for word in first - {"in"}
+        for against in second - {"in"}
+    )
+
+
+def negations_differ(one: Reading, other: Reading) -> bool:
+    """Tells whether the two differ in nothing but a denial, and in the words that it takes."""
+    if (one.negations - other.negations) % 2 == 0:
+        return False
+    first, second = own_stems(one, other)
+    return not (first | second) - NEGATORS - AUXILIARIES

@@ -1,0 +1,147 @@
+"""The score from which on a stored question answers another, for a bound on false hits.
+
+A false hit is a pair of different questions that would be taken for the same; its rate is of all different pairs. The
+threshold is the lowest at which the upper confidence limit of that rate (Clopper and Pearson) keeps the bound. The
+limit rises as the threshold falls: going down until it breaks the bound tests in a fixed order, so that the confidence
+holds for the threshold that is chosen (Angelopoulos et al., 2021, arXiv:2110.01052).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from router.cache.calibration_table import DECIMALS, CalibrationTable
+from router.cache.confidence_limit import CONFIDENCE, keeps_bound
+
+NEVER = math.inf
+"""The threshold where no pair may be a hit."""
+
+STEP = 10.0**-DECIMALS
+
+
+class Judged(NamedTuple):
+    """A look-up whose best candidate was compared with an answer that was generated anyway.
+
+    ``score``: of the pair stage, the guard's refusals left out. ``same``: whether the stored answer would have been
+    right. ``weight``: one by the probability with which look-ups of its kind are compared. A miss can be compared for
+    nothing, since it is generated; of hits a share is.
+    """
+
+    score: float
+    same: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What traffic says. ``reported``: the scores of hits that users called wrong, which are no sample: they can raise
+    a threshold and never lower one."""
+
+    judged: Sequence[Judged] = ()
+    reported: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far traffic moves a threshold, in logits of the score.
+
+    ``full``: different pairs judged, from which on the shipped table counts no more; below it counts in part.
+    ``min_different``: different pairs judged, below which the threshold is not lowered.
+    """
+
+    max_raise: float = 3.0
+    max_lower: float = 0.7
+    min_different: float = 300
+    full: float = 6000
+
+
+def threshold_for(table: CalibrationTable, bound: float, confidence: float = CONFIDENCE) -> float:
+    """Returns the threshold for false hits of at most ``bound``, from 0 to 1; NEVER if the table is too small to
+    promise so little. Below the last row of the table nothing is known, so its score is the lowest threshold.
+
+    Raises ValueError for a bound or a confidence outside of 0 to 1.
+    """
+    _check(bound, confidence)
+    falling = [(row.score, float(row.false_hits)) for row in table.rows]
+    return _lowest(falling, float(table.different), bound, confidence)
+
+
+def recalibrated(
+    table: CalibrationTable,
+    bound: float,
+    evidence: Evidence,
+    limits: Limits | None = None,
+    confidence: float = CONFIDENCE,
+) -> float:
+    """Returns the threshold for ``bound`` after ``evidence``.
+
+    The table's counts and those of traffic are added up; the table counts less the more different pairs were judged.
+    The result is at most ``limits.max_raise`` above ``threshold_for`` and ``limits.max_lower`` below it, in logits.
+    Raises ValueError for a bound or a confidence outside of 0 to 1, and for scores and weights that are no numbers.
+    """
+    limits = limits or Limits()
+    shipped = threshold_for(table, bound, confidence)
+    if shipped == NEVER or not (evidence.judged or evidence.reported):
+        return shipped
+    different = [pair for pair in evidence.judged if not pair.same]
+    if not all(0 <= pair.score <= 1 and 0 < pair.weight < math.inf for pair in different):
+        raise ValueError("a judged pair has a score from 0 to 1, and a weight above 0")
+    scale = _kish(different)
+    judged = scale * sum(pair.weight for pair in different)
+    share = max(0.0, 1 - judged / limits.full)
+    at: dict[float, float] = defaultdict(float)
+    before = 0
+    for row in table.rows:
+        at[row.score] += share * (row.false_hits - before)
+        before = row.false_hits
+    for pair in different:
+        at[pair.score] += scale * pair.weight
+    for score in evidence.reported:
+        at[score] += 1
+    trials = share * table.different + judged + len(evidence.reported)
+    falling, total = [], 0.0
+    for score in sorted(at, reverse=True):
+        total += at[score]
+        falling.append((score, total))
+    found = _lowest(falling, trials, bound, confidence)
+    if judged < limits.min_different:
+        found = max(found, shipped)
+    return _clamped(found, shipped, limits)
+
+
+def _check(bound: float, confidence: float) -> None:
+    if not (0 < bound < 1 and 0 < confidence < 1):
+        raise ValueError("the bound on false hits and the confidence lie between 0 and 1")
+
+
+def _lowest(falling: Sequence[tuple[float, float]], trials: float, bound: float, confidence: float) -> float:
+    """Returns the lowest threshold of which the limit keeps ``bound``.
+
+    ``falling``: scores of different pairs from the highest down, each with the false hits at it.
+    """
+    if not keeps_bound(0, trials, bound, confidence):
+        return NEVER
+    kept = bisect_left(falling, True, key=lambda each: not keeps_bound(each[1], trials, bound, confidence))
+    return falling[kept][0] + STEP if kept < len(falling) else falling[-1][0]
+
+
+def _kish(pairs: Sequence[Judged]) -> float:
+    """By what weights are multiplied so that they add up to the size of an equal sample (Kish, 1965)."""
+    squares = sum(pair.weight**2 for pair in pairs)
+    return sum(pair.weight for pair in pairs) / squares if squares else 1.0
+
+
+def _clamped(found: float, shipped: float, limits: Limits) -> float:
+    lowest, highest = (_shifted(shipped, by) for by in (-limits.max_lower, limits.max_raise))
+    return min(max(found, lowest), highest)
+
+
+def _shifted(probability: float, logits: float) -> float:
+    if not 0 < probability < 1:
+        return probability
+    return 1 / (1 + math.exp(-(math.log(probability / (1 - probability)) + logits)))
