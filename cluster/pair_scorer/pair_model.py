@@ -44,25 +44,30 @@ class PairModel:
         ``cosines``: of the embeddings of ``question`` and of each of the others. A pair that is too long to be read
         whole has the probability 0. Raises ValueError for a cosine that is no number.
         """
-        if not np.isfinite(np.asarray(cosines, np.float64)).all():
+        return self.combined(self.logits([(question, other) for other in others]), np.asarray(cosines, np.float64))
+
+    def combined(self, logits: NDArray[np.floating], cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the probabilities of pairs, float64 [pairs], from what ``logits`` gave and their cosines, [pairs].
+
+        Raises ValueError for a cosine that is no number.
+        """
+        if not np.isfinite(cosines).all():
             raise ValueError("a cosine is no number")
         weights = self.artefact.combination
-        logits = self.logits(question, others).astype(np.float64)
-        combined = weights.pair * logits + weights.cosine * np.asarray(cosines, np.float64) + weights.offset
+        combined = weights.pair * logits.astype(np.float64) + weights.cosine * cosines + weights.offset
         # The sigmoid by the hyperbolic tangent, which does not overflow. Of minus infinity it is 0.
         result: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * combined))
         return result
 
-    def logits(self, question: str, others: Sequence[str]) -> NDArray[np.float32]:
-        """Returns the model's outputs for pairs, each the mean of both orders, float32 [others]; minus infinity for a
-        pair that is too long."""
-        asked = self._pieces(question)
-        pieces = [self._pieces(other) for other in others]
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Returns the model's outputs for pairs, each the mean of both orders, float32 [pairs]; minus infinity for a
+        pair that is too long. A text that is in several pairs is cut into pieces once."""
+        pieces = {text: self._pieces(text) for text in {text for pair in pairs for text in pair}}
         limit = self.artefact.max_tokens - SPECIAL_TOKENS
-        read = [place for place, other in enumerate(pieces) if len(asked) + len(other) <= limit]
-        result = np.full(len(others), -np.inf, np.float32)
+        read = [place for place, (a, b) in enumerate(pairs) if len(pieces[a]) + len(pieces[b]) <= limit]
+        result = np.full(len(pairs), -np.inf, np.float32)
         if read:
-            result[read] = self._outputs([(asked, pieces[place]) for place in read])
+            result[read] = self._outputs([(pieces[pairs[place][0]], pieces[pairs[place][1]]) for place in read])
         return result
 
     def _outputs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ def reference(directory: Path, one: str, other: str) -> float:
 def test_a_score_is_the_mean_of_both_orders_combined_with_the_cosine(tiny: Path) -> None:
     model = PairModel(tiny, Precision.FLOAT32)
     mean = (reference(tiny, "is it so?", "is that so") + reference(tiny, "is that so", "is it so?")) / 2
-    assert model.logits("is it so?", ["is that so"]) == pytest.approx(mean, abs=1e-4)
+    assert model.logits([("is it so?", "is that so")]) == pytest.approx(mean, abs=1e-4)
     expected = 1 / (1 + math.exp(-(1.5 * mean + 2 * 0.8 - 1)))
     assert model.probabilities("is it so?", ["is that so"], [0.8]) == pytest.approx(expected, abs=1e-4)
 
@@ -90,9 +90,9 @@ def test_a_score_is_the_mean_of_both_orders_combined_with_the_cosine(tiny: Path)
 @pytest.mark.parametrize("precision", Precision)
 def test_it_depends_neither_on_the_order_nor_on_the_other_candidates(tiny: Path, precision: Precision) -> None:
     model, others = PairModel(tiny, precision), ["b", "is it", "what is a longer one?", ""]
-    together = model.logits("is it so", others)
+    together = model.logits([("is it so", other) for other in others])
     for place, other in enumerate(others):
-        assert model.logits(other, ["is it so"])[0] == pytest.approx(together[place], abs=1e-4)
+        assert model.logits([(other, "is it so")])[0] == pytest.approx(together[place], abs=1e-4)
 
 
 def test_a_pair_that_is_too_long_to_be_read_whole_has_the_probability_0(tiny: Path) -> None:

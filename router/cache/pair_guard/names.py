@@ -8,7 +8,7 @@ from typing import Final
 from router.cache.pair_guard.reading import Reading, listed
 
 IDENTIFIER: Final = re.compile(
-    r"`([^`]+)`|(?<!\w)((?:__)?[A-Za-z]\w*_\w+(?:__)?|[a-z]+[A-Z]\w*|(?:[A-Z][a-z0-9]+){2,}|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z_]\w*(?=\(\)))(?!\w)"
+    r"`([^`]+)`|(?<!\w)((?:__)?[A-Za-z]\w*_\w+(?:__)?|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z]\w*[A-Z]\w*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z_]\w*(?=\(\)))(?!\w)"
 )
 """``snake_case``, ``camelCase``, ``PascalCase``, ``dotted.names``, ``called()``, and what stands in backquotes."""
 
@@ -33,9 +33,16 @@ def identifiers(text: Reading) -> frozenset[str]:
 
 
 def identifiers_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether both have identifiers, and each one that does not occur in the other, whatever its case."""
-    first, second = identifiers(one), identifiers(other)
-    return bool(_absent(first, other)) and bool(_absent(second, one))
+    """Tells whether both have identifiers, and each one that does not occur in the other, however it is spelt there."""
+    first, second = _bare(one.text), _bare(other.text)
+    return any(_bare(each) not in second for each in identifiers(one)) and any(
+        _bare(each) not in first for each in identifiers(other)
+    )
+
+
+def _bare(text: str) -> str:
+    """Returns the letters and digits of a text: "read_csv", "readCSV" and "read csv" are one."""
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 def names(text: Reading) -> frozenset[str]:

@@ -35,8 +35,7 @@ class SelfAttention(nn.Module):
         query, key, value = (
             project(hidden).view(shape).transpose(1, 2) for project in (self.query, self.key, self.value)
         )
-        scores = query @ key.transpose(2, 3) * (HIDDEN // HEADS) ** -0.5 + bias
-        mixed: Tensor = functional.softmax(scores, dim=-1) @ value
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return mixed.transpose(1, 2).reshape(batch, length, HIDDEN)
 
 
@@ -94,9 +93,10 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(2, HIDDEN)
         self.LayerNorm = nn.LayerNorm(HIDDEN, eps=EPSILON)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, types: Tensor | None) -> Tensor:
         positions = self.position_embeddings.weight[: tokens.shape[1]]
-        summed = self.word_embeddings(tokens) + positions + self.token_type_embeddings.weight[0]
+        kinds = self.token_type_embeddings.weight[0] if types is None else self.token_type_embeddings(types)
+        summed = self.word_embeddings(tokens) + positions + kinds
         normal: Tensor = self.LayerNorm(summed)
         return normal
 
@@ -110,19 +110,19 @@ class Encoder(nn.Module):
 class Classifier(nn.Module):
     """Logits of ``labels`` for windows of word pieces. Parameters are named as in the artefact."""
 
-    def __init__(self, labels: int = len(LABELS)) -> None:
+    def __init__(self, labels: int = len(LABELS), dropout: float = 0.1) -> None:
         super().__init__()
         self.embeddings = Embeddings()
         self.encoder = Encoder()
         self.head = nn.Linear(2 * HIDDEN, labels)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Returns logits [batch, labels]. ``tokens`` is int64, ``mask`` bool and true where there is a token; both are
-        [batch, length]."""
-        hidden = self.embeddings(tokens)
+    def forward(self, tokens: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
+        """Returns logits [batch, labels]. ``tokens`` is int64, ``mask`` bool and true where there is a token, ``types``
+        int64, 0 or 1, and 0 everywhere where it is None; all are [batch, length]."""
+        hidden = self.embeddings(tokens, types)
         bias = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)[:, None, None, :]
         for layer in self.encoder.layer:
             hidden = layer(hidden, bias)
