@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deployments.models.training.pairs import sources
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def test_sets(data: Path, cosines: Cosines, seed: int, most: int) -> Iterator[tuple[str, list[LabelledPair]]]:
-    """Yields the sets, each of at most ``most`` pairs. Raises OSError."""
+    """Yields the sets: of Quora at most ``most`` pairs, of the others a fifth of that. Raises OSError."""
     yield "quora", drawn(cut(sources.quora(data), (CALIBRATION, TEST), seed)[1], most)
     for name, read, share in _OTHERS:
-        yield name, drawn(cut(read(data), (share,), seed)[0], most)
+        yield name, drawn(cut(read(data), (share,), seed)[0], most // 5)
     for kind in dict.fromkeys(each.kind for each in opposites()):
         yield f"opposites: {kind}", [each.pair for each in opposites() if each.kind == kind]
     yield "faq paraphrases", faq(data, cosines)
@@ -87,7 +88,7 @@ def drawn(pairs: Sequence[Pair], most: int) -> list[LabelledPair]:
     return [LabelledPair(pair.text_a, pair.text_b, bool(pair.same)) for pair in pairs[::step][:most]]
 
 
-def faq(data: Path, cosines: Cosines) -> list[LabelledPair]:
+def faq(data: Path, cosines: Callable[[Sequence[tuple[str, str]]], NDArray[np.float64]]) -> list[LabelledPair]:
     """The paraphrases of questions of a FAQ on COVID-19: each with its question, and with the others that are nearest
     to it."""
     written: dict[str, str] = json.loads(Path(__file__).with_name("faq_paraphrases.json").read_text(encoding="utf-8"))
@@ -147,7 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data sets")
     parser.add_argument("--model", type=Path, default=ROOT / "deployments" / "models" / "cache_pairs")
-    parser.add_argument("--pairs", type=int, default=4000, help="of each set, at most")
+    parser.add_argument("--pairs", type=int, default=4000, help="of Quora, at most; of other sets a fifth")
     parser.add_argument("--seed", type=int, default=0, help="of the cut: that of the training")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--false-hits", type=Path, help="write the false hits on Quora's test cut to this file")

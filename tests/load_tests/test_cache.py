@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cluster.pair_scorer.pair_scorer import MODEL
 from load_tests.cache.__main__ import main
 from load_tests.cache.figures import area_under_curve, at_threshold, recall_at
 from load_tests.cache.opposites import opposites
 from load_tests.cache.pair_rows import InputError, LabelledPair, read_pairs
-from load_tests.cache.stage import identical
+from load_tests.cache.sets import NEIGHBOURS, ablation, faq
+from load_tests.cache.stage import Scores, identical
+from load_tests.cache.table import markdown, set_figures
 from router.cache.pair_guard.guard import refusal
 
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHIPPED = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="the pair model is not there")
 
 
@@ -113,3 +118,42 @@ def test_the_command_tells_recall_and_false_hits_of_the_shipped_stage(
     assert figures == json.loads(capsys.readouterr().out)
     assert (figures["pairs"], figures["recall"], figures["false_hit_rate"]) == (3, 1.0, 0.0)
     assert 0 < figures["threshold"] < 1
+
+
+PAIRS = [
+    LabelledPair("Is it open?", "Is it closed?", False),
+    LabelledPair("Is it open in 5 days?", "Is it open in 6 days?", True),
+    LabelledPair("How are you?", "How do you do?", True),
+    LabelledPair("How are you?", "Who are you?", False),
+]
+SCORES = Scores(
+    cosine=np.array([0.9, 0.8, 0.7, 0.1]),
+    logit=np.zeros(4),
+    score=np.array([0.9, 0.8, 0.95, 0.1]),
+    refused=("opposite", "number", None, None),
+    same=np.array([pair.same for pair in PAIRS]),
+)
+
+
+def test_figures_count_refused_pairs_as_misses() -> None:
+    figures = set_figures("mine", SCORES, {0.01: 0.5})
+    assert figures.guarded[0.01] == (0.5, 0.0)
+    assert figures.free[0.01] == (1.0, 0.5)
+    assert (figures.same, figures.different) == (2, 2)
+    assert "| mine | 2 | 2 | 0.500 |" in markdown([figures])
+
+
+def test_the_ablation_tells_what_each_rule_costs_and_saves() -> None:
+    lines = ablation(PAIRS, SCORES, 0.5).splitlines()
+    assert "| number | 1 of 2 | 0 of 2 |" in lines
+    assert "| opposite | 0 of 2 | 1 of 2 |" in lines
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the data sets are not there")
+def test_a_paraphrase_of_the_faq_stands_beside_its_question_and_its_neighbours() -> None:
+    def by_length(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        return np.array([-abs(len(a) - len(b)) for a, b in pairs], np.float64)
+
+    pairs = faq(DATA, by_length)
+    assert sum(pair.same for pair in pairs) == 50
+    assert len(pairs) == 50 * (1 + NEIGHBOURS)

@@ -42,6 +42,8 @@ REFUSED = [
     ("What does read_csv do?", "What does to_csv do?", "identifier"),
     ("What is a HashMap?", "What is a TreeMap?", "identifier"),
     ("Who is Anna Smith?", "Who is Peter Smith?", "name"),
+    ("Marie Curie was born where?", "Rosa Parks was born where?", "name"),
+    ("Tell me of Anna Smith.", "Tell me of Peter Jones.", "name"),
     ("When was it built?", "Where was it built?", "asked"),
 ]  # fmt: skip
 
@@ -62,6 +64,9 @@ LEFT_ALONE = [
     ("What does read_csv do?", "what does READ_CSV do"),
     ("How can I sort a list in python", "Sorting lists in Python"),
     ("turn the light on", "turn on the light"),
+    ("Explain recursion", "Describe recursion"),
+    ("How To Lose Weight Fast", "What Is The Best Way To Lose Weight"),
+    ("How do I take a test?", "How do I give a test?"),
 ]  # fmt: skip
 
 

@@ -8,11 +8,22 @@ from typing import Final
 from router.cache.pair_guard.reading import Reading, listed
 
 IDENTIFIER: Final = re.compile(
-    r"`([^`]+)`|(?<!\w)((?:__)?[A-Za-z]\w*_\w+(?:__)?|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z]\w*[A-Z]\w*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z_]\w*(?=\(\)))(?!\w)"
+    r"`([^`]+)`|(?<!\w)("
+    r"(?:__)?[A-Za-z]\w*_\w+(?:__)?|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z]\w*[A-Z]\w*"
+    r"|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z_]\w*(?=\(\))"
+    r")(?!\w)"
 )
 """``snake_case``, ``camelCase``, ``PascalCase``, ``dotted.names``, ``called()``, and what stands in backquotes."""
 
-NAME: Final = re.compile(r"(?<=[\w,;:\"'(] )\(?[\"']?([A-Z][\w+#]*(?:[-.&][A-Z]\w*)*)")
+RUN: Final = re.compile(r"[A-Z][\w+#]*(?:[-.&][A-Z]\w*)*(?: [A-Z][\w+#]*(?:[-.&][A-Z]\w*)*)*")
+"""Capitalised words in a row."""
+
+BEGINS: Final = re.compile(r"(?:^|[.?!])[\s\"'(]*$")
+"""What stands before the first word of a sentence, which is capitalised in any case."""
+
+MAX_NAME: Final = 4
+"""Words of a name. A longer row is a title."""
+
 SAME: Final = {
     "us": "usa",
     "u.s": "usa",
@@ -45,19 +56,29 @@ def _bare(text: str) -> str:
     return "".join(filter(str.isalnum, text.lower()))
 
 
-def names(text: Reading) -> frozenset[str]:
-    """Returns the capitalised words of a question that do not begin a sentence, lower-cased."""
-    found = {match[1].lower().rstrip(".") for match in NAME.finditer(text.text)}
-    return frozenset(SAME.get(name, name) for name in found - NO_NAMES)
+def names(text: Reading) -> dict[str, frozenset[str]]:
+    """Returns the capitalised words of a question that do not begin a sentence, each with the words of its name.
+
+    All are lower-cased. The first word of a sentence belongs to the name that goes on after it.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for match in RUN.finditer(text.text):
+        run = match[0].lower().split()
+        inner = run[1:] if BEGINS.search(text.text[: match.start()]) else run
+        whole = frozenset(run) if len(run) <= MAX_NAME else frozenset()
+        found.update({SAME.get(word, word): whole | {word} for word in inner if word not in NO_NAMES})
+    return found
 
 
 def names_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether the two are alike but for a name: each has one that does not occur in the other, and the words in
-    small letters are the same."""
-    first, second = _absent(names(one), other), _absent(names(other), one)
+    """Tells whether the two are alike but for a name: each has one that does not occur in the other, and the words
+    outside of these names are the same."""
+    found = names(one), names(other)
+    first, second = _absent(frozenset(found[0]), other), _absent(frozenset(found[1]), one)
     if not (first and second):
         return False
-    return not (set(one.words) ^ set(other.words)) - first - second
+    inside = frozenset().union(*(found[0][name] for name in first), *(found[1][name] for name in second))
+    return not (set(one.words) ^ set(other.words)) - first - second - inside
 
 
 def _absent(found: frozenset[str], text: Reading) -> set[str]:
