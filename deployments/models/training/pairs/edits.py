@@ -65,7 +65,7 @@ def edit_family(text: str, rng: random.Random) -> str | None:
         if found:
             word = rng.choice(found)
             other = rng.choice([each for each in members if each not in found])
-            return re.sub(rf"(?<![\w+#]){re.escape(word)}(?![\w+#])", lambda _, word=other: word, text)
+            return re.sub(rf"(?<![\w+#]){re.escape(word)}(?![\w+#])", other, text)
     return None
 
 

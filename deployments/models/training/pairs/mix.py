@@ -194,7 +194,7 @@ def changed_words(before: str, after: str) -> tuple[Counter[str], Counter[str]]:
 
 def requests(limit: int, rng: random.Random) -> list[Pair]:
     """Pairs of RULES: of each request one that is the same, and one or two that are not."""
-    draw, made = Frames(rng), []
+    draw, made = Frames(rng), list[Pair]()
     while len(made) < limit:
         rule = rng.choice(RULES)
         request = rule(draw)

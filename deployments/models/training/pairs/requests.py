@@ -71,13 +71,13 @@ def programming(draw: Frames) -> Request:
 def identifier(draw: Frames) -> Request:
     one, other, third = draw.rng.sample(WORDS["identifiers"], 3)
     if draw.rng.random() < 0.4:
-        frames = (
+        both = (
             "What is the difference between {x}?",
             "{x}: what is the difference?",
             "How do {x} differ?",
             "Compare {x}.",
         )
-        said = draw.request(frames, f"{one} and {other}", f"{one} and {third}")
+        said = draw.request(both, f"{one} and {other}", f"{one} and {third}")
         return Request(said.said, said.again.replace(f"{one} and {other}", f"{other} and {one}"), said.others)
     frames = ("What does {x} do?", "How do I use {x}?", "Explain {x}", "What is {x} for?", "When should I use {x}?")
     frame = draw.rng.choice(frames)
@@ -164,7 +164,8 @@ def measured(draw: Frames) -> Request:
     )
     again = draw.rng.choice(("Tell me: {x}", "{x} Please answer.", "I wonder, {x}", "{x}")).replace("{x}", shown)
     return Request(
-        *(frame.replace("{x}", f"{n} {one}") for frame in (shown, again)),
+        shown.replace("{x}", f"{n} {one}"),
+        again.replace("{x}", f"{n} {one}"),
         (shown.replace("{x}", f"{n} {other}"), shown.replace("{x}", f"{m} {one}")),
     )
 
@@ -465,11 +466,9 @@ def yes_no(draw: Frames) -> Request:
     frames = (
         "Is it {q} to {x}?",
         "Would it be {q} to {x}?",
-        "Is {g} {q}?",
         "I wonder if it is {q} to {x}",
         "Tell me whether it's {q} to {x}.",
     )
-    frames = frames[:2] + frames[3:]
     negated = (
         "Is it not {q} to {x}?",
         "Isn't it {q} to {x}?",
