@@ -65,6 +65,7 @@ LEFT_ALONE = [
     ("How can I sort a list in python", "Sorting lists in Python"),
     ("turn the light on", "turn on the light"),
     ("Explain recursion", "Describe recursion"),
+    ("Who sells cakes in Bath?", "Where can I order a cake in Bath?"),
     ("How To Lose Weight Fast", "What Is The Best Way To Lose Weight"),
     ("How do I take a test?", "How do I give a test?"),
 ]  # fmt: skip

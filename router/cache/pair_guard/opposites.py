@@ -14,8 +14,9 @@ MIN_ROOT, MIN_ROOT_DE = 4, 6
 NO_OPPOSITES: Final = frozenset(map(stem, word_lists()["no_opposites"]))
 """Words that begin like an opposite and are none."""
 
-AUXILIARIES: Final = listed(
-    "do doe did is are was were be have has had can could will would should so the a an any ever it"
+DENIALS: Final = frozenset(map(stem, NEGATORS))
+AUXILIARIES: Final = frozenset(
+    map(stem, listed("do does did is are was were be have has had can could will would should so the a an any ever it"))
 )
 
 
@@ -53,7 +54,7 @@ def opposites_differ(one: Reading, other: Reading) -> bool:
     denied = (one.negations - other.negations) % 2
     first, second = own_stems(one, other)
     return any(
-        opposite(word, against) and (not denied or word in NEGATORS or against in NEGATORS)
+        opposite(word, against) and (not denied or word in DENIALS or against in DENIALS)
         for word in first - {"in"}
         for against in second - {"in"}
     )
@@ -64,4 +65,4 @@ def negations_differ(one: Reading, other: Reading) -> bool:
     if (one.negations - other.negations) % 2 == 0:
         return False
     first, second = own_stems(one, other)
-    return not (first | second) - NEGATORS - AUXILIARIES
+    return not (first | second) - DENIALS - AUXILIARIES
