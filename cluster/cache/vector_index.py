@@ -122,6 +122,11 @@ class VectorIndex:
         found = self._tenants.get(tenant)
         return found is not None and entry_id in found.slots
 
+    def has_partition(self, tenant: str, partition: str) -> bool:
+        """Whether the index has entries of this partition."""
+        found = self._tenants.get(tenant)
+        return found is not None and partition in found.shelves
+
     def add(self, entry: IndexedEntry, vector: NDArray[np.float32]) -> bool:
         """Adds an entry with its unit vector [dimensions], in place of one with the same tenant and id.
 

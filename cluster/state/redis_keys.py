@@ -56,6 +56,10 @@ manta:1:{tenant}:collection-vectors:uid hash    document id → vectors, float16
 manta:1:{tenant}:collection-sizes:uid   hash    document id → chunks:bytes     the same
 manta:1:{tenant}:collection-order:uid   zset    document id; score = version   the same
 manta:1:{tenant}:collection-bytes       string  bytes of all documents         none
+manta:1:{cache-questions}:tenants       set     tenants with questions         none
+manta:1:{cache-questions}:positions     hash    model → position of the feed   none
+manta:1:{cache-questions}:judgements    list    hits with a known outcome      none; bounded
+manta:1:{tenant}:cache-questions        hash    id → question and its vector   none; members leave with answers
 ======================================  ======  =============================  =========================================
 """
 
@@ -76,6 +80,9 @@ PROMPT_TENANTS = PREFIX + "prompt-tenants"
 CACHE_TENANTS = PREFIX + "cache-tenants"
 CACHE_FEED = PREFIX + "{cache-feed}:changes"
 CACHE_FEED_LAST = PREFIX + "{cache-feed}:last"
+CACHE_QUESTION_TENANTS = PREFIX + "{cache-questions}:tenants"
+CACHE_QUESTION_POSITIONS = PREFIX + "{cache-questions}:positions"
+CACHE_JUDGEMENTS = PREFIX + "{cache-questions}:judgements"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 AUDIT_IDS_KEPT_MS = 7 * DAY_MS
@@ -176,3 +183,8 @@ def cache_entry(tenant: str, key: str) -> str:
 def collection_names(tenant: str) -> str:
     """Returns the name of the hash with the names of a tenant's collections."""
     return base(tenant) + "collections"
+
+
+def cache_questions(tenant: str) -> str:
+    """Returns the name of the hash with the questions of a tenant's stored answers."""
+    return base(tenant) + "cache-questions"

@@ -1,0 +1,41 @@
+"""``decide``: which candidate answers a question, and why none does. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from router.ports.answer_cache import SemanticMatch
+
+SCORE: Final = "score"
+"""The reason of a candidate whose score is below the threshold."""
+
+
+class Judged(NamedTuple):
+    """A candidate that both stages and the guard have seen.
+
+    ``score`` is that of the pair scorer, from 0 to 1. None: the guard has refused the candidate before, for the reason
+    ``refused_by``.
+    """
+
+    entry_id: str
+    similarity: float
+    score: float | None = None
+    refused_by: str = ""
+
+
+def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | None:
+    """Returns the candidate with the highest score if that reaches ``threshold``.
+
+    Otherwise returns what came closest, with the reason: the one with the highest score, or, if the guard has refused
+    all, the one with the highest similarity. None if there are no candidates.
+    """
+    scored = [each for each in candidates if each.score is not None]
+    if scored:
+        best = max(scored, key=lambda each: (each.score, each.similarity))
+        score = best.score or 0.0
+        return SemanticMatch(best.entry_id, best.similarity, score, "" if score >= threshold else SCORE)
+    if not candidates:
+        return None
+    nearest = max(candidates, key=lambda each: each.similarity)
+    return SemanticMatch(nearest.entry_id, nearest.similarity, 0.0, nearest.refused_by)

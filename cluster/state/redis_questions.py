@@ -1,0 +1,181 @@
+"""``RedisQuestions``: the vectors of stored questions, and what was found of hits, in Redis.
+
+The records of a tenant are one hash, which HSCAN returns with its values: the index is rebuilt without a call for each
+entry, and without reading the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from cluster.config import StateConfig
+from cluster.state import redis_keys
+from cluster.state.channel import Channel
+from cluster.state.question_record import (
+    PoisonedQuestionError,
+    QuestionRecord,
+    decode_question,
+    encode_question,
+)
+from cluster.state.redis_client import Client
+from router.ports.answer_cache import HitFeedback, HitJudge
+from router.ports.clock import Clock, SystemClock
+from router.ports.state_store import StateUnavailableError
+
+logger = logging.getLogger(__name__)
+
+MAX_LOOKUPS = 64  # at a time
+MAX_CHANGES = 4
+PAGE = 500  # records that are read with one call, about 450 kB
+MAX_JUDGEMENTS = 20_000
+"""Hits with a known outcome that are kept, the newest, about 150 bytes each."""
+
+
+class QuestionPage(NamedTuple):
+    """Some of the stored records. ``poisoned`` has tenant and id of what is no record."""
+
+    records: Sequence[QuestionRecord]
+    poisoned: Sequence[tuple[str, str]]
+
+
+class RedisQuestions:
+    """The records in the Redis at ``url``. Each coroutine raises StateUnavailableError. Raises ValueError for a wrong
+    URL. ``clock`` times the circuit breakers."""
+
+    def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
+        background_s = config.background_timeout_s
+        self._lookups = Channel("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._changes = Channel("questions, changes", config, url, clock, background_s, MAX_CHANGES)
+
+    async def start(self) -> None:
+        """Makes the first connections. Does not fail if Redis is down."""
+        try:
+            await asyncio.gather(self._lookups.open(), self._changes.open())
+        except StateUnavailableError as error:
+            logger.warning("starting without the questions of stored answers: %s", error)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await asyncio.gather(self._lookups.close(), self._changes.close())
+
+    async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]:
+        """Returns the record of each id, in order; None where there is none that can be read. One round trip."""
+        if not ids:
+            return []
+        name = redis_keys.cache_questions(tenant)
+        found = await self._lookups.call(lambda client: client.hmget(name, list(ids)))
+        return [_readable(data, tenant, entry_id) for data, entry_id in zip(found, ids, strict=True)]
+
+    async def put(self, records: Sequence[QuestionRecord]) -> None:
+        """Stores records, each in place of a former one of its id."""
+        by_tenant: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        for record in records:
+            by_tenant[record.tenant][record.id] = encode_question(record)
+
+        async def put(client: Client) -> None:
+            for tenant, fields in by_tenant.items():
+                await client.sadd(redis_keys.CACHE_QUESTION_TENANTS, tenant)
+                await client.hset(redis_keys.cache_questions(tenant), mapping=fields)
+
+        if by_tenant:
+            await self._changes.call(put)
+
+    async def delete(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Deletes the records of these tenants and ids, as far as they are there."""
+        by_tenant: defaultdict[str, list[str]] = defaultdict(list)
+        for tenant, entry_id in entries:
+            by_tenant[tenant].append(entry_id)
+
+        async def delete(client: Client) -> None:
+            for tenant, ids in by_tenant.items():
+                await client.hdel(redis_keys.cache_questions(tenant), *ids)
+
+        if by_tenant:
+            await self._changes.call(delete)
+
+    async def pages(self) -> AsyncIterator[QuestionPage]:
+        """Yields all records. One that is stored or deleted meanwhile may be left out, or come twice."""
+        tenants = await self._changes.call(lambda client: client.smembers(redis_keys.CACHE_QUESTION_TENANTS))
+        for tenant in sorted(name.decode() for name in tenants):
+            cursor: int | None = None
+            while cursor != 0:
+                found = await self._changes.call(_scan(redis_keys.cache_questions(tenant), cursor or 0))
+                cursor = int(found[0])
+                yield await asyncio.to_thread(_page, tenant, found[1])
+
+    async def position(self, model: int) -> str | None:
+        """Returns the position of the feed up to which all questions have a record of this model; None: not known."""
+        found = await self._changes.call(
+            lambda client: client.hget(redis_keys.CACHE_QUESTION_POSITIONS, f"{model:016x}")
+        )
+        return None if found is None else str(int(found))
+
+    async def note_position(self, model: int, position: str) -> None:
+        """Stores a position, as ``position`` returns it."""
+        name = redis_keys.CACHE_QUESTION_POSITIONS
+        await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
+
+    async def judge(self, feedback: HitFeedback) -> None:
+        """Adds what was found of a hit to the labelled data. The newest MAX_JUDGEMENTS are kept."""
+        document = json.dumps(_members(feedback))
+
+        async def add(client: Client) -> None:
+            await client.lpush(redis_keys.CACHE_JUDGEMENTS, document)
+            await client.ltrim(redis_keys.CACHE_JUDGEMENTS, 0, MAX_JUDGEMENTS - 1)
+
+        await self._changes.call(add)
+
+    async def judgements(self) -> list[HitFeedback]:
+        """Returns the labelled data, the newest first. What cannot be read is left out."""
+        found = await self._changes.call(lambda client: client.lrange(redis_keys.CACHE_JUDGEMENTS, 0, -1))
+        read = (_judgement(document) for document in found)
+        return [each for each in read if each is not None]
+
+
+def _members(feedback: HitFeedback) -> dict[str, Any]:
+    """Returns the members of ``feedback`` as JSON has them."""
+    return {**feedback._asdict(), "judge": feedback.judge.value}
+
+
+def _scan(name: str, cursor: int) -> Callable[[Client], Any]:
+    return lambda client: client.hscan(name, cursor, count=PAGE)
+
+
+def _page(tenant: str, rows: dict[bytes, bytes]) -> QuestionPage:
+    records, poisoned = [], []
+    for name, data in rows.items():
+        entry_id = name.decode(errors="replace")
+        record = _readable(data, tenant, entry_id)
+        if record is None:
+            poisoned.append((tenant, entry_id))
+        else:
+            records.append(record)
+    return QuestionPage(records, poisoned)
+
+
+def _readable(data: bytes | None, tenant: str, entry_id: str) -> QuestionRecord | None:
+    try:
+        return None if data is None else decode_question(data, tenant, entry_id)
+    except PoisonedQuestionError:
+        return None
+
+
+def _judgement(document: bytes) -> HitFeedback | None:
+    try:
+        members = json.loads(document)
+        score = members["score"]
+        return HitFeedback(
+            str(members["tenant"]),
+            str(members["entry_id"]),
+            bool(members["wrong"]),
+            HitJudge(members["judge"]),
+            None if score is None else float(score),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
