@@ -223,17 +223,23 @@ class IndexFollower:
         await self._questions.delete(unusable)
         if noted is not None and int(noted) <= int(position):
             return noted
-        await self._add_missing(index)
+        await self._reconcile(index)
         await self._questions.note_position(model, position)
         self._has_gap = False
         return position
 
-    async def _add_missing(self, index: VectorIndex) -> None:
-        """Adds the stored answers whose questions have no record."""
+    async def _reconcile(self, index: VectorIndex) -> None:
+        """Makes the index equal to the stored answers: adds those whose questions have no record, and removes records
+        whose answers are gone."""
+        gone = set(index.entries())
         async for page in self._entries.entries():
+            gone.difference_update((each.tenant, each.id) for each in page)
             missing = [each for each in page if each.semantic and not index.has(each.tenant, each.id)]
             for place in range(0, len(missing), MAX_TEXTS):
                 await self._add(index, missing[place : place + MAX_TEXTS])
+        for tenant, entry_id in gone:
+            index.remove(tenant, entry_id)
+        await self._questions.delete(gone)
 
     def _model(self) -> int:
         return model_digest(self._embedder.model)

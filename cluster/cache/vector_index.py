@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,6 +116,10 @@ class VectorIndex:
         """Returns what the index holds of ``tenant``."""
         found = self._tenants.get(tenant)
         return IndexSize(0, 0, 0) if found is None else IndexSize(found.entries, len(found.shelves), found.bytes)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Yields tenant and id of each entry. The index must not change meanwhile."""
+        return ((tenant.name, entry_id) for tenant in self._tenants.values() for entry_id in tenant.slots)
 
     def has(self, tenant: str, entry_id: str) -> bool:
         """Whether the index has the entry."""

@@ -1,4 +1,5 @@
-"""``ModelServiceConfig``: the settings that all deployments of small models have."""
+"""``ModelServiceConfig``: the settings that all deployments of small models have, and ``ServiceConfig``: those of any
+deployment that routers ask within a deadline."""
 
 from __future__ import annotations
 
@@ -13,23 +14,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelServiceConfig(Settings):
-    """The settings of a deployment that computes texts in batches, and of the routers' calls to it."""
+class ServiceConfig(Settings):
+    """The settings of a deployment that routers ask, and of their calls to it."""
 
-    precision: Precision = Precision.INT8
-    """int8 takes a quarter of float32's memory for weights, and two thirds of its time without VNNI."""
     replicas: int = Field(1, ge=1)
     """Replicas. Each computes on one thread."""
     num_cpus: float = Field(1.0, ge=0)
     """CPU cores that Ray reserves for each replica. 0 if the service shares a small machine."""
-    max_batch_tokens: int = Field(512, ge=1)
-    """The most tokens in a batch, padding included. A larger batch takes more memory, and later callers wait longer for
-    it."""
-    deadline_ms: int = Field(2000, ge=1)
-    """Milliseconds that a call may take, the wait for batches under way included."""
-    deadline_ms_per_1000_characters: int = Field(300, ge=0)
-    """Milliseconds added for each 1,000 characters of a call. With one deadline for all, every long text would be
-    late. 1,000 characters of English take about 100 ms on a core without VNNI, and 300 on a busy one."""
     max_faults: int = Field(5, ge=1)
     """Failed calls in a row after which the deployment is not asked for a while (circuit breaker)."""
     open_s: float = Field(1.0, gt=0)
@@ -38,6 +29,21 @@ class ModelServiceConfig(Settings):
     """The longest that it is not asked. At most so long after it is back, it is used again."""
     health_check_period_s: float = Field(10.0, gt=0)
     """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
+
+
+class ModelServiceConfig(ServiceConfig):
+    """The settings of a deployment that computes texts in batches, and of the routers' calls to it."""
+
+    precision: Precision = Precision.INT8
+    """int8 takes a quarter of float32's memory for weights, and two thirds of its time without VNNI."""
+    max_batch_tokens: int = Field(512, ge=1)
+    """The most tokens in a batch, padding included. A larger batch takes more memory, and later callers wait longer for
+    it."""
+    deadline_ms: int = Field(2000, ge=1)
+    """Milliseconds that a call may take, the wait for batches under way included."""
+    deadline_ms_per_1000_characters: int = Field(300, ge=0)
+    """Milliseconds added for each 1,000 characters of a call. With one deadline for all, every long text would be
+    late. 1,000 characters of English take about 100 ms on a core without VNNI, and 300 on a busy one."""
 
     def deadline_s(self, characters: int) -> float:
         """Returns the seconds that a call with texts of ``characters`` characters may take."""

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from cluster.model_service.config import ModelServiceConfig
+from cluster.model_service.config import ServiceConfig
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 """The errors of a call through a handle that mean that the replica cannot answer."""
@@ -21,7 +21,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
 
 
-def model_deployment(name: str, replica: type, config: ModelServiceConfig) -> Any:
+def model_deployment(name: str, replica: type, config: ServiceConfig) -> Any:
     """Returns the deployment ``name`` of the actors ``replica``. It is to be bound to their arguments."""
     return serve.deployment(
         name=name,

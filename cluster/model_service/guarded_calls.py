@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from cluster.model_service.config import ModelServiceConfig
+from cluster.model_service.config import ServiceConfig
 from cluster.state.circuit_breaker import BreakerPolicy, BreakerState, CircuitBreaker
 from router.ports.clock import Clock
 
@@ -23,7 +23,7 @@ class GuardedCalls:
     deployment if the call itself raises it.
     """
 
-    def __init__(self, name: str, config: ModelServiceConfig, clock: Clock, unavailable: type[Exception]) -> None:
+    def __init__(self, name: str, config: ServiceConfig, clock: Clock, unavailable: type[Exception]) -> None:
         self._name = name
         self._clock = clock
         self._unavailable = unavailable

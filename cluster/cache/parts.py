@@ -1,0 +1,60 @@
+"""``RedisParts``: what a replica of the semantic cache is made of, joined in its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.follower import IndexFollower
+from cluster.cache.ports import Guard, Threshold
+from cluster.cache.recent_vectors import RecentVectors
+from cluster.cache.semantic_cache import LocalSemanticIndex, LookupLimits
+from cluster.cache.vector_index import IndexBounds, VectorIndex
+from cluster.config import StateConfig
+from cluster.state.redis_entry_store import RedisEntryStore
+from cluster.state.redis_questions import RedisQuestions
+from router.ports.clock import Clock, SystemClock
+from router.ports.embedder import Embedder
+from router.ports.pair_scorer import PairScorer
+
+
+class RedisParts:
+    """The index of one replica over the Redis at ``url``. Implements ``LocalParts``. Raises ValueError for a wrong
+    URL."""
+
+    def __init__(
+        self,
+        config: SemanticCacheConfig,
+        state: StateConfig,
+        url: str,
+        embedder: Embedder,
+        scorer: PairScorer,
+        guard: Guard,
+        threshold: Threshold,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._entries = RedisEntryStore(state, url, clock)
+        self._questions = RedisQuestions(state, url, clock)
+        recent = RecentVectors(config.recent_questions)
+        self.follower = IndexFollower(
+            self._entries, self._entries, self._questions, embedder, recent, index_maker(config, embedder), clock
+        )
+        limits = LookupLimits(config.candidates, config.min_similarity)
+        self.index = LocalSemanticIndex(
+            self.follower, self._questions, embedder, recent, scorer, guard, threshold, limits, clock
+        )
+
+    async def start(self) -> None:
+        await self._entries.start()
+        await self._questions.start()
+
+    async def close(self) -> None:
+        await self._entries.close()
+        await self._questions.close()
+
+
+def index_maker(config: SemanticCacheConfig, embedder: Embedder) -> Callable[[], VectorIndex]:
+    """Returns what makes an empty index for the vectors of ``embedder``, with the bounds of ``config``."""
+    bounds = IndexBounds(config.tenant_entries, config.tenant_bytes, config.max_bytes)
+    return lambda: VectorIndex(embedder.dimensions, bounds)

@@ -1,0 +1,83 @@
+"""``SemanticCacheReplica``: a replica of the deployment ``SemanticCache``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from cluster.cache.cache_reply import CacheReply
+from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.follower import IndexFollower
+from router.ports.answer_cache import (
+    HitFeedback,
+    SemanticIndex,
+    SemanticQuestion,
+    SemanticUnavailableError,
+)
+
+
+class FollowerStoppedError(RuntimeError):
+    """The replica no longer follows the stored answers."""
+
+
+class LocalParts(Protocol):
+    """What a replica is made of, in its process. ``cluster.cache.parts.RedisParts`` implements it."""
+
+    @property
+    def index(self) -> SemanticIndex: ...
+    @property
+    def follower(self) -> IndexFollower: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+MakeParts = Callable[[], LocalParts]
+
+
+class SemanticCacheReplica:
+    """The actor of one replica. The constructor must run on the actor's event loop, as Serve runs it.
+
+    Each replica follows all changes, so that any of them answers any look-up.
+    """
+
+    def __init__(self, config: SemanticCacheConfig, make_parts: MakeParts) -> None:
+        self._config = config
+        self._parts = make_parts()
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def lookup(self, question: SemanticQuestion) -> CacheReply:
+        """Returns the best candidate, or why the replica could not look. Nothing is raised for a fault of another."""
+        try:
+            return CacheReply(await self._parts.index.lookup(question))
+        except SemanticUnavailableError as error:
+            return CacheReply(failure=str(error))
+
+    async def feedback(self, feedback: HitFeedback) -> CacheReply:
+        """Takes into account whether a hit was right."""
+        try:
+            await self._parts.index.feedback(feedback)
+        except SemanticUnavailableError as error:
+            return CacheReply(failure=str(error))
+        return CacheReply()
+
+    async def status(self) -> dict[str, Any]:
+        """Returns what the index holds and has done, for operators and tests."""
+        follower = self._parts.follower
+        size = None if follower.index is None else follower.index.size._asdict()
+        return {"pid": os.getpid(), "state": follower.state.value, "index": size, **asdict(follower.counts)}
+
+    def check_health(self) -> None:
+        """Raises FollowerStoppedError if changes are no longer followed. Serve calls it every
+        ``health_check_period_s``."""
+        if self._following.done():
+            raise FollowerStoppedError("the semantic index is no longer brought up to date")
+
+    async def _follow(self) -> None:
+        await self._parts.start()
+        try:
+            await self._parts.follower.run()
+        finally:
+            await self._parts.close()
