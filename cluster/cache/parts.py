@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.follower import IndexFollower
-from cluster.cache.ports import Guard, Threshold
+from cluster.cache.pair_stage import PairStage
 from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.semantic_cache import LocalSemanticIndex, LookupLimits
+from cluster.cache.thresholds import Thresholds
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from cluster.config import StateConfig
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_questions import RedisQuestions
 from router.ports.clock import Clock, SystemClock
 from router.ports.embedder import Embedder
-from router.ports.pair_scorer import PairScorer
 
 
 class RedisParts:
@@ -28,9 +28,7 @@ class RedisParts:
         state: StateConfig,
         url: str,
         embedder: Embedder,
-        scorer: PairScorer,
-        guard: Guard,
-        threshold: Threshold,
+        pairs: PairStage,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -40,9 +38,10 @@ class RedisParts:
         self.follower = IndexFollower(
             self._entries, self._entries, self._questions, embedder, recent, index_maker(config, embedder), clock
         )
+        threshold = Thresholds(pairs.table, self._questions, clock)
         limits = LookupLimits(config.candidates, config.min_similarity)
         self.index = LocalSemanticIndex(
-            self.follower, self._questions, embedder, recent, scorer, guard, threshold, limits, clock
+            self.follower, self._questions, embedder, recent, pairs.scorer, pairs.guard, threshold, limits, clock
         )
 
     async def start(self) -> None:

@@ -118,7 +118,8 @@ class LocalSemanticIndex:
                 if self._follower.index is not None:
                     self._follower.index.remove(feedback.tenant, feedback.entry_id)
                 await self._questions.delete([(feedback.tenant, feedback.entry_id)])
-            await self._questions.judge(feedback)
+            await self._questions.judge(feedback, self._threshold.version)
+            self._threshold.refresh()
         except StateUnavailableError as error:
             raise SemanticUnavailableError(str(error)) from error
 

@@ -34,7 +34,8 @@ class LocalParts(Protocol):
     async def close(self) -> None: ...
 
 
-MakeParts = Callable[[], LocalParts]
+MakeParts = Callable[[Any], LocalParts]
+"""Makes the parts, from what a process needs to ask the embedder."""
 
 
 class SemanticCacheReplica:
@@ -43,9 +44,9 @@ class SemanticCacheReplica:
     Each replica follows all changes, so that any of them answers any look-up.
     """
 
-    def __init__(self, config: SemanticCacheConfig, make_parts: MakeParts) -> None:
+    def __init__(self, config: SemanticCacheConfig, make_parts: MakeParts, embedder: Any) -> None:
         self._config = config
-        self._parts = make_parts()
+        self._parts = make_parts(embedder)
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def lookup(self, question: SemanticQuestion) -> CacheReply:

@@ -121,9 +121,12 @@ class RedisQuestions:
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
-    async def judge(self, feedback: HitFeedback) -> None:
-        """Adds what was found of a hit to the labelled data. The newest MAX_JUDGEMENTS are kept."""
-        document = json.dumps(_members(feedback))
+    async def judge(self, feedback: HitFeedback, version: str) -> None:
+        """Adds what was found of a hit to the labelled data. The newest MAX_JUDGEMENTS are kept.
+
+        ``version`` is that of the scorer: scores of another one say nothing about its own.
+        """
+        document = json.dumps({**feedback._asdict(), "judge": feedback.judge.value, "version": version})
 
         async def add(client: Client) -> None:
             await client.lpush(redis_keys.CACHE_JUDGEMENTS, document)
@@ -131,16 +134,11 @@ class RedisQuestions:
 
         await self._changes.call(add)
 
-    async def judgements(self) -> list[HitFeedback]:
-        """Returns the labelled data, the newest first. What cannot be read is left out."""
+    async def judgements(self, version: str) -> list[HitFeedback]:
+        """Returns the labelled data of a scorer's version, the newest first. What cannot be read is left out."""
         found = await self._changes.call(lambda client: client.lrange(redis_keys.CACHE_JUDGEMENTS, 0, -1))
-        read = (_judgement(document) for document in found)
+        read = (_judgement(document, version) for document in found)
         return [each for each in read if each is not None]
-
-
-def _members(feedback: HitFeedback) -> dict[str, Any]:
-    """Returns the members of ``feedback`` as JSON has them."""
-    return {**feedback._asdict(), "judge": feedback.judge.value}
 
 
 def _scan(name: str, cursor: int) -> Callable[[Client], Any]:
@@ -166,9 +164,11 @@ def _readable(data: bytes | None, tenant: str, entry_id: str) -> QuestionRecord 
         return None
 
 
-def _judgement(document: bytes) -> HitFeedback | None:
+def _judgement(document: bytes, version: str) -> HitFeedback | None:
     try:
         members = json.loads(document)
+        if members["version"] != version:
+            return None
         score = members["score"]
         return HitFeedback(
             str(members["tenant"]),

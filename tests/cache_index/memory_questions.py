@@ -22,7 +22,7 @@ class MemoryQuestions:
         self.available = True
         self.data: dict[tuple[str, str], bytes] = {}
         self.positions: dict[int, str] = {}
-        self.judged: list[HitFeedback] = []
+        self.judged: list[tuple[str, HitFeedback]] = []
 
     async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]:
         self._check()
@@ -51,13 +51,13 @@ class MemoryQuestions:
         self._check()
         self.positions[model] = position
 
-    async def judge(self, feedback: HitFeedback) -> None:
+    async def judge(self, feedback: HitFeedback, version: str) -> None:
         self._check()
-        self.judged.insert(0, feedback)
+        self.judged.insert(0, (version, feedback))
 
-    async def judgements(self) -> list[HitFeedback]:
+    async def judgements(self, version: str) -> list[HitFeedback]:
         self._check()
-        return list(self.judged)
+        return [feedback for scorer, feedback in self.judged if scorer == version]
 
     def _read(self, tenant: str, entry_id: str) -> QuestionRecord | None:
         data = self.data.get((tenant, entry_id))

@@ -49,6 +49,18 @@ def no_negation(question: str, candidate: str) -> str | None:
     return "negation" if ("not" in question.split()) != ("not" in candidate.split()) else None
 
 
+class WordThreshold:
+    """Implements ``Threshold`` for ``WordScorer``."""
+
+    version = "words@1"
+
+    def __call__(self, max_false_hit_rate: float) -> float:
+        return 1 - max_false_hit_rate
+
+    def refresh(self) -> None:
+        """There is no evidence."""
+
+
 class Cache:
     """An index with its stores, all in memory."""
 
@@ -75,7 +87,7 @@ class Cache:
             recent,
             self.scorer,
             no_negation,
-            lambda rate: 1 - rate,
+            WordThreshold(),
             LookupLimits(candidates=3, min_similarity=0.3),
             clock,
         )
@@ -185,7 +197,7 @@ async def test_a_wrong_answer_is_used_no_more_on_any_replica(cache: Cache) -> No
     await cache.index.feedback(feedback)
     assert await cache.ask("how can I reset my password") is None
     assert await second.ask("how can I reset my password") is None
-    assert await cache.questions.judgements() == [feedback]
+    assert await cache.questions.judgements("words@1") == [feedback]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +213,7 @@ async def test_other_feedback_is_kept_as_data_alone(cache: Cache, feedback: HitF
     await cache.store("how do I reset my password")
     await cache.index.feedback(feedback)
     assert await cache.ask("how can I reset my password") is not None
-    assert await cache.questions.judgements() == [feedback]
+    assert await cache.questions.judgements("words@1") == [feedback]
 
 
 async def test_faults_of_what_it_needs_are_one_error(cache: Cache) -> None:

@@ -96,8 +96,9 @@ async def test_judgements_come_newest_first(questions: Questions) -> None:
         HitFeedback("acme", "id-2", False, HitJudge.SHADOW, None),
     ]
     for each in judged:
-        await questions.judge(each)
-    assert await questions.judgements() == judged[::-1]
+        await questions.judge(each, "s@1")
+    assert await questions.judgements("s@1") == judged[::-1]
+    assert await questions.judgements("s@2") == []
 
 
 async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
@@ -108,12 +109,12 @@ async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
     with redis.Redis.from_url(redis_server.url) as client:
         client.hset(redis_keys.cache_questions("acme"), "id-1", b"spoilt")
         client.lpush(redis_keys.CACHE_JUDGEMENTS, "{}", "[", *["{}"] * MAX_JUDGEMENTS)
-        await made.judge(HitFeedback("acme", "id-1", True, HitJudge.CLIENT))
+        await made.judge(HitFeedback("acme", "id-1", True, HitJudge.CLIENT), "s@1")
         assert client.llen(redis_keys.CACHE_JUDGEMENTS) == MAX_JUDGEMENTS
     pages = [page async for page in made.pages()]
     assert [each.id for page in pages for each in page.records] == ["id-2"]
     assert [each for page in pages for each in page.poisoned] == [("acme", "id-1")]
-    assert len(await made.judgements()) == 1
+    assert len(await made.judgements("s@1")) == 1
     await made.close()
     with pytest.raises(StateUnavailableError):
         await made.get("acme", ["id-1"])

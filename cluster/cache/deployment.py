@@ -1,0 +1,101 @@
+"""The deployment ``SemanticCache``, and calls to it through a Serve handle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.index_client import IndexClient
+from cluster.cache.pair_stage import PairStage, read_pair_stage
+from cluster.cache.parts import RedisParts
+from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplica
+from cluster.config import StateConfig
+from cluster.embedder.deployment import EmbedderLink, embedder_client
+from cluster.model_service.deployment import MAX_CALLS_PER_REPLICA, asked, pickling
+from router.ports.answer_cache import HitFeedback, SemanticQuestion, SemanticUnavailableError
+
+NAME = "SemanticCache"
+
+logger = logging.getLogger(__name__)
+
+MakePairStage = Callable[[SemanticCacheConfig], PairStage]
+"""Makes the second stage of a replica, in its process."""
+
+
+class SemanticCacheLink(NamedTuple):
+    """What a router needs to ask the semantic cache. ``handle`` is that of the deployment."""
+
+    config: SemanticCacheConfig
+    handle: Any
+
+
+def bind_semantic_cache(
+    config: SemanticCacheConfig,
+    state: StateConfig,
+    embedder: EmbedderLink | None,
+    make_pair_stage: MakePairStage = read_pair_stage,
+) -> SemanticCacheLink | None:
+    """Binds the deployment.
+
+    Returns None, after a line in the log, where answers can be found by their exact question only: without an embedder,
+    without Redis, or without an optional model of the second stage. Raises ValueError, naming the setting, if that model
+    is missing or wrong otherwise.
+    """
+    if embedder is None or not state.shared:
+        what = "an embedder" if embedder is None else "Redis (state.url), which the index follows"
+        logger.warning("answers are found by their exact question only: the semantic cache needs %s", what)
+        return None
+    try:
+        make_pair_stage(config)
+    except FileNotFoundError as error:
+        if config.optional:
+            logger.warning("answers are found by their exact question only: %s", error)
+            return None
+        raise ValueError(f"cache.pair_model: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cache.pair_model: {error}") from error
+    deployment: Any = serve.deployment(
+        name=NAME,
+        num_replicas=config.replicas,
+        ray_actor_options={"num_cpus": config.num_cpus},
+        max_ongoing_requests=MAX_CALLS_PER_REPLICA,
+        health_check_period_s=config.health_check_period_s,
+        graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
+    )(SemanticCacheReplica)
+    # The handle of the embedder must be an argument of its own, where Serve looks for it.
+    make_parts = partial(redis_parts, config, state, make_pair_stage)
+    return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder))
+
+
+def redis_parts(
+    config: SemanticCacheConfig, state: StateConfig, make_pair_stage: MakePairStage, embedder: EmbedderLink
+) -> LocalParts:
+    """Returns the parts of a replica. To be called in its process. Raises ValueError for a URL that cannot be used."""
+    url = state.read_url()
+    if url is None:
+        raise ValueError("state.url: the semantic cache needs Redis")
+    return RedisParts(config, state, url, embedder_client(embedder), make_pair_stage(config))
+
+
+def index_client(link: SemanticCacheLink) -> IndexClient:
+    """Returns the semantic index of a router. To be called in the router's process."""
+    return IndexClient(ServeAsk(link.handle), link.config)
+
+
+class ServeAsk:
+    """Asks one of the deployment's replicas. Implements ``index_client.Ask``."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = pickling(handle)
+
+    async def lookup(self, question: SemanticQuestion) -> object:
+        return await asked("semantic index", lambda: self._handle.lookup.remote(question), SemanticUnavailableError)
+
+    async def feedback(self, feedback: HitFeedback) -> object:
+        return await asked("semantic index", lambda: self._handle.feedback.remote(feedback), SemanticUnavailableError)
