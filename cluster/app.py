@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
+from cluster.cache.deployment import bind_semantic_cache
 from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
@@ -31,7 +32,8 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 
 def build(config: MantaConfig) -> Application:
     """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, one deployment per tier,
-    ``SafetyClassifier`` if ``safety.classifier`` is set, and ``Embedder`` if ``embedder`` is.
+    ``SafetyClassifier`` if ``safety.classifier`` is set, ``Embedder`` if ``embedder`` is, and
+    ``SemanticCache`` if ``cache`` is.
 
     Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as
     ``read_forecaster`` does.
@@ -81,10 +83,11 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     )(Router)
     classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier)
     embedder = None if config.embedder is None else bind_embedder(config.embedder)
+    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder)
     forecaster = read_forecaster(config)
     policies = config.safety.policies
     return router.bind(
-        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, policies, embedder
+        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, policies, embedder, cache
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from cluster.cache.config import SemanticCacheConfig
 from cluster.embedder.config import EmbedderConfig
 from cluster.safety.config import SafetySettings
 from engine.config import EngineConfig
@@ -197,6 +198,9 @@ class MantaConfig(Settings):
     safety: SafetySettings = SafetySettings()
     embedder: EmbedderConfig | None = None
     """The model of /v1/embeddings. None: there are no embeddings."""
+    cache: SemanticCacheConfig | None = None
+    """What finds stored answers by the meaning of their question. None: they are found by their exact question only.
+    Whether answers are stored, ``router.cache`` says."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -219,6 +223,12 @@ class MantaConfig(Settings):
         prices = self.router.prices.tiers
         if self.embedder is not None and prices and EMBEDDINGS not in prices:
             raise ValueError(f"router.prices.tiers: {EMBEDDINGS} have no price, and would cost nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _check_semantic_cache(self) -> Self:
+        if self.cache is not None and self.embedder is None:
+            raise ValueError("cache: needs embedder, whose vectors it compares")
         return self
 
     @model_validator(mode="after")
@@ -280,6 +290,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         state=config.state,
         safety=config.safety,
         embedder=config.embedder,
+        cache=config.cache,
     )
 
 

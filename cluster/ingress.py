@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.cache.deployment import SemanticCacheLink, index_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.serve_replica_client import ServeReplicaClient
@@ -54,7 +55,7 @@ class Router:
 
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one, and ``embedder`` that to
-    ``Embedder``. ``policies`` say what is inspected; None: nothing is.
+    ``Embedder``, ``cache`` that to ``SemanticCache``. ``policies`` say what is inspected; None: nothing is.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Router:
         classifier: ClassifierLink | None = None,
         policies: SafetyPolicies | None = None,
         embedder: EmbedderLink | None = None,
+        cache: SemanticCacheLink | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
@@ -78,12 +80,14 @@ class Router:
         self._classifier = classifier
         self._policies = policies
         self._embedder = embedder
+        self._cache = cache
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
+        index = None if self._cache is None else index_client(self._cache)
         app = build_app(
             self._config,
             backend,
@@ -97,7 +101,7 @@ class Router:
             reviews=shared_reviews(self._state, self._config.review, faults.lost("audit")),
             embedder=None if self._embedder is None else embedder_client(self._embedder),
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), metrics=RayCacheMetrics()),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
             collections=shared_collections(self._state),
         )
         return without_root_path(without_request_id(app))

@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.model_service.config import ServiceConfig
-from safety.encoder.precision import Precision
 
 MIB = 1024 * 1024
 
@@ -19,8 +18,6 @@ class SemanticCacheConfig(ServiceConfig):
     pair_model: Path
     """The directory with the model of the second stage. It must be on the nodes of the replicas, and where the
     application is built."""
-    precision: Precision = Precision.INT8
-    """int8 takes a quarter of float32's memory for the weights of the second stage."""
     optional: bool = False
     """Whether the service starts without the semantic stage where its model is missing."""
     deadline_ms: int = Field(150, ge=1)

@@ -44,8 +44,8 @@ def bind_semantic_cache(
     """Binds the deployment.
 
     Returns None, after a line in the log, where answers can be found by their exact question only: without an embedder,
-    without Redis, or without an optional model of the second stage. Raises ValueError, naming the setting, if that model
-    is missing or wrong otherwise.
+    without Redis, or without an optional model of the second stage. Raises ValueError, naming the setting, if that
+    model is missing or wrong otherwise.
     """
     if embedder is None or not state.shared:
         what = "an embedder" if embedder is None else "Redis (state.url), which the index follows"

@@ -9,6 +9,7 @@ from cluster.cache.lazy_scorer import LazyScorer
 from cluster.cache.ports import Guard
 from cluster.pair_scorer.artefact import read_artefact
 from router.cache.calibration_table import CalibrationTable
+from router.cache.pair_guard.guard import refusal
 from router.ports.pair_scorer import PairScorer
 
 CALIBRATION = "calibration.json"
@@ -27,8 +28,6 @@ def read_pair_stage(config: SemanticCacheConfig) -> PairStage:
 
     Raises OSError for a missing file, and ValueError for files that do not fit together.
     """
-    from router.cache.pair_guard.guard import refusal
-
     version = read_artefact(config.pair_model).version
     table = CalibrationTable.read(config.pair_model / CALIBRATION)
     if table.version != version:
@@ -40,4 +39,4 @@ def _load(config: SemanticCacheConfig) -> PairScorer:
     # Imported when a pair is scored: the runtime takes memory that a service without repeated questions need not pay.
     from cluster.pair_scorer.pair_scorer import LocalPairScorer
 
-    return LocalPairScorer(config.pair_model, config.precision)
+    return LocalPairScorer(config.pair_model)
