@@ -33,11 +33,12 @@ class Partition:
     Yashunin, 2016), so no call ever has to build a graph of many vectors. A search reads both.
     """
 
-    __slots__ = ("_graph", "_max_rows", "_places", "_rows", "_slots")
+    __slots__ = ("_graph", "_lengths", "_max_rows", "_places", "_rows", "_slots")
 
     def __init__(self, dimensions: int, max_rows: int = MAX_ROWS) -> None:
         self._max_rows = max_rows
         self._rows: NDArray[np.int8] = np.empty((1, dimensions), np.int8)
+        self._lengths: NDArray[np.float32] = np.ones(1, np.float32)  # of each row
         self._slots: list[int] = []  # of each row
         self._places: dict[int, int] = {}  # slot → row
         self._graph: Index | None = None
@@ -56,8 +57,11 @@ class Partition:
             self._move_oldest()
         place = len(self._slots)
         if place == len(self._rows):
-            self._rows = np.resize(self._rows, (min(2 * place, self._max_rows), self._rows.shape[1]))
+            room = min(2 * place, self._max_rows)
+            self._rows = np.resize(self._rows, (room, self._rows.shape[1]))
+            self._lengths = np.resize(self._lengths, room)
         self._rows[place] = vector
+        self._lengths[place] = _length(vector)
         self._slots.append(slot)
         self._places[slot] = place
 
@@ -84,6 +88,7 @@ class Partition:
         last = self._slots.pop()
         if last != slot:
             self._rows[place] = self._rows[len(self._slots)]
+            self._lengths[place] = self._lengths[len(self._slots)]
             self._slots[place] = last
             self._places[last] = place
 
@@ -96,9 +101,8 @@ class Partition:
         if not self._slots:
             return
         rows = self._rows[: len(self._slots)].astype(np.float32)
-        query = vector.astype(np.float32)
-        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.linalg.norm(query)
-        similarities = rows @ query / np.maximum(lengths, np.finfo(np.float32).tiny)
+        lengths = self._lengths[: len(rows)] * _length(vector)
+        similarities = rows @ vector.astype(np.float32) / lengths
         for place in np.argsort(-similarities)[:count].tolist():
             yield Found(self._slots[place], float(similarities[place]))
 
@@ -130,3 +134,8 @@ class Partition:
                 expansion_search=EXPANSION_SEARCH,
             )
         return self._graph
+
+
+def _length(vector: NDArray[np.int8]) -> np.float32:
+    """Returns the length of a vector, 1 for that of zeros: its cosines are 0."""
+    return np.float32(np.linalg.norm(vector.astype(np.float32)) or 1)
