@@ -85,6 +85,7 @@ class IndexFollower:
         self._position: str | None = None  # None: the index must be built
         self._has_gap = False  # whether changes were lost, so that what has no vector must be looked for
         self.index: VectorIndex | None = None
+        self.model = 0  # the digest of the model whose vectors ``index`` has
         self.state = FollowerState.BUILDING
         self.counts = FollowerCounts()
 
@@ -107,7 +108,7 @@ class IndexFollower:
 
         Raises StateUnavailableError and EmbedderUnavailableError. The same changes come again then.
         """
-        if self._position is None or self.index is None:
+        if self._position is None or self.index is None or self.model != self._model():
             self._position = await self._build()
         else:
             await self._follow(self.index, self._position)
@@ -218,7 +219,7 @@ class IndexFollower:
             unusable += page.poisoned
             unusable += [(each.tenant, each.id) for each in page.records if each.expires_ms <= now_ms]
             await asyncio.to_thread(_add_records, index, page.records, model, now_ms)
-        self.index = index
+        self.index, self.model = index, model
         self.counts.rebuilds += 1
         await self._questions.delete(unusable)
         if noted is not None and int(noted) <= int(position):

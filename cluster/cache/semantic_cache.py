@@ -12,7 +12,7 @@ from cluster.cache.decision import Judged, decide
 from cluster.cache.follower import IndexFollower
 from cluster.cache.ports import Guard, QuestionStore, Threshold
 from cluster.cache.recent_vectors import RecentVectors
-from cluster.state.question_record import QuestionRecord
+from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import (
     HitFeedback,
     HitJudge,
@@ -81,6 +81,8 @@ class LocalSemanticIndex:
             vector = await self._vector(question.text)
             if vector is None:
                 return None
+            if model_digest(self._embedder.model) != self._follower.model:
+                raise SemanticUnavailableError("the embedder has another model than the index")
             near = await self.candidates(question, vector)
             match = decide(await self._judge(question.text, near), self._threshold(question.max_false_hit_rate))
         except (EmbedderUnavailableError, StateUnavailableError) as error:

@@ -231,6 +231,18 @@ async def test_faults_of_what_it_needs_are_one_error(cache: Cache) -> None:
         await Cache(cache.clock).ask("before the index is built")
 
 
+async def test_vectors_of_two_models_are_not_compared(cache: Cache) -> None:
+    await cache.store("how do I reset my password")
+    cache.embedder.model = "fake@2"  # the embedder was replaced while this replica runs
+    with pytest.raises(SemanticUnavailableError, match="another model"):
+        await cache.ask("how can I reset my password")
+    await cache.follower.step()
+    match = await cache.ask("how can I reset my password")
+    assert match is not None
+    assert match.hit
+    assert cache.follower.counts.rebuilds == 2
+
+
 def test_the_decision_takes_the_best_score_that_reaches_the_threshold() -> None:
     low, high = Judged("low", 0.9, 0.5), Judged("high", 0.8, 0.7)
     refused = Judged("refused", 0.99, None, "number")
