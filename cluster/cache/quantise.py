@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_DEVIATIONS = 6.0
-"""A component of a unit vector has a standard deviation of 1 / sqrt(dimensions). Beyond so many it is clipped."""
+"""A component of a unit vector has a standard deviation of 1 / sqrt(dimensions). Beyond MAX_DEVIATIONS of them it is clipped."""
 
 
 def to_int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:

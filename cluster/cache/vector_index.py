@@ -145,8 +145,10 @@ class VectorIndex:
         return self.has(entry.tenant, entry.id)
 
     def add_many(self, entries: Sequence[IndexedEntry], vectors: NDArray[np.float32], threads: int = 1) -> None:
-        """Adds entries, which differ in tenant or id, with their unit vectors [n, dimensions], on so many ``threads``
-        if they are many."""
+        """Adds entries, which differ in tenant or id, with their unit vectors [n, dimensions].
+
+        ``threads`` build the graph of a partition that gets many; 0: one for each core. Evicts as ``add`` does.
+        """
         rows: dict[tuple[str, str], list[int]] = {}
         for row, entry in enumerate(entries):
             self.remove(entry.tenant, entry.id)
