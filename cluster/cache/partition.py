@@ -66,8 +66,11 @@ class Partition:
         self._places[slot] = place
 
     def add_many(self, slots: Sequence[int], vectors: NDArray[np.int8], threads: int) -> None:
-        """Adds vectors [n, dimensions] under new slots. Those for which there is no room in rows go to the graph at once,
-        built by ``threads`` threads; 0: one for each core."""
+        """Adds vectors [n, dimensions] under new slots.
+
+        Those for which there is no room in rows go to the graph at once, which ``threads`` threads build; 0: one for
+        each core.
+        """
         many = max(0, len(slots) + len(self._slots) - self._max_rows)
         if many > 1:
             self._index().add(np.asarray(slots[:many], np.uint64), vectors[:many], threads=threads)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_DEVIATIONS = 6.0
-"""A component of a unit vector has a standard deviation of 1 / sqrt(dimensions). Beyond MAX_DEVIATIONS of them it is clipped."""
+"""Standard deviations beyond which a component is clipped. That of a unit vector is 1 / sqrt(dimensions)."""
 
 
 def to_int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
