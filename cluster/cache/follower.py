@@ -128,7 +128,9 @@ class IndexFollower:
             self._lose_position()
             return
         if changes:
-            await self._apply(index, changes)
+            sound = [each for each in changes if is_sound(each)]
+            self.counts.poisoned += len(changes) - len(sound)
+            await self._apply(index, sound)
             self._position = changes[-1].position
             self.counts.changes += len(changes)
             await self._questions.note_position(self._model(), self._position)
@@ -247,6 +249,13 @@ class IndexFollower:
 
     def _now_ms(self) -> int:
         return int(1000 * self._clock.now())
+
+
+def is_sound(change: CacheChange) -> bool:
+    """Whether the members of a change have their types. Anyone who can write to Redis can write a change."""
+    texts = change.tenant, change.id, change.partition, change.question
+    times = change.created_ms, change.expires_ms
+    return all(type(each) is str for each in texts) and all(type(each) is int and 0 <= each < 1 << 62 for each in times)
 
 
 def indexed(record: QuestionRecord) -> IndexedEntry:

@@ -223,6 +223,12 @@ async def test_poisoned_records_are_counted_removed_and_embedded_anew(
         client.xadd(redis_keys.CACHE_FEED, {"c": "not JSON"}, id=f"{number}-0")
         assert len(await steps(follower, 4)) == 2
         assert follower.counts.poisoned == 2
+        # One of the wrong types: it is left out, and the next one is read.
+        for document in ('["put","acme",1,"p","q","now",null]', '["put","acme","x","p","q",0,-5]'):
+            client.xadd(redis_keys.CACHE_FEED, {"c": document}, id=f"{client.incr(redis_keys.CACHE_FEED_LAST)}-0")
+        await entries.put(entry(4), ROOM)
+        assert len(await steps(follower, 2)) == 3
+        assert follower.counts.poisoned == 4
         client.flushall()
         assert len(await steps(follower, 4)) == 0
     await entries.put(entry(3), ROOM)
