@@ -199,8 +199,8 @@ class MantaConfig(Settings):
     embedder: EmbedderConfig | None = None
     """The model of /v1/embeddings. None: there are no embeddings."""
     cache: SemanticCacheConfig | None = None
-    """What finds stored answers by the meaning of their question. None: they are found by their exact question only.
-    Whether answers are stored, ``router.cache`` says."""
+    """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
+    found by their exact question only. Whether answers are stored, ``router.cache`` says."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -223,12 +223,6 @@ class MantaConfig(Settings):
         prices = self.router.prices.tiers
         if self.embedder is not None and prices and EMBEDDINGS not in prices:
             raise ValueError(f"router.prices.tiers: {EMBEDDINGS} have no price, and would cost nothing")
-        return self
-
-    @model_validator(mode="after")
-    def _check_semantic_cache(self) -> Self:
-        if self.cache is not None and self.embedder is None:
-            raise ValueError("cache: needs embedder, whose vectors it compares")
         return self
 
     @model_validator(mode="after")
