@@ -24,7 +24,8 @@ class SemanticCacheConfig(ServiceConfig):
     """Milliseconds that a look-up may take. A later one is a miss, so this is the most that the cache delays a request
     that it does not answer."""
     candidates: int = Field(5, ge=1, le=50)
-    """The most stored questions that the second stage compares with a question. Each takes some milliseconds."""
+    """The most stored questions that the second stage compares with a question. Each takes about 13 ms
+    of a core."""
     min_similarity: float = Field(0.6, ge=-1, le=1)
     """The cosine below which a stored question is not compared."""
     tenant_entries: int = Field(100_000, ge=1)

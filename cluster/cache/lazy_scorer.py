@@ -9,7 +9,7 @@ from router.ports.pair_scorer import Candidate, PairScorer
 
 
 class LazyScorer:
-    """Implements ``PairScorer``. A service whose questions never repeat does not pay for the model: about 130 MB.
+    """Implements ``PairScorer``. A service whose questions never repeat does not pay for the model: about 95 MB.
 
     ``load`` is called once, on another thread. If it raises, so does each call that waits for it, and the next one
     tries again. ``version`` is that of the model.
