@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -333,7 +334,8 @@ async def _fill(drawn: Drawn, questions: RedisQuestions, url: str) -> int:
             bar.update(len(vectors))
     await questions.note_position(model, "0")
     with redis.Redis.from_url(url) as client:
-        return int(client.info("memory")["used_memory"]) // drawn.entries
+        memory: Any = client.info("memory")
+        return int(memory["used_memory"]) // drawn.entries
 
 
 async def _with_bar(follower: IndexFollower, entries: int) -> None:

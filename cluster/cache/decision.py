@@ -32,7 +32,7 @@ def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | No
     """
     scored = [each for each in candidates if each.score is not None]
     if scored:
-        best = max(scored, key=lambda each: (each.score, each.similarity))
+        best = max(scored, key=lambda each: (each.score or 0.0, each.similarity))
         score = best.score or 0.0
         return SemanticMatch(best.entry_id, best.similarity, score, "" if score >= threshold else SCORE)
     if not candidates:

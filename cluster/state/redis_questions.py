@@ -146,7 +146,8 @@ def _scan(name: str, cursor: int) -> Callable[[Client], Any]:
 
 
 def _page(tenant: str, rows: dict[bytes, bytes]) -> QuestionPage:
-    records, poisoned = [], []
+    records: list[QuestionRecord] = []
+    poisoned: list[tuple[str, str]] = []
     for name, data in rows.items():
         entry_id = name.decode(errors="replace")
         record = _readable(data, tenant, entry_id)
