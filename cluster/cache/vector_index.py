@@ -15,8 +15,9 @@ from cluster.cache.partition import CONNECTIVITY, MAX_ROWS, Partition
 from cluster.cache.quantise import to_int8
 from cluster.cache.recency import Recency
 
-ENTRY_BYTES = 280 + 8 * CONNECTIVITY
-"""What an entry takes beside its vector and its id: slot, expiry, recency, and its links in a graph."""
+ENTRY_BYTES = 570 + 8 * CONNECTIVITY
+"""What an entry takes beside its vector and its id: slot, expiry, recency, and its links in a graph, as the
+process was found to grow."""
 PARTITION_BYTES = 900
 SPARE = 4
 """How many times as many candidates are searched as are wanted: some may be too old, or expired."""
