@@ -132,9 +132,7 @@ async def test_a_replica_that_follows_no_longer_is_not_healthy() -> None:
     assert isinstance(replica._following.exception(), RuntimeError)
 
 
-def test_without_what_it_needs_the_deployment_is_not_bound(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_what_it_needs_the_deployment_is_not_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = {"pair_model": str(tmp_path)}
     assert MantaConfig.model_validate(dev_config() | {"cache": cache}).cache is not None
     with pytest.raises(ValidationError, match=r"cache\.pairmodel"):
