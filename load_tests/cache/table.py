@@ -12,7 +12,8 @@ BOUNDS = (0.01, 0.03)
 
 
 class SetFigures(NamedTuple):
-    """Of one set. ``cosine`` and ``pair``: area under the curve by cosine alone, and by both stages with the guard.
+    """Of one set. ``cosine`` and ``pair``: area under the curve by cosine alone, and by the score of both stages; the
+    guard ranks nothing, and is in the other figures.
 
     ``cosine_recall`` and ``recall``: where exactly the bound of false hits in this set is reached, by bound.
     ``guarded`` and ``free``: at the shipped threshold for a bound, with the guard and without it.
@@ -37,7 +38,7 @@ def set_figures(name: str, scores: Scores, thresholds: Mapping[float, float]) ->
         int(scores.same.sum()),
         int((~scores.same).sum()),
         area_under_curve(scores.cosine, scores.same),
-        area_under_curve(scores.guarded, scores.same),
+        area_under_curve(scores.score, scores.same),
         {bound: recall_at(scores.cosine, scores.same, bound) for bound in thresholds} if both else {},
         {bound: recall_at(scores.guarded, scores.same, bound) for bound in thresholds} if both else {},
         {bound: at_threshold(scores.guarded, scores.same, each) for bound, each in thresholds.items()},
