@@ -229,9 +229,8 @@ class Drawn:
     def queries(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Returns queries, and the numbers of the five questions that are nearest to each, by brute force."""
         rng = np.random.default_rng(3)
-        noise = unit_rows(
-            (rng.standard_normal((count, self.dimensions)).astype(np.float32) * self._spectrum) @ self._turn
-        )
+        drawn = rng.standard_normal((count, self.dimensions)).astype(np.float32)
+        noise = unit_rows(((drawn * self._spectrum) @ self._turn).astype(np.float32))
         near = np.sort(rng.integers(0, self.entries, count))
         asked = np.empty((count, self.dimensions), np.float32)
         for first, vectors in tqdm(self.batches(), desc="queries", total=-(-self.entries // BATCH), leave=False):

@@ -18,7 +18,8 @@ def to_int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
     the eight bits unused, and a cosine would be wrong by 0.003 instead of 0.001.
     """
     scale = 127 * math.sqrt(vectors.shape[-1]) / MAX_DEVIATIONS
-    return np.clip(np.rint(vectors * scale), -127, 127).astype(np.int8)
+    codes: NDArray[np.int8] = np.clip(np.rint(vectors * scale), -127, 127).astype(np.int8)
+    return codes
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import Any
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from cluster.model_service.config import ServiceConfig
 
@@ -38,7 +38,7 @@ def pickling(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(request_serialization="pickle", response_serialization="pickle")
 
 
-async def asked(name: str, call: Callable[[], DeploymentResponse[Any]], unavailable: type[Exception]) -> object:
+async def asked(name: str, call: Callable[[], Any], unavailable: type[Exception]) -> object:
     """Returns the result of ``call``, which calls a method of a Serve handle. ``name`` is that of the model.
 
     Raises ``unavailable`` if the replica cannot answer. If the caller is cancelled, so is the call in the replica.

@@ -126,7 +126,7 @@ def ablation(pairs: Sequence[LabelledPair], scores: Scores, threshold: float) ->
 
 def write_false_hits(path: Path, pairs: Sequence[LabelledPair], scores: Scores, threshold: float) -> None:
     """Writes the different pairs that are hits, for a reader."""
-    places = np.flatnonzero((scores.guarded >= threshold) & ~scores.same)
+    places = np.flatnonzero((scores.guarded >= threshold) & ~scores.same).tolist()
     rows = [{"text_a": pairs[at].text_a, "text_b": pairs[at].text_b, "score": float(scores.score[at])} for at in places]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 

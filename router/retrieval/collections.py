@@ -122,8 +122,8 @@ class Collections:
         """
         record = (await self.get(tenant, name)).record
         ids = [document.id for document in documents]
-        for place, each in enumerate(ids):
-            if each in ids[:place]:
+        for place, document_id in enumerate(ids):
+            if document_id in ids[:place]:
                 raise InvalidRequestError("Two documents have this id.", "invalid_value", f"documents[{place}].id")
         indexed = await asyncio.to_thread(self._indexed, documents)
         new = [

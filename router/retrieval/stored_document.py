@@ -59,7 +59,7 @@ def read_document(body: bytes) -> IndexedDocument:
         if kept["format"] != FORMAT:
             raise StoredDocumentError(f"a document of the format {kept['format']}")
         document = Document(kept["id"], kept["text"], kept["title"], kept["metadata"])
-        chunks = [Chunk(*map(int, each[:2]), str(each[2])) for each in kept["chunks"]]
+        chunks = [Chunk(int(each[0]), int(each[1]), str(each[2])) for each in kept["chunks"]]
         if any(not 0 <= chunk.start < chunk.end <= len(document.text) for chunk in chunks):
             raise StoredDocumentError("a chunk is outside its document")
         return IndexedDocument(document, chunks, int(kept["created_at"]))

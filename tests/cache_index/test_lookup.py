@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ class Cache:
             clock,
         )
 
-    async def store(self, *texts: str, **fields: object) -> None:
+    async def store(self, *texts: str, **fields: Any) -> None:
         """Stores an answer to each text, numbered from 0, and lets the index follow."""
         for number, text in enumerate(texts):
             await self.entries.put(entry(number, question=text, **fields), ROOM)
@@ -148,7 +149,7 @@ async def test_the_same_words_are_the_same_question_whatever_the_scorer_says(cac
     [{"tenant": "other"}, {"partition": key(1)}, {"min_created_ms": NOW_MS + 1}, {"text": "entirely unrelated words"}],
     ids=["tenant", "partition", "age", "far"],
 )
-async def test_what_is_not_near_is_no_candidate(cache: Cache, other: dict[str, object]) -> None:
+async def test_what_is_not_near_is_no_candidate(cache: Cache, other: dict[str, Any]) -> None:
     await cache.store("how do I reset my password")
     text = str(other.pop("text", "how can I reset my password"))
     assert await cache.ask(text, **other) is None

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ async def test_without_redis_there_is_no_semantic_stage_and_with_it_there_is_aga
     parts = RedisParts(config, state, redis_server.url, FakeEmbedder(), PairStage(WordScorer(), no_negation, TABLE))
     store = RedisEntryStore(state, redis_server.url)
     now_ms = int(1000 * time.time())
-    times = {"created_ms": now_ms, "expires_ms": now_ms + 600_000}
+    times: dict[str, Any] = {"created_ms": now_ms, "expires_ms": now_ms + 600_000}
     await parts.start()
     following = asyncio.create_task(parts.follower.run())
 

@@ -96,7 +96,7 @@ def test_the_launcher_knows_what_is_optional(as_list: bool) -> None:
     }
     tiers = [{"name": name, **row} for name, row in rows.items()] if as_list else rows
 
-    arguments = {"tiers": tiers, "embedder": {"model": "package:some/model", "optional": True}}
+    arguments: dict[str, Any] = {"tiers": tiers, "embedder": {"model": "package:some/model", "optional": True}}
     assert optional_deployments({"applications": [{"args": arguments}]}) == {
         "general": "package:some/model.gguf",
         "Embedder": "package:some/model",

@@ -137,7 +137,7 @@ def test_without_what_it_needs_the_deployment_is_not_bound(tmp_path: Path, caplo
     assert MantaConfig.model_validate(dev_config() | {"cache": cache}).cache is not None
     with pytest.raises(ValidationError, match=r"cache\.pairmodel"):
         MantaConfig.model_validate(dev_config() | {"cache": cache | {"pairmodel": "x"}})
-    link, shared = bind_embedder(embedder_config(write_model(tmp_path))), StateConfig(url="redis://localhost")  # type: ignore[arg-type]
+    link, shared = bind_embedder(embedder_config(write_model(tmp_path))), StateConfig(url="redis://localhost")
     with pytest.raises(ValueError, match=r"cache\.pair_model.*No such file"):
         bind_semantic_cache(config(pair_model=tmp_path / "absent"), shared, link)
     assert bind_semantic_cache(config(pair_model=tmp_path / "absent", optional=True), shared, link) is None
@@ -163,7 +163,7 @@ def link(graph: Graph, redis_server: RedisServer, tmp_path: Path) -> Iterator[Se
         return PairStage(Cosine(), lambda one, other: "number" if "2" in one + other else None, table)
 
     embedder = bind_embedder(embedder_config(write_model(tmp_path), deadline_ms=20_000))
-    state = StateConfig(url=redis_server.url, journal=tmp_path, background_timeout_s=5, timeout_s=5)  # type: ignore[arg-type]
+    state = StateConfig(url=redis_server.url, journal=tmp_path, background_timeout_s=5, timeout_s=5)
     settings = config(deadline_ms=20_000, health_check_period_s=0.5, min_similarity=-1.0)
     bound = bind_semantic_cache(settings, state, embedder, make)
     assert bound is not None

@@ -55,7 +55,9 @@ def test_the_area_under_the_curve_counts_equal_scores_half() -> None:
 def test_rates_are_of_all_pairs_of_a_kind() -> None:
     scores = np.array([0.9, 0.8, 0.7, -np.inf, 0.2])
     same = np.array([True, False, True, False, False])
-    assert at_threshold(scores, same, 0.75) == (0.5, pytest.approx(1 / 3))
+    found = at_threshold(scores, same, 0.75)
+    assert found.recall == 0.5
+    assert found.false_hit_rate == pytest.approx(1 / 3)
     assert at_threshold(scores, np.zeros(5, bool), 0.75) == (None, 0.4)
     assert recall_at(scores, same, 0.0) == 0.5
     assert recall_at(scores, same, 0.34) == 1.0

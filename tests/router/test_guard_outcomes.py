@@ -315,7 +315,7 @@ def test_an_answer_with_the_canary_of_its_prompt_is_halted(guarded: Guarded, str
         tokens.append(system.split()[-1])
         return ["It is ", *(f"{letter} " for letter in tokens[-1].upper()), "indeed"]
 
-    guarded.served.backend._words = words  # type: ignore[method-assign,assignment]
+    guarded.served.backend._words = words  # type: ignore[method-assign]
     answer = guarded.post(CHAT, {"messages": messages, "stream": stream})
 
     assert texts_of(answer, stream)[0] == ("It is Not this.", "content_filter")

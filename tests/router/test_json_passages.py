@@ -15,7 +15,12 @@ from safety.api import Origin, Passage
 def read(document: str, *, names: bool = False) -> str:
     """The text of the passage of a document; empty if there is none."""
     found = [""]
-    changed_json(document, "f", Origin.TOOL, lambda passage: found.append(passage.text) or passage.text, names=names)
+
+    def note(passage: Passage) -> str:
+        found.append(passage.text)
+        return passage.text
+
+    changed_json(document, "f", Origin.TOOL, note, names=names)
     return found[-1]
 
 
@@ -63,7 +68,9 @@ def test_a_secret_in_an_id_is_read(value: str) -> None:
         return passage.text
 
     call = ToolCall("f", "{}", value)
-    _conversation(Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value))), note)
+    _conversation(
+        Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value))), note, (None, None)
+    )
     assert found.count(value) == 2
 
 

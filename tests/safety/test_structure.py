@@ -300,7 +300,12 @@ def test_what_a_long_text_carries_is_found_wherever_it_stands(at: int) -> None:
 def test_a_long_text_is_decoded_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search holds the interpreter's lock to its end, which stalls all other threads."""
     lengths: list[int] = []
-    monkeypatch.setattr(payloads, "_decode", lambda text: lengths.append(len(text)) or [])
+
+    def measured(text: str) -> list[object]:
+        lengths.append(len(text))
+        return []
+
+    monkeypatch.setattr(payloads, "_decode", measured)
     decoded("The river runs to the sea, and back again. " * 5_000)
 
     assert len(lengths) > 5
