@@ -59,7 +59,7 @@ def test_a_secret_among_names_is_read(value: str) -> None:
 
 @pytest.mark.parametrize("value", [*SECRETS, "call_5105105105105100"])
 def test_a_secret_in_an_id_is_read(value: str) -> None:
-    from router.guard.passages import _conversation
+    from router.guard.passages import Contexts, _conversation
 
     found: list[str] = []
 
