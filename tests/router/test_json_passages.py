@@ -69,7 +69,9 @@ def test_a_secret_in_an_id_is_read(value: str) -> None:
 
     call = ToolCall("f", "{}", value)
     _conversation(
-        Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value))), note, (None, None)
+        Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value))),
+        note,
+        Contexts(None, None),
     )
     assert found.count(value) == 2
 
