@@ -68,11 +68,8 @@ def test_a_secret_in_an_id_is_read(value: str) -> None:
         return passage.text
 
     call = ToolCall("f", "{}", value)
-    _conversation(
-        Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value))),
-        note,
-        Contexts(None, None),
-    )
+    turns = Conversation((Message("assistant", "", (call,)), Message("tool", "x", tool_call_id=value)))
+    _conversation(turns, note, Contexts(None, None))
     assert found.count(value) == 2
 
 
