@@ -37,7 +37,7 @@ thresholds on the tuning sets, quantises, and writes model.safetensors, config.j
 With --start training goes on from an artefact, or from the mean of several, whose weights must come from the same base
 (model soups, Wortsman et al. 2022): with --skip-training too, the mean itself is calibrated and judged.
 
-With --skip-training alone the last checkpoint in --work is calibrated and judged. A checkpoint is written every four minutes.
+With --skip-training alone the last checkpoint in --work is calibrated and judged. One is written every four minutes.
 """
 
 
