@@ -26,11 +26,12 @@ class StoredAnswers:
 
 
 def encode_answers(stored: StoredAnswers) -> str:
-    """Returns ``stored`` as JSON. Log probabilities are not kept; all answers have ended with STOP."""
+    """Returns ``stored`` as JSON. Log probabilities are not kept."""
     rows = [
         {
             "prompt": answer.prompt,
             "text": answer.text,
+            "finish_reason": answer.finish_reason.value,
             "called": answer.called,
             "tool_calls": [[call.name, call.arguments] for call in answer.tool_calls],
             "reasoning": answer.reasoning,
@@ -65,12 +66,11 @@ def decode_answers(document: str, prompts: Sequence[int]) -> StoredAnswers:
 
 
 def _answer(index: int, row: dict[str, Any]) -> Answer:
-    """Returns the answer in ``row``. Raises TypeError for a member of another type."""
+    """Returns the answer in ``row``. Raises TypeError for a member of another type, ValueError for another ending."""
     text, reasoning, calls = row["text"], row["reasoning"], row["tool_calls"]
     strings = [text, *([] if reasoning is None else [reasoning]), *(part for call in calls for part in call)]
     if not all(isinstance(string, str) for string in strings):
         raise TypeError("a text is no string")
     tool_calls = tuple(ToolCall("", name, arguments) for name, arguments in calls)
-    return Answer(
-        index, int(row["prompt"]), text, FinishReason.STOP, bool(row["called"]), tool_calls, reasoning=reasoning
-    )
+    reason = FinishReason(row["finish_reason"])
+    return Answer(index, int(row["prompt"]), text, reason, bool(row["called"]), tool_calls, reasoning=reasoning)

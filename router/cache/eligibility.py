@@ -11,6 +11,10 @@ from router.inference_request import InferenceRequest
 from router.whole_answer import Answer
 from safety.api import Action, Inspection, Ruling
 
+WHOLE = (FinishReason.STOP, FinishReason.LENGTH)
+"""How an answer ends that the request would get again. One that ends at ``max_tokens`` is whole: all requests with its
+key have the same limit."""
+
 
 def bypass_reason(request: InferenceRequest, ruling: Ruling | None, *, sampled_allowed: bool) -> str:
     """Returns why the cache neither answers ``request`` nor stores its answer; "" if it may do both.
@@ -48,7 +52,7 @@ def unstorable_reason(answers: Sequence[Answer], choices: int, inspections: Sequ
     if len(answers) != choices:
         return "incomplete"
     for answer in answers:
-        if answer.finish_reason is not FinishReason.STOP:
+        if answer.finish_reason not in WHOLE:
             return str(answer.finish_reason)
         if not (answer.text.strip() or answer.tool_calls):
             return "empty"

@@ -242,4 +242,4 @@ def test_the_service_embeds_with_the_packaged_model(graph: Graph) -> None:
     first, same, other = (np.array(each.embedding) for each in answer.data)
     assert first @ same > 0.8 > 0.3 > first @ other
     assert answer.model.startswith("all-MiniLM-L6-v2@")
-    assert answer.usage.total_tokens == 8 + 8 + 6
+    assert answer.usage.total_tokens == 9 + 9 + 6  # word pieces, [CLS] and [SEP] included

@@ -254,7 +254,7 @@ async def test_a_tenant_may_be_without_the_cache_and_alone_with_it() -> None:
     assert await alone.status() == "exact; age=0"
 
 
-@pytest.mark.parametrize("outcome", [FinishReason.LENGTH, FinishReason.ERROR, FinishReason.REFUSED])
+@pytest.mark.parametrize("outcome", [FinishReason.ERROR, FinishReason.REFUSED])
 async def test_an_answer_that_is_not_whole_is_not_stored(cached: Cached, outcome: FinishReason) -> None:
     cached.backend.outcome = outcome
     await cached.ask()
@@ -262,6 +262,15 @@ async def test_an_answer_that_is_not_whole_is_not_stored(cached: Cached, outcome
     cached.clock.advance(2)
     assert await cached.status() == "miss; new"
     assert await cached.status() == "exact; age=0"
+
+
+async def test_an_answer_that_ends_at_the_limit_of_tokens_is_stored_for_that_limit(cached: Cached) -> None:
+    cached.backend.outcome = FinishReason.LENGTH
+    first = await cached.ask(max_tokens=3)
+    again = await cached.ask(max_tokens=3)
+    assert again.headers["x-manta-cache"] == "exact; age=0"
+    assert again.json()["choices"] == first.json()["choices"]
+    assert await cached.status(max_tokens=4) == "miss; new"
 
 
 async def test_an_empty_answer_is_not_stored(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,17 +697,19 @@ async def test_a_request_in_doubt_that_goes_on_passes_the_cache() -> None:
     assert await cached.status() == "bypass; review"
 
 
-async def test_requests_and_stored_answers_are_counted_by_tenant_and_reason(cached: Cached) -> None:
+async def test_requests_and_stored_answers_are_counted_by_tenant_and_reason(
+    cached: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for temperature in (0, 0, 1):
         await cached.ask(temperature=temperature)
-    cached.backend.outcome = FinishReason.LENGTH
+    monkeypatch.setattr("tests.router.backend.WORDS", (" ",))
     await cached.ask("Another?")
     assert cached.metrics.counts == {
         ("asked", "acme", "miss", "new"): 2,
         ("asked", "acme", "exact", ""): 1,
         ("asked", "acme", "bypass", "sampled"): 1,
         ("stored", "acme"): 1,
-        ("unstored", "acme", "length"): 1,
+        ("unstored", "acme", "empty"): 1,
     }
 
 
