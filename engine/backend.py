@@ -44,8 +44,8 @@ class StepRunner(Protocol):
     """Runs the steps of one model, and owns the tensors of its KV cache (vLLM's model runner)."""
 
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits or the sampled
-        tokens, in the order of ``StepResult.sampled``."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits, or the
+        tokens if the runner samples, in the order of ``StepResult.sampled``."""
         ...
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:

@@ -74,7 +74,8 @@ class Drafter:
         return cls(make_runner(model, own, shapes[:1], context_length), config.prefill_chunk)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of KV blocks of the draft model, as the target model's runner does with its own."""
+        """Copies the contents of KV blocks of the draft model, for those of ``copies`` that are of group 0, the only
+        group of layers that it has. The others are ignored."""
         self._runner.copy([each for each in copies if each.group == 0])
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:

@@ -195,9 +195,14 @@ class Engine:
         return [delta for delta in ended if delta is not None]
 
     def step(self) -> list[Delta]:
-        """Runs one step: a forward pass over the sequences that the scheduler picks. Returns a delta for each choice
-        that got tokens or ended, and one for each request that failed or expired. A beam search gives deltas only at
-        its end."""
+        """Runs one step: a forward pass over the sequences that the scheduler picks, if it picks any. Returns a delta
+        for each choice that got tokens or ended, and one for each request that failed or expired. A beam search gives
+        deltas only at its end.
+
+        Failures of the scheduler, the model and sampling are not raised. If a batch fails, its chunks are run one by
+        one, and a request that fails alone ends with ERROR, or REFUSED if it cannot be satisfied. If the scheduler
+        fails, every request ends with ERROR.
+        """
         began = self._clock()
         try:
             self._output_processor.park_stranded()

@@ -54,8 +54,12 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits, in the order
-        of ``StepResult.sampled`` and not of ``chunks``."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence, and writes their keys and values
+        to the KV cache.
+
+        Returns the logits of the chunks that sample, in the order of ``StepResult.sampled`` and not of ``chunks``. This
+        runner samples no tokens. NaN and Inf raise nothing: their chunks are in ``StepResult.unsound``.
+        """
         ordered = sorted(chunks, key=self._group_key)
         tokens = self._int_tensor(chain.from_iterable(c.tokens for c in ordered))
         wanted = None if all(c.length == 1 and c.samples for c in ordered) else self._int_tensor(rows_wanted(ordered))

@@ -15,8 +15,11 @@ VERSION_DIGITS = 12  # hexadecimal
 
 @dataclass(frozen=True, slots=True)
 class SentenceArtefact:
-    """``vocabulary`` is the file of the word pieces. ``model`` is ``name@version``, where the version follows from all
-    that decides the vectors: weights, vocabulary, settings and precision."""
+    """A sentence model on this machine: where its files are and how it is run. Its weights are not loaded.
+
+    ``directory`` has the model's files; ``vocabulary`` is the file of the word pieces. ``model`` is ``name@version``,
+    where the version follows from all that decides the vectors: weights, vocabulary, settings and precision.
+    """
 
     directory: Path
     vocabulary: Path

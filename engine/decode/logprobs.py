@@ -33,7 +33,11 @@ class LogprobRecorder:
         self._logits = logits[rows] if rows else None
 
     def constrained(self, logits: Tensor) -> None:
-        """Takes ``logits`` after rules and grammars, for requests that want processed log probabilities."""
+        """Takes ``logits`` [rows, vocab] float32 after rules and grammars, for requests that want processed log
+        probabilities: temperature and cuts are applied to a copy, which takes the place of the raw logits.
+
+        The rows are those of the constructor. To be called before a scorer is asked for.
+        """
         changed = [row for row, at in self._places.items() if self._params[at].logprobs_mode == "processed"]
         if self._logits is not None and changed:
             places = [self._places[row] for row in changed]

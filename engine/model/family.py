@@ -24,23 +24,25 @@ def no_window(values: Values, layer: int) -> bool:
 
 
 def every_window(values: Values, layer: int) -> bool:
-    """Every layer has one (Mistral 7B, Jiang et al. 2023)."""
+    """Every layer has a sliding window (Mistral 7B, Jiang et al. 2023)."""
     return True
 
 
 def switched_window(values: Values, layer: int) -> bool:
-    """Every layer has one, where they are switched on (Qwen 3 MoE)."""
+    """Every layer has a sliding window if ``use_sliding_window`` is set (Qwen 3 MoE)."""
     return bool(values["use_sliding_window"])
 
 
 def upper_window(values: Values, layer: int) -> bool:
-    """Layers from ``max_window_layers`` on have one, where they are switched on (Qwen 2)."""
+    """Whether ``layer``, from 0, has a sliding window (Qwen 2). No layer has one unless ``use_sliding_window`` is set.
+    Then ``layer_types`` says which have one; without it, those from ``max_window_layers`` on."""
     above = layer >= values["max_window_layers"]
     return bool(values["use_sliding_window"]) and _listed_window(values, layer, otherwise=above)
 
 
 def alternating_window(values: Values, layer: int) -> bool:
-    """All layers but each n-th have one (Gemma 2: every other, Gemma 3: five of six)."""
+    """Whether ``layer``, from 0, has a sliding window: as ``layer_types`` says; without it, all layers but each n-th do
+    (Gemma 2: every other, Gemma 3: five of six)."""
     return _listed_window(values, layer, otherwise=(layer + 1) % values["sliding_window_pattern"] != 0)
 
 

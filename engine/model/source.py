@@ -65,7 +65,10 @@ class ModelSource(Protocol):
     names: TensorNames
 
     def checkpoint(self, device: torch.device) -> TensorSource:
-        """Opens the weights. Raises FileNotFoundError."""
+        """Opens the weights, for use in a ``with`` block. Tensors are put on ``device`` when they are read.
+
+        Raises FileNotFoundError if the model has no file with weights.
+        """
         ...
 
 

@@ -39,7 +39,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """That of rank ``rank`` of ``ranks``. Methods take the spec of the whole model."""
+    """The part of a model that rank ``rank``, from 0, of ``ranks`` has.
+
+    ``spec`` must have accepted the model: the other methods do not check that sizes can be divided. ``whole`` is the
+    spec of the whole model, ``size`` a dimension of it.
+    """
 
     rank: int = 0
     ranks: int = 1

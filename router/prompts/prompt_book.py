@@ -109,8 +109,12 @@ class PromptBook:
         return await self._set_active(tenant, prompt_id, version, ActivationKind.ACTIVATE, by)
 
     async def roll_back(self, tenant: str, prompt_id: str, by: str) -> Activation:
-        """Makes the version that was active before the active one. Raises ConflictError if there was none, and
-        NotFoundError."""
+        """Activates the version that was active before the present one, and returns the new activation. Each further
+        rollback goes one version further back. ``by`` is who asked for it.
+
+        Raises InvalidRequestError for a malformed id, NotFoundError for an unknown prompt or a version that is gone,
+        ConflictError if no other version was active before, and StateUnavailableError.
+        """
         _check_id(prompt_id)
         history = await self._store.activations(tenant, prompt_id)
         if not history and not await self._store.versions(tenant, prompt_id):

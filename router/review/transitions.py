@@ -24,7 +24,12 @@ def at(item: ReviewItem, now_ms: int) -> ReviewItem:
 
 
 def taken(item: ReviewItem, step: ReviewStep, now_ms: int) -> tuple[ReviewItem, bool]:
-    """Returns the item after ``step``, and whether the step was accepted. One that is not changes nothing."""
+    """Returns ``item`` after ``step``, as it is at ``now_ms``, and whether the step was accepted.
+
+    A lease or an item that has run out ends first, also if the step is refused. CLAIM, RELEASE and a decision are
+    accepted while the item waits or ``step.reviewer`` holds it. A decision that the same reviewer repeats is accepted
+    too, and changes nothing.
+    """
     item = at(item, now_ms)
     own = item.reviewer == step.reviewer
     if step.action in FINAL:

@@ -58,7 +58,8 @@ def scales_of(low: tl.tensor, high: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def quantised(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
-    """float32 ``x`` divided by ``scale``, as int8 or the bytes of e4m3."""
+    """float32 ``x`` divided by ``scale``, which is broadcast, rounded to the nearest and limited to the range of the
+    format: int8 (127) if FORM is "int8", else the bytes of e4m3 (448). 0 / 0 becomes 0."""
     bound = 127.0 if FORM == "int8" else 448.0
     divided = tl.math.div_rn(x, scale)
     divided = tl.where(divided == divided, divided, 0.0)  # 0 / 0: nothing but zeros
