@@ -14,6 +14,8 @@ from engine.parallel.wire import Failed, Ready
 
 _LOOK_S = 0.5  # between looks at the clock
 _CAUSE_S = 1.0  # that a step which failed waits for a worker's own word of why
+_DEATH_S = 0.3  # that a worker's word waits for another's death, which may be the cause of it
+_DIED = "has died"
 
 
 class Watch:
@@ -95,18 +97,36 @@ class Watch:
             heard = wait([self._ear, *ranks], timeout=_LOOK_S)
             if self._ear in heard:
                 return
+            faults: dict[int, str] = {}
             for connection in heard:
                 assert isinstance(connection, Connection)
                 fault = _fault(connection)
                 if fault is None:
                     loading.discard(ranks[connection])
                 else:
-                    self.declare(f"rank {ranks.pop(connection)} {fault}")
+                    faults[ranks.pop(connection)] = fault
+            if faults:
+                self.declare(_cause(faults, ranks))
             if not loading:
                 self._settled.set()
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self.declare(f"a step took more than {self._limit_s:g} s")
+
+
+def _cause(faults: dict[int, str], others: dict[Connection, int]) -> str:
+    """Returns the fault to tell. ``faults`` are by rank, the first that was heard first; ``others`` are the connections
+    of the ranks without one. If a worker has died, the steps of the others fail for that reason, and their word of it
+    may arrive first."""
+    deadline = time.monotonic() + _DEATH_S
+    while _DIED not in faults.values() and others and (left_s := deadline - time.monotonic()) > 0:
+        for connection in wait(list(others), timeout=left_s):
+            assert isinstance(connection, Connection)
+            fault = _fault(connection)
+            if fault is not None:
+                faults[others.pop(connection)] = fault
+    rank, fault = next((each for each in faults.items() if each[1] == _DIED), next(iter(faults.items())))
+    return f"rank {rank} {fault}"
 
 
 def last_words(connections: Sequence[Connection]) -> str | None:
@@ -125,7 +145,7 @@ def _fault(connection: Connection) -> str | None:
     try:
         message = connection.recv()
     except (EOFError, OSError):
-        return "has died"
+        return _DIED
     if isinstance(message, Ready):
         return None
     return f"has failed: {message.reason}" if isinstance(message, Failed) else "says what nobody asked for"
