@@ -16,6 +16,7 @@ from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
+from cluster.model_version import model_version
 from cluster.replica.rank_launcher import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from cluster.safety.deployment import bind_classifier
@@ -72,7 +73,10 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
     """Returns the application of ``build`` with other engines, for tests and measurements without a real model."""
     handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
-    tiers = tuple(TierDescription(tier.name, tier.model_name, tier.sampling.parameters) for tier in config.tiers)
+    tiers = tuple(
+        TierDescription(tier.name, tier.model_name, tier.sampling.parameters, model_version(tier.engine))
+        for tier in config.tiers
+    )
     router = serve.deployment(
         name="Router",
         num_replicas=config.ingress.replicas,

@@ -31,6 +31,7 @@ from router.guard.prompt_length import check_prompt_lengths
 from router.guard.refusal import check_ruling
 from router.guard.refused_answer import refused_answer
 from router.inference_request import Call, InferenceRequest
+from router.ledger.entry import CACHE_HITS
 from router.ledger.ledger import Account, Ledger
 from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
 from router.limits.answer_count import check_answer_count
@@ -106,6 +107,7 @@ class Pipeline:
         self._clock = clock
         self._targets = choice.targets
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
+        self._weights = {tier.name: tier.version for tier in backend.tiers()}
         self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
@@ -287,7 +289,8 @@ class Pipeline:
         def settled(used: MeteredUsage, finished: bool) -> None:
             refused = account.ruling is not None and account.ruling.refused
             hold.request = account.request  # as it was sent, from which the estimator learns
-            settle(used.usage, finished=finished and bool(account.request.prompts) and not refused)
+            generated = not refused and account.cache not in CACHE_HITS  # a hit that is free has used nothing
+            settle(used.usage, finished=finished and bool(account.request.prompts) and generated)
 
         with self._ledger.open(account, settled):
             yield
@@ -361,7 +364,8 @@ class Pipeline:
         if self._cache is None or (ruling is not None and ruling.refused):
             return Found(None, CacheStatus.BYPASS, "off" if self._cache is None else "refused")
         policy = "" if ruling is None else ruling.policy
-        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value)
+        weights = self._weights.get(account.tier, "")
+        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights)
         controls = controlled(request.cache, account.call.cache_control)
         found = await self._cache.find(scope, request, controls, ruling)
         account.cache = found.status.value

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from engine.api import Usage
+from engine.api import FinishReason, Usage
 from router.cache.answer_document import StoredAnswers, decode_answers, encode_answers
 from router.cache.compare import same_answers
 from router.cache.eligibility import bypass_reason, unstorable_reason
@@ -365,7 +365,7 @@ class AnswerCache:
             ticket.tenant,
             keys.exact,
             keys.partition,
-            keys.question if controls.semantic else "",
+            keys.question if controls.semantic and _is_complete(stored) else "",
             ticket.model_version,
             ticket.request.template_version or "",
             created_ms,
@@ -401,3 +401,9 @@ class AnswerCache:
         task = asyncio.create_task(work)
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
+
+
+def _is_complete(stored: StoredAnswers) -> bool:
+    """Returns whether every answer has ended by itself. Only then they are given to another question: its own answer
+    may be shorter, and end before ``max_tokens``."""
+    return all(answer.finish_reason is FinishReason.STOP for answer in stored.answers)

@@ -28,14 +28,19 @@ NO_CUTS = (None, 0.0, 0, 1.0, 0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """What decides an answer beside the request itself. ``policy`` is the version of the tenant's safety policy, and
-    ``role`` the role of the key, by which the policy may tell requests apart."""
+    """What decides an answer beside the request itself.
+
+    ``model_version`` is the name of the model, ``weights`` the version of its files and of the engine's settings.
+    ``policy`` is the version of the tenant's safety policy, and ``role`` the role of the key, by which the policy may
+    tell requests apart.
+    """
 
     tenant: str
     tier: str
     model_version: str
     policy: str = ""
     role: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ class TierDescription:
     name: str
     model: str  # the name of the model that the tier runs
     sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
+    version: str = ""  # of the model's files and the engine's settings: with another, answers may differ
 
 
 @dataclass(frozen=True, slots=True)

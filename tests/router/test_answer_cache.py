@@ -203,13 +203,14 @@ async def test_what_does_not_decide_the_answer_makes_none(cached: Cached, more: 
     assert (await cached.status(**more)).startswith("exact")
 
 
-async def test_another_model_behind_the_tier_is_a_miss() -> None:
+@pytest.mark.parametrize("changed_field", ["model", "version"])
+async def test_another_model_behind_the_tier_is_a_miss(changed_field: str) -> None:
     before = Cached()
     await before.ask()
     after = Cached(store=before.entries)
     assert (await after.status()).startswith("exact")
     tiers = after.backend.tiers()
-    after.backend.tiers = lambda: [replace(tier, model=f"{tier.model}-2") for tier in tiers]  # type: ignore[method-assign]
+    after.backend.tiers = lambda: [replace(tier, **{changed_field: "another"}) for tier in tiers]  # type: ignore[method-assign,arg-type]
     changed = Cached(store=before.entries)
     changed.backend.tiers = after.backend.tiers  # type: ignore[method-assign]
     changed.app = build_app(
@@ -267,10 +268,21 @@ async def test_an_answer_that_is_not_whole_is_not_stored(cached: Cached, outcome
 async def test_an_answer_that_ends_at_the_limit_of_tokens_is_stored_for_that_limit(cached: Cached) -> None:
     cached.backend.outcome = FinishReason.LENGTH
     first = await cached.ask(max_tokens=3)
+    (entry,) = await all_of(cached.entries.entries())
+    assert entry.question == ""  # no other question gets it: elsewhere its answer may have been complete
     again = await cached.ask(max_tokens=3)
     assert again.headers["x-manta-cache"] == "exact; age=0"
     assert again.json()["choices"] == first.json()["choices"]
     assert await cached.status(max_tokens=4) == "miss; new"
+
+
+async def test_a_free_hit_teaches_the_limits_nothing(cached: Cached) -> None:
+    limiter = cached.app._pipeline._limiter  # type: ignore[attr-defined]
+    await cached.ask()
+    learnt = limiter.tokens_per_character("fast"), limiter._estimator._answers["acme", "fast"]
+    for _ in range(20):
+        assert (await cached.status()).startswith("exact")
+    assert (limiter.tokens_per_character("fast"), limiter._estimator._answers["acme", "fast"]) == learnt
 
 
 async def test_an_empty_answer_is_not_stored(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:

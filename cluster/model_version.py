@@ -1,0 +1,50 @@
+"""``model_version``: tells two models apart that have the same name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.model.location import ModelNotFoundError, locate
+
+SUFFIXES = frozenset({".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"})
+SAMPLE_BYTES = 64 * 1024
+SAMPLES = 32  # of one file, evenly spread; a smaller one is read whole
+DIGITS = 16  # hexadecimal
+
+
+def model_version(engine: EngineConfig) -> str:
+    """Returns a digest of the settings of an engine, and of the files of its model: names, sizes and samples of their
+    contents. The same files on another machine have the same one. Weights of gigabytes are not read whole, since any
+    training changes all of them. Of a model that is not on this machine the settings alone count.
+    """
+    settings = {name: value for name, value in asdict(engine).items() if name != "model"}
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    try:
+        place = locate(engine.model)
+    except ModelNotFoundError:
+        return digest.hexdigest()[:DIGITS]
+    for path in _files(place):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            for start in _starts(size):
+                file.seek(start)
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:DIGITS]
+
+
+def _files(place: Path) -> list[Path]:
+    """Returns the files of the model: those of a directory, or the single file."""
+    if place.is_dir():
+        return sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return [place]
+
+
+def _starts(size: int) -> list[int]:
+    """Returns where the samples of a file of ``size`` bytes begin."""
+    if size <= SAMPLES * SAMPLE_BYTES:
+        return list(range(0, size, SAMPLE_BYTES))
+    return [(size - SAMPLE_BYTES) * each // (SAMPLES - 1) for each in range(SAMPLES)]

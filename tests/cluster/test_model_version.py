@@ -1,0 +1,56 @@
+"""The version of a model changes with its files and the engine's settings, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster.model_version import SAMPLE_BYTES, SAMPLES, model_version
+from engine.config import EngineConfig
+
+LARGE = 2 * SAMPLES * SAMPLE_BYTES
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(bytes(LARGE))
+    (directory / "README.md").write_text("words")
+    return directory
+
+
+def version(model: Path, **settings: object) -> str:
+    return model_version(EngineConfig(model=str(model), **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [0, LARGE - 1])
+def test_other_weights_are_another_version(model: Path, place: int) -> None:
+    before = version(model)
+    with (model / "model.safetensors").open("r+b") as file:
+        file.seek(place)
+        file.write(b"x")
+    assert version(model) != before
+
+
+def test_other_small_files_and_settings_are_another_version(model: Path) -> None:
+    before = version(model)
+    assert version(model, dtype="bfloat16") != before
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    assert version(model) != before
+
+
+def test_what_the_model_does_not_read_is_none(model: Path) -> None:
+    before = version(model)
+    (model / "README.md").write_text("other words")
+    shutil.copystat(model / "config.json", model / "model.safetensors")  # another time of change
+    assert version(model) == before
+
+
+def test_a_model_that_is_not_here_has_the_version_of_its_settings(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    assert version(gone) == version(gone)
+    assert version(gone, dtype="bfloat16") != version(gone)
