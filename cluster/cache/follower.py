@@ -141,14 +141,14 @@ class IndexFollower:
         self._position, self._has_gap = None, True
 
     async def _apply(self, index: VectorIndex, changes: Sequence[CacheChange]) -> None:
-        deleted = {(each.tenant, each.id) for each in changes if each.kind is ChangeKind.DELETE}
+        last = {
+            (each.tenant, each.id): each for each in changes
+        }  # a repeated write deletes an entry and stores it again
+        deleted = {place for place, each in last.items() if each.kind is ChangeKind.DELETE}
         put = [
             each
-            for each in changes
-            if each.kind is ChangeKind.PUT
-            and (each.tenant, each.id) not in deleted
-            and each.expires_ms > self._now_ms()
-            and not index.has(each.tenant, each.id)
+            for each in last.values()
+            if each.kind is ChangeKind.PUT and each.expires_ms > self._now_ms() and not index.has(each.tenant, each.id)
         ]
         for place in range(0, len(put), MAX_TEXTS):
             await self._add(index, put[place : place + MAX_TEXTS])

@@ -107,7 +107,7 @@ class LocalSemanticIndex:
         found = [
             (record, float(record.vector @ vector))
             for record in records
-            if record is not None and record.partition == question.partition and len(record.vector) == len(vector)
+            if record is not None and record.partition == question.partition and record.model == self._follower.model
         ]
         found.sort(key=lambda each: -each[1])
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
@@ -120,8 +120,9 @@ class LocalSemanticIndex:
                 if self._follower.index is not None:
                     self._follower.index.remove(feedback.tenant, feedback.entry_id)
                 await self._questions.delete([(feedback.tenant, feedback.entry_id)])
-            await self._questions.judge(feedback, self._threshold.version)
-            self._threshold.refresh()
+            if feedback.score is not None:  # without one it says nothing of the threshold
+                await self._questions.judge(feedback, self._threshold.version)
+                self._threshold.refresh()
         except StateUnavailableError as error:
             raise SemanticUnavailableError(str(error)) from error
 

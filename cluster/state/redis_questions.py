@@ -137,8 +137,12 @@ class RedisQuestions:
     async def judgements(self, version: str) -> list[HitFeedback]:
         """Returns the labelled data of a scorer's version, the newest first. What cannot be read is left out."""
         found = await self._changes.call(lambda client: client.lrange(redis_keys.CACHE_JUDGEMENTS, 0, -1))
-        read = (_judgement(document, version) for document in found)
-        return [each for each in read if each is not None]
+        return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
+
+
+def _judgements(documents: Sequence[bytes], version: str) -> list[HitFeedback]:
+    read = (_judgement(document, version) for document in documents)
+    return [each for each in read if each is not None]
 
 
 def _scan(name: str, cursor: int) -> Callable[[Client], Any]:

@@ -18,6 +18,7 @@ from router.ports.clock import Clock
 from router.ports.collection_store import CollectionRecord, CollectionStore, StoredDocument
 from router.retrieval.passage_index import PassageIndex
 from router.retrieval.stored_document import StoredDocumentError, read_document, read_vectors
+from router.uncancelled import finished
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,8 @@ class CollectionIndexes:
         self._held.move_to_end(record.uid)
         held.used_at = self._clock.monotonic()
         async with held.lock:
-            if held.version < record.version:
-                await self._update(tenant, record, held)
+            if held.version != record.version:  # also an older one, after a failover to a replica that lags behind
+                await finished(self._update(tenant, record, held))
             self._evict(record.uid)
             yield held.index
 

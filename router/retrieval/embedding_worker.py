@@ -72,6 +72,8 @@ class EmbeddingWorker:
                 pause_s = self._first_pause_s
             except (EmbedderUnavailableError, StateUnavailableError) as error:
                 logger.warning("documents wait for their vectors: %s", error)
+                if pending in self._waiting:  # behind the others, one of which may be a document that can be embedded
+                    self._waiting[pending] = self._waiting.pop(pending)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 continue

@@ -17,6 +17,8 @@ from cluster.state.question_record import model_digest
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_questions import RedisQuestions
 from router.memory_entry_store import MemoryEntryStore
+from router.ports.answer_cache import CacheChange, ChangeKind
+from router.ports.cache_entry import CacheEntry
 from router.ports.embedder import EmbedderUnavailableError
 from router.ports.state_store import StateUnavailableError
 from tests.cache_index.memory_questions import MemoryQuestions
@@ -24,6 +26,7 @@ from tests.embedder.fake_embedder import FakeEmbedder
 from tests.state.cached import ROOM, entry
 from tests.state.clock import VirtualClock
 
+DELETE, PUT = ChangeKind.DELETE, ChangeKind.PUT
 Entries = MemoryEntryStore | RedisEntryStore
 Questions = MemoryQuestions | RedisQuestions
 Make = Callable[..., IndexFollower]
@@ -90,6 +93,22 @@ async def test_entries_come_and_go_with_the_store(entries: Entries, make: Make) 
         False,
         True,
     ]
+
+
+async def test_an_entry_that_is_deleted_and_stored_again_at_once_stays(make: Make, entries: Entries) -> None:
+    follower = make()
+    index = await steps(follower, 1)
+    kept, gone = entry(0), entry(1)
+    await follower._apply(
+        index,
+        [change(each, kind) for each, kind in ((kept, DELETE), (kept, PUT), (gone, PUT), (gone, DELETE))],
+    )
+    assert index.has("acme", kept.id)
+    assert not index.has("acme", gone.id)
+
+
+def change(of: CacheEntry, kind: ChangeKind) -> CacheChange:
+    return CacheChange("1", kind, of.tenant, of.id, of.partition, of.question, of.created_ms, of.expires_ms)
 
 
 async def test_a_new_replica_reads_the_vectors_and_embeds_nothing(
