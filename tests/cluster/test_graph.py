@@ -17,6 +17,7 @@ from tests.cluster.graph import KEY, Graph, eventually
 pytestmark = pytest.mark.slow
 
 TIERS = ("fast", "balanced", "frontier")
+UNCACHED = {"cache": {"mode": "off"}}  # answers are to be generated, not given again
 QUESTION: list[Any] = [{"role": "user", "content": "Hello! Who are you?"}]
 
 
@@ -35,6 +36,7 @@ def answer(graph: Graph, prompt: str, *, model: str = "fast", max_tokens: int = 
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
             "max_tokens": max_tokens,
+            **UNCACHED,
             **extra,
         },
     )
@@ -52,11 +54,10 @@ def answers_again(graph: Graph, model: str) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 def test_each_tier_streams_what_it_also_answers_at_once(graph: Graph, tier: str) -> None:
     chat = graph.client().chat.completions
-    whole = chat.create(model=tier, messages=QUESTION, temperature=0, max_tokens=32)
     options: Any = {"include_usage": True}
-    chunks = list(
-        chat.create(model=tier, messages=QUESTION, temperature=0, max_tokens=32, stream=True, stream_options=options)
-    )
+    common: Any = {"model": tier, "messages": QUESTION, "temperature": 0, "max_tokens": 32, "extra_body": UNCACHED}
+    whole = chat.create(**common)
+    chunks = list(chat.create(**common, stream=True, stream_options=options))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == whole.choices[0].message.content
     assert chunks[-1].usage == whole.usage
@@ -94,6 +95,7 @@ def test_a_repeated_prompt_is_served_from_the_prefix_cache_but_only_to_its_tenan
         "messages": [{"role": "user", "content": "The same long question, asked again. " * 12}],
         "max_tokens": 2,
         "temperature": 0,
+        **UNCACHED,
     }
 
     def cached(key: str) -> int:
