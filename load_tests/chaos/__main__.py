@@ -1,0 +1,167 @@
+"""``python -m load_tests.chaos``: kills and stops parts of a running graph, and compares every stream."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from cluster.local.environment import local_environment, prepare_directory
+from load_tests.chaos.client import send_all
+from load_tests.chaos.mix import KINDS, Request, mix
+from load_tests.chaos.report import clean, report
+from load_tests.chaos.transcript import Transcript, difference
+from load_tests.chaos.trial import Fault, Trial, disturbed, inject, judge
+
+if TYPE_CHECKING:
+    from load_tests.chaos.graph import Graph
+
+DESCRIPTION = """\
+Tell whether streams survive a fault unchanged. Starts a graph of its own (Ray, Serve, a router, replicas of the tier
+fast with its real engine) and sends a mix of requests at once, twice undisturbed: the answers that are expected. Then
+repeats: sends the mix again, brings a fault upon one process after a random share of the events, and compares texts,
+tool calls, log probabilities, finish reasons and usage. Ids and how much of a prompt was cached are not compared.
+
+A pause is the longest gap between two events of a stream from the fault on: of the streams whose usage tells that they
+were moved, or of all that were open if none tells so. With --kill router, all streams of the router are expected to
+fail: what is counted then is what clients see.
+"""
+EPILOG = """\
+examples:
+  python -m load_tests.chaos --kill replica --streams 64 --times 10
+  python -m load_tests.chaos --stop replica --streams 16 --times 2 --kinds greedy logprobs --json stop.json
+
+exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream, 2 the undisturbed
+runs already failed or differ from one another, or no time was left for any repetition.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="manta-", dir="/tmp") as name:  # short: Ray's sockets have long names
+        directory = Path(name)
+        prepare_directory(directory)
+        os.environ.update(local_environment(directory))
+        from load_tests.chaos.graph import Graph  # Ray reads the environment when it is imported
+
+        graph = Graph(options.replicas, options.step_ms / 1000)
+        try:
+            trials = _measure(graph, options)
+        except UnsoundError as error:
+            print(f"load_tests.chaos: {error}", file=sys.stderr)
+            return 2
+        finally:
+            graph.stop()
+    figures = report(trials)
+    text = json.dumps({"fault": str(options.fault), "times": len(trials), "cores": os.cpu_count(), **figures}, indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0 if clean(figures) else 1
+
+
+class UnsoundError(Exception):
+    """There is nothing to compare with; the message says why."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m load_tests.chaos",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    faults = parser.add_mutually_exclusive_group(required=True)
+    faults.add_argument("--kill", dest="fault", type=_fault("kill"), metavar="{replica,router}", help="SIGKILL")
+    faults.add_argument(
+        "--stop", dest="fault", type=_fault("stop"), metavar="{replica}", help="SIGSTOP: it hangs until the end"
+    )
+    add("--streams", type=int, default=64, help="requests at once (default: %(default)s)")
+    add("--times", type=int, default=10, help="repetitions (default: %(default)s)")
+    add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of requests (default: all)")
+    add("--replicas", type=int, default=2, help="of the tier (default: %(default)s)")
+    add("--max-tokens", type=int, default=160, help="of an answer (default: %(default)s)")
+    add("--step-ms", type=float, default=15.0, help="the shortest step of an engine (default: %(default)s)")
+    add("--timeout", type=float, default=90.0, metavar="S", help="of each request (default: %(default)s)")
+    add("--budget", type=float, default=1800.0, metavar="S", help="no repetition begins later (default: %(default)s)")
+    add("--seed", type=int, default=1, help="of the moments of the faults (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the figures")
+    return parser
+
+
+def _fault(verb: str) -> Callable[[str], Fault]:
+    def parse(name: str) -> Fault:
+        try:
+            return Fault(f"{verb} {name}")
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"cannot {verb} {name!r}") from None
+
+    return parse
+
+
+def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
+    """Returns the repetitions. Raises UnsoundError."""
+    from load_tests.chaos.graph import KEY
+
+    began, draw = time.monotonic(), random.Random(options.seed)
+    requests = mix(options.streams, options.max_tokens, {kind: KINDS[kind] for kind in options.kinds})
+    expected, events = _undisturbed(graph.url, KEY, requests, options.timeout)
+    trials: list[Trial] = []
+    with tqdm(total=options.times, unit="time", desc=str(options.fault), file=sys.stderr) as bar:
+        for turn in range(options.times):
+            replicas = graph.wait_until_ready()
+            if time.monotonic() - began > options.budget:
+                break
+            routers, undo = graph.router_pids(), list[Callable[[], None]]()
+
+            def strike(turn: int = turn, targets: Any = (replicas, routers), undo: list[Any] = undo) -> None:
+                undo.append(inject(options.fault, *targets, turn))
+
+            after = max(1, round(draw.uniform(0.1, 0.8) * events))
+            try:
+                got, at = asyncio.run(disturbed(graph.url, KEY, requests, after, strike, options.timeout))
+            finally:
+                for each in undo:
+                    each()
+            trials.append(judge(requests, expected, got, at))
+            bar.set_postfix_str(_so_far(trials), refresh=False)
+            bar.update()
+    if not trials:
+        raise UnsoundError(f"no repetition began within {options.budget:g} s")
+    return trials
+
+
+def _undisturbed(url: str, key: str, requests: Sequence[Request], timeout_s: float) -> tuple[list[Transcript], int]:
+    """Returns the expected transcripts, and the number of events of all. Raises UnsoundError."""
+    runs: list[list[Transcript]] = []
+    counts: list[int] = []
+    for _ in range(2):
+        events: list[None] = []
+        runs.append(asyncio.run(send_all(url, key, requests, timeout_s, lambda events=events: events.append(None))))
+        counts.append(len(events))
+    for request, one, other in zip(requests, *runs, strict=True):
+        fault = one.problem or other.problem or difference(one, other)
+        if fault is not None:
+            raise UnsoundError(f"undisturbed, a request of kind {request.kind}: {fault}")
+    return runs[1], counts[1]
+
+
+def _so_far(trials: Sequence[Trial]) -> str:
+    failed, differ = sum(len(trial.problems) for trial in trials), sum(len(trial.differences) for trial in trials)
+    return f"{failed} failed, {differ} different"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Engines whose steps take at least a given time, so that streams of a small model last some seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.config import TierConfig
+from cluster.replica.tier_replica import OnStep, ReplicaEngine
+
+
+@dataclass(frozen=True, slots=True)
+class PacedFactory:
+    """An engine factory for ``cluster.app.build_with``: the tier's own model and engine, whose steps take at least
+    ``step_s`` seconds."""
+
+    step_s: float
+
+    def __call__(self, tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+        # Imported in the replicas alone, as in ``cluster.app``.
+        from engine.async_engine import AsyncEngine
+        from load_tests.chaos.paced_engine import PacedEngine
+
+        engine = PacedEngine.from_config(tier.engine)
+        engine.step_s = self.step_s
+        return AsyncEngine(engine, on_step)

@@ -1,0 +1,45 @@
+"""What all repetitions together say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from load_tests.chaos.trial import Trial
+from load_tests.generator.stats import Summary
+
+
+def report(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns the figures: ``streams``, ``failed`` and ``different`` of all repetitions, ``pause_ms`` with p50 and p99
+    (None without any pause), the streams that were moved or open at the fault, and per kind the first fault of each
+    sort."""
+    problems = [each for trial in trials for each in trial.problems]
+    differences = [each for trial in trials for each in trial.differences]
+    pauses = Summary.of(1000 * pause for trial in trials for pause in trial.pauses_s)
+    return {
+        "streams": sum(trial.streams for trial in trials),
+        "failed": len(problems),
+        "different": len(differences),
+        "pause_ms": {"p50": _finite(pauses.p50), "p99": _finite(pauses.p99)},
+        "moved": sum(trial.moved for trial in trials),
+        "open_at_fault": sum(trial.open_at_fault for trial in trials),
+        "failed_by_kind": dict(Counter(kind for kind, _ in problems)),
+        "different_by_kind": dict(Counter(kind for kind, _ in differences)),
+        "first_failures": _first(problems),
+        "first_differences": _first(differences),
+    }
+
+
+def clean(figures: dict[str, Any]) -> bool:
+    """Returns whether no stream failed or differed, and the faults hit at least one that was open."""
+    return not figures["failed"] and not figures["different"] and figures["open_at_fault"] > 0
+
+
+def _first(found: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return dict(reversed(found))
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)

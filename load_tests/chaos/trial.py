@@ -1,0 +1,122 @@
+"""One repetition: the mix under a fault, and each of its answers beside the undisturbed one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from load_tests.chaos.client import send_all
+from load_tests.chaos.mix import Request
+from load_tests.chaos.transcript import Transcript, difference, longest_pause
+
+GIVE_UP_S = 10.0  # without an event, after which the fault comes all the same
+
+
+class Fault(StrEnum):
+    """What happens to a replica or a router in the middle of its streams."""
+
+    KILL_REPLICA = "kill replica"  # SIGKILL
+    KILL_ROUTER = "kill router"  # SIGKILL
+    STOP_REPLICA = "stop replica"  # SIGSTOP, and SIGCONT when the streams have ended
+
+
+@dataclass(slots=True)
+class Trial:
+    """What came of one repetition. ``problems`` and ``differences`` are by the kind of request, with the number of the
+    stream. ``pauses_s`` are those of streams that were moved or, if none tells so, of all that went on after the
+    fault."""
+
+    streams: int
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    differences: list[tuple[str, str]] = field(default_factory=list)
+    pauses_s: list[float] = field(default_factory=list)
+    moved: int = 0
+    open_at_fault: int = 0
+
+
+class Trigger:
+    """Counts events, and is set when ``after`` of them have come."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+        self._last = time.perf_counter()
+        self._reached = asyncio.Event()
+
+    def count(self) -> None:
+        """Counts one event."""
+        self._left -= 1
+        self._last = time.perf_counter()
+        if self._left <= 0:
+            self._reached.set()
+
+    async def wait(self) -> None:
+        """Returns when the events have come, or none has for GIVE_UP_S seconds."""
+        while not self._reached.is_set() and time.perf_counter() - self._last < GIVE_UP_S:
+            try:
+                await asyncio.wait_for(self._reached.wait(), 0.5)
+            except TimeoutError:
+                continue
+
+
+async def disturbed(
+    url: str,
+    key: str,
+    requests: Sequence[Request],
+    after_events: int,
+    inject: Callable[[], None],
+    timeout_s: float,
+) -> tuple[list[Transcript], float]:
+    """Sends the requests and calls ``inject`` after so many events of all together. Returns the transcripts and the
+    time of the fault, on the clock of ``time.perf_counter``."""
+    trigger = Trigger(after_events)
+    sending = asyncio.create_task(send_all(url, key, requests, timeout_s, trigger.count))
+    waiting = asyncio.create_task(trigger.wait())
+    await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    at = time.perf_counter()
+    inject()
+    waiting.cancel()
+    return await sending, at
+
+
+def inject(fault: Fault, replicas: Sequence[int], routers: Sequence[int], turn: int) -> Callable[[], None]:
+    """Brings the fault upon one of the processes ``replicas`` or ``routers``, the next one in each turn. Returns what
+    undoes it, for the end of the repetition."""
+    victims = routers if fault is Fault.KILL_ROUTER else replicas
+    victim = victims[turn % len(victims)]
+    if fault is not Fault.STOP_REPLICA:
+        os.kill(victim, signal.SIGKILL)
+        return lambda: None
+    os.kill(victim, signal.SIGSTOP)
+    return lambda: _go_on(victim)
+
+
+def _go_on(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return  # it was replaced, and ended, meanwhile
+
+
+def judge(
+    requests: Sequence[Request], expected: Sequence[Transcript], got: Sequence[Transcript], fault_at: float
+) -> Trial:
+    """Compares the transcripts of a repetition with those of the undisturbed run. Pure."""
+    trial = Trial(len(requests))
+    pauses: list[tuple[bool, float]] = []
+    for number, (request, one, other) in enumerate(zip(requests, expected, got, strict=True)):
+        if other.problem is not None:
+            trial.problems.append((request.kind, f"stream {number}: {other.problem}"))
+        elif (found := difference(one, other)) is not None:
+            trial.differences.append((request.kind, f"stream {number}: {found}"))
+        moved = other.failovers > 0
+        trial.moved += moved
+        trial.open_at_fault += bool(other.times) and other.times[-1] > fault_at
+        if (pause := longest_pause(other.times, fault_at)) is not None and other.problem is None:
+            pauses.append((moved, pause))
+    trial.pauses_s = [pause for moved, pause in pauses if moved or not trial.moved]
+    return trial

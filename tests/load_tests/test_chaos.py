@@ -1,0 +1,151 @@
+"""The comparison of streams before and after a fault, and a real kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from load_tests.chaos.__main__ import make_parser
+from load_tests.chaos.mix import KINDS, Request, mix
+from load_tests.chaos.report import clean, report
+from load_tests.chaos.transcript import Transcript, difference, longest_pause
+from load_tests.chaos.trial import Fault, Trial, judge
+
+ROOT = Path(__file__).resolve().parents[2]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1}}
+
+
+def event(index: int = 0, finish: str | None = None, logprobs: Any = None, **delta: Any) -> str:
+    return json.dumps(
+        {"choices": [{"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}], "usage": None}
+    )
+
+
+def transcript(*events: str, usage: Any = USAGE) -> Transcript:
+    got = Transcript()
+    for time, data in enumerate([*events, json.dumps({"choices": [], "usage": usage}), "[DONE]"]):
+        got.take(data, float(time))
+    got.close()
+    return got
+
+
+WHOLE = (event(role="assistant"), event(content="one "), event(content="two"), event(finish="stop"))
+
+
+def test_the_same_text_in_other_pieces_and_another_cached_count_are_no_difference() -> None:
+    expected = transcript(*WHOLE)
+    usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 0}}
+    got = transcript(event(content="one two"), event(finish="stop"), usage=usage)
+    assert expected.problem is None
+    assert difference(expected, got) is None
+
+
+@pytest.mark.parametrize(
+    ("events", "usage", "said"),
+    [
+        ((event(content="one tow"), event(finish="stop")), USAGE, "text from character 5"),
+        ((event(content="one twotwo"), event(finish="stop")), USAGE, "text from character 7"),
+        ((event(content="one two"), event(finish="length")), USAGE, "finish_reason length"),
+        ((event(content="one two"), event(finish="stop")), {**USAGE, "completion_tokens": 4}, "usage"),
+        ((event(content="one two"), event(finish="stop"), event(1, "stop", content="x")), USAGE, r"choices \[0, 1\]"),
+        ((event(content="one two", logprobs={"content": [{"logprob": -1}]}), event(finish="stop")), USAGE, "probabil"),
+        (
+            (event(content="one two", tool_calls=[{"index": 0, "function": {"name": "f"}}]), event(finish="stop")),
+            USAGE,
+            "tool calls",
+        ),
+    ],
+)
+def test_what_differs_is_named(events: tuple[str, ...], usage: Any, said: str) -> None:
+    found = difference(transcript(*WHOLE), transcript(*events, usage=usage))
+    assert found is not None
+    assert re.search(said, found), found
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([*WHOLE], "before [DONE]"),
+        ([*WHOLE[:2], json.dumps({"error": {"code": "replica_lost"}}), "[DONE]"], "replica_lost"),
+        ([*WHOLE[:3], json.dumps({"choices": [], "usage": USAGE}), "[DONE]"], "no finish_reason"),
+        ([*WHOLE, "[DONE]"], "no usage"),
+        ([*WHOLE, *WHOLE[1:], json.dumps({"choices": [], "usage": USAGE}), "[DONE]"], "after its finish_reason"),
+        ([*WHOLE, *2 * [json.dumps({"choices": [], "usage": USAGE})], "[DONE]"], "usage came twice"),
+        ([*WHOLE, "[DONE]", "[DONE]"], "after [DONE]"),
+    ],
+)
+def test_a_stream_that_is_not_whole_is_a_problem(events: list[str], said: str) -> None:
+    got = Transcript()
+    for data in events:
+        got.take(data, 0.0)
+    got.close()
+    assert got.problem is not None
+    assert said in got.problem
+
+
+def test_a_pause_is_the_longest_gap_that_ends_after_the_fault() -> None:
+    times = [0.0, 5.0, 6.0, 8.0, 8.5]
+    assert longest_pause(times, since=5.5) == 2.0
+    assert longest_pause(times, since=4.0) == 5.0
+    assert longest_pause(times, since=9.0) is None
+
+
+def test_pauses_are_of_the_moved_streams_where_some_tell_that_they_were_moved() -> None:
+    moved, other = (transcript(*WHOLE, usage={**USAGE, "completion_tokens_details": {"failovers": n}}) for n in (1, 0))
+    moved.times, other.times = [0.0, 3.0], [0.0, 1.0]
+    requests = [Request("greedy", {}), Request("seeded", {})]
+    trial = judge(requests, [moved, other], [moved, other], fault_at=0.5)
+    assert (trial.moved, trial.open_at_fault, trial.pauses_s) == (1, 2, [3.0])
+
+
+def test_the_report_counts_streams_and_names_the_first_of_each_kind() -> None:
+    trials = [
+        Trial(4, problems=[("tools", "first"), ("tools", "second")], pauses_s=[0.1], open_at_fault=3),
+        Trial(4, differences=[("beams", "other")], pauses_s=[0.3], open_at_fault=2),
+    ]
+    figures = report(trials)
+    assert (figures["streams"], figures["failed"], figures["different"]) == (8, 2, 1)
+    assert figures["pause_ms"] == {"p50": 200.0, "p99": pytest.approx(298.0)}
+    assert figures["first_failures"] == {"tools": "first"}
+    assert not clean(figures)
+    assert clean(report([Trial(4, pauses_s=[0.1], open_at_fault=1)]))
+    assert not clean(report([Trial(4)])), "a fault that hits no open stream proves nothing"
+
+
+def test_every_kind_is_in_a_mix_and_every_answer_is_determined() -> None:
+    requests = mix(2 * len(KINDS), 50)
+    assert {request.kind for request in requests} == set(KINDS)
+    assert all(request.body["temperature"] == 0 or "seed" in request.body for request in requests)
+    assert len({json.dumps(request.body) for request in requests}) == len(requests)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--kill", "gpu"], ["--kill", "replica", "--stop", "replica"]])
+def test_a_fault_that_does_not_exist_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(arguments)
+
+
+def test_faults_are_named_by_their_options() -> None:
+    assert make_parser().parse_args(["--stop", "replica"]).fault is Fault.STOP_REPLICA
+
+
+@pytest.mark.slow
+def test_a_killed_replica_is_noticed(tmp_path: Path) -> None:
+    """Whether its streams survive is the product's part; here the command has to see the kill and come to an end."""
+    out = tmp_path / "chaos.json"
+    command = [sys.executable, "-m", "load_tests.chaos", "--kill", "replica", "--streams", "6", "--times", "1"]
+    command += ["--kinds", "greedy", "seeded", "choices", "--max-tokens", "120", "--timeout", "40", "--json", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=ROOT, timeout=150, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    figures = json.loads(out.read_text())
+    assert figures["streams"] == 6
+    assert figures["open_at_fault"] > 0 or figures["failed"] > 0
+    assert (done.returncode == 0) == (figures["failed"] == figures["different"] == 0)
