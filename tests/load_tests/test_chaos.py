@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,7 +17,9 @@ from load_tests.chaos.__main__ import make_parser
 from load_tests.chaos.mix import KINDS, Request, mix
 from load_tests.chaos.report import clean, report
 from load_tests.chaos.transcript import Transcript, difference, longest_pause
-from load_tests.chaos.trial import Fault, Trial, judge
+from load_tests.chaos.trial import Fault, Trial, disturbed, judge
+from router.openai.chat import ChatEndpoint
+from tests.load_tests import servers
 
 ROOT = Path(__file__).resolve().parents[2]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1}}
@@ -54,6 +57,7 @@ def test_the_same_text_in_other_pieces_and_another_cached_count_are_no_differenc
         ((event(content="one twotwo"), event(finish="stop")), USAGE, "text from character 7"),
         ((event(content="one two"), event(finish="length")), USAGE, "finish_reason length"),
         ((event(content="one two"), event(finish="stop")), {**USAGE, "completion_tokens": 4}, "usage"),
+        ((event(content="one two"), event(finish="abort")), USAGE, "finish_reason abort"),  # vLLM's issue 57082
         ((event(content="one two"), event(finish="stop"), event(1, "stop", content="x")), USAGE, r"choices \[0, 1\]"),
         ((event(content="one two", logprobs={"content": [{"logprob": -1}]}), event(finish="stop")), USAGE, "probabil"),
         (
@@ -126,6 +130,12 @@ def test_every_kind_is_in_a_mix_and_every_answer_is_determined() -> None:
     assert len({json.dumps(request.body) for request in requests}) == len(requests)
 
 
+@pytest.mark.parametrize("request_", mix(len(KINDS), 50), ids=lambda request: request.kind)
+def test_the_router_takes_every_kind(request_: Request) -> None:
+    parsed = ChatEndpoint().parse(json.dumps(request_.body).encode())
+    assert parsed.sampling.max_tokens == request_.body["max_tokens"]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--kill", "gpu"], ["--kill", "replica", "--stop", "replica"]])
 def test_a_fault_that_does_not_exist_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
@@ -134,6 +144,47 @@ def test_a_fault_that_does_not_exist_is_refused(arguments: list[str]) -> None:
 
 def test_faults_are_named_by_their_options() -> None:
     assert make_parser().parse_args(["--stop", "replica"]).fault is Fault.STOP_REPLICA
+
+
+def through(fault: servers.Fault, after: int, timeout_s: float = 5.0) -> tuple[list[Transcript], list[int]]:
+    """What eight requests to a server with ``fault`` get, and when the disturbance came, in requests that were open."""
+    requests = mix(8, 8, {kind: KINDS[kind] for kind in ("greedy", "prompt_logprobs")})
+    hits: list[int] = []
+
+    async def run() -> list[Transcript]:
+        async with servers.chat_server(fault, pause_s=0.01) as server:
+            url = server.url.removesuffix("/v1")
+            got, _ = await disturbed(url, "key", requests, after, lambda: hits.append(len(server.asked)), timeout_s)
+            return got
+
+    return asyncio.run(run()), hits
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (servers.Fault.TRUNCATED, "connection broke"),
+        (servers.Fault.NO_DONE, "before [DONE]"),
+        (servers.Fault.ERROR_FRAME, "the engine has died"),
+        (servers.Fault.NOT_JSON, "malformed"),
+        (servers.Fault.STATUS_500, "status 500"),
+        (servers.Fault.NOT_HTTP, "connection broke"),
+        (servers.Fault.HANGS, "no end within 0.3 s"),
+    ],
+)
+def test_what_goes_wrong_in_a_stream_over_http_is_a_problem_of_that_stream(fault: servers.Fault, said: str) -> None:
+    got, _ = through(fault, 5, timeout_s=0.3)
+    assert said in str(got[0].problem)
+
+
+def test_the_fault_comes_once_in_the_middle_of_streams_that_are_not_harmed_by_it() -> None:
+    expected, _ = through(servers.Fault.NONE, 1)
+    got, hits = through(servers.Fault.NONE, 20)
+    assert hits == [8]
+    assert [each.problem for each in got] == [None] * 8
+    assert [difference(one, other) for one, other in zip(expected, got, strict=True)] == [None] * 8
+    other, _ = through(servers.Fault.WRONG_COUNT, 1)
+    assert "usage" in str(difference(expected[0], other[0]))
 
 
 @pytest.mark.slow
