@@ -102,7 +102,7 @@ def test_a_pause_is_the_longest_gap_that_ends_after_the_fault() -> None:
 
 
 def test_pauses_are_of_the_moved_streams_where_some_tell_that_they_were_moved() -> None:
-    moved, other = (transcript(*WHOLE, usage={**USAGE, "completion_tokens_details": {"failovers": n}}) for n in (1, 0))
+    moved, other = (transcript(*WHOLE, usage={**USAGE, "failover_details": {"failovers": n}}) for n in (1, 0))
     moved.times, other.times = [0.0, 3.0], [0.0, 1.0]
     requests = [Request("greedy", {}), Request("seeded", {})]
     trial = judge(requests, [moved, other], [moved, other], fault_at=0.5)
