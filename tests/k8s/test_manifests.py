@@ -179,5 +179,9 @@ def test_two_clusters_do_not_share_the_state_of_ray(overlay: str) -> None:
 def test_pods_of_each_group_can_be_told_apart_by_their_labels(overlay: str) -> None:
     for name, group in ray_groups(ray_service(overlay)):
         labels = group["template"]["metadata"]["labels"]
-        assert labels["app.kubernetes.io/name"] == "manta"
-        assert labels["app.kubernetes.io/component"] == name
+        # Not app.kubernetes.io/name: the operator's services of the head select by the one that it sets itself.
+        assert labels == {
+            "app.kubernetes.io/part-of": "manta",
+            "app.kubernetes.io/component": "ray",
+            "manta/group": name,
+        }

@@ -11,12 +11,13 @@ from tests.k8s.overlays import OVERLAYS, ROOT, objects
 Object = dict[str, Any]
 
 NAMESPACE = "kubernetes.io/metadata.name"
+RAY = {"app.kubernetes.io/part-of": "manta", "app.kubernetes.io/component": "ray"}
 NAMES: dict[frozenset[tuple[str, str]], str] = {
     frozenset(labels.items()): name
     for name, labels in {
         "every pod": {},
-        "Ray node": {"app.kubernetes.io/name": "manta"},
-        "Ray head": {"app.kubernetes.io/name": "manta", "app.kubernetes.io/component": "head"},
+        "Ray node": RAY,
+        "Ray head": {**RAY, "manta/group": "head"},
         "Redis": {"app.kubernetes.io/name": "redis", "app.kubernetes.io/part-of": "manta"},
         "model job": {"app.kubernetes.io/name": "manta-models"},
         "Gateway manta-edge": {"gateway.networking.k8s.io/gateway-name": "manta-edge"},

@@ -159,7 +159,7 @@ def test_images_have_a_tag_that_is_not_latest(overlay: str) -> None:
 def test_budgets_leave_room_for_a_drain() -> None:
     groups = dict(ray_groups(ray_service("prod")))
     for budget in objects("prod", "PodDisruptionBudget"):
-        component = budget["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        component = budget["spec"]["selector"]["matchLabels"]["manta/group"]
         # Pods without a scale can be counted by minAvailable alone.
         assert budget["spec"]["minAvailable"] < groups[component]["minReplicas"]
 
