@@ -12,6 +12,8 @@ MAX_NAME = 47  # characters: the operator appends to it for the names of cluster
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _RESOURCE_PARAMS = ("num-cpus", "num-gpus", "memory", "resources")
 _REDIS_VARIABLES = ("REDIS_PASSWORD", "REDIS_USERNAME", "RAY_REDIS_ADDRESS")
+_START_COMMAND = "KUBERAY_GEN_AUTOSCALER_START_CMD"
+_AUTOSCALER_V2 = "RAY_enable_autoscaler_v2"
 _MANAGED_GATES = ("networkPolicy", "tlsOptions", "historyServerOptions")
 
 
@@ -41,6 +43,8 @@ def _names(service: Object) -> Iterator[str]:
 
 
 def _upgrade(spec: Object) -> Iterator[str]:
+    if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
+        yield "rayClusterDeletionDelaySeconds is negative"
     strategy = spec.get("upgradeStrategy", {})
     if strategy.get("type", "NewCluster") not in ("NewCluster", "NewClusterWithIncrementalUpgrade", "None"):
         yield f"there is no upgrade strategy {strategy['type']}"
@@ -120,8 +124,14 @@ def _autoscaler(cluster: Object) -> Iterator[str]:
             yield f"{name} is suspended"
         if not v2 and group.get("idleTimeoutSeconds") is not None:
             yield f"{name}: idleTimeoutSeconds needs autoscaler v2"
-    if cluster.get("autoscalerOptions", {}).get("idleTimeoutSeconds", 0) < 0:
+    options = cluster.get("autoscalerOptions", {})
+    if options.get("idleTimeoutSeconds", 0) < 0:
         yield "autoscalerOptions.idleTimeoutSeconds is negative"
+    if _START_COMMAND in {each["name"] for each in options.get("env", [])}:
+        yield f"autoscalerOptions.env has {_START_COMMAND}, which the operator sets"
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    if options.get("version") and _AUTOSCALER_V2 in {each["name"] for each in head.get("env", [])}:
+        yield f"{_AUTOSCALER_V2} is set beside autoscalerOptions.version"
 
 
 def _gates(cluster: Object) -> Iterator[str]:

@@ -109,7 +109,10 @@ OTHER_CRDS: dict[str, Schema] = {
                         allowedRoutes=_closed({"namespaces": _closed({"from": {"enum": ["All", "Same", "Selector"]}})}),
                     )
                 ),
-            }
+            },
+            infrastructure=_closed(
+                {"parametersRef": _closed({"group": {"const": ""}, "kind": {"const": "ConfigMap"}, "name": _NAME})}
+            ),
         ),
     ),
     "HTTPRoute": _object(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from tests.k8s.operator_rules import violations
 from tests.k8s.overlays import OVERLAYS, as_pod, built, objects, pod_templates, ray_groups, ray_service
@@ -135,6 +136,22 @@ def _worker(service: Object) -> Object:
             "RAY_REDIS_ADDRESS",
         ),
         (lambda s: _ray(s)["gcsFaultToleranceOptions"].update(storage={"size": "1Gi"}), "rocksdb"),
+        (lambda s: s["spec"].update(rayClusterDeletionDelaySeconds=-1), "rayClusterDeletionDelaySeconds"),
+        (lambda s: s["spec"]["upgradeStrategy"].pop("clusterUpgradeOptions"), "stepSizePercent"),
+        (lambda s: _ray(s)["autoscalerOptions"].update(idleTimeoutSeconds=-1), "idleTimeoutSeconds is negative"),
+        (lambda s: _worker(s).update(suspend=True), "is suspended"),
+        (
+            lambda s: _head(s)["template"]["spec"]["containers"][0].update(
+                env=[{"name": "RAY_enable_autoscaler_v2", "value": "1"}]
+            ),
+            "RAY_enable_autoscaler_v2",
+        ),
+        (
+            lambda s: _ray(s)["autoscalerOptions"].update(
+                env=[{"name": "KUBERAY_GEN_AUTOSCALER_START_CMD", "value": "x"}]
+            ),
+            "KUBERAY_GEN_AUTOSCALER_START_CMD",
+        ),
         (lambda s: _ray(s).update(networkPolicy={"mode": "DenyAll"}), "feature gate"),
         (lambda s: _ray(s).update(upgradeStrategy={"type": "Recreate"}), "RayCluster of its own"),
         (lambda s: _head(s)["template"]["spec"]["containers"][0].update(ports=[]), "no port named serve"),
@@ -160,6 +177,30 @@ def test_the_operator_takes_the_inner_gateway_for_its_own() -> None:
     (listener,) = inner["spec"]["listeners"]
     assert (listener["name"], listener["protocol"], listener["port"]) == ("http", "HTTP", 80)
     assert inner["metadata"]["annotations"]["networking.istio.io/service-type"] == "ClusterIP"
+
+
+def test_a_gateway_outlives_the_drain_of_a_node() -> None:
+    gateways = objects("prod", "Gateway")
+    references = [each["spec"]["infrastructure"]["parametersRef"]["name"] for each in gateways]
+    (options,) = [each for each in objects("prod", "ConfigMap") if each["metadata"]["name"] in references]
+    assert references == [options["metadata"]["name"]] * 2
+    # Istio lays these over objects of its own, which name the pods.
+    scaler, budget = (
+        yaml.safe_load(options["data"][key]) for key in ("horizontalPodAutoscaler", "podDisruptionBudget")
+    )
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "manta-edge-istio"}
+    metadata = {"name": "manta-edge-istio"}
+    check_core(
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": metadata,
+            "spec": {"scaleTargetRef": target, **scaler["spec"]},
+        },
+        VERSIONS[0],
+    )
+    check_core({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, **budget}, VERSIONS[0])
+    assert budget["spec"]["minAvailable"] < scaler["spec"]["minReplicas"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

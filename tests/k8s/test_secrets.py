@@ -14,7 +14,7 @@ import yaml
 from cluster.config import check_redis_url
 from cluster.local.redis_server import redis_binary
 from k8s.secrets import RIGHTS, first_secrets, main, redis_secrets, redis_url, users_acl
-from tests.k8s.overlays import ROOT, config_map
+from tests.k8s.overlays import OVERLAYS, ROOT, config_map, objects
 from tests.state.conftest import free_port
 
 PASSWORDS = {"manta": "m" * 32, "ray": "r" * 32}
@@ -73,6 +73,26 @@ def test_the_probe_may_ping_and_no_more(port: int) -> None:
     for command in (("GET", "manta:x"), ("INFO",), ("KEYS", "*")):
         with pytest.raises(redis.exceptions.NoPermissionError):
             probe.execute_command(*command)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
+def test_a_probe_of_redis_fails_by_an_error_as_while_it_reads_its_log(port: int, overlay: str, probe: str) -> None:
+    # redis-cli ends with 0 after any answer, -LOADING too, unless it has -e.
+    program = redis_binary().with_name("redis-cli")
+    if not program.exists():
+        pytest.skip(f"there is no {program}")
+    (template,) = [each["spec"]["template"] for each in objects(overlay, "StatefulSet")]
+    name, *arguments = template["spec"]["containers"][0][probe]["exec"]["command"]
+    assert (name, arguments[-1]) == ("redis-cli", "ping")
+    plain = [each for each in arguments[:-1] if each not in ("--tls", "--cacert", "/etc/redis/tls/ca.crt")]
+
+    def exit_code(*command: str) -> int:
+        done = subprocess.run([program, "-p", str(port), *plain, *command], capture_output=True, check=False)
+        return done.returncode
+
+    assert exit_code("ping") == 0
+    assert exit_code("get", "manta:x") != 0
 
 
 def test_routers_may_use_their_keys_and_scripts(port: int) -> None:
