@@ -38,6 +38,9 @@ def test_every_wheel_is_that_of_the_constraints() -> None:
     installs = re.findall(r"pip install (.*?)(?:&&|$)", " ".join(instructions("RUN")))
     assert installs
     assert all(each.startswith("--constraint constraints.txt ") for each in installs)
+    (own,) = [each for each in installs if each.split()[-1] == "."]
+    assert "--no-build-isolation" in own  # an isolated build would take the newest setuptools
+    assert "--constraint constraints.txt setuptools" in [each.strip() for each in installs]
     assert "ADD" not in {line.split()[0] for line in LINES}  # nothing comes from elsewhere
     assert "curl" not in TEXT
 

@@ -179,6 +179,12 @@ def test_the_operator_takes_the_inner_gateway_for_its_own() -> None:
     assert inner["metadata"]["annotations"]["networking.istio.io/service-type"] == "ClusterIP"
 
 
+def test_with_incremental_upgrades_nothing_goes_by_the_service_that_loses_its_pods_meanwhile() -> None:
+    # The stable service may select the old cluster for minutes after it has gone; the Gateway's route does not.
+    assert "manta-serve-svc" not in yaml.safe_dump(built("prod"))
+    assert "manta-serve-svc" in yaml.safe_dump(objects("dev", "Ingress"))
+
+
 def test_a_gateway_outlives_the_drain_of_a_node() -> None:
     gateways = objects("prod", "Gateway")
     references = [each["spec"]["infrastructure"]["parametersRef"]["name"] for each in gateways]
