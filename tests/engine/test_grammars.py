@@ -18,7 +18,7 @@ from engine import Engine, SamplingParams
 from engine.api import FinishReason, GenerationRequest, Grammar, RequestError
 from engine.completion import Completion
 from engine.decode.grammar import GrammarError, GrammarState
-from engine.decode.random import choice_seed
+from engine.seeds import choice_seed
 
 MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"
 MakeEngine = Callable[..., Engine]
