@@ -97,7 +97,7 @@ def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -
         case OverloadedError():
             return ReplicaOverloadedError(refusal.message, replica_id, refusal.retry_after_s)
         case EngineDeadError():
-            return ReplicaLostError(str(refusal), replica_id)
+            return ReplicaUnreachableError(str(refusal), replica_id)
     return refusal
 
 

@@ -47,8 +47,8 @@ from router.ports.tier_backend import (
 )
 from router.usage_meter import UsageMeter
 from router.whole_answer import Answer
-from tests.router.backend import ReadyTiers
-from tests.router.conftest import FAST
+from tests.router.backend import ReadyTiers, ScriptedBackend
+from tests.router.conftest import FAST, Served
 
 REPLICAS = ("a", "b", "c")
 TOKENS = 10
@@ -288,3 +288,36 @@ def test_a_continuation_has_no_deadline_and_scores_no_prompt_again() -> None:
         assert each.request.sampling.records_logprobs  # best_of ranks by them
         assert each.request.model_version == "v"
     assert sent.ended_tokens == 1
+
+
+class Moving(ScriptedBackend):
+    """The replica of the first attempt is stopped before it has sent anything."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        self.fault = None if self.requests else ReplicaDrainedError("stops", "fast")
+        async for deltas in super().generate(tier, request, avoid, on_usage, account):
+            yield deltas
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_client_sees_that_another_replica_went_on(served: Served, stream: bool) -> None:
+    served.backend = Moving()
+    body = {"model": "fast", "prompt": "Hi", "stream": stream} | (
+        {"stream_options": {"include_usage": True}} if stream else {}
+    )
+    response = served.http.post("/v1/completions", json=body)
+    assert response.headers["x-manta-failovers"] == "1"
+    assert '"failover_details": {"failovers": 1, "other_version": false}' in response.text
+
+
+def test_an_undisturbed_answer_says_nothing_of_failovers(served: Served) -> None:
+    response = served.http.post("/v1/completions", json={"model": "fast", "prompt": "Hi"})
+    assert "x-manta-failovers" not in response.headers
+    assert "failover" not in response.text
