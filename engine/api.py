@@ -203,7 +203,7 @@ class GenerationRequest:
     ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt.
 
     ``resume`` holds the tokens of this answer that another engine has generated and sent already. Generation continues
-    after them, and they are not sent again. They count against
+    after them, and they are not sent again; if they are a whole answer, its end alone is sent. They count against
     ``max_tokens`` and as generated tokens. With ``sampling.seed`` set, the answer continues as the other engine would
     have continued it.
 

@@ -275,6 +275,19 @@ def test_a_replica_with_the_same_version_is_found_among_others() -> None:
     assert not result.meter.other_version
 
 
+def test_an_answer_of_which_only_the_end_was_not_sent_is_ended() -> None:
+    engine = engines()[0]
+    whole = run(replace(WILD, logprobs=0))
+    [answer] = engine.generate(["naïve 🙂 day"], replace(WILD, logprobs=0))
+    engine.add(GenerationRequest("end", "naïve 🙂 day", replace(WILD, logprobs=0), resume=answer.token_ids))
+    deltas: list[Delta] = []
+    while engine.has_work:
+        deltas += engine.step()
+    assert [(delta.token_ids, delta.finish_reason) for delta in deltas] == [((), FinishReason.LENGTH)]
+    assert deltas[0].usage is not None
+    assert counted(deltas[0].usage) == counted(whole.usage)
+
+
 def test_a_continuation_has_no_deadline_and_scores_no_prompt_again() -> None:
     asked = GenerationRequest("r", "p", replace(WILD, n=2, best_of=3, prompt_logprobs=1), deadline_s=1.0)
     sent = SentAnswer(3)
