@@ -55,7 +55,7 @@ TOKENS = 10
 FAILOVER = FailoverConfig(max_attempts=10, max_lost_replicas=10)
 WILD = SamplingParams(temperature=1.3, seed=7, max_tokens=TOKENS, ignore_eos=True)
 PLAIN = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True)
-SCHEMA = '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 6}}, "required": ["name"]}'
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 6}}, "required": ["name"]}
 TALK = Conversation((Message("user", "Where is Paris?"),))
 KINDS: dict[str, SamplingParams] = {
     "greedy": PLAIN,
@@ -224,7 +224,7 @@ def test_a_stop_string_across_the_cut_is_found() -> None:
 
 
 def test_tool_calls_and_reasoning_are_parsed_as_one_stream() -> None:
-    pattern = r'<think>ab</think>x<tool_call>\{"name": "f", "arguments": \{"a": 1\}\}</tool_call>'
+    pattern = r'<think>ab</think>x<tool_call>\n\{"name": "f", "arguments": \{"a": 1\}\}\n</tool_call>'
     sampling = replace(WILD, grammar=Grammar.regex(pattern), logprobs=0, ignore_eos=False, max_tokens=90)
     parsing = TextParsing(tool_calls=True)
     undisturbed = run(sampling, prompt=TALK, parsing=parsing)
@@ -257,7 +257,7 @@ def test_full_replicas_are_waited_for_once_an_answer_has_begun() -> None:
 
 @pytest.mark.parametrize("policy", ["continue", "end"])
 def test_another_version_of_the_model_continues_only_where_it_may(policy: str) -> None:
-    failover = FailoverConfig(other_version=policy)  # type: ignore[arg-type]
+    failover = FailoverConfig(other_version=policy)
     versions = {"a": "1", "b": "2", "c": "2"}
     if policy == "end":
         with pytest.raises(ModelVersionError):
