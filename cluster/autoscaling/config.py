@@ -124,14 +124,17 @@ class FastLoopConfig(Settings):
     """The part of the KV cache that running and waiting requests may need."""
     headroom: float = Field(1.0, ge=0)
     """Spare replicas for chance, in square roots of the replicas that the mean load needs (square-root staffing)."""
-    band: float = Field(0.1, ge=0, lt=1)
-    """The dead band: the need must exceed the target by this part of it, or stay below by it, before it changes."""
+    band: float = Field(0.05, ge=0, lt=1)
+    """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
+    it."""
     up_window_s: Seconds = 2.0
     """Needs are averaged over this window before the target is raised."""
-    up_period_s: Seconds = 10.0
-    """Between two raises, unless the need has doubled."""
+    max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
+    """A need counts at most as this many times the target, before it is averaged."""
+    up_period_s: Seconds = 6.0
+    """Between two raises."""
     down_window_s: Seconds = 120.0
-    """The target is lowered to the highest need of this window."""
+    """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
     down_period_s: Seconds = 60.0
     """Between any change and a lowering."""
     flow_window_s: Seconds = 30.0
@@ -147,7 +150,7 @@ class FastLoopConfig(Settings):
 
 
 class ForecastConfig(Settings):
-    """The slow loop: Holt-Winters (additive level, damped trend, daily season) on the flow of requests."""
+    """The slow loop: Holt-Winters (level, damped trend, daily season) on the flow of requests."""
 
     interval_s: Seconds = 60.0
     """The length of one observation."""

@@ -61,10 +61,12 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """Why the target is not higher, or not lower. ``numbers`` are those of the rule, by name."""
+    """Why the target is not higher, or not lower. ``numbers`` are those of the rule, by name. ``by`` is the objective
+    that fewer replicas would miss, if that is the reason."""
 
     reason: Reason
     numbers: Mapping[str, float] = field(default_factory=dict)
+    by: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ class ReplicaSample:
     """What the engine of a replica reported last. Batch work is in the totals, and once more in the fields ``batch_``.
 
     ``kv_demand_tokens`` is the KV cache that running and waiting requests will hold at their expected ends.
-    ``prefill_tokens_per_s`` are prompt tokens per second of the time that the engine spent on prefill. ``decode_step_s``
-    is the mean duration of steps without prefill, at ``decode_batch`` sequences on average. These three are 0 until
-    measured.
+    ``prefill_tokens_per_s`` are prompt tokens per second of the time that the engine spent on prefill.
+    ``decode_step_s`` is the mean duration of steps without prefill, at ``decode_batch`` sequences on average. These
+    three are 0 until measured.
     """
 
     observed_at_s: float

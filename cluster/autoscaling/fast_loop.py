@@ -1,0 +1,141 @@
+"""``proposed``: the target of a tier by its present need, with the rules against flapping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from cluster.autoscaling.consolidation import Objection, fewest
+from cluster.autoscaling.decision import Reason, WhyNot
+from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.second_opinion import Confirmed
+from cluster.autoscaling.tier_state import NeedPoint
+
+EPSILON = 1e-6
+"""Rounding must not turn a need of 2 into 3 replicas."""
+
+MAX_MADE_UP = 0.25
+"""Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
+
+
+class Proposal(NamedTuple):
+    """The target that load alone gives, before bounds and budgets. ``mean`` and ``peak`` are the need over the two
+    windows, in replicas."""
+
+    target: int
+    reason: Reason
+    why_not_more: WhyNot
+    why_not_fewer: WhyNot
+    mean: float = 0.0
+    peak: float = 0.0
+
+
+def proposed(
+    evidence: Evidence,
+    target: int,
+    need: Confirmed,
+    needs: Sequence[NeedPoint],
+    raised_at_s: float | None,
+    changed_at_s: float | None,
+) -> Proposal:
+    """Returns the target that the needs up to now give.
+
+    ``needs`` has that of now last; ``target`` is above 0. The instants are those at which the target was last raised,
+    and last changed; None: not yet.
+    """
+    fast, at_s = evidence.fast, evidence.at_s
+    recent = [each.replicas for each in needs if each.at_s > at_s - fast.up_window_s]
+    mean = sum(recent) / len(recent)
+    peak = max(max(each.replicas, each.floor) for each in needs)
+    made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * mean))) if evidence.load.ready else 0
+    wanted = _whole(mean) + made_up
+    lowest = max(1, _whole(peak * (1 + fast.band))) + made_up
+    above = wanted > target and mean > (target - made_up) * (1 + fast.band)
+    if above and not _within(at_s, raised_at_s, fast.up_period_s):
+        reason = need.top.reason if need.top else Reason.STEADY
+        if made_up and _whole(mean) <= target:
+            reason = Reason.STUCK_STARTING
+        return Proposal(
+            wanted, reason, _why_not_more(evidence, wanted, need, mean), _needed(need, mean, peak), mean, peak
+        )
+    why_more = _why_not_more(evidence, target, need, mean)
+    if above:
+        since = at_s - (raised_at_s or at_s)
+        why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": mean})
+        return Proposal(target, Reason.UP_RATE, why_more, _needed(need, mean, peak), mean, peak)
+    if lowest >= target:
+        why_fewer = _why_not_lower(target, need, mean, peak, fast.band)
+        reason = Reason.DEAD_BAND if mean > target or _whole(mean) < target else Reason.STEADY
+        return Proposal(target, reason, why_more, why_fewer, mean, peak)
+    return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, mean, peak)
+
+
+def _lowered(
+    evidence: Evidence,
+    target: int,
+    lowest: int,
+    needs: Sequence[NeedPoint],
+    changed_at_s: float | None,
+    why_more: WhyNot,
+    mean: float,
+    peak: float,
+) -> Proposal:
+    """Returns the proposal where the needs would allow ``lowest``, which is below ``target``."""
+    fast, at_s = evidence.fast, evidence.at_s
+
+    def held(why: WhyNot) -> Proposal:
+        return Proposal(target, why.reason, why_more, why, mean, peak)
+
+    known_s = at_s - needs[0].at_s
+    if known_s < fast.down_window_s:
+        return held(WhyNot(Reason.STABILISING, {"known_s": known_s, "window_s": fast.down_window_s, "peak": peak}))
+    if _within(at_s, changed_at_s, fast.down_period_s):
+        since = at_s - (changed_at_s or at_s)
+        return held(WhyNot(Reason.DOWN_RATE, {"since_s": since, "period_s": fast.down_period_s}))
+    if not evidence.load.fresh:
+        return held(WhyNot(Reason.NO_FRESH_DATA, {"ready": evidence.load.ready, "fresh": 0}))
+    fewer, against = fewest(evidence, lowest, target)
+    if fewer >= target:
+        return held(_objected(against))
+    rest = _objected(against) if against else WhyNot(Reason.STABILISING, {"peak": peak, "window_s": fast.down_window_s})
+    return Proposal(fewer, Reason.LOW_LOAD, why_more, rest, mean, peak)
+
+
+def _why_not_more(evidence: Evidence, target: int, need: Confirmed, mean: float) -> WhyNot:
+    load = evidence.load
+    if need.asked > need.replicas + EPSILON and need.asked > target:
+        return WhyNot(Reason.UNCONFIRMED, {"asked": need.asked, "confirmed": need.replicas})
+    if load.starting and need.replicas > load.ready:
+        numbers = {"starting": load.starting, "ready": load.ready, "need": mean, "cold_start_s": evidence.cold_start_s}
+        return WhyNot(Reason.STARTING, numbers)
+    if mean > target:
+        return WhyNot(Reason.DEAD_BAND, {"need": mean, "band": evidence.fast.band})
+    return WhyNot(Reason.STEADY, {"need": mean})
+
+
+def _needed(need: Confirmed, mean: float, peak: float) -> WhyNot:
+    return WhyNot(need.top.reason if need.top else Reason.STEADY, {"need": mean, "peak": peak})
+
+
+def _why_not_lower(target: int, need: Confirmed, mean: float, peak: float, band: float) -> WhyNot:
+    if _whole(need.replicas * (1 + band)) < target <= _whole(peak):
+        return WhyNot(Reason.STABILISING, {"need": need.replicas, "peak": peak})
+    if _whole(peak) < target:
+        return WhyNot(Reason.DEAD_BAND, {"peak": peak, "band": band})
+    return _needed(need, mean, peak)
+
+
+def _objected(against: Objection | None) -> WhyNot:
+    if against is None:
+        return WhyNot(Reason.CONSOLIDATION)
+    numbers = {"replicas": float(against.replicas), "value": against.value, "limit": against.limit}
+    return WhyNot(Reason.CONSOLIDATION, numbers, against.reason)
+
+
+def _within(at_s: float, since_s: float | None, period_s: float) -> bool:
+    return since_s is not None and at_s - since_s < period_s
+
+
+def _whole(replicas: float) -> int:
+    return ceil(replicas - EPSILON)

@@ -1,0 +1,46 @@
+"""``TierState``: what the policy remembers of one tier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cluster.autoscaling.flow import FlowPoint
+from cluster.autoscaling.replica_model import ReplicaMeasurements
+from cluster.autoscaling.slow_loop import SlowLoop
+
+
+class NeedPoint(NamedTuple):
+    """The need at an instant, in replicas: by the signals, limited by MAX_STEP and the second opinion, and by the
+    forecast."""
+
+    at_s: float
+    replicas: float
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """What is remembered of a tier. Instants are Unix seconds; None: it has not happened."""
+
+    points: tuple[FlowPoint, ...] = ()
+    measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
+    prompt_tokens: float = 0.0  # mean of a request, as last known
+    output_tokens: float = 0.0
+    needs: tuple[NeedPoint, ...] = ()
+    slow: SlowLoop = field(default_factory=SlowLoop)
+    raised_at_s: float | None = None
+    changed_at_s: float | None = None
+    idle_since_s: float | None = None
+
+    def after_clock_change(self) -> TierState:
+        """Returns what is still true after the clock jumped: what was learnt, and nothing that has an instant."""
+        slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
+        return TierState((), self.measurements, self.prompt_tokens, self.output_tokens, (), slow)
+
+
+def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:
+    """Returns ``needs`` with the new one, from the last before the window on. So it is seen whether the whole window is
+    known."""
+    start = sum(need.at_s <= new.at_s - window_s for need in needs)
+    return (*needs[max(0, start - 1) :], new)
