@@ -128,9 +128,9 @@ class FastLoopConfig(Settings):
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
     up_window_s: Seconds = 2.0
-    """Needs are averaged over this window before the target is raised."""
+    """The need must exceed the target for all of this window before the target is raised to the latest need."""
     max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
-    """A need counts at most as this many times the target, before it is averaged."""
+    """A need counts at most as this many times the target, whatever the signals say."""
     up_period_s: Seconds = 6.0
     """Between two raises."""
     down_window_s: Seconds = 120.0
@@ -164,6 +164,8 @@ class ForecastConfig(Settings):
     """Weight of an observation in the season."""
     damping: float = Field(0.9, gt=0, le=1)
     """The trend's factor for each interval ahead."""
+    caution: float = Field(2.0, ge=0, allow_inf_nan=False)
+    """Mean errors of the forecast by which it is lowered before it sets a floor."""
     min_observations: int = Field(5, ge=2)
     """Observations before a forecast sets a floor."""
     enabled: bool = True

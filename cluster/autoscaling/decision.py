@@ -50,13 +50,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one signal asks for: ``replicas``, since ``value`` stands against ``limit``. Both are in ``unit``."""
+    """What one signal asks for: ``replicas``, since ``value`` stands against ``limit``. ``unit`` is that of both;
+    for latencies it names the class."""
 
     reason: Reason
     replicas: float
     value: float
     limit: float
-    unit: str = "s"
+    unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class TierDecision:
     needs: tuple[Need, ...] = ()  # highest first
     numbers: Mapping[str, float] = field(default_factory=dict)
     warm: int = 0  # replicas that should have loaded the model and serve nothing
+    detail: str = ""  # of BAD_INPUT: what is wrong
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.flow import Flow
 from cluster.autoscaling.replica_model import ReplicaModel
 from cluster.autoscaling.snapshot import BatchWork, LatencyReport, WaitingRoom
+from cluster.autoscaling.staffing import staffed
 from cluster.autoscaling.tier_load import TierLoad
 
 
@@ -66,7 +67,46 @@ class Evidence:
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 
+    def lasting(self, replicas: float, work_s: float) -> float:
+        """Returns what is needed of ``replicas``, which would make up for ``work_s`` seconds of piled-up work at once.
+
+        Work that has piled up is not done sooner than new replicas start. Where the flow is known, the need is
+        therefore at most what serves the flow and does the work within ``drain_s``. So a short burst does not order
+        replicas that come too late for it. While replicas start, the work piles up because they are missing: then the
+        flow alone says how many there should be.
+        """
+        mean = self.flow_replicas
+        if mean is None:
+            return replicas
+        return min(replicas, staffed(mean, self.fast.headroom) if self.load.starting else mean + work_s / self.drain_s)
+
+    @property
+    def in_flight_work_s(self) -> float:
+        """The seconds of one replica that all requests in flight take, as if none had begun."""
+        if self.flow is None:
+            return 0.0
+        work_s = self.model.work_s(self.flow.prompt_tokens, self.flow.output_tokens)
+        return self.in_flight * work_s / self.model.busy_limit(self.itl_limit_s)
+
     @property
     def drain_s(self) -> float:
-        """Seconds in which a queue should be worked off. New replicas do not help sooner than after a cold start."""
-        return max(self.fast.drain_s, self.cold_start_s)
+        """Seconds from now in which a queue should be worked off. New replicas help after a cold start."""
+        return self.fast.drain_s + self.cold_start_s
+
+    @property
+    def at_work_replicas(self) -> float:
+        """The replicas for the flow that the requests at the replicas imply, with headroom, whatever was counted at the
+        routers.
+
+        By Little's law, a replica with ``n`` requests finishes ``n / (output * step(n) + n * prefill)`` a second, where
+        ``prefill`` is the time of a prompt: steps have the time that prefill leaves. 0 if unknown.
+        """
+        ready, flow = self.load.ready, self.flow
+        if not ready or flow is None or not self.load.in_flight:
+            return 0.0
+        each = self.load.in_flight / ready
+        seconds = flow.output_tokens * self.model.step(each) + each * self.model.prefill_s(flow.prompt_tokens)
+        if not seconds:
+            return 0.0
+        implied = replace(flow, rate=ready * each / seconds)
+        return staffed(self.model.replicas(implied, self.itl_limit_s), self.fast.headroom)

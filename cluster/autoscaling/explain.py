@@ -13,6 +13,7 @@ def explain(decision: TierDecision) -> str:
     """Returns the decision in a few sentences: the target and its reason, the load, and why not more or fewer."""
     lines = [
         f"{decision.tier}: {_change(decision)}. {_because(decision)}",
+        decision.detail,
         _state(decision.numbers),
         *(f"  {_need(need)}" for need in decision.needs if need.replicas > 0),
         f"Why not more: {_why(decision.why_not_more)}",
@@ -64,14 +65,15 @@ def _state(numbers: Numbers) -> str:
 
 def _need(need: Need) -> str:
     """Returns what one signal asks for."""
-    limit = f", limit {need.limit:.3g}" if need.limit else ""
-    return f"{need.reason} asks for {need.replicas:.2f} replicas ({need.value:.3g} {need.unit}{limit})."
+    measured = _MEASURED[need.reason].format(value=need.value, limit=need.limit, unit=need.unit)
+    return f"{need.reason} asks for {need.replicas:.2f} replicas ({measured})."
 
 
 def _why(why: WhyNot) -> str:
     """Returns a reason as a sentence, with the numbers that it has."""
     sentence = _SENTENCES[why.reason](why.numbers) if _complete(why) else _PLAIN[why.reason]
-    return sentence + (f" The objective is {why.by}." if why.by else "")
+    by = why.by or (why.reason if why.reason in _SIGNALS else None)
+    return f"{sentence} This is by {by}." if by else sentence
 
 
 def _complete(why: WhyNot) -> bool:
@@ -88,6 +90,18 @@ _SIGNALS: dict[Reason, str] = {
     Reason.REFUSALS: "Requests were refused for want of capacity",
     Reason.FLOW: "Requests arrive at this rate",
     Reason.BATCH_DEADLINE: "Batch work would miss its deadline",
+}
+
+_MEASURED: dict[Reason, str] = {
+    Reason.BACKLOG: "{value:.2f} s of prefill queued per replica, {limit:.2f} s allowed",
+    Reason.KV_DEMAND: "{value:.0%} of the KV cache in demand, {limit:.0%} allowed",
+    Reason.PREDICTED_TTFT: "{value:.2f} s predicted, {limit:.2f} s allowed",
+    Reason.PREDICTED_ITL: "{value:.3f} s predicted, {limit:.3f} s allowed",
+    Reason.OBSERVED_TTFT: "P99 of {unit} {value:.2f} s, {limit:.2f} s allowed",
+    Reason.OBSERVED_ITL: "P99 of {unit} {value:.3f} s, {limit:.3f} s allowed",
+    Reason.REFUSALS: "{value:.0%} of requests refused",
+    Reason.FLOW: "{value:.2f} requests/s arrive, one replica serves {limit:.2f}",
+    Reason.BATCH_DEADLINE: "{value:.0f} s of work, {limit:.0f} s to the deadline",
 }
 
 _PLAIN: dict[Reason, str] = {
@@ -118,6 +132,7 @@ _PLAIN: dict[Reason, str] = {
 }
 
 _NAMES: dict[Reason, tuple[str, ...]] = {
+    **dict.fromkeys(_SIGNALS, ("need",)),
     Reason.WAITING_ROOM: ("waiting", "cold_start_s"),
     Reason.FORECAST_FLOOR: ("least",),
     Reason.MINIMUM: ("least",),
@@ -141,6 +156,7 @@ _NAMES: dict[Reason, tuple[str, ...]] = {
 """The numbers that the sentences of reasons need."""
 
 _SENTENCES: dict[Reason, Callable[[Numbers], str]] = {
+    **dict.fromkeys(_SIGNALS, lambda n: f"The load needs {n['need']:.2f} replicas."),
     Reason.WAITING_ROOM: lambda n: (
         f"{n['waiting']:g} requests wait for a first replica; a cold start takes {n['cold_start_s']:.0f} s."
     ),

@@ -20,14 +20,14 @@ MAX_MADE_UP = 0.25
 
 
 class Proposal(NamedTuple):
-    """The target that load alone gives, before bounds and budgets. ``mean`` and ``peak`` are the need over the two
-    windows, in replicas."""
+    """The target that load alone gives, before bounds and budgets. ``latest`` is the present need, and ``peak``
+    the highest of the down window, in replicas."""
 
     target: int
     reason: Reason
     why_not_more: WhyNot
     why_not_fewer: WhyNot
-    mean: float = 0.0
+    latest: float = 0.0
     peak: float = 0.0
 
 
@@ -45,30 +45,31 @@ def proposed(
     and last changed; None: not yet.
     """
     fast, at_s = evidence.fast, evidence.at_s
-    recent = [each.replicas for each in needs if each.at_s > at_s - fast.up_window_s]
-    mean = sum(recent) / len(recent)
-    peak = max(max(each.replicas, each.floor) for each in needs)
-    made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * mean))) if evidence.load.ready else 0
-    wanted = _whole(mean) + made_up
+    latest = needs[-1].replicas
+    before = max(2, sum(each.at_s > at_s - fast.up_window_s for each in needs))
+    lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
+    peak = max(each.replicas for each in needs)
+    made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
+    wanted = _whole(latest) + made_up
     lowest = max(1, _whole(peak * (1 + fast.band))) + made_up
-    above = wanted > target and mean > (target - made_up) * (1 + fast.band)
+    above = wanted > target and lasting > (target - made_up) * (1 + fast.band)
     if above and not _within(at_s, raised_at_s, fast.up_period_s):
         reason = need.top.reason if need.top else Reason.STEADY
-        if made_up and _whole(mean) <= target:
+        if made_up and _whole(latest) <= target:
             reason = Reason.STUCK_STARTING
         return Proposal(
-            wanted, reason, _why_not_more(evidence, wanted, need, mean), _needed(need, mean, peak), mean, peak
+            wanted, reason, _why_not_more(evidence, wanted, need, latest), _needed(need, latest, peak), latest, peak
         )
-    why_more = _why_not_more(evidence, target, need, mean)
+    why_more = _why_not_more(evidence, target, need, latest)
     if above:
         since = at_s - (raised_at_s or at_s)
-        why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": mean})
-        return Proposal(target, Reason.UP_RATE, why_more, _needed(need, mean, peak), mean, peak)
+        why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": latest})
+        return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
     if lowest >= target:
-        why_fewer = _why_not_lower(target, need, mean, peak, fast.band)
-        reason = Reason.DEAD_BAND if mean > target or _whole(mean) < target else Reason.STEADY
-        return Proposal(target, reason, why_more, why_fewer, mean, peak)
-    return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, mean, peak)
+        why_fewer = _why_not_lower(target, need, latest, peak, fast.band)
+        reason = Reason.DEAD_BAND if latest > target or _whole(latest) < target else Reason.STEADY
+        return Proposal(target, reason, why_more, why_fewer, latest, peak)
+    return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, latest, peak)
 
 
 def _lowered(
@@ -78,14 +79,14 @@ def _lowered(
     needs: Sequence[NeedPoint],
     changed_at_s: float | None,
     why_more: WhyNot,
-    mean: float,
+    latest: float,
     peak: float,
 ) -> Proposal:
     """Returns the proposal where the needs would allow ``lowest``, which is below ``target``."""
     fast, at_s = evidence.fast, evidence.at_s
 
     def held(why: WhyNot) -> Proposal:
-        return Proposal(target, why.reason, why_more, why, mean, peak)
+        return Proposal(target, why.reason, why_more, why, latest, peak)
 
     known_s = at_s - needs[0].at_s
     if known_s < fast.down_window_s:
@@ -99,31 +100,36 @@ def _lowered(
     if fewer >= target:
         return held(_objected(against))
     rest = _objected(against) if against else WhyNot(Reason.STABILISING, {"peak": peak, "window_s": fast.down_window_s})
-    return Proposal(fewer, Reason.LOW_LOAD, why_more, rest, mean, peak)
+    return Proposal(fewer, Reason.LOW_LOAD, why_more, rest, latest, peak)
 
 
-def _why_not_more(evidence: Evidence, target: int, need: Confirmed, mean: float) -> WhyNot:
+def _why_not_more(evidence: Evidence, target: int, need: Confirmed, latest: float) -> WhyNot:
     load = evidence.load
     if need.asked > need.replicas + EPSILON and need.asked > target:
         return WhyNot(Reason.UNCONFIRMED, {"asked": need.asked, "confirmed": need.replicas})
     if load.starting and need.replicas > load.ready:
-        numbers = {"starting": load.starting, "ready": load.ready, "need": mean, "cold_start_s": evidence.cold_start_s}
+        numbers = {
+            "starting": load.starting,
+            "ready": load.ready,
+            "need": latest,
+            "cold_start_s": evidence.cold_start_s,
+        }
         return WhyNot(Reason.STARTING, numbers)
-    if mean > target:
-        return WhyNot(Reason.DEAD_BAND, {"need": mean, "band": evidence.fast.band})
-    return WhyNot(Reason.STEADY, {"need": mean})
+    if latest > target:
+        return WhyNot(Reason.DEAD_BAND, {"need": latest, "band": evidence.fast.band})
+    return WhyNot(Reason.STEADY, {"need": latest})
 
 
-def _needed(need: Confirmed, mean: float, peak: float) -> WhyNot:
-    return WhyNot(need.top.reason if need.top else Reason.STEADY, {"need": mean, "peak": peak})
+def _needed(need: Confirmed, latest: float, peak: float) -> WhyNot:
+    return WhyNot(need.top.reason if need.top else Reason.STEADY, {"need": latest, "peak": peak})
 
 
-def _why_not_lower(target: int, need: Confirmed, mean: float, peak: float, band: float) -> WhyNot:
+def _why_not_lower(target: int, need: Confirmed, latest: float, peak: float, band: float) -> WhyNot:
     if _whole(need.replicas * (1 + band)) < target <= _whole(peak):
         return WhyNot(Reason.STABILISING, {"need": need.replicas, "peak": peak})
     if _whole(peak) < target:
         return WhyNot(Reason.DEAD_BAND, {"peak": peak, "band": band})
-    return _needed(need, mean, peak)
+    return _needed(need, latest, peak)
 
 
 def _objected(against: Objection | None) -> WhyNot:

@@ -11,8 +11,11 @@ from engine.api import Priority
 POINTS = 60
 """Points of the memory within its window."""
 
-SHORT = 6
-"""The short window is this part of the long one."""
+SHORTER = (6.0, 15.0)
+"""The long window has this many times the length of each of the shorter ones."""
+
+CERTAINTY = 1.5
+"""Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +82,19 @@ def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: f
 def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
     """Returns the flow over the last ``window_s`` seconds. None if fewer than two points are known.
 
-    The rate is that of the long window, or of the short one where chance does not explain that it is higher. The
-    standard deviation of the root of a Poisson count is 1/2, so three of them are 1.5 (Anscombe, 1948).
+    The rate is that of the long window, or of a shorter one where chance does not explain that it is higher.
     """
     if len(points) < 2:
         return None
     long, long_s = _difference(points, window_s)
-    short, short_s = _difference(points, window_s / SHORT)
-    mean_rate = long.arrivals / long_s
-    surely = max(0.0, sqrt(short.arrivals) - 1.5) ** 2 / short_s
+    short, _ = _difference(points, window_s / SHORTER[0])
+    rate = mean_rate = long.arrivals / long_s
+    for part in SHORTER:
+        recent, recent_s = _difference(points, window_s / part)
+        if max(0.0, sqrt(recent.arrivals) - CERTAINTY) ** 2 / recent_s > rate:
+            rate = recent.arrivals / recent_s
     return Flow(
-        rate=short.arrivals / short_s if surely > mean_rate else mean_rate,
+        rate=rate,
         prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
         output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
         refused=min(1.0, short.refusals / short.arrivals) if short.arrivals else 0.0,

@@ -40,7 +40,7 @@ def follow(
         return replace(state, points=points), TierDecision(seen.name, held, seen.target, Reason.NO_FRESH_DATA, why, why)
     request_s = flow.prompt_tokens or state.request_s
     need = flow.rate * request_s / config.utilisation
-    needs = with_need(state.needs, NeedPoint(at_s, need, 0.0), fast.down_window_s)
+    needs = with_need(state.needs, NeedPoint(at_s, need), fast.down_window_s)
     target, reason = _target(config, fast, replace(state, needs=needs), seen, need)
     numbers = {"requests_per_s": flow.rate, "request_s": request_s, "need": need, "utilisation": config.utilisation}
     bound = WhyNot(Reason.MAXIMUM if target == config.max else Reason.FOLLOWS, {"max": config.max, "need": need})

@@ -24,7 +24,7 @@ MIN_SEASON = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The state after ``count`` observations.
+    """The state after ``count`` observations. ``error`` is the mean distance of observations from what was forecast.
 
     ``season`` has a factor for each part of the day, empty until all parts were observed. ``sums`` and ``visits`` are
     those of the first day, by part.
@@ -33,6 +33,7 @@ class Forecast:
     count: int = 0
     level: float = 0.0
     trend: float = 0.0
+    error: float = 0.0
     season: tuple[float, ...] = ()
     sums: tuple[float, ...] = ()
     visits: tuple[float, ...] = ()
@@ -40,15 +41,21 @@ class Forecast:
     def observe(self, value: float, at_s: float, config: ForecastConfig) -> Forecast:
         """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in local seconds."""
         slot = _slot(at_s - config.interval_s / 2, config)
-        if self.count:
-            value = min(value, MAX_JUMP * max(0.0, self._expected(slot, config)) + MIN_JUMP)
-        if self.season:
-            return self._with_season(value, slot, config)
-        return self._without_season(value, slot, config)
+        if not self.count:
+            return self._without_season(value, slot, config)
+        expected = max(0.0, self._expected(slot, config))
+        value = min(value, MAX_JUMP * expected + MIN_JUMP)
+        error = self.error + config.alpha * (abs(value - expected) - self.error)
+        known = self._with_season if self.season else self._without_season
+        return replace(known(value, slot, config), error=error)
 
     def ahead(self, at_s: float, horizon_s: float, config: ForecastConfig) -> float | None:
-        """Returns the highest value forecast for the intervals from ``at_s`` to ``horizon_s`` later. None before
-        ``config.min_observations``. Never negative."""
+        """Returns the highest value forecast for the intervals from ``at_s`` to ``horizon_s`` later, less
+        ``config.caution`` mean errors. None before ``config.min_observations``. Never negative.
+
+        After a sudden change the errors are large, so that an old level does not keep replicas, nor a steep trend order
+        them.
+        """
         if self.count < config.min_observations:
             return None
         best, damped, factor = 0.0, 0.0, 1.0
@@ -57,7 +64,7 @@ class Forecast:
             damped += factor
             season = self._factor(_slot(at_s + (step - 0.5) * config.interval_s, config))
             best = max(best, (self.level + damped * self.trend) * season)
-        return best
+        return max(0.0, best - config.caution * self.error)
 
     def after_gap(self) -> Forecast:
         """Returns the state for the time after missing observations: without the trend."""
@@ -95,9 +102,9 @@ class Forecast:
         visits[slot] += 1.0
         mean = sum(sums) / sum(visits)
         if min(visits) == 0 or mean == 0:
-            return Forecast(self.count + 1, level, trend, (), tuple(sums), tuple(visits))
+            return Forecast(self.count + 1, level, trend, sums=tuple(sums), visits=tuple(visits))
         season = tuple(max(MIN_SEASON, total / n / mean) for total, n in zip(sums, visits, strict=True))
-        return Forecast(self.count + 1, level / season[slot], 0.0, season)
+        return Forecast(self.count + 1, level / season[slot], season=season)
 
 
 def _slot(at_s: float, config: ForecastConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import Self
 
@@ -40,7 +41,7 @@ class LatencyHistogram:
     @property
     def valid(self) -> bool:
         """Whether the counts are not negative, one more than the bounds, and the bounds finite and ascending."""
-        ascending = all(low < high for low, high in zip(self.bounds_s, self.bounds_s[1:], strict=False))
+        ascending = all(low < high for low, high in pairwise(self.bounds_s))
         sound = len(self.counts) == len(self.bounds_s) + 1 and min(self.counts) >= 0
         return sound and ascending and all(map(isfinite, self.bounds_s))
 

@@ -71,8 +71,9 @@ def _outcome(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapsh
         return TierOutcome(remembered, _held(tier, Reason.NOT_CONFIGURED))
     try:
         return decide_tier(config, settings, remembered, snapshot, tier)
-    except BAD_INPUT:
-        return TierOutcome(remembered, _held(tier, Reason.BAD_INPUT), need=_target(tier), least=settings.min)
+    except BAD_INPUT as error:
+        held = replace(_held(tier, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
+        return TierOutcome(remembered, held, need=_target(tier), least=settings.min)
 
 
 def _followed(
@@ -84,8 +85,8 @@ def _followed(
         return remembered, _held(seen, Reason.NOT_CONFIGURED)
     try:
         return follow(settings, config.fast, remembered, seen, snapshot.at_s)
-    except BAD_INPUT:
-        return remembered, _held(seen, Reason.BAD_INPUT)
+    except BAD_INPUT as error:
+        return remembered, replace(_held(seen, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
 
 
 def _within_budgets(

@@ -3,7 +3,8 @@
 A decode step of ``n`` sequences takes ``step_s + n * request_s`` seconds: reading the weights, and the work for each
 sequence. Each request also takes ``prompt / prefill_tokens_per_s`` seconds of prefill. In balance, a replica with ``r``
 requests per second therefore has an inter-token latency of ``step_s / (1 - busy)``, where ``busy`` is
-``r * (prompt / prefill_tokens_per_s + output * request_s)``.
+``r * work`` and ``work = prompt / prefill_tokens_per_s + output * request_s``. By Little's law it has
+``r * output * step_s / (1 - busy)`` sequences, which its KV cache limits.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
+from typing import NamedTuple
 
 from cluster.autoscaling.flow import Flow
 
-MAX_CHANGE = 2.0
-"""A measurement counts as at most this many times what was learnt, and at least as the reciprocal."""
+PLAUSIBLE = 2.0
+"""A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""
 
-WEIGHT = 0.05
-"""Of a measurement in what is learnt."""
+WEIGHT, IMPLAUSIBLE_WEIGHT = 0.05, 0.002
+"""Of a plausible measurement in what is learnt, and of another, which counts as the nearest plausible one. A replica
+that has really changed by more is learnt within an hour; one with a wrong metric is not believed for minutes."""
+
+EARLY = 10
+"""Measurements until which an implausible one replaces what was learnt: the first may have been wrong itself."""
 
 MIN_BUSY_LIMIT = 0.2
 """Of a replica's time, even if no replica can meet the objective."""
@@ -31,6 +37,7 @@ class ReplicaModel:
     prefill_tokens_per_s: float = 0.0
     step_s: float = 0.0
     request_s: float = 0.0
+    sequences: float = 0.0  # mean requests that the KV cache holds, by its margin
 
     @property
     def known(self) -> bool:
@@ -50,59 +57,77 @@ class ReplicaModel:
         return min(1.0, max(MIN_BUSY_LIMIT, 1.0 - self.step_s / itl_s))
 
     def replicas(self, flow: Flow, itl_s: float) -> float:
-        """Returns the replicas that the mean of ``flow`` keeps busy to the limit. A fraction."""
-        return flow.rate * self.work_s(flow.prompt_tokens, flow.output_tokens) / self.busy_limit(itl_s)
-
-    def itl_s(self, busy: float) -> float:
-        """Returns the mean inter-token latency in balance; infinity if ``busy`` is 1 or more and steps take time."""
-        if not self.step_s:
-            return 0.0
-        return self.step_s / (1.0 - busy) if busy < 1 else float("inf")
+        """Returns the replicas that the mean of ``flow`` keeps busy to the limit of the inter-token latency or of the
+        KV cache, whichever comes first. A fraction."""
+        work_s = self.work_s(flow.prompt_tokens, flow.output_tokens)
+        by_latency = work_s / self.busy_limit(itl_s)
+        by_cache = work_s + flow.output_tokens * self.step_s / self.sequences if self.sequences else 0.0
+        return flow.rate * max(by_latency, by_cache)
 
     def step(self, sequences: float) -> float:
         """Returns the seconds of a decode step of ``sequences``."""
         return self.step_s + sequences * self.request_s
 
 
+class Learnt(NamedTuple):
+    """A quantity as learnt from ``count`` measurements."""
+
+    value: float = 0.0
+    count: int = 0
+
+    def after(self, measured: float) -> Learnt:
+        """Returns what is learnt after one more measurement, which is above 0."""
+        nearest = min(PLAUSIBLE * self.value, max(self.value / PLAUSIBLE, measured))
+        if nearest != measured and self.count < EARLY:
+            return Learnt(measured, self.count + 1)
+        weight = WEIGHT if nearest == measured else IMPLAUSIBLE_WEIGHT
+        return Learnt(self.value + weight * (nearest - self.value), self.count + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaMeasurements:
-    """What was learnt of the replicas of a tier: the prefill rate, and steps by the power of 2 of their batch, as
-    (batch, seconds)."""
+    """What was learnt of the replicas of a tier: prompt tokens per second, and for batches by their power of 2 the mean
+    batch and the seconds of a step."""
 
-    prefill_tokens_per_s: float = 0.0
-    steps: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    prefill: Learnt = field(default_factory=Learnt)
+    steps: Mapping[int, tuple[Learnt, Learnt]] = field(default_factory=dict)
 
     def with_prefill(self, tokens_per_s: float) -> ReplicaMeasurements:
         """Returns the measurements with one more of the prefill rate. 0: there is none."""
-        if tokens_per_s <= 0:
-            return self
-        return replace(self, prefill_tokens_per_s=_learnt(self.prefill_tokens_per_s, tokens_per_s))
+        return replace(self, prefill=self.prefill.after(tokens_per_s)) if tokens_per_s > 0 else self
 
     def with_step(self, batch: float, seconds: float) -> ReplicaMeasurements:
         """Returns the measurements with one more of a decode step. 0: there is none."""
         if batch <= 0 or seconds <= 0:
             return self
         bucket = min(15, max(0, round(log2(max(1.0, batch)))))
-        old_batch, old_seconds = self.steps.get(bucket, (0.0, 0.0))
-        learnt = (_learnt(old_batch, batch), _learnt(old_seconds, seconds))
+        if bucket in self.steps:
+            learnt_batch, learnt_s = self.steps[bucket]
+            learnt = (learnt_batch.after(batch), learnt_s.after(seconds))
+        else:
+            learnt = (Learnt(batch, 1), self._first(batch, seconds))
         return replace(self, steps={**self.steps, bucket: learnt})
+
+    def _first(self, batch: float, seconds: float) -> Learnt:
+        """Returns what is learnt from the first step of a new size: no more than is plausible by the nearest size that
+        is known well. Steps grow with their batch at most in proportion, and do not shrink."""
+        known = [(size.value, learnt) for size, learnt in self.steps.values() if learnt.count >= EARLY]
+        if not known:
+            return Learnt(seconds, 1)
+        size, learnt = min(known, key=lambda each: abs(log2(each[0] / batch)))
+        most = PLAUSIBLE * learnt.value * max(1.0, batch / size)
+        least = learnt.value * min(1.0, batch / size) / PLAUSIBLE
+        return Learnt(min(most, max(least, seconds)), EARLY)
 
     def model(self) -> ReplicaModel:
         """Returns the model that fits the measurements, steps by least squares. With steps of one batch size only, the
         whole step counts as its fixed cost."""
         if not self.steps:
-            return ReplicaModel(self.prefill_tokens_per_s)
-        points = list(self.steps.values())
+            return ReplicaModel(self.prefill.value)
+        points = [(batch.value, seconds.value) for batch, seconds in self.steps.values()]
         mean_batch = sum(batch for batch, _ in points) / len(points)
         mean_s = sum(seconds for _, seconds in points) / len(points)
         spread = sum((batch - mean_batch) ** 2 for batch, _ in points)
         slope = sum((batch - mean_batch) * (s - mean_s) for batch, s in points) / spread if spread else 0.0
         slope = min(max(0.0, slope), mean_s / mean_batch)
-        return ReplicaModel(self.prefill_tokens_per_s, mean_s - slope * mean_batch, slope)
-
-
-def _learnt(old: float, new: float) -> float:
-    """Returns the average moved towards ``new``, whose distance is limited first. ``new`` itself if there was none."""
-    if not old:
-        return new
-    return old + WEIGHT * (min(MAX_CHANGE * old, max(old / MAX_CHANGE, new)) - old)
+        return ReplicaModel(self.prefill.value, mean_s - slope * mean_batch, slope)

@@ -33,14 +33,16 @@ class Confirmed(NamedTuple):
     asked: float
 
 
-def confirmed(needs: Sequence[Need], ready: int) -> Confirmed:
+def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
     """Returns the highest of ``needs``, at most MAX_ALONE times the highest of any other source.
+
+    ``at_work`` are the replicas for the flow that the requests at work imply; 0: unknown.
 
     So a metric that jumps by 100 does not start 100 times the replicas. Requests that really come show in arrivals and
     in queues or at work. If the flow is unknown, there may be no other source in time: then twice the ``ready``
     replicas may be asked for. One replica always may.
     """
-    by_source: dict[str, float] = {}
+    by_source: dict[str, float] = {SOURCES[Reason.PREDICTED_ITL]: at_work}
     for need in needs:
         if need.reason in SOURCES:
             source = SOURCES[need.reason]

@@ -21,9 +21,10 @@ from cluster.autoscaling.signals.observed_latency import observed_itl, observed_
 from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
 from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
-from cluster.autoscaling.signals.request_flow import request_flow, staffed
+from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
-from cluster.autoscaling.tier_load import load_of
+from cluster.autoscaling.staffing import staffed
+from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
 
 SIGNALS = (
@@ -64,9 +65,9 @@ def decide_tier(
         return _bounded(learnt, evidence, seen, bounds, held, (), 0)
     floor = _floor(learnt, evidence)
     needs = _needs(evidence, max(floor, bounds.least))
-    need = confirmed(needs, load.ready)
+    need = confirmed(needs, load.ready, evidence.at_work_replicas)
     sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
-    history = with_need(learnt.needs, NeedPoint(snapshot.at_s, sample, floor), config.fast.down_window_s)
+    history = with_need(learnt.needs, NeedPoint(snapshot.at_s, sample), config.fast.down_window_s)
     learnt = replace(
         _with_forecast(config, learnt, evidence, needs, need, zone),
         needs=history,
@@ -100,6 +101,7 @@ def _observed(
         measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
+        kv_tokens=load.kv_demand_tokens / load.in_flight if load.in_flight else state.kv_tokens,
     )
     if flow is not None:
         flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
@@ -107,7 +109,7 @@ def _observed(
         at_s=at_s,
         load=load,
         flow=flow,
-        model=learnt.measurements.model(),
+        model=replace(learnt.measurements.model(), sequences=_sequences(load, learnt, fast.kv_margin)),
         tier=tier,
         slo=tier.strictest or SloConfig(),
         fast=fast,
@@ -117,6 +119,11 @@ def _observed(
         batch_work=seen.batch_work,
     )
     return learnt, evidence
+
+
+def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
+    """Returns the mean requests that a replica's KV cache holds within the margin; 0 if unknown."""
+    return margin * load.kv_capacity_tokens / learnt.kv_tokens if learnt.kv_tokens else 0.0
 
 
 def _needs(evidence: Evidence, floor: float) -> tuple[Need, ...]:
@@ -204,26 +211,26 @@ def _bounded(
     least = min(least, bounds.most)
     target, reason = proposal.target, proposal.reason
     more, fewer = proposal.why_not_more, proposal.why_not_fewer
-    if target <= least:
-        fewer = WhyNot(because, {"least": least, "need": proposal.mean})
+    final = min(bounds.most, max(least, target))
+    if final == least:
+        fewer = WhyNot(because, {"least": least, "need": proposal.latest})
         reason = because if target < least or bounds.pin else reason
-    if target >= bounds.most:
+    if final == bounds.most:
         top = Reason.PINNED if bounds.pin else Reason.MAXIMUM
-        more = WhyNot(top, {"most": bounds.most, "need": proposal.mean})
+        more = WhyNot(top, {"most": bounds.most, "need": proposal.latest})
         reason = top if target > bounds.most or bounds.pin else reason
-    target = min(bounds.most, max(least, target))
     decision = TierDecision(
         seen.name,
-        target,
+        final,
         seen.target,
         reason,
         more,
         fewer,
         needs,
         numbers_of(state, evidence, proposal, floor),
-        evidence.tier.warm if target else 0,
+        evidence.tier.warm if final else 0,
     )
-    need = max(proposal.mean, proposal.peak if target <= seen.target else 0.0, float(floor))
+    need = max(proposal.latest, proposal.peak if final <= seen.target else 0.0, float(floor))
     return TierOutcome(state, decision, need, min(bounds.least, bounds.most))
 
 
@@ -236,7 +243,7 @@ def numbers_of(state: TierState, evidence: Evidence, proposal: Proposal, floor: 
         "starting": load.starting,
         "stuck": load.stuck,
         "draining": load.draining,
-        "need": proposal.mean,
+        "need": proposal.latest,
         "peak": proposal.peak,
         "forecast_floor": floor,
         "queued_prompt_tokens": evidence.queued_prompt_tokens,

@@ -11,12 +11,10 @@ from cluster.autoscaling.slow_loop import SlowLoop
 
 
 class NeedPoint(NamedTuple):
-    """The need at an instant, in replicas: by the signals, limited by MAX_STEP and the second opinion, and by the
-    forecast."""
+    """The need at an instant by the signals, in replicas, as far as it is confirmed."""
 
     at_s: float
     replicas: float
-    floor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,7 @@ class TierState:
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
+    kv_tokens: float = 0.0
     needs: tuple[NeedPoint, ...] = ()
     slow: SlowLoop = field(default_factory=SlowLoop)
     raised_at_s: float | None = None
@@ -36,7 +35,7 @@ class TierState:
     def after_clock_change(self) -> TierState:
         """Returns what is still true after the clock jumped: what was learnt, and nothing that has an instant."""
         slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
-        return TierState((), self.measurements, self.prompt_tokens, self.output_tokens, (), slow)
+        return TierState((), self.measurements, self.prompt_tokens, self.output_tokens, self.kv_tokens, (), slow)
 
 
 def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:

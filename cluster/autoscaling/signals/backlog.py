@@ -12,22 +12,15 @@ def backlog_s(evidence: Evidence, replicas: float) -> float:
 
 
 def backlog(evidence: Evidence) -> Need | None:
-    """Returns the replicas whose queues would be within the budget of the TTFT objective.
-
-    A queue is not worked off sooner than replicas start. Where the flow is known, the need is therefore at most what
-    serves the flow and works the queue off within ``drain_s``: a short burst does not need replicas that would come
-    too late for it. None if no prefill rate was measured.
-    """
+    """Returns the replicas whose queues would be within the budget of the TTFT objective, so far as it lasts. None if
+    no prefill rate was measured."""
     if not evidence.model.prefill_tokens_per_s:
         return None
     queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
-    replicas = queue_s / evidence.queue_budget_s
-    if evidence.flow_replicas is not None:
-        replicas = min(replicas, evidence.flow_replicas + queue_s / evidence.drain_s)
     return Need(
         Reason.BACKLOG,
-        replicas,
+        evidence.lasting(queue_s / evidence.queue_budget_s, queue_s),
         backlog_s(evidence, evidence.load.ready),
         evidence.queue_budget_s,
-        "s of prefill queued per replica",
+        "s",
     )

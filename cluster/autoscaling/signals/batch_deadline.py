@@ -32,7 +32,7 @@ def batch_deadline(evidence: Evidence, floor: float) -> Need | None:
     replicas = most[0] / model.busy_limit(evidence.itl_limit_s) + (evidence.flow_replicas or 0.0)
     if replicas <= floor:
         return None
-    return Need(Reason.BATCH_DEADLINE, replicas, most[1], most[2], "s of batch work, against s to its deadline")
+    return Need(Reason.BATCH_DEADLINE, replicas, most[1], most[2], "s")
 
 
 def _sound(work: BatchWork) -> bool:

@@ -14,8 +14,8 @@ def kv_demand(evidence: Evidence) -> Need | None:
     demand = evidence.load.kv_demand_tokens
     return Need(
         Reason.KV_DEMAND,
-        demand / (evidence.fast.kv_margin * capacity),
+        evidence.lasting(demand / (evidence.fast.kv_margin * capacity), evidence.in_flight_work_s),
         demand / (max(1, evidence.load.ready) * capacity),
         evidence.fast.kv_margin,
-        "of the KV cache in demand",
+        "of the KV cache",
     )

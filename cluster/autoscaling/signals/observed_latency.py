@@ -47,7 +47,7 @@ def _worst(
         limit_s = limit_of(slo)
         if p99_s > limit_s and (found is None or p99_s / limit_s > found.value / found.limit):
             replicas = load.ready * min(MAX_RATIO, p99_s / limit_s)
-            found = Need(reason, replicas, p99_s, limit_s, f"s P99 of class {priority.name.lower()}")
+            found = Need(reason, replicas, p99_s, limit_s, f"class {priority.name.lower()}")
     return found
 
 

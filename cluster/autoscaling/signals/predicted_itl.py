@@ -19,8 +19,8 @@ def predicted_itl(evidence: Evidence) -> Need | None:
         return None
     return Need(
         Reason.PREDICTED_ITL,
-        evidence.in_flight * model.request_s / (limit - model.step_s),
+        evidence.lasting(evidence.in_flight * model.request_s / (limit - model.step_s), evidence.in_flight_work_s),
         step_s(evidence, evidence.load.ready),
         limit,
-        "s predicted ITL",
+        "s",
     )

@@ -25,15 +25,12 @@ def predicted_ttft(evidence: Evidence) -> Need | None:
     least = evidence.own_prefill_s + evidence.model.step(0.0)
     if not evidence.model.prefill_tokens_per_s or least >= limit:
         return None
-    shared = evidence.model.prefill_s(evidence.queued_prompt_tokens) + evidence.in_flight * evidence.model.request_s
-    replicas = shared / (limit - least)
-    if evidence.flow_replicas is not None:  # see ``backlog``
-        queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
-        replicas = min(replicas, evidence.flow_replicas + queue_s / evidence.drain_s)
+    queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
+    shared_s = queue_s + evidence.in_flight * evidence.model.request_s
     return Need(
         Reason.PREDICTED_TTFT,
-        replicas,
+        evidence.lasting(shared_s / (limit - least), queue_s),
         ttft_s(evidence, evidence.load.ready),
         limit,
-        "s predicted TTFT",
+        "s",
     )

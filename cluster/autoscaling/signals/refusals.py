@@ -14,6 +14,4 @@ def refusals(evidence: Evidence) -> Need | None:
     if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:
         return None
     refused = min(MAX_REFUSED, evidence.flow.refused)
-    return Need(
-        Reason.REFUSALS, evidence.load.ready / (1.0 - refused), evidence.flow.refused, 0.0, "of requests refused"
-    )
+    return Need(Reason.REFUSALS, evidence.load.ready / (1.0 - refused), evidence.flow.refused, 0.0, "of requests")

@@ -5,17 +5,9 @@ Queues say how far capacity was short; the flow says which capacity lasts. So it
 
 from __future__ import annotations
 
-from math import sqrt
-
 from cluster.autoscaling.decision import Need, Reason
 from cluster.autoscaling.evidence import Evidence
-
-
-def staffed(replicas: float, headroom: float) -> float:
-    """Returns ``replicas + headroom * sqrt(replicas)``: square-root staffing (Halfin and Whitt, 1981). The more
-    replicas share the load, the smaller the part that must be spare. Below one replica the spare part is no larger than
-    the load."""
-    return replicas + headroom * min(replicas, sqrt(replicas))
+from cluster.autoscaling.staffing import staffed
 
 
 def request_flow(evidence: Evidence) -> Need | None:
@@ -28,5 +20,5 @@ def request_flow(evidence: Evidence) -> Need | None:
         staffed(mean, evidence.fast.headroom),
         evidence.flow.rate,
         evidence.flow.rate / mean if mean else 0.0,
-        "requests/s, against what one replica serves",
+        "requests/s",
     )
