@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cluster.autoscaling.flow import Flow
 
-PLAUSIBLE = 2.0
+PLAUSIBLE = 1.5
 """A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""
 
 WEIGHT, IMPLAUSIBLE_WEIGHT = 0.05, 0.002
@@ -101,23 +101,22 @@ class ReplicaMeasurements:
         if batch <= 0 or seconds <= 0:
             return self
         bucket = min(15, max(0, round(log2(max(1.0, batch)))))
-        if bucket in self.steps:
-            learnt_batch, learnt_s = self.steps[bucket]
-            learnt = (learnt_batch.after(batch), learnt_s.after(seconds))
-        else:
-            learnt = (Learnt(batch, 1), self._first(batch, seconds))
+        learnt_batch, learnt_s = self.steps.get(bucket, (Learnt(), Learnt()))
+        if learnt_s.count < EARLY:
+            seconds = self._plausible(batch, seconds)
+        learnt = (learnt_batch.after(batch), learnt_s.after(seconds))
         return replace(self, steps={**self.steps, bucket: learnt})
 
-    def _first(self, batch: float, seconds: float) -> Learnt:
-        """Returns what is learnt from the first step of a new size: no more than is plausible by the nearest size that
-        is known well. Steps grow with their batch at most in proportion, and do not shrink."""
-        known = [(size.value, learnt) for size, learnt in self.steps.values() if learnt.count >= EARLY]
+    def _plausible(self, batch: float, seconds: float) -> float:
+        """Returns the seconds of a step, limited to what is plausible by the nearest size that is known well. Larger
+        batches take longer, in proportion at most."""
+        known = [(size.value, learnt.value) for size, learnt in self.steps.values() if learnt.count >= EARLY]
         if not known:
-            return Learnt(seconds, 1)
-        size, learnt = min(known, key=lambda each: abs(log2(each[0] / batch)))
-        most = PLAUSIBLE * learnt.value * max(1.0, batch / size)
-        least = learnt.value * min(1.0, batch / size) / PLAUSIBLE
-        return Learnt(min(most, max(least, seconds)), EARLY)
+            return seconds
+        size, learnt_s = min(known, key=lambda each: abs(log2(each[0] / batch)))
+        most = PLAUSIBLE * learnt_s * max(1.0, batch / size)
+        least = learnt_s * min(1.0, batch / size) / PLAUSIBLE
+        return min(most, max(least, seconds))
 
     def model(self) -> ReplicaModel:
         """Returns the model that fits the measurements, steps by least squares. With steps of one batch size only, the
