@@ -1,10 +1,10 @@
 """``ReplicaModel``: how fast a replica is, learnt from its tier's own measurements.
 
 A decode step of ``n`` sequences takes ``step_s + n * request_s`` seconds: reading the weights, and the work for each
-sequence. Each request also takes ``prompt / prefill_tokens_per_s`` seconds of prefill. In balance, a replica with ``r``
-requests per second therefore has an inter-token latency of ``step_s / (1 - busy)``, where ``busy`` is
-``r * work`` and ``work = prompt / prefill_tokens_per_s + output * request_s``. By Little's law it has
-``r * output * step_s / (1 - busy)`` sequences, which its KV cache limits.
+sequence. A request also takes the seconds of its prompt's prefill, less those of the weights that the steps of its
+chunks read anyway. Both together are its ``work``. In balance, a replica with ``r`` requests per second therefore has
+an inter-token latency of ``step_s / (1 - r * work)``, and by Little's law as many sequences as ``r * output`` times
+that latency, which its KV cache limits.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class ReplicaModel:
     step_s: float = 0.0
     request_s: float = 0.0
     sequences: float = 0.0  # mean requests that the KV cache holds, by its margin
+    chunk_tokens: float = 0.0  # prompt tokens of a step
 
     @property
     def known(self) -> bool:
@@ -50,7 +51,8 @@ class ReplicaModel:
 
     def work_s(self, prompt_tokens: float, output_tokens: float) -> float:
         """Returns the seconds of one replica that a request of these lengths takes beside the steps' fixed costs."""
-        return self.prefill_s(prompt_tokens) + output_tokens * self.request_s
+        weights_s = self.step_s * prompt_tokens / self.chunk_tokens if self.chunk_tokens else 0.0
+        return max(0.0, self.prefill_s(prompt_tokens) - weights_s) + output_tokens * self.request_s
 
     def busy_limit(self, itl_s: float) -> float:
         """Returns the part of a replica's time that may be busy so that the mean inter-token latency is ``itl_s``."""
@@ -62,7 +64,8 @@ class ReplicaModel:
         work_s = self.work_s(flow.prompt_tokens, flow.output_tokens)
         by_latency = work_s / self.busy_limit(itl_s)
         by_cache = work_s + flow.output_tokens * self.step_s / self.sequences if self.sequences else 0.0
-        return flow.rate * max(by_latency, by_cache)
+        by_steps = self.prefill_s(flow.prompt_tokens) + flow.output_tokens * self.request_s  # each step has a chunk
+        return flow.rate * max(by_latency, by_cache, by_steps)
 
     def step(self, sequences: float) -> float:
         """Returns the seconds of a decode step of ``sequences``."""

@@ -33,7 +33,8 @@ class ReplicaSample:
     ``kv_demand_tokens`` is the KV cache that running and waiting requests will hold at their expected ends.
     ``prefill_tokens_per_s`` are prompt tokens per second of the time that the engine spent on prefill.
     ``decode_step_s`` is the mean duration of steps without prefill, at ``decode_batch`` sequences on average. These
-    three are 0 until measured.
+    three are 0 until measured. ``chunk_tokens`` are the prompt tokens that a step takes in beside its decodes, 0 if
+    unknown.
     """
 
     observed_at_s: float
@@ -46,6 +47,7 @@ class ReplicaSample:
     prefill_tokens_per_s: float = 0.0
     decode_step_s: float = 0.0
     decode_batch: float = 0.0
+    chunk_tokens: float = 0.0
     batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
     batch_requests: int = 0  # of running_requests and waiting_requests
     batch_kv_tokens: float = 0.0  # of kv_demand_tokens

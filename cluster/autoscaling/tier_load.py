@@ -37,6 +37,7 @@ class TierLoad:
     prefill_tokens_per_s: float = 0.0  # of one replica
     decode_step_s: float = 0.0
     decode_batch: float = 0.0
+    chunk_tokens: float = 0.0  # of one replica
 
 
 def load_of(tier: TierSnapshot, at_s: float, *, stale_s: float, stuck_s: float, new_s: float) -> TierLoad:
@@ -81,6 +82,7 @@ def _with_samples(counts: TierLoad, samples: Sequence[ReplicaSample]) -> TierLoa
         prefill_tokens_per_s=_median([s.prefill_tokens_per_s for s in samples]),
         decode_step_s=_median([step for step, _ in steps]),
         decode_batch=_median([batch for _, batch in steps]),
+        chunk_tokens=_median([s.chunk_tokens for s in samples]),
     )
 
 
@@ -106,6 +108,7 @@ def _usable(sample: ReplicaSample, at_s: float, stale_s: float) -> bool:
         sample.prefill_tokens_per_s,
         sample.decode_step_s,
         sample.decode_batch,
+        sample.chunk_tokens,
         sample.batch_prompt_tokens,
         sample.batch_requests,
         sample.batch_kv_tokens,

@@ -101,6 +101,7 @@ def _observed(
         measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
+        chunk_tokens=load.chunk_tokens or state.chunk_tokens,
         kv_tokens=load.kv_demand_tokens / load.in_flight if load.in_flight else state.kv_tokens,
     )
     if flow is not None:
@@ -109,7 +110,11 @@ def _observed(
         at_s=at_s,
         load=load,
         flow=flow,
-        model=replace(learnt.measurements.model(), sequences=_sequences(load, learnt, fast.kv_margin)),
+        model=replace(
+            learnt.measurements.model(),
+            sequences=_sequences(load, learnt, fast.kv_margin),
+            chunk_tokens=load.chunk_tokens or state.chunk_tokens,
+        ),
         tier=tier,
         slo=tier.strictest or SloConfig(),
         fast=fast,

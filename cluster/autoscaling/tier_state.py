@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cluster.autoscaling.flow import FlowPoint
@@ -26,6 +26,7 @@ class TierState:
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
     kv_tokens: float = 0.0
+    chunk_tokens: float = 0.0
     needs: tuple[NeedPoint, ...] = ()
     slow: SlowLoop = field(default_factory=SlowLoop)
     raised_at_s: float | None = None
@@ -35,7 +36,7 @@ class TierState:
     def after_clock_change(self) -> TierState:
         """Returns what is still true after the clock jumped: what was learnt, and nothing that has an instant."""
         slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
-        return TierState((), self.measurements, self.prompt_tokens, self.output_tokens, self.kv_tokens, (), slow)
+        return replace(self, points=(), needs=(), slow=slow, raised_at_s=None, changed_at_s=None, idle_since_s=None)
 
 
 def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:

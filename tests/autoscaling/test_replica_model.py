@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,12 @@ def test_the_cache_limits_what_the_objective_would_allow() -> None:
     each = flow.rate / needed
     itl_s = small.step_s / (1 - each * small.work_s(100.0, 200.0))
     assert each * flow.output_tokens * itl_s == pytest.approx(8.0)
+
+
+def test_chunks_are_prefilled_in_steps_that_read_the_weights_anyway() -> None:
+    chunked = replace(MODEL, chunk_tokens=500.0)
+    assert chunked.work_s(1000.0, 100.0) == pytest.approx(0.1 - 2 * 0.02 + 0.1)
+    assert chunked.replicas(Flow(5.0, 1000.0, 100.0), 1e6) == pytest.approx(1.0)  # each step has a chunk
 
 
 def test_steps_are_fitted() -> None:
