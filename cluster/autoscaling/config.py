@@ -6,6 +6,7 @@ All durations are seconds. The defaults suit replicas that start within a minute
 from __future__ import annotations
 
 from datetime import time
+from functools import cached_property
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -85,7 +86,7 @@ class TierScalingConfig(Settings):
         named = self.slos.get(_name_of(priority))
         return named if named or priority is Priority.BATCH else self.strictest
 
-    @property
+    @cached_property
     def strictest(self) -> SloConfig | None:
         """The strictest objectives of the classes that users wait for; None if there are none."""
         slos = [slo for name, slo in self.slos.items() if name != "batch"]

@@ -76,6 +76,10 @@ def _why(why: WhyNot) -> str:
     return f"{sentence} This is by {by}." if by else sentence
 
 
+def _load_needs(numbers: Numbers) -> str:
+    return f"The load needs {numbers['need']:.2f} replicas."
+
+
 def _complete(why: WhyNot) -> bool:
     return why.reason in _SENTENCES and all(name in why.numbers for name in _NAMES[why.reason])
 
@@ -156,7 +160,7 @@ _NAMES: dict[Reason, tuple[str, ...]] = {
 """The numbers that the sentences of reasons need."""
 
 _SENTENCES: dict[Reason, Callable[[Numbers], str]] = {
-    **dict.fromkeys(_SIGNALS, lambda n: f"The load needs {n['need']:.2f} replicas."),
+    **dict.fromkeys(_SIGNALS, _load_needs),
     Reason.WAITING_ROOM: lambda n: (
         f"{n['waiting']:g} requests wait for a first replica; a cold start takes {n['cold_start_s']:.0f} s."
     ),
@@ -171,7 +175,7 @@ _SENTENCES: dict[Reason, Callable[[Numbers], str]] = {
     ),
     Reason.LOW_LOAD: lambda n: f"The need was {n['peak']:.2f} replicas at most within the window.",
     Reason.IDLE: lambda n: f"No request has come for {n['idle_s']:.0f} s; the limit is {n['after_s']:.0f} s.",
-    Reason.STEADY: lambda n: f"The load needs {n['need']:.2f} replicas.",
+    Reason.STEADY: _load_needs,
     Reason.UNCONFIRMED: lambda n: (
         f"One signal asks for {n['asked']:.1f} replicas, and the others support {n['confirmed']:.1f} at most."
     ),

@@ -10,10 +10,8 @@ from cluster.autoscaling.consolidation import Objection, fewest
 from cluster.autoscaling.decision import Reason, WhyNot
 from cluster.autoscaling.evidence import Evidence
 from cluster.autoscaling.second_opinion import Confirmed
+from cluster.autoscaling.staffing import EPSILON, whole
 from cluster.autoscaling.tier_state import NeedPoint
-
-EPSILON = 1e-6
-"""Rounding must not turn a need of 2 into 3 replicas."""
 
 MAX_MADE_UP = 0.25
 """Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
@@ -50,12 +48,12 @@ def proposed(
     lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
     peak = max(each.replicas for each in needs)
     made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
-    wanted = _whole(latest) + made_up
-    lowest = max(1, _whole(peak * (1 + fast.band))) + made_up
+    wanted = whole(latest) + made_up
+    lowest = max(1, whole(peak * (1 + fast.band))) + made_up
     above = wanted > target and lasting > (target - made_up) * (1 + fast.band)
     if above and not _within(at_s, raised_at_s, fast.up_period_s):
         reason = need.top.reason if need.top else Reason.STEADY
-        if made_up and _whole(latest) <= target:
+        if made_up and whole(latest) <= target:
             reason = Reason.STUCK_STARTING
         return Proposal(
             wanted, reason, _why_not_more(evidence, wanted, need, latest), _needed(need, latest, peak), latest, peak
@@ -67,7 +65,7 @@ def proposed(
         return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
     if lowest >= target:
         why_fewer = _why_not_lower(target, need, latest, peak, fast.band)
-        reason = Reason.DEAD_BAND if latest > target or _whole(latest) < target else Reason.STEADY
+        reason = Reason.DEAD_BAND if latest > target or whole(latest) < target else Reason.STEADY
         return Proposal(target, reason, why_more, why_fewer, latest, peak)
     return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, latest, peak)
 
@@ -125,9 +123,9 @@ def _needed(need: Confirmed, latest: float, peak: float) -> WhyNot:
 
 
 def _why_not_lower(target: int, need: Confirmed, latest: float, peak: float, band: float) -> WhyNot:
-    if _whole(need.replicas * (1 + band)) < target <= _whole(peak):
+    if whole(need.replicas * (1 + band)) < target <= whole(peak):
         return WhyNot(Reason.STABILISING, {"need": need.replicas, "peak": peak})
-    if _whole(peak) < target:
+    if whole(peak) < target:
         return WhyNot(Reason.DEAD_BAND, {"peak": peak, "band": band})
     return _needed(need, latest, peak)
 
@@ -141,7 +139,3 @@ def _objected(against: Objection | None) -> WhyNot:
 
 def _within(at_s: float, since_s: float | None, period_s: float) -> bool:
     return since_s is not None and at_s - since_s < period_s
-
-
-def _whole(replicas: float) -> int:
-    return ceil(replicas - EPSILON)

@@ -23,7 +23,7 @@ from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
-from cluster.autoscaling.staffing import staffed
+from cluster.autoscaling.staffing import staffed, whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
 
@@ -81,7 +81,7 @@ def decide_tier(
         proposal = Proposal(0, Reason.IDLE, why, why)
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
-    return _bounded(learnt, evidence, seen, bounds, proposal, needs, _whole_floor(floor))
+    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor))
 
 
 def _observed(
@@ -148,10 +148,6 @@ def _floor(state: TierState, evidence: Evidence) -> float:
     return staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), evidence.fast.headroom)
 
 
-def _whole_floor(floor: float) -> int:
-    return round(floor + 0.499)
-
-
 def _with_forecast(
     config: AutoscalingConfig,
     state: TierState,
@@ -191,7 +187,7 @@ def _from_zero(evidence: Evidence, need: Confirmed) -> Proposal:
     numbers = {"waiting": float(room.requests), "cold_start_s": evidence.cold_start_s}
     if not room.requests and not evidence.batch_work and not (flow and flow.rate):
         return Proposal(0, Reason.IDLE, WhyNot(Reason.IDLE, numbers), WhyNot(Reason.MINIMUM, {"min": 0}))
-    wanted = max(1, _whole_floor(need.replicas))
+    wanted = max(1, whole(need.replicas))
     why = WhyNot(Reason.WAITING_ROOM, numbers)
     return Proposal(wanted, Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": need.replicas}), why, need.replicas)
 
