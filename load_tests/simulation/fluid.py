@@ -239,6 +239,6 @@ def _mean_replica(state: _State, settings: Settings, step: float) -> MeanReplica
         backlog_s=state.backlog_s / state.ready,
         prompt_tokens=round((decoding + queued) * state.prompt),
         kv_resident=decoding * (state.prompt + state.output / 2),
-        kv_reserved=min(round(decoding * (state.prompt + state.output)), settings.profile.kv_tokens),
+        kv_reserved=min(round(decoding * (state.prompt + state.output / 2)), settings.profile.kv_tokens),
         step_now_s=step,
     )

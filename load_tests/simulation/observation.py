@@ -96,7 +96,7 @@ class ReplicaView(Protocol):
 
     @property
     def kv_reserved(self) -> int:
-        """Tokens that admitted requests need at their ends."""
+        """Tokens that are reserved for admitted requests."""
 
     @property
     def step_now_s(self) -> float:

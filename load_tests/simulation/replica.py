@@ -8,7 +8,8 @@ replica. Steps are a continuous quantity.
 
 Prefill is that of Manta's scheduler (engine/scheduler): prompts of one chunk go first, one after the other; of longer
 ones MAX_PARTIAL_PREFILLS share what is left. Approximations: a step has a chunk of one kind only; the first token comes
-with the last chunk; the cache is reserved for the whole of a request when it is admitted, so nothing is preempted.
+with the last chunk; the cache is reserved for a request when it is admitted, for its prompt and half of its output, which
+is what it holds on average, so nothing is preempted.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Replica:
             request = heappop(decoding)[1]
             prompt, output, _ = lengths.pop(request)
             self.kv_resident -= prompt + output
-            self.kv_reserved -= prompt + output
+            self.kv_reserved -= prompt + output // 2
             self.prompt_tokens -= prompt
             ended.append(request)
         if self._next_is_prefill:
@@ -163,7 +164,7 @@ class Replica:
             prompt, output, _ = lengths[first]
             if output == 1:
                 del lengths[first]
-                self.kv_reserved -= prompt + output
+                self.kv_reserved -= prompt + output // 2
                 self.prompt_tokens -= prompt
                 ended.append(first)
             else:
@@ -220,10 +221,10 @@ class Replica:
         waiting = self.waiting
         while waiting and len(self._decoding) + self.prefilling < profile.max_sequences:
             prompt, output, work = self._lengths[waiting[0]]
-            if self.kv_reserved + prompt + output > profile.kv_tokens:
+            if self.kv_reserved + prompt + output // 2 > profile.kv_tokens:
                 return
             request = waiting.popleft()
-            self.kv_reserved += prompt + output
+            self.kv_reserved += prompt + output // 2
             self.waiting_s -= work
             self.prefilling += 1
             self.prefilling_s += work

@@ -274,7 +274,10 @@ class Simulation:
         if missing < 0:
             left = -missing - fleet.cancel(-missing)
             if left:
-                for request in fleet.drain(left, now):
+                waited = fleet.drain(left, now)
+                for ending in fleet.draining:
+                    self._moved(fleet.replica(ending))
+                for request in waited:
                     self._place(request, now)
         self._note(now)
 
