@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from load_tests.simulation.fluid import simulate_fluid
 from load_tests.simulation.measures import measure
-from load_tests.simulation.observation import Policy, Tier
+from load_tests.simulation.observation import Policy
 from load_tests.simulation.oracle import Best, OracleSearch
 from load_tests.simulation.plot import Run, draw, write
 from load_tests.simulation.policies.catalog import POLICIES
@@ -25,8 +25,9 @@ from load_tests.simulation.report import document, table
 from load_tests.simulation.simulation import DEFAULT_SLO, Settings, Simulation
 from load_tests.simulation.slo import Slo
 from load_tests.simulation.synthetic import SHAPES, synthetic
+from load_tests.simulation.tier import Tier
 from load_tests.simulation.trace import Trace, TraceError, cut, read_trace, scaled, with_batch_share
-from load_tests.simulation.workload import busy_replicas, start_replicas, tier_of
+from load_tests.simulation.workload import busy_replicas
 
 NEED_SLOT_S = 30.0  # of the need in the picture
 
@@ -137,8 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     settings = settings_of(options)
-    tier = tier_of(trace, settings)
-    start = start_replicas(trace, tier, options.scale if options.fluid else 1.0)
+    tier = Tier.of(trace, settings)
+    start = tier.start_replicas(trace, options.scale if options.fluid else 1.0)
     settings = replace(settings, replicas_start=start)
     names = [options.policy, *(name for name in POLICIES if options.compare and name != options.policy)]
     runs: list[Run] = []
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         begun = time.perf_counter()
         runs.append(run_policy(trace, policy_of(name, tier), settings, options))
         walls.append(time.perf_counter() - begun)
-    best = None if options.fluid or not options.oracle else search(trace, tier, settings, options)
+    best = None if options.fluid or not options.oracle else search(trace, settings, options)
     oracle = None if best is None else best.measures
     measured = [run.measures for run in runs]
     text = table(measured, oracle)
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
         drawn = runs if best is None else [*runs, Run(best.measures, best.outcome.series)]
-        busy = busy_replicas(trace, tier, NEED_SLOT_S) * (options.scale if options.fluid else 1.0)
+        busy = busy_replicas(trace, settings.profile, NEED_SLOT_S) * (options.scale if options.fluid else 1.0)
         title = f"{trace.name}, {measured[0].requests:,} requests, {options.profile}"
         write(draw(title, drawn, busy, NEED_SLOT_S, trace.duration), options.plot, text)
     return 0
@@ -210,7 +211,7 @@ def run_policy(trace: Trace, policy: Policy, settings: Settings, options: argpar
         return Run(measure(outcome), outcome.series)
 
 
-def search(trace: Trace, tier: Tier, settings: Settings, options: argparse.Namespace) -> Best | None:
+def search(trace: Trace, settings: Settings, options: argparse.Namespace) -> Best | None:
     """Searches for the oracle's profile, with a progress bar in simulations."""
     with tqdm(desc="oracle", unit=" runs", leave=False, disable=not options.progress) as bar:
 
@@ -218,7 +219,7 @@ def search(trace: Trace, tier: Tier, settings: Settings, options: argparse.Names
             bar.total = total
             bar.update(done - bar.n)
 
-        best = OracleSearch(trace, tier, settings, options.attainment, progress, options.oracle_runs).run()
+        best = OracleSearch(trace, settings, options.attainment, progress, options.oracle_runs).run()
     if best is None:
         print(f"No profile of at most {settings.replicas_max} replicas keeps the objectives.", file=sys.stderr)
     return best

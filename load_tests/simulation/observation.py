@@ -10,9 +10,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.simulation.profile import ReplicaProfile
-from load_tests.simulation.slo import Slo
-
 BOUNDS_S = (
     *(0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0),
@@ -146,22 +143,3 @@ class Policy(Protocol):
 
     def decide(self, seen: Observation) -> int:
         """Returns the target. The simulation keeps it within its bounds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """What every policy knows of the tier beforehand: what an operator configures or measures once."""
-
-    profile: ReplicaProfile
-    slo: Slo
-    replicas_min: int
-    replicas_max: int
-    cold_start_s: float
-    prompt: float  # mean uncached tokens of a sample of requests
-    output: float  # mean
-    cached: float = 0.0  # mean tokens of a prompt that a prefix cache has
-
-    @property
-    def capacity_rps(self) -> float:
-        """Requests/s that a replica serves within the SLO, by the closed form of its profile."""
-        return self.profile.capacity_rps(self.prompt + self.cached, self.output, self.slo.itl_s, self.cached)

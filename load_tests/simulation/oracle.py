@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.simulation.measures import Measures, measure
-from load_tests.simulation.observation import Tier
 from load_tests.simulation.policies.fixed import FixedPolicy
 from load_tests.simulation.simulation import Outcome, Settings, Simulation
 from load_tests.simulation.trace import Trace
@@ -45,14 +44,12 @@ class OracleSearch:
     def __init__(
         self,
         trace: Trace,
-        tier: Tier,
         settings: Settings,
         attainment: float = 0.99,
         progress: Callable[[int, int], None] | None = None,
         runs: int | None = None,
     ) -> None:
         self._trace = trace
-        self._tier = tier
         # Crashes are not the oracle's to foresee, and its starts are never stuck.
         self._settings = replace(settings, failures_per_hour=0.0, stuck_share=0.0)
         self._attainment = attainment
@@ -65,7 +62,7 @@ class OracleSearch:
 
     def run(self) -> Best | None:
         """Returns the best profile; None if no profile within the bounds keeps the objectives."""
-        busy = busy_replicas(self._trace, self._tier, SLOT_S)
+        busy = busy_replicas(self._trace, self._settings.profile, SLOT_S)
         widths = WIDTHS_S if self._runs_left > len(WIDTHS_S) * (BISECTIONS + 1) else WIDTHS_S[:1]
         for width in widths:
             self._bisect(_smoothed(busy, max(round(width / SLOT_S), 1)))
@@ -88,7 +85,7 @@ class OracleSearch:
         refused: set[tuple[int, int, int]] = set()
         while self._runs_left and self.best is not None:
             targets = self.best.targets
-            least = self._tier.replicas_min
+            least = self._settings.replicas_min
             left = [each for each in _stretches(targets) if each not in refused and each[2] > least]
             if not left:
                 return
@@ -99,7 +96,7 @@ class OracleSearch:
                 refused.add(stretch)
 
     def _targets(self, wanted: NDArray[np.float64]) -> NDArray[np.int64]:
-        return np.clip(np.ceil(wanted), self._tier.replicas_min, self._tier.replicas_max).astype(np.int64)
+        return np.clip(np.ceil(wanted), self._settings.replicas_min, self._settings.replicas_max).astype(np.int64)
 
     def _try(self, targets: NDArray[np.int64]) -> bool:
         """Runs a profile, keeps it if it is the best so far, and returns whether it keeps the objectives."""

@@ -8,8 +8,8 @@ replica. Steps are a continuous quantity.
 
 Prefill is that of Manta's scheduler (engine/scheduler): prompts of one chunk go first, one after the other; of longer
 ones MAX_PARTIAL_PREFILLS share what is left. Approximations: a step has a chunk of one kind only; the first token comes
-with the last chunk; the cache is reserved for a request when it is admitted, for its prompt and half of its output, which
-is what it holds on average, so nothing is preempted.
+with the last chunk; the cache is reserved for a request when it is admitted, for its prompt and half of its output,
+which is what it holds on average, so nothing is preempted.
 """
 
 from __future__ import annotations

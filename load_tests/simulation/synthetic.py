@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from load_tests.simulation.trace import Trace, build
 
 Shape = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
-"""The rate at times, relative to the mean rate asked for: (seconds [n], duration) → [n]."""
+"""The rate at times, in any unit: (seconds [n], duration) → [n]."""
 
 PROMPT_MEDIAN, PROMPT_SIGMA = 900.0, 0.7
 OUTPUT_MEDIAN, OUTPUT_SIGMA = 150.0, 0.8
@@ -68,7 +68,8 @@ def synthetic(shape: str, rate: float, duration: float, seed: int = 0) -> Trace:
     random = np.random.default_rng([seed, 3])
     starts = np.arange(0, duration, GRID_S)
     widths = np.minimum(GRID_S, duration - starts)
-    counts = random.poisson(rate * SHAPES[shape](starts, duration) * widths)
+    relative = SHAPES[shape](starts, duration)
+    counts = random.poisson(rate * relative / np.average(relative, weights=widths) * widths)
     times = np.repeat(starts, counts) + random.random(int(counts.sum())) * np.repeat(widths, counts)
     times.sort()
     later = (shape == "regime") & (times >= duration / 2)

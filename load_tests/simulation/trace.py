@@ -175,12 +175,16 @@ def cut(trace: Trace, seconds: float) -> Trace:
     count = int(np.searchsorted(trace.arrival, seconds))
     if not count:
         raise ValueError(f"no request arrives in the first {seconds:g} s")
+    return replace(first(trace, count), duration=min(seconds, trace.duration))
+
+
+def first(trace: Trace, count: int) -> Trace:
+    """Returns the first ``count`` requests of the trace, or all if it has fewer. Its duration stays."""
     return replace(
         trace,
         arrival=trace.arrival[:count],
         prompt=trace.prompt[:count],
         output=trace.output[:count],
-        duration=min(seconds, trace.duration),
         row=None if trace.row is None else trace.row[:count],
         copy=None if trace.copy is None else trace.copy[:count],
         priority=None if trace.priority is None else trace.priority[:count],

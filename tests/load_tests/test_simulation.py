@@ -17,8 +17,8 @@ from load_tests.simulation.replica import Replica
 from load_tests.simulation.simulation import Outcome, Settings, Simulation
 from load_tests.simulation.slo import Slo
 from load_tests.simulation.synthetic import synthetic
+from load_tests.simulation.tier import Tier
 from load_tests.simulation.trace import Trace, build
-from load_tests.simulation.workload import start_replicas, tier_of
 
 PROFILE = ReplicaProfile("test", "none", 2, 10_000, 0.010, 50e-6, 50e-9, 512, 100_000, 64)
 
@@ -302,7 +302,7 @@ def test_the_fluid_has_the_latencies_and_loads_of_many_replicas(shape: str) -> N
     profile = PROFILES["70b-h100x2"]
     trace = synthetic(shape, rate=60, duration=240, seed=2)
     settings = Settings(profile)
-    count = start_replicas(trace, tier_of(trace, settings), 1.3)
+    count = Tier.of(trace, settings).start_replicas(trace, 1.1)
     settings = replace(settings, replicas_start=count)
     policy = FixedPolicy([(0.0, count)])
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from math import ceil
 
-from load_tests.simulation.observation import Observation, Tier
+from load_tests.simulation.observation import Observation
+from load_tests.simulation.tier import Tier
 
 QUEUE_THRESHOLD = 5  # waiting requests per replica: the threshold that vLLM's production stack shows
 KV_THRESHOLD = 0.6
@@ -30,13 +31,8 @@ class KedaPolicy:
 
     def decide(self, seen: Observation) -> int:
         """Returns the HPA's next number of replicas."""
-        ready = max(len(seen.ready), 1)
-        used = sum(each.kv_reserved for each in seen.ready) / (ready * self._kv_tokens)
-        wish = max(
-            _desired(seen.target, ready, seen.waiting / ready / QUEUE_THRESHOLD),
-            _desired(seen.target, ready, used / KV_THRESHOLD),
-            1,
-        )
+        used = sum(each.kv_reserved for each in seen.ready) / self._kv_tokens
+        wish = max(_desired(seen.target, seen.waiting, QUEUE_THRESHOLD), _desired(seen.target, used, KV_THRESHOLD), 1)
         self._wishes.append((seen.at, wish))
         while self._wishes[0][0] < seen.at - STABILISATION_S:
             self._wishes.popleft()
@@ -45,14 +41,6 @@ class KedaPolicy:
         return min(max(number for _, number in self._wishes), seen.target)
 
 
-def _desired(target: int, ready: int, ratio: float) -> int:
-    """The HPA's formula: pods by the ratio of value and threshold, or no change within the tolerance.
-
-    Pods that are not ready count with a value of 0 when the HPA would scale up.
-    """
-    if abs(ratio - 1) <= TOLERANCE:
-        return target
-    if ratio > 1 and ready < target:
-        ratio = ratio * ready / target
-        return target if ratio <= 1 + TOLERANCE else ceil(ratio * target)
-    return ceil(ratio * ready)
+def _desired(target: int, total: float, threshold: float) -> int:
+    """The HPA's formula for an external metric with an AverageValue: no change within the tolerance."""
+    return target if abs(total / (threshold * target) - 1) <= TOLERANCE else ceil(total / threshold)

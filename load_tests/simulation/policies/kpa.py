@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from math import ceil
 
-from load_tests.simulation.observation import Observation, Tier
-from load_tests.simulation.policies.serve_default import tuned_ongoing
+from load_tests.simulation.observation import Observation
+from load_tests.simulation.tier import Tier
 
 STABLE_WINDOW_S = 60.0
 PANIC_WINDOW_S = 6.0
@@ -26,7 +26,7 @@ class KpaPolicy:
     interval_s = 2.0
 
     def __init__(self, tier: Tier) -> None:
-        self._per_replica = tuned_ongoing(tier)
+        self._per_replica = tier.ongoing
         self._samples: deque[tuple[float, int]] = deque()
         self._panic_since: float | None = None
         self._panic_target = 0

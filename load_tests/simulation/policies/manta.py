@@ -22,7 +22,8 @@ from cluster.autoscaling.snapshot import (
     WaitingRoom,
 )
 from engine.api import Priority
-from load_tests.simulation.observation import BOUNDS_S, WINDOW_S, Observation, ReplicaView, Tier
+from load_tests.simulation.observation import BOUNDS_S, WINDOW_S, Observation, ReplicaView
+from load_tests.simulation.tier import Tier
 
 TIER = "simulated"
 EPOCH_S = 1_700_006_400.0  # Unix seconds at which the trace starts: a midnight in UTC
@@ -45,11 +46,12 @@ class MantaPolicy:
 
     def decide(self, seen: Observation) -> int:
         """Returns the target of the product's policy."""
-        self._state, decisions = decide(self._config, self._state, self._snapshot(seen))
+        self._state, decisions = decide(self._config, self._state, self.snapshot(seen))
         self.last = decisions.tiers[TIER]
         return self.last.target
 
-    def _snapshot(self, seen: Observation) -> Snapshot:
+    def snapshot(self, seen: Observation) -> Snapshot:
+        """Returns what the collector of a cluster would have gathered."""
         now = EPOCH_S + seen.at
         finished = sum(each.finished for each in seen.counters)
         output = sum(each.output_tokens for each in seen.counters) / finished if finished else self._tier.output

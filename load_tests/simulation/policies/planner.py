@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from load_tests.simulation.observation import Observation, ReplicaView, Tier
+from load_tests.simulation.observation import Observation, ReplicaView
+from load_tests.simulation.tier import Tier
 
 THROUGHPUT_INTERVAL_S = 180.0
 SENSITIVITY = 0.8  # of the objective that the queue may take after a step down
@@ -48,10 +49,12 @@ class PlannerPolicy:
         self._rate, self._prompt, self._output = _Trend(), _Trend(), _Trend()
         self._next_forecast = THROUGHPUT_INTERVAL_S
         self._counted = (0.0, 0, 0.0, 0, 0)  # instant, arrivals, uncached tokens, finished, output tokens
-        self._floor = tier.replicas_min
+        self._floor: int | None = None
 
     def decide(self, seen: Observation) -> int:
-        """Returns the target of the fast loop, at least the floor of the slow loop."""
+        """Returns the target of the fast loop, at least the floor of the slow loop: at first what there is."""
+        if self._floor is None:
+            self._floor = seen.target
         if seen.at >= self._next_forecast:
             self._forecast(seen)
             self._next_forecast = seen.at + THROUGHPUT_INTERVAL_S
@@ -88,9 +91,7 @@ class PlannerPolicy:
             return
         rate = self._rate.next(arrivals / seconds)
         lengths = max(self._prompt.next(prompt / arrivals), 1.0), max(self._output.next(output / finished), 1.0)
-        cached = self._tier.cached
-        capacity = self._tier.profile.capacity_rps(lengths[0] + cached, lengths[1], self._tier.slo.itl_s, cached)
-        self._floor = ceil(rate / capacity)
+        self._floor = ceil(rate / self._tier.capacity_at(*lengths))
 
 
 def _ttft(replica: ReplicaView, factor: float) -> float:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from math import ceil
 
-from load_tests.simulation.observation import Observation, Tier
-
-TUNED_LOAD = 0.8  # part of a replica's capacity at which its ongoing requests are measured
+from load_tests.simulation.observation import Observation
+from load_tests.simulation.tier import Tier
 
 
 class ServeDefaultPolicy:
@@ -25,7 +24,7 @@ class ServeDefaultPolicy:
         self, tier: Tier, *, upscale_delay_s: float = 30, downscale_delay_s: float = 600, look_back_s: float = 30
     ) -> None:
         self._bounds = tier.replicas_min, tier.replicas_max
-        self.target_ongoing = tuned_ongoing(tier)
+        self.target_ongoing = tier.ongoing
         self._delays = upscale_delay_s, downscale_delay_s
         self._look_back_s = look_back_s
         self._samples: deque[tuple[float, int]] = deque()
@@ -50,10 +49,3 @@ class ServeDefaultPolicy:
             return seen.target
         self._wanted_since = None
         return wanted
-
-
-def tuned_ongoing(tier: Tier) -> float:
-    """Returns the ongoing requests of a replica at TUNED_LOAD, at least 1: what a load test of one replica finds."""
-    rate = TUNED_LOAD * tier.capacity_rps
-    decoding = tier.profile.ongoing(rate, tier.prompt + tier.cached, tier.output, tier.cached)
-    return max(1.0, decoding + rate * tier.prompt / tier.profile.prefill_tokens_s)
