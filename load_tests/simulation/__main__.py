@@ -45,7 +45,7 @@ order to its end, cold start and draining included, from the start of the trace 
 Policies: manta (cluster/autoscaling, the same code as in the cluster), serve (Ray Serve's default by ongoing requests),
 keda (HPA on queue length and KV use), kpa (Knative's concurrency with panic mode), planner (an SLA planner like
 Dynamo's), static:N. The oracle knows the trace: the capacity profile with the least GPU-hours that a search finds to
-keep --attainment. Peers get the targets that a load test of one replica finds.
+keep --attainment. Peers get the targets that a load test of four replicas finds.
 
 Replicas batch continuously, prefill in chunks, hold a KV cache and a prefix cache; placement is that of
 cluster/lanes/placement.py. --fluid treats the tier as one body of work, for 10,000 replicas and more.
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     settings = settings_of(options)
     tier = Tier.of(trace, settings)
-    start = tier.start_replicas(trace, options.scale if options.fluid else 1.0)
+    start = static_count(options.policy) or tier.start_replicas(trace, options.scale if options.fluid else 1.0)
     settings = replace(settings, replicas_start=start)
     names = [options.policy, *(name for name in POLICIES if options.compare and name != options.policy)]
     runs: list[Run] = []

@@ -1,4 +1,4 @@
-"""A load test of one simulated replica: what an operator measures before setting the targets of an autoscaler."""
+"""A load test of a few simulated replicas: what an operator measures before setting the targets of an autoscaler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from load_tests.simulation.trace import Trace, first
 from load_tests.simulation.workload import cached_tokens
 
 MAX_REQUESTS = 1_500  # of a trial
+REPLICAS = 4  # one alone holds fewer long prompts than its share of several
 BISECTIONS = 6
 KEPT = 0.99
 COMFORT = 0.8  # part of the capacity at which ongoing requests are counted
@@ -20,15 +21,18 @@ COMFORT = 0.8  # part of the capacity at which ongoing requests are counted
 
 @dataclass(frozen=True, slots=True)
 class LoadTest:
-    """``capacity_rps`` is the highest rate of Poisson arrivals at which KEPT of the requests keep the objectives.
-    ``ongoing`` is the mean number of requests at the replica at COMFORT of it, at least 1."""
+    """Figures of one of REPLICAS replicas.
+
+    ``capacity_rps`` is the highest rate of Poisson arrivals at which KEPT of the requests keep the objectives.
+    ``ongoing`` is the mean number of its requests at COMFORT of that rate, at least 1.
+    """
 
     capacity_rps: float
     ongoing: float
 
 
 def load_test(trace: Trace, settings: Settings) -> LoadTest:
-    """Tests one replica with the first requests of ``trace``, in their order, at several rates."""
+    """Tests REPLICAS replicas with the first requests of ``trace``, in their order, at several rates."""
     sample = first(trace, MAX_REQUESTS)
     cached = float(cached_tokens(sample).mean())
     prompt, output = float(sample.prompt.mean()), float(sample.output.mean())
@@ -48,7 +52,7 @@ def load_test(trace: Trace, settings: Settings) -> LoadTest:
 
 def _trial(sample: Trace, rate: float, settings: Settings) -> Outcome:
     random = np.random.default_rng([settings.seed, 5])
-    arrival = np.cumsum(random.exponential(1 / rate, len(sample)))
+    arrival = np.cumsum(random.exponential(1 / (REPLICAS * rate), len(sample)))
     trial = replace(sample, arrival=arrival, duration=float(arrival[-1]) + 1.0, priority=None)
-    alone = replace(settings, replicas_start=1, replicas_max=1, failures_per_hour=0.0, max_outstanding=len(sample))
-    return Simulation(trial, FixedPolicy([(0.0, 1)]), alone).run()
+    fixed = replace(settings, replicas_start=REPLICAS, replicas_max=REPLICAS, failures_per_hour=0.0)
+    return Simulation(trial, FixedPolicy([(0.0, REPLICAS)]), fixed).run()

@@ -43,4 +43,4 @@ class KedaPolicy:
 
 def _desired(target: int, total: float, threshold: float) -> int:
     """The HPA's formula for an external metric with an AverageValue: no change within the tolerance."""
-    return target if abs(total / (threshold * target) - 1) <= TOLERANCE else ceil(total / threshold)
+    return target if abs(total / (threshold * max(target, 1)) - 1) <= TOLERANCE else ceil(total / threshold)
