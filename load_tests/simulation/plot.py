@@ -74,7 +74,8 @@ def _capacity(axes: Axes, run: Run, times: NDArray[np.float64], busy: NDArray[np
     for place, style in ((1, "-"), (2, ":")):
         values = [each[place] for each in thin]
         axes.step(instants, [*values, values[-1]], where="post", color=color, linestyle=style, linewidth=1.2)
-    axes.fill_between(times, busy, step="post", color=FAINT)
+    ends = np.append(times, duration / 60)
+    axes.fill_between(ends, np.append(busy, busy[-1]), step="post", color=FAINT)
     attained, hours = run.measures.attainment, run.measures.gpu_hours
     axes.set_title(
         f"{run.measures.policy}: {attained:.2%} in time, {hours:.1f} GPU-hours   (line: holds GPUs, dots: serves, "

@@ -82,7 +82,8 @@ class Simulation:
         self._random = np.random.default_rng([settings.seed, 4])
         count = len(trace)
         self._prompt: list[int] = trace.prompt.tolist()
-        self._output: list[int] = trace.output.tolist()
+        self._answer: list[int] = trace.output.tolist()
+        self._output = self._answer.copy()  # less what was emitted before a crash
         self._class: list[int] = [0] * count if trace.priority is None else trace.priority.tolist()
         self._arrival: list[float] = trace.arrival.tolist()
         self._allowance: list[float] = (settings.slo.ttft_s_per_token * trace.prompt).tolist()
@@ -215,7 +216,7 @@ class Simulation:
             self._end[request] = now
             kind = self._class[request]
             counters = self._counters[kind]
-            output = self._output[request]
+            output = self._answer[request]
             counters.finished += 1
             counters.output_tokens += output
             if output > 1:
