@@ -89,9 +89,6 @@ PROFILES = {
         ReplicaProfile(
             "manta-8b-h200", "own engine, Qwen3-8B bf16", 1, 40_724, 4.13e-3, 11e-6, 35e-9, 1024, 700_000, 256
         ),
-        # docs/benchmarks.md, "The embedded models under load": 1,000, 3,600 and 5,700 tokens/s at 1, 8 and 32 sequences
-        # of 64 prompt tokens and 128 output tokens on one thread.
-        ReplicaProfile("embedded-fast", "own engine, fast, fp32", 1, 14_000, 0.85e-3, 0.13e-3, 0.0, 256, 32_768, 32),
     )
 }
 DEFAULT_PROFILE = "70b-h100x2"
