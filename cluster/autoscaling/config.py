@@ -124,7 +124,7 @@ class FastLoopConfig(Settings):
     kv_margin: float = Field(0.8, gt=0, le=1)
     """The part of the KV cache that running and waiting requests may need."""
     headroom: float = Field(1.0, ge=0)
-    """Spare replicas for chance, in square roots of the replicas that the mean load needs (square-root staffing)."""
+    """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
@@ -132,13 +132,13 @@ class FastLoopConfig(Settings):
     """The need must exceed the target for all of this window before the target is raised to the latest need."""
     max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
     """A need counts at most as this many times the target, whatever the signals say."""
-    up_period_s: Seconds = 6.0
+    up_period_s: Seconds = 20.0
     """Between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
     down_period_s: Seconds = 60.0
     """Between any change and a lowering."""
-    flow_window_s: Seconds = 30.0
+    flow_window_s: Seconds = 60.0
     """Arrivals are averaged over it. A shorter window counts where chance cannot explain its higher rate."""
     drain_s: Seconds = 60.0
     """Seconds within which a queue should be worked off that exceeds its budget."""

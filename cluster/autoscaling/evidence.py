@@ -67,6 +67,11 @@ class Evidence:
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 
+    def staffed(self, replicas: float, flow: Flow | None) -> float:
+        """Returns the replicas for a flow whose mean keeps ``replicas`` busy, with headroom for chance."""
+        arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
+        return staffed(replicas, self.fast.headroom, arrivals)
+
     def lasting(self, replicas: float, work_s: float) -> float:
         """Returns what is needed of ``replicas``, which would make up for ``work_s`` seconds of piled-up work at once.
 
@@ -78,7 +83,7 @@ class Evidence:
         mean = self.flow_replicas
         if mean is None:
             return replicas
-        return min(replicas, staffed(mean, self.fast.headroom) if self.load.starting else mean + work_s / self.drain_s)
+        return min(replicas, self.staffed(mean, self.flow) if self.load.starting else mean + work_s / self.drain_s)
 
     @property
     def in_flight_work_s(self) -> float:
@@ -109,4 +114,4 @@ class Evidence:
         if not seconds:
             return 0.0
         implied = replace(flow, rate=ready * each / seconds)
-        return staffed(self.model.replicas(implied, self.itl_limit_s), self.fast.headroom)
+        return self.staffed(self.model.replicas(implied, self.itl_limit_s), implied)

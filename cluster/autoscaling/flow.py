@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 from math import isfinite, sqrt
 
 from cluster.autoscaling.snapshot import TierSnapshot
@@ -11,11 +12,15 @@ from engine.api import Priority
 POINTS = 60
 """Points of the memory within its window."""
 
-SHORTER = (6.0, 15.0)
+SHORTER = (12.0, 30.0)
 """The long window has this many times the length of each of the shorter ones."""
 
 CERTAINTY = 1.5
-"""Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948)."""
+"""Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948). Where arrivals come in
+batches, they are larger by the root of the dispersion."""
+
+MIN_COUNTS = 8
+"""Counts between points below which the dispersion is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,10 @@ def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
     long, long_s = _difference(points, window_s)
     short, _ = _difference(points, window_s / SHORTER[0])
     rate = mean_rate = long.arrivals / long_s
+    chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
     for part in SHORTER:
         recent, recent_s = _difference(points, window_s / part)
-        if max(0.0, sqrt(recent.arrivals) - CERTAINTY) ** 2 / recent_s > rate:
+        if max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s > rate:
             rate = recent.arrivals / recent_s
     return Flow(
         rate=rate,
@@ -100,6 +106,20 @@ def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
         refused=min(1.0, short.refusals / short.arrivals) if short.arrivals else 0.0,
         mean_rate=mean_rate,
     )
+
+
+def _dispersion(points: tuple[FlowPoint, ...], recent_s: float) -> float:
+    """Returns the variance of arrivals between two points by their mean, before the last ``recent_s`` seconds: 1 for a
+    Poisson process, more if requests come in batches. At least 1, also if too little is known.
+
+    The variance is that of successive differences (von Neumann, 1941), which a step or ramp of the rate hardly moves.
+    """
+    known = [point.arrivals for point in points if point.at_s <= points[-1].at_s - recent_s]
+    counts = [b - a for a, b in pairwise(known)]
+    if len(counts) < MIN_COUNTS or not sum(counts):
+        return 1.0
+    variance = sum((b - a) ** 2 for a, b in pairwise(counts)) / (2 * (len(counts) - 1))
+    return max(1.0, variance * len(counts) / sum(counts))
 
 
 def _difference(points: tuple[FlowPoint, ...], window_s: float) -> tuple[FlowPoint, float]:

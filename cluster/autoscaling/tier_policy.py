@@ -23,7 +23,7 @@ from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
-from cluster.autoscaling.staffing import staffed, whole
+from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
 
@@ -145,7 +145,7 @@ def _floor(state: TierState, evidence: Evidence) -> float:
     ahead = state.slow.ahead
     if ahead is None or not evidence.model.known or ahead.rate * evidence.tier.idle_s < IDLE_REQUESTS:
         return 0.0
-    return staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), evidence.fast.headroom)
+    return evidence.staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), ahead)
 
 
 def _with_forecast(

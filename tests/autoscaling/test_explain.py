@@ -7,7 +7,7 @@ from tests.autoscaling.test_reasons import CASES
 
 def test_a_decision_is_explained_in_words_with_its_numbers() -> None:
     assert explain(CASES[Reason.GPU_BUDGET]()).splitlines()[0] == (
-        "fast: 2 replicas, unchanged. The pool has 4 GPUs: 2 of 6 wanted replicas fit beside the other tiers, by load "
+        "fast: 2 replicas, unchanged. The pool has 4 GPUs: 2 of 4 wanted replicas fit beside the other tiers, by load "
         "and weight."
     )
     assert explain(CASES[Reason.WAITING_ROOM]()).splitlines() == [

@@ -13,8 +13,8 @@ from cluster.autoscaling.snapshot import ReplicaSample, ReplicaSnapshot, Replica
 from engine.api import Priority
 from tests.autoscaling.snapshots import START_S, Bench, Plant, config_of, report_of
 
-RATE = 30.0
-NEED = 9  # replicas that the healthy plant settles at
+RATE = 32.0
+NEED = 8  # replicas that the healthy plant settles at
 FAULT_S = 600.0
 
 
@@ -210,7 +210,7 @@ def test_a_policy_that_starts_anew_goes_on_from_the_present_target() -> None:
     bench.run(30)
     bench.state = AutoscalerState()
 
-    decisions = bench.run(100)
+    decisions = bench.run(50)
 
     assert {decision.target for decision in decisions} == {6}
     assert decisions[0].why_not_fewer.reason is Reason.STABILISING

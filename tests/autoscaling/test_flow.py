@@ -9,7 +9,7 @@ from cluster.autoscaling.flow import FlowPoint, flow_of, point_of, remembered
 from cluster.autoscaling.snapshot import ClassCounters, TierSnapshot
 from engine.api import Priority
 
-WINDOW_S = 30.0
+WINDOW_S = 60.0
 
 
 def points_of(rate: Callable[[float], float], seconds: int, step_s: float = 1.0) -> tuple[FlowPoint, ...]:
@@ -56,6 +56,12 @@ def test_chance_does_not_pass_for_a_higher_rate() -> None:
             found.append(rate_of(points))
 
     assert sum(rate > 14 for rate in found) < 0.02 * len(found)
+
+
+def test_batches_of_requests_every_three_seconds_are_no_surge() -> None:
+    points = points_of(lambda at_s: 60.0 if at_s % 3 == 0 else 0.0, 123)
+
+    assert [rate_of(points[:end]) for end in range(len(points) - 6, len(points))] == pytest.approx([20.0] * 6, rel=0.1)
 
 
 def test_lengths_are_those_of_the_window() -> None:

@@ -41,6 +41,10 @@ def loaded(**load: object) -> Case:
     return case
 
 
+def uncounted(at_s: float, tier: TierSnapshot) -> TierSnapshot:
+    return replace(tier, counters={})
+
+
 def kv_demand() -> TierDecision:
     def full(at_s: float, tier: TierSnapshot) -> TierSnapshot:
         replicas = tuple(
@@ -100,7 +104,7 @@ def stuck_starting() -> TierDecision:
         dead = ReplicaSnapshot("dead", ReplicaState.STARTING, START_S - 1000)
         return replace(tier, target=2, replicas=(tier.replicas[0], dead))
 
-    bench = Bench(replicas=2, rate=7.0, running=20, edit=stuck, frozen=True)
+    bench = Bench(replicas=2, rate=12.0, running=30, edit=stuck, frozen=True)
     return next(each for each in bench.run(10) if each.target > each.previous)
 
 
@@ -176,7 +180,7 @@ def consolidation() -> TierDecision:
 
 
 def dead_band() -> TierDecision:
-    return Bench(replicas=3, rate=12.5, running=12).run(40)[-1]
+    return Bench(replicas=3, rate=26.0, running=26).run(40)[-1]
 
 
 def unconfirmed() -> TierDecision:
@@ -222,7 +226,7 @@ def gpu_budget() -> TierDecision:
 
 
 def forecast_floor() -> TierDecision:
-    bench = Bench(replicas=8, rate=40.0, running=10)
+    bench = Bench(replicas=8, rate=40.0, running=30)
     bench.run(420)
     bench.rate = 20.0
     bench.target = bench.replicas = 1
@@ -245,9 +249,9 @@ CASES: dict[Reason, Case] = {
     Reason.KV_DEMAND: kv_demand,
     Reason.PREDICTED_TTFT: predicted_ttft,
     Reason.PREDICTED_ITL: predicted_itl,
-    Reason.OBSERVED_TTFT: loaded(latencies=lambda at_s: (report_of(at_s, ttft_s=2.8),), rate=10.0, running=8),
+    Reason.OBSERVED_TTFT: loaded(latencies=lambda at_s: (report_of(at_s, ttft_s=2.8),), running=8, edit=uncounted),
     Reason.OBSERVED_ITL: loaded(
-        latencies=lambda at_s: (report_of(at_s, ttft_s=0.1, itl_s=0.14),), rate=10.0, running=8
+        latencies=lambda at_s: (report_of(at_s, ttft_s=0.1, itl_s=0.14),), running=8, edit=uncounted
     ),
     Reason.REFUSALS: refusals,
     Reason.FLOW: flow,

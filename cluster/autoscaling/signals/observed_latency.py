@@ -1,4 +1,7 @@
-"""``observed_ttft`` and ``observed_itl``: the P99 of merged histograms. They lag, and only ever ask for more."""
+"""``observed_ttft`` and ``observed_itl``: the P99 of merged histograms. They lag, and only ever ask for more.
+
+They ask for what the work that is still there justifies: a P99 stays high long after the queue behind it is gone.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ NEWCOMERS = 0.05
 def observed_ttft(evidence: Evidence) -> Need | None:
     """Returns ``ready * P99 / objective`` of the class that misses its TTFT objective by most. None if all meet
     theirs, or too few latencies are known."""
-    return _worst(evidence, Reason.OBSERVED_TTFT, lambda report: report.ttft, lambda slo: slo.ttft_p99_s)
+    queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
+    return _worst(evidence, Reason.OBSERVED_TTFT, lambda report: report.ttft, lambda slo: slo.ttft_p99_s, queue_s)
 
 
 def observed_itl(evidence: Evidence) -> Need | None:
     """Returns ``ready * P99 / objective`` of the class that misses its ITL objective by most. See ``observed_ttft``."""
-    return _worst(evidence, Reason.OBSERVED_ITL, lambda report: report.itl, lambda slo: slo.itl_p99_s)
+    work_s = evidence.in_flight_work_s
+    return _worst(evidence, Reason.OBSERVED_ITL, lambda report: report.itl, lambda slo: slo.itl_p99_s, work_s)
 
 
 def _worst(
@@ -34,6 +39,7 @@ def _worst(
     reason: Reason,
     histogram_of: Callable[[LatencyReport], LatencyHistogram],
     limit_of: Callable[[SloConfig], float],
+    work_s: float,
 ) -> Need | None:
     load = evidence.load
     if not load.ready or load.newcomers > NEWCOMERS * load.ready:
@@ -46,7 +52,7 @@ def _worst(
             continue
         limit_s = limit_of(slo)
         if p99_s > limit_s and (found is None or p99_s / limit_s > found.value / found.limit):
-            replicas = load.ready * min(MAX_RATIO, p99_s / limit_s)
+            replicas = evidence.lasting(load.ready * min(MAX_RATIO, p99_s / limit_s), work_s)
             found = Need(reason, replicas, p99_s, limit_s, f"class {priority.name.lower()}")
     return found
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
 from cluster.autoscaling.evidence import Evidence
-from cluster.autoscaling.staffing import staffed
 
 
 def request_flow(evidence: Evidence) -> Need | None:
@@ -17,7 +16,7 @@ def request_flow(evidence: Evidence) -> Need | None:
         return None
     return Need(
         Reason.FLOW,
-        staffed(mean, evidence.fast.headroom),
+        evidence.staffed(mean, evidence.flow),
         evidence.flow.rate,
         evidence.flow.rate / mean if mean else 0.0,
         "requests/s",
