@@ -25,7 +25,7 @@ def targets(rates: list[float], request_s: float = 0.01) -> list[int]:
 
 
 def test_a_follower_has_replicas_for_its_flow() -> None:
-    found = targets([200.0, 20.0])
+    found = targets([200.0, 20.0, 20.0])
     assert found[199] == 4  # 200/s of 10 ms, at half of the time
     assert found[-1] == 1
 
