@@ -56,13 +56,17 @@ class WaitingRoomConfig(Settings):
     """Seconds that a request may wait. A request is refused at once if the cold start is longer."""
 
 
+def _standard_slo() -> dict[ClassName, SloConfig]:
+    return {"standard": SloConfig()}
+
+
 class TierScalingConfig(Settings):
     """How one tier is scaled."""
 
     min: int = Field(1, ge=0)
     """0: the tier is scaled to zero after ``idle_s`` without a request."""
     max: int = Field(1, ge=1)
-    slos: dict[ClassName, SloConfig] = Field(default_factory=lambda: {"standard": SloConfig()})
+    slos: dict[ClassName, SloConfig] = Field(default_factory=_standard_slo)
     """The objectives by class. A class without an entry has the strictest of the others; batch work has none."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """The tier's weight where tiers of a pool need more GPUs than there are."""

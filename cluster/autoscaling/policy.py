@@ -41,7 +41,7 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
     decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and what was
     remembered of the time is forgotten.
     """
-    if not isinstance(snapshot.at_s, int | float) or not isfinite(snapshot.at_s) or snapshot.at_s < 0:
+    if not _is_number(snapshot.at_s):
         return state, _all_held(snapshot, Reason.BAD_INPUT)
     if state.decisions is not None:
         elapsed_s = snapshot.at_s - state.decisions.at_s
@@ -143,8 +143,13 @@ def _held(seen: TierSnapshot | FollowerSnapshot, reason: Reason) -> TierDecision
 
 
 def _target(seen: TierSnapshot | FollowerSnapshot) -> int:
-    return max(0, seen.target) if isinstance(seen.target, int) else 0
+    return int(_number(seen.target, 0))
 
 
 def _number(value: float, default: float) -> float:
-    return value if isinstance(value, int | float) and isfinite(value) and value >= 0 else default
+    return value if _is_number(value) else default
+
+
+def _is_number(value: object) -> bool:
+    """Returns whether a value of a collector, which may be of any type, is a finite number from 0 on."""
+    return isinstance(value, int | float) and isfinite(value) and value >= 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
-from typing import NamedTuple
 
 from cluster.autoscaling.flow import Flow
 
@@ -72,7 +71,8 @@ class ReplicaModel:
         return self.step_s + sequences * self.request_s
 
 
-class Learnt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Learnt:
     """A quantity as learnt from ``count`` measurements."""
 
     value: float = 0.0

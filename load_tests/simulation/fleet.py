@@ -122,7 +122,7 @@ class Fleet:
                 replica.kv_reserved / self.profile.kv_tokens,
             )
             for slot in dict.fromkeys((least, *self.prefixes.holders(chain)))
-            if (replica := self.replica(slot)) is not None
+            for replica in (self.replica(slot),)
         ]
         chosen = place(candidates, str(request), self._affinity_weight)
         slot = least if chosen is None else int(chosen)

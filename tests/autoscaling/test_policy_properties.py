@@ -25,7 +25,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         sample = replace(
             sample_of(at_s + draw(st.floats(-20, 20))),
             queued_prompt_tokens=draw(numbers),
-            running_requests=draw(numbers),
+            running_requests=draw(numbers),  # type: ignore[arg-type]  # a collector may be wrong
             kv_demand_tokens=draw(numbers),
             prefill_tokens_per_s=draw(numbers),
             decode_step_s=draw(numbers),

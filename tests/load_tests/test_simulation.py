@@ -62,7 +62,9 @@ def test_a_batch_takes_the_time_of_its_steps(sequences: int, output: int) -> Non
 
 def token_by_token(profile: ReplicaProfile, requests: list[tuple[float, int, int]]) -> NDArray[np.float64]:
     """Instants of first and last tokens [requests, 2] of one replica that runs each step, prompts of a chunk."""
-    waiting, prefilling, decoding = list(range(len(requests))), [], {}
+    waiting = list(range(len(requests)))
+    prefilling: list[list[int]] = []  # request and prompt tokens left
+    decoding: dict[int, int] = {}  # tokens that each request has
     result = np.zeros((len(requests), 2))
     now = 0.0
     while waiting or prefilling or decoding:
