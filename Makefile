@@ -12,7 +12,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format bench quality train
+.PHONY: help install serve test lint format bench quality train k8s
 
 help:
 	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
@@ -25,6 +25,7 @@ help:
 	@echo 'make format                  let ruff rewrite what it can'
 	@echo 'make bench [ARGS=--help]     what the cluster itself costs: a stub engine behind the real graph, a minute'
 	@echo 'make train [ARGS=--help]     the embedded models, what routes between them, and their figures, all anew: hours'
+	@echo 'make k8s                     the Serve configs of k8s/overlays anew, from deployments/*.yaml'
 	@echo 'make quality [ARGS=--help]   what the tiers get right of the held-out set, against the stored baseline'
 
 install: $(STAMP)
@@ -67,6 +68,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m load_tests.overhead $(ARGS)
+
+k8s: $(STAMP)
+	$(BIN)/python -m k8s.serve_config
 
 quality: $(STAMP)
 	$(BIN)/python -m load_tests.quality $(if $(strip $(ARGS)),$(ARGS),--engine --baseline)

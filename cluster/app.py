@@ -74,7 +74,13 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     """Returns the application of ``build`` with other engines, for tests and measurements without a real model."""
     handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
     tiers = tuple(
-        TierDescription(tier.name, tier.model_name, tier.sampling.parameters, model_version(tier.engine))
+        TierDescription(
+            tier.name,
+            tier.model_name,
+            tier.sampling.parameters,
+            model_version(tier.engine),
+            drain_timeout_s=tier.drain_timeout_s,
+        )
         for tier in config.tiers
     )
     router = serve.deployment(

@@ -36,7 +36,7 @@ class ServeBackend:
     async def start(self, on_orphans: OnOrphans) -> None:
         for tier in self._tiers:
             client = self._clients[tier.name]
-            pool = self._pools[tier.name] = LanePool(tier.name, client, self._config, on_orphans)
+            pool = self._pools[tier.name] = LanePool(tier.name, client, self._config, on_orphans, tier.drain_timeout_s)
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
             # In the background, since it returns only once a replica of the tier runs. The router serves before that.
             task = asyncio.create_task(client.connect())

@@ -46,6 +46,7 @@ class Job:
     output: Output
     prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # prompt log probabilities, by position
 
+    ended: tuple[str, FinishReason] | None = None  # rest of the text and finish reason, if it resumes a whole answer
     sent_prompt: bool = False  # whether a delta has carried the prompt's log probabilities
     sent: int = field(init=False)  # leading tokens of the sequence that a delta carried or the request brought
 
@@ -132,13 +133,13 @@ class Admission:
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = self._output(params, tokens)
-        self._replay(request.resume, output, max_tokens)
+        ended = self._replay(request.resume, output, max_tokens)
         lookup = PromptLookup() if self._can_speculate(params, rules) else None
         for reader in (rules, lookup):
             if reader is not None:
                 reader.read([*tokens, *request.resume])  # on the caller's thread, so that no step waits for it
-        if grammar is not None:
-            self._follow(grammar, [*tokens, *request.resume])
+        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]) and ended is None:
+            ended = output.rest(), FinishReason.STOP
         sequence = Sequence(
             request_id=request.request_id,
             tokens=[*tokens, *request.resume],
@@ -160,7 +161,7 @@ class Admission:
             candidates=self._candidates(params),
             scores_prompt=params.prompt_logprobs is not None,
         )
-        return Job(sequence, output)
+        return Job(sequence, output, ended=ended)
 
     def _can_speculate(self, params: SamplingParams, rules: LogitRules | None) -> bool:
         """Returns whether a request may get draft tokens. Not with rules or a grammar, whose state would have to be
@@ -269,23 +270,28 @@ class Admission:
         bad_words = self.tokenizer.spellings(params.bad_words)
         return LogitRules.of(params, prompt_length, self.vocab_size, final_tokens, bad_words)
 
-    def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> None:
+    def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> tuple[str, FinishReason] | None:
         """Checks the tokens of the answer that the request resumes, and detokenises them, so that only later text is
-        sent. Raises RequestError for ids out of range or an answer that has ended."""
+        sent. Returns the rest of the text and the finish reason if they are the whole answer, of which only the end was
+        not sent; else None. Raises RequestError for ids out of range or tokens after the end of the answer."""
         if resume:
             self._check_tokens(resume, "resume")
         for generated, token in enumerate(resume, start=1):
-            if output.push(token, last=generated >= max_tokens)[1] is not None:
-                raise RequestError("The answer to resume has ended already.", "resume")
+            text, reason = output.push(token, last=False)
+            if generated > max_tokens or (reason is not None and generated < len(resume)):
+                raise RequestError("The answer to resume goes on after its end.", "resume")
+            if reason is not None:
+                return text, reason
+        return (output.rest(), FinishReason.LENGTH) if resume and len(resume) == max_tokens else None
 
-    def _follow(self, grammar: GrammarState, tokens: list[int]) -> None:
-        """Lets the grammar read the resumed ``tokens``. Raises RequestError if they do not follow it or complete it."""
+    def _follow(self, grammar: GrammarState, tokens: list[int]) -> bool:
+        """Lets the grammar read the resumed ``tokens``. Returns whether they complete it. Raises RequestError if they
+        do not follow it."""
         try:
             grammar.read(tokens)
         except GrammarError as error:
             raise RequestError("The answer to resume does not follow its grammar.", "resume") from error
-        if grammar.complete:
-            raise RequestError("The answer to resume has ended already.", "resume")
+        return grammar.complete
 
     def _encode(self, prompt: Prompt, param: str) -> list[int]:
         """Returns the token ids of a prompt. Raises RequestError naming ``param``, or ContextLengthError. A text that

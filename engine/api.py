@@ -13,6 +13,7 @@ from engine.errors import (
     ContextLengthError,
     EngineDeadError,
     EngineError,
+    ModelVersionError,
     OverloadedError,
     RequestError,
     UnsatisfiableError,
@@ -27,6 +28,7 @@ from engine.sampling_params import (
     SamplingParams,
 )
 from engine.schema_support import unenforced_keywords, without_unenforced
+from engine.seeds import choice_seed
 from engine.structured_output import JSON_STYLE, MAX_GRAMMAR_CHARS, Grammar
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Logprob",
     "Message",
     "ModelInfo",
+    "ModelVersionError",
     "OverloadedError",
     "Priority",
     "Prompt",
@@ -63,6 +66,7 @@ __all__ = [
     "ToolCall",
     "UnsatisfiableError",
     "Usage",
+    "choice_seed",
     "is_plain_json",
     "unenforced_keywords",
     "without_unenforced",
@@ -199,13 +203,15 @@ class GenerationRequest:
     ``cache_salt`` separates prefix caches: requests share cached KV blocks only under the same salt.
 
     ``resume`` holds the tokens of this answer that another engine has generated and sent already. Generation continues
-    after them, and they are not sent again. They count against ``max_tokens`` and as generated tokens. With
-    ``sampling.seed`` set, the answer continues as the other engine would have continued it.
+    after them, and they are not sent again; if they are a whole answer, its end alone is sent. They count against
+    ``max_tokens`` and as generated tokens. With ``sampling.seed`` set, the answer continues as the other engine would
+    have continued it.
 
     ``tenant`` is the unit of fair scheduling: tenants share the engine by their weights. ``deadline_s`` is the longest
     wait for the first token, in seconds from arrival; a request that waits longer ends with FinishReason.DEADLINE, and
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
-    admission: the request may be admitted later, and is never preempted.
+    admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
+    that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -219,6 +225,7 @@ class GenerationRequest:
     priority: Priority = Priority.STANDARD
     deadline_s: float | None = None
     reserve: bool = False
+    model_version: str = ""
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -337,3 +344,4 @@ class ModelInfo:
     name: str
     context_length: int  # tokens, prompt and answer together
     vocab_size: int
+    version: str = ""  # of the model's files and the engine's settings: with another, answers may differ

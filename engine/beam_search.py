@@ -12,7 +12,7 @@ from itertools import count
 from engine.admission import Job
 from engine.api import FinishReason, UnsatisfiableError
 from engine.decode.beams import Beams, Candidates, FinishedHypothesis, Step
-from engine.decode.random import choice_seed
+from engine.seeds import choice_seed
 from engine.sequence import Status
 
 

@@ -204,6 +204,7 @@ class Engine:
         fails, every request ends with ERROR.
         """
         began = self._clock()
+        deltas = self._output_processor.take_ended()
         try:
             self._output_processor.park_stranded()
             self._speculator.propose(self._scheduler.running)
@@ -214,11 +215,11 @@ class Engine:
                     self._drafter.copy(plan.copies)
         except Exception as error:  # noqa: BLE001 - a bug of the scheduler; the engine continues with a new one
             log_failure("the scheduler", error)
-            return self._fail_all(error)
+            return [*deltas, *self._fail_all(error)]
         for sequence in plan.admitted:
             if not sequence.choice:
                 self.recorder.admitted(sequence)
-        deltas = [self._output_processor.expire(sequence.request_id) for sequence in plan.expired]
+        deltas += [self._output_processor.expire(sequence.request_id) for sequence in plan.expired]
         for sequence, fault in plan.failed:
             if sequence.request_id in self._output_processor:  # not if another choice of the request has failed before
                 deltas.append(self._output_processor.fail(sequence.request_id, fault))

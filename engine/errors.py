@@ -5,6 +5,7 @@ EngineError
 │   └── ContextLengthError       prompt (plus the tokens asked for) does not fit the model's context
 ├── UnsatisfiableError           no answer satisfies the rules or the grammar; found during generation
 ├── OverloadedError              the waiting queue is full; try again later
+├── ModelVersionError            the answer to resume was begun by another version of the model
 └── EngineDeadError              the engine has ended; it can serve nothing
 """
 
@@ -48,6 +49,10 @@ class OverloadedError(EngineError):
 
 class UnsatisfiableError(EngineError):
     """No token sequence satisfies the request's rules or grammar after the tokens generated so far."""
+
+
+class ModelVersionError(EngineError):
+    """The answer to resume was begun by another version of the model, or with other settings of the engine."""
 
 
 class EngineDeadError(EngineError):

@@ -48,20 +48,25 @@ class OutputProcessor:
         self._most_forced = most_forced
         self._groups: dict[str, SequenceGroup] = {}
         self._searches: dict[str, Search] = {}
+        self._ended: list[Delta] = []  # last deltas of requests that resume a whole answer, for the next step
 
     def __len__(self) -> int:
         """Returns the number of requests in progress."""
-        return len(self._groups)
+        return len(self._groups) + len(self._ended)
 
     def __contains__(self, request_id: str) -> bool:
         """Returns whether a request with this id is in progress."""
         return request_id in self._groups
 
     def begin(self, job: Job) -> None:
-        """Starts a request by queueing its first sequence. Raises RequestError for a request id that is in use."""
+        """Starts a request by queueing its first sequence. One that resumes a whole answer, of which only the end was
+        not sent, ends with the next step. Raises RequestError for a request id that is in use."""
         request_id = job.sequence.request_id
         if request_id in self._groups:
             raise RequestError(f"request_id {request_id!r} is in use", "request_id")
+        if job.ended is not None:
+            self._ended.append(self._end_of(job.sequence, *job.ended))
+            return
         group = self._groups[request_id] = SequenceGroup(job)
         if group.search is not None:
             self._searches[request_id] = group.search
@@ -83,6 +88,11 @@ class OutputProcessor:
             prompt = min(computed, usage.prompt_tokens)
             usage = Usage(prompt, 0, min(prompt, usage.cached_tokens))
         return Delta(request_id, (), "", FinishReason.ABORT, usage)
+
+    def take_ended(self) -> list[Delta]:
+        """Removes the last deltas of requests that resume a whole answer, and returns them."""
+        taken, self._ended = self._ended, []
+        return taken
 
     def park_stranded(self) -> None:
         """Frees the KV blocks of beams that wait for other beams of their search which have none. Called before each
@@ -147,6 +157,13 @@ class OutputProcessor:
             if job.sequence.status is not Status.ENDED:
                 job.sequence.move(Status.ENDED)
         return list(self._groups)
+
+    def _end_of(self, sequence: Sequence, text: str, reason: FinishReason) -> Delta:
+        """Returns the only delta of a request that resumes a whole answer. No token is computed for it."""
+        self._counters.finished += 1
+        logprobs = () if sequence.sampling.records_logprobs else None
+        usage = Usage(sequence.prompt_length, sequence.generated, 0)
+        return Delta(sequence.request_id, (), text, reason, usage, None, logprobs)
 
     def _go_on(self, group: SequenceGroup, job: Job, found: list[Drawn] | Candidates) -> Iterable[Delta]:
         """Appends what was sampled to a sequence; or takes the candidates of a beam, and advances its search when all

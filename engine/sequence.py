@@ -15,11 +15,11 @@ from enum import StrEnum
 from engine.api import Priority, SamplingParams
 from engine.decode.grammar import GrammarState
 from engine.decode.lookup import PromptLookup
-from engine.decode.random import choice_seed
 from engine.decode.rules import LogitRules
 from engine.decode.sampling import Draw
 from engine.kv.block_group import BlockTable
 from engine.kv.prefix import Miss
+from engine.seeds import choice_seed
 
 
 class Status(StrEnum):

@@ -29,7 +29,8 @@ class Stamp:
     ``id`` is unique. ``created`` is in seconds since the epoch. ``model`` is the name of the tier that answers.
     ``prompt_details`` returns what the usage says of the prompt, None: nothing; it is called when the answer has begun.
     ``retrieval`` is what the usage says of the passages that the model was given; None: there was no retrieval.
-    ``prompts`` are those of the request, as the model reads them, for formats that repeat them.
+    ``prompts`` are those of the request, as the model reads them, for formats that repeat them. ``failovers`` returns
+    how often another replica went on with the request, and whether one had another version of the model.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Stamp:
     prompt_details: Callable[[], dict[str, Any] | None] = lambda: None
     retrieval: Mapping[str, Any] | None = None
     prompts: Sequence[Prompt] = ()
+    failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)
 
 
 class AnswerWriter(Protocol):
@@ -81,6 +83,8 @@ class Routed(NamedTuple):
     cache_entry: str = ""  # the id of the stored answer that is given again
     retrieval: Mapping[str, Any] | None = None  # how passages were found, and which; None: there was no retrieval
     prompts: Sequence[Prompt] = ()  # as the model reads them
+    failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)  # how often another replica went on with it, by now,
+    # and whether one of them had another version of the model
 
 
 class Opened(NamedTuple):

@@ -309,7 +309,13 @@ class App:
         """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
         created = int(self._clock.now())
         stamp = Stamp(
-            uuid.uuid4().hex, created, routed.tier, routed.prompt_details, routed.retrieval, prompts=routed.prompts
+            uuid.uuid4().hex,
+            created,
+            routed.tier,
+            routed.prompt_details,
+            routed.retrieval,
+            prompts=routed.prompts,
+            failovers=routed.failovers,
         )
         writer = routed.writer(stamp)
         if routed.stream:
@@ -423,9 +429,15 @@ def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:
 
 
 def _late_headers(routed: Routed) -> list[tuple[bytes, bytes]]:
-    """Returns the headers that are known only when the answer begins: a conversation may be shortened until then."""
-    context = routed.context()
-    return [] if context is None else [(b"x-manta-context", context.encode())]
+    """Returns the headers that are known only when the answer begins: a conversation may be shortened until then, and
+    another replica may have gone on with the request."""
+    headers = []
+    if (context := routed.context()) is not None:
+        headers.append((b"x-manta-context", context.encode()))
+    count, other_version = routed.failovers()
+    if count:
+        headers.append((b"x-manta-failovers", f"{count}{'; other_version' if other_version else ''}".encode()))
+    return headers
 
 
 @contextmanager

@@ -439,6 +439,21 @@ class RetrievalConfig(Settings):
         return self
 
 
+class FailoverConfig(Settings):
+    """What happens to the requests of a replica that dies, hangs or is stopped: another one continues their answers."""
+
+    max_attempts: int = Field(3, ge=1)
+    """Attempts at a request whose replica was lost, the first one included. Refusals and planned moves do not count."""
+    max_lost_replicas: int = Field(2, ge=1)
+    """Replicas lost while they ran a request, after which it is given up. The limit keeps a request that kills replicas
+    from being tried on all of them."""
+    wait_s: float = Field(60.0, ge=0)
+    """Seconds that an answer that has begun waits for a replica to continue it. Others wait ``placement.wait_s``."""
+    other_version: Literal["continue", "end"] = "continue"
+    """What happens to an answer that has begun if only replicas with another version of the model, or with other engine
+    settings, are left. ``continue``: one of them continues it, and the usage says so. ``end``: it ends in an error."""
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -466,9 +481,8 @@ class RouterConfig(Settings):
     """Further names of tiers, or of ``auto``, for clients whose model name cannot be changed."""
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     """How /v1/embeddings names its model."""
-    max_lost_replicas: int = Field(2, ge=1)
-    """Lost replicas after which a request is given up. Until then it is tried again, unless its answer has begun. The
-    limit keeps a request that kills replicas from being tried on all of them."""
+    failover: FailoverConfig = FailoverConfig()
+    """What happens to the requests of a replica that is lost."""
     profiles: dict[str, ProfileConfig] = PROFILES
     """The sampling profiles, by the name that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)

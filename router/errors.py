@@ -15,6 +15,7 @@
     ├── RateLimitError              try again later
     │   └── LimitExceededError      a limit of the key or the tenant is reached
     ├── InternalServerError         the service is at fault
+    │   └── RequestGivenUpError     several replicas were lost while they ran the request
     └── UnavailableError            no replica can take the request now
 
 The packages of the router raise these. The wire format makes an error body of one (``router/openai/errors.py``), the
@@ -29,7 +30,15 @@ from typing import ClassVar
 
 from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError
 from router.ports.limit_store import LimitDecision
-from router.ports.tier_backend import BackendError, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from router.ports.tier_backend import (
+    BackendError,
+    ModelVersionError,
+    PoisonRequestError,
+    ReplicaDrainedError,
+    ReplicaLostError,
+    ReplicaOverloadedError,
+    ReplicaVersionError,
+)
 
 
 class RefusalKind(StrEnum):
@@ -147,6 +156,12 @@ class InternalServerError(RefusalError):
     kind = RefusalKind.INTERNAL
 
 
+class RequestGivenUpError(InternalServerError):
+    """Replicas were lost while they ran the request. Client libraries do not send it again by themselves."""
+
+    should_retry = False
+
+
 class UnavailableError(RefusalError):
     """No replica of the tier can take the request now."""
 
@@ -169,8 +184,12 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return RateLimitError(message, "overloaded", retry_after_s=retry_after_s)
         case ReplicaOverloadedError(message=message, retry_after_s=retry_after_s):
             return RateLimitError(message, "overloaded", retry_after_s=retry_after_s)
-        case ReplicaLostError(message=message):
+        case PoisonRequestError(message=message):
+            return RequestGivenUpError(message, "poison_request")
+        case ReplicaLostError(message=message) | ReplicaDrainedError(message=message):
             return UnavailableError(message, "replica_lost", retry_after_s=1)
+        case ModelVersionError(message=message):
+            return UnavailableError(message, "model_version_changed", retry_after_s=1)
         case ReplicaVersionError(message=message):
             return UnavailableError(message, "version_mismatch", retry_after_s=5)
         case BackendError(message=message):

@@ -397,12 +397,13 @@ class Pipeline:
             account.tier,
             account.request,
             account.principal.tenant,
-            self._config.max_lost_replicas,
+            self._config.failover,
             account.meter,
             prompt_tokens,
             account.id,
             self._ledger.draft(account),
             stops,
+            partial(self._metrics.failover, account.tier),
         )
 
     async def _generated_when_it_fits(
@@ -495,6 +496,7 @@ def _routed(
         hold.decision,
         "unscanned" if account.ruling is None else account.ruling.label,
         output_tokens=lambda: meter.output_tokens,
+        failovers=lambda: (meter.failovers, meter.other_version),
         template=request.template_version,
         context=lambda: None if account.request.report is None else account.request.report.header,
         prompt_details=prompt_details,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.api import Delta, Usage
+from engine.api import Usage
 
 MAX_CLIENT_WAIT_S = 1.0
 """The longest that the end of an answer waits for the engine's counts after an abort. They come within an engine step.
@@ -25,29 +24,30 @@ class MeteredUsage:
 
 @dataclass(slots=True)
 class AttemptMeter:
-    """The token counts of one attempt. ``prompt_tokens`` is the estimate of its prompt.
+    """The token counts of one attempt. ``prompt_tokens`` is the estimate of its prompt. ``shared``: another attempt
+    counts the prompt, since both generate choices of the same one. An attempt that continues an answer counts what was
+    sent of it before.
 
     The engine's last delta has the exact counts. If the attempt ends before it, ``report`` takes the counts that the
     engine has after the abort.
     """
 
     prompt_tokens: int
-    seen: int = 0  # generated tokens that have arrived
+    seen: int = 0  # generated tokens that have arrived, those included that it continues
+    shared: bool = False
     usage: Usage | None = None  # the engine's final counts
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def push(self, deltas: Sequence[Delta]) -> None:
-        """Counts the tokens of ``deltas``, and takes over the engine's counts from the last delta."""
-        for delta in deltas:
-            self.seen += len(delta.token_ids)
-        if (usage := deltas[-1].usage) is not None:
-            self.report(usage)
 
     def report(self, usage: Usage | None) -> None:
         """Takes the engine's final counts; None: they will never be known, since the replica was lost."""
         if not self._ended.is_set():
             self.usage = usage
             self._ended.set()
+
+    def supersede(self) -> None:
+        """Counts nothing from now on, since another attempt counts the same tokens: a client pays for them once."""
+        self.usage = Usage(0, 0, 0)
+        self._ended.set()
 
     @property
     def known(self) -> bool:
@@ -61,19 +61,24 @@ class AttemptMeter:
     @property
     def counts(self) -> Usage:
         """The engine's counts, or what stands for them. A replica that sent nothing counts nothing."""
-        return self.usage or Usage(self.prompt_tokens if self.seen else 0, self.seen, 0)
+        counts = self.usage or Usage(self.prompt_tokens if self.seen else 0, self.seen, 0)
+        return Usage(0, counts.completion_tokens, 0) if self.shared else counts
 
 
 class UsageMeter:
-    """The attempts of one request. ``reasoning_tokens`` counts the generated tokens that were reasoning."""
+    """The attempts of one request. ``reasoning_tokens`` counts the generated tokens that were reasoning, ``failovers``
+    how often another replica went on with a prompt. ``other_version``: one of them had another version of the model."""
 
     def __init__(self) -> None:
         self._attempts: list[AttemptMeter] = []
         self.reasoning_tokens = 0
+        self.failovers = 0
+        self.other_version = False
 
-    def attempt(self, prompt_tokens: int) -> AttemptMeter:
-        """Adds an attempt and returns its meter. ``prompt_tokens`` estimates its prompt."""
-        meter = AttemptMeter(prompt_tokens)
+    def attempt(self, prompt_tokens: int, seen: int = 0, shared: bool = False) -> AttemptMeter:
+        """Adds an attempt and returns its meter. ``prompt_tokens`` estimates its prompt; ``seen`` are the tokens that
+        were sent before, which it counts too; ``shared`` is as in AttemptMeter."""
+        meter = AttemptMeter(prompt_tokens, seen, shared)
         self._attempts.append(meter)
         return meter
 

@@ -7,7 +7,8 @@ engine step, with a row for every request that this router has there, instead of
              ↘ reader leaves early → abort (one unary call) → blocks freed within one engine step
 
 LANE_STATES has the states of a lane. When a lane breaks, all its requests fail. When its replica drains, the lane takes
-no new requests and closes itself after its last one, so that the replica can stop.
+no new requests and closes itself after its last one, so that the replica can stop. Before its time for that is over,
+``hand_over`` ends the requests that are left, and the router continues them on other replicas.
 """
 
 from __future__ import annotations
@@ -24,8 +25,27 @@ from typing import Any, Protocol, TypeVar
 from cluster.lanes.codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
-from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, OverloadedError, Usage
-from router.ports.tier_backend import OnOrphans, OnUsage, ReplicaLostError, ReplicaOverloadedError, ReplicaVersionError
+from engine.api import (
+    Delta,
+    EngineDeadError,
+    EngineError,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    ModelVersionError,
+    OverloadedError,
+    Usage,
+)
+from router.ports import tier_backend
+from router.ports.tier_backend import (
+    OnOrphans,
+    OnUsage,
+    ReplicaDrainedError,
+    ReplicaLostError,
+    ReplicaOverloadedError,
+    ReplicaUnreachableError,
+    ReplicaVersionError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +90,20 @@ def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -
     It is a ReplicaError if another replica may accept the request. Errors of the request are returned unchanged.
     """
     match refusal:
+        case ModelVersionError():
+            return tier_backend.ModelVersionError(str(refusal), replica_id)
         case VersionMismatchError():
             return ReplicaVersionError(refusal.message, replica_id)
         case OverloadedError():
             return ReplicaOverloadedError(refusal.message, replica_id, refusal.retry_after_s)
         case EngineDeadError():
-            return ReplicaLostError(str(refusal), replica_id)
+            return ReplicaUnreachableError(str(refusal), replica_id)
     return refusal
+
+
+def ended_with_engine(delta: Delta) -> bool:
+    """Returns whether a request has ended because its engine did. An engine that goes on counts what it ends."""
+    return delta.usage is None and delta.finish_reason in (FinishReason.ERROR, FinishReason.ABORT)
 
 
 class LaneState(Enum):
@@ -155,6 +182,15 @@ class Lane:
             self._move(LaneState.DRAINING)
             self._close_if_drained()
 
+    def hand_over(self) -> None:
+        """Ends all requests of a draining lane with ReplicaDrainedError; then the lane closes. The replica aborts them
+        and reports their counts."""
+        drained = ReplicaDrainedError("The replica that ran this request stops.", self.replica_id, self._version)
+        for request_id, stream in self._streams.items():
+            if not stream.finished:
+                stream.fail(drained)
+                self._abort(request_id)
+
     async def close(self) -> None:
         """Closes the lane at once. Its unfinished requests fail with ReplicaLostError, and the replica aborts them."""
         if self._pump is not None:
@@ -168,13 +204,14 @@ class Lane:
 
         Deltas that arrive while the reader is busy come in one batch. Closing the generator early aborts the request,
         and ``on_usage`` is then called as in ``TierBackend.generate``, which explains ``account`` too. Raises
-        RequestError, a ReplicaError with this replica's id, or SlowReaderError.
+        RequestError, a ReplicaError with this replica's id and the version of its model, or SlowReaderError.
         """
         packed = pack_request(request, account)
         limit = self._buffer_limit * request.sampling.choices
         stream = self._streams[request.request_id] = DeltaStream(limit)
         if self.state is LaneState.CLOSED:
-            stream.fail(self._lost("The replica closed its lane before the request was sent."))
+            words = "The replica closed its lane before the request was sent."
+            stream.fail(ReplicaUnreachableError(words, self.replica_id, self._version))
         submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed))
         refused = False
         try:
@@ -188,9 +225,15 @@ class Lane:
                 raise router_error(unpack_refusal(refusal), self.replica_id)
             while True:
                 deltas = await stream.take()
+                if not deltas[-1].last:
+                    yield deltas
+                    continue
+                if ended_with_engine(deltas[-1]):
+                    if len(deltas) > 1:
+                        yield deltas[:-1]
+                    raise self._lost("The engine that ran this request has ended.")
                 yield deltas
-                if deltas[-1].last:
-                    return
+                return
         finally:
             del self._streams[request.request_id]
             if on_usage is not None and not refused:
@@ -285,8 +328,12 @@ class Lane:
             self._move(LaneState.READY)
         return reader
 
+    @property
+    def _version(self) -> str:
+        return "" if self.model is None else self.model.version
+
     def _lost(self, message: str) -> ReplicaLostError:
-        return ReplicaLostError(message, self.replica_id)
+        return ReplicaLostError(message, self.replica_id, self._version)
 
     def _move(self, state: LaneState) -> None:
         """Changes the state. Raises RuntimeError for a change that LANE_STATES does not have."""

@@ -24,6 +24,7 @@ from engine.api import (
     EngineStats,
     GenerationRequest,
     ModelInfo,
+    ModelVersionError,
     OverloadedError,
     RequestError,
     Usage,
@@ -173,6 +174,8 @@ def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
                 return RequestError(message, packed["param"], packed["code"])
             case "OverloadedError":
                 return OverloadedError(message, packed["retry_after_s"])
+            case "ModelVersionError":
+                return ModelVersionError(message)
             case "EngineDeadError":
                 return EngineDeadError(message)
             case "VersionMismatchError":

@@ -20,19 +20,33 @@ logger = logging.getLogger(__name__)
 MIN_REOPEN_DELAY_S = 0.25
 MAX_REOPEN_DELAY_S = 8.0
 
+HAND_OVER_SHARE, MAX_HAND_OVER_S = 0.2, 5.0
+"""How long before the end of a replica's time to stop its requests are handed over: a share of that time, in seconds at
+most MAX_HAND_OVER_S."""
+HAND_OVER_RETRY_S = 0.1  # between looks for a replica that can take them
+
 
 class LanePool:
     """The lanes of the tier ``name``, and the choice of one for a request.
 
-    ``on_orphans`` is as in ``TierBackend.start``. The pool belongs to the event loop on which it is created. Only
-    ``replicas_changed`` may be called from other threads.
+    ``on_orphans`` is as in ``TierBackend.start``. A replica that is to stop ends after ``drain_timeout_s`` seconds;
+    before that, the requests that it still runs are handed over to others (``Lane.hand_over``). The pool belongs to the
+    event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
     """
 
-    def __init__(self, name: str, client: ReplicaClient, config: PlacementConfig, on_orphans: OnOrphans) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: ReplicaClient,
+        config: PlacementConfig,
+        on_orphans: OnOrphans,
+        drain_timeout_s: float = 600.0,
+    ) -> None:
         self.name = name
         self._client = client
         self._config = config
         self._on_orphans = on_orphans
+        self._grace_s = drain_timeout_s - min(MAX_HAND_OVER_S, HAND_OVER_SHARE * drain_timeout_s)
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[str, Lane] = {}  # by replica id, without the draining ones
         self._draining: set[Lane] = set()
@@ -122,8 +136,18 @@ class LanePool:
         for replica_id, lane in gone.items():
             del self._prefixes[replica_id]
             lane.drain()
+            self._loop.call_later(self._grace_s, self._hand_over, lane)
         for replica_id in listed - self._lanes.keys():
             self._open(replica_id)
+
+    def _hand_over(self, lane: Lane) -> None:
+        """Hands over the requests of a draining lane as soon as another replica is ready to take them."""
+        if self._closed or lane.state is LaneState.CLOSED:
+            return
+        if self._ready():
+            lane.hand_over()
+        else:
+            self._loop.call_later(HAND_OVER_RETRY_S, self._hand_over, lane)
 
     def _open(self, replica_id: str) -> None:
         """Opens a lane to the replica, with an empty prefix memory, if it is listed and has none."""

@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
@@ -25,6 +26,7 @@ from cluster.lanes.messages import (
     pack_refusal,
     unpack_request,
 )
+from cluster.model_version import model_version
 from cluster.replica.lane_registry import LaneRegistry
 from engine.api import (
     Conversation,
@@ -35,6 +37,7 @@ from engine.api import (
     GenerationRequest,
     Grammar,
     ModelInfo,
+    ModelVersionError,
 )
 
 OnStep = Callable[[Sequence[Delta]], None]
@@ -101,6 +104,7 @@ class TierReplica:
         self._loop = asyncio.get_running_loop()
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
+        self._version = model_version(tier.engine)
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
 
@@ -112,7 +116,7 @@ class TierReplica:
         """
         outbox = self._registry.open(lane_id)
         try:
-            yield first_lane_item(self._load(), self._engine.model_info)
+            yield first_lane_item(self._load(), self._model)
             while True:
                 rows = await outbox.take(HEARTBEAT_S)
                 yield lane_item(self._load(), rows, outbox.take_orphans())
@@ -122,7 +126,8 @@ class TierReplica:
     async def submit(self, lane_id: str, packed: Record, *, replica_id: str) -> Record | None:
         """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted.
 
-        Refusals are engine errors, VersionMismatchError, and EngineDeadError if the lane is not open.
+        Refusals are engine errors, VersionMismatchError, EngineDeadError if the lane is not open, and ModelVersionError
+        if another version of the model has begun the answer.
         """
         try:
             await self._submit(lane_id, unpack_request(packed), account_in(packed))
@@ -140,7 +145,7 @@ class TierReplica:
 
     async def describe(self) -> ReplicaDescription:
         """Returns the process id, the number of unfinished requests, the model and the engine's statistics."""
-        return ReplicaDescription(os.getpid(), self._registry.requests, self._engine.model_info, self._engine.stats())
+        return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the engine has died or makes no progress. Serve calls it every
@@ -156,6 +161,8 @@ class TierReplica:
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:
         """Assigns the request to the lane and submits it. Raises what the engine raises."""
+        if request.model_version not in ("", self._version):
+            raise ModelVersionError("The replica has another version of the model than the one that began the answer.")
         if not self._registry.claim(lane_id, request.request_id, account):
             raise EngineDeadError("The lane of this request is not open here.")
         try:
@@ -180,6 +187,11 @@ class TierReplica:
         """
         grammar = request.sampling.grammar
         return None if grammar is None or self._engine.knows_grammar(grammar) else self._new_grammars
+
+    @property
+    def _model(self) -> ModelInfo:
+        """The model, with its version."""
+        return replace(self._engine.model_info, version=self._version)
 
     def _load(self) -> ReplicaLoad:
         return ReplicaLoad.of(self._engine.stats())

@@ -9,8 +9,12 @@ ray_manta_cost_total                    tenant, tier                            
 ray_manta_limit_warnings_total          tenant, scope, limit                    requests after which a limit was nearly
                                                                                 used up (``router.limits.warn_at``)
 ray_manta_limit_refusals_total          tenant, scope, limit                    requests for which a limit had no room
+ray_manta_failovers_total               tier, kind                              requests that another replica went on
+                                                                                with, or was asked to
 ======================================  ======================================  ======================================
 
+``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
+other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
 ``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
 Requests whose router was killed are in the ledger, but not here.
 """
@@ -37,6 +41,7 @@ class RayUsageMetrics:
         limits = ("tenant", "scope", "limit")
         self._warnings = Counter("manta_limit_warnings", "Requests after which a limit was nearly used up.", limits)
         self._refusals = Counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
+        self._failovers = Counter("manta_failovers", "Requests that another replica went on with.", ("tier", "kind"))
 
     def count(self, sample: UsageSample) -> None:
         labels = {"tenant": self._label(sample.tenant), "tier": sample.tier}
@@ -57,3 +62,6 @@ class RayUsageMetrics:
 
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
         self._refusals.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
+
+    def failover(self, tier: str, kind: str) -> None:
+        self._failovers.inc(1, {"tier": tier, "kind": kind})

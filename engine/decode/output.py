@@ -41,19 +41,19 @@ class Output:
         end the text that was held back is returned too.
         """
         if token in self.final_tokens:
-            return self._rest(), FinishReason.STOP
+            return self.rest(), FinishReason.STOP
         self._unstopped -= 1
         text = self._detokenizer.push(token)
         text, stopped = (text, False) if self._unstopped > 0 else self._stop.push(text)
         if stopped:
             return text, FinishReason.STOP
         if complete:
-            return text + self._rest(), FinishReason.STOP
+            return text + self.rest(), FinishReason.STOP
         if last:
-            return text + self._rest(), FinishReason.LENGTH
+            return text + self.rest(), FinishReason.LENGTH
         return text, None
 
-    def _rest(self) -> str:
-        """Returns the text that is held back, up to a stop string if it has one."""
+    def rest(self) -> str:
+        """Removes the text that is held back and returns it, up to a stop string if it has one."""
         text, stopped = self._stop.push(self._detokenizer.flush())
         return text if stopped else text + self._stop.flush()

@@ -1,72 +1,218 @@
-"""The attempts at one engine request: it is sent to another replica after a failure, as ``retry_policy`` decides."""
+"""The attempts at one engine request: another replica goes on with it after a failure, as ``retry_policy`` decides.
+
+What was sent stays sent: the next attempt continues it from the tokens (``sent_answer``), and the client sees a pause.
+The choices of a request that was cut are continued one by one, each with attempts of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from engine.api import Delta, GenerationRequest, RequestError, Usage
+from router.config import FailoverConfig
+from router.generation.joined_choices import JoinedChoices
+from router.generation.merge_generators import merge
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
-from router.ports.tier_backend import ReplicaError, ReplicaLostError, TierBackend, TierUnavailableError
+from router.generation.sent_answer import SentAnswer, continuations
+from router.ports.tier_backend import (
+    BackendError,
+    PoisonRequestError,
+    ReplicaDrainedError,
+    ReplicaError,
+    ReplicaLostError,
+    TierBackend,
+    TierUnavailableError,
+)
+from router.prompt_stops import PromptStops
 from router.usage_meter import AttemptMeter
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MIN_PAUSE_S = 0.25
+"""Between looks for a replica that can continue an answer, if the backend does not wait for one itself."""
 
-async def run_attempts(
+
+class NewMeter(Protocol):
+    """Makes the meter of an attempt; see ``UsageMeter.attempt``."""
+
+    def __call__(self, *, seen: int = 0, shared: bool = False) -> AttemptMeter: ...
+
+
+OnFailover = Callable[[str, bool], None]
+"""Called when another replica goes on with a request. ``resumed``: from what was sent; ``restarted``: nothing was;
+``moved``: its replica was stopped as planned; ``poison``: it was given up as a PoisonRequestError. True: the replica
+has another version of the model."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What one request needs, and what has become of it. ``account`` is as in ``TierBackend.generate``, ``shared`` as
+    in ``UsageMeter.attempt``. ``lost_at`` is when a replica was lost last, in seconds of the monotonic clock."""
+
+    backend: TierBackend
+    tier: str
+    config: FailoverConfig
+    new_meter: NewMeter
+    on_failover: OnFailover
+    account: str = ""
+    shared: bool = False
+    failures: list[ReplicaError] = field(default_factory=list)
+    version: str = ""  # of the model that has sent what was sent; "": unknown, or any may continue it
+    lost_at: float = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """The seconds since a replica was lost last."""
+        return time.monotonic() - self.lost_at
+
+    def failed(self, error: ReplicaError) -> None:
+        """Takes over the failure of an attempt."""
+        if isinstance(error, ReplicaLostError | ReplicaDrainedError):
+            self.lost_at = time.monotonic()
+            self.version = error.version or self.version
+        self.failures.append(error)
+
+
+def run_attempts(
     backend: TierBackend,
     tier: str,
     request: GenerationRequest,
-    max_lost: int,
+    config: FailoverConfig,
     events_of: Callable[[Sequence[Delta]], Sequence[T]],
-    new_meter: Callable[[], AttemptMeter],
+    new_meter: NewMeter,
+    on_failover: OnFailover,
     account: str = "",
 ) -> AsyncGenerator[Sequence[T], None]:
-    """Runs ``request``, which is for one prompt, in one attempt or several. Yields its events in batches.
+    """Returns a generator that runs ``request``, which is for one prompt, in one attempt or several, and yields its
+    events in batches. The request must have a seed if it samples.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
-    replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``max_lost`` is the
-    setting ``router.max_lost_replicas``. ``account`` is as in ``TierBackend.generate``. Closing the generator aborts
-    the current attempt.
+    replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
+    in ``TierBackend.generate``. Closing the generator aborts the current attempt.
 
     Raises what the backend raises. After several failures it raises the one that ``next_attempt`` chooses.
     """
-    failures: list[ReplicaError] = []
-    plan = Attempt(frozenset())
-    sent = 0
+    return _attempts(Run(backend, tier, config, new_meter, on_failover, account), request, events_of)
+
+
+async def _attempts(
+    run: Run, request: GenerationRequest, events_of: Callable[[Sequence[Delta]], Sequence[T]]
+) -> AsyncGenerator[Sequence[T], None]:
+    plan, paused = Attempt(frozenset()), bool(run.failures)
     while True:
+        sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        attempt = replace(request, request_id=f"{request.request_id}-{len(failures)}") if failures else request
-        meter = new_meter()
+        attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}") if run.failures else request
         try:
-            async with aclosing(backend.generate(tier, attempt, plan.avoid, meter.report, account)) as batches:
+            async with aclosing(
+                run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
+            ) as batches:
                 async for deltas in batches:
-                    sent += len(deltas)
-                    meter.push(deltas)
+                    if paused:
+                        _log_pause(run, attempt)
+                        paused = False
+                    meter.seen += sent.push(deltas)
+                    if (usage := deltas[-1].usage) is not None:
+                        meter.report(usage)
                     if events := events_of(deltas):
                         yield events
             meter.report(None)  # no effect after a last delta, which has the counts
             return
-        except (RequestError, TierUnavailableError) as error:
-            meter.report(Usage(0, 0, 0))  # no engine took the request
-            if isinstance(error, RequestError):
-                raise
+        except RequestError as error:
+            meter.report(None if request.resume else Usage(0, 0, 0))  # no engine took the request
+            if request.resume and run.failures:
+                raise run.failures[-1] from error  # the request is not at fault: another engine has begun its answer
+            raise
+        except TierUnavailableError:
+            if request.resume and run.waited_s < run.config.wait_s:
+                meter.supersede()
+                plan = replace(plan, avoid=frozenset())
+                await asyncio.sleep(MIN_PAUSE_S)
+                continue
+            meter.report(None if request.resume else Usage(0, 0, 0))
             # No replica is left beside those that refused the request as full: tell the client that the tier is full.
-            if (overload := overload_with_shortest_wait(failures)) is not None:
+            if (overload := overload_with_shortest_wait(run.failures)) is not None:
                 raise overload from None
             raise
         except ReplicaError as error:
-            refused = not isinstance(error, ReplicaLostError) and meter.seen == 0
-            meter.report(Usage(0, 0, 0) if refused else None)
-            failures.append(error)
-        decision = next_attempt(failures, sent, _ready(backend, tier), max_lost)
+            run.failed(error)
+        decision = _decide(run, bool(request.resume) or sent.began)
         if isinstance(decision, GiveUp):
+            taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
+            meter.report(None if taken else Usage(0, 0, 0))
+            _log_end(run, attempt, decision.error)
             raise decision.error
-        plan = decision
+        version = "" if decision.any_version else run.version
+        rest = continuations(replace(request, model_version=version) if request.resume else request, sent, version)
+        if not rest:
+            meter.report(None)
+            raise run.failures[-1]
+        plan, paused = decision, True
+        meter.supersede()
+        _report(run, sent.began or bool(request.resume), plan.any_version)
+        if plan.after_s:
+            await asyncio.sleep(plan.after_s)
+        if rest[0].choice is not None:
+            break
+        request = rest[0].request
+    run.new_meter(seen=sent.ended_tokens, shared=True).report(Usage(0, sent.ended_tokens, 0))
+    joined = JoinedChoices(events_of, [each.choice or 0 for each in rest], sent.ended_tokens)
+    streams = [
+        _attempts(
+            replace(run, failures=list(run.failures), shared=place > 0),
+            replace(each.request, request_id=f"{request.request_id}.{each.choice}"),
+            joined.taker(each.choice or 0),
+        )
+        for place, each in enumerate(rest)
+    ]
+    async with aclosing(merge(streams, PromptStops())) as merged:
+        async for events in merged:
+            yield events
+
+
+def _decide(run: Run, began: bool) -> Attempt | GiveUp:
+    """Returns what to do after the failures of ``run``."""
+    return next_attempt(run.failures, began, _ready(run.backend, run.tier), run.config, run.waited_s)
 
 
 def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
     """Returns the ids of the tier's ready replicas."""
     return next((snapshot.replicas for snapshot in backend.snapshot() if snapshot.name == tier), frozenset())
+
+
+def _report(run: Run, began: bool, other_version: bool) -> None:
+    """Reports that another replica is to go on with the request. Refusals are no failovers."""
+    match run.failures[-1]:
+        case ReplicaDrainedError():
+            run.on_failover("moved", False)
+        case ReplicaLostError():
+            run.on_failover("resumed" if began else "restarted", False)
+        case _ if other_version:
+            run.on_failover("other_version", True)
+
+
+def _log_pause(run: Run, attempt: GenerationRequest) -> None:
+    """Logs that another replica goes on with a request that a replica was lost with."""
+    if run.lost_at:
+        logger.warning(
+            "request %s goes on after %d tokens and a pause of %.0f ms; failed: %s",
+            attempt.request_id,
+            len(attempt.resume),
+            1000 * run.waited_s,
+            ", ".join(f"{failure.replica_id} ({type(failure).__name__})" for failure in run.failures[-4:]),
+        )
+
+
+def _log_end(run: Run, attempt: GenerationRequest, error: BackendError) -> None:
+    """Reports a request that may kill replicas."""
+    if isinstance(error, PoisonRequestError):
+        logger.error("request %s is given up: lost were %s", attempt.request_id, ", ".join(error.replica_ids))
+        run.on_failover("poison", False)

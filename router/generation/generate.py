@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
-from engine.api import GenerationRequest, Prompt, RequestError, Usage
+from engine.api import GenerationRequest, Prompt, RequestError, SamplingParams, Usage
 from router.answer_events import AnswerEvent, Finished
+from router.config import FailoverConfig
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
-from router.generation.attempts import run_attempts
+from router.generation.attempts import OnFailover, run_attempts
 from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
@@ -23,26 +26,29 @@ async def generate(
     tier: str,
     request: InferenceRequest,
     tenant: str,
-    max_lost: int,
+    failover: FailoverConfig,
     meter: UsageMeter,
     prompt_tokens: Callable[[Prompt], int],
     account_id: str,
     account: str,
     stops: PromptStops | None = None,
+    count_failover: Callable[[str], None] = lambda kind: None,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
-    ``max_lost`` is the setting ``router.max_lost_replicas``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
+    ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
     those of a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
     ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
     prompts of several: their answers have no last events then, and the usage has what was generated for them.
+    ``count_failover`` gets the kind of each failover, as ``OnFailover`` names them.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
     """
     stops = stops or PromptStops()
+    on_failover = _recorder(meter, count_failover)
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
@@ -51,9 +57,10 @@ async def generate(
             backend,
             tier,
             engine_request,
-            max_lost,
+            failover,
             builder.push,
             partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
+            on_failover,
             account,
         )
         for builder, engine_request in zip(builders, engine_requests(request, tenant, account_id), strict=True)
@@ -72,22 +79,36 @@ async def generate(
     yield [Finished(meter.total.usage if stops.stopped else total_usage(usages))]
 
 
-def _new_attempt(meter: UsageMeter, prompt_tokens: Callable[[Prompt], int], prompt: Prompt) -> AttemptMeter:
+def _new_attempt(
+    meter: UsageMeter, prompt_tokens: Callable[[Prompt], int], prompt: Prompt, *, seen: int = 0, shared: bool = False
+) -> AttemptMeter:
     """Returns the meter of a new attempt at ``prompt``."""
-    return meter.attempt(prompt_tokens(prompt))
+    return meter.attempt(prompt_tokens(prompt), seen, shared)
+
+
+def _recorder(meter: UsageMeter, count: Callable[[str], None]) -> OnFailover:
+    """Returns what counts failovers, for the client in ``meter`` and for operators by ``count``."""
+
+    def record(kind: str, other_version: bool) -> None:
+        meter.failovers += kind in ("resumed", "restarted", "moved")
+        meter.other_version = meter.other_version or other_version
+        count(kind)
+
+    return record
 
 
 def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> list[GenerationRequest]:
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
     within ``tenant``.
 
-    Their ids are made of ``account_id``, which is new, because two clients may send the same request id.
+    Their ids are made of ``account_id``, which is new, because two clients may send the same request id. A request
+    without a seed gets one here, as the engine would give it one, so that another engine can go on with it.
     """
     return [
         GenerationRequest(
             engine_request_id(account_id, index),
             prompt,
-            request.sampling,
+            _seeded(request.sampling),
             cache_salt=tenant,
             tenant=tenant,
             priority=request.priority,
@@ -95,6 +116,11 @@ def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> 
         )
         for index, prompt in enumerate(request.prompts)
     ]
+
+
+def _seeded(sampling: SamplingParams) -> SamplingParams:
+    """Returns ``sampling`` with a seed of its own, unless it has one."""
+    return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(63))
 
 
 def engine_request_id(account_id: str, index: int) -> str:

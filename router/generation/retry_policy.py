@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from router.ports.tier_backend import BackendError, ReplicaError, ReplicaLostError, ReplicaOverloadedError
+from router.config import FailoverConfig
+from router.ports.tier_backend import (
+    BackendError,
+    ModelVersionError,
+    PoisonRequestError,
+    ReplicaDrainedError,
+    ReplicaError,
+    ReplicaLostError,
+    ReplicaOverloadedError,
+    ReplicaUnreachableError,
+)
+
+MAX_PAUSE_S = 1.0
+"""The longest pause before full replicas are asked again to take over an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The decision to try once more. ``avoid`` holds the ids of the replicas that must not get the attempt."""
+    """The decision to try once more, after ``after_s`` seconds. ``avoid`` holds the ids of the replicas that must not
+    get the attempt. ``any_version``: a replica with another version of the model may continue the answer."""
 
     avoid: frozenset[str]
+    after_s: float = 0.0
+    any_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +39,54 @@ class GiveUp:
 
 
 def next_attempt(
-    failures: Sequence[ReplicaError], deltas_sent: int, ready: Collection[str], max_lost: int
+    failures: Sequence[ReplicaError],
+    began: bool,
+    ready: Collection[str],
+    config: FailoverConfig,
+    waited_s: float = 0.0,
 ) -> Attempt | GiveUp:
     """Returns what to do after ``failures``: all of one engine request, oldest first, at least one.
 
-    ``deltas_sent`` counts the deltas that the request has yielded. An answer that has begun is never started again.
-    ``ready`` holds the ids of the tier's ready replicas. After a refusal (a full replica, another release) every other
-    ready replica is tried, since a refusal costs nothing. After ``max_lost`` lost replicas the request is given up,
-    since the request itself may have killed them.
+    ``began``: a part of the answer was sent, so that the next attempt continues it. ``ready`` holds the ids of the
+    tier's ready replicas. ``waited_s`` is the time since the last replica was lost, in seconds.
+
+    After a refusal (a full replica, another release or version) every other ready replica is tried, since a refusal
+    costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request whose replicas were
+    lost ``config.max_lost_replicas`` times while they ran it is given up, since it may have killed them. Replicas that
+    the request never reached, and planned moves, do not count for that.
     """
     latest = failures[-1]
-    if deltas_sent:
-        return GiveUp(latest)
+    if isinstance(latest, ReplicaLostError | ReplicaDrainedError):
+        return _after_loss(failures, latest, ready, config)
     failed = frozenset(failure.replica_id for failure in failures)
-    others = frozenset(ready) - failed
-    if isinstance(latest, ReplicaLostError):
-        if sum(isinstance(failure, ReplicaLostError) for failure in failures) >= max_lost:
-            return GiveUp(latest)
-        # Without another replica nothing is avoided: the backend waits for one, which may be the same one reconnected.
-        return Attempt(failed if others else frozenset())
-    if others and latest.replica_id:  # a replica without an id could not be avoided
+    if frozenset(ready) - failed and latest.replica_id:  # a replica without an id could not be avoided
         return Attempt(failed)
-    return GiveUp(overload_with_shortest_wait(failures) or latest)
+    overload = overload_with_shortest_wait(failures)
+    if began and overload is not None and waited_s < config.wait_s:
+        full = {failure.replica_id for failure in failures if isinstance(failure, ReplicaOverloadedError)}
+        return Attempt(failed - full, after_s=min(overload.retry_after_s, MAX_PAUSE_S))
+    if isinstance(latest, ModelVersionError):
+        if config.other_version == "end":
+            return GiveUp(latest)
+        lost = {failure.replica_id for failure in failures if isinstance(failure, ReplicaLostError)}
+        return Attempt(frozenset(lost), any_version=True)
+    return GiveUp(overload or latest)
+
+
+def _after_loss(
+    failures: Sequence[ReplicaError], latest: ReplicaError, ready: Collection[str], config: FailoverConfig
+) -> Attempt | GiveUp:
+    """Returns what to do after a replica was lost or has handed the request over."""
+    broken = [failure for failure in failures if isinstance(failure, ReplicaLostError)]
+    lost = [failure.replica_id for failure in broken if not isinstance(failure, ReplicaUnreachableError)]
+    if isinstance(latest, ReplicaLostError):
+        if len(lost) >= config.max_lost_replicas:
+            return GiveUp(PoisonRequestError(lost) if len(lost) > 1 else latest)
+        if len(broken) >= config.max_attempts:
+            return GiveUp(latest)
+    failed = frozenset(failure.replica_id for failure in failures)
+    # Without another replica nothing is avoided: the backend waits for one, which may be the same one reconnected.
+    return Attempt(failed if frozenset(ready) - failed else frozenset())
 
 
 def overload_with_shortest_wait(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:

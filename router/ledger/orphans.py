@@ -2,7 +2,8 @@
 
 Each attempt carries a draft of its request's entry to its replica. If the router dies, the replica reports the draft
 with the engine's counts to another router, for each attempt by itself. So the entry of a request comes in parts, one
-for each attempt. Not known are then the reasoning tokens, and what was lost with another replica.
+for each prompt: attempts at the same prompt count the same tokens, since the later ones continue what the earlier have
+sent, and the first to come is added. Not known are then the reasoning tokens, and what was lost with another replica.
 """
 
 from __future__ import annotations
@@ -54,4 +55,15 @@ def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
         outcome=Outcome.FAILED,
         ended_at=now,
     )
-    return entry.stored(orphan.request_id)
+    return entry.stored(part_of(orphan.request_id))
+
+
+def part_of(request_id: str) -> str:
+    """Returns what names the part of an entry to which an attempt belongs: the id of the first attempt at its prompt.
+
+    The id of an engine request is that of its account and the number of its prompt, joined by a hyphen; the number of
+    the choice that it continues may follow after a point, and that of the attempt after a hyphen.
+    """
+    account, _, rest = request_id.partition("-")
+    prompt = rest.partition("-")[0].partition(".")[0]
+    return f"{account}-{prompt}" if prompt else request_id

@@ -75,9 +75,15 @@ def moderation_of(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:
-    """Returns OpenAI's usage object, with Manta's members ``prompt_details`` and ``retrieval_details`` if there are
-    any."""
-    details = {"prompt_details": stamp.prompt_details(), "retrieval_details": stamp.retrieval}
+    """Returns OpenAI's usage object, with Manta's members ``prompt_details``, ``retrieval_details`` and
+    ``failover_details`` if there are any."""
+    count, other_version = stamp.failovers()
+    failover = {"failovers": count, "other_version": other_version} if count else None
+    details = {
+        "prompt_details": stamp.prompt_details(),
+        "retrieval_details": stamp.retrieval,
+        "failover_details": failover,
+    }
     further = {name: value for name, value in details.items() if value is not None}
     return {
         "prompt_tokens": usage.prompt_tokens,

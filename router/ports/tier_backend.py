@@ -8,10 +8,14 @@ Errors that an implementation raises (beside ``engine.api.RequestError``)::
     BackendError
     ├── TierUnavailableError       no replica of the tier is ready (starting, all dead, or Serve refused)
     ├── SlowReaderError            the client reads too slowly; its buffer is full
+    ├── PoisonRequestError         several replicas were lost while they ran the request; made by the router
     └── ReplicaError               one replica failed or refused; another may succeed
-        ├── ReplicaLostError       the replica died or cannot be reached
+        ├── ReplicaLostError       the replica died, or hangs
+        │   └── ReplicaUnreachableError  it was gone before the request was sent to it
+        ├── ReplicaDrainedError    the replica stops as planned, and its time to finish is over
         ├── ReplicaOverloadedError the replica's queue is full
         └── ReplicaVersionError    the replica's release cannot honour the request (during a rollout)
+            └── ModelVersionError  the replica has another version of the model than the answer has begun with
 """
 
 from __future__ import annotations
@@ -60,16 +64,36 @@ class SlowReaderError(BackendError):
     """The client reads so slowly that its buffer is full. Its request is ended so that it delays no other request."""
 
 
-class ReplicaError(BackendError):
-    """The replica failed or refused the attempt. ``replica_id`` is empty if the backend does not know the replica."""
+class PoisonRequestError(BackendError):
+    """The replicas ``replica_ids`` were lost one after the other while they ran the request, which may be the cause."""
 
-    def __init__(self, message: str, replica_id: str = "") -> None:
+    def __init__(self, replica_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"The request was given up: {len(replica_ids)} replicas of the model were lost while they ran it."
+        )
+        self.replica_ids = tuple(replica_ids)
+
+
+class ReplicaError(BackendError):
+    """The replica failed or refused the attempt. ``replica_id`` is empty if the backend does not know the replica.
+    ``version`` is that of its model; "": unknown."""
+
+    def __init__(self, message: str, replica_id: str = "", version: str = "") -> None:
         super().__init__(message)
         self.replica_id = replica_id
+        self.version = version
 
 
 class ReplicaLostError(ReplicaError):
-    """The replica that ran the attempt has died or cannot be reached."""
+    """The replica that ran the attempt has died, or hangs. The request may be the cause."""
+
+
+class ReplicaUnreachableError(ReplicaLostError):
+    """The replica was gone before the request was sent to it."""
+
+
+class ReplicaDrainedError(ReplicaError):
+    """The replica stops as planned, such as in a rollout, and its time to finish what it runs is over."""
 
 
 class ReplicaOverloadedError(ReplicaError):
@@ -84,6 +108,10 @@ class ReplicaVersionError(ReplicaError):
     """The replica runs another release of Manta, which does not know a field or a value of the request."""
 
 
+class ModelVersionError(ReplicaVersionError):
+    """The replica has another version of the model, or other settings of the engine, than the answer has begun with."""
+
+
 @dataclass(frozen=True, slots=True)
 class TierDescription:
     """The properties of a tier that never change after the start."""
@@ -92,6 +120,7 @@ class TierDescription:
     model: str  # the name of the model that the tier runs
     sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
     version: str = ""  # of the model's files and the engine's settings: with another, answers may differ
+    drain_timeout_s: float = 600.0  # seconds that a replica which is to stop may take to finish what it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +181,7 @@ class TierBackend(Protocol):
         what another router needs to write the attempt to the ledger if this one dies; "" if nothing is to be written.
 
         The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
-        ReplicaVersionError and SlowReaderError.
+        ReplicaDrainedError, ReplicaVersionError and SlowReaderError. Failed and drained replicas name the version of
+        their model, and a request with a ``model_version`` is refused by replicas that have another one.
         """
         ...

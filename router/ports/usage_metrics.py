@@ -37,6 +37,10 @@ class UsageMetrics(Protocol):
         """Counts a request for which a limit had no room."""
         ...
 
+    def failover(self, tier: str, kind: str) -> None:
+        """Counts a request that another replica goes on with, or that was given up. ``kind`` is one of a few words."""
+        ...
+
 
 class NoUsageMetrics:
     """Counts nothing. Implements ``UsageMetrics``."""
@@ -48,4 +52,7 @@ class NoUsageMetrics:
         pass
 
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
+        pass
+
+    def failover(self, tier: str, kind: str) -> None:
         pass

@@ -45,7 +45,8 @@ def config(**settings: object) -> RouterConfig:
         KeyConfig(key="sk-viewer", tenant="acme", team="core", role=Role.VIEWER),
         KeyConfig(key="sk-other", tenant="other", team="core"),
     )
-    return RouterConfig.model_validate({"keys": keys, "prices": PRICES} | settings)
+    failover = {"max_lost_replicas": 1}  # the scripted backend does not continue answers
+    return RouterConfig.model_validate({"keys": keys, "prices": PRICES, "failover": failover} | settings)
 
 
 class Service:

@@ -35,6 +35,9 @@ class Emitted:
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
         self.emitted.append((tenant, scope, limit))
 
+    def failover(self, tier: str, kind: str) -> None:
+        self.emitted.append((tier, kind))
+
 
 class Broken(ScriptedBackend):
     """Fails with the key in its error, as a careless library could."""

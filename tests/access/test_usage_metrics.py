@@ -24,6 +24,9 @@ class Counted:
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
         self.refusals.append((tenant, scope, limit))
 
+    def failover(self, tier: str, kind: str) -> None:
+        raise AssertionError("no replica is lost here")
+
 
 async def test_a_request_is_counted_with_its_tokens_and_its_cost() -> None:
     counted = Counted()

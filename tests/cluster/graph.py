@@ -83,7 +83,7 @@ class Graph:
     def post(self, path: str, body: Any = None, *, key: str | None = KEY, **kwargs: Any) -> httpx.Response:
         """A request without the client's own checks."""
         headers = kwargs.pop("headers", {}) | ({"authorization": f"Bearer {key}"} if key is not None else {})
-        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, **kwargs)
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=180, **kwargs)
 
     def describe(self, tier: str, application: str = APP) -> list[ReplicaDescription]:
         """What each replica of the tier says of itself; a replica just killed is not counted."""

@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -20,8 +21,10 @@ from cluster.lanes.lane import LANE_STATES, Lane, LaneState
 from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams, Usage
 from router.ports.tier_backend import (
+    ModelVersionError,
     OnOrphans,
     OrphanedAttempt,
+    ReplicaDrainedError,
     ReplicaLostError,
     ReplicaOverloadedError,
     ReplicaVersionError,
@@ -144,6 +147,68 @@ async def test_a_lost_replica_fails_every_stream_on_its_lane() -> None:
             await reader
         assert loss.value.replica_id == "r1"
     assert lane.state is LaneState.CLOSED
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.ABORT])
+async def test_a_request_that_ends_with_its_engine_is_lost_after_what_was_sent(reason: FinishReason) -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    reader = lane.generate(request("q", 100))
+    waiting = asyncio.ensure_future(anext(reader))
+    await settle()
+    replica.engine.on_step([Delta("q", (0,), "0 "), Delta("q", (), "", reason)])  # as an engine that has died
+    assert [delta.text for delta in await waiting] == ["0 "]
+    with pytest.raises(ReplicaLostError) as loss:
+        await anext(reader)
+    assert lane.model is not None
+    assert (loss.value.replica_id, loss.value.version) == ("r1", lane.model.version)
+    assert loss.value.version
+    await lane.close()
+
+
+async def test_a_failure_inside_a_request_is_no_lost_replica() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    waiting = asyncio.ensure_future(first(lane.generate(request("q", 100))))
+    await settle()
+    replica.engine.on_step([Delta("q", (), "", FinishReason.ERROR, Usage(1, 0, 0), "The engine failed: KeyError")])
+    assert [delta.finish_reason for delta in await waiting] == [FinishReason.ERROR]
+    await lane.close()
+
+
+async def test_a_draining_lane_hands_its_requests_over_and_closes_when_their_counts_have_come() -> None:
+    replica = LocalReplica()
+    lane, calls = await open_lane(replica)
+    counts: list[Usage | None] = []
+    waiting = [asyncio.ensure_future(exhaust(lane.generate(request(q, 100), counts.append))) for q in ("q", "r")]
+    await settle()
+    replica.engine.step()
+    await settle()
+    lane.drain()
+    lane.hand_over()
+    await settle()
+    for each in waiting:
+        with pytest.raises(ReplicaDrainedError) as moved:
+            await each
+        assert moved.value.replica_id == "r1"
+    assert sorted(calls.aborts[0]) == ["q", "r"]
+    assert counts == [Usage(1, 1, 0)] * 2
+    assert not replica.engine.live
+    assert lane.state is LaneState.CLOSED
+
+
+async def test_another_version_of_the_model_does_not_continue_an_answer() -> None:
+    replica = LocalReplica()
+    lane, _ = await open_lane(replica)
+    assert lane.model is not None
+    with pytest.raises(ModelVersionError) as refusal:
+        await first(lane.generate(replace(request("q"), model_version="another")))
+    assert refusal.value.replica_id == "r1"
+    waiting = asyncio.ensure_future(first(lane.generate(replace(request("q"), model_version=lane.model.version))))
+    await settle()
+    replica.engine.step()
+    assert await waiting
+    await lane.close()
 
 
 async def test_a_field_that_the_replica_does_not_know_is_refused_and_another_may_be_tried(

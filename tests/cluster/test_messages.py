@@ -254,6 +254,7 @@ DEFAULTS: dict[type[Any], dict[str, Any]] = {
         "priority": Priority.STANDARD,
         "deadline_s": None,
         "reserve": False,
+        "model_version": "",
     },
     BeamSearch: {"width": 4, "length_penalty": 1.0, "early_stopping": False, "do_sample": False},
     SamplingParams: {

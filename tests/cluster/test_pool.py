@@ -9,7 +9,7 @@ import pytest
 from cluster.config import PlacementConfig
 from cluster.lanes.pool import LanePool
 from engine.api import GenerationRequest, SamplingParams
-from router.ports.tier_backend import TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle
 
@@ -19,12 +19,12 @@ def request(request_id: str, prompt: str = "hi") -> GenerationRequest:
 
 
 async def make_pool(
-    *names: str, wait_s: float = 0.0, context_lengths: Mapping[str, int] | None = None
+    *names: str, wait_s: float = 0.0, context_lengths: Mapping[str, int] | None = None, drain_timeout_s: float = 600.0
 ) -> tuple[LanePool, LocalClient]:
     client = LocalClient({name: LocalReplica() for name in names})
     for name, length in (context_lengths or {}).items():
         client.replicas[name].engine.context_length = length
-    pool = LanePool("fast", client, PlacementConfig(wait_s=wait_s), lambda _: None)
+    pool = LanePool("fast", client, PlacementConfig(wait_s=wait_s), lambda _: None, drain_timeout_s)
     pool.replicas_changed(names)
     await settle()
     return pool, client
@@ -184,3 +184,21 @@ class RecordingLoop:
 
     def call_later(self, delay: float, *_: object) -> None:
         self._delays.append(delay)
+
+
+@pytest.mark.parametrize("other", [True, False])
+async def test_what_a_stopping_replica_still_runs_is_handed_over_once_another_one_is_ready(other: bool) -> None:
+    pool, client = await make_pool("a", drain_timeout_s=0.01)
+    lane = await pool.acquire(request("q"))
+    running = asyncio.ensure_future(anext(lane.generate(GenerationRequest("q", "hi", SamplingParams(max_tokens=99)))))
+    await settle()
+    pool.replicas_changed([])
+    if not other:
+        await asyncio.sleep(0.03)
+        assert not running.done()  # nothing could take it
+    client.replicas["b"] = LocalReplica()
+    pool.replicas_changed(["b"])
+    with pytest.raises(ReplicaDrainedError):
+        await asyncio.wait_for(running, 5)
+    assert client.replicas["a"].engine.aborted == ["q"]
+    await pool.close()

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from engine.api import BeamSearch
-from engine.decode.random import choice_seed, gumbel
+from engine.decode.random import gumbel
+from engine.seeds import choice_seed
 from tests.engine.margins import MIN_MARGIN, Tokens
 
 _NO_CANDIDATE = -1e8

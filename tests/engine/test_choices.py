@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine import Engine, SamplingParams
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError
-from engine.decode.random import choice_seed
+from engine.seeds import choice_seed
 from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import VOCAB, ragged_prompts
 

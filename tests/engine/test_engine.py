@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import engine as package
 from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, GenerationRequest, Message, SamplingParams
 from engine.admission import Job
-from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError
+from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError, Usage
 from engine.decode.output import Output
 from engine.kernels.interface import AttentionPlan, StepPlan
 from engine.kernels.reference import ReferenceKernels
@@ -282,11 +282,22 @@ def test_an_answer_is_resumed_by_another_engine(make_engine: MakeEngine, tempera
         assert drain(other)["a"] == deltas[sent:]
 
 
-def test_an_answer_that_has_ended_is_not_resumed(make_engine: MakeEngine) -> None:
-    for resume in ((0,), (5,) * 10):
-        with pytest.raises(RequestError, match="ended") as refusal:
-            make_engine().add(GenerationRequest("a", PROMPT, SamplingParams(max_tokens=10), resume=resume))
-        assert refusal.value.param == "resume"
+@pytest.mark.parametrize(("resume", "reason"), [((0,), FinishReason.STOP), ((5,) * 10, FinishReason.LENGTH)])
+def test_of_a_whole_answer_only_the_end_is_sent(
+    make_engine: MakeEngine, resume: tuple[int, ...], reason: FinishReason
+) -> None:
+    engine = make_engine()
+    engine.add(GenerationRequest("a", PROMPT, SamplingParams(max_tokens=10), resume=resume))
+    assert engine.has_work
+    assert drain(engine)["a"] == [Delta("a", (), "", reason, Usage(len(PROMPT), len(resume), 0))]
+    assert engine.stats().finished == 1
+
+
+@pytest.mark.parametrize("resume", [(0, 5), (5,) * 11])
+def test_an_answer_that_goes_on_after_its_end_is_not_resumed(make_engine: MakeEngine, resume: tuple[int, ...]) -> None:
+    with pytest.raises(RequestError, match="after its end") as refusal:
+        make_engine().add(GenerationRequest("a", PROMPT, SamplingParams(max_tokens=10), resume=resume))
+    assert refusal.value.param == "resume"
 
 
 @pytest.mark.parametrize(("salt", "cached"), [("one", 32), ("two", 0)])

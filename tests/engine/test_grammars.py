@@ -18,7 +18,7 @@ from engine import Engine, SamplingParams
 from engine.api import FinishReason, GenerationRequest, Grammar, RequestError
 from engine.completion import Completion
 from engine.decode.grammar import GrammarError, GrammarState
-from engine.decode.random import choice_seed
+from engine.seeds import choice_seed
 
 MODELS = Path(__file__).resolve().parents[2] / "deployments" / "models"
 MakeEngine = Callable[..., Engine]
@@ -88,11 +88,19 @@ def test_a_prompt_is_scored_before_an_answer_with_a_form(engine: Engine) -> None
     assert len(answer.prompt_logprobs) == answer.usage.prompt_tokens
 
 
+def test_of_a_whole_answer_with_a_form_only_the_end_is_sent(engine: Engine) -> None:
+    params = SamplingParams(temperature=0, grammar=Grammar.choice(["yes", "no"]))
+    [whole] = engine.generate(["Is it?"], params)
+    engine.add(GenerationRequest("r", "Is it?", params, resume=whole.token_ids))
+    [delta] = engine.step()
+    assert (delta.token_ids, delta.text, delta.finish_reason) == ((), "", FinishReason.STOP)
+
+
 def test_what_does_not_follow_its_grammar_is_not_resumed(engine: Engine) -> None:
     grammar = Grammar.choice(["yes", "no"])
     [whole] = engine.generate(["Is it?"], SamplingParams(temperature=0, grammar=grammar))
 
-    for resume in (whole.token_ids, (5, 5, 5)):
+    for resume in ((*whole.token_ids, 5), (5, 5, 5)):
         with pytest.raises(RequestError) as refusal:
             engine.add(GenerationRequest("r", "Is it?", SamplingParams(grammar=grammar), resume=resume))
         assert refusal.value.param == "resume"

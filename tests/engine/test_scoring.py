@@ -110,5 +110,5 @@ def test_what_needs_an_answer_is_refused(settings: dict[str, Any]) -> None:
 
 
 def test_nothing_can_be_resumed_without_an_answer(make_engine: MakeEngine) -> None:
-    with pytest.raises(RequestError, match="ended already"):
+    with pytest.raises(RequestError, match="after its end"):
         make_engine().prepare(GenerationRequest("a", (1, 2), SCORED, resume=(3,)))

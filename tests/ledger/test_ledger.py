@@ -168,15 +168,17 @@ async def test_a_draft_that_lacks_a_member_is_left_out(caplog: pytest.LogCapture
         assert "cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("ends", [("0", "1", "1-1"), ("0-1", "0", "0-2")])
-async def test_each_attempt_at_each_prompt_is_a_part_and_the_one_that_comes_first_counts_the_request(
-    ends: tuple[str, ...],
+@pytest.mark.parametrize(
+    ("ends", "parts"), [(("0", "1", "1-1"), ("0", "1")), (("0-1", "0", "0.2-2"), ("0",)), (("1-1", "0"), ("1", "0"))]
+)
+async def test_each_prompt_is_a_part_however_many_its_attempts_and_the_first_to_come_counts_the_request(
+    ends: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     draft = await draft_of_a_request()
     name = json.loads(draft)["id"]
     living = await adopted(draft, *((f"{name}-{part}", Usage(3, 2, 0)) for part in ends))
 
     stored = list(living.store._entries.values())
-    assert [(each.id, each.part_of) for each in stored] == [(f"{name}-{part}", name) for part in ends]
-    assert sum(each.amounts["output_tokens"] for each in stored) == 6
-    assert [each.amounts["requests"] for each in stored] == [1, 0, 0]
+    assert [(each.id, each.part_of) for each in stored] == [(f"{name}-{part}", name) for part in parts]
+    assert sum(each.amounts["output_tokens"] for each in stored) == 2 * len(parts)
+    assert [each.amounts["requests"] for each in stored] == [1, 0][: len(parts)]

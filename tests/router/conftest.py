@@ -15,7 +15,7 @@ import uvicorn
 
 from engine.api import Delta, GenerationRequest
 from router.app import build_app
-from router.config import KeyConfig, RouterConfig
+from router.config import FailoverConfig, KeyConfig, RouterConfig
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
 from router.ports.state_store import StateStore
@@ -30,6 +30,7 @@ CONFIG = RouterConfig(
     keys=(KeyConfig(key=KEY, tenant="acme", team="core"), KeyConfig(key=OTHER_KEY, tenant="other", team="x")),
     max_body_bytes=100_000,
     request_timeout_s=20,
+    failover=FailoverConfig(max_lost_replicas=1),  # the scripted backend does not continue answers
 )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from engine.api import EngineStats, SamplingParams
 from router.answer_events import AnswerEvent, Ended, Finished, Text
+from router.config import FailoverConfig
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.inference_request import InferenceRequest
@@ -117,7 +118,7 @@ async def answers(
     """The events of the request under the guard."""
     stops = PromptStops()
     events: AsyncGenerator[Sequence[AnswerEvent], None]
-    events = generate(backend, "fast", asked, "acme", 1, meter, prompt_tokens, "account", "", stops)
+    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, "account", "", stops)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
     found: list[AnswerEvent] = []
     async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, stops)) as batches:

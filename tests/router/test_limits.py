@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from router.config import KeyConfig, LimitPolicy, LimitsConfig, RouterConfig, TenantConfig
+from router.config import FailoverConfig, KeyConfig, LimitPolicy, LimitsConfig, RouterConfig, TenantConfig
 from router.limits.refusal import refusal
 from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration
@@ -42,6 +42,7 @@ class Limited(Served):
             ),
             tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
             limits=policy or LimitPolicy(lease_s=1),
+            failover=FailoverConfig(max_lost_replicas=1),
         )
         super().__init__(config, self.store)
 

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: another replica or a clear error, never a second start of an answer."""
+"""What follows a failed attempt: another replica or a clear error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from router.config import FailoverConfig
 from router.generation.attempts import run_attempts
-from router.generation.retry_policy import Attempt, GiveUp, next_attempt
+from router.generation.retry_policy import MAX_PAUSE_S, Attempt, GiveUp, next_attempt
 from router.ports.tier_backend import (
     BackendError,
+    ModelVersionError,
     OnUsage,
+    PoisonRequestError,
+    ReplicaDrainedError,
     ReplicaError,
     ReplicaLostError,
     ReplicaOverloadedError,
+    ReplicaUnreachableError,
     ReplicaVersionError,
     TierSnapshot,
     TierUnavailableError,
@@ -29,55 +34,85 @@ from tests.router.backend import ReadyTiers
 LOST, FULL = ReplicaLostError("lost", "a"), ReplicaOverloadedError("full", "a", 3.0)
 OLD = ReplicaVersionError("old", "a")
 REPLICAS = ["a", "b", "c"]
+ONCE, TWICE = FailoverConfig(max_lost_replicas=1), FailoverConfig()
 
 
 @pytest.mark.parametrize("failure", [LOST, FULL, OLD])
 def test_another_ready_replica_is_tried(failure: ReplicaError) -> None:
-    assert next_attempt([failure], 0, REPLICAS, max_lost=2) == Attempt(frozenset({"a"}))
+    assert next_attempt([failure], False, REPLICAS, TWICE) == Attempt(frozenset({"a"}))
 
 
 def test_a_full_replica_is_a_refusal_only_when_every_replica_is_full() -> None:
     waits = {"a": 9.0, "b": 2.0, "c": 5.0}
     failures = [ReplicaOverloadedError("full", name, wait) for name, wait in waits.items()]
-    assert isinstance(next_attempt(failures[:2], 0, REPLICAS, max_lost=2), Attempt)
-    decision = next_attempt(failures, 0, REPLICAS, max_lost=2)
+    assert isinstance(next_attempt(failures[:2], False, REPLICAS, TWICE), Attempt)
+    decision = next_attempt(failures, False, REPLICAS, TWICE)
     assert isinstance(decision, GiveUp)
     assert decision.error is failures[1]  # the shortest wait
 
 
 def test_a_refusal_by_a_replica_without_a_name_is_final() -> None:
     failure = ReplicaOverloadedError("full")
-    assert next_attempt([failure], 0, REPLICAS, max_lost=2) == GiveUp(failure)
+    assert next_attempt([failure], False, REPLICAS, TWICE) == GiveUp(failure)
 
 
 def test_the_only_replica_is_waited_for_once_it_was_lost() -> None:
-    assert next_attempt([LOST], 0, [], max_lost=2) == Attempt(frozenset())
-    assert next_attempt([LOST], 0, ["a"], max_lost=2) == Attempt(frozenset())
+    assert next_attempt([LOST], False, [], TWICE) == Attempt(frozenset())
+    assert next_attempt([LOST], False, ["a"], TWICE) == Attempt(frozenset())
 
 
 def test_a_replica_of_another_release_is_no_reason_to_try_fewer_others() -> None:
     failures: list[ReplicaError] = [OLD, ReplicaVersionError("old", "b")]
-    assert next_attempt(failures, 0, REPLICAS, max_lost=1) == Attempt(frozenset({"a", "b"}))
-    assert next_attempt(failures, 0, ["a", "b"], max_lost=1) == GiveUp(failures[-1])
+    assert next_attempt(failures, False, REPLICAS, ONCE) == Attempt(frozenset({"a", "b"}))
+    assert next_attempt(failures, False, ["a", "b"], ONCE) == GiveUp(failures[-1])
 
 
-def test_a_request_that_kills_replicas_is_given_up() -> None:
-    decision = next_attempt([LOST, ReplicaLostError("lost", "b")], 0, REPLICAS, max_lost=2)
+@pytest.mark.parametrize("began", [False, True])
+def test_a_request_that_kills_replicas_is_given_up_as_poison(began: bool) -> None:
+    decision = next_attempt([LOST, ReplicaLostError("lost", "b")], began, REPLICAS, TWICE)
     assert isinstance(decision, GiveUp)
+    assert isinstance(decision.error, PoisonRequestError)
+    assert decision.error.replica_ids == ("a", "b")
+
+
+def test_replicas_that_the_request_never_reached_are_no_sign_of_poison() -> None:
+    gone: list[ReplicaError] = [ReplicaUnreachableError("gone", name) for name in REPLICAS]
+    assert next_attempt([LOST, *gone[1:2]], True, REPLICAS, TWICE) == Attempt(frozenset("ab"))
+    assert next_attempt(gone, True, REPLICAS, TWICE) == GiveUp(gone[-1])  # but max_attempts are enough
+
+
+def test_planned_moves_never_end_a_request() -> None:
+    moves: list[ReplicaError] = [ReplicaDrainedError("stops", name) for name in "abcdef"]
+    assert isinstance(next_attempt(moves, True, REPLICAS, TWICE), Attempt)
+    assert isinstance(next_attempt([LOST, *moves], True, REPLICAS, TWICE), Attempt)
+
+
+def test_full_replicas_are_waited_for_by_an_answer_that_has_begun_for_so_long() -> None:
+    failures: list[ReplicaError] = [LOST, *(ReplicaOverloadedError("full", name, 3.0) for name in "bc")]
+    waits = next_attempt(failures, True, REPLICAS, TWICE, waited_s=1.0)
+    assert waits == Attempt(frozenset("a"), after_s=MAX_PAUSE_S)
+    late = next_attempt(failures, True, REPLICAS, TWICE, waited_s=TWICE.wait_s)
+    assert late == GiveUp(failures[1])
+    assert isinstance(next_attempt(failures, False, REPLICAS, TWICE, waited_s=1.0), GiveUp)
+
+
+def test_another_version_of_the_model_goes_on_only_after_all_of_the_same_one() -> None:
+    failures: list[ReplicaError] = [LOST, ModelVersionError("other", "b")]
+    assert next_attempt(failures, True, REPLICAS, TWICE) == Attempt(frozenset("ab"))
+    failures.append(ModelVersionError("other", "c"))
+    assert next_attempt(failures, True, REPLICAS, TWICE) == Attempt(frozenset("a"), any_version=True)
+    ends = FailoverConfig(other_version="end")
+    assert next_attempt(failures, True, REPLICAS, ends) == GiveUp(failures[-1])
 
 
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from(REPLICAS)), min_size=1, max_size=8),
-    st.integers(0, 3),
+    st.booleans(),
     st.sets(st.sampled_from(REPLICAS)),
 )
-def test_no_answer_is_started_twice_and_no_replica_that_failed_is_preferred(
-    failed: list[tuple[bool, str]], sent: int, ready: set[str]
-) -> None:
+def test_no_replica_that_failed_is_preferred(failed: list[tuple[bool, str]], began: bool, ready: set[str]) -> None:
     failures = [(ReplicaLostError if lost else ReplicaOverloadedError)("failed", name) for lost, name in failed]
-    decision = next_attempt(failures, sent, ready, max_lost=3)
-    if sent:
-        assert isinstance(decision, GiveUp)
+    decision = next_attempt(failures, began, ready, FailoverConfig(max_lost_replicas=3))
     if isinstance(decision, Attempt) and ready - {name for _, name in failed}:
         assert {name for _, name in failed} <= decision.avoid
 
@@ -88,6 +123,7 @@ class Replicas(ReadyTiers):
 
     faults: dict[str, BackendError]
     began: list[tuple[str, str]] = field(default_factory=list)  # replica and request id
+    requests: list[GenerationRequest] = field(default_factory=list)
     sends_first: bool = False  # whether a failing replica sends a delta before it fails
 
     def snapshot(self) -> Sequence[TierSnapshot]:
@@ -103,6 +139,7 @@ class Replicas(ReadyTiers):
     ) -> AsyncGenerator[Sequence[Delta], None]:
         replica = next(name for name in REPLICAS if name not in avoid)
         self.began.append((replica, request.request_id))
+        self.requests.append(request)
         if (fault := self.faults.get(replica)) is not None:
             if self.sends_first:
                 yield [Delta(request.request_id, (1,), "o")]
@@ -112,7 +149,8 @@ class Replicas(ReadyTiers):
 
 async def texts(backend: Replicas) -> str:
     request = GenerationRequest("r", "Hi")
-    attempts = run_attempts(backend, "fast", request, 2, list, partial(UsageMeter().attempt, 1))
+    ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
+    attempts = run_attempts(backend, "fast", request, TWICE, list, *ignored)
     return "".join([d.text async for deltas in attempts for d in deltas])
 
 
@@ -128,11 +166,10 @@ async def test_every_attempt_has_an_id_of_its_own() -> None:
     assert len({request_id for _, request_id in backend.began}) == 2
 
 
-async def test_an_answer_that_has_begun_is_not_started_again() -> None:
+async def test_an_answer_that_has_begun_is_continued_from_its_tokens() -> None:
     backend = Replicas({"a": LOST}, sends_first=True)
-    with pytest.raises(ReplicaLostError):
-        await texts(backend)
-    assert len(backend.began) == 1
+    assert await texts(backend) == "ook"
+    assert [request.resume for request in backend.requests] == [(), (1,)]
 
 
 async def test_a_tier_that_is_full_and_then_gone_is_full() -> None:

@@ -1,0 +1,48 @@
+"""``bounds_of``: the least and the most replicas of a tier now, by its settings, schedules and pins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from cluster.autoscaling.config import WEEKDAYS, ScheduleConfig, TierScalingConfig
+from cluster.autoscaling.decision import Reason
+from cluster.autoscaling.snapshot import Pin
+
+ONE_DAY = timedelta(days=1)
+
+
+class Bounds(NamedTuple):
+    """The least and the most replicas. ``because`` says why not fewer: MINIMUM, SCHEDULE or PINNED."""
+
+    least: int
+    most: int
+    because: Reason
+    pin: Pin | None = None
+
+
+def bounds_of(tier: TierScalingConfig, name: str, pins: Iterable[Pin], at_s: float, zone: ZoneInfo) -> Bounds:
+    """Returns the bounds at the instant ``at_s`` (Unix seconds).
+
+    The pin that was made last, by its place in ``pins``, sets both, within ``tier.max``. Expired ones do not count.
+    """
+    valid = [pin for pin in pins if pin.tier == name and pin.expires_at_s > at_s and pin.replicas >= 0]
+    if valid:
+        pinned = min(tier.max, valid[-1].replicas)
+        return Bounds(pinned, pinned, Reason.PINNED, valid[-1])
+    now = datetime.fromtimestamp(at_s, UTC).astimezone(zone)
+    scheduled = max((each.min for each in tier.schedules if holds(each, now)), default=0)
+    if scheduled > tier.min:
+        return Bounds(scheduled, tier.max, Reason.SCHEDULE)
+    return Bounds(tier.min, tier.max, Reason.MINIMUM)
+
+
+def holds(schedule: ScheduleConfig, now: datetime) -> bool:
+    """Whether the local instant ``now`` is in the schedule. One that ends at or before its start ends the next day."""
+    clock = time(now.hour, now.minute, now.second, now.microsecond)
+    today, yesterday = (WEEKDAYS[day.weekday()] in schedule.days for day in (now, now - ONE_DAY))
+    if schedule.start < schedule.end:
+        return today and schedule.start <= clock < schedule.end
+    return (today and clock >= schedule.start) or (yesterday and clock < schedule.end)

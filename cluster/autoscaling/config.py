@@ -1,0 +1,213 @@
+"""``AutoscalingConfig``: the settings of the autoscaler. Unknown keys are refused.
+
+All durations are seconds. The defaults suit replicas that start within a minute or two.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from functools import cached_property
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engine.api import Priority
+
+ClassName = Literal["interactive", "standard", "batch"]
+"""A scheduling class by its name in the configuration."""
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """The base of all settings here: immutable, unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SloConfig(Settings):
+    """The objectives of one class: 99 of 100 requests have a first token, and tokens apart, within these seconds."""
+
+    ttft_p99_s: Seconds = 2.0
+    itl_p99_s: Seconds = 0.1
+
+
+class ScheduleConfig(Settings):
+    """A minimum by time of day, in the time zone of ``AutoscalingConfig.timezone``."""
+
+    min: int = Field(ge=0)
+    start: time
+    end: time
+    """The first instant after the schedule. At or before ``start``: on the next day."""
+    days: tuple[Weekday, ...] = WEEKDAYS
+    """The days on which the schedule starts."""
+
+
+class WaitingRoomConfig(Settings):
+    """Requests that wait at the routers for the first replica of a tier at zero."""
+
+    max_requests: int = Field(256, ge=0)
+    """Beyond that a request is refused with 503."""
+    ttl_s: Seconds = 120.0
+    """Seconds that a request may wait. A request is refused at once if the cold start is longer."""
+
+
+def _standard_slo() -> dict[ClassName, SloConfig]:
+    return {"standard": SloConfig()}
+
+
+class TierScalingConfig(Settings):
+    """How one tier is scaled."""
+
+    min: int = Field(1, ge=0)
+    """0: the tier is scaled to zero after ``idle_s`` without a request."""
+    max: int = Field(1, ge=1)
+    slos: dict[ClassName, SloConfig] = Field(default_factory=_standard_slo)
+    """The objectives by class. A class without an entry has the strictest of the others; batch work has none."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """The tier's weight where tiers of a pool need more GPUs than there are."""
+    pool: str | None = None
+    """The pool whose GPUs the tier shares. None: it has no budget."""
+    idle_s: Seconds = 600.0
+    warm: int = Field(0, ge=0)
+    """Replicas that have loaded the model and serve nothing, to be ready sooner than a cold start."""
+    schedules: tuple[ScheduleConfig, ...] = ()
+    waiting_room: WaitingRoomConfig = WaitingRoomConfig()
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        least = max([self.min, *(schedule.min for schedule in self.schedules)])
+        if least > self.max:
+            raise ValueError(f"max is {self.max}, which is below a minimum of {least}")
+        return self
+
+    def slo(self, priority: Priority) -> SloConfig | None:
+        """Returns the objectives of a class; None if there are none."""
+        named = self.slos.get(_name_of(priority))
+        return named if named or priority is Priority.BATCH else self.strictest
+
+    @cached_property
+    def strictest(self) -> SloConfig | None:
+        """The strictest objectives of the classes that users wait for; None if there are none."""
+        slos = [slo for name, slo in self.slos.items() if name != "batch"]
+        if not slos:
+            return None
+        return SloConfig(ttft_p99_s=min(slo.ttft_p99_s for slo in slos), itl_p99_s=min(slo.itl_p99_s for slo in slos))
+
+
+class FollowerConfig(Settings):
+    """A deployment that is scaled by the flow of requests into tiers: Router, SafetyClassifier, Embedder, ..."""
+
+    min: int = Field(1, ge=1)
+    max: int = Field(1, ge=1)
+    utilisation: float = Field(0.6, gt=0, le=1)
+    """The part of a replica's time that should be busy."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"max is {self.max}, which is below min, {self.min}")
+        return self
+
+
+class FastLoopConfig(Settings):
+    """The loop that reacts to load."""
+
+    stale_s: Seconds = 5.0
+    """Seconds after which what a replica or router reported no longer counts."""
+    min_fresh: float = Field(0.5, gt=0, le=1)
+    """The part of the ready replicas that must have reported lately. Below, the target is held."""
+    ttft_margin: float = Field(0.65, gt=0, le=1)
+    """The part of the TTFT objective, less a prompt's own prefill, that the queue may take."""
+    itl_margin: float = Field(0.9, gt=0, le=1)
+    """The part of the ITL objective that the predicted mean may take."""
+    kv_margin: float = Field(0.8, gt=0, le=1)
+    """The part of the KV cache that running and waiting requests may need."""
+    headroom: float = Field(1.0, ge=0)
+    """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
+    band: float = Field(0.05, ge=0, lt=1)
+    """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
+    it."""
+    up_window_s: Seconds = 2.0
+    """The need must exceed the target for all of this window before the target is raised to the latest need."""
+    max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
+    """A need counts at most as this many times the target, whatever the signals say."""
+    up_period_s: Seconds = 20.0
+    """Between two raises."""
+    down_window_s: Seconds = 120.0
+    """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
+    down_period_s: Seconds = 60.0
+    """Between any change and a lowering."""
+    flow_window_s: Seconds = 60.0
+    """Arrivals are averaged over it. A shorter window counts where chance cannot explain its higher rate."""
+    drain_s: Seconds = 60.0
+    """Seconds within which a queue should be worked off that exceeds its budget."""
+    min_latencies: int = Field(50, ge=1)
+    """Latencies below which a P99 is not believed."""
+    stuck_factor: float = Field(3.0, gt=1)
+    """A replica that has been starting for this many cold starts has no credit."""
+    default_cold_start_s: Seconds = 120.0
+    """The cold start until one was measured."""
+
+
+class ForecastConfig(Settings):
+    """The slow loop: Holt-Winters (level, damped trend, daily season) on the flow of requests."""
+
+    interval_s: Seconds = 60.0
+    """The length of one observation."""
+    slots: int = Field(96, ge=1, le=1440)
+    """Parts of the day that have a season of their own. 1: no season."""
+    alpha: float = Field(0.3, gt=0, le=1)
+    """Weight of an observation in the level."""
+    beta: float = Field(0.1, ge=0, le=1)
+    """Weight of an observation in the trend."""
+    gamma: float = Field(0.3, ge=0, le=1)
+    """Weight of an observation in the season."""
+    damping: float = Field(0.9, gt=0, le=1)
+    """The trend's factor for each interval ahead."""
+    caution: float = Field(2.0, ge=0, allow_inf_nan=False)
+    """Mean errors of the forecast by which it is lowered before it sets a floor."""
+    min_observations: int = Field(5, ge=2)
+    """Observations before a forecast sets a floor."""
+    enabled: bool = True
+
+
+class AutoscalingConfig(Settings):
+    """The settings of the autoscaler, for all tiers and each of them."""
+
+    tiers: dict[str, TierScalingConfig] = Field(default_factory=dict)
+    followers: dict[str, FollowerConfig] = Field(default_factory=dict)
+    pools: dict[str, float] = Field(default_factory=dict)
+    """GPUs by pool, which the tiers of the pool share."""
+    interval_s: Seconds = 1.0
+    """The control interval. A call within it returns the decision that was made last."""
+    timezone: str = "UTC"
+    """The IANA time zone of schedules and of the daily season."""
+    fast: FastLoopConfig = FastLoopConfig()
+    forecast: ForecastConfig = ForecastConfig()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for name, tier in self.tiers.items():
+            if tier.pool is not None and tier.pool not in self.pools:
+                raise ValueError(f"tiers.{name}.pool: there is no pool {tier.pool!r}")
+        if wrong := sorted(set(self.tiers) & set(self.followers)):
+            raise ValueError(f"followers.{wrong[0]}: a tier has that name")
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, LookupError) as error:
+            raise ValueError(f"timezone: there is no time zone {self.timezone!r}") from error
+        return self
+
+
+def _name_of(priority: Priority) -> ClassName:
+    names: dict[Priority, ClassName] = {
+        Priority.INTERACTIVE: "interactive",
+        Priority.STANDARD: "standard",
+        Priority.BATCH: "batch",
+    }
+    return names[priority]

@@ -1,0 +1,95 @@
+"""``Decisions``: the target of each tier, with the reason and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a tier has its target, or why the target is not higher or lower."""
+
+    # Why more
+    BACKLOG = "backlog"  # the queue would take too long to prefill
+    KV_DEMAND = "kv_demand"  # running and waiting requests need more KV cache than there is
+    PREDICTED_TTFT = "predicted_ttft"
+    PREDICTED_ITL = "predicted_itl"
+    OBSERVED_TTFT = "observed_ttft"
+    OBSERVED_ITL = "observed_itl"
+    REFUSALS = "refusals"
+    FLOW = "flow"  # requests arrive faster than fewer replicas serve them
+    BATCH_DEADLINE = "batch_deadline"
+    STUCK_STARTING = "stuck_starting"  # replicas that never become ready are made up for
+    WAITING_ROOM = "waiting_room"  # from zero: requests wait for a first replica
+    # Why at least or at most
+    FORECAST_FLOOR = "forecast_floor"
+    MINIMUM = "minimum"
+    MAXIMUM = "maximum"
+    SCHEDULE = "schedule"
+    PINNED = "pinned"
+    GPU_BUDGET = "gpu_budget"
+    # Why fewer
+    LOW_LOAD = "low_load"
+    IDLE = "idle"  # to zero
+    # Why no change
+    STEADY = "steady"
+    DEAD_BAND = "dead_band"
+    UNCONFIRMED = "unconfirmed"  # one signal asks for far more than all others support
+    STARTING = "starting"  # replicas that start are expected to be enough
+    UP_RATE = "up_rate"  # raised a moment ago
+    DOWN_RATE = "down_rate"  # changed a moment ago
+    STABILISING = "stabilising"  # the need was higher within the window
+    CONSOLIDATION = "consolidation"  # the rest would not meet the objectives
+    NO_FRESH_DATA = "no_fresh_data"
+    CLOCK = "clock"  # the clock went back
+    BAD_INPUT = "bad_input"
+    NOT_CONFIGURED = "not_configured"
+    FOLLOWS = "follows"  # a deployment in front of tiers, by the flow into them
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one signal asks for: ``replicas``, since ``value`` stands against ``limit``. ``unit`` is that of both;
+    for latencies it names the class."""
+
+    reason: Reason
+    replicas: float
+    value: float
+    limit: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why the target is not higher, or not lower. ``numbers`` are those of the rule, by name. ``by`` is the objective
+    that fewer replicas would miss, if that is the reason."""
+
+    reason: Reason
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    by: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TierDecision:
+    """The target of one tier or follower. ``target == previous`` is no change."""
+
+    tier: str
+    target: int
+    previous: int
+    reason: Reason
+    why_not_more: WhyNot
+    why_not_fewer: WhyNot
+    needs: tuple[Need, ...] = ()  # highest first
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    warm: int = 0  # replicas that should have loaded the model and serve nothing
+    detail: str = ""  # of BAD_INPUT: what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """One decision for the application, made at the instant ``at_s`` (Unix seconds)."""
+
+    at_s: float
+    tiers: Mapping[str, TierDecision] = field(default_factory=dict)
+    followers: Mapping[str, TierDecision] = field(default_factory=dict)

@@ -1,0 +1,141 @@
+"""``Flow``: the requests that arrive at a tier, from counters that count up. Batch work is left out."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from itertools import pairwise
+from math import isfinite, sqrt
+
+from cluster.autoscaling.snapshot import TierSnapshot
+from engine.api import Priority
+
+POINTS = 60
+"""Points of the memory within its window."""
+
+SHORTER = (12.0, 30.0)
+"""The long window has this many times the length of each of the shorter ones."""
+
+CERTAINTY = 1.5
+"""Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948). Where arrivals come in
+batches, they are larger by the root of the dispersion."""
+
+MIN_COUNTS = 8
+"""Counts between points below which the dispersion is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPoint:
+    """The counters of a tier at an instant, summed over the classes that users wait for."""
+
+    at_s: float
+    arrivals: float = 0.0
+    refusals: float = 0.0
+    prompt_tokens: float = 0.0
+    finished: float = 0.0
+    output_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Requests per second, their mean lengths in tokens, and the part that was refused lately.
+
+    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is that of the long window, without regard to the
+    short one.
+    """
+
+    rate: float = 0.0
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+    refused: float = 0.0
+    mean_rate: float = 0.0
+
+
+def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> FlowPoint | None:
+    """Returns the counters of ``tier``. None if there are none, or they are stale or no numbers."""
+    counted_at_s = at_s if tier.counted_at_s is None else tier.counted_at_s
+    waited_for = [counters for priority, counters in tier.counters.items() if priority is not Priority.BATCH]
+    if not tier.counters or not -1.0 <= at_s - counted_at_s <= stale_s:
+        return None
+    point = FlowPoint(
+        at_s,
+        sum(each.arrivals for each in waited_for),
+        sum(each.refusals for each in waited_for),
+        sum(each.prompt_tokens for each in waited_for),
+        sum(each.finished for each in waited_for),
+        sum(each.output_tokens for each in waited_for),
+    )
+    numbers = astuple(point)
+    return point if all(map(isfinite, numbers)) and min(numbers[1:]) >= 0 else None
+
+
+def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: float) -> tuple[FlowPoint, ...]:
+    """Returns ``points`` with the new one, without those that the window does not need.
+
+    Counters that fell have been restarted: what was remembered before is dropped.
+    """
+    if new is None:
+        return points
+    if points and min(b - a for a, b in zip(astuple(points[-1]), astuple(new), strict=True)) < 0:
+        return (new,)
+    kept = points
+    if len(kept) > 1 and kept[-1].at_s - kept[-2].at_s < window_s / POINTS:
+        kept = kept[:-1]
+    start = sum(point.at_s <= new.at_s - window_s for point in kept)  # the last of these begins the window
+    return (*kept[max(0, start - 1) :], new)
+
+
+def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
+    """Returns the flow over the last ``window_s`` seconds. None if fewer than two points are known.
+
+    The rate is that of the long window, or of a shorter one where chance does not explain that it is higher.
+    """
+    if len(points) < 2:
+        return None
+    long, long_s = _difference(points, window_s)
+    short, _ = _difference(points, window_s / SHORTER[0])
+    rate = mean_rate = long.arrivals / long_s
+    chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
+    for part in SHORTER:
+        recent, recent_s = _difference(points, window_s / part)
+        if max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s > rate:
+            rate = recent.arrivals / recent_s
+    return Flow(
+        rate=rate,
+        prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
+        output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
+        refused=min(1.0, short.refusals / short.arrivals) if short.arrivals else 0.0,
+        mean_rate=mean_rate,
+    )
+
+
+def _dispersion(points: tuple[FlowPoint, ...], recent_s: float) -> float:
+    """Returns the variance of arrivals between two points by their mean, before the last ``recent_s`` seconds: 1 for a
+    Poisson process, more if requests come in batches. At least 1, also if too little is known.
+
+    The variance is that of successive differences (von Neumann, 1941), which a step or ramp of the rate hardly moves.
+    """
+    known = [point.arrivals for point in points if point.at_s <= points[-1].at_s - recent_s]
+    counts = [b - a for a, b in pairwise(known)]
+    if len(counts) < MIN_COUNTS or not sum(counts):
+        return 1.0
+    variance = sum((b - a) ** 2 for a, b in pairwise(counts)) / (2 * (len(counts) - 1))
+    return max(1.0, variance * len(counts) / sum(counts))
+
+
+def _difference(points: tuple[FlowPoint, ...], window_s: float) -> tuple[FlowPoint, float]:
+    """Returns what was counted within the window, and its length in seconds: above 0, at least to the point before the
+    last."""
+    last = points[-1]
+    first = points[-2]
+    for point in reversed(points[:-1]):
+        first = point
+        if point.at_s <= last.at_s - window_s:
+            break
+    return FlowPoint(
+        last.at_s,
+        last.arrivals - first.arrivals,
+        last.refusals - first.refusals,
+        last.prompt_tokens - first.prompt_tokens,
+        last.finished - first.finished,
+        last.output_tokens - first.output_tokens,
+    ), max(1e-3, last.at_s - first.at_s)

@@ -1,0 +1,111 @@
+"""``Forecast``: Holt-Winters on one number, with a damped trend and a multiplicative daily season.
+
+Source: Holt (1957) and Winters (1960); the damped trend is that of Gardner and McKenzie (1985). As usual, the season
+starts from the means of a whole first day. Until then there is level and trend alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cluster.autoscaling.config import ForecastConfig
+
+DAY_S = 86_400.0
+
+MAX_JUMP, MIN_JUMP = 2.0, 1.0
+"""An observation counts at most as MAX_JUMP times what was forecast for it, plus MIN_JUMP."""
+
+MAX_STEPS = 60
+"""Intervals that a forecast looks ahead, at most."""
+
+MIN_SEASON = 0.05
+"""The least factor of a part of the day, so that a quiet night can be divided by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The state after ``count`` observations. ``error`` is the mean distance of observations from what was forecast.
+
+    ``season`` has a factor for each part of the day, empty until all parts were observed. ``sums`` and ``visits`` are
+    those of the first day, by part.
+    """
+
+    count: int = 0
+    level: float = 0.0
+    trend: float = 0.0
+    error: float = 0.0
+    season: tuple[float, ...] = ()
+    sums: tuple[float, ...] = ()
+    visits: tuple[float, ...] = ()
+
+    def observe(self, value: float, at_s: float, config: ForecastConfig) -> Forecast:
+        """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in local seconds."""
+        slot = _slot(at_s - config.interval_s / 2, config)
+        if not self.count:
+            return self._without_season(value, slot, config)
+        expected = max(0.0, self._expected(slot, config))
+        value = min(value, MAX_JUMP * expected + MIN_JUMP)
+        error = self.error + config.alpha * (abs(value - expected) - self.error)
+        known = self._with_season if self.season else self._without_season
+        return replace(known(value, slot, config), error=error)
+
+    def ahead(self, at_s: float, horizon_s: float, config: ForecastConfig) -> float | None:
+        """Returns the highest value forecast for the intervals from ``at_s`` to ``horizon_s`` later, less
+        ``config.caution`` mean errors. None before ``config.min_observations``. Never negative.
+
+        After a sudden change the errors are large, so that an old level does not keep replicas, nor a steep trend order
+        them.
+        """
+        if self.count < config.min_observations:
+            return None
+        best, damped, factor = 0.0, 0.0, 1.0
+        for step in range(1, max(1, min(MAX_STEPS, round(horizon_s / config.interval_s))) + 1):
+            factor *= config.damping
+            damped += factor
+            season = self._factor(_slot(at_s + (step - 0.5) * config.interval_s, config))
+            best = max(best, (self.level + damped * self.trend) * season)
+        return max(0.0, best - config.caution * self.error)
+
+    def after_gap(self) -> Forecast:
+        """Returns the state for the time after missing observations: without the trend."""
+        return replace(self, trend=0.0)
+
+    def _factor(self, slot: int) -> float:
+        return self.season[slot] if self.season else 1.0
+
+    def _expected(self, slot: int, config: ForecastConfig) -> float:
+        return (self.level + config.damping * self.trend) * self._factor(slot)
+
+    def _smoothed(self, value: float, config: ForecastConfig) -> tuple[float, float]:
+        """Returns level and trend after ``value``, which is without season. The first observation is the level."""
+        if not self.count:
+            return value, 0.0
+        level = config.alpha * value + (1 - config.alpha) * (self.level + config.damping * self.trend)
+        return level, config.beta * (level - self.level) + (1 - config.beta) * config.damping * self.trend
+
+    def _with_season(self, value: float, slot: int, config: ForecastConfig) -> Forecast:
+        level, trend = self._smoothed(value / self.season[slot], config)
+        factor = self.season[slot]
+        if level > 0:  # all observations of one visit to the slot have the weight gamma together
+            weight = 1.0 - (1.0 - config.gamma) ** min(1.0, config.interval_s * config.slots / DAY_S)
+            factor = max(MIN_SEASON, factor + weight * (value / level - factor))
+        season = (*self.season[:slot], factor, *self.season[slot + 1 :])
+        return replace(self, count=self.count + 1, level=level, trend=trend, season=season)
+
+    def _without_season(self, value: float, slot: int, config: ForecastConfig) -> Forecast:
+        level, trend = self._smoothed(value, config)
+        if config.slots == 1:
+            return Forecast(self.count + 1, level, trend)
+        sums = list(self.sums or [0.0] * config.slots)
+        visits = list(self.visits or [0.0] * config.slots)
+        sums[slot] += value
+        visits[slot] += 1.0
+        mean = sum(sums) / sum(visits)
+        if min(visits) == 0 or mean == 0:
+            return Forecast(self.count + 1, level, trend, sums=tuple(sums), visits=tuple(visits))
+        season = tuple(max(MIN_SEASON, total / n / mean) for total, n in zip(sums, visits, strict=True))
+        return Forecast(self.count + 1, level / season[slot], season=season)
+
+
+def _slot(at_s: float, config: ForecastConfig) -> int:
+    return int((at_s % DAY_S) / DAY_S * config.slots) % config.slots

@@ -1,0 +1,70 @@
+"""``LatencyHistogram``: counts of latencies by bucket. Sums of histograms are exact, means of percentiles are not."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+from typing import Self
+
+LATENCY_BOUNDS_S = (
+    *(0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0),
+)
+"""Upper bounds of buckets in seconds, for TTFT and ITL alike. An objective between two bounds is read by
+interpolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyHistogram:
+    """``counts[i]`` latencies were at most ``bounds_s[i]`` seconds, and above the bound before. ``counts`` has one
+    member more than ``bounds_s``, for what is above all bounds."""
+
+    counts: tuple[int, ...]
+    bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S
+
+    @classmethod
+    def of(cls, latencies_s: Iterable[float], bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S) -> Self:
+        """Returns the histogram of ``latencies_s``, in seconds."""
+        counts = [0] * (len(bounds_s) + 1)
+        for latency in latencies_s:
+            counts[bisect_left(bounds_s, latency)] += 1
+        return cls(tuple(counts), bounds_s)
+
+    @property
+    def total(self) -> int:
+        """The number of latencies."""
+        return sum(self.counts)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the counts are not negative, one more than the bounds, and the bounds finite and ascending."""
+        ascending = all(low < high for low, high in pairwise(self.bounds_s))
+        sound = len(self.counts) == len(self.bounds_s) + 1 and min(self.counts) >= 0
+        return sound and ascending and all(map(isfinite, self.bounds_s))
+
+    def quantile(self, q: float) -> float:
+        """Returns the ``q`` quantile in seconds, by linear interpolation within a bucket, as Prometheus'
+        histogram_quantile. The highest bound if it lies above all bounds; 0 if the histogram is empty."""
+        rank, below = q * self.total, 0
+        for i, count in enumerate(self.counts[:-1]):
+            if count and below + count >= rank:
+                low = self.bounds_s[i - 1] if i else 0.0
+                return low + (self.bounds_s[i] - low) * max(0.0, rank - below) / count
+            below += count
+        return self.bounds_s[-1] if self.total and self.bounds_s else 0.0
+
+
+def merged(histograms: Iterable[LatencyHistogram]) -> LatencyHistogram | None:
+    """Returns the sum of ``histograms``. Those with other bounds than the first are left out, since their counts
+    cannot be added. None if there is no histogram."""
+    bounds: tuple[float, ...] | None = None
+    counts: list[int] = []
+    for each in histograms:
+        if bounds is None:
+            bounds, counts = each.bounds_s, list(each.counts)
+        elif each.bounds_s == bounds:
+            counts = [a + b for a, b in zip(counts, each.counts, strict=True)]
+    return None if bounds is None else LatencyHistogram(tuple(counts), bounds)

@@ -1,0 +1,155 @@
+"""``decide``: the autoscaling policy. A snapshot in, a target for each tier with its reason out. Pure.
+
+It never blocks, never raises on bad input, and returns its last decision when it is called again within a control
+interval. Serve's application-level policy, tests on a virtual clock and the simulator call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import isfinite
+
+from cluster.autoscaling.config import AutoscalingConfig
+from cluster.autoscaling.decision import Decisions, Reason, TierDecision, WhyNot
+from cluster.autoscaling.follower import FollowerState, follow
+from cluster.autoscaling.gpu_budget import Claim, share
+from cluster.autoscaling.snapshot import FollowerSnapshot, Snapshot, TierSnapshot
+from cluster.autoscaling.tier_policy import TierOutcome, decide_tier
+from cluster.autoscaling.tier_state import TierState
+
+BAD_INPUT = (ArithmeticError, ValueError, TypeError, LookupError, AttributeError)
+"""What a snapshot with wrong types or numbers can raise. The tier that has them is held, others are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscalerState:
+    """What the policy remembers from one decision to the next. ``AutoscalerState()`` is the state at the start.
+
+    Targets are not among it: those of the snapshot count. So a policy that starts anew goes on from what there is.
+    """
+
+    decisions: Decisions | None = None
+    tiers: Mapping[str, TierState] = field(default_factory=dict)
+    followers: Mapping[str, FollowerState] = field(default_factory=dict)
+
+
+def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot) -> tuple[AutoscalerState, Decisions]:
+    """Returns the next state, and the target of each tier in ``snapshot`` with its reason.
+
+    The state is new each time, and ``state`` is unchanged. Within ``config.interval_s`` of the last decision, that
+    decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and what was
+    remembered of the time is forgotten.
+    """
+    if not _is_number(snapshot.at_s):
+        return state, _all_held(snapshot, Reason.BAD_INPUT)
+    if state.decisions is not None:
+        elapsed_s = snapshot.at_s - state.decisions.at_s
+        if 0 <= elapsed_s < config.interval_s:
+            return state, state.decisions
+        if elapsed_s < 0:
+            held = _all_held(snapshot, Reason.CLOCK)
+            tiers = {name: tier.after_clock_change() for name, tier in state.tiers.items()}
+            return AutoscalerState(held, tiers), held
+    outcomes = {tier.name: _outcome(config, state, snapshot, tier) for tier in snapshot.tiers}
+    outcomes = _within_budgets(config, snapshot, outcomes)
+    followers = {each.name: _followed(config, state, snapshot, each) for each in snapshot.followers}
+    decisions = Decisions(
+        snapshot.at_s,
+        {name: outcome.decision for name, outcome in outcomes.items()},
+        {name: decision for name, (_, decision) in followers.items()},
+    )
+    tiers = {name: _changed(outcome, snapshot.at_s) for name, outcome in outcomes.items()}
+    return AutoscalerState(decisions, tiers, {name: kept for name, (kept, _) in followers.items()}), decisions
+
+
+def _outcome(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot, tier: TierSnapshot) -> TierOutcome:
+    """Returns the outcome of a tier by itself. One that is not configured, or has bad input, is held."""
+    remembered = state.tiers.get(tier.name, TierState())
+    settings = config.tiers.get(tier.name)
+    if settings is None:
+        return TierOutcome(remembered, _held(tier, Reason.NOT_CONFIGURED))
+    try:
+        return decide_tier(config, settings, remembered, snapshot, tier)
+    except BAD_INPUT as error:
+        held = replace(_held(tier, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
+        return TierOutcome(remembered, held, need=_target(tier), least=settings.min)
+
+
+def _followed(
+    config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot, seen: FollowerSnapshot
+) -> tuple[FollowerState, TierDecision]:
+    remembered = state.followers.get(seen.name, FollowerState())
+    settings = config.followers.get(seen.name)
+    if settings is None:
+        return remembered, _held(seen, Reason.NOT_CONFIGURED)
+    try:
+        return follow(settings, config.fast, remembered, seen, snapshot.at_s)
+    except BAD_INPUT as error:
+        return remembered, replace(_held(seen, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
+
+
+def _within_budgets(
+    config: AutoscalingConfig, snapshot: Snapshot, outcomes: Mapping[str, TierOutcome]
+) -> dict[str, TierOutcome]:
+    """Returns the outcomes with the targets that the GPUs of their pools allow."""
+    result = dict(outcomes)
+    gpus = {tier.name: tier.gpus_per_replica for tier in snapshot.tiers}
+    for pool, configured in config.pools.items():
+        available = _number(snapshot.pool_gpus.get(pool, configured), configured)
+        members = [name for name in outcomes if name in config.tiers and config.tiers[name].pool == pool]
+        claims = [
+            Claim(
+                tier=name,
+                wanted=outcomes[name].decision.target,
+                least=outcomes[name].least,
+                now=outcomes[name].decision.previous,
+                need=outcomes[name].need,
+                weight=config.tiers[name].weight,
+                gpus=_number(gpus[name], 0.0),
+            )
+            for name in members
+        ]
+        for name, granted in share(claims, available).items():
+            if granted < outcomes[name].decision.target:
+                result[name] = _cut(outcomes[name], granted, available)
+    return result
+
+
+def _cut(outcome: TierOutcome, granted: int, gpus: float) -> TierOutcome:
+    """Returns the outcome with the target ``granted``, since its pool has no more than ``gpus`` GPUs."""
+    decision = outcome.decision
+    why = WhyNot(Reason.GPU_BUDGET, {"wanted": decision.target, "granted": granted, "pool_gpus": gpus})
+    return replace(outcome, decision=replace(decision, target=granted, reason=Reason.GPU_BUDGET, why_not_more=why))
+
+
+def _changed(outcome: TierOutcome, at_s: float) -> TierState:
+    """Returns the state of a tier with the instant of the change, if its target changes."""
+    target, previous = outcome.decision.target, outcome.decision.previous
+    if target == previous:
+        return outcome.state
+    raised_at_s = at_s if target > previous else outcome.state.raised_at_s
+    return replace(outcome.state, raised_at_s=raised_at_s, changed_at_s=at_s)
+
+
+def _all_held(snapshot: Snapshot, reason: Reason) -> Decisions:
+    tiers = {tier.name: _held(tier, reason) for tier in snapshot.tiers}
+    return Decisions(snapshot.at_s, tiers, {each.name: _held(each, reason) for each in snapshot.followers})
+
+
+def _held(seen: TierSnapshot | FollowerSnapshot, reason: Reason) -> TierDecision:
+    why = WhyNot(reason)
+    return TierDecision(seen.name, _target(seen), _target(seen), reason, why, why)
+
+
+def _target(seen: TierSnapshot | FollowerSnapshot) -> int:
+    return int(_number(seen.target, 0))
+
+
+def _number(value: float, default: float) -> float:
+    return value if _is_number(value) else default
+
+
+def _is_number(value: object) -> bool:
+    """Returns whether a value of a collector, which may be of any type, is a finite number from 0 on."""
+    return isinstance(value, int | float) and isfinite(value) and value >= 0

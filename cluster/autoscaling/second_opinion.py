@@ -1,0 +1,63 @@
+"""``confirmed``: the need of a tier, with a limit on what one signal may ask for alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cluster.autoscaling.decision import Need, Reason
+
+MAX_ALONE = 2.0
+"""A need counts at most as this many times what the next source supports."""
+
+SOURCES: dict[Reason, str] = {
+    Reason.BACKLOG: "queues",
+    Reason.PREDICTED_TTFT: "queues",
+    Reason.KV_DEMAND: "requests at work",
+    Reason.PREDICTED_ITL: "requests at work",
+    Reason.OBSERVED_TTFT: "latencies",
+    Reason.OBSERVED_ITL: "latencies",
+    Reason.REFUSALS: "refusals",
+    Reason.FLOW: "arrivals",
+}
+"""What each signal is measured by. Signals of one source do not confirm each other. Batch work with a deadline is known
+from its jobs and needs no confirmation."""
+
+
+class Confirmed(NamedTuple):
+    """The need of a tier in replicas. ``top`` is the signal that asks for most, None if there is none. ``asked`` is
+    what it asks for, ``replicas`` what of that is confirmed."""
+
+    replicas: float
+    top: Need | None
+    asked: float
+
+
+def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
+    """Returns the highest of ``needs``, at most MAX_ALONE times the highest of any other source.
+
+    ``at_work`` are the replicas for the flow that the requests at work imply; 0: unknown.
+
+    So a metric that jumps by 100 does not start 100 times the replicas. Requests that really come show in arrivals and
+    in queues or at work. If the flow is unknown, there may be no other source in time: then twice the ``ready``
+    replicas may be asked for. One replica always may.
+    """
+    by_source: dict[str, float] = {SOURCES[Reason.PREDICTED_ITL]: at_work}
+    for need in needs:
+        if need.reason in SOURCES:
+            source = SOURCES[need.reason]
+            by_source[source] = max(by_source.get(source, 0.0), need.replicas)
+    ranked = sorted(by_source.values(), reverse=True)
+    second = ranked[1] if len(ranked) > 1 else 0.0
+    if SOURCES[Reason.FLOW] not in by_source:
+        second = max(second, ready)
+    limit = MAX_ALONE * max(0.5, second)
+    allowed = [(_allowed(need, limit), need.replicas, need) for need in needs]
+    if not allowed:
+        return Confirmed(0.0, None, 0.0)
+    replicas, asked, top = max(allowed, key=lambda each: each[:2])
+    return Confirmed(replicas, top, asked)
+
+
+def _allowed(need: Need, limit: float) -> float:
+    return min(need.replicas, limit) if need.reason in SOURCES else need.replicas

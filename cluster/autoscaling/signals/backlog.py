@@ -1,0 +1,26 @@
+"""``backlog``: the seconds that the replicas need to prefill what is queued. It leads all other signals."""
+
+from __future__ import annotations
+
+from cluster.autoscaling.decision import Need, Reason
+from cluster.autoscaling.evidence import Evidence
+
+
+def backlog_s(evidence: Evidence, replicas: float) -> float:
+    """Returns the seconds in which ``replicas`` prefill all that is queued."""
+    return evidence.model.prefill_s(evidence.queued_prompt_tokens) / max(1.0, replicas)
+
+
+def backlog(evidence: Evidence) -> Need | None:
+    """Returns the replicas whose queues would be within the budget of the TTFT objective, so far as it lasts. None if
+    no prefill rate was measured."""
+    if not evidence.model.prefill_tokens_per_s:
+        return None
+    queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
+    return Need(
+        Reason.BACKLOG,
+        evidence.lasting(queue_s / evidence.queue_budget_s, queue_s),
+        backlog_s(evidence, evidence.load.ready),
+        evidence.queue_budget_s,
+        "s",
+    )

@@ -1,0 +1,21 @@
+"""``kv_demand``: the KV cache that running and waiting requests will need, against what a replica has."""
+
+from __future__ import annotations
+
+from cluster.autoscaling.decision import Need, Reason
+from cluster.autoscaling.evidence import Evidence
+
+
+def kv_demand(evidence: Evidence) -> Need | None:
+    """Returns the replicas whose KV caches hold the demand within the margin. None if no capacity is known."""
+    capacity = evidence.load.kv_capacity_tokens
+    if not capacity:
+        return None
+    demand = evidence.load.kv_demand_tokens
+    return Need(
+        Reason.KV_DEMAND,
+        evidence.lasting(demand / (evidence.fast.kv_margin * capacity), evidence.in_flight_work_s),
+        demand / (max(1, evidence.load.ready) * capacity),
+        evidence.fast.kv_margin,
+        "of the KV cache",
+    )

@@ -1,0 +1,71 @@
+"""``observed_ttft`` and ``observed_itl``: the P99 of merged histograms. They lag, and only ever ask for more.
+
+They ask for what the work that is still there justifies: a P99 stays high long after the queue behind it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.autoscaling.config import SloConfig
+from cluster.autoscaling.decision import Need, Reason
+from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.histogram import LatencyHistogram, merged
+from cluster.autoscaling.snapshot import LatencyReport
+from engine.api import Priority
+
+MAX_RATIO = 1.5
+"""A P99 counts at most as this many times its objective, since latency grows without bound under overload."""
+
+NEWCOMERS = 0.05
+"""If more than this part of the ready replicas came within the reports' window, latencies are from before they came."""
+
+
+def observed_ttft(evidence: Evidence) -> Need | None:
+    """Returns ``ready * P99 / objective`` of the class that misses its TTFT objective by most. None if all meet
+    theirs, or too few latencies are known."""
+    queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
+    return _worst(evidence, Reason.OBSERVED_TTFT, lambda report: report.ttft, lambda slo: slo.ttft_p99_s, queue_s)
+
+
+def observed_itl(evidence: Evidence) -> Need | None:
+    """Returns ``ready * P99 / objective`` of the class that misses its ITL objective by most. See ``observed_ttft``."""
+    work_s = evidence.in_flight_work_s
+    return _worst(evidence, Reason.OBSERVED_ITL, lambda report: report.itl, lambda slo: slo.itl_p99_s, work_s)
+
+
+def _worst(
+    evidence: Evidence,
+    reason: Reason,
+    histogram_of: Callable[[LatencyReport], LatencyHistogram],
+    limit_of: Callable[[SloConfig], float],
+    work_s: float,
+) -> Need | None:
+    load = evidence.load
+    if not load.ready or load.newcomers > NEWCOMERS * load.ready:
+        return None
+    found: Need | None = None
+    for priority in Priority:
+        slo = evidence.tier.slo(priority)
+        p99_s = _p99_s(evidence, priority, histogram_of)
+        if slo is None or p99_s is None or priority is Priority.BATCH:
+            continue
+        limit_s = limit_of(slo)
+        if p99_s > limit_s and (found is None or p99_s / limit_s > found.value / found.limit):
+            replicas = evidence.lasting(load.ready * min(MAX_RATIO, p99_s / limit_s), work_s)
+            found = Need(reason, replicas, p99_s, limit_s, f"class {priority.name.lower()}")
+    return found
+
+
+def _p99_s(
+    evidence: Evidence, priority: Priority, histogram_of: Callable[[LatencyReport], LatencyHistogram]
+) -> float | None:
+    """Returns the P99 of all fresh and sound reports on the class. None if they have too few latencies."""
+    total = merged(
+        histogram_of(report)
+        for report in evidence.latencies
+        if report.priority is priority
+        and -1.0 <= evidence.at_s - report.observed_at_s <= evidence.fast.stale_s
+        and histogram_of(report).valid
+    )
+    return total.quantile(0.99) if total and total.total >= evidence.fast.min_latencies else None

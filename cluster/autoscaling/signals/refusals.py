@@ -1,0 +1,17 @@
+"""``refusals``: requests that were refused for want of capacity."""
+
+from __future__ import annotations
+
+from cluster.autoscaling.decision import Need, Reason
+from cluster.autoscaling.evidence import Evidence
+
+MAX_REFUSED = 0.5
+"""The part of the requests that counts: beyond, the need would be more than twice the ready replicas."""
+
+
+def refusals(evidence: Evidence) -> Need | None:
+    """Returns the replicas that would have served the refused requests too. None if none was refused."""
+    if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:
+        return None
+    refused = min(MAX_REFUSED, evidence.flow.refused)
+    return Need(Reason.REFUSALS, evidence.load.ready / (1.0 - refused), evidence.flow.refused, 0.0, "of requests")

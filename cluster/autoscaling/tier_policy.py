@@ -1,0 +1,273 @@
+"""``TierPolicy``: what one tier should have by itself, before tiers share the GPUs of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from cluster.autoscaling.bounds import Bounds, bounds_of
+from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
+from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
+from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.fast_loop import Proposal, proposed
+from cluster.autoscaling.flow import FlowPoint, flow_of, point_of, remembered
+from cluster.autoscaling.second_opinion import Confirmed, confirmed
+from cluster.autoscaling.signals.backlog import backlog, backlog_s
+from cluster.autoscaling.signals.batch_deadline import batch_deadline
+from cluster.autoscaling.signals.kv_demand import kv_demand
+from cluster.autoscaling.signals.observed_latency import observed_itl, observed_ttft
+from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
+from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
+from cluster.autoscaling.signals.refusals import refusals
+from cluster.autoscaling.signals.request_flow import request_flow
+from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
+from cluster.autoscaling.staffing import whole
+from cluster.autoscaling.tier_load import TierLoad, load_of
+from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
+
+SIGNALS = (
+    *(backlog, kv_demand, predicted_ttft, predicted_itl),
+    *(observed_ttft, observed_itl, refusals, request_flow),
+)
+"""All signals that do not depend on a floor."""
+
+NEWCOMER_S = 30.0
+"""Seconds for which a replica is a newcomer: the usual window of latency reports."""
+
+IDLE_REQUESTS = 1.0
+"""Requests forecast within ``idle_s`` below which the forecast does not keep a tier from zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierOutcome:
+    """The next state of a tier and its decision. ``need`` is how many replicas the load needs, as a fraction; ``least``
+    is the lower bound."""
+
+    state: TierState
+    decision: TierDecision
+    need: float = 0.0
+    least: int = 0
+
+
+def decide_tier(
+    config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, snapshot: Snapshot, seen: TierSnapshot
+) -> TierOutcome:
+    """Returns the next state and the decision for ``seen``, by itself. ``state.raised_at_s`` and ``changed_at_s`` are
+    those of before: they follow from the final target."""
+    zone = ZoneInfo(config.timezone)
+    bounds = bounds_of(tier, seen.name, snapshot.pins, snapshot.at_s, zone)
+    learnt, evidence = _observed(config, tier, state, snapshot.at_s, seen)
+    load = evidence.load
+    if load.ready and load.fresh < config.fast.min_fresh * load.ready:
+        held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
+        return _bounded(learnt, evidence, seen, bounds, held, (), 0)
+    floor = _floor(learnt, evidence)
+    needs = _needs(evidence, max(floor, bounds.least))
+    need = confirmed(needs, load.ready, evidence.at_work_replicas)
+    sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
+    history = with_need(learnt.needs, NeedPoint(snapshot.at_s, sample), config.fast.down_window_s)
+    learnt = replace(
+        _with_forecast(config, learnt, evidence, needs, need, zone),
+        needs=history,
+        idle_since_s=_idle_since(learnt, evidence),
+    )
+    if seen.target == 0:
+        proposal = _from_zero(evidence, need)
+    elif bounds.least == 0 and _is_idle(learnt, evidence):
+        idle_s = snapshot.at_s - (learnt.idle_since_s or snapshot.at_s)
+        why = WhyNot(Reason.IDLE, {"idle_s": idle_s, "after_s": tier.idle_s})
+        proposal = Proposal(0, Reason.IDLE, why, why)
+    else:
+        proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
+    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor))
+
+
+def _observed(
+    config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, at_s: float, seen: TierSnapshot
+) -> tuple[TierState, Evidence]:
+    """Returns the state with what the snapshot teaches, and the evidence."""
+    fast = config.fast
+    cold_start_s = seen.cold_start_s if 0 < seen.cold_start_s < float("inf") else fast.default_cold_start_s
+    stuck_s = fast.stuck_factor * cold_start_s
+    load = load_of(seen, at_s, stale_s=fast.stale_s, stuck_s=stuck_s, new_s=NEWCOMER_S)
+    points = remembered(state.points, point_of(seen, at_s, fast.stale_s), fast.flow_window_s)
+    flow = flow_of(points, fast.flow_window_s) if points and at_s - points[-1].at_s <= fast.stale_s else None
+    measurements = state.measurements.with_prefill(load.prefill_tokens_per_s)
+    learnt = replace(
+        state,
+        points=points,
+        measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
+        prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
+        output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
+        chunk_tokens=load.chunk_tokens or state.chunk_tokens,
+        kv_tokens=load.kv_demand_tokens / load.in_flight if load.in_flight else state.kv_tokens,
+    )
+    if flow is not None:
+        flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
+    evidence = Evidence(
+        at_s=at_s,
+        load=load,
+        flow=flow,
+        model=replace(
+            learnt.measurements.model(),
+            sequences=_sequences(load, learnt, fast.kv_margin),
+            chunk_tokens=load.chunk_tokens or state.chunk_tokens,
+        ),
+        tier=tier,
+        slo=tier.strictest or SloConfig(),
+        fast=fast,
+        cold_start_s=cold_start_s,
+        waiting_room=seen.waiting_room,
+        latencies=seen.latencies,
+        batch_work=seen.batch_work,
+    )
+    return learnt, evidence
+
+
+def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
+    """Returns the mean requests that a replica's KV cache holds within the margin; 0 if unknown."""
+    return margin * load.kv_capacity_tokens / learnt.kv_tokens if learnt.kv_tokens else 0.0
+
+
+def _needs(evidence: Evidence, floor: float) -> tuple[Need, ...]:
+    """Returns what each signal asks for, highest first."""
+    found = [need for signal in SIGNALS if (need := signal(evidence)) is not None]
+    if (batch := batch_deadline(evidence, floor)) is not None:
+        found.append(batch)
+    return tuple(sorted(found, key=lambda need: -need.replicas))
+
+
+def _floor(state: TierState, evidence: Evidence) -> float:
+    """Returns the replicas, as a fraction, for the flow that is forecast. 0 if there is no forecast or hardly a
+    request in it."""
+    ahead = state.slow.ahead
+    if ahead is None or not evidence.model.known or ahead.rate * evidence.tier.idle_s < IDLE_REQUESTS:
+        return 0.0
+    return evidence.staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), ahead)
+
+
+def _with_forecast(
+    config: AutoscalingConfig,
+    state: TierState,
+    evidence: Evidence,
+    needs: Sequence[Need],
+    need: Confirmed,
+    zone: ZoneInfo,
+) -> TierState:
+    """Returns the state with the forecasts after this tick."""
+    point: FlowPoint | None = state.points[-1] if state.points and state.points[-1].at_s == evidence.at_s else None
+    asked = next((each.replicas for each in needs if each.reason is Reason.FLOW), 0.0)
+    believed = min(1.0, need.replicas / asked) if asked else 1.0
+    slow = state.slow.observe(
+        point, believed, evidence.cold_start_s, utc_offset_s(zone, evidence.at_s), config.forecast
+    )
+    return replace(state, slow=slow)
+
+
+def _idle_since(state: TierState, evidence: Evidence) -> float | None:
+    load, flow = evidence.load, evidence.flow
+    busy = load.in_flight or load.batch_in_flight or evidence.waiting_room.requests or evidence.batch_work
+    if busy or flow is None or flow.mean_rate > 0:
+        return None
+    return evidence.at_s if state.idle_since_s is None else state.idle_since_s
+
+
+def _is_idle(state: TierState, evidence: Evidence) -> bool:
+    """Whether the tier may go to zero: it was idle for ``idle_s``, and no requests are forecast."""
+    since_s = state.idle_since_s
+    idle = since_s is not None and evidence.at_s - since_s >= evidence.tier.idle_s
+    return idle and _floor(state, evidence) == 0 and evidence.load.fresh == evidence.load.ready
+
+
+def _from_zero(evidence: Evidence, need: Confirmed) -> Proposal:
+    """Returns the proposal for a tier at zero: replicas at once if a request has come."""
+    room, flow = evidence.waiting_room, evidence.flow
+    numbers = {"waiting": float(room.requests), "cold_start_s": evidence.cold_start_s}
+    if not room.requests and not evidence.batch_work and not (flow and flow.rate):
+        return Proposal(0, Reason.IDLE, WhyNot(Reason.IDLE, numbers), WhyNot(Reason.MINIMUM, {"min": 0}))
+    wanted = max(1, whole(need.replicas))
+    why = WhyNot(Reason.WAITING_ROOM, numbers)
+    return Proposal(wanted, Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": need.replicas}), why, need.replicas)
+
+
+def _held(target: int, why: WhyNot) -> Proposal:
+    return Proposal(target, why.reason, why, why)
+
+
+def _bounded(
+    state: TierState,
+    evidence: Evidence,
+    seen: TierSnapshot,
+    bounds: Bounds,
+    proposal: Proposal,
+    needs: tuple[Need, ...],
+    floor: int,
+) -> TierOutcome:
+    """Returns the outcome with the target within floor, minimum and maximum, and the reason of the one that counts."""
+    least, because = bounds.least, bounds.because
+    if floor > least and bounds.pin is None and seen.target > 0:
+        least, because = floor, Reason.FORECAST_FLOOR
+    least = min(least, bounds.most)
+    target, reason = proposal.target, proposal.reason
+    more, fewer = proposal.why_not_more, proposal.why_not_fewer
+    final = min(bounds.most, max(least, target))
+    if final == least:
+        fewer = WhyNot(because, {"least": least, "need": proposal.latest})
+        reason = because if target < least or bounds.pin else reason
+    if final == bounds.most:
+        top = Reason.PINNED if bounds.pin else Reason.MAXIMUM
+        more = WhyNot(top, {"most": bounds.most, "need": proposal.latest})
+        reason = top if target > bounds.most or bounds.pin else reason
+    decision = TierDecision(
+        seen.name,
+        final,
+        seen.target,
+        reason,
+        more,
+        fewer,
+        needs,
+        numbers_of(state, evidence, proposal, floor),
+        evidence.tier.warm if final else 0,
+    )
+    need = max(proposal.latest, proposal.peak if final <= seen.target else 0.0, float(floor))
+    return TierOutcome(state, decision, need, min(bounds.least, bounds.most))
+
+
+def numbers_of(state: TierState, evidence: Evidence, proposal: Proposal, floor: int) -> dict[str, float]:
+    """Returns the numbers behind a decision, by name. Those that are unknown are left out."""
+    load, flow, model = evidence.load, evidence.flow, evidence.model
+    numbers: dict[str, float] = {
+        "ready": load.ready,
+        "fresh": load.fresh,
+        "starting": load.starting,
+        "stuck": load.stuck,
+        "draining": load.draining,
+        "need": proposal.latest,
+        "peak": proposal.peak,
+        "forecast_floor": floor,
+        "queued_prompt_tokens": evidence.queued_prompt_tokens,
+        "in_flight": evidence.in_flight,
+        "waiting_room": evidence.waiting_room.requests,
+        "cold_start_s": evidence.cold_start_s,
+        "slo_ttft_s": evidence.slo.ttft_p99_s,
+        "slo_itl_s": evidence.slo.itl_p99_s,
+    }
+    if model.prefill_tokens_per_s and load.ready:
+        numbers["prefill_tokens_per_s"] = model.prefill_tokens_per_s
+        numbers["backlog_s"] = backlog_s(evidence, load.ready)
+        numbers["predicted_ttft_s"] = ttft_s(evidence, load.ready)
+    if model.step_s and load.ready:
+        numbers["predicted_itl_s"] = step_s(evidence, load.ready)
+    if flow is not None:
+        numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
+    if state.slow.ahead is not None:
+        numbers["forecast_requests_per_s"] = state.slow.ahead.rate
+    return numbers
+
+
+def utc_offset_s(zone: ZoneInfo, at_s: float) -> float:
+    """Returns the seconds that local time is ahead of UTC at an instant."""
+    offset = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
+    return offset.total_seconds() if offset else 0.0

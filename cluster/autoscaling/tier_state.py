@@ -1,0 +1,46 @@
+"""``TierState``: what the policy remembers of one tier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from cluster.autoscaling.flow import FlowPoint
+from cluster.autoscaling.replica_model import ReplicaMeasurements
+from cluster.autoscaling.slow_loop import SlowLoop
+
+
+class NeedPoint(NamedTuple):
+    """The need at an instant by the signals, in replicas, as far as it is confirmed."""
+
+    at_s: float
+    replicas: float
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """What is remembered of a tier. Instants are Unix seconds; None: it has not happened."""
+
+    points: tuple[FlowPoint, ...] = ()
+    measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
+    prompt_tokens: float = 0.0  # mean of a request, as last known
+    output_tokens: float = 0.0
+    kv_tokens: float = 0.0
+    chunk_tokens: float = 0.0
+    needs: tuple[NeedPoint, ...] = ()
+    slow: SlowLoop = field(default_factory=SlowLoop)
+    raised_at_s: float | None = None
+    changed_at_s: float | None = None
+    idle_since_s: float | None = None
+
+    def after_clock_change(self) -> TierState:
+        """Returns what is still true after the clock jumped: what was learnt, and nothing that has an instant."""
+        slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
+        return replace(self, points=(), needs=(), slow=slow, raised_at_s=None, changed_at_s=None, idle_since_s=None)
+
+
+def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:
+    """Returns ``needs`` with the new one, from the last before the window on. So it is seen whether the whole window is
+    known."""
+    start = sum(need.at_s <= new.at_s - window_s for need in needs)
+    return (*needs[max(0, start - 1) :], new)

@@ -1,0 +1,133 @@
+"""``Fleet``: the replicas of a tier, from their start to their end, and the choice of one for a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from math import inf
+
+import numpy as np
+
+from cluster.lanes.placement import Candidate, place
+from load_tests.simulation.observation import Starting
+from load_tests.simulation.prefix_cache import PrefixCaches
+from load_tests.simulation.profile import ReplicaProfile
+from load_tests.simulation.replica import Replica
+
+
+class Fleet:
+    """Slots that replicas start in, serve in and leave. A slot is used again.
+
+    ``load`` has the cost of each slot for a request with no cached prefix, as ``place`` counts it; infinite where no
+    replica serves. So the cheapest of thousands is one pass of numpy, and ``place`` itself decides between this one and
+    those that have the prefix. The two differ in ties only: the lowest slot is first, not a hash of the request.
+    """
+
+    def __init__(self, profile: ReplicaProfile, slots: int, affinity_weight: float) -> None:
+        self.profile = profile
+        self.replicas: list[Replica | None] = [None] * slots
+        self.load = np.full(slots, inf)
+        self.starting: dict[int, Starting] = {}
+        self.ready: dict[int, float] = {}  # slot → instant
+        self.draining: set[int] = set()
+        self.prefixes = PrefixCaches()
+        self._free = list(range(slots))  # a heap
+        self._affinity_weight = affinity_weight
+
+    @property
+    def active(self) -> int:
+        """Replicas that start or serve."""
+        return len(self.starting) + len(self.ready)
+
+    @property
+    def allocated(self) -> int:
+        """Replicas that hold GPUs."""
+        return self.active + len(self.draining)
+
+    def start(self, now: float) -> int | None:
+        """Starts a replica. Returns its slot; None if there is none."""
+        if not self._free:
+            return None
+        slot = heappop(self._free)
+        self.starting[slot] = Starting(slot, now)
+        return slot
+
+    def make_ready(self, slot: int, now: float) -> None:
+        """A replica that starts begins to serve."""
+        del self.starting[slot]
+        self.ready[slot] = now
+        self.replicas[slot] = Replica(self.profile, slot, now)
+        self.load[slot] = 0.0
+
+    def cancel(self, count: int) -> int:
+        """Ends up to ``count`` replicas that start, the latest first. Returns how many it ended."""
+        chosen = sorted(self.starting.values(), key=lambda each: (-each.since, -each.slot))[:count]
+        for each in chosen:
+            del self.starting[each.slot]
+            heappush(self._free, each.slot)
+        return len(chosen)
+
+    def drain(self, count: int, now: float) -> list[int]:
+        """Tells the ``count`` serving replicas with the least to lose to end: fewest requests, then the last slot.
+
+        Returns the requests that waited there, in order. Those at work are finished.
+        """
+        chosen = sorted(self.ready, key=lambda slot: (self.replica(slot).outstanding, -slot))[:count]
+        taken: list[int] = []
+        for slot in chosen:
+            del self.ready[slot]
+            self.load[slot] = inf
+            self.prefixes.drop(slot)
+            taken += self.replica(slot).withdraw(now)
+            self.draining.add(slot)
+            self.end_if_empty(slot)
+        return taken
+
+    def end_if_empty(self, slot: int) -> None:
+        """Ends a draining replica that has finished its requests."""
+        if slot in self.draining and not self.replica(slot).outstanding:
+            self.draining.remove(slot)
+            self._release(slot)
+
+    def fail(self, slot: int, now: float) -> list[tuple[int, int]]:
+        """A replica crashes. Returns its requests, each with the tokens that it has emitted."""
+        lost = self.replica(slot).fail(now)
+        self.ready.pop(slot, None)
+        self.draining.discard(slot)
+        self.load[slot] = inf
+        self.prefixes.drop(slot)
+        self._release(slot)
+        return lost
+
+    def replica(self, slot: int) -> Replica:
+        """Returns the replica in a slot that serves or drains. Raises LookupError if there is none."""
+        replica = self.replicas[slot]
+        if replica is None:
+            raise LookupError(f"slot {slot} is empty")
+        return replica
+
+    def choose(self, request: int, chain: Sequence[int]) -> tuple[int, int]:
+        """Returns the slot for a request whose prompt has the blocks ``chain``, and how many of them it has cached.
+
+        At least one replica must be ready.
+        """
+        least = int(self.load.argmin())
+        if not chain:
+            return least, 0
+        candidates = [
+            Candidate(
+                str(slot),
+                replica.outstanding,
+                self.prefixes.matched(slot, chain) / len(chain),
+                replica.kv_reserved / self.profile.kv_tokens,
+            )
+            for slot in dict.fromkeys((least, *self.prefixes.holders(chain)))
+            for replica in (self.replica(slot),)
+        ]
+        chosen = place(candidates, str(request), self._affinity_weight)
+        slot = least if chosen is None else int(chosen)
+        return slot, self.prefixes.matched(slot, chain)
+
+    def _release(self, slot: int) -> None:
+        self.replicas[slot] = None
+        heappush(self._free, slot)

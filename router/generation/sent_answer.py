@@ -1,0 +1,97 @@
+"""``SentAnswer``: what the attempts at one engine request have sent, and ``continuations``: the requests that generate
+the rest of it on another replica. Pure.
+
+The engine's random numbers are a function of seed, choice and position (Salmon et al. 2011), and it replays the tokens
+of ``GenerationRequest.resume`` through its grammar, stop strings, penalties and detokeniser. So the tokens are all that
+a continuation needs, and the texts before and after the cut, joined, are those of an undisturbed run. The choices of a
+request that was cut are continued one by one, each with the seed that it had.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from engine.api import Delta, GenerationRequest, SamplingParams, choice_seed
+
+
+class SentAnswer:
+    """The tokens that were sent, by choice, and the choices whose end was sent. ``began``: anything was sent.
+
+    Tokens take four bytes each. There are at most as many as the model's context has, times ``choices``.
+    """
+
+    __slots__ = ("began", "ended", "tokens")
+
+    def __init__(self, choices: int) -> None:
+        self.tokens = [array("I") for _ in range(choices)]
+        self.ended: set[int] = set()
+        self.began = False
+
+    def push(self, deltas: Sequence[Delta]) -> int:
+        """Adds ``deltas``, in order. Returns how many tokens they hold. Called for every token: it has to be cheap."""
+        self.began = True
+        tokens, count = self.tokens, 0
+        for delta in deltas:
+            if new := delta.token_ids:
+                tokens[delta.choice].extend(new)
+                count += len(new)
+            if delta.finish_reason is not None:
+                self.ended.add(delta.choice)
+        return count
+
+    @property
+    def ended_tokens(self) -> int:
+        """The number of tokens in the choices that have ended."""
+        return sum(len(self.tokens[choice]) for choice in self.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A request for the rest of an answer. ``choice``: its only choice is this one of the original request; None: its
+    choices are those of the original one."""
+
+    request: GenerationRequest
+    choice: int | None = None
+
+
+def continuations(request: GenerationRequest, sent: SentAnswer, version: str) -> list[Continuation]:
+    """Returns the requests for the rest of ``request``, of which ``sent`` was sent by a replica with the model
+    ``version`` ("": unknown).
+
+    It is the same request if nothing was sent, as in a beam search before its end. None is left if all choices have
+    ended, or a part of a search's answers was sent, which come at once. ``request`` has a seed, since another engine
+    would draw another one. What was sent is neither generated nor scored again, and the deadline, which is for the
+    first token, has been met.
+    """
+    if not sent.began:
+        return [Continuation(request)]
+    sampling = request.sampling
+    if sampling.beam is not None:
+        return []
+    if sampling.choices == 1:
+        rest = replace(sampling, prompt_logprobs=None)
+        return [Continuation(_resumed(request, rest, sent.tokens[0], version))]
+    return [
+        Continuation(_resumed(request, _single(sampling, choice), tokens, version), choice)
+        for choice, tokens in enumerate(sent.tokens)
+        if choice not in sent.ended
+    ]
+
+
+def _resumed(
+    request: GenerationRequest, sampling: SamplingParams, tokens: Sequence[int], version: str
+) -> GenerationRequest:
+    """Returns ``request`` with other settings, and ``tokens`` added to those that it resumes."""
+    resume = (*request.resume, *tokens)
+    return replace(request, sampling=sampling, resume=resume, deadline_s=None, model_version=version)
+
+
+def _single(sampling: SamplingParams, choice: int) -> SamplingParams:
+    """Returns the settings by which one choice of a request is generated alone."""
+    assert sampling.seed is not None, "the router draws a seed for each request that has none"
+    # ``best_of`` ranks by log probabilities, which it records without being asked for them.
+    logprobs = 0 if sampling.records_logprobs and sampling.logprobs is None else sampling.logprobs
+    seed = choice_seed(sampling.seed, choice)
+    return replace(sampling, n=1, best_of=None, seed=seed, logprobs=logprobs, prompt_logprobs=None)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
+from engine.api import Priority
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"tiers": {"fast": {"min": 3, "max": 2}}}, "max is 2"),
+        ({"tiers": {"fast": {"max": 2, "schedules": [{"min": 4, "start": "08:00", "end": "18:00"}]}}}, "minimum of 4"),
+        ({"tiers": {"fast": {"pool": "a"}}}, "no pool 'a'"),
+        ({"tiers": {"fast": {}}, "followers": {"fast": {}}}, "a tier has that name"),
+        ({"timezone": "Mars/Olympus"}, "no time zone"),
+        ({"tiers": {"fast": {"slos": {"express": {}}}}}, "express"),
+        ({"fast": {"band": 1.5}}, "band"),
+        ({"tires": {}}, "tires"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        AutoscalingConfig.model_validate(settings)
+
+
+def test_a_class_without_objectives_has_the_strictest() -> None:
+    tier = TierScalingConfig.model_validate(
+        {
+            "slos": {
+                "interactive": {"ttft_p99_s": 0.5, "itl_p99_s": 0.2},
+                "batch": {"ttft_p99_s": 0.1, "itl_p99_s": 0.01},
+                "standard": {"ttft_p99_s": 3.0, "itl_p99_s": 0.05},
+            }
+        }
+    )
+
+    assert tier.strictest == SloConfig(ttft_p99_s=0.5, itl_p99_s=0.05)
+    assert tier.slo(Priority.STANDARD) == SloConfig(ttft_p99_s=3.0, itl_p99_s=0.05)
+    assert TierScalingConfig().slo(Priority.INTERACTIVE) == SloConfig()
+    assert TierScalingConfig().slo(Priority.BATCH) is None

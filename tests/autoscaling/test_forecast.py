@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from math import pi, sin
+
+import pytest
+
+from cluster.autoscaling.config import ForecastConfig
+from cluster.autoscaling.forecast import DAY_S, Forecast
+
+CONFIG = ForecastConfig(interval_s=900.0, slots=96, alpha=0.3, beta=0.1, gamma=0.3)
+
+
+def daily(at_s: float) -> float:
+    return 100.0 + 80.0 * sin(2 * pi * at_s / DAY_S)
+
+
+def after(values: list[float], config: ForecastConfig = CONFIG) -> Forecast:
+    forecast = Forecast()
+    for i, value in enumerate(values):
+        forecast = forecast.observe(value, (i + 1) * config.interval_s, config)
+    return forecast
+
+
+@pytest.mark.parametrize("hour", [0, 3, 6, 9, 12, 18, 22])
+def test_a_day_is_forecast_from_the_days_before(hour: int) -> None:
+    observations = 3 * 96 + 4 * hour
+    forecast = after([daily((i + 0.5) * 900) for i in range(observations)])
+
+    now_s = observations * 900.0
+    expected = max(daily(now_s + 450), daily(now_s + 1350), daily(now_s + 2250), daily(now_s + 3150))
+    assert forecast.ahead(now_s, 3600, CONFIG) == pytest.approx(expected, rel=0.12)
+
+
+def test_without_a_season_the_forecast_is_behind_in_the_morning() -> None:
+    flat = ForecastConfig(interval_s=900.0, slots=1, alpha=0.3, beta=0.0)
+    values = [daily((i + 0.5) * 900) for i in range(3 * 96)]
+    now_s = 3 * DAY_S
+
+    season, none = after(values), after(values, flat)
+
+    assert (none.ahead(now_s, 3600, flat) or 0) < 0.9 * (season.ahead(now_s, 3600, CONFIG) or 0)
+
+
+def test_a_constant_is_forecast_as_it_is() -> None:
+    assert after([50.0] * 300).ahead(300 * 900.0, 3600, CONFIG) == pytest.approx(50.0, rel=1e-6)
+
+
+def test_a_sudden_fall_does_not_keep_the_old_level() -> None:
+    forecast = after([100.0] * 20 + [5.0] * 2)
+    assert (forecast.ahead(22 * 900.0, 900, CONFIG) or 0.0) < 30
+
+
+def test_a_jump_counts_as_twice_what_was_forecast() -> None:
+    before = after([50.0] * 20)
+    assert before.observe(5000.0, 21 * 900.0, CONFIG) == before.observe(101.0, 21 * 900.0, CONFIG)
+
+
+def test_there_is_no_forecast_before_there_are_observations() -> None:
+    assert after([5.0] * 4).ahead(4 * 900.0, 900, CONFIG) is None
+    assert after([5.0] * 5).ahead(5 * 900.0, 900, CONFIG) == pytest.approx(5.0)
+
+
+def test_a_day_without_requests_is_no_season_to_divide_by() -> None:
+    assert after([0.0] * 300).ahead(300 * 900.0, 900, CONFIG) == 0.0

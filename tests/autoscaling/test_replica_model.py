@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.autoscaling.flow import Flow
+from cluster.autoscaling.replica_model import ReplicaMeasurements, ReplicaModel
+
+MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001)
+
+
+@given(st.floats(0.1, 5.0), st.floats(0, 2000), st.floats(1, 500))
+def test_the_closed_form_is_the_balance_of_tokens(rate: float, prompt: float, output: float) -> None:
+    """At the rate that one replica serves, steps of the batch by Little's law take as long as the objective says."""
+    itl_s = 0.08
+    rate = 1.0 / MODEL.replicas(Flow(1.0, prompt, output), itl_s)
+
+    batch = rate * output * itl_s
+    share = 1.0 - rate * MODEL.prefill_s(prompt)
+
+    assert MODEL.step(batch) / share == pytest.approx(itl_s)
+
+
+def test_the_cache_limits_what_the_objective_would_allow() -> None:
+    flow, small = Flow(10.0, 100.0, 200.0), ReplicaModel(10_000.0, 0.02, 0.001, sequences=8.0)
+
+    needed = small.replicas(flow, 0.08)
+
+    assert needed > MODEL.replicas(flow, 0.08)
+    each = flow.rate / needed
+    itl_s = small.step_s / (1 - each * small.work_s(100.0, 200.0))
+    assert each * flow.output_tokens * itl_s == pytest.approx(8.0)
+
+
+def test_chunks_are_prefilled_in_steps_that_read_the_weights_anyway() -> None:
+    chunked = replace(MODEL, chunk_tokens=500.0)
+    assert chunked.work_s(1000.0, 100.0) == pytest.approx(0.1 - 2 * 0.02 + 0.1)
+    assert chunked.replicas(Flow(5.0, 1000.0, 100.0), 1e6) == pytest.approx(1.0)  # each step has a chunk
+
+
+def test_steps_are_fitted() -> None:
+    measured = ReplicaMeasurements().with_prefill(5000.0)
+    for batch in (1, 2, 4, 8, 16, 32):
+        for _ in range(20):
+            measured = measured.with_step(batch, 0.02 + 0.001 * batch)
+    model = measured.model()
+    assert model.step_s == pytest.approx(0.02, rel=0.01)
+    assert model.request_s == pytest.approx(0.001, rel=0.01)
+    assert model.prefill_tokens_per_s == 5000.0
+
+
+def test_a_single_size_of_batch_says_nothing_of_growth() -> None:
+    assert ReplicaMeasurements().with_step(8, 0.05).model() == ReplicaModel(0.0, 0.05, 0.0)
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_a_measurement_that_jumps_is_not_believed_for_minutes(factor: float) -> None:
+    measured = ReplicaMeasurements()
+    for _ in range(100):
+        measured = measured.with_prefill(5000.0)
+    for _ in range(300):
+        measured = measured.with_prefill(5000.0 * factor)
+    assert 5000 / 1.5 <= measured.prefill.value <= 5000 * 1.5
+
+
+def test_a_replica_that_has_really_changed_is_learnt_in_the_end() -> None:
+    measured = ReplicaMeasurements()
+    for rate in [5000.0] * 100 + [15_000.0] * 2000:
+        measured = measured.with_prefill(rate)
+    assert measured.prefill.value == pytest.approx(15_000.0, rel=0.01)
+
+
+def test_a_wrong_first_measurement_is_replaced() -> None:
+    assert ReplicaMeasurements().with_prefill(5e6).with_prefill(5000.0).model().prefill_tokens_per_s == 5000.0
