@@ -11,8 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -124,10 +125,8 @@ def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
             replicas = graph.wait_until_ready()
             if time.monotonic() - began > options.budget:
                 break
-            routers, undo = graph.router_pids(), list[Callable[[], None]]()
-
-            def strike(turn: int = turn, targets: Any = (replicas, routers), undo: list[Any] = undo) -> None:
-                undo.append(inject(options.fault, *targets, turn))
+            undo: list[Callable[[], None]] = []
+            strike = partial(_strike, options.fault, replicas, graph.router_pids(), turn, undo)
 
             after = max(1, round(draw.uniform(0.1, 0.8) * events))
             try:
@@ -143,13 +142,19 @@ def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
     return trials
 
 
+def _strike(
+    fault: Fault, replicas: Sequence[int], routers: Sequence[int], turn: int, undo: list[Callable[[], None]]
+) -> None:
+    undo.append(inject(fault, replicas, routers, turn))
+
+
 def _undisturbed(url: str, key: str, requests: Sequence[Request], timeout_s: float) -> tuple[list[Transcript], int]:
     """Returns the expected transcripts, and the number of events of all. Raises UnsoundError."""
     runs: list[list[Transcript]] = []
     counts: list[int] = []
     for _ in range(2):
         events: list[None] = []
-        runs.append(asyncio.run(send_all(url, key, requests, timeout_s, lambda events=events: events.append(None))))
+        runs.append(asyncio.run(send_all(url, key, requests, timeout_s, partial(events.append, None))))
         counts.append(len(events))
     for request, one, other in zip(requests, *runs, strict=True):
         fault = one.problem or other.problem or difference(one, other)
