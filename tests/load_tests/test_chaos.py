@@ -188,15 +188,14 @@ def test_the_fault_comes_once_in_the_middle_of_streams_that_are_not_harmed_by_it
 
 
 @pytest.mark.slow
-def test_a_killed_replica_is_noticed(tmp_path: Path) -> None:
-    """Whether its streams survive is the product's part; here the command has to see the kill and come to an end."""
+def test_streams_of_a_killed_replica_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     out = tmp_path / "chaos.json"
     command = [sys.executable, "-m", "load_tests.chaos", "--kill", "replica", "--streams", "6", "--times", "1"]
-    command += ["--kinds", "greedy", "seeded", "choices", "--max-tokens", "120", "--timeout", "40", "--json", str(out)]
+    command += ["--kinds", "greedy", "seeded", "choices", "--max-tokens", "120", "--timeout", "60", "--json", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, cwd=ROOT, timeout=150, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=ROOT, timeout=240, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr[-2000:]
     figures = json.loads(out.read_text())
     assert figures["streams"] == 6
-    assert figures["open_at_fault"] > 0 or figures["failed"] > 0
-    assert (done.returncode == 0) == (figures["failed"] == figures["different"] == 0)
+    assert figures["open_at_fault"] > 0
+    assert (figures["failed"], figures["different"]) == (0, 0)
