@@ -159,7 +159,7 @@ def search(prompt: str, answer: str, user: str) -> set[int]:
         while start and sum(word.weight for word in words[start:end]) < 2 * NGRAM:
             start -= 1
         run = texts[start:end]
-        enough = sum(word.weight for word in words[start:end]) >= 2 * NGRAM and len(set(run) - {"the", "a", "b"}) > 1
+        enough = sum(word.weight for word in words[start:end]) >= 2 * NGRAM and len(set(run) - {"the", "a"}) > 1
         if enough and stands_in(run, prompt) and not stands_in(run, user):
             ends.add(words[end - 1].end)
     return ends
