@@ -71,8 +71,11 @@ async def disturbed(
     inject: Callable[[], None],
     timeout_s: float,
 ) -> tuple[list[Transcript], float]:
-    """Sends the requests and calls ``inject`` after so many events of all together. Returns the transcripts and the
-    time of the fault, on the clock of ``time.perf_counter``."""
+    """Sends the requests, and calls ``inject`` once they have received ``after_events`` events in all.
+
+    Returns the transcripts, in the order of the requests, and the time of the fault in seconds of
+    ``time.perf_counter``. If all requests end before that many events, the fault comes after them and hits none.
+    """
     trigger = Trigger(after_events)
     sending = asyncio.create_task(send_all(url, key, requests, timeout_s, trigger.count))
     waiting = asyncio.create_task(trigger.wait())
