@@ -19,7 +19,7 @@ from router.config import FailoverConfig
 from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
-from router.generation.sent_answer import SentAnswer, continuations
+from router.generation.sent_answer import Continuation, SentAnswer, continuations
 from router.ports.tier_backend import (
     BackendError,
     PoisonRequestError,
@@ -163,8 +163,22 @@ async def _attempts(
         if rest[0].choice is not None:
             break
         request = rest[0].request
-    run.new_meter(seen=sent.ended_tokens, shared=True).report(Usage(0, sent.ended_tokens, 0))
-    joined = JoinedChoices(events_of, [each.choice or 0 for each in rest], sent.ended_tokens)
+    async with aclosing(_choices(run, request, rest, sent.ended_tokens, events_of)) as choices:
+        async for events in choices:
+            yield events
+
+
+async def _choices(
+    run: Run,
+    request: GenerationRequest,
+    rest: Sequence[Continuation],
+    ended_tokens: int,
+    events_of: Callable[[Sequence[Delta]], Sequence[T]],
+) -> AsyncGenerator[Sequence[T], None]:
+    """Runs each request of ``rest``, which continues one choice of ``request``, in attempts of its own, and yields
+    their events as those of one request. ``ended_tokens`` are those of the choices that have ended."""
+    run.new_meter(seen=ended_tokens, shared=True).report(Usage(0, ended_tokens, 0))
+    joined = JoinedChoices(events_of, [each.choice or 0 for each in rest], ended_tokens)
     streams = [
         _attempts(
             replace(run, failures=list(run.failures), shared=place > 0),
