@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -44,6 +45,9 @@ class Channel:
             self._client = PipelinedClient(self._client, config.background_timeout_s)
         self._guard = Guard(name, timeout_s, policy, clock, max_in_flight)
         self._closed = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()  # no call is in flight
+        self._idle.set()
 
     @property
     def breaker(self) -> BreakerState:
@@ -52,15 +56,29 @@ class Channel:
 
     async def open(self) -> None:
         """Makes the first connection, which may take longer than a call. Raises StateUnavailableError."""
-        await self._start_guard.call(self._client.ping)
+        await self._counted(self._start_guard.call(self._client.ping))
 
     async def call(self, function: Callable[[Client], Awaitable[T]]) -> T:
         """Calls ``function`` with the client and returns its result. Raises StateUnavailableError."""
         if self._closed:
             raise StateUnavailableError("the store is closed", sent=False)
-        return await self._guard.call(lambda: function(self._client))
+        return await self._counted(self._guard.call(lambda: function(self._client)))
 
     async def close(self) -> None:
-        """Closes all connections. Further calls raise StateUnavailableError."""
+        """Closes all connections when the calls in flight have ended, each within its deadline. Further calls raise
+        StateUnavailableError."""
         self._closed = True
+        # A call whose connection was closed would connect once more, and nothing would close that connection.
+        await self._idle.wait()
         await self._client.aclose()
+
+    async def _counted(self, call: Awaitable[T]) -> T:
+        """Awaits ``call``, which is in flight until then."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            return await call
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
