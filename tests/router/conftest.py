@@ -57,7 +57,10 @@ class Served:
             embedder=embedder,
             collections=collections,
         )
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        # Longer than the client keeps an idle connection (5 s, as uvicorn does): else both may end one at the same time,
+        # and the next test's request is lost with it.
+        settings = uvicorn.Config(app, log_level="error", lifespan="on", timeout_keep_alive=30)
+        self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
         self._thread.start()
         self.http = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=30)
