@@ -57,8 +57,8 @@ class Served:
             embedder=embedder,
             collections=collections,
         )
-        # Longer than the client keeps an idle connection (5 s, as uvicorn does): else both may end one at the same time,
-        # and the next test's request is lost with it.
+        # Longer than the 5 s for which the client keeps an idle connection: else both may end one at the same time, and
+        # the next test's request is lost with it.
         settings = uvicorn.Config(app, log_level="error", lifespan="on", timeout_keep_alive=30)
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])))
