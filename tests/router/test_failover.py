@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -83,6 +83,16 @@ KINDS: dict[str, SamplingParams] = {
 def engines() -> tuple[Engine, ...]:
     """Two engines over the same model."""
     return tuple(Engine.from_pretrained(FAST, dtype="float32", threads=1, kv_cache_tokens=4096) for _ in range(2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_engines() -> Iterator[None]:
+    """Ends the processes that tried grammars out, which would outlive the tests."""
+    yield
+    if engines.cache_info().currsize:
+        for engine in engines():
+            engine.close()
+        engines.cache_clear()
 
 
 @dataclass
