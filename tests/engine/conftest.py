@@ -15,6 +15,7 @@ import torch
 from engine import Engine
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.library import loaded
+from engine.kernels.cpu.tiles import Tiles
 from tests.engine.margins import Choices
 from tests.engine.models import save_model
 from tests.engine.ranks import stop_fork_server
@@ -63,7 +64,7 @@ def lesser_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             pytest.skip(f"this processor cannot run what {flag} makes")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiler, "FLAGS", (*compiler.FLAGS, flag))
-            return loaded(compiler.built(tmp_path_factory.mktemp("kernels")))
+            return loaded(compiler.built(tmp_path_factory.mktemp("kernels"), Tiles.NONE))
 
     return library
 

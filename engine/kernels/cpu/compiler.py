@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.kernels.cpu.tiles import Tiles, tiles
+
 SOURCES = Path(__file__).with_name("src")
 ENTRY = "step.c"
 COMPILERS = ("cc", "gcc", "clang")
@@ -36,8 +38,9 @@ class CompilerError(RuntimeError):
     """The kernels cannot be built here; the message says why."""
 
 
-def built(cache: Path | None = None) -> Path:
-    """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder).
+def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
+    """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder),
+    for tile ``registers`` as given (default: what this process uses).
 
     Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. If several
     processes need it at once, one compiles and the others wait. Raises CompilerError.
@@ -45,13 +48,14 @@ def built(cache: Path | None = None) -> Path:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise CompilerError(f"no C compiler was found (looked for {', '.join(COMPILERS)})")
+    flags = (*FLAGS, f"-DTILES={int(tiles() if registers is None else registers)}")
     folder = cache if cache is not None else _cache_folder()
-    library = folder / f"cpu-{_fingerprint(compiler)}.so"
+    library = folder / f"cpu-{_fingerprint(compiler, flags)}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not library.exists():
-                _compile(compiler, library)
+                _compile(compiler, flags, library)
     return library
 
 
@@ -67,10 +71,10 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _compile(compiler: str, flags: tuple[str, ...], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch) / library.name
-        command = [compiler, *FLAGS, str(SOURCES / ENTRY), "-o", str(made), "-lm"]
+        command = [compiler, *flags, str(SOURCES / ENTRY), "-o", str(made), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -80,12 +84,12 @@ def _compile(compiler: str, library: Path) -> None:
         made.replace(library)
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
     checksum = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         checksum.update(path.read_bytes())
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-    for part in (*FLAGS, compiler, version.stdout, platform.machine(), _processor()):
+    for part in (*flags, compiler, version.stdout, platform.machine(), _processor()):
         checksum.update(part.encode())
     return checksum.hexdigest()[:20]
 

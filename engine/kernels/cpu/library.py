@@ -119,6 +119,8 @@ def loaded(path: Path | None = None) -> ctypes.CDLL:
     library.manta_step.restype = None
     library.manta_product.argtypes = [POINTER(Linear), c_void_p, c_void_p, c_void_p, c_long, c_void_p]
     library.manta_product.restype = None
-    library.manta_scratch_floats.argtypes = [POINTER(Model)]
+    library.manta_scratch_floats.argtypes = [POINTER(Model), c_long]
     library.manta_scratch_floats.restype = c_long
+    library.manta_tiles.argtypes = []
+    library.manta_tiles.restype = c_int
     return library

@@ -24,6 +24,7 @@ from engine.quant.matrix import QuantisedMatrix
 from engine.quant.quantise import WeightFormats, quantise
 
 PANEL = 16  # outputs of a panel, as in src/panel.h
+TILE_INPUTS = 32  # of a tile register of bfloat16, likewise
 MAX_HEAD_DIM = 256  # as in src/attention.c
 SCREENED_BYTES = 64 << 20  # of an output layer that is larger than caches are
 TYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
@@ -68,14 +69,16 @@ def unsupported(
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def panels(weight: Tensor) -> Tensor:
+def panels(weight: Tensor, *, tiled: bool = False) -> Tensor:
     """``weight`` [outputs, inputs] in panels of 16 outputs, zeros after the last.
 
-    float32: [panels, inputs, 16]; bfloat16: [panels, inputs / 2, 16, 2].
+    float32: [panels, inputs, 16]; bfloat16: [panels, inputs / 2, 16, 2], inputs rounded up to 32 if ``tiled``.
     """
     outputs, inputs = weight.shape
     count = -(-outputs // PANEL)
-    padded = F.pad(weight, (0, 0, 0, count * PANEL - outputs)).view(count, PANEL, inputs)
+    more = -inputs % TILE_INPUTS if tiled and weight.dtype == torch.bfloat16 else 0
+    inputs += more
+    padded = F.pad(weight, (0, more, 0, count * PANEL - outputs)).view(count, PANEL, inputs)
     if weight.dtype == torch.bfloat16:
         return padded.view(count, PANEL, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
     return padded.permute(0, 2, 1).contiguous()
@@ -155,6 +158,7 @@ class PackedModel:
     """The C structure of a model and the memory that it points to.
 
     ``cache`` has the pages of each layer; inside a block the C code lays keys and values out as it likes.
+    ``tiled``: whether that multiplies in tile registers.
     """
 
     def __init__(
@@ -165,8 +169,11 @@ class PackedModel:
         shapes: Sequence[GroupShape],
         context: int,
         rounded: WeightFormats | None,
+        *,
+        tiled: bool = False,
     ) -> None:
         self._kept: list[object] = []
+        self._tiled = tiled
         self._rounded = rounded
         self.groups = layers_by_group(spec)
         block_size = shapes[0].block_size
@@ -241,7 +248,8 @@ class PackedModel:
             return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, kind)
         weight = plain(matrix)
         if form is None:
-            return Linear(self._keep(panels(weight)), None, offsets, inputs, outputs, TYPES[weight.dtype])
+            packed = self._keep(panels(weight, tiled=self._tiled))
+            return Linear(packed, None, offsets, inputs, outputs, TYPES[weight.dtype])
         numbers, scales = coded_panels(quantise(weight, form), form)
         return Linear(self._keep(numbers), self._keep(scales), offsets, inputs, outputs, WEIGHT_TYPES[form])
 

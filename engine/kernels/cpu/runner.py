@@ -42,9 +42,16 @@ class CompiledRunner:
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
         self._groups = len(shapes)
-        self._packed = PackedModel(spec, weights, form, shapes, context_length, weight_formats(config.weight_dtype))
+        self._packed = PackedModel(
+            spec,
+            weights,
+            form,
+            shapes,
+            context_length,
+            weight_formats(config.weight_dtype),
+            tiled=bool(self._library.manta_tiles()),
+        )
         self._model = ctypes.byref(self._packed.model)
-        self._floats_per_row = int(self._library.manta_scratch_floats(self._model))
         self._scratch = self._logits = torch.empty(0)
         screen = self._packed.model.screen.numbers
         self._screening = Screening(-(-screen.outputs // PANEL) if screen.weights else 0)
@@ -134,8 +141,9 @@ class CompiledRunner:
 
     def _scratch_for(self, rows: int) -> Tensor:
         """Grows to the largest step so far and stays."""
-        if len(self._scratch) < rows * self._floats_per_row:
-            self._scratch = torch.empty(rows * self._floats_per_row)
+        floats = int(self._library.manta_scratch_floats(self._model, rows))
+        if len(self._scratch) < floats:
+            self._scratch = torch.empty(floats)
         return self._scratch
 
 

@@ -36,12 +36,28 @@ typedef struct {
   int plain;  // whether the output is to be floats, row after row
 } Attention;
 
+// The same for tile registers, in which attention takes more queries and longer chunks at once (attention_tiles.h).
+#define TILE_QUERIES 64
+#define TILE_CHUNK 128
+#define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)  // rows begin in different sets of the cache
+
+typedef struct {
+  _Alignas(64) uint16_t queries[TILE_QUERIES * MAX_HEAD_DIM], weights[TILE_QUERIES * TILE_CHUNK];  // as in row_in_tiles
+  float scores[TILE_QUERIES][TILE_CHUNK];
+  float output[TILE_QUERIES][OUTPUT_STRIDE];
+  float most[TILE_QUERIES], total[TILE_QUERIES];
+  uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];  // of a chunk, whose pages are not panels of pairs
+} TileRoom;
+
 typedef struct {
   float queries[TILE][MAX_HEAD_DIM];
   float output[TILE][MAX_HEAD_DIM];
   float scores[TILE][CHUNK];
   float most[TILE], total[TILE];
   uint32_t query_pairs[TILE][MAX_HEAD_DIM / 2], weight_pairs[TILE][CHUNK / 2];  // as bfloat16, where products take pairs
+#if TILES
+  TileRoom tiles;
+#endif
 } Room;
 
 // Which page holds a token's keys (heads below kv_heads) or values.
@@ -56,17 +72,17 @@ INLINE vec scales_of(const Attention *a, const Span *span, long token, long head
 }
 
 // Whether keys and values are multiplied as pairs of bfloat16, and whether that is how they are laid out.
-INLINE int multiplies_pairs(int type, int pairs) { return HALVES && pairs && type != F32; }
+INLINE int multiplies_pairs(int type, int pairs) { return PAIRS && pairs && type != F32; }
 INLINE int lies_in_pairs(int type, int pairs) { return type == BF16 || multiplies_pairs(type, pairs); }
 
-#if HALVES
+#if HALVES && !TILES
 #define PAIR_DOTS_OF_KEYS(R) PAIR_DOTS_OF_PANELS(bf16, R) PAIR_DOTS_OF_PANELS(int8, R) PAIR_DOTS_OF_PANELS(fp8, R)
 EACH_ROWS(PAIR_DOTS_OF_KEYS)
 #endif
 
 // SUMS += x * panels, whatever the numbers are: P panels, pairs of x begin at `halves`, its floats at `floats`. Pairs take as
 // many panels at once as registers hold, all else one.
-#if HALVES
+#if HALVES && !TILES
 #define PAIR_PRODUCTS(R, halves, length, inputs, ahead)                                                          \
   if (a->type == BF16) panel_dots_bf16_##R(acc, halves, (length) / 2, panels, inputs, ahead);                    \
   else if (a->type == INT8) panel_dots_int8_##R(acc, halves, (length) / 2, panels, inputs, ahead);               \
@@ -77,8 +93,6 @@ EACH_ROWS(PAIR_DOTS_OF_KEYS)
   else if (a->type == INT8) dots_int8_##R(acc[0], floats, length, 1, (const int8_t *)panels[0], inputs);         \
   else if (a->type == FP8) dots_fp8_##R(acc[0], floats, length, 1, (const int8_t *)panels[0], inputs);           \
   else dots_f32_##R(acc[0], floats, length, 1, (const float *)panels[0], inputs);
-
-INLINE long least(long a, long b) { return a < b ? a : b; }
 
 // Where there are fewer panels than go together, the last one stands in for those that lack.
 #define SCORES_OF(R, P, PRODUCTS)                                                                                \
@@ -115,7 +129,7 @@ INLINE long least(long a, long b) { return a < b ? a : b; }
 
 #define PLAIN_SCORES(R) SCORES_OF(R, 1, PLAIN_PRODUCTS(R, room->queries[start], MAX_HEAD_DIM, a->head))
 #define PLAIN_VALUES(R) VALUES_OF(R, 1, PLAIN_PRODUCTS(R, &room->scores[start][at], CHUNK, PANEL))
-#if HALVES
+#if HALVES && !TILES
 #define PAIR_SCORES(R) SCORES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, room->query_pairs[start], MAX_HEAD_DIM, a->head, apart))
 #define PAIR_VALUES(R) VALUES_OF(R, PANELS_BESIDE(R), PAIR_PRODUCTS(R, &room->weight_pairs[start][at / 2], CHUNK, PANEL, 0))
 #define SCORES(R) if (pairs) PAIR_SCORES(R) else PLAIN_SCORES(R)
@@ -131,22 +145,28 @@ INLINE long least(long a, long b) { return a < b ? a : b; }
     FOR_ROWS(rows, CALL)                                                              \
   }
 
+// What is known of a query so far: its output is not divided by its weights' total yet.
+typedef struct {
+  float *scores, *output;  // [tokens of a chunk], [head]
+  float *most, *total;  // the largest score and the sum of the weights
+} Softmax;
+
 // Scores of one chunk become weights: masked, shifted by the largest so far, exponentiated; sums are kept up. A score that
 // is no finite number makes the sums, and so the output, no numbers.
-static void soften(const Attention *a, Room *room, long i, long chunk, long length, long position) {
-  float *scores = room->scores[i];
+static void soften(const Attention *a, const Softmax *query, long chunk, long length, long position) {
+  float *scores = query->scores;
   if (a->softcap > 0)
     for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
   long oldest = a->window ? position - a->window + 1 : 0;
-  for (long t = 0; t < length; t++)
-    if (chunk + t > position || chunk + t < oldest) scores[t] = -INFINITY;
   if (position < chunk || oldest >= chunk + length) {
     memset(scores, 0, length * sizeof(float));
     return;
   }
+  for (long t = 0; t < oldest - chunk; t++) scores[t] = -INFINITY;
+  for (long t = position - chunk + 1; t < length; t++) scores[t] = -INFINITY;
   vec most = load(scores);
   for (long t = LANES; t < length; t += LANES) most = vmax(most, load(scores + t));
-  float before = room->most[i], now = largest(most);
+  float before = *query->most, now = largest(most);
   if (now < before) now = before;
   vec total = {};
   for (long t = 0; t < length; t += LANES) {
@@ -156,16 +176,16 @@ static void soften(const Attention *a, Room *room, long i, long chunk, long leng
   }
   if (now > before) {
     float shrink = before == -INFINITY ? 0 : vexp(splat(before - now))[0];
-    room->total[i] *= shrink;
-    for (long d = 0; d < a->head; d += LANES) store(&room->output[i][d], load(&room->output[i][d]) * shrink);
-    room->most[i] = now;
+    *query->total *= shrink;
+    for (long d = 0; d < a->head; d += LANES) store(query->output + d, load(query->output + d) * shrink);
+    *query->most = now;
   }
-  room->total[i] += sum(total);
+  *query->total += sum(total);
 }
 
 // Floats to pairs of bfloat16; without the instruction nobody asks for them.
 INLINE void put_pairs(const float *from, uint32_t *to, long count) {
-  TiledRow row = {to, 1, 1};
+  TiledRow row = {to, 1, IN_PAIRS, count};
   for (long i = 0; i < count; i += LANES) put(&row, i, load(from + i));
 }
 
@@ -177,11 +197,22 @@ static void weigh(const Attention *a, const Span *span, Room *room, long i, long
   if (multiplies_pairs(a->type, a->pairs)) put_pairs(weights, room->weight_pairs[i], length);
 }
 
+INLINE int takes_tiles(const Attention *a) { return TILES && multiplies_pairs(a->type, a->pairs); }
+INLINE long queries_at_once(const Attention *a) { return takes_tiles(a) ? TILE_QUERIES : TILE; }
+
 // Query heads of one KV head that go together: all of them if they fit.
 INLINE long heads_at_once(const Attention *a) {
-  long group = a->heads / a->kv_heads, most = group < TILE ? group : TILE;
+  long group = a->heads / a->kv_heads, most = least(group, queries_at_once(a));
   while (group % most) most--;
   return most;
+}
+
+// A query's output, divided by its weights' total, to where the next product reads it.
+static void write_output(const Attention *a, long row, long head, const float *output, float total) {
+  long width = a->heads * a->head;
+  TiledRow to = a->plain ? plain_row(a->output, row, width) : tiled_row(a->output, a->rows, row, width, a->pairs);
+  vec by = splat(1.0f / total);
+  for (long d = 0; d < a->head; d += LANES) put(&to, head * a->head + d, load(output + d) * by);
 }
 
 // Queries of `tokens` rows from `offset` on, for a group of query heads of one KV head.
@@ -208,23 +239,23 @@ static void attend(const Attention *a, const Span *span, long first_head, long o
     }
     EACH_TILE(queries, SCORES)
     for (long i = 0; i < queries; i++) {
-      soften(a, room, i, chunk, length, first_position + i / group);
+      Softmax query = {room->scores[i], room->output[i], &room->most[i], &room->total[i]};
+      soften(a, &query, chunk, length, first_position + i / group);
       weigh(a, span, room, i, chunk, length, a->kv_heads + kv_head);
     }
     EACH_TILE(queries, VALUES)
   }
-  for (long i = 0; i < queries; i++) {
-    long row = span->row + offset + i / group, head = first_head + i % group;
-    long width = a->heads * a->head;
-    TiledRow to = a->plain ? plain_row(a->output, row, width) : tiled_row(a->output, a->rows, row, width, a->pairs);
-    vec by = splat(1.0f / room->total[i]);
-    for (long d = 0; d < a->head; d += LANES) put(&to, head * a->head + d, load(&room->output[i][d]) * by);
-  }
+  for (long i = 0; i < queries; i++)
+    write_output(a, span->row + offset + i / group, first_head + i % group, room->output[i], room->total[i]);
 }
+
+#if TILES
+#include "attention_tiles.h"
+#endif
 
 // Takes pieces of work until there is none; `next` is shared by all threads and begins at 0.
 static void attend_share(const Attention *a, long *next, Room *room) {
-  long group = heads_at_once(a), groups = a->heads / group, tile = TILE / group;
+  long group = heads_at_once(a), groups = a->heads / group, tile = queries_at_once(a) / group;
   long index = 0, mine = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
   for (long s = 0; s < a->count; s++) {
     const Span *span = &a->spans[s];
@@ -232,6 +263,12 @@ static void attend_share(const Attention *a, long *next, Room *room) {
     for (; mine < index + pieces; mine = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) {
       long piece = mine - index, offset = piece / groups * tile;
       long tokens = span->rows - offset < tile ? span->rows - offset : tile;
+#if TILES
+      if (takes_tiles(a)) {
+        attend_in_tiles(a, span, piece % groups * group, offset, tokens, &room->tiles);
+        continue;
+      }
+#endif
       attend(a, span, piece % groups * group, offset, tokens, room);
     }
     index += pieces;

@@ -6,6 +6,7 @@
 #else
 #include "products_portable.h"
 #endif
+#include "tiles.h"
 
 typedef struct {
   const void *weights;  // panels
@@ -52,7 +53,7 @@ INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long f
     finish(p, acc, start, R, first);                                                                    \
   }
 
-#if HALVES
+#if HALVES && !TILES
 // Few rows take four panels at once, so that enough sums are under way to hide an instruction's latency; more take two, as
 // many as the registers hold.
 #define FEW_ROWS 3
@@ -89,9 +90,19 @@ static void multiply_pairs(const Product *p, long from, long to) {
 }
 #endif
 
+#if TILES
+#include "gemm_tiles.h"
+#endif
+
 static void multiply_coded(const Product *p, long from, long to) {
+#if TILES
+  if (p->rows > FEW_CODED_ROWS) {
+    multiply_coded_tiles(p, from, to);
+    return;
+  }
+#endif
   const Linear *linear = p->linear;
-  long count = tiles(p->rows), groups = linear->inputs / GROUP;
+  long count = coded_tiles(p->rows), groups = linear->inputs / GROUP;
   long most = count ? coded_together((p->rows + count - 1) / count) : 1;
   size_t apart = coded_panel_bytes(linear->inputs, linear->type);
   for (long index = from, together; index < to; index += together) {
@@ -99,7 +110,7 @@ static void multiply_coded(const Product *p, long from, long to) {
     const uint16_t *scales = (const uint16_t *)linear->scales + index * groups * scales_per_group(linear->type);
     CodedPanels w = {(const char *)linear->weights + index * apart, scales, apart, groups};
     for (long tile = 0; tile < count; tile++) {
-      long start = tile_start(p->rows, tile), rows = tile_start(p->rows, tile + 1) - start;
+      long start = coded_tile_start(p->rows, tile), rows = coded_tile_start(p->rows, tile + 1) - start;
       vec sums[MAX_SUMS][VECS];
       multiply_coded_tile((float *)sums, coded(p->x, p->rows, linear->inputs, start), rows, w, linear->type, together);
       for (long at = 0; at < together; at++) finish(p, sums + at * rows, start, rows, (index + at) * PANEL);
@@ -114,7 +125,12 @@ static void multiply_panels(const Product *p, long from, long to) {
     multiply_coded(p, from, to);
     return;
   }
-#if HALVES
+#if TILES
+  if (in_pairs(linear->type)) {
+    multiply_tiles(p, from, to);
+    return;
+  }
+#elif HALVES
   if (in_pairs(linear->type)) {
     multiply_pairs(p, from, to);
     return;

@@ -31,9 +31,9 @@ INLINE long place_in(int pairs, long inputs, long input, long output) {
 
 // A token's key, one lane of panels over tokens, in whole vectors; 0 if the numbers need another way.
 INLINE int write_key(char *page, int type, int pairs, long head, long place, const float *x) {
-  if (type != F32 && !(type == BF16 && HALVES)) return 0;
+  if (type != F32 && !(type == BF16 && PAIRS)) return 0;
   long words = pairs ? head / 2 : head;
-  TiledRow lane = {(uint32_t *)page + place / PANEL * words * PANEL + place % PANEL, PANEL, pairs};
+  TiledRow lane = {(uint32_t *)page + place / PANEL * words * PANEL + place % PANEL, PANEL, pairs ? IN_PAIRS : IN_FLOATS, head};
   for (long d = 0; d < head; d += LANES) put(&lane, d, load(x + d));
   return 1;
 }

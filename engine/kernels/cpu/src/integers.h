@@ -24,7 +24,8 @@ INLINE size_t coded_panel_bytes(long inputs, int type) { return (size_t)inputs *
 INLINE long scales_per_group(int type) { return is_grouped(type) ? 2 * PANEL : type == INT4 ? PANEL : 0; }
 
 // Rows of whole numbers, tiled: words [inputs / 4][rows of the tile], then for each group a scale, the sum of its numbers,
-// and the product of the two, [groups][rows of the tile].
+// and the product of the two, [groups][rows of the tile]. With tile registers, words lie as those take them: 16 rows to a
+// tile, [groups][16][8].
 typedef struct {
   uint32_t *words;
   float *scales;
@@ -34,7 +35,20 @@ typedef struct {
 
 INLINE long coded_floats(long inputs) { return inputs / 4 + 3 * (inputs / GROUP); }  // that a row takes
 
+#if TILES
+#define STEP_OF(rows) TILE_ROWS  // of a tile of `rows`
+#define PLACE_OF_WORD(step, word, row) ((word) / WORDS * WORDS * TILE_ROWS + (row) * WORDS + (word) % WORDS)
+INLINE long coded_tiles(long rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
+INLINE long coded_tile_start(long rows, long tile) { return least(rows, tile * TILE_ROWS); }
+#else
+#define STEP_OF(rows) (rows)
+#define PLACE_OF_WORD(step, word, row) ((word) * (step) + (row))
+INLINE long coded_tiles(long rows) { return tiles(rows); }
+INLINE long coded_tile_start(long rows, long tile) { return tile_start(rows, tile); }
+#endif
+
 INLINE Coded coded(const void *matrix, long rows, long inputs, long row) {
+  rows = stored_rows(rows);
   long groups = inputs / GROUP;
   uint32_t *words = (uint32_t *)matrix;
   float *scales = (float *)(words + rows * (inputs / 4));
@@ -46,7 +60,7 @@ INLINE Coded coded(const void *matrix, long rows, long inputs, long row) {
 // Some rows of a tile that has `step`, from group `group` on.
 INLINE Coded coded_from(Coded x, long step, long row, long group) {
   long at = group * step + row;
-  return (Coded){x.words + group * WORDS * step + row, x.scales + at, x.sums + at, x.totals + at};
+  return (Coded){x.words + PLACE_OF_WORD(step, group * WORDS, row), x.scales + at, x.sums + at, x.totals + at};
 }
 
 // Numbers of one byte, four in a word.
@@ -66,8 +80,8 @@ INLINE void narrow_codes(const ivec codes[GROUP / LANES], uint32_t words[WORDS])
 
 // A row of floats to its place. What is not finite makes its group's scale no number.
 static void code_row(const float *x, void *matrix, long rows, long row, long inputs) {
-  long tile = ((row + 1) * tiles(rows) - 1) / rows, start = tile_start(rows, tile);
-  long step = tile_start(rows, tile + 1) - start, at = row - start;
+  long tile = TILES ? row / TILE_ROWS : ((row + 1) * tiles(rows) - 1) / rows, start = coded_tile_start(rows, tile);
+  long step = STEP_OF(tile_start(rows, tile + 1) - start), at = row - start;
   Coded to = coded(matrix, rows, inputs, start);
   for (long group = 0; group < inputs / GROUP; group++, x += GROUP) {
     ivec most = {};  // of the magnitudes, whose order is that of their bits; what is no number is above infinity
@@ -80,7 +94,7 @@ static void code_row(const float *x, void *matrix, long rows, long row, long inp
     }
     uint32_t words[WORDS];
     narrow_codes(codes, words);
-    for (int n = 0; n < WORDS; n++) to.words[(group * WORDS + n) * step + at] = words[n];
+    for (int n = 0; n < WORDS; n++) to.words[PLACE_OF_WORD(step, group * WORDS + n, at)] = words[n];
     float scale = top <= FLT_MAX ? top / 127 : NAN;
     int32_t sum_of_codes = added_up(total);
     to.scales[group * step + at] = scale;

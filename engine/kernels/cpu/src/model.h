@@ -45,7 +45,7 @@ typedef struct {
   _Atomic long multiplied;  // panels of the output layer that it took all the same
 } Step;
 
-// What a step needs beside weights and cache: floats per row, in this order.
+// What a step needs beside weights and cache, in this order.
 typedef struct {
   float *stream;  // [rows][hidden]
   float *normed;  // [rows][hidden], tiled where a product reads it
@@ -63,7 +63,11 @@ INLINE long floats_of_codes(const Model *m) {
   return m->coded ? coded_floats(most > m->inner ? most : m->inner) : 0;
 }
 
-EXPORT long manta_scratch_floats(const Model *m) {
+// Whether bfloat16 panels are to have whole tile registers of inputs.
+EXPORT int manta_tiles(void) { return TILES; }
+
+EXPORT long manta_scratch_floats(const Model *m, long rows) {
   long head = m->head;
-  return 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m) + SEEN_FLOATS;
+  long row = 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m) + SEEN_FLOATS;
+  return stored_rows(rows) * row;
 }

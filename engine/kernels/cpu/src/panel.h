@@ -19,7 +19,19 @@
 #define MAX_ROWS 6
 #endif
 
-INLINE size_t panel_bytes(long inputs, int type) { return (size_t)inputs * PANEL * (type == BF16 ? 2 : 4); }
+#define TILE_ROWS 16  // rows of a tile register
+#define TILE_INPUTS 32  // bfloat16 of such a row
+
+// Tiles hold whole blocks of rows.
+INLINE long stored_rows(long rows) { return TILES ? (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS : rows; }
+
+INLINE long whole_tiles(long inputs) { return (inputs + TILE_INPUTS - 1) / TILE_INPUTS * TILE_INPUTS; }
+
+// With tiles, bfloat16 panels have zeros after the last input, so that a register is full.
+INLINE size_t panel_bytes(long inputs, int type) {
+  if (type == BF16) return (size_t)(TILES ? whole_tiles(inputs) : inputs) * PANEL * 2;
+  return (size_t)inputs * PANEL * 4;
+}
 
 #define DOTS_OF_BYTES(FORMAT, R)                                                                                     \
   INLINE void dots_##FORMAT##_##R(vec acc[R][VECS], const float *x, long across, long along, const int8_t *w,       \
@@ -91,40 +103,68 @@ INLINE long tiles(long rows) { return (rows + MAX_ROWS - 1) / MAX_ROWS; }
 INLINE long tile_start(long rows, long tile) { return rows * tile / tiles(rows); }
 
 // Whether products with weights of `type` take their inputs as pairs of bfloat16.
-INLINE int in_pairs(int type) { return HALVES && type == BF16; }
+INLINE int in_pairs(int type) { return PAIRS && type == BF16; }
 
-// A row of a tiled matrix, to be written. `step`: words from one element, or pair, to the next.
+// How the elements of a row lie: floats, or pairs of bfloat16, `step` words from one to the next; or pairs where a tile
+// register takes them: 32 elements in a row of 64 bytes, 16 such rows after each other.
+enum { IN_FLOATS, IN_PAIRS, IN_TILES };
+
+// A row of a matrix that a product reads, to be written.
 typedef struct {
   uint32_t *to;
   long step;
-  int pairs;
+  int form;
+  long width;  // of a row in tiles
 } TiledRow;
 
+// Where a matrix of pairs has tiles, a row of it: [rows / 16][inputs / 32][16][32] bfloat16, zeros after the last input.
+INLINE TiledRow row_in_tiles(void *matrix, long row, long width) {
+  uint32_t *block = (uint32_t *)matrix + row / TILE_ROWS * TILE_ROWS * whole_tiles(width) / 2;
+  return (TiledRow){block + row % TILE_ROWS * TILE_INPUTS / 2, 1, IN_TILES, width};
+}
+
 INLINE TiledRow tiled_row(void *matrix, long rows, long row, long width, int pairs) {
+  if (TILES && pairs) return row_in_tiles(matrix, row, width);
   long tile = ((row + 1) * tiles(rows) - 1) / rows, start = tile_start(rows, tile);
   long step = tile_start(rows, tile + 1) - start;
-  return (TiledRow){(uint32_t *)matrix + start * (pairs ? width / 2 : width) + (row - start), step, pairs};
+  uint32_t *to = (uint32_t *)matrix + start * (pairs ? width / 2 : width) + (row - start);
+  return (TiledRow){to, step, pairs ? IN_PAIRS : IN_FLOATS, width};
 }
 
 // A row of a matrix that is not tiled.
-INLINE TiledRow plain_row(void *matrix, long row, long width) { return (TiledRow){(uint32_t *)matrix + row * width, 1, 0}; }
+INLINE TiledRow plain_row(void *matrix, long row, long width) {
+  return (TiledRow){(uint32_t *)matrix + row * width, 1, IN_FLOATS, width};
+}
+
+INLINE void store_halves(uint32_t *to, vec value) {
+#if HALVES
+  _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+#else
+  half_u halves = narrow(value);
+  memcpy(to, &halves, sizeof(halves));
+#endif
+}
 
 // Elements `at` to `at` + LANES - 1 of the row; `at` is a multiple of LANES.
 INLINE void put(const TiledRow *row, long at, vec value) {
-#if HALVES
-  if (row->pairs) {
-    __m256i narrow = (__m256i)_mm512_cvtneps_pbh((__m512)value);
-    uint32_t words[LANES / 2];
-    _mm256_storeu_si256((__m256i *)words, narrow);
-    uint32_t *to = row->to + at / 2 * row->step;
-    if (row->step == 1) _mm256_storeu_si256((__m256i *)to, narrow);
-    else for (int i = 0; i < LANES / 2; i++) to[i * row->step] = words[i];
-    return;
+  if (row->form == IN_TILES) {
+    uint32_t *to = row->to + at / TILE_INPUTS * TILE_ROWS * TILE_INPUTS / 2 + at % TILE_INPUTS / 2;
+    store_halves(to, value);
+    long end = at + LANES;
+    if (end == row->width && end % TILE_INPUTS) memset(to + LANES / 2, 0, (TILE_INPUTS - end % TILE_INPUTS) * 2);
+  } else if (row->form == IN_PAIRS) {
+    uint32_t words[LANES / 2], *to = row->to + at / 2 * row->step;
+    if (row->step == 1) {
+      store_halves(to, value);
+    } else {
+      store_halves(words, value);
+      for (int i = 0; i < LANES / 2; i++) to[i * row->step] = words[i];
+    }
+  } else {
+    float *to = (float *)row->to + at * row->step;
+    if (row->step == 1) store(to, value);
+    else for (int i = 0; i < LANES; i++) to[i * row->step] = value[i];
   }
-#endif
-  float *to = (float *)row->to + at * row->step;
-  if (row->step == 1) store(to, value);
-  else for (int i = 0; i < LANES; i++) to[i * row->step] = value[i];
 }
 
 #if HALVES

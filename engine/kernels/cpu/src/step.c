@@ -126,11 +126,12 @@ static void run_step(void *given, int me) {
   for (long i = 0; i < m->count; i++)
     run_layer(m, &m->layers[i], job->step, &job->scratch, &job->counters[i], &room, job->pool, me);
   read_out(m, job->step, &job->scratch, job->pool, me);
+  release_tiles();
 }
 
-// `scratch` has rows * manta_scratch_floats floats; `counters` one per layer.
+// `scratch` has manta_scratch_floats(m, rows) floats; `counters` one per layer.
 EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, Pool *pool) {
-  long rows = s->rows;
+  long rows = stored_rows(s->rows);
   Scratch b;
   b.stream = scratch;
   b.normed = b.stream + rows * m->hidden;
@@ -167,9 +168,11 @@ static void run_product(void *given, int me) {
   }
   meet(job->pool);
   product(linear, job->inputs, job->y, rows, 0, me, threads);
+  release_tiles();
 }
 
-// One product alone: y [rows][outputs] of x [rows][inputs]. `inputs` has room for as many floats as x has.
+// One product alone: y [rows][outputs] of x [rows][inputs]. `inputs` has room for as many floats as x has, its rows rounded
+// up to 16.
 EXPORT void manta_product(const Linear *linear, const float *x, float *y, float *inputs, long rows, Pool *pool) {
   ProductJob job = {linear, x, y, inputs, rows, pool};
   run(pool, run_product, &job);

@@ -17,6 +17,15 @@
 #define HALVES 0
 #endif
 
+// Registers of whole matrices: those of the processor, or the same in C (tiles.h). The one who compiles decides: the
+// operating system has to allow the processor's.
+#define HARDWARE 1
+#define EMULATED 2
+#ifndef TILES
+#define TILES 0
+#endif
+#define PAIRS (HALVES || TILES)  // whether products take pairs of bfloat16
+
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
@@ -79,6 +88,15 @@ INLINE uint16_t narrow1(float value) {
   if (value != value) return 0x7fc0;
   return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
+
+// As many bfloat16, likewise.
+INLINE half_u narrow(vec value) {
+  ivec bits = (ivec)value, none = value != value;
+  ivec upper = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector((upper & ~none) | (0x7fc0 & none), half_u);
+}
+
+INLINE long least(long a, long b) { return a < b ? a : b; }
 
 INLINE float sum(vec v) {
   float total = 0;
