@@ -1,0 +1,268 @@
+"""Products and attention in tile registers: the processor's and their emulation compute the same bits, and those depend
+on nothing but the row."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from engine import SamplingParams
+from engine.kernels.cpu import tiles as module
+from engine.kernels.cpu.compiler import built
+from engine.kernels.cpu.library import BFLOAT16, Linear, loaded
+from engine.kernels.cpu.packing import WEIGHT_TYPES, coded_panels, grouped_panels, panels
+from engine.kernels.cpu.runner import CompiledRunner
+from engine.kernels.cpu.tiles import VARIABLE, Tiles, tiles
+from engine.quant.format import INT4, INT8
+from engine.quant.quantise import quantise
+from tests.engine.compiled import make_engine
+from tests.engine.families import CONFIGS, Recorded, disturb, record
+from tests.engine.models import VOCAB, ragged_prompts, write
+from tests.engine.test_grouped_weights import GROUPED_TYPES, product, random_matrix
+
+ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100)
+SHAPES = [(16, 16), (40, 48), (333, 1056), (64, 80)]  # outputs, inputs: whole registers and parts of them
+WAYS: dict[str, dict[str, Any]] = {
+    "one token at a time": {"prefill_chunk": 1},
+    "seven tokens at a time": {"prefill_chunk": 7},
+    "two threads": {"threads": 2},
+    "preempted": {"kv_cache_tokens": 416},
+}
+LibraryOf = Callable[[Tiles], ctypes.CDLL]
+
+
+@pytest.fixture(scope="session")
+def library_of(tmp_path_factory: pytest.TempPathFactory) -> LibraryOf:
+    """The kernels for those registers; skips where the processor or the system has none."""
+
+    @cache
+    def library(registers: Tiles) -> ctypes.CDLL:
+        if registers is Tiles.HARDWARE and (reason := module._missing()) is not None:
+            pytest.skip(f"no tile registers: {reason}")
+        return loaded(built(tmp_path_factory.mktemp("kernels"), registers))
+
+    return library
+
+
+@pytest.fixture
+def forget_choice() -> Iterator[None]:
+    """This process chooses again, and forgets that afterwards."""
+    tiles.cache_clear()
+    yield
+    tiles.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A model of that family whose sizes are no whole registers, with heads of 16 channels or of 32."""
+
+    @cache
+    def make(name: str) -> Path:
+        torch.manual_seed(0)
+        shape = {"hidden_size": 48, "head_dim": 32 if name == "qwen3" else 16, "num_attention_heads": 4}
+        config = type(CONFIGS[name])(**CONFIGS[name].to_dict() | shape | {"intermediate_size": 80})
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        disturb(model)
+        path = tmp_path_factory.mktemp("tiles") / name
+        write(model, path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    return record(monkeypatch, CompiledRunner)
+
+
+def bfloat16_weights(outputs: int, inputs: int) -> tuple[Linear, Tensor, object]:
+    """For the kernels, the weights in float64, and the memory that they read."""
+    weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(inputs)).bfloat16()
+    packed = panels(weight, tiled=True)
+    return Linear(packed.data_ptr(), None, None, inputs, outputs, BFLOAT16), weight.double(), packed
+
+
+def rows_of(count: int, inputs: int) -> Tensor:
+    """bfloat16 numbers of many sizes, as float32; among them zeros and some too small to be normal."""
+    generator = torch.Generator().manual_seed(count)
+    exponents = torch.randint(-12, 12, (count, inputs), generator=generator).float()
+    x = torch.randn(count, inputs, generator=generator) * exponents.exp2()
+    x[:, ::7] = 0
+    x[:, 3::11] = 1e-39
+    return x.bfloat16().float()
+
+
+@pytest.mark.parametrize("registers", [Tiles.EMULATED, Tiles.HARDWARE], ids=lambda each: each.name)
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_products_are_those_of_the_weights_and_a_row_depends_on_itself_alone(
+    library_of: LibraryOf, registers: Tiles, outputs: int, inputs: int
+) -> None:
+    library = library_of(registers)
+    linear, weight, _kept = bfloat16_weights(outputs, inputs)
+    x = rows_of(max(ROWS), inputs)
+    alone = torch.cat([product(library, linear, row) for row in x.split(1)])
+
+    bound = (x.double().abs() @ weight.abs().T) * inputs * torch.finfo(torch.float32).eps + 1e-30
+    assert ((alone.double() - x.double() @ weight.T).abs() <= bound).all()
+    for rows in ROWS:
+        assert torch.equal(product(library, linear, x[:rows].contiguous()), alone[:rows])
+    assert torch.equal(product(library, linear, x, 2), alone)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_the_emulation_gives_the_processors_bits(library_of: LibraryOf, outputs: int, inputs: int) -> None:
+    linear, _weight, _kept = bfloat16_weights(outputs, inputs)
+    for rows in ROWS:
+        x = rows_of(rows, inputs)
+        found = [product(library_of(each), linear, x) for each in (Tiles.HARDWARE, Tiles.EMULATED)]
+        assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("registers", [Tiles.EMULATED, Tiles.HARDWARE], ids=lambda each: each.name)
+@pytest.mark.parametrize("kind", ["int8", "int4", "grouped 8", "grouped 4"])
+def test_whole_numbers_give_the_bits_of_other_instructions(library_of: LibraryOf, registers: Tiles, kind: str) -> None:
+    """Where both kinds fuse a multiplication with an addition."""
+    if not torch.cpu._is_vnni_supported():
+        pytest.skip("this processor adds the groups up in another way")
+    outputs, inputs = 40, 1184
+    if kind.startswith("grouped"):
+        matrix = random_matrix(outputs, inputs, 8 if kind.endswith("8") else 4)
+        numbers, scales = grouped_panels(matrix)
+        number = GROUPED_TYPES[matrix.bits]
+    else:
+        form = INT8 if kind == "int8" else INT4
+        weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(0))
+        numbers, scales = coded_panels(quantise(weight, form), form)
+        number = WEIGHT_TYPES[form]
+    linear = Linear(numbers.data_ptr(), scales.data_ptr(), None, inputs, outputs, number)
+    for rows in ROWS:
+        x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows))
+        assert torch.equal(*(product(library_of(each), linear, x) for each in (registers, Tiles.NONE)))
+
+
+def test_what_is_no_number_stays_in_its_row(library_of: LibraryOf) -> None:
+    linear, _weight, _kept = bfloat16_weights(40, 80)
+    x = rows_of(33, 80)
+    library = library_of(Tiles.EMULATED)
+    clean = product(library, linear, x)
+    x[20, 7] = torch.nan
+
+    found = product(library, linear, x)
+
+    assert found[20].isnan().all()
+    assert torch.equal(torch.cat([found[:20], found[21:]]), torch.cat([clean[:20], clean[21:]]))
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+def test_every_way_to_cut_the_work_gives_the_same_bits(
+    directory: Callable[[str], Path],
+    recorded: Recorded,
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kv_dtype: str,
+) -> None:
+    """With the emulation, so on every processor."""
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
+    prompts = ragged_prompts(VOCAB)
+    make_engine(directory(name), dtype="bfloat16", kv_dtype=kv_dtype).generate(prompts, ANSWER)
+    plain = dict(recorded)
+    for way in WAYS.values():
+        recorded.clear()
+        make_engine(directory(name), dtype="bfloat16", kv_dtype=kv_dtype, **way).generate(prompts, ANSWER)
+        assert recorded.keys() == plain.keys()
+        assert all(torch.equal(recorded[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_logits_are_those_without_tiles_but_for_rounding(
+    directory: Callable[[str], Path],
+    recorded: Recorded,
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kv_dtype: str,
+) -> None:
+    one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    found = []
+    for registers in (Tiles.NONE, Tiles.EMULATED):
+        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda of=registers: library_of(of))
+        make_engine(directory(name), dtype="bfloat16", kv_dtype=kv_dtype).generate(ragged_prompts(VOCAB), one)
+        found.append(dict(recorded))
+        recorded.clear()
+
+    for key, row in found[0].items():
+        assert float((found[1][key] - row).norm() / row.norm()) < 0.04
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+def test_the_emulated_step_gives_the_processors_bits(
+    directory: Callable[[str], Path],
+    recorded: Recorded,
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    found = []
+    for registers in (Tiles.HARDWARE, Tiles.EMULATED):
+        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda of=registers: library_of(of))
+        make_engine(directory(name), dtype="bfloat16").generate(ragged_prompts(VOCAB), ANSWER)
+        found.append(dict(recorded))
+        recorded.clear()
+
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[1][key], row) for key, row in found[0].items())
+
+
+@pytest.mark.usefixtures("forget_choice")
+def test_the_processor_decides_and_the_log_says_how(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(module, "_processor_flags", lambda: {"avx2", "amx_tile"})
+    with caplog.at_level(logging.INFO):
+        assert tiles() is Tiles.NONE
+        assert tiles() is Tiles.NONE
+
+    assert [record.message for record in caplog.records] == [
+        "AMX: off; the processor lacks amx_bf16, amx_int8, avx512_bf16, avx512_vnni"
+    ]
+
+
+@pytest.mark.usefixtures("forget_choice")
+def test_a_system_that_refuses_tiles_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(module, "_processor_flags", lambda: module.NEEDED)
+    monkeypatch.setattr(module, "ARCH_REQ_XCOMP_PERM", -1)
+    with caplog.at_level(logging.INFO):
+        assert tiles() is Tiles.NONE
+
+    assert "AMX: off; the operating system refuses it: Invalid argument" in caplog.text
+
+
+@pytest.mark.usefixtures("forget_choice")
+@pytest.mark.parametrize(("value", "registers"), [("off", Tiles.NONE), ("emulated", Tiles.EMULATED)])
+def test_a_variable_overrides_the_processor(monkeypatch: pytest.MonkeyPatch, value: str, registers: Tiles) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+
+    assert tiles() is registers
+
+
+@pytest.mark.usefixtures("forget_choice")
+def test_another_value_of_the_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "yes")
+
+    with pytest.raises(ValueError, match="MANTA_AMX must be auto, off or emulated, not 'yes'"):
+        tiles()
