@@ -86,7 +86,7 @@ def international(text: str) -> bool:
 PHONE = Recogniser(
     kind="PHONE_NUMBER",
     pattern=(
-        rf"{START}(?<!\d[.,:/+\-])(?<![$€£¥#])(?P<number>[+(]{{0,2}}\d{{1,15}}+(?:{SEPARATOR}\d{{1,15}}+){{0,7}}+"
+        rf"{START}(?<!\d[.,:/+\-])(?<![$€£¥#])(?P<number>[+(]{{0,2}}\d{{1,15}}+(?:{SEPARATOR}\d{{1,15}}+){{0,7}}"
         r")(?P<extension>\s?(?:x|ext\.?|extension)\s?\d{1,6}+)?(?![\d%°€]|[.,:]\d|\p{L})"
         rf"(?:[ \-,\\(]{{1,3}}(?P<label>(?i:{LABELS}))\b)?"
     ),

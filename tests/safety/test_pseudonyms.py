@@ -56,8 +56,14 @@ def restored(restorer: Restorer, text: str, cuts: list[int]) -> str:
     return "".join(restorer.push(piece, final=index == len(cuts)) for index, piece in enumerate(pieces))
 
 
-def test_values_that_touch_come_back() -> None:
-    text = " or call  4111 1111 1111 1111 4111 1111 1111 1111"  # a card, and spans that begin where it ends
+@pytest.mark.parametrize(
+    "text",
+    [
+        " or call  4111 1111 1111 1111 4111 1111 1111 1111",  # a card, and spans that begin where it ends
+        "+44 7700 900123 4111 1111 1111 1111 192.168.17.4",  # groups of digits that end within an address
+    ],
+)
+def test_values_that_touch_come_back(text: str) -> None:
     pseudonymiser = Pseudonymiser([text])
     sent = redact(text, pseudonymiser.replace(text, find(RECOGNISERS, text)))
 
