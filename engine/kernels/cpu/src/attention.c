@@ -42,8 +42,8 @@ typedef struct {
 #define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)  // rows begin in different sets of the cache
 
 typedef struct {
-  _Alignas(64) uint16_t queries[TILE_QUERIES * MAX_HEAD_DIM], weights[TILE_QUERIES * TILE_CHUNK];  // as in row_in_tiles
-  float scores[TILE_QUERIES][TILE_CHUNK];
+  _Alignas(64) uint16_t queries[TILE_QUERIES * MAX_HEAD_DIM], weights[2 * TILE_ROWS * TILE_CHUNK];  // as in row_in_tiles
+  float scores[2 * TILE_ROWS][TILE_CHUNK];  // of two blocks of queries
   float output[TILE_QUERIES][OUTPUT_STRIDE];
   float most[TILE_QUERIES], total[TILE_QUERIES];
   uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];  // of a chunk, whose pages are not panels of pairs

@@ -48,64 +48,103 @@ static void gather_values(const Attention *a, const Span *span, long kv_head, lo
   }
 }
 
-// scores [queries][length] of a chunk, not scaled yet.
-static void score_in_tiles(const char *const *keys, long head, long length, long queries, TileRoom *room) {
+// scores [blocks * 16][length] of one or two blocks of queries from `row` on, not scaled yet.
+static void score_in_tiles(const char *const *keys, long head, long length, long row, int blocks, TileRoom *room) {
   long registers = whole_tiles(head) / TILE_INPUTS, stride = TILE_CHUNK * sizeof(float);
-  for (long row = 0; row < queries; row += 2 * TILE_ROWS)
-    for (long at = 0; at < length; at += 2 * PANEL) {
-      const char *x = (const char *)room->queries + row / TILE_ROWS * registers * TILE_BYTES, *w = keys[at / PANEL];
-      int blocks = queries - row > TILE_ROWS ? 2 : 1, panels = length - at > PANEL ? 2 : 1;
-      size_t apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
-      TileDots d = {x, registers * TILE_BYTES, w, apart, registers, w, 0};
-      zero_sums();
-      multiply_tile_blocks(&d, blocks, panels);
-      float *to = &room->scores[row][at];
-      tile_store(0, to, stride);
-      if (panels == 2) tile_store(1, to + PANEL, stride);
-      if (blocks == 2) tile_store(2, to + TILE_ROWS * TILE_CHUNK, stride);
-      if (blocks == 2 && panels == 2) tile_store(3, to + TILE_ROWS * TILE_CHUNK + PANEL, stride);
-    }
+  for (long at = 0; at < length; at += 2 * PANEL) {
+    const char *x = (const char *)room->queries + row / TILE_ROWS * registers * TILE_BYTES, *w = keys[at / PANEL];
+    int panels = length - at > PANEL ? 2 : 1;
+    TileDots d = {.x = x, .x_apart = registers * TILE_BYTES, .w = w, .steps = registers};
+    d.w_apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
+    zero_sums();
+    multiply_tile_blocks(&d, blocks, panels);
+    float *to = &room->scores[0][at], *below = to + TILE_ROWS * TILE_CHUNK;
+    tile_store(0, to, stride);
+    if (panels == 2) tile_store(1, to + PANEL, stride);
+    if (blocks == 2) tile_store(2, below, stride);
+    if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
+  }
 }
 
-// output [queries][head] += weights * values of a chunk.
-static void add_values_in_tiles(long head, long length, long queries, TileRoom *room) {
+// output [blocks * 16][head] += weights * values of a chunk.
+static void add_values_in_tiles(long head, long length, long row, int blocks, TileRoom *room) {
   long across = TILE_CHUNK / TILE_INPUTS * TILE_BYTES, stride = OUTPUT_STRIDE * sizeof(float);
-  for (long row = 0; row < queries; row += 2 * TILE_ROWS)
-    for (long first = 0; first < head; first += 2 * PANEL) {
-      int blocks = queries - row > TILE_ROWS ? 2 : 1, panels = head - first > PANEL ? 2 : 1;
-      const char *x = (const char *)room->weights + row / TILE_ROWS * across;
-      const char *w = (const char *)(room->values + first * TILE_CHUNK);
-      TileDots d = {x, across, w, across, whole_tiles(length) / TILE_INPUTS, w, 0};
-      float *to = &room->output[row][first], *below = to + TILE_ROWS * OUTPUT_STRIDE;
-      tile_load(0, to, stride);
-      if (panels == 2) tile_load(1, to + PANEL, stride);
-      if (blocks == 2) tile_load(2, below, stride);
-      if (blocks == 2 && panels == 2) tile_load(3, below + PANEL, stride);
-      multiply_tile_blocks(&d, blocks, panels);
-      tile_store(0, to, stride);
-      if (panels == 2) tile_store(1, to + PANEL, stride);
-      if (blocks == 2) tile_store(2, below, stride);
-      if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
-    }
+  for (long first = 0; first < head; first += 2 * PANEL) {
+    int panels = head - first > PANEL ? 2 : 1;
+    TileDots d = {.x = (const char *)room->weights, .x_apart = across, .w_apart = across};
+    d.w = (const char *)(room->values + first * TILE_CHUNK), d.steps = whole_tiles(length) / TILE_INPUTS;
+    float *to = &room->output[row][first], *below = to + TILE_ROWS * OUTPUT_STRIDE;
+    tile_load(0, to, stride);
+    if (panels == 2) tile_load(1, to + PANEL, stride);
+    if (blocks == 2) tile_load(2, below, stride);
+    if (blocks == 2 && panels == 2) tile_load(3, below + PANEL, stride);
+    multiply_tile_blocks(&d, blocks, panels);
+    tile_store(0, to, stride);
+    if (panels == 2) tile_store(1, to + PANEL, stride);
+    if (blocks == 2) tile_store(2, below, stride);
+    if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
+  }
 }
 
-// Scores of a query become its weights, as the registers take them; zeros after the last token.
-static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, long chunk, long length, long position, long i, TileRoom *room) {
-  float *scores = room->scores[i];
+// 2 to the v for v <= 0, relative error below 5e-6, of which bfloat16 keeps 4e-3. A polynomial of degree 5 on
+// [-1/2, 1/2] (Taylor's, whose last term is below the error). Below -126 the result is 0.
+INLINE vec power_of_two(vec v) {
+  ivec tiny = v < splat(-126.0f);
+  vec within = vmax(splat(-126.0f), v);  // in this order what is no number stays none
+  vec shifted = within + 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number, and has it in its last bits
+  vec r = within - (shifted - 12582912.0f);
+  vec p = r * 1.3333558e-3f + 9.6181291e-3f;
+  p = p * r + 5.5504109e-2f;
+  p = p * r + 2.4022651e-1f;
+  p = p * r + 6.9314718e-1f;
+  p = p * r + 1.0f;
+  return (vec)(((ivec)p + ((ivec)shifted << 23)) & ~tiny);
+}
+
+// Scores as the softmax takes them where a factor is not enough: scaled by the keys' own scales, or capped.
+static void scale_scores(const Attention *a, const Span *span, long kv_head, long chunk, long length, float *scores) {
   for (long t = 0; t < length; t += LANES) {
     vec by = splat(a->scale);
     if (a->scales) by *= scales_of(a, span, chunk + t, kv_head);
     store(scores + t, load(scores + t) * by);
   }
-  Softmax query = {scores, room->output[i], &room->most[i], &room->total[i]};
-  soften(a, &query, chunk, length, position);
-  TiledRow to = row_in_tiles(room->weights, i, TILE_CHUNK);
-  for (long t = 0; t < length; t += LANES) {
-    vec weight = load(scores + t);
+  if (a->softcap > 0)
+    for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
+}
+
+// Scores of query `i` become its weights, as the registers take them: exponentiated, shifted by the largest so far; zeros
+// for what it does not see. Sums are kept up. A score that is no finite number makes the sums, and so the output, no
+// numbers. `scores` and the largest are in powers of two.
+static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, long chunk, long length, long position, long i, TileRoom *room) {
+  float *scores = room->scores[i % (2 * TILE_ROWS)];
+  TiledRow to = row_in_tiles(room->weights, i % (2 * TILE_ROWS), TILE_CHUNK);
+  long first = a->window && position - a->window + 1 > chunk ? position - a->window + 1 - chunk : 0;
+  long end = least(length, position + 1 - chunk), vectors_end = end <= first ? 0 : (end + LANES - 1) / LANES * LANES;
+  for (long t = vectors_end; t < whole_tiles(length); t += LANES) put(&to, t, splat(0));
+  if (!vectors_end) return;
+  int is_plain = !a->scales && a->softcap <= 0 && a->scale > 0;
+  if (!is_plain) scale_scores(a, span, kv_head, chunk, length, scores);
+  float by = is_plain ? a->scale * 1.44269504f : 1.44269504f;  // log2(e)
+  for (long t = 0; t < first; t++) scores[t] = -INFINITY;
+  for (long t = end; t < vectors_end; t++) scores[t] = -INFINITY;
+  vec most = load(scores);
+  for (long t = LANES; t < vectors_end; t += LANES) most = vmax(most, load(scores + t));
+  float before = room->most[i], now = largest(most) * by;
+  if (now < before) now = before;
+  vec total = {};
+  for (long t = 0; t < vectors_end; t += LANES) {
+    vec weight = power_of_two(load(scores + t) * by - now);
+    total += weight;
     if (a->scales) weight *= scales_of(a, span, chunk + t, a->kv_heads + kv_head);
     put(&to, t, weight);
   }
-  for (long t = length; t < whole_tiles(length); t += LANES) put(&to, t, splat(0));
+  if (now > before) {
+    float shrink = before == -INFINITY ? 0 : power_of_two(splat(before - now))[0];
+    room->total[i] *= shrink;
+    for (long d = 0; d < a->head; d += LANES) store(&room->output[i][d], load(&room->output[i][d]) * shrink);
+    room->most[i] = now;
+  }
+  room->total[i] += sum(total);
 }
 
 // As `attend`.
@@ -126,10 +165,14 @@ static void attend_in_tiles(const Attention *a, const Span *span, long first_hea
     long length = last + 1 - chunk < TILE_CHUNK ? (last - chunk) / PANEL * PANEL + PANEL : TILE_CHUNK;
     const char *keys[TILE_CHUNK / PANEL];
     find_keys(a, span, kv_head, chunk, length, room, keys);
-    score_in_tiles(keys, a->head, length, queries, room);
-    for (long i = 0; i < queries; i++) weigh_in_tiles(a, span, kv_head, chunk, length, first_position + i / group, i, room);
     gather_values(a, span, kv_head, chunk, length, room);
-    add_values_in_tiles(a->head, length, queries, room);
+    for (long row = 0; row < queries; row += 2 * TILE_ROWS) {
+      int blocks = queries - row > TILE_ROWS ? 2 : 1;
+      score_in_tiles(keys, a->head, length, row, blocks, room);
+      for (long i = row; i < least(queries, row + 2 * TILE_ROWS); i++)
+        weigh_in_tiles(a, span, kv_head, chunk, length, first_position + i / group, i, room);
+      add_values_in_tiles(a->head, length, row, blocks, room);
+    }
   }
   for (long i = 0; i < queries; i++)
     write_output(a, span->row + offset + i / group, first_head + i % group, room->output[i], room->total[i]);

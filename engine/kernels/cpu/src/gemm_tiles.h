@@ -3,9 +3,9 @@
 // bfloat16: 16 or 32 rows with two panels at once, up to 16 rows with four. A panel is a column of registers as it lies.
 // Whole numbers: a group of 32 inputs is half a register; what it gives is exact, and is scaled and added up as with any
 // other instruction, to the same bits. So a few rows may go without tiles.
-#define SLAB 16  // registers of a panel that stay in the first cache while all rows go by
+#define SLAB 32  // registers of a panel that stay in the first cache while all rows go by
 #define MOST_ROWS 512
-#define MOST_ROWS_BYTES (1 << 20)  // of inputs that stay in the second cache while all panels go by
+#define MOST_ROWS_BYTES (1 << 19)  // of inputs that stay in the second cache while all panels go by
 #define LINE 64
 #define AHEAD_LINES 64  // of each panel, for few rows
 
@@ -17,6 +17,8 @@ typedef struct {
   long steps;  // registers of each that are multiplied
   const char *ahead;  // weights that are needed soon
   long ahead_lines;  // of them, for each step
+  const char *out;  // where the sums go in the end, or null
+  long out_stride, out_rows;  // bytes from row to row; rows to ask for at each step
 } TileDots;
 
 INLINE void prefetch_lines(const char *from, long lines) {
@@ -39,7 +41,7 @@ INLINE void dots_of_few_rows(const TileDots *d, int panels) {
 
 // One or two blocks of 16 rows with one or two panels: tile 0 and 1 += the first block, 2 and 3 += the second.
 INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels) {
-  const char *x = d->x, *w = d->w, *ahead = d->ahead;
+  const char *x = d->x, *w = d->w, *ahead = d->ahead, *out = d->out;
   for (long k = 0; k < d->steps; k++, x += TILE_BYTES, w += TILE_BYTES, ahead += d->ahead_lines * LINE) {
     tile_load(4, x, LINE);
     tile_load(6, w, LINE);
@@ -47,7 +49,8 @@ INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels) {
     if (panels > 1) { tile_load(7, w + d->w_apart, LINE); tile_dot_bf16(1, 4, 7); }
     if (blocks > 1) { tile_load(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
     if (blocks > 1 && panels > 1) tile_dot_bf16(3, 5, 7);
-    prefetch_lines(ahead, d->ahead_lines);
+    for (int panel = 0; panel < panels; panel++) prefetch_lines(ahead + panel * d->w_apart, d->ahead_lines);
+    for (long row = 0; out && row < d->out_rows; row++, out += d->out_stride) prefetch_lines(out, 2);
   }
 }
 
@@ -98,16 +101,25 @@ static void multiply_blocks(const Product *p, long first_row, long rows, long in
   for (long start = 0; start < steps; start += SLAB) {
     d.steps = least(SLAB, steps - start);
     d.w = (const char *)p->linear->weights + index * apart + start * TILE_BYTES;
-    d.ahead = d.w + d.steps * TILE_BYTES;
+    const char *next_slab = start + SLAB < steps ? d.w + SLAB * TILE_BYTES : d.w + 2 * apart - start * TILE_BYTES;
+    long pairs = (blocks + 1) / 2 * d.steps;
+    d.ahead_lines = (SLAB * TILE_BYTES / LINE + pairs - 1) / pairs;
     for (long block = 0; block < blocks; block += 2) {
       long both = least(2, blocks - block), row = first_row + block * TILE_ROWS;
       float(*sum)[TILE_ROWS][PANEL] = sums[block / 2];
+      d.ahead = next_slab + block / 2 * d.steps * d.ahead_lines * LINE;
       d.x = (const char *)p->x + (row / TILE_ROWS * steps + start) * TILE_BYTES;
+      // Sums go to lines that are in no near cache yet: without asking ahead, waiting for them takes longer than the products.
+      int last = start + d.steps == steps;
+      long next = block + 2 < blocks ? row + 2 * TILE_ROWS : first_row, column = block + 2 < blocks ? index : index + 2;
+      d.out = last ? (const char *)(p->y + next * p->linear->outputs + column * PANEL) : NULL;
+      d.out_stride = p->linear->outputs * sizeof(float);
+      d.out_rows = (least(2 * TILE_ROWS, first_row + rows - next) + d.steps - 1) / d.steps;
       if (start) load_sums(sum);
       else zero_sums();
       multiply_tile_blocks(&d, both, panels);
       store_sums(sum);
-      if (start + d.steps < steps) continue;
+      if (!last) continue;
       for (long at = 0; at < both * 2; at++)
         if (at % 2 < panels)
           finish_tile(p, sum[at], row + at / 2 * TILE_ROWS, least(TILE_ROWS, first_row + rows - row - at / 2 * TILE_ROWS), (index + at % 2) * PANEL);
