@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from transformers import (
     Qwen3Config,
 )
 
+CONTEXT = 16_384  # holds a prompt of 8,192 tokens and its answer
+
 SHAPES: dict[str, PretrainedConfig] = {
     "llama-15m": LlamaConfig(
         vocab_size=8192,
@@ -24,7 +27,7 @@ SHAPES: dict[str, PretrainedConfig] = {
         num_attention_heads=6,
         num_key_value_heads=2,
         head_dim=64,
-        max_position_embeddings=4096,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
     ),
     "qwen3-0.6b": Qwen3Config(
@@ -35,10 +38,18 @@ SHAPES: dict[str, PretrainedConfig] = {
         num_attention_heads=16,
         num_key_value_heads=8,
         head_dim=128,
-        max_position_embeddings=8192,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
     ),
 }
+
+
+def is_saved(name: str, directory: Path) -> bool:
+    """Whether ``directory`` has the model called ``name`` with the context that it has now."""
+    config = directory / "config.json"
+    if not (config.exists() and (directory / "tokenizer.json").exists()):
+        return False
+    return bool(json.loads(config.read_text("utf-8"))["max_position_embeddings"] == CONTEXT)
 
 
 def save_shape(name: str, directory: Path) -> Path:

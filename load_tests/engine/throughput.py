@@ -1,39 +1,30 @@
-"""Output tokens a second of this engine: 64 tokens in, 64 out, greedy, bfloat16, no prefix cache.
+"""Tokens a second of this engine: 64 tokens in and 64 out, or prompts with one token out; greedy, no prefix cache.
 
-    python -m load_tests.engine.throughput MODEL 1 8 32
+    python -m load_tests.engine.throughput MODEL 1 8 32 8:512 1:2048 1:8192
 
-Prints a line for each number of requests at once. ``peers`` runs it beside other engines.
+Prints a line for each case: output tokens a second of so and so many requests at once, prompt tokens a second of
+requests:length. ``peers`` runs it beside other engines.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import time
-from pathlib import Path
+import json
 
 from engine import Engine, SamplingParams
+from load_tests.engine.cases import Prompts, add_arguments, bench
 
-PROMPT, ANSWER = 64, 64  # tokens
-
-
-def output_rate(engine: Engine, requests: int, draw: random.Random) -> float:
-    """Tokens a second of one batch, from its start to its last token; a short one before it warms up."""
-    prompts = [[draw.randrange(5, 8000) for _ in range(PROMPT)] for _ in range(requests)]
-    engine.generate(prompts, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True))
-    began = time.perf_counter()
-    answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=ANSWER, ignore_eos=True))
-    return sum(len(answer.token_ids) for answer in answers) / (time.perf_counter() - began)
+KV_CACHE_TOKENS = 16_384  # holds the largest case, 8,192 tokens, and 32 requests of 128
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("requests", type=int, nargs="+", help="at once")
+    add_arguments(parser)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--weight-dtype", default="auto")
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--threads", type=int, help="of the kernels; by default as many as there are cores")
+    parser.add_argument("--engine", type=json.loads, default={}, help="further settings of the engine, as JSON")
     options = parser.parse_args()
     engine = Engine.from_pretrained(
         options.model,
@@ -41,12 +32,15 @@ def main() -> None:
         weight_dtype=options.weight_dtype,
         kv_dtype=options.kv_dtype,
         prefix_caching=False,
-        kv_cache_tokens=16_384,
         threads=options.threads,
+        **{"kv_cache_tokens": KV_CACHE_TOKENS, **options.engine},
     )
-    draw = random.Random(0)
-    for requests in options.requests:
-        print(f"manta {options.model} n {requests} out tok/s {output_rate(engine, requests, draw):.1f}", flush=True)
+
+    def generate(prompts: Prompts, answer: int) -> int:
+        answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=answer, ignore_eos=True))
+        return sum(len(each.token_ids) for each in answers)
+
+    bench("manta", options, lambda case: generate)
 
 
 if __name__ == "__main__":
