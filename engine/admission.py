@@ -62,7 +62,7 @@ class Job:
         Adds no forced tokens if the request wants log probabilities, because then each token needs a row of logits, or
         has stop strings, because one of them might end the answer among the forced tokens.
         """
-        sequence = self.sequence
+        sequence, params = self.sequence, self.sequence.sampling
         taken = len(sequence.tokens) - new
         text, reason = "", None
         for end in range(taken + 1, len(sequence.tokens) + 1):
@@ -71,7 +71,7 @@ class Job:
             if reason is not None:
                 del sequence.tokens[end:]  # accepted draft tokens after the end of the answer
                 break
-        if sequence.grammar is not None and reason is None and self._may_be_forced():
+        if sequence.grammar is not None and reason is None and not params.records_logprobs and not params.stop:
             for token in sequence.grammar.forced(most_forced):
                 sequence.tokens.append(token)
                 more, reason = self._push(len(sequence.tokens))
@@ -100,11 +100,6 @@ class Job:
         self.sequence.tokens.append(token)
         if self.sequence.sampling.stop:
             self.output.push(token, last=False)
-
-    def _may_be_forced(self) -> bool:
-        """Returns whether forced tokens may be added to the sequence, if it has a grammar."""
-        params = self.sequence.sampling
-        return not params.records_logprobs and not params.stop
 
     def _push(self, end: int) -> tuple[str, FinishReason | None]:
         """Detokenises the token before position ``end``. Returns the text that became certain and the finish reason, if

@@ -44,9 +44,7 @@ class Chunk:
         """Number of leading rows whose logits score the next prompt token. 0 unless prompt log probabilities are
         wanted."""
         sequence = self.sequence
-        if not sequence.scores_prompt:
-            return 0
-        return max(0, min(self.end, sequence.prompt_length - 1) - self.start)
+        return max(0, min(self.end, sequence.prompt_length - 1) - self.start) if sequence.scores_prompt else 0
 
     @property
     def samples(self) -> bool:

@@ -63,7 +63,7 @@ class CompiledRunner:
         step = self._arrays.step(planned, wanted, greedy)
         sound = (ctypes.c_uint8 * step.rows)()
         screened = greedy and self._screening.asked(len(wanted))
-        # Whoever owns the memory must live until the call has returned.
+        # The memory that the step points to must live until the call has returned.
         logits = self._logits_for(len(wanted), screened) if greedy else torch.empty(len(wanted), self._vocab_size)
         scratch = self._scratch_for(step.rows)
         step.logits, step.sound, step.screened = logits.data_ptr(), sound, screened

@@ -62,7 +62,7 @@ class StepArrays:
             spans_count=len(chunks),
             wanted=self._wanted.hold(wanted),
             wanted_count=len(wanted),
-            largest=self._largest.hold(wanted) if largest else None,  # which are overwritten
+            largest=self._largest.hold(wanted) if largest else None,  # the step overwrites what is held
         )
 
     def largest(self, step: Step) -> list[int]:
