@@ -106,7 +106,8 @@ class Job:
         the sequence ends there. The grammar must not have read any token after it."""
         sequence = self.sequence
         last = end - sequence.prompt_length >= sequence.max_tokens
-        return self.output.push(sequence.tokens[end - 1], last, sequence.advance_grammar())
+        complete = sequence.grammar is not None and sequence.advance_grammar()
+        return self.output.push(sequence.tokens[end - 1], last, complete)
 
 
 @dataclass(frozen=True, slots=True)

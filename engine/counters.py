@@ -26,4 +26,6 @@ class Counters:
         """Counts one step, and the prompt tokens that its chunks computed."""
         self.steps += 1
         for chunk in chunks:
-            self.prompt_tokens += max(0, min(chunk.end, chunk.sequence.prompt_length) - chunk.start)
+            prompt = chunk.sequence.prompt_length
+            if chunk.start < prompt:
+                self.prompt_tokens += min(chunk.end, prompt) - chunk.start

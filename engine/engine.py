@@ -226,7 +226,8 @@ class Engine:
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # others failed
         if chunks:
-            drafting = any(chunk.sequence.drafting for chunk in chunks)
+            speculates = self._speculator.most > 0
+            drafting = speculates and any(chunk.sequence.drafting for chunk in chunks)
             chunks = self._with_drafts(chunks) if drafting else chunks
             sampled = self._forward.compute(chunks)
             self._scrub(sampled)
@@ -239,9 +240,11 @@ class Engine:
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
-            if drafting == any(chunk.sequence.drafting for chunk in chunks):  # not if the draft model only caught up
-                self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
-            self._speculator.forget(chunks)
+            if speculates:
+                # Not if the draft model only caught up.
+                if drafting == any(chunk.sequence.drafting for chunk in chunks):
+                    self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
+                self._speculator.forget(chunks)
         return deltas
 
     def queue_state(self) -> QueueState:
@@ -397,8 +400,9 @@ class Engine:
         """Zeroes the KV blocks owned only by sequences whose forward pass produced NaN or Inf, so that block reuse
         cannot spread them. Must run for all faulty sequences before any request ends, because ending a request frees
         the blocks of all its choices."""
+        faults = FloatingPointError | FailedDraftError
         for chunk, outcome in outcomes:
-            if isinstance(outcome, FloatingPointError | FailedDraftError):
+            if isinstance(outcome, faults):
                 blocks = self._cache.disown(chunk.sequence)
                 self._runner.scrub(blocks)
                 if self._drafter is not None:

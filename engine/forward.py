@@ -13,6 +13,7 @@ from engine.decode.drawing import Drawn, SampleOutcome, draw_all
 from engine.log_failure import log_failure
 from engine.metrics import Phase, Recorder
 from engine.scheduler.step_plan import Chunk
+from engine.sequence import Sequence as SequenceState
 from engine.step_result import StepResult
 
 Outcome = tuple[Chunk, SampleOutcome]
@@ -73,28 +74,32 @@ class Forward:
         """Accepts draft tokens and reports the chunks that succeeded. Returns the outcomes of the step. A chunk with
         NaN or Inf fails even if no token is sampled after it, so that its KV is never shared. A failed chunk fails with
         FailedDraftError if it has draft tokens."""
-        outcomes: dict[Chunk, SampleOutcome] = dict(zip(result.sampled, drawn, strict=True))
-        outcomes |= {chunk: FloatingPointError() for chunk in result.unsound}
-        scored = dict(result.scored)
+        outcomes: dict[SequenceState, SampleOutcome] = {}
+        for chunk, found in zip(result.sampled, drawn, strict=True):
+            outcomes[chunk.sequence] = found
+        for chunk in result.unsound:
+            outcomes[chunk.sequence] = FloatingPointError()
+        scored = {chunk.sequence: logits for chunk, logits in result.scored}
         for chunk in chunks:
-            outcome = outcomes.get(chunk)
+            sequence = chunk.sequence
+            outcome = outcomes.get(sequence)
             if isinstance(outcome, Exception):
-                outcomes[chunk] = FailedDraftError() if chunk.draft else outcome
+                outcomes[sequence] = FailedDraftError() if chunk.draft else outcome
                 continue
             try:
-                if chunk in scored:
-                    self._scored(chunk, scored[chunk])
-                self._accept(chunk, outcome)
+                if sequence in scored:
+                    self._scored(chunk, scored[sequence])
+                if chunk.draft:
+                    self._accept_drafts(chunk, outcome)
+                else:
+                    self._computed(chunk, 0)
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
-                outcomes[chunk] = error
-        return list(outcomes.items())
+                outcomes[sequence] = error
+        return [(chunk, outcomes[chunk.sequence]) for chunk in chunks if chunk.sequence in outcomes]
 
-    def _accept(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
-        """Appends the accepted draft tokens to the sequence, and reports the chunk as computed."""
-        accepted = len(drawn) - 1 if chunk.draft and isinstance(drawn, list) else 0
-        if chunk.draft:
-            kept = chunk.kept(accepted)
-            chunk.sequence.tokens += chunk.sequence.draft[:accepted]
-            self._computed(kept, chunk.draft)
-        else:
-            self._computed(chunk, 0)
+    def _accept_drafts(self, chunk: Chunk, drawn: list[Drawn] | Candidates | None) -> None:
+        """Appends the accepted draft tokens of a chunk to its sequence, and reports the chunk as computed."""
+        accepted = len(drawn) - 1 if isinstance(drawn, list) else 0
+        kept = chunk.kept(accepted)
+        chunk.sequence.tokens += chunk.sequence.draft[:accepted]
+        self._computed(kept, chunk.draft)

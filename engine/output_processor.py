@@ -15,7 +15,7 @@ from engine.admission import Admission, Job
 from engine.api import Delta, FinishReason, RequestError, UnsatisfiableError, Usage
 from engine.beam_search import Search
 from engine.counters import Counters
-from engine.decode.beams import Candidates, FinishedHypothesis, Step
+from engine.decode.beams import FinishedHypothesis, Step
 from engine.decode.drawing import Drawn, SampleOutcome
 from engine.decode.grammar import GrammarError
 from engine.forward import FailedDraftError
@@ -117,15 +117,19 @@ class OutputProcessor:
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
             return []  # the request has ended in this step by the failure of another choice
-        if isinstance(outcome, FailedDraftError):
+        if isinstance(outcome, Exception):
+            if not isinstance(outcome, FailedDraftError):
+                return [self.fail(sequence.request_id, outcome)]
             sequence.lookup = None
             self.scheduler.requeue(sequence, self._clock())
             return []
-        if isinstance(outcome, Exception):
-            return [self.fail(sequence.request_id, outcome)]
         deltas: list[Delta] = []
         try:
-            deltas += self._go_on(group, group.live[sequence.choice], outcome)
+            job = group.live[sequence.choice]
+            if isinstance(outcome, list):
+                deltas += self._lengthen(group, job, outcome)
+            elif group.search is not None and group.search.take(job, outcome):
+                deltas += self._advance(group, group.search)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
             deltas.append(self.fail(sequence.request_id, error))
         return deltas
@@ -165,25 +169,20 @@ class OutputProcessor:
         usage = Usage(sequence.prompt_length, sequence.generated, 0)
         return Delta(sequence.request_id, (), text, reason, usage, None, logprobs)
 
-    def _go_on(self, group: SequenceGroup, job: Job, found: list[Drawn] | Candidates) -> Iterable[Delta]:
-        """Appends what was sampled to a sequence; or takes the candidates of a beam, and advances its search when all
-        beams have theirs."""
-        if isinstance(found, list):
-            yield from self._lengthen(group, job, found)
-        elif group.search is not None and group.search.take(job, found):
-            yield from self._advance(group, group.search)
-
     def _lengthen(self, group: SequenceGroup, job: Job, drawn: list[Drawn]) -> Iterable[Delta]:
-        """Appends the drawn tokens to a sequence. After the prompt of a request with several choices, also starts the
-        other choices: each has one of the drawn tokens as its first."""
+        """Appends the drawn tokens to a sequence, or starts the choices of a request after its prompt."""
         sequence = job.sequence
         if sequence.max_tokens == 0:  # the request wants only the prompt computed and scored
-            yield from self._stop_at_prompt(group, job)
-            return
-        if not sequence.branches:
-            sequence.tokens.append(drawn[-1].token)
-            yield self._tell(group, job, drawn)
-            return
+            return self._stop_at_prompt(group, job)
+        if sequence.branches:
+            return self._start_choices(group, job, drawn)
+        sequence.tokens.append(drawn[-1].token)
+        return (self._tell(group, job, drawn),)
+
+    def _start_choices(self, group: SequenceGroup, job: Job, drawn: list[Drawn]) -> Iterable[Delta]:
+        """Starts the other choices of a request after its prompt. Each choice has one of the drawn tokens as its
+        first."""
+        sequence = job.sequence
         own, *others = drawn
         jobs = [job, *(self._branch(group, job, number, one.token) for number, one in enumerate(others, start=1))]
         sequence.branches = 0
@@ -266,8 +265,9 @@ class OutputProcessor:
         its choice. Ends the choice if they end its answer."""
         sequence = job.sequence
         tokens, text, reason = job.accept(len(drawn), self._most_forced)
-        logprobs = self._admission.logprobs(*drawn[-1], job.output)
-        of_prompt = self._admission.prompt_logprobs(job)
+        token, scored = drawn[-1]
+        logprobs = None if scored is None else self._admission.logprobs(token, scored, job.output)
+        of_prompt = self._admission.prompt_logprobs(job) if sequence.scores_prompt else None
         self._counters.generated_tokens += len(tokens)
         usage = None if reason is None else self._finish(group, job)
         return Delta(sequence.request_id, tokens, text, reason, usage, None, logprobs, sequence.choice, of_prompt)

@@ -108,7 +108,8 @@ class Sequence:
         """Whether the sequence is in decode, not prefill: it has generated tokens, and only those that the last step
         appended are pending. False after a preemption until its tokens have been computed again, and for a beam that
         waits."""
-        return 0 < self.pending <= self.newest and self.generated > 0
+        length = len(self.tokens)
+        return 0 < length - self.computed <= self.newest and length > self.prompt_length
 
     @property
     def room(self) -> int:
@@ -121,8 +122,9 @@ class Sequence:
         """Whether the next token is the argmax of the unchanged logits and nothing else of them is needed: greedy
         decoding without rules, grammar, log probabilities, beam search or further choices."""
         params = self.sampling
-        needs_logits = params.records_logprobs or self.candidates > 0 or self.branches > 0
-        return params.temperature == 0 and self.rules is None and self.grammar is None and not needs_logits
+        if params.temperature != 0 or self.rules is not None or self.grammar is not None:
+            return False
+        return not (self.candidates or self.branches or params.records_logprobs)
 
     def waited(self, now: float) -> float:
         """Returns the seconds that a waiting sequence has spent in the waiting queue up to the instant ``now``, in

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from engine.scheduler.step_plan import Chunk
 
+_NO_LOGITS = torch.empty(0)
+
 
 class StepResult(NamedTuple):
     """The result of one step.
@@ -55,19 +57,24 @@ class StepResult(NamedTuple):
         negative where no logit was finite; ``sound`` says of each row of the step whether all its numbers were finite.
         """
         sampled = [chunk for chunk in chunks if chunk.samples]
+        if all(sound) and min(tokens, default=0) >= 0:
+            return cls(sampled, _NO_LOGITS, [], (), tokens)
         ends = pairwise(accumulate((chunk.sampled for chunk in sampled), initial=0))
         lost = [chunk for chunk, (first, end) in zip(sampled, ends, strict=True) if min(tokens[first:end]) < 0]
         bad = unsound(chunks, sound)
-        return cls(sampled, torch.empty(0), bad + [chunk for chunk in lost if chunk not in bad], (), tokens)
+        return cls(sampled, _NO_LOGITS, bad + [chunk for chunk in lost if chunk not in bad], (), tokens)
 
 
-def rows_wanted(chunks: Sequence[Chunk]) -> list[int]:
+def rows_wanted(chunks: Sequence[Chunk]) -> Sequence[int]:
     """Returns the rows of a step whose logits are needed: those that score a prompt token or that a token is sampled
     after."""
+    if all(chunk.length == 1 and chunk.samples for chunk in chunks):
+        return range(len(chunks))  # decodes alone
     rows: list[int] = []
     first = 0
     for chunk in chunks:
-        rows += range(first, first + chunk.scored)
+        if chunk.scored:
+            rows += range(first, first + chunk.scored)
         first += chunk.length
         rows += range(first - chunk.sampled, first)
     return rows

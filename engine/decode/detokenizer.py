@@ -77,6 +77,7 @@ class WindowDetokenizer:
         self._decode = decode
         self._window = list(context)
         self._shown = len(self._window)  # leading tokens of the window whose text has been returned
+        self._shown_text = decode(self._window)
         self.added = b""
 
     def push(self, token: int) -> str:
@@ -92,7 +93,8 @@ class WindowDetokenizer:
 
     def copy(self) -> Self:
         twin = type(self)(self._decode)
-        twin._window, twin._shown, twin.added = list(self._window), self._shown, self.added
+        twin._window, twin._shown, twin._shown_text = list(self._window), self._shown, self._shown_text
+        twin.added = self.added
         return twin
 
     def _advance(self, text: str) -> str:
@@ -102,10 +104,11 @@ class WindowDetokenizer:
         Tokens without text of their own are not used as context, because a decoder might treat the token after them as
         the start of the text.
         """
-        new = text[len(self._decode(self._window[: self._shown])) :]
+        new = text[len(self._shown_text) :]
         if new or len(self._window) > 2 * _MAX_WINDOW:
             self._window = self._window[self._shown :]
-        self._shown = len(self._window)
+            text = self._decode(self._window)
+        self._shown, self._shown_text = len(self._window), text
         return new
 
 

@@ -94,8 +94,11 @@ def _search(
 
 def _already_drawn(sampled: Sequence[Chunk], tokens: Sequence[int]) -> list[SampleOutcome]:
     """Returns the outcomes if the runner has sampled greedily itself."""
-    drawn = iter([Drawn(token, None) for token in tokens])
-    return [_accepted(chunk, list(islice(drawn, chunk.sampled))) for chunk in sampled]
+    drawn = [Drawn(token, None) for token in tokens]
+    if len(drawn) == len(sampled):  # no draft tokens
+        return [[one] for one in drawn]
+    rest = iter(drawn)
+    return [_accepted(chunk, list(islice(rest, chunk.sampled))) for chunk in sampled]
 
 
 def _accepted(chunk: Chunk, drawn: list[Drawn]) -> list[Drawn]:

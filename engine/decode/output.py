@@ -17,6 +17,7 @@ class Output:
         self.final_tokens = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
         self._detokenizer = detokenizer
         self._stop = StopStrings(params.stop)
+        self._can_stop = bool(params.stop)
         self._unstopped = params.min_tokens  # tokens left before stop strings count
 
     def copy(self) -> Output:
@@ -44,9 +45,10 @@ class Output:
             return self.rest(), FinishReason.STOP
         self._unstopped -= 1
         text = self._detokenizer.push(token)
-        text, stopped = (text, False) if self._unstopped > 0 else self._stop.push(text)
-        if stopped:
-            return text, FinishReason.STOP
+        if self._can_stop and self._unstopped <= 0:
+            text, stopped = self._stop.push(text)
+            if stopped:
+                return text, FinishReason.STOP
         if complete:
             return text + self.rest(), FinishReason.STOP
         if last:

@@ -7,6 +7,7 @@ this number, and in the pool's bookkeeping too. So an admitted prompt never runs
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,15 +19,30 @@ from engine.kv.shape import GroupShape
 @dataclass(slots=True)
 class BlockTable:
     """The block table of one sequence: block ids in order of position. The first ``gone`` positions have left the
-    window; they hold the id of the zero page."""
+    window; they hold the id of the zero page. While the sequence has at most ``ready_for`` tokens, its next step needs
+    no ``prepare``."""
 
     blocks: list[int] = field(default_factory=list)
     gone: int = 0
+    ready_for: int = 0
+    _packed: array[int] | None = field(init=False, default=None, compare=False, repr=False)
 
     @property
     def held(self) -> list[int]:
         """The ids of the blocks that the sequence holds, in order of position."""
         return self.blocks[self.gone :]
+
+    @property
+    def address(self) -> int:
+        """Where the block ids are in memory, as int32, for the compiled kernels. Good until the next ``changed``."""
+        if self._packed is None:
+            self._packed = array("i", self.blocks)
+        return self._packed.buffer_info()[0]
+
+    def changed(self, ready_for: int) -> None:
+        """Records that the blocks have changed, or who shares them."""
+        self.ready_for = ready_for
+        self._packed = None
 
 
 class BlockGroup:
@@ -35,6 +51,7 @@ class BlockGroup:
 
     def __init__(self, shape: GroupShape) -> None:
         self.shape = shape
+        self._block_size, self._bound = shape.block_size, shape.bound
         self.index = PrefixIndex(memory=shape.blocks)
         self.pool = BlockPool(shape.blocks, self.index.forget, count_shares=shape.window is not None)
 
@@ -102,7 +119,12 @@ class BlockGroup:
         missing = self._end(table.gone, tokens) - len(table.blocks)
         if missing > 0:
             table.blocks += self.pool.allocate(missing)
-        return self.own(table, start) if self._copied(table, start) else None
+        copy = self.own(table, start) if self._copied(table, start) else None
+        ready_for = len(table.blocks) * self._block_size
+        if self.shape.window is not None:  # until the next block leaves it
+            ready_for = min(ready_for, (table.gone + 1) * self._block_size + self.shape.window - 1)
+        table.changed(ready_for)
+        return copy
 
     def own(self, table: BlockTable, start: int) -> tuple[int, int]:
         """Replaces the shared block that position ``start`` lies in by a new one. Returns the ids of the old and the
@@ -112,6 +134,7 @@ class BlockGroup:
         self.pool.release([old], self.index.__contains__)  # other sequences still refer to it
         [new] = self.pool.allocate(1)
         table.blocks[position] = new
+        table.changed(ready_for=0)
         return old, new
 
     def cost_of_fork(self, computed: int, tokens: int) -> int:
@@ -127,6 +150,7 @@ class BlockGroup:
         gone, count = self.shape.first_seen(computed), self.shape.total(computed)
         shared = table.blocks[gone:count]
         self.pool.acquire(shared)
+        table.changed(ready_for=0)  # the block of its next token may be shared now
         fresh = self.pool.allocate(self._end(gone, tokens) - count)
         return BlockTable([self.zero_page] * gone + shared + fresh, gone)
 
@@ -152,10 +176,10 @@ class BlockGroup:
     def _end(self, gone: int, tokens: int) -> int:
         """Returns the length of a table for ``tokens`` tokens, of which the first ``gone`` blocks have left the
         window."""
-        total = self.shape.total(tokens)
-        return total if self.shape.bound is None else min(total, gone + self.shape.bound)
+        total = -(-tokens // self._block_size)
+        return total if self._bound is None else min(total, gone + self._bound)
 
     def _copied(self, table: BlockTable, start: int) -> bool:
         """Returns whether the token at ``start`` would be written into a block that others refer to."""
-        position = start // self.shape.block_size
+        position = start // self._block_size
         return position < len(table.blocks) and self.pool.references(table.blocks[position]) > 1

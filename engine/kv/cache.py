@@ -3,6 +3,7 @@ window, has its own block pool and prefix index.
 
 * ``lacks``: how many blocks are missing before a sequence can be admitted.
 * ``admit``: allocates the blocks of a sequence; those of a cached prefix are shared.
+* ``unready``: which sequences need ``prepare`` before the next step.
 * ``prepare``: allocates blocks for the next step, and releases those outside the window.
 * ``fork``: makes a second sequence on the same blocks, with copy on write.
 * ``commit``: adds computed blocks to the prefix index.
@@ -14,6 +15,7 @@ A model whose layers all have the same window has one group.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 
 from engine.kv.block_group import BlockGroup
@@ -104,6 +106,11 @@ class KVCache:
     def exclusive(self, sequence: Sequence) -> tuple[int, ...]:
         """Returns for each group how many blocks would become available if the sequence were preempted."""
         return tuple(group.exclusive(table) for group, table in zip(self.groups, sequence.tables, strict=True))
+
+    def unready(self, sequences: Iterable[Sequence]) -> set[Sequence]:
+        """Returns those of running ``sequences`` that ``prepare`` may change something for. In most steps of a decode
+        it would change nothing."""
+        return {one for one in sequences for table in one.tables if one.room > table.ready_for}
 
     def prepare(self, sequence: Sequence) -> list[BlockCopy] | None:
         """Allocates blocks for the pending tokens of a running sequence, and releases blocks outside the window.

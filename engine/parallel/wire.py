@@ -84,7 +84,7 @@ class ChunkRow(NamedTuple):
     tables: list[TableChange]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ToldChunk(Chunk):
     """A chunk whose sequence has nothing but its blocks: what else a runner asks for has been worked out by rank 0."""
 

@@ -14,6 +14,7 @@ The order of the waiting is in ``queue``, the choice of victims in ``preemption`
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from engine.api import Priority
@@ -146,14 +147,11 @@ class Scheduler:
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
         budget = _StepBudget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
-        self._prefill(budget)
+        if len(decodes) < len(self.running):
+            self._prefill(budget)
         started, failed = ([], []) if preempted else self._start(now, budget)
+        self._charge(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
-        for chunk in chunks:
-            if chunk.samples:
-                sequence = chunk.sequence
-                tokens = chunk.length - chunk.draft if sequence.decoding else 1 + sequence.branches
-                self.counters.charge(sequence.tenant, OUTPUT_COST * tokens)
         short, long = budget.load
         load = Load(len(decodes), watched, long, short, sum(chunk.length - 1 for chunk in decodes))
         return Plan(chunks, copies, tuple(started), (*displaced, *preempted), tuple(expired), tuple(failed), load)
@@ -161,7 +159,8 @@ class Scheduler:
     def computed(self, chunk: Chunk, accepted: int = 0) -> None:
         """Records that ``chunk`` has been computed, so that other sequences may share its KV. ``accepted`` of its
         tokens were draft tokens."""
-        self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * accepted)
+        if accepted:
+            self.counters.charge(chunk.sequence.tenant, OUTPUT_COST * accepted)
         chunk.sequence.computed = chunk.end
         self.cache.commit(chunk.sequence)
 
@@ -220,22 +219,46 @@ class Scheduler:
         copies, self._copies = self._copies, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
         spare = self.limits.batch_tokens - len(decoding)  # tokens for forced and draft tokens
-        if self.cache.available < sum(map(self.cache.needs, decoding)):
+        unready = self.cache.unready(decoding)
+        if unready and self.cache.available < sum(map(self.cache.needs, unready)):
             for sequence in decoding:
                 sequence.draft = []  # no sequence is preempted for draft tokens
             # The strongest first, so that a sequence that is preempted has not been planned yet.
             decoding.sort(key=lambda sequence: strength(sequence, self.limits.cooldown))
         for sequence in decoding:
-            while sequence.status is Status.RUNNING and (prepared := self.cache.prepare(sequence)) is None:
-                preempted.append(weakest(self.running, self.limits.cooldown))
-                self._preempt(preempted[-1], now)
+            if sequence in unready:
+                copies += self._prepare(sequence, preempted, now)
             if sequence.status is Status.RUNNING:
-                more = min(sequence.pending - 1, spare)
-                drafts = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
-                spare -= more + drafts
+                more = drafts = 0
+                if sequence.draft or sequence.pending > 1:
+                    more = min(sequence.pending - 1, spare)
+                    drafts = min(len(sequence.draft), spare - more) if more == sequence.pending - 1 else 0
+                    spare -= more + drafts
                 chunks.append(Chunk(sequence, sequence.computed, 1 + more + drafts, drafts))
-                copies += prepared or ()
         return chunks, preempted, tuple(copies)
+
+    def _prepare(self, sequence: Sequence, preempted: list[Sequence], now: float) -> list[BlockCopy]:
+        """Allocates the blocks of a decode. While there are not enough, preempts the weakest sequence, maybe this one,
+        and adds it to ``preempted``. Returns the block copies to make before the step."""
+        while sequence.status is Status.RUNNING:
+            copies = self.cache.prepare(sequence)
+            if copies is not None:
+                return copies
+            preempted.append(weakest(self.running, self.limits.cooldown))
+            self._preempt(preempted[-1], now)
+        return []
+
+    def _charge(self, decodes: list[Chunk], prompts: list[Chunk]) -> None:
+        """Charges the tokens that the step generates to the counters of their tenants."""
+        tokens: defaultdict[str, int] = defaultdict(int)
+        for chunk in decodes:
+            if chunk.samples:
+                tokens[chunk.sequence.tenant] += chunk.length - chunk.draft
+        for chunk in prompts:
+            if chunk.samples:
+                tokens[chunk.sequence.tenant] += 1 + chunk.sequence.branches
+        for tenant, count in tokens.items():
+            self.counters.charge(tenant, OUTPUT_COST * count)
 
     def _prefill(self, budget: _StepBudget) -> None:
         """Plans a chunk for each running sequence in prefill, higher classes first."""

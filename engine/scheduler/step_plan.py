@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.kv.format import BlockCopy
 from engine.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Chunk:
     """The tokens that one sequence computes in a step: ``length`` tokens from position ``start`` on. The last ``draft``
-    of them are draft tokens."""
+    of them are draft tokens.
+
+    Treat it as immutable. It is not frozen because each step makes one for every sequence, and creating a frozen
+    dataclass takes four times as long.
+    """
 
     sequence: Sequence
     start: int
@@ -26,7 +31,7 @@ class Chunk:
     @property
     def tokens(self) -> list[int]:
         """The ids of the chunk's tokens, draft tokens included."""
-        known = self.sequence.tokens[self.start : self.end]
+        known = self.sequence.tokens[self.start : self.start + self.length]
         return [*known, *self.sequence.draft[: self.draft]] if self.draft else known
 
     def kept(self, accepted: int) -> Chunk:
@@ -44,7 +49,7 @@ class Chunk:
     @property
     def samples(self) -> bool:
         """Whether the chunk reaches the sequence's last token, so that the next token can be sampled."""
-        return self.end - self.draft == len(self.sequence.tokens)
+        return self.start + self.length - self.draft == len(self.sequence.tokens)
 
     @property
     def sampled(self) -> int:
@@ -53,8 +58,7 @@ class Chunk:
         return 1 + self.draft if self.samples else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """What a step consists of, for estimates of its time."""
 
     decodes: int = 0  # decoding sequences
@@ -64,8 +68,7 @@ class Load:
     extra: int = 0  # forced and draft tokens of decodes
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What the scheduler decided for one step (vLLM's ``SchedulerOutput``): the chunks, at most one per sequence, and
     what happened to sequences while planning."""
 

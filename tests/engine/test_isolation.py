@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -104,10 +104,10 @@ def test_a_fault_of_the_scheduler_ends_all_and_the_engine_goes_on(make_engine: M
         engine.add(GenerationRequest(name, (1, 2, 3), PARAMS))
     engine.step()
 
-    def broken(sequence: object) -> None:
+    def broken(sequences: object) -> NoReturn:
         raise ZeroDivisionError
 
-    engine._cache.prepare = broken  # type: ignore[method-assign]
+    engine._cache.unready = broken  # type: ignore[method-assign]
     ended = engine.step()
 
     assert {delta.request_id: delta.finish_reason for delta in ended} == dict.fromkeys(NAMES, FinishReason.ERROR)

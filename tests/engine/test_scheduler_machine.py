@@ -6,6 +6,7 @@ A few thousand steps belong to the suite; ``MANTA_LONG_TESTS=1`` makes it more t
 from __future__ import annotations
 
 import os
+from ctypes import c_int32
 from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
@@ -241,6 +242,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert group.pool.used == len({block for table in tables for block in table.held})
             if group.shape.bound is not None:
                 assert all(len(table.held) <= group.shape.bound for table in tables)
+            for one, table in zip(self.subject.running, tables, strict=True):
+                assert list((c_int32 * len(table.blocks)).from_address(table.address)) == table.blocks
+                if one.decoding and one.room <= table.ready_for:
+                    before = list(table.blocks)
+                    assert group.prepare(table, one.computed, one.room) is None
+                    assert table.blocks == before
         assert len(self.subject.running) <= LIMITS.sequences
         assert all(one.status is Status.WAITING and not one.tables for one in self.subject.waiting)
         assert not any(one.tables for one in self.parked())

@@ -6,6 +6,7 @@ import pytest
 
 from load_tests.engine.limits import Limits
 from load_tests.engine.peers import LINE, table
+from load_tests.engine.step_time import StepTime, line
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,16 @@ def test_the_table_compares_with_the_better_peer() -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| 8 | 150.0 | 100.0 | 120.0 | 1.25 | 75% |",
     ]
+
+
+def test_what_is_not_in_a_phase_is_the_other_part_of_python() -> None:
+    time = StepTime(step=10e-6, kernels=6e-6, cpu=3e-6, phases=(1e-6, 6.5e-6, 0.25e-6, 1.5e-6))
+
+    assert time.parts == pytest.approx((1e-6, 0.5e-6, 0.25e-6, 1.5e-6, 0.75e-6))
+    assert sum(time.parts) == pytest.approx(time.python)
+
+
+def test_a_line_has_medians_in_microseconds() -> None:
+    times = [StepTime(step, step / 2, 1e-6, (0.0, step / 2, 0.0, step / 4)) for step in (2e-3, 4e-3, 40e-3)]
+
+    assert line(8, times).split() == ["8", "4000", "2000", "2000", "1", "0", "0", "0", "1000", "1000", "50%"]
