@@ -37,8 +37,8 @@ typedef struct {
 } Attention;
 
 // The same for tile registers, in which attention takes more queries and longer chunks at once (attention_tiles.h).
-#define TILE_QUERIES 64
-#define TILE_CHUNK 128
+#define TILE_QUERIES 128
+#define TILE_CHUNK 256
 #define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)  // rows begin in different sets of the cache
 
 typedef struct {

@@ -146,7 +146,13 @@ INLINE float largest(vec v) {
   for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
   return most;
 }
+// a where it is larger, else b: so what is no number in b stays, and in a does not.
 INLINE vec vmax(vec a, vec b) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+  return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
   ivec more = a > b;
   return (vec)(((ivec)a & more) | ((ivec)b & ~more));
 }
