@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.kernels.cpu.library import loaded
 from engine.kernels.cpu.packing import PANEL, PackedModel
-from engine.kernels.cpu.screening import Screening, largest_alone
+from engine.kernels.cpu.screening import MAX_ROWS, MAX_ROWS_IN_TILES, Screening, largest_alone
 from engine.kernels.cpu.step_arrays import StepArrays
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
@@ -37,6 +37,7 @@ class CompiledRunner:
         context_length: int,
     ) -> None:
         self._library = loaded()
+        tiled = bool(self._library.manta_tiles())
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
         self._arrays = StepArrays(len(shapes), config.block_size)
@@ -47,12 +48,13 @@ class CompiledRunner:
             shapes,
             context_length,
             weight_formats(config.weight_dtype),
-            tiled=bool(self._library.manta_tiles()),
+            tiled=tiled,
         )
         self._model = ctypes.byref(self._packed.model)
         self._scratch = self._logits = torch.empty(0)
         screen = self._packed.model.screen.numbers
-        self._screening = Screening(-(-screen.outputs // PANEL) if screen.weights else 0)
+        panels = -(-screen.outputs // PANEL) if screen.weights else 0
+        self._screening = Screening(panels, MAX_ROWS_IN_TILES if tiled else MAX_ROWS)
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
         self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
         # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
