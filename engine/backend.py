@@ -43,6 +43,11 @@ logger = logging.getLogger(__name__)
 class StepRunner(Protocol):
     """Runs the steps of one model, and owns the tensors of its KV cache (vLLM's model runner)."""
 
+    @property
+    def kernels(self) -> str:
+        """The kernels that run the steps: ``torch``, ``triton``, ``compiled``, or ``compiled-amx`` with AMX tiles."""
+        ...
+
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
         """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits, or the
         tokens if the runner samples, in the order of ``StepResult.sampled``."""

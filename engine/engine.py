@@ -104,6 +104,7 @@ class Engine:
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
         max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
         self._speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
+        self.recorder.kernels = self._runner.kernels
         self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._output_processor.score_prompt)
 
     @classmethod

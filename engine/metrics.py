@@ -110,6 +110,7 @@ class EngineMetrics:
     phase_s: Mapping[Phase, Histogram]
     misses: Mapping[Miss, int]  # prompts whose prefix was not fully cached, by reason
     tenants: Mapping[str, TenantUse]
+    kernels: Mapping[str, int]  # engines by the kernels that run their steps (``StepRunner.kernels``)
 
     def merged(self, other: EngineMetrics) -> EngineMetrics:
         """Returns the metrics of both engines together: all numbers are added, except the estimated wait. The estimated
@@ -129,6 +130,10 @@ class EngineMetrics:
             phase_s={phase: self.phase_s[phase].merged(other.phase_s[phase]) for phase in Phase},
             misses={miss: self.misses[miss] + other.misses[miss] for miss in Miss},
             tenants=tenants,
+            kernels={
+                name: self.kernels.get(name, 0) + other.kernels.get(name, 0)
+                for name in {**self.kernels, **other.kernels}
+            },
         )
 
 
@@ -147,6 +152,7 @@ class Recorder:
         self._last_step = 0.0  # end of the last step that emitted tokens
         self.refused = 0
         self.repairs = 0
+        self.kernels = ""  # ``StepRunner.kernels``
 
     def tenant(self, name: str) -> TenantUse:
         """Returns the counts of the tenant ``name``; creates them on its first call. Returns those of OTHERS for a new
@@ -229,6 +235,7 @@ class Recorder:
             phase_s={phase: histogram.copy() for phase, histogram in self._phase_s.items()},
             misses=dict(self._misses),
             tenants=tenants,
+            kernels={self.kernels: 1},
         )
 
 

@@ -31,6 +31,8 @@ gives few groups, and at most half as many pages again to read."""
 class Runner:
     """Runs steps with torch (vLLM's model runner). Holds the model and the tensors of its KV cache."""
 
+    kernels = "torch"
+
     def __init__(
         self, model: Decoder[AttentionPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
     ) -> None:

@@ -21,6 +21,11 @@ class ParallelRunner:
         self._crew = crew
         self._teller = Teller()
 
+    @property
+    def kernels(self) -> str:
+        """Those of rank 0, which the other ranks have as well."""
+        return self._own.kernels
+
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
         """Computes the chunks, at most one of each sequence."""
         planned = list(chunks)

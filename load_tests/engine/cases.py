@@ -74,7 +74,8 @@ def rate(case: Case, generate: Generate, draw: random.Random, least_s: float = L
     short = Case(case.requests, min(case.prompt, WARM_PROMPT))
     generate(short.prompts(draw), min(case.answer, WARM_ANSWER))
     seconds: list[float] = []
-    while sum(seconds) < least_s:
+    end = time.perf_counter() + least_s
+    while not seconds or time.perf_counter() < end:
         prompts = case.prompts(draw)
         began = time.perf_counter()
         tokens = generate(prompts, case.answer)

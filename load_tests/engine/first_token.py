@@ -88,8 +88,12 @@ class Service:
 
 
 def made_prompt(words: int, draw: random.Random) -> str:
-    """``words`` words, numbers of three digits among them: no two prompts share their first words."""
-    return " ".join(f"{draw.randrange(100, 1000)}" if at % 4 == 0 else draw.choice(NOUNS) for at in range(words))
+    """Shuffled words, numbers of three digits among them: no two prompts share their first words.
+
+    All nouns come equally often, so that prompts of as many words have nearly as many tokens.
+    """
+    nouns = [noun for _ in range(words // len(NOUNS) + 1) for noun in draw.sample(NOUNS, len(NOUNS))]
+    return " ".join(f"{draw.randrange(100, 1000)}" if at % 4 == 0 else nouns[at] for at in range(words))
 
 
 def words_for(tokens: int, short: tuple[int, int], long: tuple[int, int]) -> int:

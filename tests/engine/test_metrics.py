@@ -61,6 +61,7 @@ def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
     assert (both.stats.generated_tokens, both.stats.finished) == (10, 2)
     assert both.between_tokens_s.count == 8
     assert sorted(both.tenants) == ["t0", "t1"]
+    assert list(both.kernels.values()) == [2]
 
 
 def test_tenants_are_told_apart_up_to_a_bound() -> None:

@@ -19,7 +19,7 @@ from engine import SamplingParams
 from engine.kernels.cpu import tiles as module
 from engine.kernels.cpu.compiler import built
 from engine.kernels.cpu.library import BFLOAT16, Linear, loaded
-from engine.kernels.cpu.packing import WEIGHT_TYPES, coded_panels, grouped_panels, panels
+from engine.kernels.cpu.packing import GROUPED_TYPES, WEIGHT_TYPES, coded_panels, grouped_panels, panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.kernels.cpu.tiles import VARIABLE, Tiles, tiles
 from engine.quant.format import INT4, INT8
@@ -27,7 +27,7 @@ from engine.quant.quantise import quantise
 from tests.engine.compiled import make_engine
 from tests.engine.families import CONFIGS, Recorded, disturb, record
 from tests.engine.models import VOCAB, ragged_prompts, write
-from tests.engine.test_grouped_weights import GROUPED_TYPES, product, random_matrix
+from tests.engine.test_grouped_weights import product, random_matrix
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100)
@@ -204,7 +204,7 @@ def test_logits_are_those_without_tiles_but_for_rounding(
         recorded.clear()
 
     for key, row in found[0].items():
-        assert float((found[1][key] - row).norm() / row.norm()) < 0.04
+        assert float((found[1][key] - row).norm() / row.norm()) < 0.08
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
@@ -224,6 +224,19 @@ def test_the_emulated_step_gives_the_processors_bits(
 
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[1][key], row) for key, row in found[0].items())
+
+
+@pytest.mark.parametrize(("registers", "name"), [(Tiles.NONE, "compiled"), (Tiles.EMULATED, "compiled-amx")])
+def test_metrics_name_the_kernels(
+    directory: Callable[[str], Path],
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    registers: Tiles,
+    name: str,
+) -> None:
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(registers))
+
+    assert make_engine(directory("llama")).metrics().kernels == {name: 1}
 
 
 @pytest.mark.usefixtures("forget_choice")

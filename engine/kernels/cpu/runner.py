@@ -38,6 +38,7 @@ class CompiledRunner:
     ) -> None:
         self._library = loaded()
         tiled = bool(self._library.manta_tiles())
+        self.kernels = "compiled-amx" if tiled else "compiled"
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
         self._arrays = StepArrays(len(shapes), config.block_size)

@@ -56,6 +56,8 @@ class TritonRunner:
     """Runs the steps of one model on one device; ``model`` has TritonKernels. As one of several ranks it samples
     nothing, since only the first has all logits."""
 
+    kernels = "triton"
+
     def __init__(
         self, model: Decoder[PagedPlan], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
     ) -> None:
