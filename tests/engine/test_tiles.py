@@ -203,8 +203,8 @@ def test_logits_are_those_without_tiles_but_for_rounding(
         found.append(dict(recorded))
         recorded.clear()
 
-    for key, row in found[0].items():
-        assert float((found[1][key] - row).norm() / row.norm()) < 0.08
+    without, with_tiles = (torch.stack([rows[key] for key in found[0]]) for rows in found)
+    assert float((with_tiles - without).norm() / without.norm()) < 0.06  # one byte on the edge of two moves a whole row
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
