@@ -204,7 +204,7 @@ def test_logits_are_those_without_tiles_but_for_rounding(
         recorded.clear()
 
     without, with_tiles = (torch.stack([rows[key] for key in found[0]]) for rows in found)
-    assert float((with_tiles - without).norm() / without.norm()) < 0.06  # one byte on the edge of two moves a whole row
+    assert float((with_tiles - without).norm() / without.norm()) < 0.08  # a byte on the edge of two moves a whole row
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
