@@ -45,7 +45,8 @@ class StepRunner(Protocol):
 
     @property
     def kernels(self) -> str:
-        """The kernels that run the steps: ``torch``, ``triton``, ``compiled``, or ``compiled-amx`` with AMX tiles."""
+        """The kernels that run the steps: ``torch``, ``triton``, ``compiled``, or ``compiled-amx`` with AMX tiles
+        (``compiled-amx-emulated`` if they are emulated)."""
         ...
 
     def run(self, chunks: Iterable[Chunk]) -> StepResult:

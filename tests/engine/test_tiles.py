@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from engine import SamplingParams
+from engine.kernels.cpu import compiler
 from engine.kernels.cpu import tiles as module
-from engine.kernels.cpu.compiler import built
+from engine.kernels.cpu.compiler import CompilerError, built
 from engine.kernels.cpu.library import BFLOAT16, Linear, loaded
 from engine.kernels.cpu.packing import GROUPED_TYPES, WEIGHT_TYPES, coded_panels, grouped_panels, panels
 from engine.kernels.cpu.runner import CompiledRunner
@@ -30,7 +31,7 @@ from tests.engine.models import VOCAB, ragged_prompts, write
 from tests.engine.test_grouped_weights import product, random_matrix
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
-ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100)
+ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 600)
 SHAPES = [(16, 16), (40, 48), (333, 1056), (64, 80)]  # outputs, inputs: whole registers and parts of them
 WAYS: dict[str, dict[str, Any]] = {
     "one token at a time": {"prefill_chunk": 1},
@@ -226,17 +227,99 @@ def test_the_emulated_step_gives_the_processors_bits(
     assert all(torch.equal(found[1][key], row) for key, row in found[0].items())
 
 
-@pytest.mark.parametrize(("registers", "name"), [(Tiles.NONE, "compiled"), (Tiles.EMULATED, "compiled-amx")])
+@pytest.mark.parametrize(
+    ("registers", "settings", "name"),
+    [
+        (Tiles.NONE, {"dtype": "bfloat16"}, "compiled"),
+        (Tiles.EMULATED, {"dtype": "float32"}, "compiled"),
+        (Tiles.EMULATED, {"dtype": "bfloat16"}, "compiled-amx-emulated"),
+    ],
+)
 def test_metrics_name_the_kernels(
     directory: Callable[[str], Path],
     library_of: LibraryOf,
     monkeypatch: pytest.MonkeyPatch,
     registers: Tiles,
+    settings: dict[str, Any],
     name: str,
 ) -> None:
     monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(registers))
 
-    assert make_engine(directory("llama")).metrics().kernels == {name: 1}
+    assert make_engine(directory("llama"), **settings).metrics().kernels == {name: 1}
+
+
+@pytest.mark.usefixtures("forget_choice")
+def test_a_compiler_that_knows_no_tiles_builds_without_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiler, "tiles", lambda: Tiles.HARDWARE)
+    compile_one = compiler._compile
+
+    def refusing(name: str, flags: tuple[str, ...], library: Path) -> None:
+        if "-DTILES=1" in flags:
+            raise CompilerError("no such instruction: tdpbf16ps")
+        compile_one(name, ("-O0", *flags[1:]), library)
+
+    monkeypatch.setattr(compiler, "_compile", refusing)
+
+    assert loaded(built(tmp_path)).manta_tiles() == Tiles.NONE
+    assert "AMX: off; the kernels cannot be built for it: no such instruction: tdpbf16ps" in caplog.text
+    with pytest.raises(CompilerError):
+        built(tmp_path, Tiles.HARDWARE)
+
+
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("kv_dtype", ["auto", "float32", "int8"])
+def test_a_prompt_of_several_chunks_with_a_window_gives_the_same_bits_in_pieces(
+    recorded: Recorded,
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    block_size: int,
+    kv_dtype: str,
+) -> None:
+    """Heads of 48 channels; some layers see 300 tokens, the others all of 620, in chunks of 256."""
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 48, "head_dim": 48, "num_attention_heads": 2, "num_key_value_heads": 1}
+    long = {"intermediate_size": 80, "sliding_window": 300, "max_position_embeddings": 1024}
+    model = AutoModelForCausalLM.from_config(type(CONFIGS["gemma2"])(**CONFIGS["gemma2"].to_dict() | shape | long))
+    disturb(model)
+    write(model, tmp_path)
+    settings: dict[str, Any] = {"dtype": "bfloat16", "kv_dtype": kv_dtype, "block_size": block_size}
+    prompts = [[(at * 7 + 3) % (VOCAB - 1) + 1 for at in range(length)] for length in (620, 40)]
+    make_engine(tmp_path, **settings, prefill_chunk=700).generate(prompts, ANSWER)
+    whole = dict(recorded)
+    recorded.clear()
+
+    make_engine(tmp_path, **settings, prefill_chunk=97).generate(prompts, ANSWER)
+
+    assert recorded.keys() == whole.keys()
+    assert all(torch.equal(recorded[key], row) for key, row in whole.items())
+
+
+@pytest.mark.parametrize("weight_dtype", ["int8", "int4"])
+def test_a_step_of_whole_numbers_gives_the_same_bits_in_pieces(
+    recorded: Recorded,
+    library_of: LibraryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    weight_dtype: str,
+) -> None:
+    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 4, "intermediate_size": 96}
+    model = AutoModelForCausalLM.from_config(type(CONFIGS["llama"])(**CONFIGS["llama"].to_dict() | shape))
+    write(model, tmp_path)
+    settings: dict[str, Any] = {"dtype": "bfloat16", "weight_dtype": weight_dtype}
+    make_engine(tmp_path, **settings).generate(ragged_prompts(VOCAB), ANSWER)
+    whole = dict(recorded)
+    recorded.clear()
+
+    make_engine(tmp_path, **settings, prefill_chunk=7).generate(ragged_prompts(VOCAB), ANSWER)
+
+    assert recorded.keys() == whole.keys()
+    assert all(torch.equal(recorded[key], row) for key, row in whole.items())
 
 
 @pytest.mark.usefixtures("forget_choice")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.kernels.cpu.tiles import Tiles, tiles
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).with_name("src")
 ENTRY = "step.c"
@@ -40,7 +43,7 @@ class CompilerError(RuntimeError):
 
 def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
     """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder),
-    for tile ``registers`` as given (default: what this process uses).
+    for tile ``registers`` as given (default: what this process uses, or none if the compiler does not know them).
 
     Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. If several
     processes need it at once, one compiles and the others wait. Raises CompilerError.
@@ -48,8 +51,19 @@ def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise CompilerError(f"no C compiler was found (looked for {', '.join(COMPILERS)})")
-    flags = (*FLAGS, f"-DTILES={int(tiles() if registers is None else registers)}")
     folder = cache if cache is not None else _cache_folder()
+    chosen = tiles() if registers is None else registers
+    try:
+        return _built_for(compiler, folder, chosen)
+    except CompilerError as error:
+        if registers is not None or chosen is not Tiles.HARDWARE:
+            raise
+        logger.warning("AMX: off; the kernels cannot be built for it: %s", error)
+        return _built_for(compiler, folder, Tiles.NONE)
+
+
+def _built_for(compiler: str, folder: Path, registers: Tiles) -> Path:
+    flags = (*FLAGS, f"-DTILES={int(registers)}")
     library = folder / f"cpu-{_fingerprint(compiler, flags)}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.kernels.cpu.library import loaded
+from engine.kernels.cpu.library import BFLOAT16, FLOAT32, loaded
 from engine.kernels.cpu.packing import PANEL, PackedModel
 from engine.kernels.cpu.screening import MAX_ROWS, MAX_ROWS_IN_TILES, Screening, largest_alone
 from engine.kernels.cpu.step_arrays import StepArrays
+from engine.kernels.cpu.tiles import Tiles
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape
 from engine.model.spec import ModelSpec
@@ -38,7 +39,6 @@ class CompiledRunner:
     ) -> None:
         self._library = loaded()
         tiled = bool(self._library.manta_tiles())
-        self.kernels = "compiled-amx" if tiled else "compiled"
         self._vocab_size = spec.vocab_size
         form = format_of(config.kv_dtype, weights.embedding.dtype)
         self._arrays = StepArrays(len(shapes), config.block_size)
@@ -55,7 +55,9 @@ class CompiledRunner:
         self._scratch = self._logits = torch.empty(0)
         screen = self._packed.model.screen.numbers
         panels = -(-screen.outputs // PANEL) if screen.weights else 0
-        self._screening = Screening(panels, MAX_ROWS_IN_TILES if tiled else MAX_ROWS)
+        head_in_tiles = tiled and self._packed.model.type == BFLOAT16
+        self._screening = Screening(panels, MAX_ROWS_IN_TILES if head_in_tiles else MAX_ROWS)
+        self.kernels = self._kernels()
         self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
         self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
         # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
@@ -98,6 +100,14 @@ class CompiledRunner:
     def close(self) -> None:
         """Ends the threads; the runner is of no use afterwards. May be called again."""
         self._end_threads()
+
+    def _kernels(self) -> str:
+        """Float32 weights are multiplied without tiles; whole numbers and bfloat16 with them, if there are any."""
+        if self._packed.model.type == FLOAT32 and not self._packed.model.coded:
+            return "compiled"
+        return {Tiles.NONE: "compiled", Tiles.HARDWARE: "compiled-amx", Tiles.EMULATED: "compiled-amx-emulated"}[
+            Tiles(self._library.manta_tiles())
+        ]
 
     def _logits_for(self, rows: int, screened: bool) -> Tensor:
         """Where logits may lie that nobody will see; screened ones are no more than a bound for each panel."""

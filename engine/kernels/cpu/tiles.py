@@ -63,5 +63,8 @@ def _missing() -> str | None:
 
 
 def _processor_flags() -> set[str]:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return set()
     return set(next((line for line in lines if line.startswith("flags")), "").split())

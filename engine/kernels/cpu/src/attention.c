@@ -36,7 +36,7 @@ typedef struct {
   int plain;  // whether the output is to be floats, row after row
 } Attention;
 
-// The same for tile registers, in which attention takes more queries and longer chunks at once (attention_tiles.h).
+// TILE and CHUNK where attention uses tile registers, which take more at once (attention_tiles.h).
 #define TILE_QUERIES 128
 #define TILE_CHUNK 256
 #define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)  // rows begin in different sets of the cache
@@ -46,7 +46,7 @@ typedef struct {
   float scores[2 * TILE_ROWS][TILE_CHUNK];  // of two blocks of queries
   float output[TILE_QUERIES][OUTPUT_STRIDE];
   float most[TILE_QUERIES], total[TILE_QUERIES];
-  uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];  // of a chunk, whose pages are not panels of pairs
+  uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];  // of a chunk: keys that are no whole registers in their page, and all values
 } TileRoom;
 
 typedef struct {

@@ -13,7 +13,7 @@ typedef struct {
   const char *x;  // the first register of 16 rows
   size_t x_apart;  // bytes to the next 16 rows
   const char *w;  // the first register of a panel
-  size_t w_apart;  // bytes to the next panel
+  ptrdiff_t w_apart;  // bytes to the next panel
   long steps;  // registers of each that are multiplied
   const char *ahead;  // weights that are needed soon
   long ahead_lines;  // of them, for each step
@@ -49,7 +49,7 @@ INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels) {
     if (panels > 1) { tile_load(7, w + d->w_apart, LINE); tile_dot_bf16(1, 4, 7); }
     if (blocks > 1) { tile_load(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
     if (blocks > 1 && panels > 1) tile_dot_bf16(3, 5, 7);
-    for (int panel = 0; panel < panels; panel++) prefetch_lines(ahead + panel * d->w_apart, d->ahead_lines);
+    for (int panel = 0; d->ahead_lines && panel < panels; panel++) prefetch_lines(ahead + panel * d->w_apart, d->ahead_lines);
     for (long row = 0; out && row < d->out_rows; row++, out += d->out_stride) prefetch_lines(out, 2);
   }
 }
@@ -141,7 +141,11 @@ static void multiply_tiles(const Product *p, long from, long to) {
     for (long index = from; index < to; index += 2) multiply_blocks(p, row, least(most, p->rows - row), index, least(2, to - index));
 }
 
-#define FEW_CODED_ROWS (TILES == EMULATED ? 0 : 4)
+#if TILES == HARDWARE && defined(__AVX512VNNI__)
+#define FEW_CODED_ROWS 4
+#else
+#define FEW_CODED_ROWS 0  // other instructions add the groups up in another way
+#endif
 #define CODED_SLAB 32  // groups of a panel that stay in the first cache while all rows go by
 #define AT_ONCE 4  // groups
 
@@ -171,7 +175,7 @@ INLINE void add_group(vec sums[][VECS], int32_t part[TILE_ROWS][PANEL], const Co
     vec by = is_grouped(type) ? widen_float16(scales + v * LANES) : type == INT4 ? widen(scales + v * LANES) : splat(1);
     vec minimums = is_grouped(type) ? widen_float16(scales + PANEL + v * LANES) : splat(0);
     for (int i = 0; i < rows; i++) {
-      ivec numbers = *(const ivec_u *)&part[i][v * LANES] - row_sums[i] * offset_of(type);
+      ivec numbers = *(const ivec_u *)&part[i][v * LANES] - (int32_t)((uint32_t)row_sums[i] * (uint32_t)offset_of(type));
       sums[i][v] += __builtin_convertvector(numbers, vec) * (by * by_row[i]);
       if (is_grouped(type)) sums[i][v] += minimums * totals[i];
     }

@@ -19,7 +19,7 @@ typedef struct {
 
 #if TILES == EMULATED
 typedef struct {
-  uint8_t bytes[TILE_ROWS][64];
+  _Alignas(64) uint8_t bytes[TILE_ROWS][64];
 } Tile;
 static _Thread_local TileShapes tile_shapes;
 static _Thread_local Tile tile_registers[8];
@@ -88,8 +88,8 @@ INLINE void release_shapes(void) { __asm__ volatile("tilerelease" ::: "memory");
 
 static _Thread_local long tile_rows_now, tile_words_now;  // what this thread's registers are shaped for; 0: nothing
 
-// Shapes the registers for `rows` rows of inputs, 16 if there are more, and `words` words of a row: what a register of
-// weights has rows. It empties them if that changes anything.
+// Shapes the registers for `rows` rows of inputs, at most 16, of `words` words each; a register of weights has `words` rows.
+// A new shape empties them.
 static void shape_tiles(long rows, long words) {
   rows = least(rows, TILE_ROWS);
   if (rows == tile_rows_now && words == tile_words_now) return;

@@ -17,8 +17,8 @@
 #define HALVES 0
 #endif
 
-// Registers of whole matrices: those of the processor, or the same in C (tiles.h). The one who compiles decides: the
-// operating system has to allow the processor's.
+// Registers of whole matrices: those of the processor, or the same in C (tiles.h). engine/kernels/cpu/tiles.py chooses, because
+// the operating system must permit the processor's.
 #define HARDWARE 1
 #define EMULATED 2
 #ifndef TILES
