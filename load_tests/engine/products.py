@@ -2,10 +2,10 @@
 
     python -m load_tests.engine.products
 
-The weights are so many copies of a matrix that they come from memory, one copy after the other. Before every number of
-rows, and in the same round, the machine's peak is measured: products in registers, and reading these very weights.
-Shares are medians of the rounds' own. What a product takes includes x, which is float32, made bfloat16; how long that
-takes is that of a product with 16 outputs.
+The weights are many copies of one matrix, multiplied in turn, so that they are read from memory and not from a cache.
+Each round measures the machine's peak before each number of rows: products in registers, and reading the same weights.
+Shares of the peak are computed within a round; the table has their medians. The time of a product includes the
+conversion of x from float32 to bfloat16. A product with 16 outputs measures that conversion.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m load_tests.engine.throughput MODEL 1 8 32 8:512 1:2048 1:8192
 
-Prints a line for each case: output tokens a second of so and so many requests at once, prompt tokens a second of
-requests:length. ``peers`` runs it beside other engines.
+Prints one line per case. A case ``N`` gives the output tokens per second of N concurrent requests; a case ``N:LENGTH``
+gives the prompt tokens per second of N prompts of LENGTH tokens. ``peers`` runs it beside other engines.
 """
 
 from __future__ import annotations

@@ -115,6 +115,16 @@ def record(monkeypatch: pytest.MonkeyPatch, runner: type[Any]) -> Recorded:
     return found
 
 
+def write_family(name: str, path: Path, **shape: int) -> Path:
+    """Writes a model of that family with other sizes than CONFIGS has; keywords are fields of its configuration."""
+    torch.manual_seed(0)
+    config = type(CONFIGS[name])(**CONFIGS[name].to_dict() | shape)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    disturb(model)
+    write(model, path)
+    return path
+
+
 SETTINGS: dict[str, dict[str, Any]] = {"phi3-short": {"context_length": 256}}
 """Fields of EngineConfig that a model needs to be what transformers takes it for."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError, built
+from engine.kernels.cpu.tiles import Tiles
 
 
 @pytest.fixture
@@ -62,13 +63,15 @@ def test_changed_sources_get_a_library_of_their_own(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+@pytest.mark.parametrize("registers", list(Tiles), ids=lambda each: each.name)
 @pytest.mark.parametrize(
     "processor", ["nehalem", "haswell", "skylake-avx512", "cascadelake", "icelake-server", "cooperlake"]
 )
-def test_sources_are_sound_for_processors_with_other_instructions(processor: str) -> None:
-    """Each of them has a set that the one before lacks."""
+def test_sources_are_sound_for_processors_with_other_instructions(processor: str, registers: Tiles) -> None:
+    """Each of them has a set that the one before lacks. Tiles are assembled for any of them."""
     flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in compiler.FLAGS]
     strict = [
+        f"-DTILES={int(registers)}",
         "-O0",
         "-c",
         "-o",

@@ -23,7 +23,7 @@ from engine.kernels.cpu.packing import panels
 from engine.kernels.cpu.runner import CompiledRunner
 from engine.runner import Runner
 from tests.engine.compiled import make_engine
-from tests.engine.families import CONFIGS, Recorded, disturb, record
+from tests.engine.families import CONFIGS, Recorded, record, write_family
 from tests.engine.models import VOCAB, ragged_prompts, write
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
@@ -42,14 +42,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     @cache
     def make(name: str) -> Path:
-        torch.manual_seed(0)
         shape = {"hidden_size": 32, "head_dim": 16, "num_attention_heads": 4, "intermediate_size": 80}
-        config = type(CONFIGS[name])(**CONFIGS[name].to_dict() | shape)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-        disturb(model)
-        path = tmp_path_factory.mktemp("compiled") / name
-        write(model, path)
-        return path
+        return write_family(name, tmp_path_factory.mktemp("compiled") / name, **shape)
 
     return make
 

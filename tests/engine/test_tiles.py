@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from engine import SamplingParams
 from engine.kernels.cpu import compiler
@@ -26,8 +25,8 @@ from engine.kernels.cpu.tiles import VARIABLE, Tiles, tiles
 from engine.quant.format import INT4, INT8
 from engine.quant.quantise import quantise
 from tests.engine.compiled import make_engine
-from tests.engine.families import CONFIGS, Recorded, disturb, record
-from tests.engine.models import VOCAB, ragged_prompts, write
+from tests.engine.families import Recorded, record, write_family
+from tests.engine.models import VOCAB, ragged_prompts
 from tests.engine.test_grouped_weights import product, random_matrix
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -40,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "preempted": {"kv_cache_tokens": 416},
 }
 LibraryOf = Callable[[Tiles], ctypes.CDLL]
+UseTiles = Callable[[Tiles], None]
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,17 @@ def library_of(tmp_path_factory: pytest.TempPathFactory) -> LibraryOf:
 
 
 @pytest.fixture
+def use_tiles(library_of: LibraryOf, monkeypatch: pytest.MonkeyPatch) -> UseTiles:
+    """Engines made from now on have those registers."""
+
+    def use(registers: Tiles) -> None:
+        library = library_of(registers)
+        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
+
+    return use
+
+
+@pytest.fixture
 def forget_choice() -> Iterator[None]:
     """This process chooses again, and forgets that afterwards."""
     tiles.cache_clear()
@@ -69,14 +80,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     @cache
     def make(name: str) -> Path:
-        torch.manual_seed(0)
-        shape = {"hidden_size": 48, "head_dim": 32 if name == "qwen3" else 16, "num_attention_heads": 4}
-        config = type(CONFIGS[name])(**CONFIGS[name].to_dict() | shape | {"intermediate_size": 80})
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-        disturb(model)
-        path = tmp_path_factory.mktemp("tiles") / name
-        write(model, path)
-        return path
+        shape = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 80}
+        head_dim = 32 if name == "qwen3" else 16
+        return write_family(name, tmp_path_factory.mktemp("tiles") / name, head_dim=head_dim, **shape)
 
     return make
 
@@ -169,13 +175,12 @@ def test_what_is_no_number_stays_in_its_row(library_of: LibraryOf) -> None:
 def test_every_way_to_cut_the_work_gives_the_same_bits(
     directory: Callable[[str], Path],
     recorded: Recorded,
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     name: str,
     kv_dtype: str,
 ) -> None:
     """With the emulation, so on every processor."""
-    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
+    use_tiles(Tiles.EMULATED)
     prompts = ragged_prompts(VOCAB)
     make_engine(directory(name), dtype="bfloat16", kv_dtype=kv_dtype).generate(prompts, ANSWER)
     plain = dict(recorded)
@@ -191,15 +196,14 @@ def test_every_way_to_cut_the_work_gives_the_same_bits(
 def test_logits_are_those_without_tiles_but_for_rounding(
     directory: Callable[[str], Path],
     recorded: Recorded,
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     name: str,
     kv_dtype: str,
 ) -> None:
     one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
     found = []
     for registers in (Tiles.NONE, Tiles.EMULATED):
-        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda of=registers: library_of(of))
+        use_tiles(registers)
         make_engine(directory(name), dtype="bfloat16", kv_dtype=kv_dtype).generate(ragged_prompts(VOCAB), one)
         found.append(dict(recorded))
         recorded.clear()
@@ -212,13 +216,12 @@ def test_logits_are_those_without_tiles_but_for_rounding(
 def test_the_emulated_step_gives_the_processors_bits(
     directory: Callable[[str], Path],
     recorded: Recorded,
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     name: str,
 ) -> None:
     found = []
     for registers in (Tiles.HARDWARE, Tiles.EMULATED):
-        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda of=registers: library_of(of))
+        use_tiles(registers)
         make_engine(directory(name), dtype="bfloat16").generate(ragged_prompts(VOCAB), ANSWER)
         found.append(dict(recorded))
         recorded.clear()
@@ -237,13 +240,12 @@ def test_the_emulated_step_gives_the_processors_bits(
 )
 def test_metrics_name_the_kernels(
     directory: Callable[[str], Path],
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     registers: Tiles,
     settings: dict[str, Any],
     name: str,
 ) -> None:
-    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(registers))
+    use_tiles(registers)
 
     assert make_engine(directory("llama"), **settings).metrics().kernels == {name: 1}
 
@@ -272,20 +274,16 @@ def test_a_compiler_that_knows_no_tiles_builds_without_them(
 @pytest.mark.parametrize("kv_dtype", ["auto", "float32", "int8"])
 def test_a_prompt_of_several_chunks_with_a_window_gives_the_same_bits_in_pieces(
     recorded: Recorded,
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     tmp_path: Path,
     block_size: int,
     kv_dtype: str,
 ) -> None:
     """Heads of 48 channels; some layers see 300 tokens, the others all of 620, in chunks of 256."""
-    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
-    torch.manual_seed(0)
+    use_tiles(Tiles.EMULATED)
     shape = {"hidden_size": 48, "head_dim": 48, "num_attention_heads": 2, "num_key_value_heads": 1}
     long = {"intermediate_size": 80, "sliding_window": 300, "max_position_embeddings": 1024}
-    model = AutoModelForCausalLM.from_config(type(CONFIGS["gemma2"])(**CONFIGS["gemma2"].to_dict() | shape | long))
-    disturb(model)
-    write(model, tmp_path)
+    write_family("gemma2", tmp_path, **shape, **long)
     settings: dict[str, Any] = {"dtype": "bfloat16", "kv_dtype": kv_dtype, "block_size": block_size}
     prompts = [[(at * 7 + 3) % (VOCAB - 1) + 1 for at in range(length)] for length in (620, 40)]
     make_engine(tmp_path, **settings, prefill_chunk=700).generate(prompts, ANSWER)
@@ -301,16 +299,12 @@ def test_a_prompt_of_several_chunks_with_a_window_gives_the_same_bits_in_pieces(
 @pytest.mark.parametrize("weight_dtype", ["int8", "int4"])
 def test_a_step_of_whole_numbers_gives_the_same_bits_in_pieces(
     recorded: Recorded,
-    library_of: LibraryOf,
-    monkeypatch: pytest.MonkeyPatch,
+    use_tiles: UseTiles,
     tmp_path: Path,
     weight_dtype: str,
 ) -> None:
-    monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library_of(Tiles.EMULATED))
-    torch.manual_seed(0)
-    shape = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 4, "intermediate_size": 96}
-    model = AutoModelForCausalLM.from_config(type(CONFIGS["llama"])(**CONFIGS["llama"].to_dict() | shape))
-    write(model, tmp_path)
+    use_tiles(Tiles.EMULATED)
+    write_family("llama", tmp_path, hidden_size=64, head_dim=16, num_attention_heads=4, intermediate_size=96)
     settings: dict[str, Any] = {"dtype": "bfloat16", "weight_dtype": weight_dtype}
     make_engine(tmp_path, **settings).generate(ragged_prompts(VOCAB), ANSWER)
     whole = dict(recorded)

@@ -22,7 +22,7 @@ from engine.quant.format import GROUP, INT4, INT8, WeightFormat
 from engine.quant.quantise import FORMATS, quantise
 from engine.runner import Runner
 from tests.engine.compiled import make_engine
-from tests.engine.families import CONFIGS, Recorded, disturb, record
+from tests.engine.families import Recorded, record, write_family
 from tests.engine.models import VOCAB, ragged_prompts, write
 from tests.engine.rounding import MIN_STEPS, Rounding
 
@@ -36,13 +36,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     @cache
     def make(name: str) -> Path:
-        torch.manual_seed(0)
         shape = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 4, "intermediate_size": 96}
-        model = AutoModelForCausalLM.from_config(type(CONFIGS[name])(**CONFIGS[name].to_dict() | shape)).eval()
-        disturb(model)
-        path = tmp_path_factory.mktemp("rounded") / name
-        write(model, path)
-        return path
+        return write_family(name, tmp_path_factory.mktemp("rounded") / name, **shape)
 
     return make
 

@@ -46,7 +46,8 @@ typedef struct {
   float scores[2 * TILE_ROWS][TILE_CHUNK];  // of two blocks of queries
   float output[TILE_QUERIES][OUTPUT_STRIDE];
   float most[TILE_QUERIES], total[TILE_QUERIES];
-  uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];  // of a chunk: keys that are no whole registers in their page, and all values
+  // Of a chunk: keys that are not whole registers in their page, and all values.
+  uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];
 } TileRoom;
 
 typedef struct {
@@ -145,16 +146,16 @@ EACH_ROWS(PAIR_DOTS_OF_KEYS)
     FOR_ROWS(rows, CALL)                                                              \
   }
 
-// What is known of a query so far: its output is not divided by its weights' total yet.
-typedef struct {
-  float *scores, *output;  // [tokens of a chunk], [head]
-  float *most, *total;  // the largest score and the sum of the weights
-} Softmax;
+// Sums that a query has so far, when a larger score makes all earlier weights smaller.
+INLINE void shrink_sums(float *output, float *total, long head, float by) {
+  *total *= by;
+  for (long d = 0; d < head; d += LANES) store(output + d, load(output + d) * by);
+}
 
 // Scores of one chunk become weights: masked, shifted by the largest so far, exponentiated; sums are kept up. A score that
 // is no finite number makes the sums, and so the output, no numbers.
-static void soften(const Attention *a, const Softmax *query, long chunk, long length, long position) {
-  float *scores = query->scores;
+static void soften(const Attention *a, Room *room, long i, long chunk, long length, long position) {
+  float *scores = room->scores[i];
   if (a->softcap > 0)
     for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
   long oldest = a->window ? position - a->window + 1 : 0;
@@ -166,7 +167,7 @@ static void soften(const Attention *a, const Softmax *query, long chunk, long le
   for (long t = position - chunk + 1; t < length; t++) scores[t] = -INFINITY;
   vec most = load(scores);
   for (long t = LANES; t < length; t += LANES) most = vmax(most, load(scores + t));
-  float before = *query->most, now = largest(most);
+  float before = room->most[i], now = largest(most);
   if (now < before) now = before;
   vec total = {};
   for (long t = 0; t < length; t += LANES) {
@@ -175,12 +176,10 @@ static void soften(const Attention *a, const Softmax *query, long chunk, long le
     store(scores + t, weight);
   }
   if (now > before) {
-    float shrink = before == -INFINITY ? 0 : vexp(splat(before - now))[0];
-    *query->total *= shrink;
-    for (long d = 0; d < a->head; d += LANES) store(query->output + d, load(query->output + d) * shrink);
-    *query->most = now;
+    shrink_sums(room->output[i], &room->total[i], a->head, before == -INFINITY ? 0 : vexp(splat(before - now))[0]);
+    room->most[i] = now;
   }
-  *query->total += sum(total);
+  room->total[i] += sum(total);
 }
 
 // Floats to pairs of bfloat16; without the instruction nobody asks for them.
@@ -239,8 +238,7 @@ static void attend(const Attention *a, const Span *span, long first_head, long o
     }
     EACH_TILE(queries, SCORES)
     for (long i = 0; i < queries; i++) {
-      Softmax query = {room->scores[i], room->output[i], &room->most[i], &room->total[i]};
-      soften(a, &query, chunk, length, first_position + i / group);
+      soften(a, room, i, chunk, length, first_position + i / group);
       weigh(a, span, room, i, chunk, length, a->kv_heads + kv_head);
     }
     EACH_TILE(queries, VALUES)

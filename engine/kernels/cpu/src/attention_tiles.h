@@ -50,7 +50,7 @@ static void gather_values(const Attention *a, const Span *span, long kv_head, lo
 
 // scores [blocks * 16][length] of one or two blocks of queries from `row` on, not scaled yet.
 static void score_in_tiles(const char *const *keys, long head, long length, long row, int blocks, TileRoom *room) {
-  long registers = whole_tiles(head) / TILE_INPUTS, stride = TILE_CHUNK * sizeof(float);
+  long registers = whole_tiles(head) / TILE_INPUTS;
   for (long at = 0; at < length; at += 2 * PANEL) {
     const char *x = (const char *)room->queries + row / TILE_ROWS * registers * TILE_BYTES, *w = keys[at / PANEL];
     int panels = length - at > PANEL ? 2 : 1;
@@ -58,31 +58,21 @@ static void score_in_tiles(const char *const *keys, long head, long length, long
     d.w_apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
     zero_sums();
     multiply_tile_blocks(&d, blocks, panels);
-    float *to = &room->scores[0][at], *below = to + TILE_ROWS * TILE_CHUNK;
-    tile_store(0, to, stride);
-    if (panels == 2) tile_store(1, to + PANEL, stride);
-    if (blocks == 2) tile_store(2, below, stride);
-    if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
+    store_blocks(&room->scores[0][at], TILE_CHUNK, blocks, panels);
   }
 }
 
 // output [blocks * 16][head] += weights * values of a chunk.
 static void add_values_in_tiles(long head, long length, long row, int blocks, TileRoom *room) {
-  long across = TILE_CHUNK / TILE_INPUTS * TILE_BYTES, stride = OUTPUT_STRIDE * sizeof(float);
+  long across = TILE_CHUNK / TILE_INPUTS * TILE_BYTES;
   for (long first = 0; first < head; first += 2 * PANEL) {
     int panels = head - first > PANEL ? 2 : 1;
     TileDots d = {.x = (const char *)room->weights, .x_apart = across, .w_apart = across};
     d.w = (const char *)(room->values + first * TILE_CHUNK), d.steps = whole_tiles(length) / TILE_INPUTS;
-    float *to = &room->output[row][first], *below = to + TILE_ROWS * OUTPUT_STRIDE;
-    tile_load(0, to, stride);
-    if (panels == 2) tile_load(1, to + PANEL, stride);
-    if (blocks == 2) tile_load(2, below, stride);
-    if (blocks == 2 && panels == 2) tile_load(3, below + PANEL, stride);
+    float *to = &room->output[row][first];
+    load_blocks(to, OUTPUT_STRIDE, blocks, panels);
     multiply_tile_blocks(&d, blocks, panels);
-    tile_store(0, to, stride);
-    if (panels == 2) tile_store(1, to + PANEL, stride);
-    if (blocks == 2) tile_store(2, below, stride);
-    if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
+    store_blocks(to, OUTPUT_STRIDE, blocks, panels);
   }
 }
 
@@ -140,8 +130,7 @@ static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, l
   }
   if (now > before) {
     float shrink = before == -INFINITY ? 0 : power_of_two(splat(before - now))[0];
-    room->total[i] *= shrink;
-    for (long d = 0; d < a->head; d += LANES) store(&room->output[i][d], load(&room->output[i][d]) * shrink);
+    shrink_sums(room->output[i], &room->total[i], a->head, shrink);
     room->most[i] = now;
   }
   room->total[i] += sum(total);

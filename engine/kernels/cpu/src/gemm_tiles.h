@@ -61,6 +61,24 @@ INLINE void multiply_tile_blocks(const TileDots *d, int blocks, int panels) {
   else dots_of_blocks(d, 1, 1);
 }
 
+// Tiles 0 to 3 as `multiply_tile_blocks` has them, from and to rows of `width` floats.
+INLINE void load_blocks(const float *from, long width, int blocks, int panels) {
+  const float *below = from + TILE_ROWS * width;
+  long stride = width * sizeof(float);
+  tile_load(0, from, stride);
+  if (panels == 2) tile_load(1, from + PANEL, stride);
+  if (blocks == 2) tile_load(2, below, stride);
+  if (blocks == 2 && panels == 2) tile_load(3, below + PANEL, stride);
+}
+INLINE void store_blocks(float *to, long width, int blocks, int panels) {
+  float *below = to + TILE_ROWS * width;
+  long stride = width * sizeof(float);
+  tile_store(0, to, stride);
+  if (panels == 2) tile_store(1, to + PANEL, stride);
+  if (blocks == 2) tile_store(2, below, stride);
+  if (blocks == 2 && panels == 2) tile_store(3, below + PANEL, stride);
+}
+
 INLINE void zero_sums(void) { tile_zero(0); tile_zero(1); tile_zero(2); tile_zero(3); }
 INLINE void load_sums(float sums[4][TILE_ROWS][PANEL]) {
   tile_load(0, sums[0], LINE); tile_load(1, sums[1], LINE); tile_load(2, sums[2], LINE); tile_load(3, sums[3], LINE);
@@ -76,7 +94,8 @@ INLINE void finish_tile(const Product *p, float sums[TILE_ROWS][PANEL], long row
 static void multiply_few_rows(const Product *p, long from, long to) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   _Alignas(64) float sums[4][TILE_ROWS][PANEL];
-  TileDots d = {p->x, 0, (const char *)p->linear->weights + from * apart, apart, whole_tiles(p->linear->inputs) / TILE_INPUTS, NULL, AHEAD_LINES};
+  TileDots d = {.x = p->x, .w_apart = apart, .steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, .ahead_lines = AHEAD_LINES};
+  d.w = (const char *)p->linear->weights + from * apart;
   for (long index = from, panels; index < to; index += panels, d.w += panels * apart) {
     panels = least(4, to - index);
     zero_sums();

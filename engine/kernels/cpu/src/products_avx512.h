@@ -15,8 +15,8 @@
           high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);                                            \
         }                                                                                                          \
         for (int i = 0; i < R; i++) {                                                                              \
-          __m512i first = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k, i)]);                                                \
-          __m512i next = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k + 1, i)]);                                           \
+          __m512i first = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k, i)]);                                   \
+          __m512i next = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k + 1, i)]);                                \
           for (int p = 0; p < P; p++) part[i][p] = _mm512_dpbusd_epi32(part[i][p], low[p], first);                 \
           for (int p = 0; p < P; p++) part[i][p] = _mm512_dpbusd_epi32(part[i][p], high[p], next);                 \
         }                                                                                                          \
@@ -26,7 +26,7 @@
         __m512i numbers[P];                                                                                        \
         for (int p = 0; p < P; p++) numbers[p] = _mm512_loadu_si512(w + p * apart);                                \
         for (int i = 0; i < R; i++) {                                                                              \
-          __m512i input = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k, i)]);                                                \
+          __m512i input = _mm512_set1_epi32((int)words[PLACE_OF_WORD(R, k, i)]);                                   \
           for (int p = 0; p < P; p++) part[i][p] = _mm512_dpbusd_epi32(part[i][p], numbers[p], input);             \
         }                                                                                                          \
       }                                                                                                            \
@@ -39,7 +39,7 @@
   INLINE void coded_tile_##R##_##P(float *sums, Coded x, CodedPanels w, int type) {                                \
     vec acc[R][P] = {};                                                                                            \
     for (long group = 0; group < w.groups; group++) {                                                              \
-      Coded at = coded_from(x, STEP_OF(R), 0, group);                                                                       \
+      Coded at = coded_from(x, STEP_OF(R), 0, group);                                                              \
       __m512i part[R][P];                                                                                          \
       for (int i = 0; i < R; i++)                                                                                  \
         for (int p = 0; p < P; p++) part[i][p] = _mm512_set1_epi32(at.sums[i] * -offset_of(type));                 \
