@@ -51,7 +51,6 @@ class BlockGroup:
 
     def __init__(self, shape: GroupShape) -> None:
         self.shape = shape
-        self._block_size, self._bound = shape.block_size, shape.bound
         self.index = PrefixIndex(memory=shape.blocks)
         self.pool = BlockPool(shape.blocks, self.index.forget, count_shares=shape.window is not None)
 
@@ -120,9 +119,9 @@ class BlockGroup:
         if missing > 0:
             table.blocks += self.pool.allocate(missing)
         copy = self.own(table, start) if self._copied(table, start) else None
-        ready_for = len(table.blocks) * self._block_size
+        ready_for = len(table.blocks) * self.shape.block_size
         if self.shape.window is not None:  # until the next block leaves it
-            ready_for = min(ready_for, (table.gone + 1) * self._block_size + self.shape.window - 1)
+            ready_for = min(ready_for, (table.gone + 1) * self.shape.block_size + self.shape.window - 1)
         table.changed(ready_for)
         return copy
 
@@ -176,10 +175,10 @@ class BlockGroup:
     def _end(self, gone: int, tokens: int) -> int:
         """Returns the length of a table for ``tokens`` tokens, of which the first ``gone`` blocks have left the
         window."""
-        total = -(-tokens // self._block_size)
-        return total if self._bound is None else min(total, gone + self._bound)
+        total = self.shape.total(tokens)
+        return total if self.shape.bound is None else min(total, gone + self.shape.bound)
 
     def _copied(self, table: BlockTable, start: int) -> bool:
         """Returns whether the token at ``start`` would be written into a block that others refer to."""
-        position = start // self._block_size
+        position = start // self.shape.block_size
         return position < len(table.blocks) and self.pool.references(table.blocks[position]) > 1

@@ -119,7 +119,7 @@ class CompiledRunner:
     def _scratch_for(self, rows: int) -> Tensor:
         """Grows to the largest step so far and stays."""
         floats = int(self._library.manta_scratch_floats(self._model, rows))
-        if len(self._scratch) < floats:
+        if self._scratch.numel() < floats:
             self._scratch = torch.empty(floats)
         return self._scratch
 
