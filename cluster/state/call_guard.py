@@ -45,9 +45,11 @@ class Guard:
         """Calls ``function`` and returns its result.
 
         Raises StateUnavailableError if the breaker is open or its half-open probe is in flight, the deadline passes, or
-        the store fails.
+        the store fails. Raises CancelledError if the task was cancelled meanwhile, whatever ``function`` did.
         """
         self._check(self._breaker.ask(self._clock.monotonic())[1])  # without waiting for a place first
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         if self._places.locked():
             await self._wait_for_place(deadline)
@@ -57,6 +59,10 @@ class Guard:
             return await self._ask(function, deadline)
         finally:
             self._places.release()
+            # redis-py sends by asyncio.wait_for, which until Python 3.12 loses a cancellation that comes as it ends. A
+            # task that was to end would run on.
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError
 
     async def _wait_for_place(self, deadline: float) -> None:
         """Takes a place when another call ends. Raises StateUnavailableError if none does until ``deadline``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -83,3 +84,26 @@ async def test_calls_beyond_the_places_are_not_sent() -> None:
     refused = [each for each in results if isinstance(each, StateUnavailableError)]
     assert len(refused) >= 18
     assert tested.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("error", [None, RedisConnectionError("gone")])
+async def test_a_cancellation_that_the_call_swallows_still_ends_the_task(error: Exception | None) -> None:
+    tested, waits = guard(timeout_s=5), asyncio.Event()
+
+    async def swallows() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            waits.set()
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
+
+    async def follow() -> None:
+        while True:
+            with contextlib.suppress(StateUnavailableError):
+                await tested.call(swallows)
+
+    task = asyncio.create_task(follow())
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
