@@ -20,7 +20,7 @@ from cluster.safety.config import SafetySettings
 from engine.config import EngineConfig
 from router.config import ProfileConfig, RouterConfig
 from router.embedding_request import EMBEDDINGS
-from router.tiers.choose import AUTO
+from router.tiers.choose_tier import AUTO
 
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Pattern of a tier's name, which is used in URLs, headers and the names of Ray actors."""

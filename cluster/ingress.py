@@ -21,7 +21,7 @@ from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
-from cluster.state.redis_collections import RedisCollections
+from cluster.state.redis_collection_store import RedisCollections
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
@@ -40,7 +40,7 @@ from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierDescription
-from router.review.review_service import ReviewService
+from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight
 from safety.compiled_policy import Parts

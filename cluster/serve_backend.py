@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane import ReplicaClient
-from cluster.lanes.pool import LanePool
+from cluster.lanes.lane_pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest, Usage
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot, TierUnavailableError

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from cluster.config import MantaConfig
-from cluster.local.serve_config_file import BUILDER, ConfigFileError, load
+from cluster.local.serve_config_loader import BUILDER, ConfigFileError, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"dev": "deployments/dev.yaml", "prod": "deployments/prod.yaml"}

@@ -21,13 +21,13 @@ import redis
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cluster.cache.decision import Judged
-from cluster.cache.follower import IndexFollower
-from cluster.cache.ports import QuestionStore
-from cluster.cache.quantise import unit_rows
+from cluster.cache.candidate_choice import Judged
+from cluster.cache.index_follower import IndexFollower
+from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
+from cluster.cache.question_store import QuestionStore
 from cluster.cache.recent_vectors import RecentVectors
-from cluster.cache.semantic_cache import LocalSemanticIndex, LookupLimits
 from cluster.cache.vector_index import IndexBounds, IndexedEntry, VectorIndex
+from cluster.cache.vector_quantisation import unit_rows
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.question_record import QuestionRecord, model_digest

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from engine.api import Prompt, TokenLogprobs, Usage
+from router.complete_answer import Answer, EndReason
 from router.documents import Citation
-from router.inline_moderation import ModerationResults
+from router.moderation_scores import ModerationResults
 from router.ports.limit_store import LimitDecision
-from router.whole_answer import Answer, EndReason
 
 
 @dataclass(frozen=True, slots=True)

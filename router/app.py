@@ -27,7 +27,7 @@ from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
-from router.cache.cache_desk import CacheDesk
+from router.cache.cache_operations import CacheDesk
 from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
 from router.config import AnswerCacheConfig, RouterConfig
 from router.embedding_request import EmbeddingAccepted, EmbeddingResult
@@ -51,7 +51,7 @@ from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
-from router.openai.documents import retrieval_header
+from router.openai.document_fields import retrieval_header
 from router.openai.embeddings import embedding_request, embeddings_body
 from router.openai.errors import error_body
 from router.openai.models import model_list
@@ -69,14 +69,14 @@ from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
-from router.prompts.prompt_book import PromptBook
+from router.prompts.stored_prompts import PromptBook
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections
 from router.retrieval.retriever import Retriever
-from router.review.review_service import ReviewService
-from router.tiers.choose import TierChoice
+from router.review.review_wiring import ReviewService
+from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
-from router.transport.http import ClientLeftError, Exchange
+from router.transport.http_exchange import ClientLeftError, Exchange
 from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)

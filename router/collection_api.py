@@ -22,7 +22,7 @@ from typing import Any
 
 from router.documents import SearchMode
 from router.inference_request import Call
-from router.openai.collections import (
+from router.openai.collection_schemas import (
     added_documents,
     collection_fields,
     collection_search,

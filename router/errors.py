@@ -19,8 +19,8 @@
     └── UnavailableError            no replica can take the request now
 
 The packages of the router raise these. The wire format makes an error body of one (``router/openai/errors.py``), the
-transport a status code (``router/transport/http.py``), each by a table of kinds. ``refusal_of`` converts the errors of
-the engine and of the tier backend.
+transport a status code (``router/transport/http_exchange.py``), each by a table of kinds. ``refusal_of`` converts the
+errors of the engine and of the tier backend.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
 from router.documents import Document, RetrievalOptions, RetrievedContext
-from router.inline_moderation import ModerationSettings
+from router.moderation_scores import ModerationSettings
 from router.prompt_report import PromptReport
 
 

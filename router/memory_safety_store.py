@@ -20,7 +20,7 @@ from router.ports.review_store import (
 )
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_chain import GENESIS, HASH_LENGTH, extended
-from router.review.transitions import at, taken
+from router.review.review_transitions import at, taken
 
 logger = logging.getLogger(__name__)
 

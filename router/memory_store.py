@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from router.limits.reservations import LimitState, expire, limit_uses, renew, reserve, settle
+from router.limits.limit_transitions import LimitState, expire, limit_uses, renew, reserve, settle
 from router.ports.clock import Clock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import (

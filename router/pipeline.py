@@ -12,8 +12,8 @@ from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.answer_events import AnswerEvent, Routed
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
-from router.cache.controls import controlled
-from router.cache.key import CacheScope
+from router.cache.cache_control import controlled
+from router.cache.cache_key import CacheScope
 from router.cache.replay import replay
 from router.config import RouterConfig
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
@@ -22,21 +22,21 @@ from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
 from router.generation.generate import generate
-from router.guard.banned_words import without_words
+from router.guard.banned_token_sequences import without_words
+from router.guard.guard_refusal import check_ruling
 from router.guard.inline_moderation import judge_of, moderated_input, with_scores
 from router.guard.moderated_answers import moderate
-from router.guard.moderation import TIER, accounted_request, moderated, moderating
-from router.guard.passages import continued_text, passages_of, with_texts
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.refusal import check_ruling
 from router.guard.refused_answer import refused_answer
+from router.guard.request_texts import continued_text, passages_of, with_texts
+from router.guard.text_moderation import TIER, accounted_request, moderated, moderating
 from router.inference_request import Call, InferenceRequest
-from router.ledger.entry import CACHE_HITS
 from router.ledger.ledger import Account, Ledger
+from router.ledger.ledger_entry import CACHE_HITS
 from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
-from router.limits.answer_count import check_answer_count
-from router.limits.concurrency import ConcurrencyLimit
+from router.limits.fanout_limit import check_answer_count
 from router.limits.limiter import Hold, Limiter
+from router.limits.router_concurrency import ConcurrencyLimit
 from router.ports.clock import Clock
 from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
@@ -44,19 +44,19 @@ from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
+from router.prompt_cancellation import PromptStops
 from router.prompt_report import PromptReport
-from router.prompt_stops import PromptStops
-from router.prompts.assemble import assemble
-from router.prompts.measure import Measure
-from router.prompts.off_loop import in_thread_if_long
-from router.prompts.overflow import Overflow, TierRoom, limits_of
-from router.prompts.prompt_book import PromptBook
+from router.prompts.context_overflow import Overflow, TierRoom, limits_of
+from router.prompts.off_event_loop import in_thread_if_long
+from router.prompts.prepend_prompt import assemble
 from router.prompts.prompt_parts import assembly_of, prompt_parts
-from router.retrieval.accounting import RETRIEVAL, retrieval_request
+from router.prompts.prompt_size import Measure
+from router.prompts.stored_prompts import PromptBook
 from router.retrieval.cited_answers import cited
+from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
-from router.tiers.choose import Route, TierChoice, choose_tier, model_names
+from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.autoscaling.decision import Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 from cluster.autoscaling.signals.backlog import backlog_s
 from cluster.autoscaling.signals.predicted_itl import step_s
 from cluster.autoscaling.signals.predicted_ttft import MARGIN, ttft_s

@@ -12,7 +12,7 @@ from math import isfinite
 
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions, Reason, TierDecision, WhyNot
-from cluster.autoscaling.follower import FollowerState, follow
+from cluster.autoscaling.dependent_deployment import FollowerState, follow
 from cluster.autoscaling.gpu_budget import Claim, share
 from cluster.autoscaling.snapshot import FollowerSnapshot, Snapshot, TierSnapshot
 from cluster.autoscaling.tier_policy import TierOutcome, decide_tier

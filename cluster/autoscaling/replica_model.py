@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
 
-from cluster.autoscaling.flow import Flow
+from cluster.autoscaling.arrival_rate import Flow
 
 PLAUSIBLE = 1.5
 """A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from cluster.autoscaling.bounds import Bounds, bounds_of
+from cluster.autoscaling.arrival_rate import FlowPoint, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
-from cluster.autoscaling.evidence import Evidence
-from cluster.autoscaling.fast_loop import Proposal, proposed
-from cluster.autoscaling.flow import FlowPoint, flow_of, point_of, remembered
-from cluster.autoscaling.second_opinion import Confirmed, confirmed
+from cluster.autoscaling.reactive_scaling import Proposal, proposed
+from cluster.autoscaling.replica_bounds import Bounds, bounds_of
+from cluster.autoscaling.signal_agreement import Confirmed, confirmed
+from cluster.autoscaling.signal_readings import Evidence
 from cluster.autoscaling.signals.backlog import backlog, backlog_s
 from cluster.autoscaling.signals.batch_deadline import batch_deadline
 from cluster.autoscaling.signals.kv_demand import kv_demand

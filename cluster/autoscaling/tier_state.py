@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cluster.autoscaling.flow import FlowPoint
+from cluster.autoscaling.arrival_rate import FlowPoint
+from cluster.autoscaling.forecast_scaling import SlowLoop
 from cluster.autoscaling.replica_model import ReplicaMeasurements
-from cluster.autoscaling.slow_loop import SlowLoop
 
 
 class NeedPoint(NamedTuple):

@@ -11,9 +11,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from cluster.cache.config import SemanticCacheConfig
-from cluster.cache.index_client import IndexClient
 from cluster.cache.pair_stage import PairStage, read_pair_stage
-from cluster.cache.parts import RedisParts
+from cluster.cache.replica_parts import RedisParts
+from cluster.cache.semantic_cache_client import IndexClient
 from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplica
 from cluster.config import StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.lazy_scorer import LazyScorer
-from cluster.cache.ports import Guard
-from cluster.pair_scorer.artefact import read_artefact
+from cluster.cache.question_store import Guard
+from cluster.pair_scorer.pair_model_files import read_artefact
 from router.cache.calibration_table import CalibrationTable
-from router.cache.pair_guard.guard import refusal
+from router.cache.pair_guard.pair_rules import refusal
 from router.ports.pair_scorer import PairScorer
 
 CALIBRATION = "calibration.json"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
-from cluster.cache.follower import IndexFollower
+from cluster.cache.index_follower import IndexFollower
 from router.ports.answer_cache import (
     HitFeedback,
     SemanticIndex,
@@ -24,7 +24,7 @@ class FollowerStoppedError(RuntimeError):
 
 
 class LocalParts(Protocol):
-    """What a replica is made of, in its process. ``cluster.cache.parts.RedisParts`` implements it."""
+    """What a replica is made of, in its process. ``cluster.cache.replica_parts.RedisParts`` implements it."""
 
     @property
     def index(self) -> SemanticIndex: ...

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cache.expiry import Expiry
-from cluster.cache.partition import CONNECTIVITY, MAX_ROWS, Partition
-from cluster.cache.quantise import to_int8
-from cluster.cache.recency import Recency
+from cluster.cache.lru_slots import Recency
+from cluster.cache.partition_index import CONNECTIVITY, MAX_ROWS, Partition
+from cluster.cache.slot_expiry import Expiry
+from cluster.cache.vector_quantisation import to_int8
 
 ENTRY_BYTES = 570 + 8 * CONNECTIVITY
 """What an entry takes beside its vector and its id: slot, expiry, recency, and its links in a graph, as the

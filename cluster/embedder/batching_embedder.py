@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.embedder.artefact import SentenceArtefact
+from cluster.embedder.sentence_model_files import SentenceArtefact
 from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from ray.serve.handle import DeploymentHandle
 
-from cluster.embedder.artefact import SentenceArtefact, read_artefact
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
 from cluster.embedder.embedder_replica import EmbedderReplica, MakeEmbedder
+from cluster.embedder.sentence_model_files import SentenceArtefact, read_artefact
 from cluster.model_service.deployment import asked, model_deployment, pickling
 from engine.model.location import ModelNotFoundError
 from router.ports.embedder import EmbedderUnavailableError

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
-from cluster.model_service.guarded_calls import GuardedCalls
+from cluster.model_service.deployment_calls import GuardedCalls
 from cluster.state.circuit_breaker import BreakerState
 from router.ports.clock import Clock, SystemClock
 from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError

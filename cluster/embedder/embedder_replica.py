@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
-from cluster.model_service.health import check_not_stuck
+from cluster.model_service.model_health import check_not_stuck
 from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
 
 
@@ -52,8 +52,8 @@ class EmbedderReplica:
 
 def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
     """Loads the model. Raises as ``read_artefact`` and ``SentenceEncoder`` do."""
-    from cluster.embedder.artefact import read_artefact
     from cluster.embedder.batching_embedder import BatchingEmbedder
     from cluster.embedder.sentence_encoder import SentenceEncoder
+    from cluster.embedder.sentence_model_files import read_artefact
 
     return BatchingEmbedder(SentenceEncoder(read_artefact(config), config.precision), config.max_batch_tokens)

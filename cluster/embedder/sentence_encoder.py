@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.embedder.artefact import SentenceArtefact
+from cluster.embedder.sentence_model_files import SentenceArtefact
 from cluster.embedder.sentence_settings import Pooling
 from safety.encoder.encoder import Encoder
 from safety.encoder.precision import Precision

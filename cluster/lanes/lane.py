@@ -22,9 +22,9 @@ from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
-from cluster.lanes.codec import Record, Row, VersionMismatchError
+from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
-from cluster.lanes.messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.lane_messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
 from engine.api import (
     Delta,
     EngineDeadError,

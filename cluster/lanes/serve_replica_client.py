@@ -9,8 +9,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from cluster.lanes.codec import Record
-from cluster.lanes.messages import LaneItem
+from cluster.lanes.dataclass_codec import Record
+from cluster.lanes.lane_messages import LaneItem
 from router.ports.tier_backend import ReplicaLostError
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)

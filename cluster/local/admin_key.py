@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.local.serve_config_file import BUILDER
+from cluster.local.serve_config_loader import BUILDER
 
 
 def with_admin_key(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -29,7 +29,7 @@ from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
 from cluster.local.redis_server import RedisMissingError, RedisServer
-from cluster.local.serve_config_file import (
+from cluster.local.serve_config_loader import (
     ConfigFileError,
     example_model,
     load,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pair_scorer.artefact import ArtefactError, read_artefact
+from cluster.pair_scorer.pair_model_files import ArtefactError, read_artefact
 from safety.encoder.encoder import Encoder
 from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights

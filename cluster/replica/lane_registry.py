@@ -21,8 +21,8 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from cluster.lanes.codec import Row
-from cluster.lanes.messages import Orphan, is_last, usage_in
+from cluster.lanes.dataclass_codec import Row
+from cluster.lanes.lane_messages import Orphan, is_last, usage_in
 
 ENDED_S = 60.0  # after the end of a request, for which its account is kept: a client may read the answer slowly
 MAX_ENDED = 2000  # requests of one lane whose accounts are kept after their end

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from cluster.config import TierConfig
-from cluster.lanes.codec import Record, VersionMismatchError
-from cluster.lanes.messages import (
+from cluster.lanes.dataclass_codec import Record, VersionMismatchError
+from cluster.lanes.lane_messages import (
     LaneItem,
     ReplicaLoad,
     account_in,

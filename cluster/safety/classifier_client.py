@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cluster.model_service.guarded_calls import GuardedCalls
+from cluster.model_service.deployment_calls import GuardedCalls
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.state.circuit_breaker import BreakerState

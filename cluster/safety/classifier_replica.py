@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cluster.model_service.health import check_not_stuck
+from cluster.model_service.model_health import check_not_stuck
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from cluster.state.journal import Journal
+from cluster.state.disk_journal import Journal
 from cluster.state.write_behind import WriteBehind
 from router.ports.ledger_store import LedgerEntry
 

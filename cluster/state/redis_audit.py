@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from cluster.state import redis_keys
-from cluster.state.channel import Channel
-from cluster.state.journal import Journal
-from cluster.state.known_tenants import KnownTenants
+from cluster.state.disk_journal import Journal
+from cluster.state.guarded_connections import Channel
 from cluster.state.lua_script import Script
+from cluster.state.recently_added_tenants import KnownTenants
 from cluster.state.redis_client import Client
 from cluster.state.redis_reviews import tenants
 from cluster.state.write_behind import WriteBehind

@@ -15,8 +15,8 @@ from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.channel import Channel
 from cluster.state.circuit_breaker import BreakerState
+from cluster.state.guarded_connections import Channel
 from cluster.state.lua_script import Script
 from cluster.state.redis_client import Client
 from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.channel import Channel
+from cluster.state.guarded_connections import Channel
 from cluster.state.redis_client import Client
 from router.ports.clock import Clock, SystemClock
 from router.ports.prompt_store import (

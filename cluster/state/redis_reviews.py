@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from cluster.state import redis_keys
-from cluster.state.channel import Channel
+from cluster.state.guarded_connections import Channel
 from cluster.state.lua_script import Script
 from cluster.state.redis_client import Client
 from router.bounded_gather import bounded_gather, results_of

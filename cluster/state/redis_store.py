@@ -22,12 +22,12 @@ from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.channel import Channel
 from cluster.state.circuit_breaker import BreakerState
-from cluster.state.journal import Journal
-from cluster.state.known_tenants import KnownTenants
+from cluster.state.disk_journal import Journal
+from cluster.state.guarded_connections import Channel
 from cluster.state.ledger_writer import LedgerWriter
 from cluster.state.lua_script import Script
+from cluster.state.recently_added_tenants import KnownTenants
 from cluster.state.redis_client import Client
 from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock, SystemClock

@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from cluster.state.journal import Journal, JournalFullError
+from cluster.state.disk_journal import Journal, JournalFullError
 from router.bounded_gather import bounded_gather
+from router.keep_running import keep_running
 from router.ports.state_store import StateUnavailableError
-from router.supervision import keep_running
 
 logger = logging.getLogger(__name__)
 

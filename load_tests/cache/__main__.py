@@ -18,7 +18,7 @@ from load_tests.cache.pair_rows import LabelledPair, read_pairs
 from load_tests.cache.stage import Stage
 from router.cache.calibration_table import CalibrationTable
 from router.cache.confidence_limit import CONFIDENCE
-from router.cache.threshold import threshold_for
+from router.cache.hit_threshold import threshold_for
 
 MODEL: Final = Path(__file__).resolve().parents[2] / "deployments" / "models" / "cache_pairs"
 DESCRIPTION: Final = """\

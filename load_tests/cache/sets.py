@@ -24,9 +24,9 @@ from load_tests.cache.pair_rows import LabelledPair
 from load_tests.cache.stage import Scores, Stage
 from load_tests.cache.table import BOUNDS, SetFigures, markdown, set_figures
 from router.cache.calibration_table import CalibrationTable
-from router.cache.pair_guard.guard import RULES
-from router.cache.pair_guard.reading import reading
-from router.cache.threshold import threshold_for
+from router.cache.hit_threshold import threshold_for
+from router.cache.pair_guard.pair_rules import RULES
+from router.cache.pair_guard.parsed_question import reading
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NEIGHBOURS: Final = 4

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cluster.pair_scorer.pair_model import PairModel
 from load_tests.cache.cosines import Cosines
 from load_tests.cache.pair_rows import LabelledPair
-from router.cache.pair_guard.guard import refusal
+from router.cache.pair_guard.pair_rules import refusal
 
 BATCH: Final = 16
 

@@ -39,7 +39,7 @@ compression  the sentences that have most to do with it, in their places, up to 
 The table has a row per model, way and length: the share of right answers at each depth (0 %: the fact comes first)
 and over all, "kept" (the share of prompts that still have the fact: what retrieval or compression lost itself is not
 the model's fault), the mean tokens of the prompt and the mean seconds of an answer. Where stuffing falls and the others
-do not, set router.prompts.overflow.max_prompt_tokens to the last length at which stuffing holds.
+do not, set router.prompts.context_overflow.max_prompt_tokens to the last length at which stuffing holds.
 
 Lengths beyond the context of a model are left out for it. Answers are greedy, so a run can be repeated. What the same
 lengths cost in memory and arithmetic, engine.plan says; the command is printed below the table.

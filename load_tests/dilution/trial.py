@@ -10,9 +10,9 @@ from engine.api import Conversation, SamplingParams
 from engine.engine import Engine
 from load_tests.dilution.haystack import Planted
 from router.prompts.compress import compress
-from router.prompts.excerpts import retrieve
-from router.prompts.measure import prompt_characters
-from router.prompts.shortened import Shortened, Task
+from router.prompts.prompt_size import prompt_characters
+from router.prompts.retrieve_turns import retrieve
+from router.prompts.shortened_conversation import Shortened, Task
 
 STUFFING = "stuffing"
 SHORTEN: Mapping[str, Callable[[Task], Shortened | None]] = {"retrieval": retrieve, "compression": compress}

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cluster.embedder.artefact import SentenceArtefact, read_artefact
 from cluster.embedder.batching_embedder import BatchingEmbedder
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.sentence_encoder import SentenceEncoder
+from cluster.embedder.sentence_model_files import SentenceArtefact, read_artefact
 from load_tests.embedding.parity import Parity, parity, sample_texts
 from load_tests.safety.latency import processor, text_of
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS

@@ -31,10 +31,10 @@ from router.ports.clock import SystemClock
 from router.retrieval.bm25 import Bm25Index
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections
-from router.retrieval.fusion import fused, ranking
+from router.retrieval.index_terms import terms
 from router.retrieval.passage_index import DEPTH, RRF_K, RRF_WEIGHTS
+from router.retrieval.rank_fusion import fused, ranking
 from router.retrieval.retriever import Retriever
-from router.retrieval.terms import terms
 
 DESCRIPTION = """\
 Find passages for questions.

@@ -48,7 +48,7 @@ Dynamo's), static:N. The oracle knows the trace: the capacity profile with the l
 keep --attainment. Peers get the targets that a load test of four replicas finds.
 
 Replicas batch continuously, prefill in chunks, hold a KV cache and a prefix cache; placement is that of
-cluster/lanes/placement.py. --fluid treats the tier as one body of work, for 10,000 replicas and more.
+cluster/lanes/replica_choice.py. --fluid treats the tier as one body of work, for 10,000 replicas and more.
 """
 
 EPILOG = """\

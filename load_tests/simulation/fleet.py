@@ -8,7 +8,7 @@ from math import inf
 
 import numpy as np
 
-from cluster.lanes.placement import Candidate, place
+from cluster.lanes.replica_choice import Candidate, place
 from load_tests.simulation.observation import Starting
 from load_tests.simulation.prefix_cache import PrefixCaches
 from load_tests.simulation.profile import ReplicaProfile

@@ -45,7 +45,7 @@ from router.admin.review_api import ReviewManagement
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
-from router.limits.scopes import scopes_of
+from router.limits.limit_scopes import scopes_of
 from router.ports.audit_store import AuditStore
 from router.ports.clock import Clock
 from router.ports.state_store import StateStore, StateUnavailableError

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.admin.key_schemas import parse_document
-from router.cache.cache_desk import CacheDesk
+from router.cache.cache_operations import CacheDesk
 from router.errors import NotFoundError
 from router.ports.answer_cache import EntryFilter
 from router.ports.cache_entry import CacheEntry

@@ -23,8 +23,8 @@ from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.prompt_store import Activation
 from router.principal import Principal
-from router.prompts.prompt_book import PromptBook, VersionDetail
 from router.prompts.prompt_template import MAX_DOCUMENT_BYTES
+from router.prompts.stored_prompts import PromptBook, VersionDetail
 
 PROMPTS = "/admin/v1/prompts"
 MAX_BODY_BYTES = 2 * MAX_DOCUMENT_BYTES  # in JSON, a character may take six bytes

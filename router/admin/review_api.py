@@ -40,7 +40,7 @@ from router.ports.clock import Clock
 from router.ports.review_store import ReviewAction
 from router.principal import Principal
 from router.review.audit_reader import AuditReader
-from router.review.review_desk import ReviewDesk
+from router.review.reviewer_operations import ReviewDesk
 
 REVIEW, AUDIT = "/admin/v1/review", "/admin/v1/audit"
 EXCEPTIONS, EXPORT, VERIFY = f"{REVIEW}/exceptions", f"{REVIEW}/export", f"{AUDIT}/verify"

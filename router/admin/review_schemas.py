@@ -13,7 +13,7 @@ from router.config import Name
 from router.errors import InvalidRequestError
 from router.ports.review_store import ReviewException, ReviewState
 from router.review.audit_reader import DayReport
-from router.review.review_desk import ReviewCase
+from router.review.reviewer_operations import ReviewCase
 
 EPOCH = date(1970, 1, 1).toordinal()
 MAX_EXCEPTION_S = 3650 * 86_400.0

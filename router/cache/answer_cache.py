@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Self
 
 from engine.api import FinishReason, Usage
+from router.cache.answer_agreement import same_answers
 from router.cache.answer_document import StoredAnswers, decode_answers, encode_answers
-from router.cache.compare import same_answers
-from router.cache.eligibility import bypass_reason, unstorable_reason
-from router.cache.flight import Part
-from router.cache.key import CacheKeys, CacheScope, cache_keys
+from router.cache.cache_eligibility import bypass_reason, unstorable_reason
+from router.cache.cache_key import CacheKeys, CacheScope, cache_keys
+from router.cache.flight_states import Part
 from router.cache.single_flight import UNSHARED_MS, Joined, SingleFlight
+from router.complete_answer import Answer
 from router.config import AnswerCacheConfig, CacheTerms
 from router.inference_request import CacheControls, InferenceRequest
 from router.ports.answer_cache import (
@@ -38,7 +39,6 @@ from router.ports.cache_entry import CacheEntry, PoisonedEntryError, key_of
 from router.ports.cache_metrics import CacheMetrics, NoCacheMetrics
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
-from router.whole_answer import Answer
 from safety.api import Inspection, Ruling
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from engine.api import FinishReason, Usage
+from router.complete_answer import Answer, ToolCall
 from router.ports.cache_entry import PoisonedEntryError
-from router.whole_answer import Answer, ToolCall
 
 USAGE = tuple(field.name for field in fields(Usage))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from router.answer_events import AnswerEvent, Ended, Finished, Opened, Reasoning, Text, ToolCallArguments, ToolCallStart
 from router.cache.answer_document import StoredAnswers
-from router.whole_answer import Answer
+from router.complete_answer import Answer
 
 PIECE_CHARS = 256
 """Characters of one event. A client that shows text as it comes gets several, and no write is large."""

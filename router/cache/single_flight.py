@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from router.bounded_gather import bounded_gather
-from router.cache.flight import ASKED, Assignment, Flight, FlightEvent, FlightState, Part
+from router.cache.flight_states import ASKED, Assignment, Flight, FlightEvent, FlightState, Part
 from router.ports.answer_cache import EntryStore, Lease
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError
 from router.ports.state_store import StateUnavailableError

@@ -29,7 +29,7 @@ from router.ports.tier_backend import (
     TierBackend,
     TierUnavailableError,
 )
-from router.prompt_stops import PromptStops
+from router.prompt_cancellation import PromptStops
 from router.usage_meter import AttemptMeter
 
 logger = logging.getLogger(__name__)

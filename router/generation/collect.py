@@ -19,8 +19,8 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.complete_answer import Answer, ToolCall
 from router.documents import Citation
-from router.whole_answer import Answer, ToolCall
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
-from router.prompt_stops import PromptStops
+from router.prompt_cancellation import PromptStops
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.complete_answer import HaltReason
 from router.errors import ContentFilteredError, UnavailableError
 from router.inference_request import InferenceRequest
-from router.inline_moderation import ModerationResults
-from router.whole_answer import HaltReason
+from router.moderation_scores import ModerationResults
 from safety.api import ClassifierUnavailableError, Guard, Subject
 
 Judge = Callable[[Sequence[str]], Awaitable[ModerationResults]]

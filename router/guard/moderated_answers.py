@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 from router.answer_events import AnswerEvent, Finished, Moderated, Notice, Opened, PromptScored, Routed
 from router.guard.moderated_choice import ModeratedChoice
-from router.prompt_stops import PromptStops
+from router.prompt_cancellation import PromptStops
 from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 from safety.api import AnswerGuard
 

@@ -15,8 +15,8 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from router.guard.held_tokens import HeldTokens
-from router.whole_answer import HaltReason
+from router.complete_answer import HaltReason
+from router.guard.held_logprobs import HeldTokens
 from safety.api import Action, AnswerGuard, Origin, Release, TextModerator
 
 Piece = Text | Reasoning | ToolCallArguments

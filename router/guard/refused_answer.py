@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from engine.api import Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Opened, Text
-from router.whole_answer import HaltReason
+from router.complete_answer import HaltReason
 
 
 async def refused_answer(message: str, prompts: Sequence[int]) -> AsyncGenerator[Sequence[AnswerEvent], None]:

@@ -12,8 +12,8 @@ from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
 from router.errors import refusal_of
 from router.inference_request import Call, InferenceRequest
-from router.ledger.entry import Outcome, RequestEntry, safety_of
-from router.ledger.orphans import ROUTER_LOST, draft_of, entry_of
+from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of
+from router.ledger.orphaned_entries import ROUTER_LOST, draft_of, entry_of
 from router.ledger.price import cost_of
 from router.ports.clock import Clock
 from router.ports.ledger_store import LedgerStore

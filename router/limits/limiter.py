@@ -16,13 +16,13 @@ from engine.api import Usage
 from router.config import LimitPolicy, LimitsConfig
 from router.errors import UnavailableError
 from router.inference_request import InferenceRequest
-from router.limits.refusal import refusal
-from router.limits.scopes import scopes_of
-from router.limits.settler import Settler
+from router.keep_running import keep_running
+from router.limits.limit_refusal import refusal
+from router.limits.limit_scopes import scopes_of
+from router.limits.settlement_sender import Settler
 from router.limits.usage_estimator import Estimator
 from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal, Reservation
 from router.ports.state_store import StateUnavailableError
-from router.supervision import keep_running
 
 RENEWALS_PER_LEASE = 3
 NO_LIMITS = LimitsConfig()

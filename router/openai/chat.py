@@ -17,7 +17,7 @@ from router.errors import RefusalError
 from router.inference_request import InferenceRequest, PromptReference, TextParsing
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
-from router.openai.documents import DocumentList, RetrievalField
+from router.openai.document_fields import DocumentList, RetrievalField
 from router.openai.errors import error_body
 from router.openai.messages import ChatMessage, ContentField, check_part_count
 from router.openai.structured_output import ResponseFormat, grammar_of_format

@@ -21,10 +21,10 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from router.openai.citations import annotation
+from router.complete_answer import Answer, EndReason
+from router.openai.citation_annotations import annotation
 from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
 from router.openai.logprobs import chat_logprobs, prompt_logprobs
-from router.whole_answer import Answer, EndReason
 
 
 class ChatWriter:

@@ -24,7 +24,7 @@ from engine.api import (
 from router.answer_events import AnswerWriter, Stamp
 from router.config import MAX_CACHE_TTL_S, MIN_TOP_P, ProfileConfig
 from router.inference_request import NO_CONTROLS, NO_PARSING, CacheControls, InferenceRequest, TextParsing
-from router.openai.inline_moderation import InlineModeration
+from router.openai.moderation_field import InlineModeration
 from router.openai.structured_output import (
     Choices,
     GuidedJson,

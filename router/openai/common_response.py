@@ -10,8 +10,8 @@ from typing import Any
 
 from engine.api import Usage
 from router.answer_events import Moderated, Stamp
-from router.openai.inline_moderation import moderation_fields
-from router.whole_answer import Answer
+from router.complete_answer import Answer
+from router.openai.moderation_field import moderation_fields
 
 DONE = "[DONE]"
 """The data of the last SSE event of a complete stream. A stream that fails ends with an error object instead."""

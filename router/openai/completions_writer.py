@@ -10,9 +10,9 @@ from typing import Any
 
 from engine.api import Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Moderated, Stamp, Text
+from router.complete_answer import Answer
 from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
 from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
-from router.whole_answer import Answer
 
 
 class CompletionWriter:

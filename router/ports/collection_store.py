@@ -1,8 +1,8 @@
 """``CollectionStore``: the port to the collections of documents that all routers share. Documents and vectors are bytes
 that the store does not read.
 
-``cluster.state.redis_collections`` implements it with Redis; ``router.memory_collection_store`` in the memory of one
-process. One suite of contract tests runs both.
+``cluster.state.redis_collection_store`` implements it with Redis; ``router.memory_collection_store`` in the memory of
+one process. One suite of contract tests runs both.
 """
 
 from __future__ import annotations

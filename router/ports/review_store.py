@@ -1,6 +1,7 @@
 """``ReviewStore``: the port to the review queue, and to the exceptions that its decisions make.
 
-The states of an item. ``router.review.transitions`` has the table as a function; each store decides by it, or as it::
+The states of an item. ``router.review.review_transitions`` has the table as a function; each store decides by it, or
+as it::
 
     state      claim                  release            approve, reject       time
     WAITING    CLAIMED                no change          APPROVED, REJECTED    EXPIRED at ``expires_ms``

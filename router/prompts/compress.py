@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.prompts.conversation_units import droppable, last_user_place, units_of
-from router.prompts.measure import message_characters
+from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
-from router.prompts.segments import GAP, MAX_GAP, Kind, Segment, joined, segments_of
-from router.prompts.shortened import Shortened, Task
+from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.text_segments import GAP, MAX_GAP, Kind, Segment, joined, segments_of
 
 MIN_QUESTION = 400  # characters at the end of the last message that are taken for the question
 MAX_SEGMENTS = 4_000  # of a conversation, about; each takes 20 µs to rank

@@ -8,7 +8,7 @@ from engine.api import Conversation
 from router.inference_request import InferenceRequest
 from router.prompt_report import Part, PartCount
 from router.prompts.conversation_units import SYSTEM_ROLES, last_user_place
-from router.prompts.measure import Measure, message_characters
+from router.prompts.prompt_size import Measure, message_characters
 
 ORDER = tuple(Part)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from router.prompts.conversation_units import droppable, units_of
-from router.prompts.measure import message_characters
-from router.prompts.shortened import Shortened, Task
+from router.prompts.prompt_size import message_characters
+from router.prompts.shortened_conversation import Shortened, Task
 
 
 def trim(task: Task) -> Shortened | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from router.retrieval.blocks import Block, BlockKind, blocks
-from router.retrieval.sentences import sentences, stripped
+from router.retrieval.markdown_blocks import Block, BlockKind, blocks
+from router.retrieval.sentence_splitting import sentences, stripped
 from router.retrieval.token_estimate import BYTES_PER_TOKEN, estimated_tokens
 
 MAX_CODE_TOKENS = 1024  # of fenced code that stays whole; longer code is cut between lines

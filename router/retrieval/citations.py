@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from router.documents import Citation, CitedBy, ContextPassage
-from router.retrieval.sentences import Offsets, sentences
-from router.retrieval.terms import terms
+from router.retrieval.index_terms import terms
+from router.retrieval.sentence_splitting import Offsets, sentences
 
 MARKER = re.compile(r"[\[【](?:passage )?(\d{1,3}(?:[,;]\s?\d{1,3}){0,15})[\]】](?!\()", re.IGNORECASE)
 CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from router.cancellation_shield import finished
 from router.documents import Source, url_of
 from router.ports.clock import Clock
 from router.ports.collection_store import CollectionRecord, CollectionStore, StoredDocument
 from router.retrieval.passage_index import PassageIndex
 from router.retrieval.stored_document import StoredDocumentError, read_document, read_vectors
-from router.uncancelled import finished
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from router.ports.collection_store import (
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.chunking import chunks
 from router.retrieval.collection_indexes import CollectionIndexes
+from router.retrieval.context_packing import Candidate
 from router.retrieval.embedding_worker import EmbeddingWorker
-from router.retrieval.packing import Candidate
 from router.retrieval.passage_index import PassageIndex, Query
 from router.retrieval.stored_document import IndexedDocument, StoredDocumentError, document_bytes, read_document
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from router.documents import Document, SearchMode, Source
 from router.retrieval.bm25 import Bm25Index
 from router.retrieval.chunking import Chunk
-from router.retrieval.diversity import diversified
-from router.retrieval.fusion import fused, ranking
-from router.retrieval.terms import terms
-from router.retrieval.vector_rows import VectorRows
+from router.retrieval.index_terms import terms
+from router.retrieval.marginal_relevance import diversified
+from router.retrieval.rank_fusion import fused, ranking
+from router.retrieval.vector_scan import VectorRows
 
 RRF_K = 5.0
 RRF_WEIGHTS = (1.5, 1.0)  # of BM25 and of vectors; ``python -m load_tests.retrieval --tune`` finds these

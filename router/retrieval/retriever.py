@@ -29,7 +29,7 @@ from router.ports.state_store import StateUnavailableError
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.chunking import chunks
 from router.retrieval.collections import Collections, Found, candidate_of, found_in
-from router.retrieval.packing import Candidate, Packed, packed
+from router.retrieval.context_packing import Candidate, Packed, packed
 from router.retrieval.passage_index import PassageIndex, Query, embedded_text
 
 MAX_QUERY_CHARS = 4000  # of the end of a long message, where the question usually is

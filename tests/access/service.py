@@ -18,7 +18,7 @@ from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import UsageMetrics
-from router.review.review_service import ReviewService
+from router.review.review_wiring import ReviewService
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies

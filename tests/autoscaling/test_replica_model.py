@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaling.flow import Flow
+from cluster.autoscaling.arrival_rate import Flow
 from cluster.autoscaling.replica_model import ReplicaMeasurements, ReplicaModel
 
 MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001)

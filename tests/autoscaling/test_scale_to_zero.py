@@ -7,7 +7,7 @@ import pytest
 from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision import Reason
 from cluster.autoscaling.snapshot import WaitingRoom
-from cluster.autoscaling.waiting_room import admit, expired
+from cluster.autoscaling.zero_replica_admission import admit, expired
 from tests.autoscaling.snapshots import Bench, config_of
 
 ZERO = config_of(min=0, idle_s=60)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster.cache.decision import Judged, decide
-from cluster.cache.follower import IndexFollower
+from cluster.cache.candidate_choice import Judged, decide
+from cluster.cache.index_follower import IndexFollower
 from cluster.cache.lazy_scorer import LazyScorer
+from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
 from cluster.cache.recent_vectors import RecentVectors
-from cluster.cache.semantic_cache import LocalSemanticIndex, LookupLimits
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.answer_cache import (

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.pair_stage import PairStage
-from cluster.cache.parts import RedisParts
+from cluster.cache.replica_parts import RedisParts
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_entry_store import RedisEntryStore

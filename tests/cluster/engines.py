@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from cluster.config import TierConfig
-from cluster.lanes.codec import Record
-from cluster.lanes.messages import LaneItem
+from cluster.lanes.dataclass_codec import Record
+from cluster.lanes.lane_messages import LaneItem
 from cluster.replica.tier_replica import OnStep, TierReplica
 from engine.api import (
     Delta,

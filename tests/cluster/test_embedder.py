@@ -21,7 +21,7 @@ from cluster.embedder.deployment import EmbedderLink, bind_embedder, embedder_cl
 from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
 from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
 from cluster.embedder.embedder_reply import EmbedderReply
-from cluster.model_service.health import ModelStuckError
+from cluster.model_service.model_health import ModelStuckError
 from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
 from tests.cluster.graph import Graph, dev_config, eventually
 from tests.embedder.contract import check_embedder

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from cluster.lanes.codec import Row
-from cluster.lanes.messages import pack, pack_request, unpack_refusal
+from cluster.lanes.dataclass_codec import Row
+from cluster.lanes.lane_messages import pack, pack_request, unpack_refusal
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.replica.tier_replica import MAX_INLINE_PROMPT
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage

@@ -13,12 +13,12 @@ from functools import partial
 import pytest
 
 import cluster.lanes.lane
-import cluster.lanes.messages
+import cluster.lanes.lane_messages
 import cluster.replica.lane_registry
 import cluster.replica.tier_replica
-from cluster.lanes.codec import Record
+from cluster.lanes.dataclass_codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
-from cluster.lanes.messages import ReplicaLoad, first_lane_item, pack_request
+from cluster.lanes.lane_messages import ReplicaLoad, first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams, Usage
 from router.ports.tier_backend import (
     ModelVersionError,
@@ -267,7 +267,7 @@ async def test_a_last_row_that_this_router_does_not_understand_holds_up_no_lane(
 
 
 async def test_a_replica_of_another_protocol_gets_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.lanes.messages, "PROTOCOL", 2)
+    monkeypatch.setattr(cluster.lanes.lane_messages, "PROTOCOL", 2)
     item = first_lane_item(ReplicaLoad(), ModelInfo("m", 1, 1))
     monkeypatch.undo()
     replica = LocalReplica()

@@ -21,7 +21,7 @@ import pytest
 from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
 from cluster.local.launch import main
 from cluster.local.process_tree import is_running
-from cluster.local.serve_config_file import ConfigFileError, example_model, load, resolve
+from cluster.local.serve_config_loader import ConfigFileError, example_model, load, resolve
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = Path("/tmp/manta-test")

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.app import missing_tiers
 from cluster.config import MantaConfig, without_tiers
-from cluster.local.serve_config_file import optional_deployments
+from cluster.local.serve_config_loader import optional_deployments
 
 
 def config(tmp_path: Path, **router: Any) -> MantaConfig:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from cluster.pair_scorer.artefact import ArtefactError, read_artefact
 from cluster.pair_scorer.pair_model import PairModel
+from cluster.pair_scorer.pair_model_files import ArtefactError, read_artefact
 from cluster.pair_scorer.pair_scorer import LocalPairScorer
 from router.ports.pair_scorer import Candidate, PairScorer
 from safety.encoder.precision import Precision

@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve import context as serve_context
 
 from cluster.config import MantaConfig
-from cluster.model_service.health import ModelStuckError
+from cluster.model_service.model_health import ModelStuckError
 from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.classifier_replica import ClassifierReplica
 from cluster.safety.classifier_reply import ClassifierReply

@@ -18,8 +18,8 @@ from ray import serve
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.deployment import SemanticCacheLink, bind_semantic_cache, index_client
-from cluster.cache.index_client import IndexClient
 from cluster.cache.pair_stage import PairStage
+from cluster.cache.semantic_cache_client import IndexClient
 from cluster.cache.semantic_cache_replica import FollowerStoppedError, SemanticCacheReplica
 from cluster.config import MantaConfig, StateConfig
 from cluster.embedder.deployment import bind_embedder

@@ -8,8 +8,8 @@ import pytest
 from cluster.pair_scorer.pair_model import PairModel
 from cluster.pair_scorer.pair_scorer import MODEL
 from router.cache.calibration_table import CalibrationTable
-from router.cache.pair_guard.guard import refusal
-from router.cache.threshold import threshold_for
+from router.cache.hit_threshold import threshold_for
+from router.cache.pair_guard.pair_rules import refusal
 
 MAX_BYTES = 25_000_000
 HIGH = 0.95

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from transformers import BertTokenizer
 
-from cluster.embedder.artefact import read_artefact
 from cluster.embedder.sentence_encoder import SentenceEncoder
+from cluster.embedder.sentence_model_files import read_artefact
 from load_tests.embedding.parity import parity, sample_texts
 from safety.encoder.architecture import UnsupportedEncoderError
 from safety.encoder.encoder import Encoder

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.embedder.artefact import read_artefact
 from cluster.embedder.deployment import bind_embedder
+from cluster.embedder.sentence_model_files import read_artefact
 from cluster.embedder.sentence_settings import (
     Pooling,
     SentenceSettings,

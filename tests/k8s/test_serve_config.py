@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resources_from_group_spec
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from cluster.local.serve_config_file import ConfigFileError
+from cluster.local.serve_config_loader import ConfigFileError
 from k8s.serve_config import IMAGE_ROOT, MIN_CPUS, ROOT, SOURCES, clustered, digest, manifests
 from tests.k8s.overlays import OVERLAYS, manta_config, objects, ray_groups, ray_service, serve_config
 

@@ -18,7 +18,7 @@ from load_tests.cache.pair_rows import InputError, LabelledPair, read_pairs
 from load_tests.cache.sets import NEIGHBOURS, ablation, faq
 from load_tests.cache.stage import Scores, identical
 from load_tests.cache.table import markdown, set_figures
-from router.cache.pair_guard.guard import refusal
+from router.cache.pair_guard.pair_rules import refusal
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHIPPED = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="the pair model is not there")

@@ -12,7 +12,7 @@ from load_tests.dilution.haystack import plant
 from load_tests.dilution.plot import draw
 from load_tests.dilution.report import cells, document, table
 from load_tests.dilution.trial import STRATEGIES, Trial, put
-from router.prompts.measure import prompt_characters
+from router.prompts.prompt_size import prompt_characters
 
 
 def words(text: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.lanes.placement import Candidate, place
+from cluster.lanes.replica_choice import Candidate, place
 from load_tests.simulation.__main__ import main
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.measures import measure

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.retrieval.blocks import BlockKind, blocks
 from router.retrieval.chunking import chunks
-from router.retrieval.sentences import sentences
+from router.retrieval.markdown_blocks import BlockKind, blocks
+from router.retrieval.sentence_splitting import sentences
 from router.retrieval.token_estimate import estimated_tokens
 
 FENCE = "```python\nx = 1\n\n# no heading\nprint(x)\n```"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from router.documents import Document, SearchMode, Source
 from router.retrieval.bm25 import Bm25Index
 from router.retrieval.chunking import Chunk, chunks
-from router.retrieval.diversity import diversified
-from router.retrieval.fusion import fused, ranking
+from router.retrieval.index_terms import terms
+from router.retrieval.marginal_relevance import diversified
 from router.retrieval.passage_index import PassageIndex, Query
-from router.retrieval.terms import terms
-from router.retrieval.vector_rows import VectorRows
+from router.retrieval.rank_fusion import fused, ranking
+from router.retrieval.vector_scan import VectorRows
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 

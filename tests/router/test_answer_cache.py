@@ -19,7 +19,7 @@ from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.ports.cache_entry import encode_entry
 from router.ports.state_store import StateUnavailableError
-from router.review.review_service import ReviewService
+from router.review.review_wiring import ReviewService
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend

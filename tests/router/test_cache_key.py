@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.api import BeamSearch, Conversation, FinishReason, Grammar, Message, Prompt, SamplingParams, ToolCall
-from router.cache.compare import overlap, same_answers
-from router.cache.controls import controlled
-from router.cache.key import CacheKeys, CacheScope, cache_keys, is_greedy
+from router.cache.answer_agreement import overlap, same_answers
+from router.cache.cache_control import controlled
+from router.cache.cache_key import CacheKeys, CacheScope, cache_keys, is_greedy
+from router.complete_answer import Answer
+from router.complete_answer import ToolCall as AnsweredCall
 from router.inference_request import NO_CONTROLS, CacheControls, InferenceRequest, TextParsing
-from router.whole_answer import Answer
-from router.whole_answer import ToolCall as AnsweredCall
 
 SCOPE = CacheScope("acme", "fast", "fast-model", "policy-1", "user")
 TALK = Conversation((Message("system", "Be brief."), Message("user", "What is a quark?")))

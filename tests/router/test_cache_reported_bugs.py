@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.cache.pair_guard.guard import refusal
+from router.cache.pair_guard.pair_rules import refusal
 
 REPORTED = [
     # vllm-project/semantic-router 2691, 2728: opposite settings score .94 to .98

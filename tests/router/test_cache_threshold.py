@@ -14,7 +14,7 @@ from scipy.special import betainc, betaincinv
 
 from router.cache.calibration_table import CalibrationTable, CalibrationTableError, Scored, tabulated
 from router.cache.confidence_limit import incomplete_beta, keeps_bound, upper_limit
-from router.cache.threshold import NEVER, Evidence, Judged, Limits, recalibrated, threshold_for
+from router.cache.hit_threshold import NEVER, Evidence, Judged, Limits, recalibrated, threshold_for
 
 
 def pairs(number: int, seed: int = 0) -> list[Scored]:

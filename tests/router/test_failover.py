@@ -28,6 +28,7 @@ from engine.api import (
     Usage,
 )
 from router.answer_events import AnswerEvent, Finished, PromptScored
+from router.complete_answer import Answer
 from router.config import FailoverConfig
 from router.errors import RefusalError, refusal_of
 from router.generation.collect import Collector
@@ -46,7 +47,6 @@ from router.ports.tier_backend import (
     TierSnapshot,
 )
 from router.usage_meter import UsageMeter
-from router.whole_answer import Answer
 from tests.router.backend import ReadyTiers, ScriptedBackend
 from tests.router.conftest import FAST, Served
 

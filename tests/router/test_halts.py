@@ -20,7 +20,7 @@ from router.ledger.max_usage import prompt_tokens
 from router.memory_store import MemoryStore
 from router.openai.completions_writer import CompletionWriter
 from router.ports.clock import SystemClock
-from router.prompt_stops import PromptStops
+from router.prompt_cancellation import PromptStops
 from router.usage_meter import UsageMeter
 from safety.api import (
     Action,

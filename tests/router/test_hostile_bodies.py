@@ -12,7 +12,7 @@ from router.config import AutoConfig, RouterConfig
 from router.errors import InvalidRequestError
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
-from router.tiers.choose import TierChoice, choose_tier
+from router.tiers.choose_tier import TierChoice, choose_tier
 
 SIZE = RouterConfig.model_fields["max_body_bytes"].default - 200
 LIMIT_S = 1.5  # all of these take 0.1 to 0.3 s, most of it in reading the JSON; unbounded, 6 to 9 s

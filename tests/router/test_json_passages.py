@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.api import Conversation, Message, ToolCall
-from router.guard.passages import changed_json
+from router.guard.request_texts import changed_json
 from safety.api import Origin, Passage
 
 
@@ -59,7 +59,7 @@ def test_a_secret_among_names_is_read(value: str) -> None:
 
 @pytest.mark.parametrize("value", [*SECRETS, "call_5105105105105100"])
 def test_a_secret_in_an_id_is_read(value: str) -> None:
-    from router.guard.passages import Contexts, _conversation
+    from router.guard.request_texts import Contexts, _conversation
 
     found: list[str] = []
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from router.config import FailoverConfig, KeyConfig, LimitPolicy, LimitsConfig, RouterConfig, TenantConfig
-from router.limits.refusal import refusal
+from router.limits.limit_refusal import refusal
 from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration
 from router.ports.clock import SystemClock

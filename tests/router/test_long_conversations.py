@@ -10,7 +10,7 @@ import pytest
 
 from engine.api import ContextLengthError, Conversation, Delta, GenerationRequest, Message
 from router.ports.tier_backend import OnUsage, TierSnapshot
-from router.prompts.measure import prompt_characters
+from router.prompts.prompt_size import prompt_characters
 from tests.access.service import ADMIN, Service, config
 from tests.router.backend import ScriptedBackend
 

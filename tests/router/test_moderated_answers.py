@@ -25,10 +25,10 @@ from router.answer_events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from router.complete_answer import HaltReason
 from router.generation.collect import collect
 from router.guard.moderated_answers import moderate
 from router.usage_meter import UsageMeter
-from router.whole_answer import HaltReason
 from safety.api import Action, Inspection, Origin, Verdict
 from safety.pii.kinds import PiiScanner
 from safety.streaming.answer_guard import PlannedGuard, ToolGate

@@ -18,6 +18,7 @@ from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.app import build_app, make_retriever
+from router.complete_answer import Answer
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
@@ -29,9 +30,8 @@ from router.memory_store import MemoryStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.ports.clock import SystemClock
-from router.prompts.prompt_book import PromptBook
-from router.tiers.choose import TierChoice
-from router.whole_answer import Answer
+from router.prompts.stored_prompts import PromptBook
+from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
 from tests.router.conftest import CONFIG, KEY
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.cache.pair_guard.guard import MAX_CHARACTERS, RULES, refusal
-from router.cache.pair_guard.reading import reading
+from router.cache.pair_guard.pair_rules import MAX_CHARACTERS, RULES, refusal
+from router.cache.pair_guard.parsed_question import reading
 
 REFUSED = [
     ("How do I enable dark mode?", "How do I disable dark mode?", "opposite"),

@@ -8,7 +8,7 @@ from engine.api import Conversation, Message
 from router.access.config_api_keys import ConfigKeys, bearer
 from router.config import AutoConfig, KeyConfig
 from router.errors import AuthenticationError, NotFoundError
-from router.tiers.choose import TierChoice, choose_tier
+from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.complexity import complexity
 from tests.router.conftest import Served
 

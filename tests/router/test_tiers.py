@@ -14,7 +14,7 @@ from router.app import build_app
 from router.config import AutoConfig, KeyConfig, RouterConfig
 from router.errors import NotFoundError
 from router.ports.clock import Clock
-from router.tiers.choose import TierChoice, choose_tier, thresholds
+from router.tiers.choose_tier import TierChoice, choose_tier, thresholds
 from tests.router.backend import ScriptedBackend
 
 FOUR = ("tiny", "small", "medium", "large")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.config import StateConfig
-from cluster.state.redis_collections import RedisCollections
+from cluster.state.redis_collection_store import RedisCollections
 from router.memory_collection_store import MemoryCollectionStore
 from router.ports.collection_store import (
     CollectionFullError,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.state import write_behind
-from cluster.state.journal import Journal
+from cluster.state.disk_journal import Journal
 from cluster.state.ledger_writer import LedgerWriter, encode
 from router.ports.ledger_store import LedgerEntry
 from router.ports.state_store import StateUnavailableError

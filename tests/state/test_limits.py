@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.limits import reservations
-from router.limits.periods import DAY_MS, MINUTE_SLOTS, SECOND_MS, first_day, month_of
-from router.limits.reservations import REPORT_KEPT_MS, LimitState
+from router.limits import limit_transitions
+from router.limits.limit_periods import DAY_MS, MINUTE_SLOTS, SECOND_MS, first_day, month_of
+from router.limits.limit_transitions import REPORT_KEPT_MS, LimitState
 from router.ports.limit_store import Charge, LimitName, Renewal, Reservation, Scope
 
 START_MS = 1_792_368_000_000
@@ -152,7 +152,7 @@ def test_decisions_and_counts_are_those_of_the_reference_model(
         used = Charge(int(reserved.tokens * share), int(reserved.money * share))
         if step == "reserve":
             request_id, scopes = f"r{number}", (key, TENANT)
-            state, decision = reservations.reserve(
+            state, decision = limit_transitions.reserve(
                 state, Reservation(request_id, "acme", scopes, charge), LEASE_MS, now_ms
             )
             assert decision.admitted == reference.reserve(request_id, scopes, charge, now_ms)
@@ -161,16 +161,16 @@ def test_decisions_and_counts_are_those_of_the_reference_model(
             continue
         known = request_id in state.held and now_ms < state.held[request_id].expires_ms + REPORT_KEPT_MS
         if step == "renew":
-            state = reservations.renew(state, [Renewal(request_id, "acme", used)], LEASE_MS, now_ms)
+            state = limit_transitions.renew(state, [Renewal(request_id, "acme", used)], LEASE_MS, now_ms)
             if known:
                 reference.renew(request_id, used, now_ms)
         else:
-            state, settled = reservations.settle(state, request_id, used, now_ms)
+            state, settled = limit_transitions.settle(state, request_id, used, now_ms)
             assert settled == known
             if settled:
                 assert reference.settle(request_id, used, now_ms)
         reference.expire(now_ms)
-        for use in reservations.limit_uses(state, (*ALL, TENANT), now_ms):
+        for use in limit_transitions.limit_uses(state, (*ALL, TENANT), now_ms):
             assert use.used == reference.used(use.scope, use.name, now_ms), use
 
 
@@ -182,18 +182,18 @@ def test_no_minute_exceeds_its_limit_and_a_wait_is_long_enough(arrivals: list[tu
     for number, (gap_ms, tokens, used) in enumerate(arrivals):
         now_ms += gap_ms
         request = Reservation(str(number), "acme", limits, Charge(tokens))
-        state, decision = reservations.reserve(state, request, LEASE_MS, now_ms)
+        state, decision = limit_transitions.reserve(state, request, LEASE_MS, now_ms)
         if not decision.admitted:
             wait_ms = decision.uses[0].wait_ms
             assert wait_ms
-            _, later = reservations.reserve(state, request, LEASE_MS, now_ms + wait_ms)
+            _, later = limit_transitions.reserve(state, request, LEASE_MS, now_ms + wait_ms)
             assert later.admitted
             if wait_ms > 1000:
-                _, earlier = reservations.reserve(state, request, LEASE_MS, now_ms + wait_ms - 1)
+                _, earlier = limit_transitions.reserve(state, request, LEASE_MS, now_ms + wait_ms - 1)
                 assert not earlier.admitted
             continue
         used = min(used, tokens)
-        state, _ = reservations.settle(state, str(number), Charge(used), now_ms)
+        state, _ = limit_transitions.settle(state, str(number), Charge(used), now_ms)
         uses.append((now_ms, used))
     for end_ms, _ in uses:
         assert sum(tokens for at_ms, tokens in uses if end_ms - 60_000 < at_ms <= end_ms) <= 100
@@ -215,11 +215,11 @@ def test_four_times_the_offer_uses_the_allowance_and_no_more(
     for step in range(4 * 300):  # one arrival each 250 ms: four times 60 a minute, and 17 tokens each
         now_ms = START_MS + phase_ms + 250 * step
         for end_ms, request_id in [each for each in running if each[0] <= now_ms]:
-            state, _ = reservations.settle(state, request_id, Charge(17), end_ms)
+            state, _ = limit_transitions.settle(state, request_id, Charge(17), end_ms)
             running.remove((end_ms, request_id))
         if len(running) < 16:
             request = Reservation(str(step), "acme", scopes, Charge(25))
-            state, decision = reservations.reserve(state, request, 60_000, now_ms)
+            state, decision = limit_transitions.reserve(state, request, 60_000, now_ms)
             if decision.admitted:
                 admitted.append(now_ms)
                 running.append((now_ms + 800, str(step)))
@@ -231,12 +231,12 @@ def test_four_times_the_offer_uses_the_allowance_and_no_more(
 
 def test_use_beyond_the_reservation_is_counted_with_it_and_later_if_that_has_passed() -> None:
     scopes = (Scope("tenant", ((LimitName.TOKENS_PER_MINUTE, 100),)),)
-    state, _ = reservations.reserve(LimitState(), Reservation("a", "acme", scopes, Charge(10)), 10**6, START_MS)
+    state, _ = limit_transitions.reserve(LimitState(), Reservation("a", "acme", scopes, Charge(10)), 10**6, START_MS)
 
-    early, _ = reservations.settle(state, "a", Charge(90), START_MS + 50_000)
-    late, _ = reservations.settle(state, "a", Charge(90), START_MS + 90_000)
+    early, _ = limit_transitions.settle(state, "a", Charge(90), START_MS + 50_000)
+    late, _ = limit_transitions.settle(state, "a", Charge(90), START_MS + 90_000)
 
     at_ms = START_MS + 90_000
-    assert reservations.limit_uses(early, scopes, START_MS + 50_000)[0].used == 90
-    assert reservations.limit_uses(early, scopes, at_ms)[0].used == 0
-    assert reservations.limit_uses(late, scopes, at_ms)[0].used == 80
+    assert limit_transitions.limit_uses(early, scopes, START_MS + 50_000)[0].used == 90
+    assert limit_transitions.limit_uses(early, scopes, at_ms)[0].used == 0
+    assert limit_transitions.limit_uses(late, scopes, at_ms)[0].used == 80

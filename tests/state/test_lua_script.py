@@ -11,8 +11,8 @@ import redis
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
 from cluster.state.lua_script import Script
-from router.limits import reservations
-from router.limits.reservations import LimitState
+from router.limits import limit_transitions
+from router.limits.limit_transitions import LimitState
 from router.ports.limit_store import Charge, LimitName, LimitUse, Renewal, Reservation, Scope
 
 STEPS = 2_500  # of each seed; 25,000 agree too, in a minute
@@ -60,9 +60,9 @@ class Steps:
                 self._renew(sorted({self._ids[place], draw.choice(self._ids)}), charge, lease_ms)
             case "settle":
                 key, now_ms = self._ids[place], self._now_ms
-                self._state, known = reservations.settle(self._state, key, charge, now_ms)
+                self._state, known = limit_transitions.settle(self._state, key, charge, now_ms)
                 self._call(int(known), "settle", key, charge.tokens, charge.money)
-        uses = reservations.limit_uses(self._state, (*SCOPES, TENANT), self._now_ms)
+        uses = limit_transitions.limit_uses(self._state, (*SCOPES, TENANT), self._now_ms)
         self._call([1, *numbers(uses)], "uses", scopes_json((*SCOPES, TENANT)))
         self._state = reservations.expire(self._state, self._now_ms)
         self._call(sum(held.leased for held in self._state.held.values()), "open")
@@ -72,13 +72,13 @@ class Steps:
             self._made += 1
             self._ids[place] = f"r{self._made}"
         request = Reservation(self._ids[place], TENANT_NAME, scopes, charge)
-        self._state, decision = reservations.reserve(self._state, request, lease_ms, self._now_ms)
+        self._state, decision = limit_transitions.reserve(self._state, request, lease_ms, self._now_ms)
         answer = [int(decision.admitted), *numbers(decision.uses)]
         self._call(answer, "reserve", request.id, lease_ms, charge.tokens, charge.money, scopes_json(scopes))
 
     def _renew(self, ids: list[str], charge: Charge, lease_ms: int) -> None:
         renewals = [Renewal(each, TENANT_NAME, charge) for each in ids]
-        self._state = reservations.renew(self._state, renewals, lease_ms, self._now_ms)
+        self._state = limit_transitions.renew(self._state, renewals, lease_ms, self._now_ms)
         self._call(0, "renew", lease_ms, json.dumps([[each, charge.tokens, charge.money] for each in ids]))
 
     def _call(self, answer: object, operation: str, *arguments: str | int) -> None:

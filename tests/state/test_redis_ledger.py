@@ -13,8 +13,8 @@ import redis
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.known_tenants import KNOWN_S
 from cluster.state.lua_script import Script
+from cluster.state.recently_added_tenants import KNOWN_S
 from cluster.state.redis_store import MAX_INTERVALS_AT_ONCE, RedisStore
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import MAX_VALUES, LedgerEntry, LedgerQuery, Resolution

@@ -14,7 +14,7 @@ import redis
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.known_tenants import KNOWN_S
+from cluster.state.recently_added_tenants import KNOWN_S
 from cluster.state.redis_safety_store import RedisSafetyStore
 from router.ports.audit_store import AuditEntry
 from router.ports.review_store import NewReviewItem, ReviewAction, ReviewQueueFullError, ReviewStep

@@ -13,7 +13,7 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.local.serve_config_file import needs_state, with_state
+from cluster.local.serve_config_loader import needs_state, with_state
 from cluster.state.redis_store import RedisStore
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import LedgerEntry, LedgerQuery

@@ -11,7 +11,7 @@ from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_safety_store import RedisSafetyStore
 from router.ports.review_store import NewReviewItem, ReviewAction, ReviewItem, ReviewState, ReviewStep
-from router.review.transitions import taken
+from router.review.review_transitions import taken
 from tests.state.clock import VirtualClock
 
 STEPS = 500  # of each seed

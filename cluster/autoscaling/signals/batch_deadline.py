@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 from cluster.autoscaling.snapshot import BatchWork
 
 MARGIN = 1.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 
 
 def kv_demand(evidence: Evidence) -> Need | None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from cluster.autoscaling.config import SloConfig
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
 from cluster.autoscaling.histogram import LatencyHistogram, merged
+from cluster.autoscaling.signal_readings import Evidence
 from cluster.autoscaling.snapshot import LatencyReport
 from engine.api import Priority
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 from cluster.autoscaling.signals.backlog import backlog_s
 
 MARGIN = 0.9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 
 MAX_REFUSED = 0.5
 """The part of the requests that counts: beyond, the need would be more than twice the ready replicas."""

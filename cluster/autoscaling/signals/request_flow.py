@@ -6,7 +6,7 @@ Queues say how far capacity was short; the flow says which capacity lasts. So it
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.evidence import Evidence
+from cluster.autoscaling.signal_readings import Evidence
 
 
 def request_flow(evidence: Evidence) -> Need | None:

@@ -1,4 +1,4 @@
--- Limits of one tenant, as router/limits/periods.py and router/limits/reservations.py compute them. A test draws steps
+-- Limits of one tenant, as router/limits/limit_periods.py and router/limits/limit_transitions.py compute them. A test draws steps
 -- for both. Function names are the same there.
 --
 -- KEYS[1]: the sorted set of the tenant's leases. ARGV: operation, base of the tenant's names, now in milliseconds (""

@@ -1,4 +1,4 @@
--- The review queue of one tenant. Items change as router/review/transitions.py says; a test draws steps for both.
+-- The review queue of one tenant. Items change as router/review/review_transitions.py says; a test draws steps for both.
 --
 -- KEYS[1]: the sorted set of open items, by the time at which each was submitted. ARGV: operation, base of the tenant's
 -- names, now in milliseconds ("" for the time of the server), arguments of the operation. Names of other keys are
@@ -77,7 +77,7 @@ local function close(item)
   end
 end
 
--- As `at` in router/review/transitions.py.
+-- As `at` in router/review/review_transitions.py.
 local function advance(item)
   local before = item.state
   if item.state == 'claimed' and now >= item.lease then
@@ -143,7 +143,7 @@ local function allow(fingerprint, length, document)
   redis.call('ZREMRANGEBYSCORE', exceptions, '-inf', whole(now))
 end
 
--- As `taken` in router/review/transitions.py. Returns whether the step was accepted.
+-- As `taken` in router/review/review_transitions.py. Returns whether the step was accepted.
 local function take(item, action, reviewer, lease, exception, document)
   local own = item.reviewer == reviewer
   local free = item.state == 'waiting' or (item.state == 'claimed' and own)

@@ -14,7 +14,7 @@ from engine.api import Conversation
 from load_tests.quality.item import HeldOut
 from load_tests.quality.options import TASKS
 from router.config import AutoConfig
-from router.tiers.choose import TierChoice, choose_tier
+from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import Forecaster, features
 
 

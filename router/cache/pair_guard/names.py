@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from router.cache.pair_guard.reading import Reading, listed
+from router.cache.pair_guard.parsed_question import Reading, listed
 
 IDENTIFIER: Final = re.compile(
     r"`([^`]+)`|(?<!\w)("

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from router.cache.pair_guard.reading import Reading
+from router.cache.pair_guard.parsed_question import Reading
 
 NUMBER: Final = re.compile(r"(?<![\w.])v?(\d+(?:[.,:]\d+)*)(k|m|st|nd|rd|th|%|[a-z]{1,3})?(?!\w)", re.IGNORECASE)
 UP_TO_NINETEEN: Final = """

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-from router.cache.pair_guard.reading import NEGATORS, Reading, listed, own_stems, stem
+from router.cache.pair_guard.parsed_question import NEGATORS, Reading, listed, own_stems, stem
 from router.cache.pair_guard.word_lists import word_lists
 
 PREFIXES: Final = ("un", "dis", "in", "im", "il", "ir", "non", "mis")

@@ -27,7 +27,7 @@ from load_tests.cache.cosines import packaged
 from load_tests.cache.pair_rows import LabelledPair
 from load_tests.cache.stage import Stage
 from load_tests.cache.table import BOUNDS, markdown, set_figures
-from router.cache.threshold import threshold_for
+from router.cache.hit_threshold import threshold_for
 
 PROSE = Path(__file__).with_name("card_prose.md")
 DESCRIPTION = """\

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cluster.pair_scorer.artefact import Combination
+from cluster.pair_scorer.pair_model_files import Combination
 from deployments.models.training.safety import model as shape
 from deployments.models.training.safety.artefact import SCALE
 from deployments.models.training.safety.model import Classifier

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from cluster.pair_scorer.artefact import Combination
+from cluster.pair_scorer.pair_model_files import Combination
 from load_tests.cache.stage import Scores
 from router.cache.calibration_table import CalibrationTable, Scored, tabulated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.pair_scorer.artefact import Combination
+from cluster.pair_scorer.pair_model_files import Combination
 from load_tests.cache.table import SetFigures, markdown
 from router.cache.calibration_table import CalibrationTable
 

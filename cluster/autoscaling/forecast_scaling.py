@@ -1,0 +1,74 @@
+"""``SlowLoop``: forecasts the flow into a tier, from which a floor follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from cluster.autoscaling.arrival_rate import Flow, FlowPoint
+from cluster.autoscaling.config import ForecastConfig
+from cluster.autoscaling.forecast import Forecast
+
+MAX_GAP = 3.0
+"""Intervals that may pass between two observations before the trend is forgotten and the observation is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowLoop:
+    """The forecasts of arrivals per second and of their lengths, and the counters from which the next interval counts.
+
+    ``ahead`` is the flow that is forecast until replicas ordered now would serve, None until there are enough
+    observations. ``confirmed`` is the lowest part of the arrivals, over the interval, that other signals confirmed.
+    """
+
+    start: FlowPoint | None = None
+    confirmed: float = 1.0
+    rate: Forecast = field(default_factory=Forecast)
+    prompt_tokens: Forecast = field(default_factory=Forecast)
+    output_tokens: Forecast = field(default_factory=Forecast)
+    ahead: Flow | None = None
+
+    def observe(
+        self,
+        point: FlowPoint | None,
+        confirmed: float,
+        cold_start_s: float,
+        utc_offset_s: float,
+        config: ForecastConfig,
+    ) -> SlowLoop:
+        """Returns the state after a tick. The forecasts change once in an interval.
+
+        ``point`` are the counters; None: unknown. ``confirmed`` is the part of the arrivals that other signals confirm,
+        so that a wrong counter is not learnt.
+        """
+        if point is None or not config.enabled:
+            return self
+        if self.start is None or point.at_s < self.start.at_s or point.arrivals < self.start.arrivals:
+            return replace(self, start=point, confirmed=1.0)
+        elapsed_s = point.at_s - self.start.at_s
+        if elapsed_s < config.interval_s:
+            return replace(self, confirmed=min(self.confirmed, confirmed)) if confirmed < self.confirmed else self
+        if elapsed_s > MAX_GAP * config.interval_s:
+            return replace(self, start=point, confirmed=1.0, rate=self.rate.after_gap())
+        return self._with_interval(self.start, point, cold_start_s, utc_offset_s, config)
+
+    def _with_interval(
+        self, start: FlowPoint, end: FlowPoint, cold_start_s: float, utc_offset_s: float, config: ForecastConfig
+    ) -> SlowLoop:
+        local_s = end.at_s + utc_offset_s
+        arrivals = end.arrivals - start.arrivals
+        finished = end.finished - start.finished
+        rate = self.rate.observe(self.confirmed * arrivals / (end.at_s - start.at_s), local_s, config)
+        prompts, outputs = self.prompt_tokens, self.output_tokens
+        if arrivals:
+            prompts = prompts.observe(max(0.0, end.prompt_tokens - start.prompt_tokens) / arrivals, local_s, config)
+        if finished > 0:
+            outputs = outputs.observe(max(0.0, end.output_tokens - start.output_tokens) / finished, local_s, config)
+        horizon_s = cold_start_s + config.interval_s
+        ahead = None
+        if (expected := rate.ahead(local_s, horizon_s, config)) is not None:
+            ahead = Flow(
+                expected,
+                prompts.ahead(local_s, horizon_s, config) or 0.0,
+                outputs.ahead(local_s, horizon_s, config) or 0.0,
+            )
+        return SlowLoop(end, 1.0, rate, prompts, outputs, ahead)

@@ -1,0 +1,59 @@
+"""``RedisParts``: what a replica of the semantic cache is made of, joined in its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.cache.calibrated_thresholds import Thresholds
+from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.index_follower import IndexFollower
+from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
+from cluster.cache.pair_stage import PairStage
+from cluster.cache.recent_vectors import RecentVectors
+from cluster.cache.vector_index import IndexBounds, VectorIndex
+from cluster.config import StateConfig
+from cluster.state.redis_entry_store import RedisEntryStore
+from cluster.state.redis_questions import RedisQuestions
+from router.ports.clock import Clock, SystemClock
+from router.ports.embedder import Embedder
+
+
+class RedisParts:
+    """The index of one replica over the Redis at ``url``. Implements ``LocalParts``. Raises ValueError for a wrong
+    URL."""
+
+    def __init__(
+        self,
+        config: SemanticCacheConfig,
+        state: StateConfig,
+        url: str,
+        embedder: Embedder,
+        pairs: PairStage,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._entries = RedisEntryStore(state, url, clock)
+        self._questions = RedisQuestions(state, url, clock)
+        recent = RecentVectors(config.recent_questions)
+        self.follower = IndexFollower(
+            self._entries, self._entries, self._questions, embedder, recent, index_maker(config, embedder), clock
+        )
+        threshold = Thresholds(pairs.table, self._questions, clock)
+        limits = LookupLimits(config.candidates, config.min_similarity)
+        self.index = LocalSemanticIndex(
+            self.follower, self._questions, embedder, recent, pairs.scorer, pairs.guard, threshold, limits, clock
+        )
+
+    async def start(self) -> None:
+        await self._entries.start()
+        await self._questions.start()
+
+    async def close(self) -> None:
+        await self._entries.close()
+        await self._questions.close()
+
+
+def index_maker(config: SemanticCacheConfig, embedder: Embedder) -> Callable[[], VectorIndex]:
+    """Returns what makes an empty index for the vectors of ``embedder``, with the bounds of ``config``."""
+    bounds = IndexBounds(config.tenant_entries, config.tenant_bytes, config.max_bytes)
+    return lambda: VectorIndex(embedder.dimensions, bounds)

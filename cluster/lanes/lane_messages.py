@@ -1,0 +1,183 @@
+"""The messages between a router and a replica. They consist of builtins, which other releases can read.
+
+From replica to router, a lane carries one item per engine step, or per heartbeat when the replica is idle. An item is a
+tuple of the replica's load and the rows of the step, one for each Delta. The first item of a lane has the lane's header
+as a third member. An item with ended requests of other lanes has those there. From router to replica, ``submit``
+carries a request as a record. Its result is None or a refusal.
+
+``cluster.lanes.dataclass_codec`` describes what happens to fields that only one side has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.lanes.dataclass_codec import Record, RecordCodec, Row, RowCodec, VersionMismatchError
+from engine.api import (
+    FAILURE_REASONS,
+    ContextLengthError,
+    Delta,
+    EngineDeadError,
+    EngineError,
+    EngineStats,
+    GenerationRequest,
+    ModelInfo,
+    ModelVersionError,
+    OverloadedError,
+    RequestError,
+    Usage,
+)
+from router.ports.tier_backend import OrphanedAttempt
+
+PROTOCOL = 1
+"""The version of the messages. A release increments it when it changes the meaning or the default of a field. A new
+field does not need that."""
+
+LaneItem = tuple[Any, ...]
+"""(load, rows). The first item of a lane is (load, rows, header), one with orphans (load, rows, {"orphans": [...]})."""
+
+Orphan = tuple[str, str, tuple[int, ...]]
+"""A request whose router may have died: its id, its account, and the fields of its Usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """The load of a replica's engine, which every item of a lane carries."""
+
+    running: int = 0  # sequences
+    waiting: int = 0  # sequences
+    blocks_used: int = 0  # KV blocks
+    blocks_total: int = 0  # KV blocks
+    wait_s: float = 0.0  # estimated seconds until one more sequence starts
+
+    @classmethod
+    def of(cls, stats: EngineStats) -> ReplicaLoad:
+        """Returns the load in the engine's ``stats``."""
+        return cls(stats.running, stats.waiting, stats.blocks_used, stats.blocks_total, stats.wait_s)
+
+
+_DELTAS = RowCodec(Delta)
+_LOADS = RowCodec(ReplicaLoad)
+_MODELS = RecordCodec(ModelInfo)
+_REQUESTS = RecordCodec(GenerationRequest)
+
+_NAMES = _DELTAS.schema["Delta"]
+_REASON, _USAGE = _NAMES.index("finish_reason"), _NAMES.index("usage")
+_FAILURES = frozenset(reason.value for reason in FAILURE_REASONS)
+
+
+def pack(deltas: Iterable[Delta]) -> list[Row]:
+    """Returns ``deltas`` as rows, in order."""
+    return _DELTAS.encode_all(deltas)
+
+
+def is_last(row: Row) -> bool:
+    """Returns ``Delta.last`` of the delta that this release encoded as ``row``."""
+    return len(row) > _REASON and ((len(row) > _USAGE and row[_USAGE] is not None) or row[_REASON] in _FAILURES)
+
+
+def usage_in(row: Row) -> tuple[int, ...] | None:
+    """Returns the fields of the Usage in a row that this release encoded; None if it has none."""
+    return row[_USAGE] if len(row) > _USAGE else None
+
+
+def lane_item(load: ReplicaLoad, rows: list[Row], orphans: list[Orphan] | None = None) -> LaneItem:
+    """Returns the item with the rows of a step, and the requests of other lanes that have ended, if there are any."""
+    item = _LOADS.encode(load), rows
+    return (*item, {"orphans": orphans}) if orphans else item
+
+
+def orphans_in(item: LaneItem) -> list[OrphanedAttempt]:
+    """Returns the requests of other lanes in an item that is not the first."""
+    rows = item[2].get("orphans", ()) if len(item) > 2 else ()
+    return [OrphanedAttempt(request_id, account, Usage(*usage[:3])) for request_id, account, usage in rows]
+
+
+def first_lane_item(load: ReplicaLoad, model: ModelInfo) -> LaneItem:
+    """Returns the first item of a lane. Its header has the protocol, the schema of rows and loads, and the model."""
+    header = {
+        "protocol": PROTOCOL,
+        "schema": {**_DELTAS.schema, **_LOADS.schema},
+        "model": _MODELS.encode(model),
+    }
+    return _LOADS.encode(load), [], header
+
+
+class LaneReader:
+    """The decoder of the items of one lane. ``header`` is the third member of its first item.
+
+    ``model`` describes the replica's model. Raises VersionMismatchError for another protocol.
+    """
+
+    def __init__(self, header: Record) -> None:
+        if header["protocol"] != PROTOCOL:
+            raise VersionMismatchError(f"The replica speaks protocol {header['protocol']}, this router {PROTOCOL}.")
+        self.delta = RowCodec(Delta, header["schema"]).decode
+        """Returns the Delta of a row. Raises VersionMismatchError for a row with a value that is unknown here."""
+        self.load = RowCodec(ReplicaLoad, header["schema"]).decode
+        """Returns the ReplicaLoad of an item's first member."""
+        self.model = _known(header["model"])
+
+
+def _known(model: Record) -> ModelInfo:
+    """Returns the model's description without the fields that are unknown here, which the router can ignore."""
+    return _MODELS.decode({name: value for name, value in model.items() if name in _MODELS.names})
+
+
+def pack_request(request: GenerationRequest, account: str = "") -> Record:
+    """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
+    packed = {"protocol": PROTOCOL, "request": _REQUESTS.encode(request)}
+    return {**packed, "account": account} if account else packed
+
+
+def account_in(packed: Record) -> str:
+    """Returns the account of a packed request; "" if its router has sent none."""
+    account: str = packed.get("account", "")
+    return account
+
+
+def unpack_request(packed: Record) -> GenerationRequest:
+    """Returns the request that a router packed.
+
+    Raises VersionMismatchError for another protocol, and for a field or a value that this release does not support.
+    """
+    if packed["protocol"] != PROTOCOL:
+        raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
+    try:
+        return _REQUESTS.decode(packed["request"])
+    except RequestError as error:
+        # The router built the same request without an error, so its release permits other values.
+        raise VersionMismatchError(error.message) from error
+
+
+def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
+    """Returns a refusal as builtins, for ``unpack_refusal``.
+
+    ``kinds`` has the names of the error's class and its base classes, subclass first. A router of an older release uses
+    the first one that it knows.
+    """
+    kinds = tuple(kind.__name__ for kind in type(error).__mro__ if issubclass(kind, EngineError | VersionMismatchError))
+    details = {name: getattr(error, name) for name in ("param", "code", "retry_after_s") if hasattr(error, name)}
+    return {"kinds": kinds, "message": str(error), **details}
+
+
+def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
+    """Returns (does not raise) the refusal that a replica packed; EngineError if none of its classes is known here."""
+    message = packed["message"]
+    for kind in packed["kinds"]:
+        match kind:
+            case "ContextLengthError":
+                return ContextLengthError(message, packed["param"], packed["code"])
+            case "RequestError":
+                return RequestError(message, packed["param"], packed["code"])
+            case "OverloadedError":
+                return OverloadedError(message, packed["retry_after_s"])
+            case "ModelVersionError":
+                return ModelVersionError(message)
+            case "EngineDeadError":
+                return EngineDeadError(message)
+            case "VersionMismatchError":
+                return VersionMismatchError(message)
+    return EngineError(message)

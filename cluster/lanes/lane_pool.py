@@ -1,0 +1,187 @@
+"""``LanePool``: a router's lanes to one tier, one per running replica. Lanes open and drain as replicas come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+
+from cluster.config import PlacementConfig
+from cluster.lanes.lane import Lane, LaneState, ReplicaClient
+from cluster.lanes.replica_choice import Candidate, place
+from cluster.lanes.sent_prefixes import PrefixMemory, fingerprint
+from engine.api import GenerationRequest
+from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
+
+logger = logging.getLogger(__name__)
+
+# Before a lost lane is opened again, if Serve still lists the replica. The delay doubles with each try until a lane is
+# ready. During a rollout, a replica with another protocol can never be reached.
+MIN_REOPEN_DELAY_S = 0.25
+MAX_REOPEN_DELAY_S = 8.0
+
+HAND_OVER_SHARE, MAX_HAND_OVER_S = 0.2, 5.0
+"""How long before the end of a replica's time to stop its requests are handed over: a share of that time, in seconds at
+most MAX_HAND_OVER_S."""
+HAND_OVER_RETRY_S = 0.1  # between looks for a replica that can take them
+
+
+class LanePool:
+    """The lanes of the tier ``name``, and the choice of one for a request.
+
+    ``on_orphans`` is as in ``TierBackend.start``. A replica that is to stop ends after ``drain_timeout_s`` seconds;
+    before that, the requests that it still runs are handed over to others (``Lane.hand_over``). The pool belongs to the
+    event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: ReplicaClient,
+        config: PlacementConfig,
+        on_orphans: OnOrphans,
+        drain_timeout_s: float = 600.0,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._config = config
+        self._on_orphans = on_orphans
+        self._grace_s = drain_timeout_s - min(MAX_HAND_OVER_S, HAND_OVER_SHARE * drain_timeout_s)
+        self._loop = asyncio.get_running_loop()
+        self._lanes: dict[str, Lane] = {}  # by replica id, without the draining ones
+        self._draining: set[Lane] = set()
+        self._prefixes: dict[str, PrefixMemory] = {}  # by replica id, for the same replicas as the lanes
+        self._listed: frozenset[str] = frozenset()  # ids of the running replicas, as Serve last reported them
+        self._delays: dict[str, float] = {}  # by replica id: seconds before the next try, for lost lanes
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._context_length: int | None = None
+
+    def replicas_changed(self, replica_ids: Iterable[str]) -> None:
+        """Takes over the ids of the running replicas: opens lanes to new ones, drains those to the others.
+
+        The listener of ReplicaDirectory. May be called from any thread; it takes effect later, on the event loop.
+        """
+        self._loop.call_soon_threadsafe(self._sync, frozenset(replica_ids))
+
+    def snapshot(self) -> TierSnapshot:
+        """Returns the load of the tier over its ready replicas, each as of the last item of its lane.
+
+        Once reported, the context length stays known while no replica is ready.
+        """
+        ready = self._ready()
+        loads = [lane.load for lane in ready.values()]
+        return TierSnapshot(
+            self.name,
+            frozenset(ready),
+            self._context_length,
+            running=sum(load.running for load in loads),
+            waiting=sum(load.waiting for load in loads),
+            wait_s=min((load.wait_s for load in loads), default=0.0),
+            kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
+        )
+
+    async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
+        """Chooses the replica that should run ``request``, records the prompt as sent there, and returns the lane to
+        it.
+
+        Replicas with an id in ``avoid`` are left out. Waits while no other one is ready. Raises TierUnavailableError
+        after ``placement.wait_s`` seconds, or if the pool is closed.
+        """
+        chain = fingerprint(request)
+        try:
+            async with asyncio.timeout(self._config.wait_s):
+                while (lane := self._choose(request, chain, avoid)) is None and not self._closed:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            lane = None
+        if lane is None:
+            raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.")
+        self._prefixes[lane.replica_id].remember(chain)
+        return lane
+
+    async def close(self) -> None:
+        """Closes all lanes at once. Afterwards the pool opens no lanes, and ``acquire`` raises TierUnavailableError."""
+        self._closed = True
+        self._listed = frozenset()
+        self._changed.set()
+        await asyncio.gather(*(lane.close() for lane in [*self._lanes.values(), *self._draining]))
+
+    def _ready(self) -> dict[str, Lane]:
+        return {replica_id: lane for replica_id, lane in self._lanes.items() if lane.state is LaneState.READY}
+
+    def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
+        candidates = [
+            Candidate(
+                replica_id,
+                lane.outstanding,
+                self._prefixes[replica_id].matched(chain),
+                lane.load.blocks_used / max(lane.load.blocks_total, 1),
+            )
+            for replica_id, lane in self._ready().items()
+            if replica_id not in avoid
+        ]
+        chosen = place(candidates, request.request_id, self._config.affinity_weight)
+        return None if chosen is None else self._lanes[chosen]
+
+    def _sync(self, listed: frozenset[str]) -> None:
+        """Opens lanes to replicas that are new in ``listed`` and drains lanes to those that are not in it."""
+        if self._closed:
+            return
+        self._listed = listed
+        self._delays = {replica_id: delay for replica_id, delay in self._delays.items() if replica_id in listed}
+        gone = {replica_id: self._lanes.pop(replica_id) for replica_id in self._lanes.keys() - listed}
+        self._draining.update(gone.values())  # all of them, before the first ``drain`` calls ``_on_lane_change``
+        for replica_id, lane in gone.items():
+            del self._prefixes[replica_id]
+            lane.drain()
+            self._loop.call_later(self._grace_s, self._hand_over, lane)
+        for replica_id in listed - self._lanes.keys():
+            self._open(replica_id)
+
+    def _hand_over(self, lane: Lane) -> None:
+        """Hands over the requests of a draining lane as soon as another replica is ready to take them."""
+        if self._closed or lane.state is LaneState.CLOSED:
+            return
+        if self._ready():
+            lane.hand_over()
+        else:
+            self._loop.call_later(HAND_OVER_RETRY_S, self._hand_over, lane)
+
+    def _open(self, replica_id: str) -> None:
+        """Opens a lane to the replica, with an empty prefix memory, if it is listed and has none."""
+        if replica_id not in self._listed or replica_id in self._lanes:
+            return  # during the delay the replica has ended, or ``_sync`` has opened a lane
+        lane = Lane(
+            self._client,
+            replica_id,
+            buffer_limit=self._config.reader_buffer_tokens,
+            on_change=self._on_lane_change,
+            on_orphans=self._on_orphans,
+        )
+        self._lanes[replica_id] = lane
+        self._prefixes[replica_id] = PrefixMemory()
+        lane.start()
+
+    def _on_lane_change(self) -> None:
+        """Called after each change of a lane's state: forgets closed lanes, and wakes waiting requests."""
+        self._draining = {lane for lane in self._draining if lane.state is not LaneState.CLOSED}
+        for replica_id, lane in list(self._lanes.items()):
+            if lane.state is LaneState.CLOSED:
+                del self._lanes[replica_id], self._prefixes[replica_id]
+                self._reopen_later(replica_id)
+            elif lane.state is LaneState.READY:
+                self._delays.pop(replica_id, None)
+        lengths = [lane.model.context_length for lane in self._lanes.values() if lane.model is not None]
+        self._context_length = min(lengths, default=self._context_length)
+        self._changed.set()
+
+    def _reopen_later(self, replica_id: str) -> None:
+        """Opens a lane to the replica after its delay, unless it is not listed any more by then."""
+        if self._closed:
+            return
+        delay = self._delays.get(replica_id, MIN_REOPEN_DELAY_S)
+        self._delays[replica_id] = min(2 * delay, MAX_REOPEN_DELAY_S)
+        logger.warning("The lane to replica %s was lost; opening another in %g s", replica_id, delay)
+        self._loop.call_later(delay, self._open, replica_id)

@@ -1,0 +1,47 @@
+"""``refusal``: why a stored question must not answer another, whatever a model says of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from router.cache.pair_guard.names import identifiers_differ, names_differ
+from router.cache.pair_guard.numbers import numbers_differ
+from router.cache.pair_guard.opposites import negations_differ, opposites_differ
+from router.cache.pair_guard.parsed_question import Reading, reading
+from router.cache.pair_guard.question_types import asks_differ
+from router.cache.pair_guard.word_classes import TABLES, kinds_differ
+from router.cache.pair_guard.word_order import exchanged, reversed_direction
+
+Rule = Callable[[Reading, Reading], bool]
+
+RULES: Final[Mapping[str, Rule]] = {
+    "number": numbers_differ,
+    **{name: partial(kinds_differ, name=name) for name in TABLES},
+    "opposite": opposites_differ,
+    "negation": negations_differ,
+    "direction": reversed_direction,
+    "exchange": exchanged,
+    "identifier": identifiers_differ,
+    "name": names_differ,
+    "asked": asks_differ,
+}
+"""The rules by the reason that they give, in the order in which they are asked."""
+
+MAX_CHARACTERS: Final = 4000
+"""Of a question that is read. The rules take time in its square at most."""
+
+
+def refusal(question: str, candidate: str, rules: Mapping[str, Rule] = RULES) -> str | None:
+    """Returns the name of the first rule that refuses the pair; None if none does.
+
+    The order of the two makes no difference. Texts that are equal are never refused; longer ones than MAX_CHARACTERS
+    are, unless they are equal, with the reason "length".
+    """
+    if question == candidate:
+        return None
+    if max(len(question), len(candidate)) > MAX_CHARACTERS:
+        return "length"
+    one, other = reading(question), reading(candidate)
+    return next((reason for reason, rule in rules.items() if rule(one, other)), None)

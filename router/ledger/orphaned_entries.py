@@ -1,0 +1,69 @@
+"""The entries of requests whose router was killed: another router writes them, with the counts of the replicas. Pure.
+
+Each attempt carries a draft of its request's entry to its replica. If the router dies, the replica reports the draft
+with the engine's counts to another router, for each attempt by itself. So the entry of a request comes in parts, one
+for each prompt: attempts at the same prompt count the same tokens, since the later ones continue what the earlier have
+sent, and the first to come is added. Not known are then the reasoning tokens, and what was lost with another replica.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, fields, replace
+
+from pydantic import ValidationError
+
+from router.config import PriceConfig
+from router.ledger.ledger_entry import Outcome, RequestEntry
+from router.ledger.price import cost_of
+from router.ports.ledger_store import LedgerEntry
+from router.ports.tier_backend import OrphanedAttempt
+
+ROUTER_LOST = "router_lost"
+"""The error of an entry whose router was killed."""
+
+MEMBERS = tuple(field.name for field in fields(RequestEntry))
+
+logger = logging.getLogger(__name__)
+
+
+def draft_of(entry: RequestEntry) -> str:
+    """Returns the draft of an entry that has no counts yet, as JSON."""
+    return json.dumps(asdict(entry), separators=(",", ":"))
+
+
+def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
+    """Returns the part of an entry that ``orphan`` is, at the time ``now`` in seconds since the epoch.
+
+    A draft that cannot be read is logged: None. Members that another release has added are ignored.
+    """
+    try:
+        members = json.loads(orphan.account)
+        draft = RequestEntry(**{name: members[name] for name in MEMBERS if name in members})
+        prices = PriceConfig(**dict(zip(("input", "cached_input", "output"), draft.price, strict=True)))
+    except (ValueError, TypeError, ValidationError) as error:
+        logger.error("the draft of request %s cannot be read: %s", orphan.request_id, type(error).__name__)
+        return None
+    usage = orphan.usage
+    entry = replace(
+        draft,
+        input_tokens=usage.prompt_tokens,
+        cached_input_tokens=usage.cached_tokens,
+        output_tokens=usage.completion_tokens,
+        cost=cost_of(prices, usage),
+        outcome=Outcome.FAILED,
+        ended_at=now,
+    )
+    return entry.stored(part_of(orphan.request_id))
+
+
+def part_of(request_id: str) -> str:
+    """Returns what names the part of an entry to which an attempt belongs: the id of the first attempt at its prompt.
+
+    The id of an engine request is that of its account and the number of its prompt, joined by a hyphen; the number of
+    the choice that it continues may follow after a point, and that of the attempt after a hyphen.
+    """
+    account, _, rest = request_id.partition("-")
+    prompt = rest.partition("-")[0].partition(".")[0]
+    return f"{account}-{prompt}" if prompt else request_id

@@ -1,0 +1,163 @@
+"""Limits of one tenant: ``reserve``, ``renew`` and ``settle``, pure state transitions.
+
+Each function first settles the reservations whose lease has run out. ``cluster/state/scripts/limits.lua`` computes the
+same in Redis. A property-based test runs the same operations on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from router.limits.limit_periods import Counter, added, pruned, reset_ms, slots_at, wait_ms
+from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Renewal, Reservation, Scope
+
+CONCURRENCY_WAIT_MS = 1000
+"""How long a request is asked to wait when too many run at once. Nothing says when one of them ends."""
+REPORT_KEPT_MS = 3_600_000
+"""How long a reservation is remembered after its lease has run out, so that a late settlement is still counted."""
+
+CounterKey = tuple[str, LimitName]
+"""A scope's name and a limit that is counted in slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A reservation that was admitted.
+
+    ``scopes`` are the names of its scopes, ``places`` the counters that hold its tokens and money, each with the slot.
+    ``counted`` is the share of the counters that is due to this reservation, ``used`` what was reported last.
+    ``expires_ms`` is the end of its lease, in milliseconds since the epoch. ``leased``: the lease has not run out.
+    """
+
+    scopes: tuple[str, ...]
+    places: tuple[tuple[CounterKey, int], ...]
+    counted: Charge
+    used: Charge
+    expires_ms: int
+    leased: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """All counters and reservations of one tenant. Treated as immutable."""
+
+    counters: Mapping[CounterKey, Counter] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
+
+
+def reserve(
+    state: LimitState, reservation: Reservation, lease_ms: int, now_ms: int
+) -> tuple[LimitState, LimitDecision]:
+    """Reserves the charge in all scopes if each has room for it, else in none. Returns the next state and the decision.
+
+    A second reservation with the id of an open one is admitted without effect.
+    """
+    state = expire(state, now_ms)
+    if reservation.id in state.held:
+        return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
+    uses = _uses(state, reservation.scopes, reservation.charge, now_ms)
+    if not (decision := LimitDecision(uses)).admitted:
+        return state, decision
+    counters, places = dict(state.counters), []
+    for use in uses:
+        if use.name is LimitName.CONCURRENT_REQUESTS:
+            continue
+        key = (use.scope, use.name)
+        first, slot = slots_at(use.name, now_ms)
+        counters[key] = added(pruned(counters.get(key, {}), first), slot, _amount(use.name, reservation.charge))
+        if use.name is not LimitName.REQUESTS_PER_MINUTE:
+            places.append((key, slot))
+    names = tuple(scope.name for scope in reservation.scopes)
+    held = Held(names, tuple(places), reservation.charge, Charge(), now_ms + lease_ms)
+    state = LimitState(counters, {**state.held, reservation.id: held})
+    return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
+
+
+def renew(state: LimitState, renewals: Sequence[Renewal], lease_ms: int, now_ms: int) -> LimitState:
+    """Extends the leases of ``renewals`` and notes what their requests have used. Counts what exceeds the
+    reservation."""
+    state = expire(state, now_ms)
+    for renewal in renewals:
+        if (held := state.held.get(renewal.id)) is None:
+            continue
+        counted = Charge(max(held.counted.tokens, renewal.used.tokens), max(held.counted.money, renewal.used.money))
+        state = _recount(state, held, counted, now_ms)
+        renewed = replace(held, counted=counted, used=renewal.used, expires_ms=now_ms + lease_ms, leased=True)
+        state = replace(state, held={**state.held, renewal.id: renewed})
+    return state
+
+
+def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) -> tuple[LimitState, bool]:
+    """Counts ``used`` instead of what was reserved, and forgets the reservation. Returns the next state, and whether
+    the reservation was known."""
+    state = expire(state, now_ms)
+    if (held := state.held.get(reservation_id)) is None:
+        return state, False
+    state = _recount(state, held, used, now_ms)
+    return replace(state, held={key: each for key, each in state.held.items() if key != reservation_id}), True
+
+
+def expire(state: LimitState, now_ms: int) -> LimitState:
+    """Settles the reservations whose lease has run out to what was reported last, and deletes those that expired over
+    an hour ago."""
+    for key, held in state.held.items():
+        if held.expires_ms > now_ms:
+            continue
+        if held.leased:
+            state = _recount(state, held, held.used, now_ms)
+            held = replace(held, counted=held.used, leased=False)
+        kept = {key: held} if held.expires_ms + REPORT_KEPT_MS > now_ms else {}
+        state = replace(state, held={each: state.held[each] for each in state.held if each != key} | kept)
+    return state
+
+
+def limit_uses(state: LimitState, scopes: Sequence[Scope], now_ms: int) -> tuple[LimitUse, ...]:
+    """Returns the state of all limits of ``scopes``, with ``wait_ms`` 0."""
+    return tuple(replace(use, wait_ms=0) for use in _uses(expire(state, now_ms), scopes, Charge(), now_ms))
+
+
+def _uses(state: LimitState, scopes: Sequence[Scope], charge: Charge, now_ms: int) -> tuple[LimitUse, ...]:
+    """Returns the state of all limits of ``scopes``, and how long a request with ``charge`` has to wait for each."""
+    uses = []
+    for scope in scopes:
+        for name, limit in scope.limits:
+            if name is LimitName.CONCURRENT_REQUESTS:
+                active = sum(held.leased and scope.name in held.scopes for held in state.held.values())
+                wait = 0 if active < limit else CONCURRENCY_WAIT_MS
+                uses.append(LimitUse(scope.name, name, limit, active, 0, wait))
+                continue
+            counter = pruned(state.counters.get((scope.name, name), {}), slots_at(name, now_ms)[0])
+            wait_for = wait_ms(name, counter, limit, _amount(name, charge), now_ms)
+            reset = reset_ms(name, counter, now_ms)
+            uses.append(LimitUse(scope.name, name, limit, sum(counter.values()), reset, wait_for))
+    return tuple(uses)
+
+
+def _recount(state: LimitState, held: Held, charge: Charge, now_ms: int) -> LimitState:
+    """Returns ``state`` with ``charge`` in the counters of ``held`` instead of what they hold of it.
+
+    The difference belongs to the slot of the reservation. If that slot has expired, an excess goes to the
+    current slot.
+    """
+    counters = dict(state.counters)
+    for key, slot in held.places:
+        _, name = key
+        difference = _amount(name, charge) - _amount(name, held.counted)
+        first, current = slots_at(name, now_ms)
+        if slot >= first:
+            counters[key] = added(counters.get(key, {}), slot, difference)
+        elif difference > 0:
+            counters[key] = added(counters.get(key, {}), current, difference)
+    return replace(state, counters=counters)
+
+
+def _amount(name: LimitName, charge: Charge) -> int:
+    """Returns what a request with ``charge`` adds to a limit that is counted in slots."""
+    match name:
+        case LimitName.REQUESTS_PER_MINUTE:
+            return 1
+        case LimitName.MONEY_PER_MONTH:
+            return charge.money
+        case _:
+            return charge.tokens

@@ -1,0 +1,43 @@
+"""``ReviewService``: everything that a router has for reviews and the audit log, over one store and one secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from router.config import ReviewConfig
+from router.ports.clock import Clock
+from router.ports.safety_store import SafetyStore
+from router.review.audit_reader import AuditReader
+from router.review.audit_recorder import AuditRecorder
+from router.review.guard_review import StoredOversight
+from router.review.review_keys import ReviewKeys
+from router.review.reviewer_operations import ReviewDesk
+
+
+class ReviewService:
+    """``oversight`` is for the guards, ``desk`` and ``audit`` are for the admin API. ``store`` has
+    the policies too.
+
+    Raises ValueError for a secret of ``config`` that cannot be read.
+    """
+
+    def __init__(self, store: SafetyStore, config: ReviewConfig, clock: Clock) -> None:
+        self.store = store
+        keys = ReviewKeys(config.read_secret(), store.secret)
+        self._recorder = AuditRecorder(store.audit, keys, clock)
+        self.oversight = StoredOversight(store.reviews, self._recorder, keys, config, clock)
+        self.desk = ReviewDesk(store.reviews, self._recorder, keys, config)
+        self.audit = AuditReader(store.audit, config.audit_days)
+
+    def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
+        """Records in the audit log what an administrator has changed of a tenant. Returns at once."""
+        self._recorder.record_change(tenant, change)
+
+    async def start(self) -> None:
+        """Starts the store and fetches the shared secret, if the store answers."""
+        await self.store.start()
+        await self._recorder.fetch_keys()
+
+    async def close(self) -> None:
+        """Closes the store."""
+        await self.store.close()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from cluster.autoscaling.arrival_rate import FlowPoint, flow_of, point_of, remembered
+from cluster.autoscaling.snapshot import ClassCounters, TierSnapshot
+from engine.api import Priority
+
+WINDOW_S = 60.0
+
+
+def points_of(rate: Callable[[float], float], seconds: int, step_s: float = 1.0) -> tuple[FlowPoint, ...]:
+    points: tuple[FlowPoint, ...] = ()
+    arrivals = 0.0
+    for i in range(int(seconds / step_s)):
+        at_s = i * step_s
+        points = remembered(points, FlowPoint(at_s, arrivals, 0, 10 * arrivals, arrivals, 5 * arrivals), WINDOW_S)
+        arrivals += rate(at_s) * step_s
+    return points
+
+
+def rate_of(points: tuple[FlowPoint, ...]) -> float:
+    flow = flow_of(points, WINDOW_S)
+    assert flow is not None
+    return flow.rate
+
+
+@pytest.mark.parametrize("step_s", [0.1, 1.0, 5.0])
+def test_a_constant_rate_is_measured_in_bounded_memory(step_s: float) -> None:
+    points = points_of(lambda at_s: 10.0, 120, step_s)
+
+    assert rate_of(points) == pytest.approx(10.0)
+    assert len(points) <= 70
+
+
+def test_a_step_is_seen_in_full_after_two_seconds() -> None:
+    assert rate_of(points_of(lambda at_s: 40.0 if at_s >= 100 else 5.0, 103)) == pytest.approx(40.0)
+
+
+def test_a_fall_is_averaged() -> None:
+    assert rate_of(points_of(lambda at_s: 5.0 if at_s >= 100 else 40.0, 103)) > 35
+
+
+def test_chance_does_not_pass_for_a_higher_rate() -> None:
+    random = Random(7)
+    counts = [sum(random.random() < 0.01 for _ in range(1000)) for _ in range(600)]  # 10 a second, nearly Poisson
+    points: tuple[FlowPoint, ...] = ()
+    found, arrivals = [], 0
+    for second, count in enumerate(counts):
+        points = remembered(points, FlowPoint(float(second), arrivals), WINDOW_S)
+        arrivals += count
+        if second > WINDOW_S:
+            found.append(rate_of(points))
+
+    assert sum(rate > 14 for rate in found) < 0.02 * len(found)
+
+
+def test_batches_of_requests_every_three_seconds_are_no_surge() -> None:
+    points = points_of(lambda at_s: 60.0 if at_s % 3 == 0 else 0.0, 123)
+
+    assert [rate_of(points[:end]) for end in range(len(points) - 6, len(points))] == pytest.approx([20.0] * 6, rel=0.1)
+
+
+def test_lengths_are_those_of_the_window() -> None:
+    flow = flow_of(points_of(lambda at_s: 10.0, 60), WINDOW_S)
+    assert flow is not None
+    assert (flow.prompt_tokens, flow.output_tokens, flow.refused) == (10.0, 5.0, 0.0)
+
+
+def test_batch_work_is_not_counted() -> None:
+    counters = {
+        Priority.BATCH: ClassCounters(arrivals=1000),
+        Priority.STANDARD: ClassCounters(arrivals=3, prompt_tokens=30.0),
+        Priority.INTERACTIVE: ClassCounters(arrivals=2, prompt_tokens=10.0),
+    }
+    assert point_of(TierSnapshot("fast", 1, counters=counters), 5.0, 5.0) == FlowPoint(5.0, 5, 0, 40.0)
+
+
+@pytest.mark.parametrize("counted_at_s", [0.0, 12.0])
+def test_old_and_future_counters_are_none(counted_at_s: float) -> None:
+    counters = {Priority.STANDARD: ClassCounters(arrivals=3)}
+    assert point_of(TierSnapshot("fast", 1, counters=counters, counted_at_s=counted_at_s), 10.0, 5.0) is None
+
+
+def test_one_point_is_no_flow() -> None:
+    assert flow_of((FlowPoint(0.0),), WINDOW_S) is None
+    assert flow_of((), WINDOW_S) is None

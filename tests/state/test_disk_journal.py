@@ -1,0 +1,168 @@
+"""The journal: what was put in comes out once, whichever process ends in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cluster.state.disk_journal import Journal, JournalFullError
+from cluster.state.ledger_writer import LedgerWriter, decode, encode
+from cluster.state.redis_store import default_journal
+from router.ports.ledger_store import LedgerEntry
+from router.ports.state_store import StateUnavailableError
+
+MAX_BYTES = 100_000
+
+
+def drain(journal: Journal, at_once: int = 3) -> list[bytes]:
+    found: list[bytes] = []
+    while lines := journal.peek(at_once):
+        found += lines
+        journal.release(lines)
+    return found
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 50, 10**6])
+def test_lines_come_out_in_order_and_leave_no_file(tmp_path: Path, segment_bytes: int) -> None:
+    journal = Journal(tmp_path, MAX_BYTES, segment_bytes)
+    lines = [b"line %d" % n for n in range(100)]
+    for line in lines:
+        journal.append(line)
+
+    assert drain(journal) == lines
+    assert journal.waiting_bytes == 0
+    journal.append(b"one more")
+    assert drain(journal) == [b"one more"]
+    journal.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_released_comes_again_after_the_end_of_the_process(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, MAX_BYTES)
+    for line in (b"a", b"b", b"c"):
+        journal.append(line)
+    journal.release(journal.peek(1))
+    journal.close()
+
+    assert set(drain(Journal(tmp_path, MAX_BYTES))) >= {b"b", b"c"}
+
+
+def test_the_segments_of_a_living_process_are_left_alone_and_those_of_a_dead_one_adopted(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from cluster.state.disk_journal import Journal\n"
+        f"journal = Journal(Path({str(tmp_path)!r}), {MAX_BYTES})\n"
+        "journal.append(b'left'); print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        journal = Journal(tmp_path, MAX_BYTES)
+        assert journal.peek(9) == ()
+
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert journal.adopt() == 1
+    journal.append(b"own")
+    assert drain(journal) == [b"left", b"own"]
+
+
+def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
+    (tmp_path / "left.journal").write_bytes(b"whole\nha")
+    journal = Journal(tmp_path, MAX_BYTES)
+    journal.append(b"next")
+
+    assert drain(journal) == [b"whole", b"ha", b"next"]
+
+
+def test_a_line_longer_than_a_read_comes_out_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 10**7)
+    journal.append(b"x" * 10**6)
+
+    assert drain(journal) == [b"x" * 10**6]
+
+
+def test_a_full_journal_refuses_and_has_room_again_when_lines_are_released(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 20)
+    journal.append(b"x" * 15)
+    with pytest.raises(JournalFullError):
+        journal.append(b"y" * 15)
+
+    drain(journal)
+    journal.append(b"y" * 15)
+
+
+ENTRY = LedgerEntry("e1", "acme", 5, {"team": "a\nb"}, {"tokens": 2**52}, '{"x": 1}')
+
+
+def test_an_entry_survives_its_line() -> None:
+    assert decode(encode(ENTRY)) == ENTRY
+    assert b"\n" not in encode(ENTRY)
+
+
+async def test_the_writer_appends_again_until_the_store_has_taken_an_entry(tmp_path: Path) -> None:
+    calls: list[Sequence[LedgerEntry]] = []
+
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        calls.append(entries)
+        if len(calls) == 1:
+            raise StateUnavailableError("down")
+        return len(entries)
+
+    (tmp_path / "left.journal").write_bytes(b"no entry\n")
+    writer = LedgerWriter(Journal(tmp_path, MAX_BYTES), append)
+    writer.start()
+    writer.record(ENTRY)
+    await writer.close(5.0)
+
+    assert calls[-1] == [ENTRY]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_entries_without_room_are_counted(tmp_path: Path) -> None:
+    async def append(entries: Sequence[LedgerEntry]) -> int:
+        raise StateUnavailableError("down")
+
+    writer = LedgerWriter(Journal(tmp_path, 100), append)
+    for _ in range(3):
+        writer.record(ENTRY)
+
+    assert writer.lost == 2
+
+
+def test_the_default_directory_is_this_users_and_this_redis(tmp_path: Path) -> None:
+    first = default_journal("redis://user:secret@redis:6379/0", tmp_path)
+
+    assert first.stat().st_mode & 0o777 == 0o700
+    assert default_journal("redis://user:other@redis:6379/0", tmp_path) == first
+    assert default_journal("redis://user:secret@elsewhere:6379/0", tmp_path) != first
+    assert "secret" not in str(first)
+
+
+@pytest.mark.parametrize("others", ["may write", "made a link"])
+def test_a_default_directory_that_others_can_fill_is_refused(tmp_path: Path, others: str) -> None:
+    directory = default_journal("redis://redis:6379/0", tmp_path)
+    if others == "may write":
+        directory.chmod(0o777)
+    else:
+        directory.rmdir()
+        directory.symlink_to(tmp_path, target_is_directory=True)
+
+    with pytest.raises(PermissionError, match="only this user"):
+        default_journal("redis://redis:6379/0", tmp_path)
+
+
+def test_a_segment_that_is_a_link_is_not_opened(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "x.journal").symlink_to(target)
+
+    assert Journal(tmp_path / "journal", 1 << 20).waiting_bytes == 0
+    assert target.read_text() == "precious"
