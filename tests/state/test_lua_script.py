@@ -64,7 +64,7 @@ class Steps:
                 self._call(int(known), "settle", key, charge.tokens, charge.money)
         uses = limit_transitions.limit_uses(self._state, (*SCOPES, TENANT), self._now_ms)
         self._call([1, *numbers(uses)], "uses", scopes_json((*SCOPES, TENANT)))
-        self._state = reservations.expire(self._state, self._now_ms)
+        self._state = limit_transitions.expire(self._state, self._now_ms)
         self._call(sum(held.leased for held in self._state.held.values()), "open")
 
     def _reserve(self, place: int, scopes: tuple[Scope, ...], charge: Charge, lease_ms: int) -> None:
