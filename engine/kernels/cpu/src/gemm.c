@@ -6,6 +6,7 @@
 #else
 #include "products_portable.h"
 #endif
+#include "activation.h"
 #include "tiles.h"
 
 typedef struct {
@@ -22,6 +23,8 @@ typedef struct {
   float *y;  // [rows][outputs]
   long rows;
   int add;  // to y, instead of overwriting it
+  void *gated;  // takes act(gate) * up instead of y, [rows][outputs / 2] in tiles; the outputs are all gates, then all ups
+  int gelu;
 } Product;
 
 INLINE long panels_of(const Linear *linear) { return (linear->outputs + PANEL - 1) / PANEL; }
@@ -147,8 +150,11 @@ static void multiply_panels(const Product *p, long from, long to) {
   }
 }
 
+// Whether a product may have `gated`: where outputs are many, to write and read them takes longer than the activation.
+INLINE int can_gate(const Linear *linear, long rows) { return TILES && in_pairs(linear->type) && rows > TILE_ROWS; }
+
 // The panels of thread `me` of `threads`.
 static void multiply(const Product *p, int me, int threads) {
-  long panels = panels_of(p->linear);
+  long panels = p->gated ? panels_of(p->linear) / 2 : panels_of(p->linear);
   multiply_panels(p, panels * me / threads, panels * (me + 1) / threads);
 }

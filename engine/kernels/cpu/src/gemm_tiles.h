@@ -87,6 +87,21 @@ INLINE void store_sums(float sums[4][TILE_ROWS][PANEL]) {
   tile_store(0, sums[0], LINE); tile_store(1, sums[1], LINE); tile_store(2, sums[2], LINE); tile_store(3, sums[3], LINE);
 }
 
+// act(gate) * up of 16 outputs, with gates and ups in two blocks of sums.
+INLINE void finish_gated(const Product *p, float sums[2][TILE_ROWS][PANEL], long row, long rows, long first) {
+  long width = p->linear->outputs / 2;
+  const float *bias = p->linear->bias;
+  for (long i = 0; i < rows; i++) {
+    TiledRow to = row_in_tiles(p->gated, row + i, width);
+    for (int v = 0; v < VECS; v++) {
+      long at = first + v * LANES;
+      vec gate = load(&sums[0][i][v * LANES]), up = load(&sums[1][i][v * LANES]);
+      if (bias) gate += load(bias + at), up += load(bias + width + at);
+      put(&to, at, gated(gate, up, p->gelu));
+    }
+  }
+}
+
 INLINE void finish_tile(const Product *p, float sums[TILE_ROWS][PANEL], long row, long rows, long first) {
   finish(p, (vec(*)[VECS])sums, row, (int)rows, first);
 }
@@ -110,17 +125,18 @@ static void multiply_few_rows(const Product *p, long from, long to) {
   }
 }
 
-// `rows` rows from `first_row` on with one or two panels from `index` on. Slabs of the panels go by in turn; sums wait in
-// between.
+// `rows` rows from `first_row` on with one or two panels from `index` on, or with a panel of gates and its ups. Slabs of the
+// panels go by in turn; sums wait in between.
 static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   long steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
   _Alignas(64) float sums[(blocks + 1) / 2][4][TILE_ROWS][PANEL];
-  TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = apart};
+  TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = p->gated ? panels_of(p->linear) / 2 * apart : apart};
+  long following = p->gated ? apart : 2 * apart;  // bytes to the panels that come next
   for (long start = 0; start < steps; start += SLAB) {
     d.steps = least(SLAB, steps - start);
     d.w = (const char *)p->linear->weights + index * apart + start * TILE_BYTES;
-    const char *next_slab = start + SLAB < steps ? d.w + SLAB * TILE_BYTES : d.w + 2 * apart - start * TILE_BYTES;
+    const char *next_slab = start + SLAB < steps ? d.w + SLAB * TILE_BYTES : d.w + following - start * TILE_BYTES;
     long pairs = (blocks + 1) / 2 * d.steps;
     d.ahead_lines = (SLAB * TILE_BYTES / LINE + pairs - 1) / pairs;
     for (long block = 0; block < blocks; block += 2) {
@@ -131,7 +147,7 @@ static void multiply_blocks(const Product *p, long first_row, long rows, long in
       // Sums go to lines that are in no near cache yet: without asking ahead, waiting for them takes longer than the products.
       int last = start + d.steps == steps;
       long next = block + 2 < blocks ? row + 2 * TILE_ROWS : first_row, column = block + 2 < blocks ? index : index + 2;
-      d.out = last ? (const char *)(p->y + next * p->linear->outputs + column * PANEL) : NULL;
+      d.out = last && !p->gated ? (const char *)(p->y + next * p->linear->outputs + column * PANEL) : NULL;
       d.out_stride = p->linear->outputs * sizeof(float);
       d.out_rows = (least(2 * TILE_ROWS, first_row + rows - next) + d.steps - 1) / d.steps;
       if (start) load_sums(sum);
@@ -139,6 +155,9 @@ static void multiply_blocks(const Product *p, long first_row, long rows, long in
       multiply_tile_blocks(&d, both, panels);
       store_sums(sum);
       if (!last) continue;
+      for (long at = 0; p->gated && at < both; at++, row += TILE_ROWS)
+        finish_gated(p, sum + 2 * at, row, least(TILE_ROWS, first_row + rows - row), index * PANEL);
+      if (p->gated) continue;
       for (long at = 0; at < both * 2; at++)
         if (at % 2 < panels)
           finish_tile(p, sum[at], row + at / 2 * TILE_ROWS, least(TILE_ROWS, first_row + rows - row - at / 2 * TILE_ROWS), (index + at % 2) * PANEL);
@@ -157,7 +176,8 @@ static void multiply_tiles(const Product *p, long from, long to) {
   if (most < 2 * TILE_ROWS) most = 2 * TILE_ROWS;
   if (most > MOST_ROWS) most = MOST_ROWS;
   for (long row = 0; row < p->rows; row += most)
-    for (long index = from; index < to; index += 2) multiply_blocks(p, row, least(most, p->rows - row), index, least(2, to - index));
+    for (long index = from; index < to; index += p->gated ? 1 : 2)
+      multiply_blocks(p, row, least(most, p->rows - row), index, p->gated ? 2 : least(2, to - index));
 }
 
 #if TILES == HARDWARE && defined(__AVX512VNNI__)

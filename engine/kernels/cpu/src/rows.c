@@ -109,15 +109,7 @@ static void embed(const Model *m, const Step *s, float *stream, int me, int thre
 // act(gate) * up of a row: first all gates, then all ups.
 INLINE void activate_part(const Model *m, const float *gate, const TiledRow *to, long from, long end) {
   const float *up = gate + m->inner;
-  for (long i = from; i < end; i += LANES) {
-    vec x = load(gate + i), within = x;
-    if (m->gelu) within = (x + x * x * x * 0.044715f) * 1.59576912f;  // 2 sqrt(2 / pi): GELU(x) = x sigmoid(this)
-    ivec negative = within < splat(0);
-    vec small = vexp(-(vec)((ivec)within & 0x7fffffff));  // e to the minus |x|: no overflow
-    vec high = 1.0f / (1.0f + small), low = small * high;
-    vec sigmoid = (vec)(((ivec)low & negative) | ((ivec)high & ~negative));
-    put(to, i, x * sigmoid * load(up + i));
-  }
+  for (long i = from; i < end; i += LANES) put(to, i, gated(load(gate + i), load(up + i), m->gelu));
 }
 
 // inner = act(gate) * up; `gates` has both, [rows][2 * inner].

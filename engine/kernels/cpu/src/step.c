@@ -6,7 +6,7 @@
 #include "pool.h"
 
 static void product(const Linear *linear, const float *x, float *y, long rows, int add, int me, int threads) {
-  Product p = {linear, x, y, rows, add};
+  Product p = {.linear = linear, .x = x, .y = y, .rows = rows, .add = add};
   multiply(&p, me, threads);
 }
 
@@ -38,9 +38,14 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   meet(pool);
   normalise_rows(m, b->stream, layer->before_mlp, normed, rows, me, threads);
   meet(pool);
-  product(&layer->gate_up, normed, b->gates, rows, 0, me, threads);
-  meet(pool);
-  activate(m, b->gates, inner, rows, me, threads);
+  if (can_gate(&layer->gate_up, rows)) {
+    Product p = {.linear = &layer->gate_up, .x = normed, .rows = rows, .gated = inner, .gelu = m->gelu};
+    multiply(&p, me, threads);
+  } else {
+    product(&layer->gate_up, normed, b->gates, rows, 0, me, threads);
+    meet(pool);
+    activate(m, b->gates, inner, rows, me, threads);
+  }
   meet(pool);
   if (layer->after_mlp) {
     product(&layer->down, inner, b->normed, rows, 0, me, threads);
