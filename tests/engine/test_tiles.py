@@ -296,6 +296,26 @@ def test_a_prompt_of_several_chunks_with_a_window_gives_the_same_bits_in_pieces(
     assert all(torch.equal(recorded[key], row) for key, row in whole.items())
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", ["gemma2", "qwen3"])
+def test_rows_that_threads_keep_through_a_layer_give_the_same_bits(
+    recorded: Recorded, use_tiles: UseTiles, tmp_path: Path, name: str, threads: int
+) -> None:
+    """620 rows at once are enough for each of three threads to keep its own; 60 are not. One family norms what a block
+    adds, the other does not."""
+    use_tiles(Tiles.EMULATED)
+    write_family(name, tmp_path, intermediate_size=80, max_position_embeddings=1024)
+    prompts = [[(at * 7 + 3) % (VOCAB - 1) + 1 for at in range(620)]]
+    make_engine(tmp_path, dtype="bfloat16", threads=threads, prefill_chunk=700).generate(prompts, ANSWER)
+    whole = dict(recorded)
+    recorded.clear()
+
+    make_engine(tmp_path, dtype="bfloat16", threads=threads, prefill_chunk=60).generate(prompts, ANSWER)
+
+    assert recorded.keys() == whole.keys()
+    assert all(torch.equal(recorded[key], row) for key, row in whole.items())
+
+
 @pytest.mark.parametrize("weight_dtype", ["int8", "int4"])
 def test_a_step_of_whole_numbers_gives_the_same_bits_in_pieces(
     recorded: Recorded,

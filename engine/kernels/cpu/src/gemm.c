@@ -25,6 +25,7 @@ typedef struct {
   int add;  // to y, instead of overwriting it
   void *gated;  // takes act(gate) * up instead of y, [rows][outputs / 2] in tiles; the outputs are all gates, then all ups
   int gelu;
+  long first, end;  // rows that the thread multiplies with all panels; else threads share the panels out
 } Product;
 
 INLINE long panels_of(const Linear *linear) { return (linear->outputs + PANEL - 1) / PANEL; }
@@ -156,5 +157,6 @@ INLINE int can_gate(const Linear *linear, long rows) { return TILES && in_pairs(
 // The panels of thread `me` of `threads`.
 static void multiply(const Product *p, int me, int threads) {
   long panels = p->gated ? panels_of(p->linear) / 2 : panels_of(p->linear);
+  if (p->end) me = 0, threads = 1;
   multiply_panels(p, panels * me / threads, panels * (me + 1) / threads);
 }

@@ -17,9 +17,16 @@ typedef struct {
   long steps;  // registers of each that are multiplied
   const char *ahead;  // weights that are needed soon
   long ahead_lines;  // of them, for each step
-  const char *out;  // where the sums go in the end, or null
-  long out_stride, out_rows;  // bytes from row to row; rows to ask for at each step
 } TileDots;
+
+// Sums that are whole, on their way out while the next ones are multiplied: tile registers and vectors work side by side.
+typedef struct {
+  const Product *product;
+  float (*sums)[TILE_ROWS][PANEL];  // one or two blocks of rows, of two panels each
+  long row, rows;
+  long index, panels;  // the first panel, and one or two
+  long left;  // rows that are out
+} Leaving;
 
 INLINE void prefetch_lines(const char *from, long lines) {
   for (long line = 0; line < lines; line++) __builtin_prefetch(from + line * LINE, 0, 2);
@@ -39,9 +46,33 @@ INLINE void dots_of_few_rows(const TileDots *d, int panels) {
   }
 }
 
-// One or two blocks of 16 rows with one or two panels: tile 0 and 1 += the first block, 2 and 3 += the second.
-INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels) {
-  const char *x = d->x, *w = d->w, *ahead = d->ahead, *out = d->out;
+// act(gate) * up of 16 outputs of a row.
+INLINE void leave_gated(const Product *p, const float *gates, const float *ups, long row, long first) {
+  long width = p->linear->outputs / 2;
+  const float *bias = p->linear->bias;
+  TiledRow to = row_in_tiles(p->gated, row, width);
+  for (int v = 0; v < VECS; v++) {
+    long at = first + v * LANES;
+    vec gate = load(gates + v * LANES), up = load(ups + v * LANES);
+    if (bias) gate += load(bias + at), up += load(bias + width + at);
+    put(&to, at, gated(gate, up, p->gelu));
+  }
+}
+
+INLINE void leave(Leaving *l, long count) {
+  for (long end = least(l->rows, l->left + count); l->left < end; l->left++) {
+    float(*sums)[TILE_ROWS][PANEL] = l->sums + l->left / TILE_ROWS * 2;
+    long row = l->row + l->left, at = l->left % TILE_ROWS;
+    if (l->product->gated) leave_gated(l->product, sums[0][at], sums[1][at], row, l->index * PANEL);
+    else for (long panel = 0; panel < l->panels; panel++) finish(l->product, (vec(*)[VECS])sums[panel][at], row, 1, (l->index + panel) * PANEL);
+  }
+}
+
+// One or two blocks of 16 rows with one or two panels: tile 0 and 1 += the first block, 2 and 3 += the second. What is
+// leaving has left then.
+INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels, Leaving *leaving) {
+  const char *x = d->x, *w = d->w, *ahead = d->ahead;
+  long each_step = leaving ? (leaving->rows + d->steps - 1) / d->steps : 0;
   for (long k = 0; k < d->steps; k++, x += TILE_BYTES, w += TILE_BYTES, ahead += d->ahead_lines * LINE) {
     tile_load(4, x, LINE);
     tile_load(6, w, LINE);
@@ -50,15 +81,15 @@ INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels) {
     if (blocks > 1) { tile_load(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
     if (blocks > 1 && panels > 1) tile_dot_bf16(3, 5, 7);
     for (int panel = 0; d->ahead_lines && panel < panels; panel++) prefetch_lines(ahead + panel * d->w_apart, d->ahead_lines);
-    for (long row = 0; out && row < d->out_rows; row++, out += d->out_stride) prefetch_lines(out, 2);
+    if (leaving) leave(leaving, each_step);
   }
 }
 
-INLINE void multiply_tile_blocks(const TileDots *d, int blocks, int panels) {
-  if (blocks == 2 && panels == 2) dots_of_blocks(d, 2, 2);
-  else if (blocks == 2) dots_of_blocks(d, 2, 1);
-  else if (panels == 2) dots_of_blocks(d, 1, 2);
-  else dots_of_blocks(d, 1, 1);
+INLINE void multiply_tile_blocks(const TileDots *d, int blocks, int panels, Leaving *leaving) {
+  if (blocks == 2 && panels == 2) dots_of_blocks(d, 2, 2, leaving);
+  else if (blocks == 2) dots_of_blocks(d, 2, 1, leaving);
+  else if (panels == 2) dots_of_blocks(d, 1, 2, leaving);
+  else dots_of_blocks(d, 1, 1, leaving);
 }
 
 // Tiles 0 to 3 as `multiply_tile_blocks` has them, from and to rows of `width` floats.
@@ -87,21 +118,6 @@ INLINE void store_sums(float sums[4][TILE_ROWS][PANEL]) {
   tile_store(0, sums[0], LINE); tile_store(1, sums[1], LINE); tile_store(2, sums[2], LINE); tile_store(3, sums[3], LINE);
 }
 
-// act(gate) * up of 16 outputs, with gates and ups in two blocks of sums.
-INLINE void finish_gated(const Product *p, float sums[2][TILE_ROWS][PANEL], long row, long rows, long first) {
-  long width = p->linear->outputs / 2;
-  const float *bias = p->linear->bias;
-  for (long i = 0; i < rows; i++) {
-    TiledRow to = row_in_tiles(p->gated, row + i, width);
-    for (int v = 0; v < VECS; v++) {
-      long at = first + v * LANES;
-      vec gate = load(&sums[0][i][v * LANES]), up = load(&sums[1][i][v * LANES]);
-      if (bias) gate += load(bias + at), up += load(bias + width + at);
-      put(&to, at, gated(gate, up, p->gelu));
-    }
-  }
-}
-
 INLINE void finish_tile(const Product *p, float sums[TILE_ROWS][PANEL], long row, long rows, long first) {
   finish(p, (vec(*)[VECS])sums, row, (int)rows, first);
 }
@@ -126,11 +142,10 @@ static void multiply_few_rows(const Product *p, long from, long to) {
 }
 
 // `rows` rows from `first_row` on with one or two panels from `index` on, or with a panel of gates and its ups. Slabs of the
-// panels go by in turn; sums wait in between.
-static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels) {
+// panels go by in turn; sums [pairs of blocks][4] wait in between.
+static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels, float (*sums)[4][TILE_ROWS][PANEL], Leaving *leaving) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   long steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
-  _Alignas(64) float sums[(blocks + 1) / 2][4][TILE_ROWS][PANEL];
   TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = p->gated ? panels_of(p->linear) / 2 * apart : apart};
   long following = p->gated ? apart : 2 * apart;  // bytes to the panels that come next
   for (long start = 0; start < steps; start += SLAB) {
@@ -144,23 +159,11 @@ static void multiply_blocks(const Product *p, long first_row, long rows, long in
       float(*sum)[TILE_ROWS][PANEL] = sums[block / 2];
       d.ahead = next_slab + block / 2 * d.steps * d.ahead_lines * LINE;
       d.x = (const char *)p->x + (row / TILE_ROWS * steps + start) * TILE_BYTES;
-      // Sums go to lines that are in no near cache yet: without asking ahead, waiting for them takes longer than the products.
-      int last = start + d.steps == steps;
-      long next = block + 2 < blocks ? row + 2 * TILE_ROWS : first_row, column = block + 2 < blocks ? index : index + 2;
-      d.out = last && !p->gated ? (const char *)(p->y + next * p->linear->outputs + column * PANEL) : NULL;
-      d.out_stride = p->linear->outputs * sizeof(float);
-      d.out_rows = (least(2 * TILE_ROWS, first_row + rows - next) + d.steps - 1) / d.steps;
       if (start) load_sums(sum);
       else zero_sums();
-      multiply_tile_blocks(&d, both, panels);
+      multiply_tile_blocks(&d, both, panels, leaving);
       store_sums(sum);
-      if (!last) continue;
-      for (long at = 0; p->gated && at < both; at++, row += TILE_ROWS)
-        finish_gated(p, sum + 2 * at, row, least(TILE_ROWS, first_row + rows - row), index * PANEL);
-      if (p->gated) continue;
-      for (long at = 0; at < both * 2; at++)
-        if (at % 2 < panels)
-          finish_tile(p, sum[at], row + at / 2 * TILE_ROWS, least(TILE_ROWS, first_row + rows - row - at / 2 * TILE_ROWS), (index + at % 2) * PANEL);
+      if (start + d.steps == steps) *leaving = (Leaving){p, sum, row, least(both * TILE_ROWS, first_row + rows - row), index, panels, 0};
     }
   }
 }
@@ -175,9 +178,13 @@ static void multiply_tiles(const Product *p, long from, long to) {
   long most = MOST_ROWS_BYTES / (2 * p->linear->inputs) / (2 * TILE_ROWS) * (2 * TILE_ROWS);
   if (most < 2 * TILE_ROWS) most = 2 * TILE_ROWS;
   if (most > MOST_ROWS) most = MOST_ROWS;
-  for (long row = 0; row < p->rows; row += most)
+  _Alignas(64) float sums[MOST_ROWS / (2 * TILE_ROWS)][4][TILE_ROWS][PANEL];
+  Leaving leaving = {0};
+  long end = p->end ? p->end : p->rows;
+  for (long row = p->first; row < end; row += most)
     for (long index = from; index < to; index += p->gated ? 1 : 2)
-      multiply_blocks(p, row, least(most, p->rows - row), index, p->gated ? 2 : least(2, to - index));
+      multiply_blocks(p, row, least(most, end - row), index, p->gated ? 2 : least(2, to - index), sums, &leaving);
+  leave(&leaving, leaving.rows);
 }
 
 #if TILES == HARDWARE && defined(__AVX512VNNI__)

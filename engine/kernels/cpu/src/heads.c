@@ -74,9 +74,10 @@ static void write_head(const Model *m, const Layer *layer, size_t page, long pla
 }
 
 // Norms and rotates queries and keys in place, and writes keys and values to their pages.
-static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, int me, int threads) {
-  long from, to, all = m->heads + 2 * m->kv_heads;
-  share(s->rows * all, me, threads, &from, &to);
+static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, const Part *part) {
+  long from = part->first, to = part->end, all = m->heads + 2 * m->kv_heads;
+  if (to) from *= all, to *= all;
+  else share(s->rows * all, part->me, part->threads, &from, &to);
   for (long piece = from; piece < to; piece++) {
     long row = piece / all, head = piece % all, position = s->positions[row];
     float *x = qkv + piece * m->head;
@@ -86,8 +87,8 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
     }
     if (head >= m->heads) {
       long slot = s->slots[layer->group * s->rows + row], block = slot / m->page, place = slot % m->page;
-      long part = head - m->heads;
-      write_head(m, layer, (size_t)block * 2 * m->kv_heads + part, place, part < m->kv_heads, x);
+      long index = head - m->heads;
+      write_head(m, layer, (size_t)block * 2 * m->kv_heads + index, place, index < m->kv_heads, x);
     }
   }
 }

@@ -5,6 +5,31 @@ INLINE void share(long count, int me, int threads, long *from, long *to) {
   *from = count * me / threads, *to = count * (me + 1) / threads;
 }
 
+// How the rows of a step are shared out. With many rows each thread keeps its own through a layer, but for attention: what it
+// has written is in its own cache, and it does not wait for the others. With few, threads share channels and outputs.
+typedef struct {
+  int me, threads;
+  long rows;
+  long first, end;  // the thread's own rows; 0, 0 if there are few
+} Part;
+
+#define LEAST_OWN_ROWS 128
+#define OWN_BLOCK (2 * TILE_ROWS)  // rows that meet a panel at once
+
+static Part part_of(const Model *m, long rows, int me, int threads) {
+  Part part = {me, threads, rows, 0, 0};
+  if (!TILES || m->coded || !in_pairs(m->type) || rows < threads * LEAST_OWN_ROWS) return part;
+  share((rows + OWN_BLOCK - 1) / OWN_BLOCK, me, threads, &part.first, &part.end);
+  part.first *= OWN_BLOCK, part.end = least(part.end * OWN_BLOCK, rows);
+  return part;
+}
+
+// The thread's own rows, or its share of them.
+INLINE void rows_of(const Part *part, long *from, long *to) {
+  *from = part->first, *to = part->end;
+  if (!part->end) share(part->rows, part->me, part->threads, from, to);
+}
+
 // Channels `from` to `to` of one tile's rows. Rows of a tile lie side by side, so threads share channels out, not rows:
 // else two of them would write to the same cache lines.
 typedef struct {
@@ -45,14 +70,14 @@ static void normalise_row(const Model *m, const float *x, const float *weight, f
   if (m->coded) code_row(plain, y, rows, row, m->hidden);
 }
 
-static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, long rows, int me, int threads) {
-  long from, to, hidden = m->hidden;
-  if (m->coded) {
-    share(rows, me, threads, &from, &to);
+static void normalise_rows(const Model *m, const float *x, const float *weight, float *y, const Part *part) {
+  long from, to, hidden = m->hidden, rows = part->rows;
+  if (m->coded || part->end) {
+    rows_of(part, &from, &to);
     for (long row = from; row < to; row++) normalise_row(m, x + row * hidden, weight, y, rows, row);
     return;
   }
-  share(tiles(rows) * (hidden / LANES), me, threads, &from, &to);
+  share(tiles(rows) * (hidden / LANES), part->me, part->threads, &from, &to);
   for (Piece piece; next_piece(rows, hidden, &from, to, &piece);)
     for (long row = piece.row; row < piece.row + piece.rows; row++) {
       float by = weight ? scale_of(x + row * hidden, hidden, m->epsilon) : 1;
@@ -62,9 +87,9 @@ static void normalise_rows(const Model *m, const float *x, const float *weight, 
 }
 
 // x + normalised y, for the families that norm what a block adds.
-static void add_normalised(float *x, const float *y, const float *weight, long rows, long size, float epsilon, int me, int threads) {
+static void add_normalised(float *x, const float *y, const float *weight, long size, float epsilon, const Part *part) {
   long from, to;
-  share(rows, me, threads, &from, &to);
+  rows_of(part, &from, &to);
   for (long row = from; row < to; row++) {
     const float *in = y + row * size;
     float by = scale_of(in, size, epsilon);
@@ -90,9 +115,9 @@ static void look_up(const Linear *table, long token, float *to, float by) {
   }
 }
 
-static void embed(const Model *m, const Step *s, float *stream, int me, int threads) {
+static void embed(const Model *m, const Step *s, float *stream, const Part *part) {
   long from, to;
-  share(s->rows, me, threads, &from, &to);
+  rows_of(part, &from, &to);
   for (long row = from; row < to; row++) {
     if (!m->embedding) {
       look_up(&m->head_weights, s->tokens[row], stream + row * m->hidden, m->embedding_scale);

@@ -5,56 +5,62 @@
 #include "heads.c"
 #include "pool.h"
 
-static void product(const Linear *linear, const float *x, float *y, long rows, int add, int me, int threads) {
-  Product p = {.linear = linear, .x = x, .y = y, .rows = rows, .add = add};
-  multiply(&p, me, threads);
+static void product(const Linear *linear, const float *x, float *y, int add, const Part *part) {
+  Product p = {.linear = linear, .x = x, .y = y, .rows = part->rows, .add = add, .first = part->first, .end = part->end};
+  multiply(&p, part->me, part->threads);
 }
 
-static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, int me) {
-  int threads = pool->threads;
-  long rows = s->rows, hidden = m->hidden, wide = (m->heads + 2 * m->kv_heads) * m->head;
+// An MLP's first product with its activation, act(gate) * up, which takes `gates` in between if outputs are few.
+static void product_gated(const Model *m, const Layer *layer, const float *x, float *gates, float *inner, Pool *pool, const Part *part) {
+  const Linear *linear = &layer->gate_up;
+  if (can_gate(linear, part->rows)) {
+    Product p = {.linear = linear, .x = x, .rows = part->rows, .gated = inner, .gelu = m->gelu, .first = part->first, .end = part->end};
+    multiply(&p, part->me, part->threads);
+    return;
+  }
+  product(linear, x, gates, 0, part);
+  meet(pool);
+  activate(m, gates, inner, part->rows, part->me, part->threads);
+}
+
+// y (+)= x W^T, or with a norm of what is added. `room` takes [rows][hidden] floats in between.
+static void add_product(const Model *m, const Linear *linear, const float *norm, const float *x, float *y, float *room, Pool *pool, const Part *part) {
+  if (!norm) {
+    product(linear, x, y, 1, part);
+    return;
+  }
+  product(linear, x, room, 0, part);
+  meet(pool);
+  add_normalised(y, room, norm, m->hidden, m->epsilon, part);
+}
+
+static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, const Part *part) {
+  long rows = s->rows, wide = (m->heads + 2 * m->kv_heads) * m->head;
   float *normed = m->coded ? b->codes : b->normed, *mixed = m->coded ? b->codes : b->mixed, *inner = m->coded ? b->codes : b->inner;
-  normalise_rows(m, b->stream, layer->before_attention, normed, rows, me, threads);
-  meet(pool);
-  product(&layer->qkv, normed, b->qkv, rows, 0, me, threads);
-  meet(pool);
-  prepare_heads(m, layer, s, b->qkv, me, threads);
+  // Rows of its own need no other thread's. Norms after a block put floats where another thread's rows are in tiles.
+  int waits = !part->end || layer->after_attention || layer->after_mlp;
+  normalise_rows(m, b->stream, layer->before_attention, normed, part);
+  if (waits) meet(pool);
+  product(&layer->qkv, normed, b->qkv, 0, part);
+  if (waits) meet(pool);
+  prepare_heads(m, layer, s, b->qkv, part);
   meet(pool);
   Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type), m->coded};
   attend_share(&a, next, room);
   meet(pool);
   if (m->coded) {
-    code_rows(b->mixed, mixed, rows, m->heads * m->head, me, threads);
+    code_rows(b->mixed, mixed, rows, m->heads * m->head, part->me, part->threads);
     meet(pool);
   }
-  if (layer->after_attention) {
-    product(&layer->output, mixed, b->normed, rows, 0, me, threads);
-    meet(pool);
-    add_normalised(b->stream, b->normed, layer->after_attention, rows, hidden, m->epsilon, me, threads);
-  } else {
-    product(&layer->output, mixed, b->stream, rows, 1, me, threads);
-  }
-  meet(pool);
-  normalise_rows(m, b->stream, layer->before_mlp, normed, rows, me, threads);
-  meet(pool);
-  if (can_gate(&layer->gate_up, rows)) {
-    Product p = {.linear = &layer->gate_up, .x = normed, .rows = rows, .gated = inner, .gelu = m->gelu};
-    multiply(&p, me, threads);
-  } else {
-    product(&layer->gate_up, normed, b->gates, rows, 0, me, threads);
-    meet(pool);
-    activate(m, b->gates, inner, rows, me, threads);
-  }
-  meet(pool);
-  if (layer->after_mlp) {
-    product(&layer->down, inner, b->normed, rows, 0, me, threads);
-    meet(pool);
-    add_normalised(b->stream, b->normed, layer->after_mlp, rows, hidden, m->epsilon, me, threads);
-  } else {
-    product(&layer->down, inner, b->stream, rows, 1, me, threads);
-  }
-  meet(pool);
+  add_product(m, &layer->output, layer->after_attention, mixed, b->stream, b->normed, pool, part);
+  if (waits) meet(pool);
+  normalise_rows(m, b->stream, layer->before_mlp, normed, part);
+  if (waits) meet(pool);
+  product_gated(m, layer, normed, b->gates, inner, pool, part);
+  if (waits) meet(pool);
+  add_product(m, &layer->down, layer->after_mlp, inner, b->stream, b->normed, pool, part);
+  if (waits) meet(pool);
 }
 
 // The largest logit of each wanted row, whose inputs are in `normed` already.
@@ -77,7 +83,8 @@ static void screen(const Model *m, Step *s, const Scratch *b, Pool *pool, int me
 static void compute_logits(const Model *m, Step *s, const Scratch *b, Pool *pool, int me) {
   int threads = pool->threads;
   long from, to, rows = s->wanted_count, vocab = m->head_weights.outputs;
-  product(&m->head_weights, m->coded ? b->codes : b->normed, s->logits, rows, 0, me, threads);
+  Part part = {me, threads, rows, 0, 0};
+  product(&m->head_weights, m->coded ? b->codes : b->normed, s->logits, 0, &part);
   meet(pool);
   share(vocab, me, threads, &from, &to);
   for (long row = 0; row < rows; row++) {
@@ -126,10 +133,12 @@ static void run_step(void *given, int me) {
   Job *job = given;
   const Model *m = job->model;
   Room room;
-  embed(m, job->step, job->scratch.stream, me, job->pool->threads);
+  Part part = part_of(m, job->step->rows, me, job->pool->threads);
+  embed(m, job->step, job->scratch.stream, &part);
   meet(job->pool);
   for (long i = 0; i < m->count; i++)
-    run_layer(m, &m->layers[i], job->step, &job->scratch, &job->counters[i], &room, job->pool, me);
+    run_layer(m, &m->layers[i], job->step, &job->scratch, &job->counters[i], &room, job->pool, &part);
+  if (part.end) meet(job->pool);
   read_out(m, job->step, &job->scratch, job->pool, me);
   release_tiles();
 }
@@ -172,7 +181,8 @@ static void run_product(void *given, int me) {
     else normalise_part(x, NULL, &tiled, 1, 0, width);
   }
   meet(job->pool);
-  product(linear, job->inputs, job->y, rows, 0, me, threads);
+  Part part = {me, threads, rows, 0, 0};
+  product(linear, job->inputs, job->y, 0, &part);
   release_tiles();
 }
 
