@@ -1,6 +1,7 @@
 """Answer events: what generation yields for one request, independent of the wire format.
 
-Events come in batches. A batch is what arrived together, and is written to the client together. The order of events::
+Events come in batches. The events of a batch arrived together and are written to the client together. The order of
+events::
 
     Routed (Opened Reasoning* (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
 
@@ -27,10 +28,10 @@ class Stamp:
     """The members that identify a response.
 
     ``id`` is unique. ``created`` is in seconds since the epoch. ``model`` is the name of the tier that answers.
-    ``prompt_details`` returns what the usage says of the prompt, None: nothing; it is called when the answer has begun.
-    ``retrieval`` is what the usage says of the passages that the model was given; None: there was no retrieval.
-    ``prompts`` are those of the request, as the model reads them, for formats that repeat them. ``failovers`` returns
-    how often another replica went on with the request, and whether one had another version of the model.
+    ``prompt_details`` returns the member of that name of the response's usage; None: there is none. It is called when
+    the answer has begun. ``retrieval`` is the member ``retrieval_details`` of the usage; None: there was no retrieval.
+    ``prompts`` are the request's prompts as the model reads them, for formats that echo them. ``failovers`` returns the
+    number of failovers to another replica, and whether one of them had another version of the model.
     """
 
     id: str
@@ -150,7 +151,7 @@ class Cited(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The last event of a choice. ``called``: the choice ends with a complete tool call."""
+    """The last event of a choice. ``called`` is True if the choice ends with a complete tool call."""
 
     choice: int
     reason: EndReason
@@ -168,7 +169,8 @@ class Notice(NamedTuple):
 
 
 class Moderated(NamedTuple):
-    """What the classifier says of the request and of its answers, right before Finished, if the request asks for it."""
+    """The classifier's scores of the request and of its answers. It comes right before Finished, if the request asks
+    for inline moderation."""
 
     input: ModerationResults
     output: ModerationResults

@@ -93,8 +93,11 @@ MakeGuard = Callable[[Oversight, SafetyStore], Guard]
 
 @dataclass(frozen=True, slots=True)
 class CacheParts:
-    """What the answer cache is made of. ``index`` finds questions of the same meaning; None: none does. ``metrics``
-    counts; None: nothing is counted."""
+    """The components of the answer cache.
+
+    ``index`` finds stored questions of the same meaning; None: only exact matches are found. ``metrics`` counts
+    look-ups; None: nothing is counted.
+    """
 
     store: EntryStore
     index: SemanticIndex | None = None
@@ -102,7 +105,7 @@ class CacheParts:
 
 
 def answer_cache(config: AnswerCacheConfig, parts: CacheParts, clock: Clock) -> AnswerCache | None:
-    """Returns the answer cache; None if neither all tenants nor single ones have it."""
+    """Returns the answer cache; None if ``config`` enables it for no tenant."""
     enabled = config.enabled or any(tenant.enabled for tenant in config.tenants.values())
     return AnswerCache(parts.store, config, clock, parts.metrics, parts.index) if enabled else None
 
@@ -127,9 +130,9 @@ def build_app(
 
     ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``clock`` is the system's by
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
-    memory of this process. ``jwks`` has the keys of the token issuer, if ``config.access.jwt`` is set.
-    ``make_guard`` makes what inspects requests and answers; None: nothing is inspected. ``metrics`` counts what is
-    used; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
+    memory of this process. ``jwks`` reads the keys of the token issuer; it is needed if ``config.access.jwt`` is set.
+    ``make_guard`` makes the guard that inspects requests and answers; None: nothing is inspected. ``metrics`` counts
+    usage; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
     ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
@@ -193,7 +196,7 @@ def build_app(
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
-    """Returns what finds passages, in documents and in the collections of ``store``."""
+    """Returns the retriever of passages from a request's documents and from the collections of ``store``."""
     chunk_embedder = None if embedder is None else ChunkEmbedder(embedder)
     named = Collections(config.retrieval, store, chunk_embedder, clock)
     return Retriever(config.retrieval, named, chunk_embedder)

@@ -1,4 +1,4 @@
-"""``finished``: work that must not be left half done."""
+"""``finished``: runs work that must not be interrupted by a cancellation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ T = TypeVar("T")
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` to its end, and returns its result or raises its error. If the caller is cancelled meanwhile, waits
-    for the end all the same, so that a lock around the call is held for as long as the work goes on."""
+    """Runs ``work`` to its end, and returns its result or raises its error. If the caller is cancelled meanwhile, still
+    waits for the end before it raises CancelledError, so that a lock around the call is held for as long as the work
+    runs."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)

@@ -41,7 +41,8 @@ PATH = re.compile(r"/v1/collections(?:/(?P<name>[^/]+)(?:/(?P<part>documents|sea
 
 @dataclass(frozen=True, slots=True)
 class CollectionCall:
-    """A request. ``parameters`` are those of the query; ``call.endpoint`` is COLLECTIONS, whatever the path."""
+    """One HTTP request to ``/v1/collections``. ``parameters`` are those of the query. ``call.endpoint`` is COLLECTIONS,
+    whatever the path."""
 
     method: str
     path: str
@@ -50,7 +51,7 @@ class CollectionCall:
 
 
 class CollectionApi:
-    """Answers requests for collections: of the tenant of the key, and of no other."""
+    """Answers requests for collections. A key sees the collections of its own tenant only."""
 
     def __init__(self, pipeline: Pipeline, retriever: Retriever) -> None:
         self._pipeline = pipeline
@@ -58,7 +59,7 @@ class CollectionApi:
         self._collections = retriever.collections
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         match = PATH.fullmatch(path)
         if match is None or (match["part"] == "search" and match["id"] is not None):
             return None
@@ -71,8 +72,8 @@ class CollectionApi:
     async def answer(self, asked: CollectionCall) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``.
 
-        Raises InvalidRequestError that names the wrong field, NotFoundError, ConflictError, UnavailableError and what
-        the pipeline raises of keys and limits.
+        Raises InvalidRequestError that names the wrong field, NotFoundError, ConflictError, UnavailableError, and the
+        pipeline's errors about the key and its limits.
         """
         match = PATH.fullmatch(asked.path)
         assert match is not None, "the path is one of this class"

@@ -35,7 +35,8 @@ class Answer:
 
     ``text`` holds neither reasoning nor tool calls. ``called``: the answer ends with a complete tool call.
     ``prompt_logprobs`` are the same for all choices of a prompt. ``reasoning`` is None if the model wrote none, or if
-    it was not parsed. ``moderation`` is that of the request and of all answers, the same for all; None: not asked for.
+    it was not parsed. ``moderation`` is that of the request and of all answers, the same for all; None: the request did
+    not ask for it.
     """
 
     index: int

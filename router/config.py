@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
 
 class Role(StrEnum):
-    """What a key is for."""
+    """The role of an API key."""
 
     ADMIN = "admin"  # everything, ``/admin/v1`` included
     USER = "user"  # inference, and the usage of its own tenant
@@ -51,7 +51,7 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...
 
 
 class LimitsConfig(Settings):
-    """How much a key or a tenant may use. None: no limit."""
+    """The limits on what a key or a tenant may use. None: no limit."""
 
     requests_per_minute: int | None = Field(None, ge=1)
     """Requests in any minute."""
@@ -73,7 +73,7 @@ class TenantConfig(Settings):
 
 
 class LimitPolicy(Settings):
-    """How the limits of keys and tenants are kept."""
+    """How the limits of keys and tenants are enforced."""
 
     when_unavailable: Literal["admit", "refuse"] = "admit"
     """What happens to a request with limits while the shared state does not answer: it is admitted without being
@@ -88,7 +88,7 @@ class LimitPolicy(Settings):
 
 
 class KeyRights(Settings):
-    """What a key may do. A list that is None permits everything."""
+    """What an API key may use. A list that is None permits everything."""
 
     role: Role = Role.USER
     """What the key is for."""
@@ -173,7 +173,7 @@ class JwtConfig(Settings):
 
 
 class AccessConfig(Settings):
-    """How keys and tokens are checked."""
+    """How API keys and tokens are verified and cached."""
 
     jwt: JwtConfig | None = None
     """Access by JSON Web Tokens. None: by API keys alone."""
@@ -257,7 +257,7 @@ class PricesConfig(Settings):
 
 
 class ReviewConfig(Settings):
-    """How people review texts, and how the audit log is kept. What goes to review, the policies of tenants say."""
+    """How people review texts, and how the audit log is kept. The tenants' policies decide which texts go to review."""
 
     secret_file: Path | None = None
     """A file with at least 32 characters, such as a mounted secret, from which the keys of fingerprints and of stored
@@ -289,7 +289,7 @@ class ReviewConfig(Settings):
 
 
 class EmbeddingsConfig(Settings):
-    """How /v1/embeddings names its model."""
+    """The settings of /v1/embeddings."""
 
     aliases: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,128}$")], ...] = Field((), max_length=128)
     """Further names of the model, for clients whose model name cannot be changed, such as text-embedding-3-small. Such
@@ -315,7 +315,7 @@ class OverflowConfig(Settings):
 
 
 class PromptsConfig(Settings):
-    """Prompt templates, and conversations that are too long."""
+    """The settings of stored prompts, and of conversations that are too long."""
 
     cache_s: float = Field(5.0, ge=0, le=3600)
     """Seconds after which a router reads again which version of a prompt is active."""
@@ -327,13 +327,13 @@ class PromptsConfig(Settings):
     """The same for single tenants. A tenant's setting comes before that of the tier."""
 
     def overflow_of(self, tenant: str, tier: str) -> OverflowConfig:
-        """Returns what counts for a tenant's conversations on a tier."""
+        """Returns the overflow settings that apply to a tenant's conversations on a tier."""
         return self.tenants.get(tenant) or self.tiers.get(tier) or self.overflow
 
 
 @dataclass(frozen=True, slots=True)
 class CacheTerms:
-    """What the answer cache does for one tenant. The members are as in ``AnswerCacheConfig``."""
+    """The settings of the answer cache that apply to one tenant. The members are as in ``AnswerCacheConfig``."""
 
     enabled: bool
     semantic: bool
@@ -344,7 +344,7 @@ class CacheTerms:
 
 
 class TenantCacheConfig(Settings):
-    """The answer cache of one tenant. None: as for all tenants."""
+    """The answer cache of one tenant. A member that is None has the value of ``AnswerCacheConfig``."""
 
     enabled: bool | None = None
     semantic: bool | None = None
@@ -355,7 +355,8 @@ class TenantCacheConfig(Settings):
 
 
 class AnswerCacheConfig(Settings):
-    """The answer cache: whole answers that are given again to the same question, or to one of the same meaning."""
+    """The answer cache: stores complete answers, and returns them to the same question, or to one of the same
+    meaning."""
 
     enabled: bool = False
     """Whether answers are stored and given again."""
@@ -387,7 +388,7 @@ class AnswerCacheConfig(Settings):
     """What is otherwise for single tenants, by name."""
 
     def terms(self, tenant: str) -> CacheTerms:
-        """Returns what holds for ``tenant``."""
+        """Returns the settings that apply to ``tenant``."""
         own = self.tenants.get(tenant)
         if own is None:
             return self._common
@@ -440,7 +441,7 @@ class RetrievalConfig(Settings):
 
 
 class FailoverConfig(Settings):
-    """What happens to the requests of a replica that dies, hangs or is stopped: another one continues their answers."""
+    """Failover: how the requests of a replica that dies, hangs or is stopped are continued on another replica."""
 
     max_attempts: int = Field(3, ge=1)
     """Attempts at a request whose replica was lost, the first one included. Refusals and planned moves do not count."""

@@ -52,7 +52,8 @@ class PassageOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalOptions:
-    """What a request says of its retrieval. None: as the config says. ``query`` None: the last message of the user."""
+    """The retrieval options of a request. A member that is None has the config's value; ``query`` None: the last user
+    message is searched for."""
 
     collections: tuple[str, ...] = ()
     query: str | None = None
@@ -64,8 +65,8 @@ class RetrievalOptions:
 
 
 class Source(NamedTuple):
-    """Where a passage comes from. ``field`` is its place for errors, such as ``documents[0]`` or
-    ``collections.NAME[ID]``; ``collection`` is empty for a document of the request."""
+    """The document that a passage comes from. ``field`` is its path in the request, for errors, such as
+    ``documents[0]`` or ``collections.NAME[ID]``; ``collection`` is empty for a document of the request."""
 
     field: str
     document: str
@@ -76,7 +77,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ContextPassage:
-    """The characters ``[start, end)`` of a document, as the model gets them.
+    """A passage as the model gets it: the characters ``[start, end)`` of a document.
 
     ``number`` counts from 1 in the order of the context. ``label`` has the document's title and the headings above the
     passage, which the model sees too. ``text`` is the slice of the document. ``shown`` is what the model sees instead
@@ -99,7 +100,7 @@ class ContextPassage:
 
     @property
     def citable(self) -> bool:
-        """Whether the model sees enough of the text for the passage to be the source of anything."""
+        """Whether the model sees enough of the passage's text for a citation of it."""
         if self.shown is None:
             return True
         words, seen = self.text.split(), set(self.shown.split())
@@ -108,9 +109,9 @@ class ContextPassage:
 
 @dataclass(frozen=True, slots=True)
 class RetrievedContext:
-    """The passages that a request's conversation has, in their order, and what the client may know of the search.
+    """The passages in a request's conversation, in order, and the details of the search that the client may see.
 
-    ``citations``: whether the answer's citations are wanted.
+    ``citations``: the client wants the answer's citations.
     """
 
     passages: tuple[ContextPassage, ...]
@@ -132,15 +133,15 @@ class RetrievedContext:
 
 
 class CitedBy(StrEnum):
-    """What shows that a passage is the source of a part of an answer."""
+    """The evidence for a citation."""
 
     MARKER = "marker"  # the model wrote the passage's number
     OVERLAP = "overlap"  # a sentence of the answer has the words of a sentence of the passage
 
 
 class Citation(NamedTuple):
-    """The characters ``[start, end)`` of an answer's text refer to the characters ``[source_start, source_end)`` of a
-    document. ``score`` is the share of the sentence's words that the source has, 0 to 1."""
+    """A citation: the characters ``[start, end)`` of an answer refer to the characters ``[source_start, source_end)``
+    of a document. ``score`` is the share of the sentence's words that the source has, 0 to 1."""
 
     start: int
     end: int
@@ -189,6 +190,6 @@ def url_of(metadata: Mapping[str, Any]) -> str:
 
 
 def size_of(document: Document) -> int:
-    """Returns the bytes that a document takes in the store, in UTF-8."""
+    """Returns the size in bytes (UTF-8) that a document takes in the store."""
     texts = (document.id, document.title, document.text, json.dumps(dict(document.metadata), ensure_ascii=False))
     return sum(len(text.encode()) for text in texts)

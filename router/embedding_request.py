@@ -1,4 +1,4 @@
-"""A request for embeddings, independent of the wire format, and what comes of it."""
+"""A request for embeddings and its result, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ EMBEDDINGS = "embeddings"
 class EmbeddingRequest:
     """A request for the vectors of texts.
 
-    ``fields`` are the names of the fields that the texts come from, for errors. ``dimensions``: how many numbers of a
-    vector are wanted; None: all. ``base64``: whether the vectors are sent as base64. ``user`` is the client's own name
-    for its user, for the ledger.
+    ``fields`` are the names of the request fields that the texts come from, for errors. ``dimensions`` is the wanted
+    length of a vector; None: the model's. ``base64``: whether the vectors are sent as base64. ``user`` is the client's
+    own name for its user, for the ledger.
     """
 
     model: str
@@ -33,7 +33,8 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingAccepted:
-    """The request is accepted, and not computed yet. ``limits`` is the state of its limits; None: it has none."""
+    """The event that the request is accepted and not computed yet. ``limits`` is the state of its limits; None: it has
+    none."""
 
     limits: LimitDecision | None
 

@@ -12,12 +12,14 @@ from router.inference_request import InferenceRequest
 
 
 class Endpoint(Protocol):
-    """The requests and errors of one wire format. The responses are written by ``InferenceRequest.writer``."""
+    """The parser of requests and the writer of errors of one wire format. ``InferenceRequest.writer`` writes the
+    responses."""
 
     def parse(self, body: bytes) -> InferenceRequest:
-        """Returns the request in ``body``. Raises InvalidRequestError, or RequestError, that names the wrong field."""
+        """Returns the request in ``body``. Raises InvalidRequestError or RequestError, which names the wrong field."""
         ...
 
     def error(self, refusal: RefusalError) -> str:
-        """Returns the body of an error. It is sent as the whole response, or as the last message of an open stream."""
+        """Returns the body of an error. The body is sent as the whole response, or as the last message of an open
+        stream."""
         ...

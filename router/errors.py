@@ -61,10 +61,10 @@ class RefusalError(Exception):
     """An error for the client; the base of this family.
 
     ``message`` is for people. ``code`` is a stable identifier for programs. ``field`` is the request field at fault.
-    ``retry_after_s`` is how many seconds a client should wait before it tries again. Each of the last three may be
-    None. ``should_retry`` is whether a client library should try again by itself; None: as it likes,
-    unless the request has generated tokens, which would be paid for again. ``safety`` is the decision of the guard, if
-    that is the reason.
+    ``retry_after_s`` is the time in seconds that a client should wait before it tries again. Each of the last three may
+    be None. ``should_retry`` tells client libraries whether to retry by themselves; None: they decide, unless the
+    request has generated tokens, which would be paid for again. ``safety`` is the guard's decision, if the guard
+    refused the request.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
@@ -88,11 +88,11 @@ class InvalidRequestError(RefusalError):
 
 
 class ContentFilteredError(InvalidRequestError):
-    """The content policy of the tenant does not allow the request, or a person has to decide first."""
+    """The tenant's content policy refuses the request, or holds it until a person has decided."""
 
 
 class AuthenticationError(RefusalError):
-    """The request has no API key, or an unknown one."""
+    """The request has no API key or token, or one that is not valid."""
 
     kind = RefusalKind.UNAUTHENTICATED
 
@@ -104,7 +104,7 @@ class PermissionDeniedError(RefusalError):
 
 
 class NotFoundError(RefusalError):
-    """The model or the path does not exist, or is not visible to the API key."""
+    """The model, the path or the named object does not exist, or is not visible to the API key."""
 
     kind = RefusalKind.NOT_FOUND
 
@@ -116,7 +116,7 @@ class MethodNotAllowedError(RefusalError):
 
 
 class ConflictError(RefusalError):
-    """The present state of what the request is about does not allow it, such as an item that another person holds."""
+    """The present state of an object does not allow the request, such as a review item that another person holds."""
 
     kind = RefusalKind.CONFLICT
 
@@ -140,7 +140,8 @@ class RateLimitError(RefusalError):
 
 
 class LimitExceededError(RateLimitError):
-    """A limit of the API key or of the tenant leaves no room for the request. ``decision`` has the state of all."""
+    """A limit of the API key or of the tenant leaves no room for the request. ``decision`` has the state of all
+    limits."""
 
     def __init__(
         self, message: str, code: str, decision: LimitDecision, retry_after_s: float | None, *, should_retry: bool

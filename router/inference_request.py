@@ -20,8 +20,8 @@ class Call:
     ``credentials`` is the value of the Authorization header, or the transport's equivalent; None: there is none.
     ``read`` receives and returns the whole body. The pipeline calls it once, after authentication, with the largest
     size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body. ``endpoint`` is the path, such as
-    /v1/completions. ``feature`` is what the request names as its feature, for accounting; None: nothing.
-    ``cache_control`` is the value of the header Cache-Control; None: there is none.
+    /v1/completions. ``feature`` is the value of the header that names the request's feature, for accounting; None:
+    there is none. ``cache_control`` is the value of the header Cache-Control; None: there is none.
     """
 
     request_id: str
@@ -34,12 +34,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CacheControls:
-    """What a request wants of the answer cache.
+    """The options of a request for the answer cache.
 
-    ``lookup``: whether a stored answer will do. ``semantic``: also one to another question of the same meaning.
-    ``store``: whether the answer may be stored; it is stored for at most ``ttl_s`` seconds. ``max_age_s``: the age, in
-    seconds, up to which a stored answer will do. None: what the settings say. ``namespace`` separates answers within
-    the tenant.
+    ``lookup``: a stored answer may be returned. ``semantic``: this may also be the answer to another question of the
+    same meaning. ``store``: the answer may be stored, for at most ``ttl_s`` seconds. ``max_age_s`` is the greatest age,
+    in seconds, of a stored answer that may be returned. None: the value in the settings. ``namespace`` separates stored
+    answers within the tenant.
     """
 
     lookup: bool = True
@@ -109,7 +109,7 @@ class InferenceRequest:
 
     @property
     def context_text(self) -> str:
-        """The message with the retrieved passages; '' if there is none."""
+        """The message that holds the retrieved passages; '' if there is none."""
         return "" if self.context is None else self.context.text
 
     @property

@@ -1,4 +1,4 @@
-"""``keep_running``: a task without an end, which is started again if it fails."""
+"""``keep_running``: restarts an endless coroutine when it fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ logger = logging.getLogger(__name__)
 
 
 async def keep_running(name: str, function: Callable[[], Awaitable[None]], pause_s: float) -> None:
-    """Calls ``function`` again and again, ``pause_s`` seconds after it has failed, until this task is cancelled.
+    """Calls ``function`` again and again until this task is cancelled, and pauses ``pause_s`` seconds after each
+    failure.
 
     An unexpected fault then costs one round, with its traceback in the log, and does not end the task. ``name`` is for
     the log.

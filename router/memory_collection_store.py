@@ -18,13 +18,13 @@ from router.ports.state_store import StateUnavailableError
 
 @dataclass(slots=True)
 class Kept:
-    """A collection and its documents, the earliest change first."""
+    """A collection and its documents, ordered by their last change, earliest first."""
 
     record: CollectionRecord
     documents: dict[str, tuple[NewDocument, int, bytes | None]] = field(default_factory=dict)
 
     def counted(self) -> CollectionRecord:
-        """Returns the record with the present counts."""
+        """Returns the record of the collection with its present counts."""
         kept = [document for document, _, _ in self.documents.values()]
         return replace(
             self.record,
@@ -35,7 +35,7 @@ class Kept:
         )
 
     def next_version(self) -> int:
-        """Counts a change."""
+        """Increments the version of the collection and returns it."""
         self.record = replace(self.record, version=self.record.version + 1)
         return self.record.version
 

@@ -30,7 +30,7 @@ MAX_RECORDS = 100_000  # of the audit log, about 50 MB
 
 @dataclass(slots=True)
 class Stored:
-    """An item with its text, and how long both are kept."""
+    """A review item in its present state, and the submission that it was made of, which has its text and retention."""
 
     item: ReviewItem
     new: NewReviewItem
@@ -38,7 +38,8 @@ class Stored:
 
 @dataclass(slots=True)
 class Chain:
-    """The audit log of one tenant: the lines of each day, and the hash that the first follows."""
+    """The audit log of one tenant: the lines of each day, the hash that precedes each day's first line, and the ids of
+    all records."""
 
     openings: dict[int, str] = field(default_factory=dict)
     lines: dict[int, list[str]] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class MemorySafetyStore:
 
 
 class MemoryReviews:
-    """Implements ``ReviewStore``. ``check_open`` raises StateUnavailableError if it must not be used.
+    """Implements ``ReviewStore``. ``check_open`` raises StateUnavailableError if the store is closed.
 
     Methods do not wait, so each is atomic among the tasks of one event loop.
     """
@@ -182,9 +183,9 @@ class MemoryReviews:
 
 
 class MemoryAudit:
-    """Implements ``AuditStore``. It keeps the first MAX_RECORDS for as long as it lives; further ones are lost, counted
-    and logged, since a chain that has lost its beginning cannot be verified. ``check_open`` raises
-    StateUnavailableError if it must not be used."""
+    """Implements ``AuditStore``. It keeps the first MAX_RECORDS records as long as the process runs; further ones are
+    lost, counted and logged, since a chain that has lost its beginning cannot be verified. ``check_open`` raises
+    StateUnavailableError if the store is closed."""
 
     def __init__(self, clock: Clock, check_open: Callable[[], None]) -> None:
         self._clock = clock

@@ -11,11 +11,11 @@ from safety.api import Moderation
 
 @dataclass(frozen=True, slots=True)
 class ModerationSettings:
-    """What a request asks for. ``check_model`` takes the name of the classifier, and raises NotFoundError unless the
-    request means it.
+    """The settings of inline moderation in a request. ``check_model`` takes the name of the service's classifier, and
+    raises NotFoundError unless the request's ``model`` stands for it.
 
     ``block_input`` refuses a request that is flagged; ``block_output`` holds the answers until they are scored, and
-    replaces those that are flagged. Otherwise the scores are sent, and nothing follows.
+    replaces those that are flagged. Without them, the scores are sent and nothing is blocked.
     """
 
     check_model: Callable[[str], None]
@@ -25,8 +25,8 @@ class ModerationSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModerationResults:
-    """What the classifier ``model`` says: a result for each prompt, or for each choice. ``failed``: it did not answer,
-    and there are none."""
+    """The results of the classifier ``model``: one for each prompt, or for each choice. ``failed``: the classifier did
+    not answer, and there are no results."""
 
     model: str
     results: Sequence[Moderation] = ()
@@ -34,5 +34,5 @@ class ModerationResults:
 
     @property
     def flagged(self) -> bool:
-        """Whether one of the texts is."""
+        """Whether at least one of the texts is flagged."""
         return any(each.flagged for each in self.results)

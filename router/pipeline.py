@@ -114,7 +114,7 @@ class Pipeline:
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
 
     async def start(self) -> None:
-        """Starts what runs beside the requests."""
+        """Starts the background tasks and the stores."""
         await self._authenticator.start()
         await self._limiter.start()
         await self._prompts.start()
@@ -122,8 +122,8 @@ class Pipeline:
             await self._cache.start()
 
     async def close(self) -> None:
-        """Ends what runs beside the requests, after the last one and before the backend closes: lanes bring the counts
-        that the last ledger entries wait for."""
+        """Stops the background tasks and the stores. It is called after the last request, and before the backend
+        closes, since lanes bring the token counts that the last ledger entries wait for."""
         await self._ledger.close()
         await self._prompts.close()
         await self._authenticator.close()
@@ -132,11 +132,11 @@ class Pipeline:
             await self._cache.close()
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Authenticates, parses and runs one request. Yields its answer events in batches; the first holds Routed
-        alone.
+        """Authenticates, parses and runs one request. Yields its answer events in batches. The first batch holds only
+        Routed.
 
-        Closing the generator aborts the work in the engine. What was generated is in the ledger all the same. Raises a
-        RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
+        Closing the generator aborts the work in the engine. The ledger still gets the tokens that were generated.
+        Raises a RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
         """
         config, started_at = self._config, self._clock.now()
         with self._concurrency.admit():
@@ -171,10 +171,10 @@ class Pipeline:
     ) -> tuple[str, Sequence[Moderation]]:
         """Authenticates and parses a request for moderation.
 
-        Returns the name of the classifier, and what it says of each text.
+        Returns the name of the classifier, and its result for each text.
 
-        ``texts_of`` parses a body, with the name of the classifier. Raises a RefusalError, also if there is no
-        classifier, or none that answers.
+        ``texts_of`` parses the body; its second argument is the name of the classifier. Raises a RefusalError:
+        NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer.
         """
         started_at = self._clock.now()
         with self._concurrency.admit():
@@ -192,8 +192,8 @@ class Pipeline:
     ) -> AsyncGenerator[EmbeddingAccepted | EmbeddingResult, None]:
         """Authenticates and parses a request for embeddings. Yields EmbeddingAccepted, and then the result.
 
-        Closing the generator drops the texts that are not computed yet. Raises a RefusalError, also if there is no
-        embedder, or none that answers.
+        Closing the generator drops the texts that are not computed yet. Raises a RefusalError: NotFoundError if the
+        service has no embedder, UnavailableError if the embedder does not answer.
         """
         config, started_at = self._config, self._clock.now()
         with self._concurrency.admit():
@@ -211,9 +211,11 @@ class Pipeline:
             yield result
 
     async def manage(self, call: Call, work: Callable[[str, bytes], Awaitable[T]], *, has_body: bool) -> T:
-        """Authenticates a request for the tenant's collections, and returns what ``work`` makes of its tenant and body.
+        """Authenticates a request for the tenant's collections, and returns the result of ``work``, which gets the
+        tenant and the body.
 
-        It costs a request and no tokens. Raises a RefusalError, and what ``work`` raises.
+        It counts as one request without tokens in the limits and the ledger. Raises a RefusalError, and what ``work``
+        raises.
         """
         started_at = self._clock.now()
         with self._concurrency.admit():
@@ -296,12 +298,14 @@ class Pipeline:
             yield
 
     def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
-        """Writes the ledger entries of attempts whose router has died. Their reservations return with their leases."""
+        """Writes the ledger entries of attempts whose router has died. Their reservations end when their leases
+        expire."""
         for orphan in orphans:
             self._ledger.adopt(orphan)
 
     async def models(self, credentials: str | None) -> dict[str, str]:
-        """Returns the model names that the API key may use, with the tier or ``auto`` of each, or ``embeddings``.
+        """Returns the model names that the API key may use. Each is mapped to its tier, to ``auto`` or to
+        ``embeddings``.
 
         Raises AuthenticationError for credentials that are missing, malformed or unknown.
         """
@@ -508,5 +512,6 @@ def _routed(
 
 
 def ignored_headers(call: Call, principal: Principal) -> tuple[str, ...]:
-    """Returns the names of the headers of ``call`` without effect: a feature that the key does not let it choose."""
+    """Returns the names of the headers of ``call`` that have no effect: the feature, if the key does not let the client
+    choose it."""
     return () if call.feature in (None, principal.feature) else ("x-manta-feature",)

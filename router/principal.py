@@ -1,4 +1,4 @@
-"""``Principal``: who a request belongs to, and what it may do. Independent of how the client proved it."""
+"""``Principal``: the owner of a request, and the owner's permissions, independent of how the client authenticated."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Principal:
 
     ``tenant`` is billed and owns the data; ``team``, ``feature`` and ``user`` divide its usage and may be empty.
     ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject. ``tiers``, ``models``,
-    ``tools`` and ``endpoints`` are what it may use; None: all. ``chooses_feature``: a request may name its feature
-    itself.
+    ``tools`` and ``endpoints`` are those that it may use; None: all. ``chooses_feature``: a request may name its
+    feature itself.
     """
 
     tenant: str

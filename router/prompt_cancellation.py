@@ -1,4 +1,4 @@
-"""``PromptStops``: ends the generation for single prompts of a request, while that for the others goes on."""
+"""``PromptStops``: ends the generation for single prompts of a request, while the other prompts go on."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 
 class PromptStops:
-    """The prompts whose answers will not be sent, by index. ``stopped`` only grows."""
+    """The prompts whose generation is stopped. ``stopped`` has their indices; none is ever removed."""
 
     def __init__(self) -> None:
         self.stopped: set[int] = set()
         self._listeners: list[Callable[[int], None]] = []
 
     def listen(self, on_stop: Callable[[int], None]) -> None:
-        """Has ``on_stop`` called with each prompt that is stopped from now on."""
+        """Registers ``on_stop``, which is called with the index of each prompt that is stopped from now on."""
         self._listeners.append(on_stop)
 
     def stop(self, prompt: int) -> None:
-        """Stops a prompt, once."""
+        """Stops the prompt with this index. A second call has no effect."""
         if prompt not in self.stopped:
             self.stopped.add(prompt)
             for on_stop in self._listeners:

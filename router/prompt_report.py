@@ -1,4 +1,5 @@
-"""``PromptReport``: what a prompt was made of, and what was left out, for the usage details and a header."""
+"""``PromptReport``: the parts that a prompt was assembled from, and the parts that were left out, for the usage details
+and a header."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 
 class Part(StrEnum):
-    """What a message of a prompt is. Parts that change less often come first, so that prefixes are cached."""
+    """The kind of a message of a prompt. Kinds that change less often come first, so that prefixes are cached."""
 
     TEMPLATE = "template"  # of a stored prompt
     SYSTEM = "system"  # the client's own system and developer messages
@@ -20,7 +21,8 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PartCount:
-    """How large a part of the prompt is. ``tokens`` is an estimate, ``messages`` counts tools in the part ``tools``."""
+    """The size of one part of the prompt. ``tokens`` is an estimate. ``messages`` is the number of messages; for the
+    part ``tools``, that of tools."""
 
     part: Part
     messages: int
@@ -29,9 +31,10 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a policy for long conversations has left out. ``tokens`` is an estimate.
+    """The text that a policy for long conversations has left out. ``tokens`` is an estimate.
 
-    ``messages`` were dropped whole; ``compressed`` were shortened, and have ``tokens_left`` of ``tokens_before``.
+    ``messages`` is the number of messages that were dropped, ``compressed`` that of messages that were shortened. The
+    shortened ones had ``tokens_before`` tokens and have ``tokens_left``.
     """
 
     messages: int = 0
@@ -41,7 +44,8 @@ class Removed:
     tokens_left: int = 0
 
     def plus(self, later: Removed) -> Removed:
-        """Returns what was left out in two steps. A message that was shortened in both counts twice."""
+        """Returns the sum of this and ``later``, the text that a second step has left out. A message that both steps
+        shortened counts twice."""
         return Removed(
             self.messages + later.messages,
             self.tokens + later.tokens,
@@ -53,10 +57,12 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class PromptReport:
-    """What was put in, dropped and compressed. ``before`` and ``after`` are the estimated tokens of the whole prompt.
+    """The parts of an assembled prompt, and what was dropped and compressed. ``before`` and ``after`` are the estimated
+    tokens of the whole prompt.
 
-    ``policy`` is what was done with a conversation that was too long: ``larger_tier``, ``retrieve``, ``compress`` or
-    ``trim``; None: nothing. ``tier`` is the tier that the request would have gone to, where another one has taken it.
+    ``policy`` is the policy that was applied to a conversation that was too long: ``larger_tier``, ``retrieve``,
+    ``compress`` or ``trim``; None: nothing. ``tier`` is the tier that was chosen first, if a larger one takes the
+    request.
     """
 
     parts: tuple[PartCount, ...] = ()
@@ -68,8 +74,8 @@ class PromptReport:
 
     @property
     def header(self) -> str | None:
-        """The value of ``x-manta-context``, such as ``trim; dropped=12; before=9120; after=1790``; None: the prompt is
-        whole and in its place. Counts of tokens are estimates."""
+        """The value of ``x-manta-context``, such as ``trim; dropped=12; before=9120; after=1790``; None if nothing was
+        left out and the tier was not changed. Token counts are estimates."""
         if self.policy is None:
             return None
         facts: dict[str, object] = {}

@@ -1,4 +1,5 @@
-"""Sampling parameters that a request does not set itself: those of the profile that it names, or those of its tier.
+"""Fills in sampling parameters that a request does not set itself: those of the profile that it names, or else those of
+its tier.
 
 Pure.
 """

@@ -31,7 +31,7 @@ NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additio
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that may be called. ``parameters`` is the JSON schema of its arguments; None: it takes none.
+    """A function that may be called. ``parameters`` is the JSON schema of its arguments; None: it takes no arguments.
 
     ``strict``: the engine refuses a schema with keywords that cannot be enforced. Otherwise those keywords are ignored.
     """
@@ -46,8 +46,8 @@ class ToolUse:
     """The tool calls that an answer may have.
 
     ``required``: the answer must call a function. ``parallel``: it may have several calls. ``text_grammar`` constrains
-    an answer without calls and may be of any kind but ``lark``. With it, an answer is either calls alone or text that
-    follows it. None: any text, and calls may follow text.
+    an answer without calls and may be of any kind but ``lark``. If it is set, an answer is either tool calls alone or
+    text that matches this grammar. None: any text, and calls may follow text.
     """
 
     functions: Sequence[Function]

@@ -1,4 +1,4 @@
-"""``UsageMeter``: the token counts of one request over all its attempts, whatever way each of them ends."""
+"""``UsageMeter``: the token counts of one request over all its attempts, however each of them ends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MAX_CLIENT_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class MeteredUsage:
-    """The token counts of a request. ``exact``: all are the engine's own. If not, the tokens of the answers are those
-    that have arrived, and the prompt counts as estimated."""
+    """The token counts of a request. ``exact``: all counts are the engine's own. If it is False, the output tokens are
+    those that have arrived, and the prompt tokens are estimated."""
 
     usage: Usage
     reasoning_tokens: int = 0
@@ -25,11 +25,11 @@ class MeteredUsage:
 @dataclass(slots=True)
 class AttemptMeter:
     """The token counts of one attempt. ``prompt_tokens`` is the estimate of its prompt. ``shared``: another attempt
-    counts the prompt, since both generate choices of the same one. An attempt that continues an answer counts what was
-    sent of it before.
+    counts the prompt, since both generate choices of the same one. An attempt that continues an answer also counts the
+    tokens that were sent before.
 
-    The engine's last delta has the exact counts. If the attempt ends before it, ``report`` takes the counts that the
-    engine has after the abort.
+    The engine's last delta has the exact counts. If the attempt ends before that delta, ``report`` takes the counts
+    that the engine has after the abort.
     """
 
     prompt_tokens: int
@@ -45,7 +45,8 @@ class AttemptMeter:
             self._ended.set()
 
     def supersede(self) -> None:
-        """Counts nothing from now on, since another attempt counts the same tokens: a client pays for them once."""
+        """Makes this attempt count nothing from now on, since another attempt counts the same tokens and the client
+        pays for them once."""
         self.usage = Usage(0, 0, 0)
         self._ended.set()
 
@@ -55,19 +56,20 @@ class AttemptMeter:
         return self._ended.is_set()
 
     async def wait(self) -> None:
-        """Returns when ``known`` is True."""
+        """Waits until ``known`` is True."""
         await self._ended.wait()
 
     @property
     def counts(self) -> Usage:
-        """The engine's counts, or what stands for them. A replica that sent nothing counts nothing."""
+        """The engine's token counts, or an estimate while they are unknown. An attempt whose replica sent nothing
+        counts nothing."""
         counts = self.usage or Usage(self.prompt_tokens if self.seen else 0, self.seen, 0)
         return Usage(0, counts.completion_tokens, 0) if self.shared else counts
 
 
 class UsageMeter:
     """The attempts of one request. ``reasoning_tokens`` counts the generated tokens that were reasoning, ``failovers``
-    how often another replica went on with a prompt. ``other_version``: one of them had another version of the model."""
+    the failovers to another replica. ``other_version``: one of these replicas had another version of the model."""
 
     def __init__(self) -> None:
         self._attempts: list[AttemptMeter] = []
@@ -76,19 +78,19 @@ class UsageMeter:
         self.other_version = False
 
     def attempt(self, prompt_tokens: int, seen: int = 0, shared: bool = False) -> AttemptMeter:
-        """Adds an attempt and returns its meter. ``prompt_tokens`` estimates its prompt; ``seen`` are the tokens that
-        were sent before, which it counts too; ``shared`` is as in AttemptMeter."""
+        """Adds an attempt and returns its meter. ``prompt_tokens`` estimates its prompt; ``seen`` is the number of
+        tokens that were sent before, which the attempt counts too; ``shared`` is as in AttemptMeter."""
         meter = AttemptMeter(prompt_tokens, seen, shared)
         self._attempts.append(meter)
         return meter
 
     @property
     def known(self) -> bool:
-        """Whether no attempt's final counts are still to come."""
+        """Whether the final counts of all attempts are known, or known to be lost."""
         return all(attempt.known for attempt in self._attempts)
 
     async def wait(self, timeout_s: float) -> None:
-        """Waits until ``known``, but at most ``timeout_s`` seconds."""
+        """Waits until ``known`` is True, but at most ``timeout_s`` seconds."""
         waits = [asyncio.ensure_future(attempt.wait()) for attempt in self._attempts if not attempt.known]
         if waits:
             _, pending = await asyncio.wait(waits, timeout=timeout_s)
@@ -97,12 +99,12 @@ class UsageMeter:
 
     @property
     def output_tokens(self) -> int:
-        """The generated tokens of all attempts, as of now."""
+        """The generated tokens of all attempts so far."""
         return sum(attempt.counts.completion_tokens for attempt in self._attempts)
 
     @property
     def total(self) -> MeteredUsage:
-        """The sum over all attempts, as of now."""
+        """The sum of the counts of all attempts so far."""
         counts = [attempt.counts for attempt in self._attempts]
         usage = Usage(
             sum(count.prompt_tokens for count in counts),

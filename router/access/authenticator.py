@@ -22,10 +22,11 @@ MAX_REFUSED = 1024  # unknown keys that are remembered
 
 
 class Authenticator:
-    """Authentication by keys of the config, created keys, and tokens, if ``tokens`` is set.
+    """Finds the principal of a request by API keys of the config, API keys that the service created, and, if ``tokens``
+    is set, JSON Web Tokens.
 
-    A verified key is not looked up again for ``cache_s`` seconds. From half of that on, one request at a time has it
-    looked up in the background, so that no request of a busy key waits for the store.
+    A verified key is not looked up again for ``cache_s`` seconds. From half of that on, one request at a time looks it
+    up again in the background, so that no request of a busy key waits for the store.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class Authenticator:
         self._looking_up: dict[str, asyncio.Task[Verified]] = {}  # by the digest of the key
 
     async def start(self) -> None:
-        """Reads the token issuer's keys, if tokens are accepted."""
+        """Reads the token issuer's public keys, if tokens are accepted."""
         if self._tokens is not None:
             await self._tokens.start()
 
     async def close(self) -> None:
-        """Ends what runs in the background."""
+        """Cancels the running key look-ups and stops the refresh of the token issuer's keys."""
         for task in self._looking_up.values():
             task.cancel()
         if self._looking_up:
@@ -61,12 +62,12 @@ class Authenticator:
             await self._tokens.close()
 
     async def authenticate(self, credentials: str | None, feature: str | None = None) -> Principal:
-        """Returns the owner of ``credentials``, which have the form ``Bearer KEY``. ``feature`` is what the request
-        names as its feature.
+        """Returns the principal who owns ``credentials``, which have the form ``Bearer KEY``. ``feature`` is what the
+        request names as its feature.
 
         Raises AuthenticationError for credentials that are missing, malformed, unknown, revoked or expired,
-        InvalidRequestError for a malformed ``feature``, and UnavailableError if the key is not remembered and the
-        store cannot be reached.
+        InvalidRequestError for a malformed ``feature``, and UnavailableError if the key is not in the cache and the
+        store cannot be reached, or if the token issuer's keys have not been read yet.
         """
         principal = await self._principal(bearer(credentials))
         return principal if feature is None else replace(principal, feature=feature_of(principal, feature))

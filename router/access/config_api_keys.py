@@ -27,7 +27,7 @@ class ConfigKeys:
             self._principals[digest] = principal_of(key, key.tenant, key.team, digest[:12])
 
     def find(self, key: str) -> Principal | None:
-        """Returns the owner of ``key``; None for one that is not in the config."""
+        """Returns the principal who owns ``key``; None if ``key`` is not in the config."""
         return self._principals.get(digest_of(key))
 
 

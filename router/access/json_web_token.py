@@ -1,7 +1,8 @@
 """``principal_in``: verifies a JSON Web Token (RFC 7519) and returns its principal. Pure.
 
-What is checked is that of RFC 8725: only configured, asymmetric algorithms; the key by its id among the published ones,
-never by a path or an address in the token; issuer, audience, expiry and not-before.
+The checks are those of RFC 8725. Only the configured, asymmetric algorithms are accepted. The key is found by its id
+among the issuer's published keys, never by a path or an address in the token. Issuer, audience, expiry and not-before
+are checked.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class UnknownSigningKeyError(AuthenticationError):
 
 
 def looks_like_token(text: str) -> bool:
-    """Returns whether ``text`` has the form of a JWT, whose parts and signature are not checked."""
+    """Returns whether ``text`` has the form of a JWT. Neither its parts nor its signature are checked."""
     return len(text) <= MAX_TOKEN_CHARS and TOKEN.fullmatch(text) is not None
 
 
@@ -45,7 +46,7 @@ def key_set_of(document: object) -> KeySet:
     """Returns the public keys in a JWKS (RFC 7517, section 5). Symmetric keys, those for encryption and malformed ones
     are left out: a mistake in one key must not lock out the owners of the others.
 
-    Raises ValueError if none is left, or for a document that is no JWKS.
+    Raises ValueError if no usable key is left, if there are more than MAX_KEYS, or if ``document`` is no JWKS.
     """
     rows = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(rows, list) or len(rows) > MAX_KEYS:
@@ -70,7 +71,8 @@ def _signing_key(row: object) -> Key | None:
 
 
 def principal_in(token: str, keys: KeySet, config: JwtConfig, now: float) -> Verified:
-    """Verifies ``token`` with the issuer's ``keys`` at the time ``now``, in seconds since the epoch.
+    """Verifies ``token`` with the issuer's ``keys`` and returns its principal and expiry. ``now`` is the present time
+    in seconds since the epoch.
 
     Raises AuthenticationError, without a reason that helps an attacker, for a token that is not valid. It is an
     UnknownSigningKeyError if none of ``keys`` has the id that the token names.

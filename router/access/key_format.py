@@ -28,7 +28,8 @@ KEY = re.compile(rf"{PREFIX}([a-z0-9]{{{ID_LENGTH}}})-([A-Za-z0-9]{{{SECRET_LENG
 
 
 class SecretHash(NamedTuple):
-    """What is kept of a secret. ``salt`` and ``digest`` are lower-case hexadecimal."""
+    """The salted hash of a secret, which is all that the service stores of it. ``salt`` and ``digest`` are lower-case
+    hexadecimal."""
 
     salt: str
     digest: str
@@ -40,12 +41,12 @@ class SecretHash(NamedTuple):
         return cls(salt.hex(), hmac.new(salt, secret.encode(), hashlib.sha256).hexdigest())
 
     def matches(self, secret: str) -> bool:
-        """Returns whether this is the hash of ``secret``. Takes the same time wherever the two differ."""
+        """Returns whether this is the hash of ``secret``. The comparison takes constant time."""
         return hmac.compare_digest(self.digest, SecretHash.of(secret, bytes.fromhex(self.salt)).digest)
 
 
 class ApiKey(NamedTuple):
-    """A key in plain text. Its parts are ASCII letters and digits."""
+    """An API key in plain text, split into key id and secret. Both are ASCII letters and digits."""
 
     id: str
     secret: str

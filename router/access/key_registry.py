@@ -17,15 +17,20 @@ MAX_CHANGES = 8  # of one key at the same time
 
 
 class KeyRegistry:
-    """Creates, lists, rotates and revokes keys. Each method raises StateUnavailableError if the store is unavailable,
-    and those that take a key id raise NotFoundError for an unknown one."""
+    """Creates, lists, rotates and revokes API keys.
+
+    Each method raises StateUnavailableError if the store is unavailable. Those that take a key id raise NotFoundError
+    for an unknown one. ``rotate``, ``revoke`` and ``limit`` also raise UnavailableError if other callers keep changing
+    the same key.
+    """
 
     def __init__(self, store: KeyStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
     async def find(self, key: ApiKey) -> StoredKey | None:
-        """Returns the record of ``key`` if it is right and may be used now; else None."""
+        """Returns the record of ``key`` if the secret is right and the key is neither revoked nor expired; else
+        None."""
         stored = _stored(await self._store.key_by_digest(key.id))
         return stored if stored is not None and stored.opens(key, self._clock.now()) else None
 
@@ -44,13 +49,14 @@ class KeyRegistry:
         return stored
 
     async def list(self, tenant: str | None = None) -> Sequence[StoredKey]:
-        """Returns the records of the tenant's keys, or of all, sorted by tenant and id; revoked ones too."""
+        """Returns the records of the tenant's keys, or of all tenants' keys for None, sorted by tenant and id. Revoked
+        keys are included."""
         found = [_stored(record) for record in await self._store.keys(tenant)]
         return [stored for stored in found if stored is not None]
 
     async def rotate(self, key_id: str, grace_s: float = 0.0) -> tuple[StoredKey, ApiKey]:
-        """Gives a key a new secret and returns the record and the new key. The former secret opens for ``grace_s`` more
-        seconds. Raises NotFoundError for a revoked key too."""
+        """Replaces the secret of a key and returns the record and the new key. The former secret stays valid for
+        ``grace_s`` more seconds. Raises NotFoundError for a revoked or expired key too."""
         keys: list[ApiKey] = []
 
         def rotated(stored: StoredKey) -> StoredKey:
@@ -63,7 +69,8 @@ class KeyRegistry:
         return await self._change(key_id, rotated), keys[-1]
 
     async def revoke(self, key_id: str) -> StoredKey:
-        """Revokes a key. Its record stays, so that the usage of the key keeps its name. May be called again."""
+        """Revokes a key. Its record stays, so that usage reports can still name the key. A second call has no
+        effect."""
         return await self._change(key_id, lambda stored: stored.revoked(self._clock.now()))
 
     async def limit(self, key_id: str, limits: LimitsConfig) -> StoredKey:

@@ -1,4 +1,5 @@
-"""Authorisation: what a principal may use. Pure. A refusal names what is missing."""
+"""Authorisation: the tiers, models, endpoints and tools that a principal may use. Pure. A refusal names the permission
+that is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ def allowed_tiers(principal: Principal, tiers: Sequence[str]) -> list[str]:
 
 
 def allowed_models(principal: Principal, names: Mapping[str, str]) -> dict[str, str]:
-    """Returns those of ``names``, from model names to tiers, that ``principal`` may ask for."""
+    """Returns the entries of ``names``, which maps model names to tiers, that ``principal`` may ask for."""
     return {name: tier for name, tier in names.items() if principal.models is None or name in principal.models}
 
 
@@ -26,7 +27,7 @@ def check_admin(principal: Principal) -> None:
 
 
 def check_endpoint(principal: Principal, endpoint: str, *, inference: bool = True) -> None:
-    """Raises PermissionDeniedError unless ``principal`` may call the path ``endpoint``."""
+    """Raises PermissionDeniedError unless ``principal`` may call the path ``endpoint``, such as ``/v1/completions``."""
     if inference and principal.role is Role.VIEWER:
         message = f"This key has the role 'viewer', which may not call the endpoint '{endpoint}'."
         raise PermissionDeniedError(message, "endpoint_not_allowed")
@@ -35,10 +36,10 @@ def check_endpoint(principal: Principal, endpoint: str, *, inference: bool = Tru
 
 
 def check_model(principal: Principal, model: str, target: str | None, tiers: Collection[str]) -> None:
-    """Raises PermissionDeniedError if ``principal`` may not ask for ``model``, or not use the tier behind it.
+    """Raises PermissionDeniedError if ``principal`` may not ask for ``model``, or may not use the tier behind it.
 
-    ``target`` is the tier of ``model``, or ``auto``; None: there is no such model, which is refused elsewhere.
-    ``tiers`` are all tiers.
+    ``target`` is the tier of ``model``, or ``auto``; None: there is no such model, and the caller refuses it with
+    another error. ``tiers`` are the names of all tiers.
     """
     if target is None:
         return

@@ -9,10 +9,10 @@ from router.principal import Principal
 
 
 class Verified(NamedTuple):
-    """A verification. Times are in seconds since the epoch.
+    """The result of verifying a key or token. Times are in seconds since the epoch.
 
-    ``principal`` None: the key was refused. ``at`` is when the key was verified. ``expires_at`` is when it expires by
-    itself; None: never.
+    ``principal`` is its owner; None: the key was refused. ``at`` is the time of the verification. ``expires_at`` is the
+    time at which the key or token expires; None: never.
     """
 
     principal: Principal | None
@@ -25,7 +25,7 @@ class Verified(NamedTuple):
 
 
 class PrincipalCache:
-    """At most ``size`` verifications, by the digest of the key. The one used longest ago makes room."""
+    """An LRU cache of at most ``size`` verifications, by the digest of the key or token."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -36,14 +36,14 @@ class PrincipalCache:
         return len(self._found)
 
     def get(self, digest: str) -> Verified | None:
-        """Returns the last verification of a key, of whatever age; None if it is not remembered."""
+        """Returns the cached verification of a key, however old it is; None if there is none."""
         found = self._found.get(digest)
         if found is not None:
             self._found.move_to_end(digest)
         return found
 
     def put(self, digest: str, verified: Verified) -> None:
-        """Remembers a verification."""
+        """Stores a verification. The least recently used one is evicted if the cache is full."""
         self._found[digest] = verified
         self._found.move_to_end(digest)
         if len(self._found) > self._size:

@@ -1,4 +1,5 @@
-"""``StoredKey``: what the service keeps of an API key that it created. It has salted hashes, never the key. Pure."""
+"""``StoredKey``: the record that the service stores of an API key that it created. It has salted hashes, never the key.
+Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class KeyOwner(KeyRights):
 class StoredKey(KeyOwner):
     """A created key as it is stored. Times are in seconds since the epoch.
 
-    ``previous`` is the hash of the secret before the last rotation, which opens until ``previous_expires_at``. Members
-    that another release has added are ignored, since two releases share the store during a rollout.
+    ``previous`` is the hash of the secret before the last rotation, which stays valid until ``previous_expires_at``.
+    Unknown members are ignored, since two releases share the store during a rollout.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -40,7 +41,7 @@ class StoredKey(KeyOwner):
 
     @property
     def prefix(self) -> str:
-        """The beginning of the key, by which people recognise it. It reveals nothing of the secret."""
+        """The public beginning of the key, by which people recognise it. It reveals nothing of the secret."""
         return f"{PREFIX}{self.id}"
 
     def active(self, now: float) -> bool:
@@ -48,30 +49,32 @@ class StoredKey(KeyOwner):
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def opens(self, key: ApiKey, now: float) -> bool:
-        """Returns whether ``key`` is this key and may be used now. A secret of before a rotation may be used until its
-        own expiry."""
+        """Returns whether ``key`` is this key, with a right secret, and may be used now. The secret from before the
+        last rotation is right until ``previous_expires_at``."""
         current = self.hash.matches(key.secret)
         overlap = self.previous is not None and now < (self.previous_expires_at or 0.0)
         former = self.previous is not None and self.previous.matches(key.secret)
         return key.id == self.id and self.active(now) and (current or (overlap and former))
 
     def valid_until(self, now: float) -> float | None:
-        """Returns the next time at which a secret of the key expires; None: none does."""
+        """Returns the next time, in seconds since the epoch, at which the key or its former secret expires; None if
+        neither expires."""
         ends = [end for end in (self.expires_at, self.previous_expires_at) if end is not None and end > now]
         return min(ends, default=None)
 
     @property
     def record(self) -> KeyRecord:
-        """The key as the store takes it. It is found by its public id, in one call, and its secret checked after."""
+        """The record in the form that the key store takes. The store finds it by the key's public id in one round trip;
+        the caller then checks the secret."""
         return KeyRecord(self.id, self.tenant, self.id, self.model_dump_json())
 
     @property
     def principal(self) -> Principal:
-        """The owner of requests with this key."""
+        """The principal of requests that use this key."""
         return principal_of(self, self.tenant, self.team, self.id)
 
     def rotated(self, now: float, grace_s: float) -> tuple[Self, ApiKey]:
-        """Returns the record with a new secret, and the new key. The former secret opens for ``grace_s`` more
+        """Returns the record with a new secret, and the new key. The former secret stays valid for ``grace_s`` more
         seconds."""
         key = ApiKey(self.id, new_secret())
         changes = {
@@ -88,7 +91,7 @@ class StoredKey(KeyOwner):
 
 
 def new_key(owner: KeyOwner, now: float, expires_at: float | None = None) -> tuple[StoredKey, ApiKey]:
-    """Returns the record of a new key and the key itself, which is nowhere else."""
+    """Returns the record of a new key, and the key itself, which is stored nowhere."""
     key = ApiKey(new_id(), new_secret())
     fields = {name: getattr(owner, name) for name in KeyOwner.model_fields}
     record = StoredKey(**fields, id=key.id, hash=SecretHash.of(key.secret), created_at=now, expires_at=expires_at)

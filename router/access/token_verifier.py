@@ -26,8 +26,8 @@ class TokenVerifier:
     """Verifies tokens with the newest key set of ``source``.
 
     The set is read at the start, every ``refresh_s`` seconds, and soon after a token names a key that is not in it: so
-    a new key of the issuer works without a restart. Requests never wait for a reading. If one fails, the last set
-    stays.
+    a new key of the issuer works without a restart. Requests never wait for the set to be read. If reading fails, the
+    last set stays in use.
     """
 
     def __init__(self, config: JwtConfig, source: JwksSource, clock: Clock) -> None:
@@ -53,15 +53,16 @@ class TokenVerifier:
         self._reading = asyncio.create_task(self._read_on())
 
     async def close(self) -> None:
-        """Ends the reading."""
+        """Stops the background refresh."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
 
     def verify(self, token: str) -> Verified:
-        """Returns the principal of ``token``.
+        """Returns the principal and the expiry of ``token``.
 
-        Raises AuthenticationError for a token that is not valid, and UnavailableError before the first key set.
+        Raises AuthenticationError for a token that is not valid, and UnavailableError before the first key set has been
+        read.
         """
         if self._keys is None:
             raise UnavailableError(
@@ -74,7 +75,7 @@ class TokenVerifier:
             raise unknown_key() from None
 
     async def refresh(self) -> None:
-        """Reads the key set once. Logs a failure, and keeps the last set then."""
+        """Reads the key set once. If that fails, logs the failure and keeps the last set."""
         try:
             self._keys = key_set_of(json.loads(await self._source.read()))
         except (OSError, ValueError) as error:

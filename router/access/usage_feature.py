@@ -1,4 +1,5 @@
-"""The feature of a request, which divides a tenant's usage: of the key, or named by the request. Pure."""
+"""The feature of a request: a label by which a tenant's usage is reported. The API key has it, or the request names it.
+Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}", re.ASCII)
 
 
 def feature_of(principal: Principal, named: str) -> str:
-    """Returns the feature of a request that names ``named``: that, if the key leaves the choice; else the key's.
+    """Returns ``named``, the feature that the request names, if the key of ``principal`` permits that; else the key's
+    own.
 
     Raises InvalidRequestError for a name of other than 1 to 64 letters, digits and ``._:/@-``.
     """

@@ -59,7 +59,11 @@ JSON, CSV, JSON_LINES = "application/json", "text/csv; charset=utf-8", "applicat
 
 @dataclass(frozen=True, slots=True)
 class ManagementCall:
-    """A request. ``read`` returns the body, of at most that many bytes. ``parameters`` are those of the query."""
+    """One HTTP request to the admin API.
+
+    ``read`` returns the body; its argument is the largest size accepted, in bytes. ``parameters`` are those of the
+    query.
+    """
 
     method: str
     path: str
@@ -109,7 +113,7 @@ class Management:
         self._tenants = tenants  # the limits of tenants, by name
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         match path.removeprefix(KEYS).split("/") if path.startswith(f"{KEYS}/") else []:
             case ["", _]:
                 return "GET", "PATCH", "DELETE"

@@ -41,7 +41,8 @@ class FeedbackBody(BaseModel):
 
 
 class InvalidationBody(BaseModel):
-    """The body of ``POST /admin/v1/cache/invalidate``: what all of the entries that are meant have in common."""
+    """The body of ``POST /admin/v1/cache/invalidate``: a filter. An entry matches if it matches every member that is
+    set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,26 +63,27 @@ class InvalidationBody(BaseModel):
         return self
 
     def filter(self, now: float) -> EntryFilter:
-        """Returns the filter at the time ``now``, in seconds since the epoch."""
+        """Returns the filter for the store. ``now`` is the present time, in seconds since the epoch."""
         before_ms = None if self.older_than_s is None else int(1000 * (now - self.older_than_s))
         versions = self.model_version, self.template_version
         return EntryFilter(self.tenant, *versions, self.question_prefix, before_ms, self.entry)
 
 
 class CacheManagement:
-    """Answers requests about stored answers. ``desk`` None: the service has no answer cache."""
+    """Answers requests about stored answers. ``desk`` carries them out; None: the service has no answer cache."""
 
     def __init__(self, desk: CacheDesk | None, clock: Clock) -> None:
         self._desk = desk
         self._clock = clock
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         return METHODS.get(path)
 
     async def answer(self, path: str, read: Callable[[int], Awaitable[bytes]], principal: Principal) -> dict[str, Any]:
-        """Answers a request whose method and path are among ``methods``; the caller has checked that ``principal`` may
-        make it. Raises InvalidRequestError, NotFoundError and StateUnavailableError."""
+        """Answers a request whose method and path are among ``methods``. The caller has checked that ``principal`` may
+        make it. ``read`` returns the body; its argument is the largest size accepted, in bytes. Raises
+        InvalidRequestError, NotFoundError and StateUnavailableError."""
         if self._desk is None:
             raise NotFoundError("This service has no answer cache.", "cache_not_configured")
         if path == CACHE:
@@ -103,7 +105,8 @@ class CacheManagement:
 
 
 def entry_document(entry: CacheEntry) -> dict[str, Any]:
-    """Returns an entry as administrators see it: without the texts of the tenant. Times in seconds since the epoch."""
+    """Returns a cache entry as the JSON object shown to administrators, without the tenant's texts. Times are in
+    seconds since the epoch."""
     return {
         "entry": entry.id,
         "tenant": entry.tenant,

@@ -26,7 +26,8 @@ class NewKey(KeyOwner):
     expires_in_s: float | None = Field(None, gt=0, lt=1e10)
 
     def expiry(self, now: float) -> float | None:
-        """Returns when the key expires, in seconds since the epoch; None: never. The earlier of both counts."""
+        """Returns when the key expires, in seconds since the epoch; None: never. If both fields are set, the earlier
+        time is returned."""
         ends = [self.expires_at, None if self.expires_in_s is None else now + self.expires_in_s]
         return min((end for end in ends if end is not None), default=None)
 
@@ -49,7 +50,7 @@ class KeyChange(BaseModel):
 
 
 def parse_document(kind: type[Document], body: bytes) -> Document:
-    """Returns the document in ``body``, which is JSON; an empty one is ``{}``.
+    """Parses ``body``, which is JSON, as the class ``kind`` and returns the instance. An empty body counts as ``{}``.
 
     Raises InvalidRequestError that names the wrong field. It does not quote the value, which may be a secret.
     """
@@ -72,7 +73,7 @@ def check_tiers(new: NewKey, tiers: Sequence[str]) -> None:
 
 
 def limit_document(use: LimitUse) -> dict[str, Any]:
-    """Returns how the use of a limit is shown. Money is in the currency of the prices."""
+    """Returns the use of one limit as a JSON object. Money is in the currency of the prices."""
     unit = MONEY_UNITS if use.name is LimitName.MONEY_PER_MONTH else 1
     amounts = {"value": use.limit, "used": use.used, "remaining": use.remaining}
     shown = {name: amount if unit == 1 else amount / unit for name, amount in amounts.items()}
@@ -80,7 +81,8 @@ def limit_document(use: LimitUse) -> dict[str, Any]:
 
 
 def key_document(stored: StoredKey, now: float, key: ApiKey | None = None) -> dict[str, Any]:
-    """Returns how a key is shown. Only a new ``key`` itself is part of it, this one time; hashes never are."""
+    """Returns an API key as a JSON object. ``key`` is the key in plain text, which is given and shown only when it was
+    just created or rotated. Hashes are never shown."""
     shown: Mapping[str, Any] = stored.model_dump(
         mode="json", include={*KeyOwner.model_fields, "created_at", "expires_at", "revoked_at", "rotated_at"}
     )

@@ -24,17 +24,17 @@ TENANT = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}")
 
 
 class PolicyManagement:
-    """Answers requests of administrators about policies. ``admin`` None: the service has none."""
+    """Answers requests of administrators about safety policies. ``admin`` None: the service has no policies."""
 
     def __init__(self, admin: PolicyAdmin | None) -> None:
         self._admin = admin
 
     def status(self) -> dict[str, Any]:
-        """Returns the tenants whose stored policy this router cannot read."""
+        """Returns the names of the tenants whose stored policy this router cannot read."""
         return {"unreadable": [] if self._admin is None else list(self._admin.unreadable())}
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         if path == POLICIES:
             return ("GET",)
         prefix, _, tenant = path.rpartition("/")
@@ -44,7 +44,7 @@ class PolicyManagement:
         """Answers a request whose method and path are among ``methods``.
 
         Raises InvalidRequestError that names the wrong field, NotFoundError if the service has no policies, and
-        UnavailableError.
+        UnavailableError if the shared store cannot be reached.
         """
         if self._admin is None:
             raise NotFoundError("This service has no policies: set safety.policies.", "safety_not_configured")

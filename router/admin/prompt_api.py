@@ -40,7 +40,7 @@ RecordChange = Callable[[str, Mapping[str, object]], None]
 
 
 class Actor(BaseModel):
-    """A body that may name a person, where several share a key."""
+    """The base of bodies that may name the person who acts, for keys that several people share."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,14 +63,15 @@ class RenderBody(BaseModel):
 
 
 class PromptManagement:
-    """Answers requests of administrators about stored prompts. Raises StateUnavailableError."""
+    """Answers requests of administrators about stored prompts. Each coroutine raises StateUnavailableError if the store
+    cannot be reached."""
 
     def __init__(self, book: PromptBook, record_change: RecordChange) -> None:
         self._book = book
         self._record_change = record_change
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         if path == PROMPTS:
             return ("GET",)
         if (found := PATH.fullmatch(path)) is None:

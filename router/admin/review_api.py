@@ -55,7 +55,8 @@ Read = Callable[[int], Awaitable[bytes]]
 
 
 class ReviewManagement:
-    """Answers requests of administrators about reviews and the audit log. Raises StateUnavailableError."""
+    """Answers requests of administrators about reviews and the audit log. Each coroutine raises StateUnavailableError
+    if the store cannot be reached."""
 
     def __init__(self, desk: ReviewDesk, audit: AuditReader, clock: Clock) -> None:
         self._desk = desk
@@ -63,7 +64,7 @@ class ReviewManagement:
         self._clock = clock
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         if path in FIXED:
             return FIXED[path]
         match path.removeprefix(f"{REVIEW}/").split("/") if path.startswith(f"{REVIEW}/") else []:
@@ -76,9 +77,10 @@ class ReviewManagement:
     async def answer(
         self, method: str, path: str, parameters: Mapping[str, str], read: Read, principal: Principal
     ) -> dict[str, Any] | str:
-        """Answers a request of an administrator: with a document, or with JSON lines.
+        """Answers a request of an administrator. Returns a JSON object, or JSON lines (str) for ``/review/export``.
 
-        Raises InvalidRequestError, NotFoundError and ConflictError.
+        Raises InvalidRequestError for a wrong field or parameter, NotFoundError for an unknown item, and ConflictError
+        if the item's state does not allow the step.
         """
         if path == EXPORT:
             return await self._export(parameters)

@@ -1,4 +1,4 @@
-"""The documents of ``/admin/v1/review`` and ``/admin/v1/audit``, and their parameters. Pure."""
+"""The JSON documents of ``/admin/v1/review`` and ``/admin/v1/audit``, and the parameters of their queries. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ MAX_EXCEPTION_S = 3650 * 86_400.0
 
 
 class ReviewStepBody(BaseModel):
-    """The body of ``POST /admin/v1/review/{id}/claim`` and its like, which may be empty.
+    """The body of ``POST /admin/v1/review/{id}/claim`` and of the other steps on an item. It may be empty.
 
-    ``reviewer`` tells apart people who share a key. The key's id is always part of the name that is stored.
+    ``reviewer`` is a name that distinguishes people who share a key. The key's id is always part of the name that is
+    stored.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -31,21 +32,22 @@ class ReviewStepBody(BaseModel):
 
 
 class ApprovalBody(ReviewStepBody):
-    """The body of ``POST /admin/v1/review/{id}/approve``. ``exception_s``: seconds for which the text passes from then
-    on; 0: this one time. None: as the tenant's policy says."""
+    """The body of ``POST /admin/v1/review/{id}/approve``. ``exception_s`` is the time in seconds for which the same
+    text then passes without review; 0: only this once; None: the time in the tenant's policy."""
 
     exception_s: float | None = Field(None, ge=0, le=MAX_EXCEPTION_S, allow_inf_nan=False)
 
 
 def check_parameters(parameters: Mapping[str, str], known: Collection[str]) -> None:
-    """Raises InvalidRequestError for a parameter that is not ``known``."""
+    """Raises InvalidRequestError if ``parameters`` has a name that is not in ``known``."""
     for name in parameters.keys() - known:
         shown = name.encode("ascii", "backslashreplace").decode()[:64]
         raise InvalidRequestError(f"There is no parameter '{shown}'.", "unknown_parameter", shown)
 
 
 def number_of(parameters: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """Returns a parameter that is a whole number from 0 to ``most``. Raises InvalidRequestError."""
+    """Returns the parameter ``name``, a whole number from 0 to ``most``, or ``default`` without it. Raises
+    InvalidRequestError for any other value."""
     text = parameters.get(name, "")
     if not text:
         return default
@@ -55,7 +57,8 @@ def number_of(parameters: Mapping[str, str], name: str, default: int, most: int)
 
 
 def state_of(parameters: Mapping[str, str]) -> ReviewState | None:
-    """Returns the parameter ``state``; None: open items. Raises InvalidRequestError."""
+    """Returns the review state in the parameter ``state``; None without it, which means open items. Raises
+    InvalidRequestError for an unknown state."""
     text = parameters.get("state", "")
     if not text or text == "open":
         return None
@@ -67,8 +70,8 @@ def state_of(parameters: Mapping[str, str]) -> ReviewState | None:
 
 
 def day_of(parameters: Mapping[str, str], now: float) -> int:
-    """Returns the parameter ``day``, a date (UTC), in days since the epoch; today by default. Raises
-    InvalidRequestError."""
+    """Returns the parameter ``day``, a date in UTC, as days since the epoch; without it, today, by ``now`` in seconds
+    since the epoch. Raises InvalidRequestError for a malformed date."""
     text = parameters.get("day", "")
     if not text:
         return int(now // 86_400)
@@ -79,12 +82,12 @@ def day_of(parameters: Mapping[str, str], now: float) -> int:
 
 
 def day_text(day: int) -> str:
-    """Returns a day, in days since the epoch, as a date."""
+    """Returns a day, given in days since the epoch, as a date ``YYYY-MM-DD``."""
     return date.fromordinal(day + EPOCH).isoformat()
 
 
 def case_document(case: ReviewCase, *, with_text: bool) -> dict[str, Any]:
-    """Returns how an item is shown. ``with_text``: with its text, which is null if it is not stored."""
+    """Returns a review item as a JSON object. ``with_text`` adds its text, which is null if it is not stored."""
     item, facts = case.item, case.facts
     document = {
         "id": item.id,
@@ -134,7 +137,7 @@ def label_line(case: ReviewCase) -> str:
 
 
 def exception_document(exception: ReviewException) -> dict[str, Any]:
-    """Returns how an exception is shown."""
+    """Returns an exception (an approved text that passes for a while) as a JSON object."""
     document = json.loads(exception.document)
     return {
         "object": "review_exception",
@@ -148,7 +151,8 @@ def exception_document(exception: ReviewException) -> dict[str, Any]:
 
 
 def report_document(report: DayReport) -> dict[str, Any]:
-    """Returns how the verification of a tenant's day is shown. ``head`` is worth noting elsewhere."""
+    """Returns the result of verifying one tenant's day of the audit log as a JSON object. ``head`` is the hash of the
+    day's last record; keep it elsewhere as evidence."""
     day, fault = report.day, report.fault
     return {
         "object": "audit_verification",
@@ -165,7 +169,7 @@ def report_document(report: DayReport) -> dict[str, Any]:
 
 
 def record_document(line: str) -> dict[str, Any]:
-    """Returns a record of the audit log with its hash; for a damaged line its text, so that it can be seen."""
+    """Returns a line of the audit log as a JSON object: the record with its hash, or the raw text of a damaged line."""
     digest, _, text = line.partition(" ")
     try:
         record = json.loads(text)

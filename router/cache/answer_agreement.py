@@ -1,4 +1,4 @@
-"""Whether two answers say the same, for semantic hits that are generated all the same. Pure.
+"""Decides whether two answers say the same, for the semantic hits whose answer is also generated for comparison. Pure.
 
 The measure is the token F1 of SQuAD (Rajpurkar et al. 2016, section 5): the overlap of the words, without case,
 punctuation and articles. Two answers with different numbers, or other tool calls, never say the same.
@@ -22,12 +22,12 @@ ARTICLES = frozenset({"a", "an", "the"})
 
 
 def same_answers(ours: Sequence[Answer], theirs: Sequence[Answer]) -> bool:
-    """Whether the answers say the same, one by one."""
+    """Returns whether each answer of ``ours`` says the same as that of ``theirs`` in the same place."""
     return len(ours) == len(theirs) and all(map(_same, ours, theirs))
 
 
 def overlap(one: str, other: str) -> float:
-    """Returns the F1 of the words of two texts, 0 to 1; 1 for two texts without words."""
+    """Returns the token F1 of two texts, 0 to 1; 1 for two texts without words."""
     ours, theirs = Counter(_words(one)), Counter(_words(other))
     if not ours or not theirs:
         return float(ours == theirs)

@@ -52,7 +52,7 @@ CLOSE_S = 2.0  # the longest that ``close`` waits for them
 
 
 class CacheStatus(StrEnum):
-    """How the cache has answered."""
+    """The outcome of a look-up in the cache."""
 
     EXACT = "exact"  # by the answer to the same request
     SEMANTIC = "semantic"  # by the answer to a question of the same meaning
@@ -62,7 +62,8 @@ class CacheStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A stored answer, and its entry. ``match``: how it was found; None: by its exact key."""
+    """A stored answer, and the cache entry that has it. ``match`` is the semantic match; None: it was found by its
+    exact key."""
 
     entry: CacheEntry
     stored: StoredAnswers
@@ -71,8 +72,8 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The right to store the answer to a request. ``leading``: other requests wait for it. ``shadow``: the semantic hit
-    that the answer is to be compared with; None: there is none."""
+    """The right to store the answer to a request. ``leading``: identical requests wait for this answer. ``shadow`` is
+    the semantic hit with which the generated answer is compared; None: there is none."""
 
     tenant: str
     keys: CacheKeys
@@ -84,11 +85,11 @@ class Ticket:
 
 
 class Found:
-    """What the cache knows of one request.
+    """The result of looking up one request. It is a context manager.
 
-    ``reason`` explains ``status`` in a word, and ``header`` both. ``hit`` is the answer; None: it must be generated.
-    ``keeps``: ``keep`` wants the generated answer. Leaving the context without ``keep`` lets the next of the waiting
-    requests lead.
+    ``status`` is the outcome and ``reason`` explains it in a word. ``header`` has both. ``hit`` is the stored answer;
+    None: the answer must be generated. If ``keeps`` is True, the caller passes the generated answer to ``keep``. If the
+    context ends without that, the next identical request that waits generates.
     """
 
     def __init__(
@@ -103,12 +104,12 @@ class Found:
 
     @property
     def keeps(self) -> bool:
-        """Whether ``keep`` wants the generated answer."""
+        """Whether the caller should pass the generated answer to ``keep``."""
         return self.ticket is not None
 
     @property
     def entry_id(self) -> str:
-        """The id of the entry of a hit; "" without one."""
+        """The id of the cache entry that was hit; "" without a hit."""
         return "" if self.hit is None else self.hit.entry.id
 
     @property
@@ -123,7 +124,8 @@ class Found:
     def keep(
         self, answers: Sequence[Answer], usage: Usage, tier: str, reasoning: int, inspections: Sequence[Inspection]
     ) -> None:
-        """Stores the generated answers soon, if they may be stored, and returns at once. Those that wait share them."""
+        """Stores the generated answers in the background, if they may be stored, and returns at once. Identical
+        requests that wait get them too."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
             self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, tier, reasoning), inspections)
@@ -140,9 +142,11 @@ class Found:
 
 
 class AnswerCache:
-    """The cache of one router. ``index`` finds questions of the same meaning; None: none does.
+    """The answer cache of one router. ``index`` finds questions of the same meaning; None: only exact matches are
+    found.
 
-    ``draw`` returns random numbers in [0, 1), for the hits that are generated all the same.
+    ``draw`` returns random numbers in [0, 1), which choose the semantic hits whose answer is also generated for
+    comparison.
     """
 
     def __init__(
@@ -165,7 +169,7 @@ class AnswerCache:
 
     @property
     def billed(self) -> bool:
-        """Whether hits cost what their generation cost."""
+        """Whether a hit is billed as if its answer had been generated."""
         return self._config.billing == "full"
 
     async def start(self) -> None:
@@ -173,7 +177,7 @@ class AnswerCache:
         await self._store.start()
 
     async def close(self) -> None:
-        """Ends what is under way, after the last request, and closes the store."""
+        """Waits a little for background writes, after the last request, and closes the store."""
         if self._writes:
             await asyncio.wait(set(self._writes), timeout=CLOSE_S)
         await self._flights.close()
@@ -184,7 +188,8 @@ class AnswerCache:
     ) -> Found:
         """Returns what the cache has for ``request``. May wait for an identical request that is under way.
 
-        ``ruling`` is that of the guard; None: there is no guard. Raises nothing.
+        ``ruling`` is the guard's decision on the request; None: there is no guard. No fault of the store or the index
+        is raised: it counts as a miss.
         """
         request = replace(request, cache=controls)
         terms = self._config.terms(scope.tenant)
@@ -309,7 +314,8 @@ class AnswerCache:
             self._flights.forget(ticket.tenant, ticket.keys.exact, release_ms=0)
 
     def keep(self, ticket: Ticket, stored: StoredAnswers, inspections: Sequence[Inspection]) -> None:
-        """Stores the answers to a request soon, if they may be stored. Tells those that wait."""
+        """Stores the answers to a request in the background, if they may be stored, and gives them to the identical
+        requests that wait."""
         tenant, key = ticket.tenant, ticket.keys.exact
         reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
         if not reason and ticket.shadow is not None:
@@ -332,7 +338,8 @@ class AnswerCache:
         self._write(self._put(ticket, entry, owner))
 
     def give_up(self, ticket: Ticket) -> None:
-        """The request has failed, or its client has left. The next one that waits leads."""
+        """Returns the ticket of a request that has failed or whose client has left. The next identical request that
+        waits generates."""
         if ticket.leading:
             self._flights.failed(ticket.tenant, ticket.keys.exact)
 
@@ -385,7 +392,7 @@ class AnswerCache:
         self.judge(HitFeedback(shadow.entry.tenant, shadow.entry.id, wrong, HitJudge.SHADOW, score))
 
     def judge(self, feedback: HitFeedback) -> None:
-        """Counts whether a hit was right, and tells the index soon."""
+        """Counts whether a hit was right, and sends the feedback to the index in the background."""
         self._metrics.judged(feedback.tenant, feedback.judge.value, wrong=feedback.wrong)
         if self._index is not None and len(self._writes) < MAX_WRITES:
             self._write(self._tell_index(self._index, feedback))

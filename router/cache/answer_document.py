@@ -16,8 +16,8 @@ USAGE = tuple(field.name for field in fields(Usage))
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswers:
-    """The whole answers to a request, in the order of their index, and what their generation used. ``tier`` is the
-    tier that has generated them."""
+    """The complete answers to a request, in the order of their index, with the token counts of their generation.
+    ``tier`` is the tier that generated them."""
 
     answers: tuple[Answer, ...]
     usage: Usage
@@ -48,10 +48,11 @@ def encode_answers(stored: StoredAnswers) -> str:
 
 
 def decode_answers(document: str, prompts: Sequence[int]) -> StoredAnswers:
-    """Returns what ``encode_answers`` has written. The ids of tool calls are "": each answer gets new ones.
+    """Returns the answers in ``document``, which ``encode_answers`` has written. The ids of tool calls are "": each
+    answer gets new ones.
 
-    ``prompts`` has the index of the prompt of each choice of the request. Raises PoisonedEntryError, which quotes
-    nothing, if these are not its answers.
+    ``prompts`` has the index of the prompt of each choice of the request. Raises PoisonedEntryError, whose message
+    quotes no text, if ``document`` is malformed or does not answer these prompts.
     """
     try:
         members = json.loads(document)

@@ -1,4 +1,4 @@
-"""What the header Cache-Control (RFC 9111, section 5.2.1) of a request says about the answer cache. Pure."""
+"""Applies the request header Cache-Control (RFC 9111, section 5.2.1) to the controls of the answer cache. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from router.inference_request import CacheControls
 
 
 def controlled(controls: CacheControls, header: str | None) -> CacheControls:
-    """Returns ``controls``, those of the body, narrowed by ``header``, the value of Cache-Control; None: there is none.
+    """Returns ``controls``, which the request body sets, restricted by ``header``, the value of Cache-Control; None:
+    there is no such header.
 
     ``no-cache`` and ``max-age=0`` ask for a new answer, ``no-store`` asks not to store it, and ``max-age=60`` takes a
-    stored answer of up to 60 seconds. Other directives, and numbers that are none, have no effect.
+    stored answer of up to 60 seconds. Other directives and malformed numbers have no effect.
     """
     for directive in () if header is None else header.lower().split(","):
         name, _, value = (part.strip() for part in directive.partition("="))

@@ -19,8 +19,8 @@ key have the same limit."""
 def bypass_reason(request: InferenceRequest, ruling: Ruling | None, *, sampled_allowed: bool) -> str:
     """Returns why the cache neither answers ``request`` nor stores its answer; "" if it may do both.
 
-    ``ruling`` is that of the guard; None: the service has no guard. ``sampled_allowed``: whether the tenant wants
-    sampled answers stored, of which a request without a seed would get another one each time.
+    ``ruling`` is the guard's decision on the request; None: the service has no guard. ``sampled_allowed``: the tenant
+    also wants answers stored that were sampled without a seed, and that would differ each time.
     """
     sampling = request.sampling
     if not request.prompts or sampling.max_tokens == 0:
@@ -47,7 +47,7 @@ def unstorable_reason(answers: Sequence[Answer], choices: int, inspections: Sequ
     """Returns why ``answers`` are not stored; "" if they may be.
 
     There must be ``choices`` of them, whole, with text or a tool call; and the guard must have found nothing in them.
-    ``inspections`` is what it did.
+    ``inspections`` are the guard's records of its checks of the answers.
     """
     if len(answers) != choices:
         return "incomplete"

@@ -1,4 +1,5 @@
-"""What decides an answer, as digests: the key of the exact request, and the partition of questions of one kind. Pure.
+"""The cache keys: digests of everything that decides an answer. One is the key of the exact request, the other that of
+the partition, whose requests differ in the last question alone. Pure.
 
 Both are SHA-256 of what Python writes for the dataclasses (``repr``), which has all of their members and quotes all
 texts: two requests are written alike only if they are equal. A member that is added to a prompt's or the sampling's
@@ -28,12 +29,7 @@ NO_CUTS = (None, 0.0, 0, 1.0, 0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """What decides an answer beside the request itself.
-
-    ``model_version`` is the name of the model, ``weights`` the version of its files and of the engine's settings.
-    ``policy`` is the version of the tenant's safety policy, and ``role`` the role of the key, by which the policy may
-    tell requests apart.
-    """
+    """The inputs beside the request itself that decide an answer."""
 
     tenant: str
     tier: str
@@ -92,7 +88,7 @@ def _update(digest: hashlib._Hash, value: object) -> None:
 
 
 def is_greedy(sampling: SamplingParams) -> bool:
-    """Whether the most probable tokens alone make the answer."""
+    """Returns whether the sampling parameters mean greedy decoding."""
     if sampling.beam is not None:
         return not sampling.beam.do_sample
     return sampling.temperature == 0 or sampling.top_k == 1 or sampling.top_p <= MIN_TOP_P

@@ -1,4 +1,5 @@
-"""``CacheDesk``: what people do with stored answers: say that one was wrong, see how many there are, delete some.
+"""``CacheDesk``: the operations of clients and administrators on stored answers: report a wrong one, count them, delete
+them.
 
 Each deletion is in the audit log, with the name of who asked for it, and no text.
 """
@@ -24,14 +25,15 @@ Record = Callable[[str, Mapping[str, object]], None]
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The entries that a filter means: their number, and the first of them."""
+    """The entries that match a filter: their number, and a sample of the first of them."""
 
     count: int
     sample: Sequence[CacheEntry]
 
 
 class CacheDesk:
-    """``record`` adds to the audit log. Each coroutine raises StateUnavailableError."""
+    """Carries out the operations on stored answers. ``record`` adds to the audit log. Each coroutine raises
+    StateUnavailableError if the store cannot be reached."""
 
     def __init__(self, store: EntryStore, cache: AnswerCache, record: Record) -> None:
         self._store = store
@@ -39,11 +41,12 @@ class CacheDesk:
         self._record = record
 
     async def sizes(self) -> Sequence[CacheSize]:
-        """Returns what each tenant has stored."""
+        """Returns how many entries and bytes each tenant has stored."""
         return await self._store.sizes()
 
     async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool) -> bool:
-        """Takes a client's word on a hit, and deletes the entry if it is ``wrong``. Returns whether it was deleted.
+        """Records a client's judgement of a hit, and deletes the entry if it is ``wrong``. Returns whether it was
+        deleted. ``who`` is the name in the audit log.
 
         Raises NotFoundError if the tenant has no such entry.
         """
@@ -61,7 +64,7 @@ class CacheDesk:
         return deleted
 
     async def matching(self, which: EntryFilter) -> Matches:
-        """Returns the entries that ``which`` means, and deletes nothing."""
+        """Returns the entries that match ``which``, without deleting them."""
         count, sample = 0, list[CacheEntry]()
         async for entry in self._found(which):
             count += 1
@@ -70,7 +73,7 @@ class CacheDesk:
         return Matches(count, sample)
 
     async def invalidate(self, which: EntryFilter, who: str) -> Matches:
-        """Deletes the entries that ``which`` means, and returns them."""
+        """Deletes the entries that match ``which``, and returns them. ``who`` is the name in the audit log."""
         deleted: Counter[str] = Counter()
         sample = list[CacheEntry]()
         try:

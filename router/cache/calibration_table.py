@@ -1,4 +1,5 @@
-"""``CalibrationTable``: how held-out pairs of questions score, as the pair stage's files have it."""
+"""``CalibrationTable``: the scores of held-out pairs of questions, as the files of the pair scorer (the second stage of
+the semantic cache) have them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ class CalibrationTableError(ValueError):
 
 
 class Row(NamedTuple):
-    """At a threshold of ``score``, ``false_hits`` different pairs and ``true_hits`` same ones are hits."""
+    """A row of the table: at the threshold ``score``, ``false_hits`` pairs of different questions and ``true_hits``
+    pairs of same ones are hits."""
 
     score: float
     false_hits: int
@@ -25,7 +27,8 @@ class Row(NamedTuple):
 
 
 class CalibrationTable(BaseModel):
-    """The scores of ``different`` pairs that differ and ``same`` ones that do not, of a scorer's ``version``.
+    """The scores of labelled pairs of questions under a scorer's ``version``. ``different`` pairs have different
+    meanings, ``same`` pairs have the same.
 
     ``rows``: one for each score of a different pair that no guard refused, from the highest down. A pair that the guard
     refuses is in ``different`` or in ``same``, and in no row: it is never a hit.
@@ -61,12 +64,13 @@ class CalibrationTable(BaseModel):
             raise CalibrationTableError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
     def recall(self, threshold: float) -> float:
-        """Returns the share of same pairs that are hits at ``threshold``, by the last row above it: a lower bound."""
+        """Returns the share of same pairs, 0 to 1, that are hits at ``threshold``. It is a lower bound: the last row
+        above the threshold counts."""
         return max((row.true_hits for row in self.rows if row.score >= threshold), default=0) / self.same
 
 
 class Scored(NamedTuple):
-    """A labelled pair. ``score``: None where the guard refuses it."""
+    """A labelled pair and its score, 0 to 1; None: the guard refuses the pair."""
 
     score: float | None
     same: bool

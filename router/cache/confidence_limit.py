@@ -12,7 +12,8 @@ PRECISION: Final = 1e-12
 
 
 def keeps_bound(hits: float, trials: float, bound: float, confidence: float = CONFIDENCE) -> bool:
-    """Tells whether the upper limit of ``hits`` in ``trials`` is at most ``bound``, which lies between 0 and 1.
+    """Returns whether the upper confidence limit of the rate ``hits`` / ``trials`` is at most ``bound``, which lies
+    between 0 and 1.
 
     Counts that were weighted may be fractions.
     """
@@ -20,7 +21,8 @@ def keeps_bound(hits: float, trials: float, bound: float, confidence: float = CO
 
 
 def upper_limit(hits: float, trials: float, confidence: float = CONFIDENCE) -> float:
-    """Returns the upper limit, from 0 to 1: the quantile of the beta distribution with hits + 1 and trials - hits."""
+    """Returns the upper confidence limit of the rate ``hits`` / ``trials``, from 0 to 1: the quantile of the beta
+    distribution with hits + 1 and trials - hits."""
     if hits >= trials:
         return 1.0
     low, high = 0.0, 1.0

@@ -35,7 +35,7 @@ class FlightState(StrEnum):
 
 
 class FlightEvent(StrEnum):
-    """What happens to a flight."""
+    """The events that change the state of a flight."""
 
     FOUND = "found"  # the store has the entry
     GRANTED = "granted"  # the store lets this router lead
@@ -69,11 +69,11 @@ TRANSITIONS = (
 
 
 class IllegalFlightError(RuntimeError):
-    """A flight has no such transition from its state."""
+    """The event is not allowed in the flight's present state."""
 
 
 class Part(StrEnum):
-    """What a request of a flight is to do."""
+    """The role of a request in its flight."""
 
     LEAD = "lead"  # generate for all
     SHARE = "share"  # take the answer
@@ -81,14 +81,18 @@ class Part(StrEnum):
 
 
 class Assignment(NamedTuple):
-    """What one request is to do. Each gets one."""
+    """The role that request ``member`` of a flight gets. Each request gets one, once."""
 
     member: int
     part: Part
 
 
 class Flight:
-    """The requests of one flight, numbered from 0. ``leader`` is the one that generates; None: none does."""
+    """The identical requests of one flight, numbered from 0. ``leader`` is the number of the one that generates; None:
+    none does.
+
+    Each method raises IllegalFlightError for an event that the present state does not allow, and changes nothing then.
+    """
 
     def __init__(self) -> None:
         self.state = FlightState.ASKING
@@ -99,7 +103,7 @@ class Flight:
 
     @property
     def waiting(self) -> Sequence[int]:
-        """The requests that have no part yet, in the order of arrival."""
+        """The numbers of the requests without a role yet, in the order of arrival."""
         return tuple(self._waiting)
 
     def join(self) -> int:
@@ -111,7 +115,8 @@ class Flight:
         return member
 
     def asked(self, event: FlightEvent) -> list[Assignment]:
-        """Takes the store's answer: FOUND, GRANTED, REFUSED, UNSHARED or UNAVAILABLE. Returns what is to be done."""
+        """Takes the store's answer: FOUND, GRANTED, REFUSED, UNSHARED or UNAVAILABLE. Returns the roles that it
+        decides."""
         self._step(event)
         match event:
             case FlightEvent.GRANTED:
@@ -124,18 +129,21 @@ class Flight:
                 return self._assign_all(Part.ALONE)
 
     def answered(self) -> list[Assignment]:
-        """The leader has an answer that all may share."""
+        """Takes the event that the leader has an answer which all may share. Returns the roles of the waiting
+        requests."""
         self._step(FlightEvent.ANSWERED)
         self.leader = None
         return self._assign_all(Part.SHARE)
 
     def unshared(self) -> list[Assignment]:
-        """The leader has an answer that the others may not share."""
+        """Takes the event that the leader has an answer which others may not share. Returns the roles of the waiting
+        requests."""
         self._check(FlightState.LEADING)
         return self._end()
 
     def failed(self) -> list[Assignment]:
-        """The leader has failed, or its client has left. The next request leads, at most MAX_PROMOTIONS times."""
+        """Takes the event that the leader has failed or its client has left. Makes the next waiting request the leader,
+        at most MAX_PROMOTIONS times; then all go alone. Returns the roles."""
         self._check(FlightState.LEADING)
         if not self._waiting or self._promotions >= MAX_PROMOTIONS:
             return self._end()
@@ -144,7 +152,8 @@ class Flight:
         return [self._promote()]
 
     def leave(self, member: int) -> None:
-        """A request stops to wait. The others stay as they are. A flight without requests is settled."""
+        """Removes a request that no longer waits. The others are unaffected. A flight that no request waits in or leads
+        becomes settled."""
         self._waiting.pop(member, None)
         if not self._waiting and self.state in ASKED:
             self._step(FlightEvent.ENDED)

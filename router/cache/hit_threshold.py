@@ -1,4 +1,4 @@
-"""The score from which on a stored question answers another, for a bound on false hits.
+"""The threshold on the pair score from which a stored question counts as a hit, for a bound on the rate of false hits.
 
 A false hit is a pair of different questions that would be taken for the same; its rate is of all different pairs. The
 threshold is the lowest at which the upper confidence limit of that rate (Clopper and Pearson) keeps the bound. The
@@ -25,11 +25,11 @@ STEP = 10.0**-DECIMALS
 
 
 class Judged(NamedTuple):
-    """A look-up whose best candidate was compared with an answer that was generated anyway.
+    """A look-up whose best candidate was judged by comparing its stored answer with one that was generated too.
 
-    ``score``: of the pair stage, the guard's refusals left out. ``same``: whether the stored answer would have been
-    right. ``weight``: one by the probability with which look-ups of its kind are compared. A miss can be compared for
-    nothing, since it is generated; of hits a share is.
+    ``score`` is the pair scorer's, 0 to 1; pairs that the guard refuses are left out. ``same``: the stored answer would
+    have been right. ``weight`` is 1 / the probability with which look-ups of its kind are judged: misses are judged at
+    no cost, since they are generated anyway, hits only in a random share.
     """
 
     score: float
@@ -39,8 +39,9 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What traffic says. ``reported``: the scores of hits that users called wrong, which are no sample: they can raise
-    a threshold and never lower one."""
+    """Judgements from live traffic, for recalibration. ``judged`` is a weighted sample of look-ups. ``reported`` are
+    the scores of hits that users called wrong. These are no random sample: they can raise the threshold and never lower
+    it."""
 
     judged: Sequence[Judged] = ()
     reported: Sequence[float] = ()
@@ -48,10 +49,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far traffic moves a threshold, in logits of the score.
+    """Limits on how far live traffic moves the threshold. ``max_raise`` and ``max_lower`` are in logits of the score.
 
-    ``full``: different pairs judged, from which on the shipped table counts no more; below it counts in part.
-    ``min_different``: different pairs judged, below which the threshold is not lowered.
+    ``full`` is the number of judged pairs of different questions from which the shipped table is no longer used; with
+    fewer, it counts in part. With fewer than ``min_different`` such pairs, the threshold is not lowered.
     """
 
     max_raise: float = 3.0
@@ -61,8 +62,9 @@ class Limits:
 
 
 def threshold_for(table: CalibrationTable, bound: float, confidence: float = CONFIDENCE) -> float:
-    """Returns the threshold for false hits of at most ``bound``, from 0 to 1; NEVER if the table is too small to
-    promise so little. Below the last row of the table nothing is known, so its score is the lowest threshold.
+    """Returns the threshold, 0 to 1, at which the rate of false hits is at most ``bound``; NEVER if the table is too
+    small to show such a rate. The table says nothing below its last row, so the score of that row is the lowest
+    threshold.
 
     Raises ValueError for a bound or a confidence outside of 0 to 1.
     """
@@ -78,7 +80,8 @@ def recalibrated(
     limits: Limits | None = None,
     confidence: float = CONFIDENCE,
 ) -> float:
-    """Returns the threshold for ``bound`` after ``evidence``.
+    """Returns the threshold at which the rate of false hits is at most ``bound``, by the shipped table and
+    ``evidence``.
 
     The table's counts and those of traffic are added up; the table counts less the more different pairs were judged.
     The result is at most ``limits.max_raise`` above ``threshold_for`` and ``limits.max_lower`` below it, in logits.

@@ -1,4 +1,4 @@
-"""``replay``: stored answers as the events that their generation would yield."""
+"""``replay``: turns stored answers into the events that generation would have yielded."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a request is to do. ``entry`` is the answer to share. ``waited``: it was under way when the request
-    came. ``reason`` says why a request goes alone; "" otherwise."""
+    """The role of a request in its flight. ``entry`` is the answer to share, if ``part`` is SHARE. ``waited``: the
+    flight existed when the request came. ``reason`` says why a request goes alone; "" otherwise."""
 
     part: Part
     entry: CacheEntry | None = None
@@ -72,12 +72,12 @@ class SingleFlight:
         self._ending: set[asyncio.Task[None]] = set()
 
     def owner(self, tenant: str, key: str) -> str:
-        """Returns the name under which this router has the lease on a key; "" if it does not lead."""
+        """Returns the name under which this router holds the lease on ``key``; "" if it has no flight for it."""
         group = self._groups.get((tenant, key))
         return "" if group is None else group.owner
 
     async def close(self) -> None:
-        """Ends all leases of this router, so that others need not wait for them to run out."""
+        """Releases all leases of this router, so that other routers need not wait for them to expire."""
         tasks = [group.asking for group in self._groups.values() if group.asking is not None]
         tasks += [self._renewing] if self._renewing is not None else []
         for task in tasks:
@@ -90,10 +90,11 @@ class SingleFlight:
             await asyncio.wait(set(self._ending))
 
     async def join(self, tenant: str, key: str, max_wait_s: float | None = None) -> Joined:
-        """Waits until the request has a part, at most ``max_wait_s`` seconds if that is less than the setting.
+        """Waits until the request has a role, and returns it. Waits at most ``max_wait_s`` seconds, or the setting's if
+        that is less.
 
-        One that is to LEAD must call ``answered``, ``unshared`` or ``failed`` once. A caller that is cancelled harms no
-        other.
+        A caller with the role LEAD must call ``answered``, ``unshared`` or ``failed`` once. The cancellation of one
+        caller does not affect the others.
         """
         limit_s = self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s)
         place = tenant, key
@@ -123,13 +124,14 @@ class SingleFlight:
         return replace(joined, waited=waited or joined.waited)
 
     def answered(self, tenant: str, key: str, entry: CacheEntry) -> None:
-        """The leader has an answer that all share. Requests that come until ``forget`` share it too."""
+        """Gives the leader's answer ``entry`` to all requests that wait. Requests that come before ``forget`` get it
+        too."""
         group = self._groups[tenant, key]
         group.entry = entry
         self._assign(group, group.flight.answered(), "")
 
     def forget(self, tenant: str, key: str, release_ms: int | None = None) -> None:
-        """Ends a flight that is ``answered``. New requests ask the store.
+        """Ends a flight after ``answered``. Requests that come later ask the store again.
 
         ``release_ms`` None: storing the answer has ended the lease. Otherwise the lease ends now, and for that many
         milliseconds requests go alone, as in ``EntryStore.release``.
@@ -139,13 +141,14 @@ class SingleFlight:
             self._release((tenant, key), group.owner, release_ms)
 
     def unshared(self, tenant: str, key: str, reason: str) -> None:
-        """The leader has an answer that may not be stored. Those that wait go alone, in other routers too."""
+        """Ends a flight whose answer may not be stored, because of ``reason``. The requests that wait go alone, in
+        other routers too."""
         group = self._groups.pop((tenant, key))
         self._assign(group, group.flight.unshared(), reason)
         self._release((tenant, key), group.owner, UNSHARED_MS)
 
     def failed(self, tenant: str, key: str) -> None:
-        """The leader has failed, or its client has left. The next request that waits leads."""
+        """Passes the lead to the next request that waits, since the leader has failed or its client has left."""
         group = self._groups[tenant, key]
         self._assign(group, group.flight.failed(), "failed")
         if group.flight.state is FlightState.SETTLED:

@@ -26,14 +26,15 @@ def embedding(embedder: Embedder | None) -> Embedder:
 
 
 def embedding_models(embedder: Embedder | None, aliases: Sequence[str]) -> list[str]:
-    """Returns the names that requests may give as ``model``: that of the model without its version, and ``aliases``."""
+    """Returns the names that requests may give as ``model``: the model's name without its version, and ``aliases``;
+    none without an embedder."""
     return [] if embedder is None else [embedder.model.partition("@")[0], *aliases]
 
 
 def check_embedding(
     request: EmbeddingRequest, principal: Principal, embedder: Embedder, aliases: Sequence[str]
 ) -> None:
-    """Checks the model and the dimensions of ``request``. The name of the model with its version is accepted too.
+    """Checks the model and the dimensions of ``request``. ``name@version`` is accepted too.
 
     Raises NotFoundError for a model that does not exist, PermissionDeniedError for one that ``principal`` may not ask
     for, and InvalidRequestError for more dimensions than the model has.
@@ -54,7 +55,8 @@ def check_embedding(
 async def embedded(embedder: Embedder, request: EmbeddingRequest, meter: UsageMeter) -> EmbeddingResult:
     """Returns the vectors of the request's texts, and counts their tokens in ``meter``.
 
-    Raises InvalidRequestError that names the field of a text that is too long, and UnavailableError.
+    Raises InvalidRequestError that names the field of a text that is too long, and UnavailableError if the embedder
+    does not answer.
     """
     try:
         vectors, tokens = await embedder.embed(request.texts)
@@ -73,10 +75,11 @@ async def embedded(embedder: Embedder, request: EmbeddingRequest, meter: UsageMe
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
-    """Returns the first ``dimensions`` numbers of each vector, brought to length 1 again; None: all.
+    """Returns ``vectors``, float32 [texts, numbers], cut to the first ``dimensions`` numbers and normalised to length 1
+    again; None: unchanged.
 
-    A model that was not trained for it (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147) loses more than one that
-    was. A vector whose first numbers are all 0 stays so.
+    The loss of quality is greater for a model that was not trained for this (Matryoshka, Kusupati et al. 2022,
+    arXiv:2205.13147). A vector whose first numbers are all 0 stays so.
     """
     if dimensions is None or dimensions >= vectors.shape[1]:
         return vectors
@@ -86,7 +89,7 @@ def shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[n
 
 
 def priced_request(request: EmbeddingRequest) -> InferenceRequest:
-    """Returns the request for the ledger and the limits: its texts are prompts without an answer."""
+    """Returns a request by which ledger and limits count ``request``: its texts as prompts without an answer."""
     sampling = SamplingParams(max_tokens=0)
     return InferenceRequest(request.model, tuple(request.texts), sampling, "input", _no_answer, user=request.user)
 

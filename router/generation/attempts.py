@@ -41,7 +41,7 @@ MIN_PAUSE_S = 0.25
 
 
 class NewMeter(Protocol):
-    """Makes the meter of an attempt; see ``UsageMeter.attempt``."""
+    """A function that makes the meter of one attempt; see ``UsageMeter.attempt`` for its arguments."""
 
     def __call__(self, *, seen: int = 0, shared: bool = False) -> AttemptMeter: ...
 
@@ -54,8 +54,9 @@ has another version of the model."""
 
 @dataclass(slots=True)
 class Run:
-    """What one request needs, and what has become of it. ``account`` is as in ``TierBackend.generate``, ``shared`` as
-    in ``UsageMeter.attempt``. ``lost_at`` is when a replica was lost last, in seconds of the monotonic clock."""
+    """The state of one engine request over all its attempts. ``account`` is as in ``TierBackend.generate``, ``shared``
+    as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica was lost, in seconds of the
+    monotonic clock."""
 
     backend: TierBackend
     tier: str
@@ -70,11 +71,11 @@ class Run:
 
     @property
     def waited_s(self) -> float:
-        """The seconds since a replica was lost last."""
+        """The seconds since the last replica was lost."""
         return time.monotonic() - self.lost_at
 
     def failed(self, error: ReplicaError) -> None:
-        """Takes over the failure of an attempt."""
+        """Records the failure of an attempt."""
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version
@@ -91,14 +92,15 @@ def run_attempts(
     on_failover: OnFailover,
     account: str = "",
 ) -> AsyncGenerator[Sequence[T], None]:
-    """Returns a generator that runs ``request``, which is for one prompt, in one attempt or several, and yields its
-    events in batches. The request must have a seed if it samples.
+    """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
+    in batches. The request must have a seed if it samples.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
     in ``TierBackend.generate``. Closing the generator aborts the current attempt.
 
-    Raises what the backend raises. After several failures it raises the one that ``next_attempt`` chooses.
+    The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
+    one that ``next_attempt`` chooses, or PoisonRequestError.
     """
     return _attempts(Run(backend, tier, config, new_meter, on_failover, account), request, events_of)
 

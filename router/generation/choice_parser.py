@@ -23,12 +23,12 @@ class ChoiceParser:
 
     @property
     def passes_text(self) -> bool:
-        """Whether all further text passes unparsed, so that the parser is not needed any more."""
+        """Whether all further text is passed on unparsed, so that the parser is no longer needed."""
         return self._reasoning is None and self._calls is None
 
     @property
     def called(self) -> bool:
-        """Whether the choice ends with a complete tool call, as of now."""
+        """Whether the text so far ends with a complete tool call."""
         return self._calls is not None and self._calls.called
 
     def push(self, text: str) -> list[Piece]:

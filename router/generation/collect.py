@@ -42,7 +42,8 @@ class _Choice:
 
 
 class Collector:
-    """Joins the events of a request, batch by batch. ``usage`` has the token counts of all answers together."""
+    """Joins the events of a request into answers, batch by batch. ``usage`` has the token counts of all answers
+    together."""
 
     def __init__(self) -> None:
         self._found: dict[int, _Choice] = {}
@@ -87,7 +88,7 @@ class Collector:
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
     """Reads ``batches`` to their end. Returns the answers of the request in the order of their index, and the token
-    counts of all together. Raises what ``batches`` raises."""
+    counts of all answers together. Raises what ``batches`` raises."""
     collector = Collector()
     async for events in batches:
         collector.push(events)

@@ -38,11 +38,11 @@ async def generate(
 
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
-    ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates
-    those of a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
+    ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
+    a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
     ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
-    prompts of several: their answers have no last events then, and the usage has what was generated for them.
-    ``count_failover`` gets the kind of each failover, as ``OnFailover`` names them.
+    prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
+    them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
 
     Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
     delta.
@@ -101,8 +101,8 @@ def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> 
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
     within ``tenant``.
 
-    Their ids are made of ``account_id``, which is new, because two clients may send the same request id. A request
-    without a seed gets one here, as the engine would give it one, so that another engine can go on with it.
+    Their ids are derived from ``account_id``, which is unique, because two clients may send the same request id. A
+    request without a seed gets one here rather than in the engine, so that another engine can continue it.
     """
     return [
         GenerationRequest(
@@ -124,7 +124,7 @@ def _seeded(sampling: SamplingParams) -> SamplingParams:
 
 
 def engine_request_id(account_id: str, index: int) -> str:
-    """Returns the id of the first attempt at the prompt with this index."""
+    """Returns the id of the engine request of the first attempt at the prompt with this index."""
     return f"{account_id}-{index}"
 
 

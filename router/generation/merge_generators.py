@@ -1,4 +1,4 @@
-"""``merge``: several asynchronous generators as one."""
+"""``merge``: merges several asynchronous generators into one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> Asy
     """Returns a generator of the items of all ``streams``, in the order in which they arrive.
 
     Closing it closes all ``streams``. An error of one stream ends it, and closes the others. ``stops`` closes single
-    ones, by their index: at once, while an item is awaited, so that no further one comes. A stream that is the only one
-    is closed by closing the generator.
+    streams by their index, at once, even while an item is awaited, so that no further item comes. It has no effect on a
+    stream that is the only one: the caller closes the generator instead.
     """
     return streams[0] if len(streams) == 1 else _merge(streams, stops)
 

@@ -23,8 +23,8 @@ class ReasoningParser:
         self.done = False
 
     def push(self, text: str) -> tuple[str, str]:
-        """Takes the next text of the choice and returns the reasoning and the rest that it completes, each maybe empty.
-        Text that may begin a tag is held back for the next call. Sets ``done``."""
+        """Takes the next text of the choice. Returns the reasoning and the other text that can be passed on now; each
+        may be empty. Text that may begin a tag is held back for the next call. Sets ``done``."""
         if self.done:
             return "", text
         self._held += text
@@ -38,8 +38,8 @@ class ReasoningParser:
         return self._split()
 
     def finish(self) -> tuple[str, str]:
-        """Sets ``done`` and returns the reasoning and the rest that were held back. Called once, at the end of the
-        choice."""
+        """Sets ``done`` and returns the reasoning and the other text that were held back. Called once, at the end of
+        the choice."""
         held = self._release()
         return (held, "") if self._inside else ("", held)
 

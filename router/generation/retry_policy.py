@@ -23,8 +23,8 @@ MAX_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The decision to try once more, after ``after_s`` seconds. ``avoid`` holds the ids of the replicas that must not
-    get the attempt. ``any_version``: a replica with another version of the model may continue the answer."""
+    """The decision to try once more, after waiting ``after_s`` seconds. ``avoid`` holds the ids of the replicas that
+    must not get the attempt. ``any_version``: a replica with another version of the model may continue the answer."""
 
     avoid: frozenset[str]
     after_s: float = 0.0
@@ -45,7 +45,7 @@ def next_attempt(
     config: FailoverConfig,
     waited_s: float = 0.0,
 ) -> Attempt | GiveUp:
-    """Returns what to do after ``failures``: all of one engine request, oldest first, at least one.
+    """Returns the decision after ``failures``: all failures of one engine request so far, oldest first, at least one.
 
     ``began``: a part of the answer was sent, so that the next attempt continues it. ``ready`` holds the ids of the
     tier's ready replicas. ``waited_s`` is the time since the last replica was lost, in seconds.

@@ -2,9 +2,9 @@
 the rest of it on another replica. Pure.
 
 The engine's random numbers are a function of seed, choice and position (Salmon et al. 2011), and it replays the tokens
-of ``GenerationRequest.resume`` through its grammar, stop strings, penalties and detokeniser. So the tokens are all that
-a continuation needs, and the texts before and after the cut, joined, are those of an undisturbed run. The choices of a
-request that was cut are continued one by one, each with the seed that it had.
+of ``GenerationRequest.resume`` through its grammar, stop strings, penalties and detokeniser. So a continuation needs
+nothing but the tokens, and the texts before and after the cut, joined, are those of an undisturbed run. The choices of
+a request that was cut are continued one by one, each with the seed that it had.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from engine.api import Delta, GenerationRequest, SamplingParams, choice_seed
 
 
 class SentAnswer:
-    """The tokens that were sent, by choice, and the choices whose end was sent. ``began``: anything was sent.
+    """The tokens that were sent to the client, by choice, and the choices whose end was sent. ``began``: something was
+    sent.
 
     Tokens take four bytes each. There are at most as many as the model's context has, times ``choices``.
     """
@@ -30,7 +31,8 @@ class SentAnswer:
         self.began = False
 
     def push(self, deltas: Sequence[Delta]) -> int:
-        """Adds ``deltas``, in order. Returns how many tokens they hold. Called for every token: it has to be cheap."""
+        """Adds ``deltas``, in order. Returns the number of their tokens. It is called for every token, so it has to be
+        cheap."""
         self.began = True
         tokens, count = self.tokens, 0
         for delta in deltas:
@@ -43,14 +45,14 @@ class SentAnswer:
 
     @property
     def ended_tokens(self) -> int:
-        """The number of tokens in the choices that have ended."""
+        """The total number of tokens in the choices that have ended."""
         return sum(len(self.tokens[choice]) for choice in self.ended)
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A request for the rest of an answer. ``choice``: its only choice is this one of the original request; None: its
-    choices are those of the original one."""
+    """An engine request for the rest of an answer. ``choice`` is the number, in the original request, of its only
+    choice; None: it has all choices of the original request."""
 
     request: GenerationRequest
     choice: int | None = None
@@ -60,10 +62,10 @@ def continuations(request: GenerationRequest, sent: SentAnswer, version: str) ->
     """Returns the requests for the rest of ``request``, of which ``sent`` was sent by a replica with the model
     ``version`` ("": unknown).
 
-    It is the same request if nothing was sent, as in a beam search before its end. None is left if all choices have
-    ended, or a part of a search's answers was sent, which come at once. ``request`` has a seed, since another engine
-    would draw another one. What was sent is neither generated nor scored again, and the deadline, which is for the
-    first token, has been met.
+    If nothing was sent, as in a beam search before its end, the only one is ``request`` itself. The list is empty if
+    all choices have ended, or if a part of a beam search's answers, which come at once, was sent. ``request`` has a
+    seed, since another engine would draw another one. Tokens that were sent are neither generated nor scored again. The
+    deadline is left out, since it is for the first token.
     """
     if not sent.began:
         return [Continuation(request)]

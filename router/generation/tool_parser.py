@@ -35,7 +35,8 @@ class _State(Enum):
 class ToolCallParser:
     """The incremental parser of the tool calls in one choice. ``calls`` counts the calls that have begun.
 
-    ``text_before_calls``: calls may follow text. Otherwise an answer that does not begin with a call has none.
+    ``text_before_calls``: tool calls may follow text. If it is False, an answer that does not begin with a call has no
+    calls.
     """
 
     def __init__(self, choice: int = 0, text_before_calls: bool = True) -> None:
@@ -48,7 +49,7 @@ class ToolCallParser:
 
     @property
     def called(self) -> bool:
-        """Whether the choice ends with a complete tool call, as of now."""
+        """Whether the text so far ends with a complete tool call."""
         return self._state is _State.AFTER
 
     def push(self, text: str) -> list[Piece]:
@@ -61,7 +62,7 @@ class ToolCallParser:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """Empties the held text and returns it as an event, if there is any. Called once, at the end of the choice.
+        """Returns the text that was held back as an event, if there is any. Called once, at the end of the choice.
 
         A tool call whose name is incomplete is dropped.
         """

@@ -1,4 +1,5 @@
-"""Blocked phrases as banned token sequences: the model writes something else, where a scanner could only halt. Pure."""
+"""Turns blocked phrases into the engine's banned token sequences. The model then writes something else, where a scanner
+of the answer could only halt it. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from router.inference_request import InferenceRequest
 
 
 def without_words(request: InferenceRequest, words: Sequence[str]) -> InferenceRequest:
-    """Returns the request with ``words`` among those that the engine must not write.
+    """Returns ``request`` with ``words`` added to the words that the engine must not generate.
 
-    An answer that has a given form stays as it is: a form may leave no other way than a banned word, which fails the
-    request, where a scanner ends the answer with a reason. So does one of prompts of token ids, whose model may have no
-    tokenizer.
+    A request with a grammar is returned unchanged: the grammar may leave nothing but a banned word, which would fail
+    the request, where a scanner ends the answer with a reason. A request with prompts of token ids is returned
+    unchanged too, since its model may have no tokenizer.
     """
     sampling = request.sampling
     if not words or sampling.grammar is not None or any(isinstance(prompt, tuple) for prompt in request.prompts):

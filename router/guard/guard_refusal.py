@@ -1,4 +1,4 @@
-"""The error for a request that a guard refuses. Pure."""
+"""The error for a request that the guard refuses. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from safety.api import TOOLS, UNREADABLE, Action, Ruling
 
 
 def check_ruling(ruling: Ruling) -> None:
-    """Raises the error that ``refusal`` returns, unless the request goes on or its refusal is sent as an answer."""
+    """Raises the RefusalError that ``refusal`` returns, unless the request is allowed or its refusal is sent as an
+    answer."""
     if ruling.refused and not ruling.as_answer:
         raise refusal(ruling)
 
 
 def refusal(ruling: Ruling) -> RefusalError:
-    """Returns the error of a refused request. It names the place in the request, and quotes nothing.
+    """Returns the error for a refused request. It names the field of the request, and quotes no text.
 
     As with Azure OpenAI, a blocked request has status 400 and the code ``content_filter``.
     """

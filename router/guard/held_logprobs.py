@@ -1,4 +1,4 @@
-"""``HeldTokens``: the log probabilities of a choice, which are sent with the text that their tokens make."""
+"""``HeldTokens``: holds the log probabilities of a choice until the text of their tokens is sent."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class HeldTokens:
     """The log probabilities of one choice that are not sent yet.
 
     A token is sent once all of its characters were sent as they are, and dropped if one of them was replaced. Its
-    characters are found by counting the bytes of all tokens, which make the text. Where they do not, because the answer
-    is parsed for reasoning or tool calls, the tokens are sent at the end of the choice, and only if nothing of it was
-    replaced: a token could come before the text that it belongs to was checked. ``offset`` is the length of the text
-    before the first token. Offsets count the characters of the choice, whatever part of it they belong to.
+    characters are found by counting the bytes of all tokens, which make the text. Where the tokens and the text differ,
+    because the answer is parsed for reasoning or tool calls, the tokens are sent at the end of the choice, and only if
+    no part of the choice was replaced: a token could come before the text that it belongs to was checked. ``offset`` is
+    the length of the text before the first token. Offsets count all characters of the choice: reasoning, text and tool
+    calls.
     """
 
     def __init__(self, offset: int) -> None:
@@ -51,8 +52,9 @@ class HeldTokens:
             self._decoded += len(characters)
 
     def release(self, end: int, replaced: Sequence[tuple[int, int]] = ()) -> tuple[TokenLogprobs, ...] | None:
-        """Returns the tokens whose text lies before ``end``, which was sent, with the characters ``replaced``. None:
-        there are none."""
+        """Returns the log probabilities of the tokens whose text lies before the offset ``end``, up to which the
+        text was sent; None if there are none. ``replaced`` are the ranges ``[start, end)`` of characters that were
+        replaced."""
         self._replaced += replaced
         released: list[TokenLogprobs] = []
         while self._aligned and self._tokens and self._tokens[0].end <= end:
@@ -68,8 +70,8 @@ class HeldTokens:
         return tuple(released) or None
 
     def finish(self, end: int) -> tuple[TokenLogprobs, ...] | None:
-        """Returns the tokens that are sent at the end of a whole choice, whose text ends at ``end``. Those behind the
-        text, such as a stop string's, are dropped. None: there are none."""
+        """Returns the log probabilities that are sent at the end of a complete choice, whose text ends at the offset
+        ``end``; None if there are none. Tokens after the text, such as those of a stop string, are dropped."""
         rest = self.release(end)
         if self._aligned or self._replaced:
             return rest

@@ -31,7 +31,7 @@ REFUSAL = "This content was flagged by the moderation that the request asked for
 
 
 def judge_of(guard: Guard, subject: Subject) -> Judge:
-    """Returns what scores texts of ``subject``."""
+    """Returns a function that scores texts of ``subject`` with the guard's classifier."""
 
     async def judge(texts: Sequence[str]) -> ModerationResults:
         try:
@@ -43,8 +43,8 @@ def judge_of(guard: Guard, subject: Subject) -> Judge:
 
 
 def input_texts(request: InferenceRequest) -> list[str]:
-    """Returns a text for each prompt: of a conversation the contents of all messages but the operator's. A prompt of
-    token ids has none."""
+    """Returns a text for each prompt. For a conversation it joins the contents of all messages except system and
+    developer messages. For a prompt of token ids it is ""."""
     texts = []
     for prompt in request.prompts:
         if isinstance(prompt, Conversation):
@@ -56,8 +56,8 @@ def input_texts(request: InferenceRequest) -> list[str]:
 
 
 async def moderated_input(request: InferenceRequest, judge: Judge) -> ModerationResults:
-    """Returns the scores of the request's texts. Raises ContentFilteredError if one is flagged, and UnavailableError if
-    there are no scores, where the request asks for that."""
+    """Returns the scores of the request's texts. If the request asks to block flagged input, raises
+    ContentFilteredError if a text is flagged, and UnavailableError if the classifier does not answer."""
     found = await judge(input_texts(request))
     if request.moderation is not None and request.moderation.block_input:
         if found.failed:
@@ -72,8 +72,8 @@ async def with_scores(
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields ``events``, with Moderated before Finished, and closes them in any case.
 
-    ``block``: nothing is yielded before the answers are scored, and one that is flagged is replaced. Raises
-    UnavailableError then if there are no scores.
+    With ``block``, no event is yielded before the answers are scored, each flagged answer is replaced, and
+    UnavailableError is raised if the classifier does not answer.
     """
     texts: defaultdict[int, list[str]] = defaultdict(list)
     held: list[AnswerEvent] = []

@@ -1,9 +1,9 @@
-"""The texts within a JSON document, and the document with others. Pure.
+"""Reads the texts in a JSON document, and replaces them. Pure.
 
 Texts are strings, names of members and numbers.
 
-Members stay as they are written, in order and with those of one name: what a reader of the document sees must be what
-is inspected, whichever of them it takes.
+Members of an object keep their order, and members with the same name are all kept: readers of JSON differ in which of
+these they take, and each must have been inspected.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 
 class Members(list[tuple[str, Any]]):
-    """The members of a JSON object."""
+    """The members of a JSON object, as pairs of name and value."""
 
 
 class Number(str):
-    """A number as it is written: a card's may be one."""
+    """A JSON number as it is written. It is kept as text because it may be a card number."""
 
     __slots__ = ()
 
 
 def document_of(text: str) -> Any:
-    """Returns the JSON object, list, string or number in ``text``, with objects as Members and numbers as Number; None
-    if there is none."""
+    """Returns the JSON value in ``text``, with objects as Members and numbers as Number; None if ``text`` is no JSON
+    object, list, string or number."""
     try:
         value = json.loads(text, object_pairs_hook=Members, parse_int=Number, parse_float=Number)
     except (ValueError, RecursionError):
@@ -34,7 +34,7 @@ def document_of(text: str) -> Any:
 
 
 def strings_of(value: Any) -> Iterator[str]:
-    """Yields all texts, from the first to the last."""
+    """Yields all texts of the document: strings, names of members and numbers, in document order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Members):
@@ -47,8 +47,8 @@ def strings_of(value: Any) -> Iterator[str]:
 
 
 def with_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """Returns the document with each text replaced by what ``change`` makes of it, in the order of ``strings_of``. A
-    number that changes becomes a string."""
+    """Returns the document with each text replaced by the result of ``change``. ``change`` is called in the order of
+    ``strings_of``. A number that changes becomes a string."""
     if isinstance(value, str):
         changed = change(value)
         return value if changed == value else changed
@@ -60,7 +60,8 @@ def with_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def with_first_string(value: Any, text: str) -> Any:
-    """Returns the document with ``text`` as its first string and all others empty. Names and numbers stay."""
+    """Returns the document with ``text`` as its first string and all others empty. Names of members and numbers
+    stay."""
     rest = iter([text])
 
     def changed(each: Any) -> Any:
@@ -76,7 +77,7 @@ def with_first_string(value: Any, text: str) -> Any:
 
 
 def dumped(value: Any) -> str:
-    """Returns the document as JSON."""
+    """Returns the document, with Members and Number in it, as JSON text."""
     if isinstance(value, Number):
         return value
     if isinstance(value, Members):

@@ -1,4 +1,4 @@
-"""``moderate``: the events of a request's answers, as the guard of the request lets them pass.
+"""``moderate``: passes on the events of a request's answers as far as the guard allows them.
 
 The guard sees texts, not wire formats, so that every format is guarded alike, streamed or not. Without checks beside
 the stream, each batch of events passes through in place. With them, a task reads the batches ahead of the client: the
@@ -27,7 +27,7 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 async def moderate(
     events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], stops: PromptStops | None = None
 ) -> Batches:
-    """Yields the batches of ``events`` that may be sent. The last event is Finished.
+    """Yields those of ``events`` that may be sent, in batches. The last event is Finished.
 
     ``events`` are those of ``router.generation.generate``, and are closed in any case. ``prompts`` has the index of the
     prompt of each choice. ``meter`` counts the tokens of the request.
@@ -38,7 +38,7 @@ async def moderate(
     tokens that were generated until then. The engine cannot abort a single choice of a prompt: while others go on, a
     halted one is generated to its end, dropped and paid for.
 
-    Raises what ``events`` raises, and what a check raises against its contract.
+    Raises what ``events`` raises, and any unexpected exception of a check.
     """
     answers = ModeratedAnswers(guard, prompts, stops or PromptStops())
     moderated = _moderated_beside(events, answers) if guard.waits else _moderated_in_place(events, answers)
@@ -54,10 +54,10 @@ async def moderate(
 
 
 class ModeratedAnswers:
-    """The choices of a request. ``finished``: Finished was returned.
+    """The moderation state of all choices of a request. ``finished``: the event Finished was returned.
 
-    Choices are numbered from 0; ``prompts`` has the prompt of each. Prompts whose choices are all halted are stopped.
-    ``on_check`` is called whenever a check has ended.
+    Choices are numbered from 0; ``prompts`` has the index of the prompt of each. A prompt whose choices are all halted
+    is stopped. ``on_check`` is called whenever a check has ended.
     """
 
     def __init__(self, guard: AnswerGuard, prompts: Sequence[int], stops: PromptStops) -> None:
@@ -72,7 +72,7 @@ class ModeratedAnswers:
 
     @property
     def halted(self) -> bool:
-        """Whether nothing that is still generated would be sent."""
+        """Whether no further event of the engine will be sent."""
         halted = 0
         for choice in self._choices.values():
             halted += choice.halted
@@ -98,12 +98,12 @@ class ModeratedAnswers:
         return self._ending(events)
 
     def resume(self) -> list[AnswerEvent]:
-        """Returns the events that may be sent since checks have ended."""
+        """Returns the events that may be sent now that checks have ended."""
         events = [event for choice in self._choices.values() if not choice.ended for event in choice.resume()]
         return self._ending(events)
 
     async def close(self) -> None:
-        """Ends all checks, and has the guard record what they did."""
+        """Cancels the running checks, and has the guard record their results."""
         for choice in self._choices.values():
             await choice.close()
 

@@ -70,7 +70,7 @@ class _Part:
 class ModeratedChoice:
     """One choice of a request. ``halted``: a verdict has ended it; ``ended``: its last event was returned.
 
-    The order of its events stays. A text that was held arrives in fewer, longer pieces. A tool call begins when the
+    The order of its events is kept. Text that was held is sent in fewer, longer pieces. A tool call begins when the
     first of its arguments may be sent.
     """
 
@@ -111,7 +111,7 @@ class ModeratedChoice:
         return self._take()
 
     def resume(self) -> list[AnswerEvent]:
-        """Returns the events that may be sent since checks have ended."""
+        """Returns the events that may be sent now that checks have ended."""
         for part in self._parts:
             if part.moderator is not None:
                 part.add(part.moderator.resume())
@@ -125,7 +125,7 @@ class ModeratedChoice:
         return self._take()
 
     async def close(self) -> None:
-        """Ends the checks of the choice, and has the guard record what they did."""
+        """Cancels the running checks of the choice, and has the guard record their results."""
         for moderator in self._moderators:
             self._guard.record(self._choice, await moderator.close())
 

@@ -19,8 +19,8 @@ RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
 def check_prompt_lengths(request: InferenceRequest, context_length: int | None) -> None:
-    """Raises InvalidRequestError for a prompt that cannot fit into a context of ``context_length`` tokens; None: it is
-    not known. Prompts of token ids are left to the engine."""
+    """Raises InvalidRequestError for a prompt with too many characters to fit into a context of ``context_length``
+    tokens; None: the length is unknown, and nothing is checked. The engine checks prompts of token ids."""
     if context_length is None:
         return
     limit = MAX_CHARACTERS_PER_TOKEN * context_length

@@ -1,8 +1,8 @@
-"""The texts of a request that a guard inspects, and the request with other texts in their places. Pure.
+"""Extracts the texts of a request that the guard inspects, and puts changed texts in their places. Pure.
 
 One walk through the request serves both, so that the texts have one order. It visits everything that a chat template
 can show to the model: contents, reasoning, arguments and results of tools, names and ids, descriptions of tools, and
-the template's variables. Prompts of token ids are visited too, as passages that are not readable.
+the template's variables. Prompts of token ids are visited too, as passages without readable text.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Change = Callable[[Passage], str]
 
 def passages_of(request: InferenceRequest) -> list[Passage]:
     """Returns the passages of a request in the order of the walk. The values of a stored prompt's variables come first,
-    as the user's words: the messages that they are in may be the operator's."""
+    with the origin USER, since the template may put them into a system message."""
     found: list[Passage] = []
 
     def note(passage: Passage) -> str:
@@ -63,7 +63,7 @@ def with_texts(request: InferenceRequest, texts: Sequence[str]) -> InferenceRequ
 
 def continued_text(request: InferenceRequest) -> str:
     """Returns the text that the answers of a request continue: its only prompt, or the last message of a conversation
-    if that is left open."""
+    if the answer is to continue that message; "" if there is no such text."""
     if len(request.prompts) != 1:
         return ""
     prompt = request.prompts[0]
@@ -73,7 +73,7 @@ def continued_text(request: InferenceRequest) -> str:
 
 
 def changed_request(request: InferenceRequest, change: Change) -> InferenceRequest:
-    """Returns ``request`` with each passage replaced by what ``change`` makes of it."""
+    """Returns ``request`` with each passage replaced by the result of ``change``."""
     field, several = request.prompt_field, len(request.prompts) > 1
     fields = [f"{field}[{place}]" if several else field for place in range(len(request.prompts))]
     values = [(name, value, change(Passage(value, Origin.USER, name))) for name, value in request.template_values]
@@ -100,7 +100,8 @@ def _with_values(prompt: Prompt, count: int, changed: Sequence[tuple[str, str]])
 
 
 class Contexts(NamedTuple):
-    """The retrieved passages before and after their change. Each passage is inspected by itself, once."""
+    """The request's retrieved context before and after the change. Each retrieved passage is inspected by itself,
+    once."""
 
     before: RetrievedContext | None
     after: RetrievedContext | None
@@ -179,10 +180,12 @@ def _variable(value: str, field: str, change: Change) -> str:
 
 
 def changed_json(document: str, field: str, origin: Origin, change: Change, *, names: bool = False) -> str:
-    """Returns the JSON ``document`` with its strings changed. They are one passage together, a line or more each: a
-    schema has many short strings, which say little alone, and an escape such as ``\\u0041`` would hide a letter.
+    """Returns the JSON ``document`` with its strings replaced by the result of ``change``. All strings together are one
+    passage, with a line or more for each: a schema has many short strings, which say little alone, and an escape such
+    as ``\\u0041`` would hide a letter.
 
-    ``names``: most strings are names of a schema, which are left out. A document that is no JSON is a text.
+    ``names``: the document is a JSON schema, most of whose strings are keywords and names; these are left out. A
+    document that is no JSON is changed as plain text.
     """
     value = document_of(document)
     if value is None:

@@ -23,7 +23,8 @@ def moderating(guard: Guard | None) -> Guard:
 
 
 async def moderated(guard: Guard, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
-    """Returns what the classifier says of each text. Raises UnavailableError if it does not answer."""
+    """Returns the classifier's result for each text, in order. Raises UnavailableError if the classifier does not
+    answer."""
     try:
         return await guard.moderate(subject, texts)
     except ClassifierUnavailableError:
@@ -32,7 +33,7 @@ async def moderated(guard: Guard, subject: Subject, texts: Sequence[str]) -> Seq
 
 
 def accounted_request(model: str) -> InferenceRequest:
-    """Returns the request for the ledger and the limits: one that generates nothing."""
+    """Returns a request by which ledger and limits count a moderation: one that generates no tokens."""
     return InferenceRequest(model, (), SamplingParams(), "input", _no_answer)
 
 

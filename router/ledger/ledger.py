@@ -34,7 +34,7 @@ OnSettled = Callable[[MeteredUsage, bool], None]
 
 @dataclass(slots=True)
 class Account:
-    """What is known of a request while it runs. ``meter`` counts its tokens."""
+    """The facts about a running request that its ledger entry needs. ``meter`` counts its tokens."""
 
     call: Call
     principal: Principal
@@ -69,7 +69,7 @@ class Ledger:
         return self._prices.tiers.get(tier)
 
     def cost(self, tier: str, usage: Usage) -> int:
-        """Returns what ``usage`` costs on a tier, in MONEY_UNITS."""
+        """Returns the cost of ``usage`` on a tier, in MONEY_UNITS."""
         return cost_of(self.price(tier), usage)
 
     @contextmanager
@@ -92,17 +92,20 @@ class Ledger:
             self._close(account, outcome, error, on_settled)
 
     def draft(self, account: Account) -> str:
-        """Returns what another router needs to write the entry of ``account`` if this one dies."""
+        """Returns a JSON draft of the entry of ``account``, from which another router writes the entry if this one
+        dies."""
         used = MeteredUsage(Usage(0, 0, 0))
         return draft_of(self._entry(account, used, Outcome.FAILED, ROUTER_LOST, account.started_at))
 
     def adopt(self, orphan: OrphanedAttempt) -> None:
-        """Writes an attempt whose router has died. The entry of that router takes its place if there is one."""
+        """Writes the entry of an attempt whose router has died. It has no effect if that router has written the entry
+        itself."""
         if (entry := entry_of(orphan, self._clock.now())) is not None:
             self._store.record(entry)
 
     async def close(self) -> None:
-        """Writes the entries that still wait for the engine's counts, after CLOSE_S without them."""
+        """Writes all entries that still wait for the engine's counts, after waiting at most CLOSE_S seconds for
+        these."""
         if not self._waiting:
             return
         _, late = await asyncio.wait(self._waiting, timeout=CLOSE_S)

@@ -1,4 +1,5 @@
-"""``RequestEntry``: what one request used and cost. It has no text of prompts or answers. Pure."""
+"""``RequestEntry``: the ledger entry of one request, with the tokens that it used and its cost. It has no text of
+prompts or answers. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ JWT_KEY = "jwt"
 
 
 class Outcome(StrEnum):
-    """How a request ended."""
+    """The way in which a request ended."""
 
     FINISHED = "finished"  # the whole answer was generated
     FAILED = "failed"  # with an error
@@ -29,7 +30,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SafetyEntry:
-    """What the guard decided on a request: the decision in one word, the version of the policy, and the verdicts as
+    """The guard's part of a ledger entry: the decision in one word, the version of the policy, and the verdicts as
     ``check@version:action:category:score``, or with the error instead of the score. At most MAX_VERDICTS are kept."""
 
     decision: str
@@ -38,8 +39,8 @@ class SafetyEntry:
 
 
 def safety_of(ruling: Ruling | None, inspections: Sequence[Inspection]) -> SafetyEntry:
-    """Returns the ledger's part of a guard's decision on a request, and of what was done with the texts of its answers.
-    A ruling of None: the request was not inspected."""
+    """Returns the guard's part of a request's ledger entry: its decision on the request (None: the request was not
+    inspected), and its checks of the answers."""
     if ruling is None:
         return SafetyEntry("unscanned")
     of_answers = [verdict for inspection in inspections for verdict in inspection.verdicts]
@@ -66,14 +67,13 @@ def _line(verdict: Verdict) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequestEntry:
-    """What one request used and cost.
+    """The tokens that one request used, and its cost.
 
     ``input_tokens`` includes ``cached_input_tokens``, ``output_tokens`` includes ``reasoning_tokens``. ``price`` is per
     million tokens: input, cached input, output; ``price_version`` is the version of the price list. ``cost`` is in
-    MONEY_UNITS. ``exact``: the counts are the engine's own. ``error`` is the code of the error that the client got.
-    Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun.
-    ``safety`` is what the guard decided. ``variant`` and ``cache`` are as in ``Account``, ``template_version`` as in
-    ``InferenceRequest``.
+    MONEY_UNITS. ``exact``: the counts are the engine's own, not estimates. ``error`` is the code of the error that the
+    client got. Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun. ``safety`` is the
+    guard's part. ``variant`` and ``cache`` are as in ``Account``, ``template_version`` as in ``InferenceRequest``.
     """
 
     id: str
@@ -107,15 +107,15 @@ class RequestEntry:
 
     @property
     def sample(self) -> UsageSample:
-        """What the metrics count of the request."""
+        """The request's sample for the Prometheus counters."""
         cost = self.cost / MONEY_UNITS
         tokens = self.input_tokens, self.cached_input_tokens, self.output_tokens
         return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost)
 
     def stored(self, part: str = "") -> LedgerEntry:
-        """Returns the entry as the ledger takes it. It is attributed to the time at which the request ended.
+        """Returns the entry in the form that the ledger store takes. Its time is the time at which the request ended.
 
-        ``part`` is the id of a part of the entry, if it is only that.
+        ``part`` is the id of the part, if this is only a part of a request's entry; "": it is the whole entry.
         """
         labels = {
             "team": self.team,

@@ -1,4 +1,4 @@
-"""The largest use of a request, estimated before it runs. Pure."""
+"""The largest token counts that a request can reach, estimated before it runs. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS_PER_MESSAGE = 8  # that a chat template adds to each message
 
 
 def prompt_tokens(prompt: Prompt) -> int:
-    """Returns the estimated tokens of ``prompt``; those of token ids are exact."""
+    """Returns the estimated number of tokens of ``prompt``. For token ids it is exact."""
     if isinstance(prompt, tuple):
         return len(prompt)
     if isinstance(prompt, Conversation):
@@ -26,7 +26,8 @@ def prompt_tokens(prompt: Prompt) -> int:
 
 
 def largest_usage(request: InferenceRequest, context_length: int | None) -> Usage:
-    """Returns the most tokens that ``request`` can use, with an estimated prompt of which nothing is cached.
+    """Returns the most tokens that ``request`` can use. The prompt's tokens are estimated, and none of them counts as
+    cached.
 
     Without ``max_tokens``, an answer may fill the context of ``context_length`` tokens. DEFAULT_CONTEXT is used while
     the length is unknown (None).
@@ -39,7 +40,8 @@ def largest_usage(request: InferenceRequest, context_length: int | None) -> Usag
 
 
 def check_max_cost(request: InferenceRequest, price: PriceConfig | None, usage: Usage) -> None:
-    """Raises InvalidRequestError if ``usage``, the estimate of ``request``, costs more than its ``max_cost``."""
+    """Raises InvalidRequestError if ``usage``, the estimate for ``request``, costs more than the request's
+    ``max_cost``. ``price`` None: the tier costs nothing."""
     if request.max_cost is None:
         return
     estimate = money(cost_of(price, usage))

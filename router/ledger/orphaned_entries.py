@@ -2,8 +2,9 @@
 
 Each attempt carries a draft of its request's entry to its replica. If the router dies, the replica reports the draft
 with the engine's counts to another router, for each attempt by itself. So the entry of a request comes in parts, one
-for each prompt: attempts at the same prompt count the same tokens, since the later ones continue what the earlier have
-sent, and the first to come is added. Not known are then the reasoning tokens, and what was lost with another replica.
+for each prompt: attempts at the same prompt count the same tokens, since the later ones continue the answer of the
+earlier ones, and only the first report is added. Such an entry lacks the reasoning tokens, and the tokens that were
+lost with another replica.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 def draft_of(entry: RequestEntry) -> str:
-    """Returns the draft of an entry that has no counts yet, as JSON."""
+    """Returns ``entry``, which has no token counts yet, as a JSON draft."""
     return json.dumps(asdict(entry), separators=(",", ":"))
 
 
 def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
-    """Returns the part of an entry that ``orphan`` is, at the time ``now`` in seconds since the epoch.
+    """Returns the part of a request's entry for the attempt ``orphan``. ``now`` is the time of its end, in seconds
+    since the epoch.
 
-    A draft that cannot be read is logged: None. Members that another release has added are ignored.
+    Logs a draft that cannot be read, and returns None. Members that another release has added are ignored.
     """
     try:
         members = json.loads(orphan.account)
@@ -59,10 +61,11 @@ def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
 
 
 def part_of(request_id: str) -> str:
-    """Returns what names the part of an entry to which an attempt belongs: the id of the first attempt at its prompt.
+    """Returns the id of the part of an entry to which an attempt belongs: the id of the first attempt at the same
+    prompt. ``request_id`` is the attempt's engine request.
 
     The id of an engine request is that of its account and the number of its prompt, joined by a hyphen; the number of
-    the choice that it continues may follow after a point, and that of the attempt after a hyphen.
+    the choice that the attempt continues may follow after a point, and the number of the attempt after a hyphen.
     """
     account, _, rest = request_id.partition("-")
     prompt = rest.partition("-")[0].partition(".")[0]

@@ -1,4 +1,4 @@
-"""Usage reports: what is asked for, and the rows of the answer as JSON and CSV. Pure."""
+"""Usage reports: parses the query parameters, and makes the rows of the report as JSON or CSV. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ MARGIN_MS = 3_600_000  # sums that are about to go are not relied on
 
 @dataclass(frozen=True, slots=True)
 class UsageQuestion:
-    """What a client asks for. ``query`` goes to the ledger; its sums are grouped by ``group_by``."""
+    """The parsed query of a usage report. ``query`` is for the ledger store; its sums are grouped by ``group_by``.
+    ``csv``: the report is CSV, not JSON."""
 
     query: LedgerQuery
     group_by: tuple[str, ...]
@@ -35,10 +36,11 @@ class UsageQuestion:
 
 
 def question_of(parameters: Mapping[str, str], now: float, tenant: str | None) -> UsageQuestion:
-    """Returns what the query ``parameters`` ask for at the time ``now``, in seconds since the epoch.
+    """Returns the usage query in the URL's query ``parameters``. ``now`` is the present time, in seconds since the
+    epoch.
 
-    ``tenant`` is the only one whose usage may be seen; None: ``parameters`` may name one, or mean all. Raises
-    InvalidRequestError that names the wrong parameter.
+    ``tenant`` is the only tenant whose usage may be seen; None: ``parameters`` may name a tenant, or leave it out to
+    mean all. Raises InvalidRequestError that names the wrong parameter.
     """
     known = {"start", "end", "group_by", "bucket_width", "format"} | ({"tenant"} if tenant is None else set())
     for name in parameters.keys() - known:
@@ -71,7 +73,7 @@ def question_of(parameters: Mapping[str, str], now: float, tenant: str | None) -
 
 
 def rows_of(question: UsageQuestion, sums: Sequence[LedgerSum]) -> list[dict[str, Any]]:
-    """Returns the rows of the answer.
+    """Returns the rows of the report, one for each of ``sums``.
 
     A dimension outside ``group_by`` has its value if the whole row shares it, else null. ``cost`` is in the currency of
     the prices. ``start`` and ``end`` of an interval are in seconds since the epoch.
@@ -140,8 +142,8 @@ def _month_start(now: float) -> float:
 
 
 def finest(start_ms: int, end_ms: int, now_ms: int) -> Resolution:
-    """Returns the finest sums that still cover the range, in milliseconds since the epoch. Minutes serve a day at most:
-    a longer range would read too many of them."""
+    """Returns the finest resolution whose sums are kept for the whole range. Arguments are in milliseconds since the
+    epoch. Ranges longer than a day do not use minutes, since too many would be read."""
     if end_ms - start_ms <= DAY_MS and start_ms >= now_ms - Resolution.MINUTE.kept_ms + MARGIN_MS:
         return Resolution.MINUTE
     return Resolution.HOUR if start_ms >= now_ms - Resolution.HOUR.kept_ms + MARGIN_MS else Resolution.DAY

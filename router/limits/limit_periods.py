@@ -23,7 +23,8 @@ Counter = Mapping[int, int]
 
 
 def slots_at(name: LimitName, now_ms: int) -> tuple[int, int]:
-    """Returns the first slot that still counts at ``now_ms``, and the current one.
+    """Returns the numbers of the oldest slot that still counts at ``now_ms``, in milliseconds since the epoch, and of
+    the current slot.
 
     Seconds and days are numbered from the epoch. Months are numbered as 12 * year + month, from 0 for January.
     """
@@ -38,7 +39,7 @@ def slots_at(name: LimitName, now_ms: int) -> tuple[int, int]:
 
 
 def end_ms(name: LimitName, slot: int) -> int:
-    """Returns when ``slot`` stops counting, in milliseconds since the epoch."""
+    """Returns the time at which ``slot`` stops counting, in milliseconds since the epoch."""
     match name:
         case LimitName.TOKENS_PER_DAY:
             return (slot + 1) * DAY_MS
@@ -49,7 +50,8 @@ def end_ms(name: LimitName, slot: int) -> int:
 
 
 def month_of(day: int) -> int:
-    """Returns the month, 12 * year + month from 0, of a day since the epoch. The calendar is the Gregorian one.
+    """Returns the month, as 12 * year + month (January is 0), of a day, which is numbered from the epoch. The calendar
+    is Gregorian.
 
     It counts years from March, so that the leap day is the last of its year: Howard Hinnant, "chrono-Compatible
     Low-Level Date Algorithms", civil_from_days.
@@ -69,7 +71,7 @@ def first_day(month: int) -> int:
 
 
 def pruned(counter: Counter, first: int) -> Counter:
-    """Returns ``counter`` without the slots before ``first``, which count no more."""
+    """Returns ``counter`` without the slots before ``first``, which no longer count."""
     return {slot: amount for slot, amount in counter.items() if slot >= first}
 
 

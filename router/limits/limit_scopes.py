@@ -1,4 +1,4 @@
-"""Whose limits a request has to keep: those of its API key and those of its tenant. Pure."""
+"""The scopes whose limits a request must keep: its API key and its tenant. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def scopes_of(key_id: str, key: LimitsConfig, tenant: LimitsConfig) -> tuple[Sco
 
 
 def limits_of(config: LimitsConfig) -> tuple[tuple[LimitName, int], ...]:
-    """Returns the limits that ``config`` sets, as a scope has them. Money is converted to MONEY_UNITS."""
+    """Returns the limits that ``config`` sets, as pairs of name and value for ``Scope.limits``. Money is converted to
+    MONEY_UNITS."""
     set_limits = [(name, getattr(config, name.value)) for name in LimitName]
     return tuple(
         (name, round(limit * MONEY_UNITS) if name is LimitName.MONEY_PER_MONTH else limit)

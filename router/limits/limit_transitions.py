@@ -26,7 +26,7 @@ class Held:
     """A reservation that was admitted.
 
     ``scopes`` are the names of its scopes, ``places`` the counters that hold its tokens and money, each with the slot.
-    ``counted`` is the share of the counters that is due to this reservation, ``used`` what was reported last.
+    ``counted`` is the amount that this reservation adds to the counters. ``used`` is the usage that was reported last.
     ``expires_ms`` is the end of its lease, in milliseconds since the epoch. ``leased``: the lease has not run out.
     """
 
@@ -75,8 +75,8 @@ def reserve(
 
 
 def renew(state: LimitState, renewals: Sequence[Renewal], lease_ms: int, now_ms: int) -> LimitState:
-    """Extends the leases of ``renewals`` and notes what their requests have used. Counts what exceeds the
-    reservation."""
+    """Extends the leases of ``renewals`` and stores the usage of their requests so far. Usage above the reservation is
+    added to the counters."""
     state = expire(state, now_ms)
     for renewal in renewals:
         if (held := state.held.get(renewal.id)) is None:
@@ -89,8 +89,8 @@ def renew(state: LimitState, renewals: Sequence[Renewal], lease_ms: int, now_ms:
 
 
 def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) -> tuple[LimitState, bool]:
-    """Counts ``used`` instead of what was reserved, and forgets the reservation. Returns the next state, and whether
-    the reservation was known."""
+    """Replaces the reserved charge by ``used``, and deletes the reservation. Returns the next state, and whether the
+    reservation was known."""
     state = expire(state, now_ms)
     if (held := state.held.get(reservation_id)) is None:
         return state, False
@@ -99,8 +99,8 @@ def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) ->
 
 
 def expire(state: LimitState, now_ms: int) -> LimitState:
-    """Settles the reservations whose lease has run out to what was reported last, and deletes those that expired over
-    an hour ago."""
+    """Settles the reservations whose lease has run out to the usage that was reported last, and deletes those that
+    expired over an hour ago."""
     for key, held in state.held.items():
         if held.expires_ms > now_ms:
             continue

@@ -1,4 +1,5 @@
-"""``Limiter``: reserves what a request may use before its work, and settles it at the end. It calls the store.
+"""``Limiter``: reserves the most that a request may use before it runs, and settles the reservation at the end. It
+calls the store.
 
 While a request runs, its lease is renewed with what it has used up to then. A failed settlement is sent again at the
 next renewal. If a router crashes, its reservations expire after one lease.
@@ -33,10 +34,10 @@ CostOf = Callable[[str, Usage], int]
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """What is reserved for one request.
+    """The reservation of one request.
 
     ``reservation`` is None without limits. ``decision`` is None without limits, or if the store did not answer.
-    ``used`` returns what the request has used up to now.
+    ``used`` returns the request's usage so far.
     """
 
     tenant: str
@@ -48,7 +49,7 @@ class Hold:
 
 
 class Limiter:
-    """The limits of all requests of one router. ``tenants`` are the limits of tenants, by name."""
+    """Reserves and settles the usage of all requests of one router. ``tenants`` are the limits of tenants, by name."""
 
     def __init__(
         self, store: LimitStore, policy: LimitPolicy, tenants: dict[str, LimitsConfig], cost_of: CostOf
@@ -65,12 +66,13 @@ class Limiter:
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts to renew leases, and to send settlements again. Neither waits for the other."""
+        """Starts the background tasks that renew leases and that repeat failed settlements. Neither waits for the
+        other."""
         self._settler.start()
         self._renewing = asyncio.create_task(keep_running("the renewal of leases", self._renew, self._renew_s))
 
     async def close(self) -> None:
-        """Waits a little for settlements under way, and ends the renewals."""
+        """Waits a little for running settlements, and stops the background tasks."""
         await self._settler.close()
         if self._renewing is not None:
             self._renewing.cancel()
@@ -83,7 +85,8 @@ class Limiter:
         """Reserves the most that ``request`` may use on ``tier``. ``limits`` are the key's, ``context`` is the tier's
         context length. The caller settles the result, however the request ends.
 
-        Raises LimitExceededError, and UnavailableError if the store cannot be asked and the policy is to refuse.
+        Raises LimitExceededError, and UnavailableError if the store cannot be reached and the policy is to refuse
+        requests then.
         """
         hold = Hold(tenant, tier, request)
         scopes = scopes_of(key_id, limits, self._tenants.get(tenant, NO_LIMITS))
@@ -109,11 +112,12 @@ class Limiter:
         return hold
 
     def prompt_tokens(self, hold: Hold) -> int:
-        """Returns the estimate of a request's prompt tokens."""
+        """Returns the estimated number of prompt tokens of a request."""
         return self._estimator.usage(hold.tenant, hold.tier, hold.request, None).prompt_tokens
 
     def tokens_per_character(self, tier: str) -> tuple[float, float]:
-        """Returns how many tokens a character takes on ``tier``: on average, and what few texts exceed."""
+        """Returns two estimates of the tokens per character on ``tier``: the mean, and a value that few texts
+        exceed."""
         return self._estimator.tokens_per_character(tier)
 
     def charge(self, tier: str, usage: Usage) -> Charge:
@@ -121,8 +125,8 @@ class Limiter:
         return Charge(usage.prompt_tokens + usage.completion_tokens, self._cost_of(tier, usage))
 
     def settle(self, hold: Hold, usage: Usage, *, finished: bool) -> None:
-        """Counts ``usage`` instead of what was reserved. Returns at once. If ``finished``, the estimator learns from
-        the answer's length."""
+        """Replaces the reserved charge by ``usage`` in the background, and returns at once. If ``finished``, the
+        estimator learns from the answer's length."""
         if finished:
             self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
         self._holds.discard(hold)

@@ -29,11 +29,11 @@ class Settler:
         self._retrying: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Starts to send again what the store does not take."""
+        """Starts the background task that repeats settlements which the store has not taken."""
         self._retrying = asyncio.create_task(keep_running("settling", self._retry, self._retry_s))
 
     async def close(self) -> None:
-        """Waits for settlements under way, for CLOSE_S at most, and ends."""
+        """Waits at most CLOSE_S seconds for running settlements, and stops the background task."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
         if self._retrying is not None:
@@ -42,7 +42,7 @@ class Settler:
             self._retrying = None
 
     def settle(self, reservation: Reservation, charge: Charge) -> None:
-        """Counts ``charge`` instead of what was reserved. Returns at once."""
+        """Replaces the reserved charge by ``charge`` in the background, and returns at once."""
         if len(self._unsettled) >= MAX_UNSETTLED:
             return
         self._unsettled[reservation.id] = (reservation.tenant, charge)

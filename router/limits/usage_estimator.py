@@ -1,8 +1,7 @@
-"""``Estimator``: how many tokens a request may use, before its prompts are tokenised.
+"""``Estimator``: estimates the tokens that a request may use, before its prompts are tokenised.
 
 Tokens per character are learnt for each tier, and the length of answers for each tenant on each tier, from requests
-that have finished. An estimate is the mean and two standard deviations, so that few requests exceed what they
-reserve.
+that have finished. An estimate is the mean plus two standard deviations, so that few requests exceed their reservation.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MAX_TENANTS = 10_000  # pairs of a tenant and a tier whose answers are remembere
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """The exponentially weighted mean and variance of a value, over ``count`` of them."""
+    """The exponentially weighted mean and variance of a value. ``count`` is the number of observations."""
 
     mean: float = 0.0
     variance: float = 0.0
@@ -46,7 +45,8 @@ class Statistic:
 
 
 class Estimator:
-    """The estimates of one router. ``usual_tokens`` is the length of an answer, in tokens, until one is learnt."""
+    """The estimates of one router. ``usual_tokens`` is the assumed length of an answer, in tokens, until one is
+    learnt."""
 
     def __init__(self, usual_tokens: int) -> None:
         self._usual_tokens = usual_tokens
@@ -67,14 +67,15 @@ class Estimator:
         return Usage(prompt, len(request.prompts) * request.sampling.side_by_side * each, 0)
 
     def tokens_per_character(self, tier: str) -> tuple[float, float]:
-        """Returns how many tokens a character takes on ``tier``: on average, and what few texts exceed."""
+        """Returns two estimates of the tokens per character on ``tier``: the mean, and a value that few texts
+        exceed."""
         learnt = self._ratios.get(tier)
         if learnt is None or learnt.mean <= 0:
             return USUAL_TOKENS_PER_CHARACTER, FIRST_TOKENS_PER_CHARACTER
         return learnt.mean, learnt.high
 
     def learn(self, tenant: str, tier: str, request: InferenceRequest, usage: Usage) -> None:
-        """Takes the token counts of a request that has finished."""
+        """Updates the estimates with the token counts of a finished request."""
         characters = sum(_characters(prompt) for prompt in request.prompts)
         if characters:
             known = sum(len(prompt) for prompt in request.prompts if isinstance(prompt, tuple))

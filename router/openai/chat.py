@@ -75,7 +75,7 @@ def _version_number(value: object) -> object:
 
 
 class StoredPrompt(StrictModel):
-    """OpenAI's reference to a reusable prompt. Without ``version``, the active one is meant."""
+    """OpenAI's reference to a reusable prompt. Without ``version``, it refers to the active version."""
 
     id: Annotated[ValidText, Field(min_length=1, max_length=64)]
     version: Annotated[Integer, Field(ge=1, le=2**31), BeforeValidator(_version_number)] | None = None
@@ -203,7 +203,7 @@ class ChatRequest(GenerationFields):
 
     @cached_property
     def tool_use(self) -> ToolUse | None:
-        """The tools that the answer may call, by ``tools`` and ``tool_choice``. None: it may call none.
+        """The tools that the answer may call, by ``tools`` and ``tool_choice``; None: no tool.
 
         Raises PydanticCustomError if ``tool_choice`` names a function that is not among the tools.
         """
@@ -226,10 +226,10 @@ class ChatRequest(GenerationFields):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The names of what the request sets without effect, for the header x-manta-ignored.
+        """The names of the fields that the request sets but that have no effect, for the header x-manta-ignored.
 
-        Beside fields these are: ``cache_control`` in messages and tools, a grammar for text where a tool call is
-        required, and keywords of the tools' JSON schemas that structured output does not enforce.
+        Besides whole fields the list has: ``cache_control`` in messages and tools, a grammar for text where a tool call
+        is required, and keywords of the tools' JSON schemas that structured output does not enforce.
         """
         fields = [*super().ignored]
         if any(message.has_cache_control for message in self.messages):

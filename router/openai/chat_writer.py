@@ -53,7 +53,7 @@ class ChatWriter:
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
         """Returns a chunk for each event of a choice, and the last chunks of the stream, in the order of ``events``.
-        Hidden reasoning has none, unless it carries log probabilities."""
+        Hidden reasoning has no chunk, unless it carries log probabilities."""
         chunks: list[str] = []
         for event in events:
             match event:

@@ -1,4 +1,5 @@
-"""Citations as annotations of an answer: OpenAI's ``url_citation``, with the place in the document as an extension."""
+"""Citations as annotations of an answer: OpenAI's ``url_citation``, with the offsets in the cited document as an
+extension."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from router.documents import Citation
 
 
 def annotation(citation: Citation) -> dict[str, Any]:
-    """Returns an item of ``annotations``. Offsets count characters (Unicode code points), and end behind the last one.
+    """Returns a citation as an item of ``annotations``. Offsets count characters (Unicode code points). The end is
+    exclusive.
 
     ``url`` is the document's own, if its metadata has one; otherwise a name that begins with ``document:``.
     """

@@ -1,4 +1,4 @@
-"""The bodies of /v1/collections: requests, and what is answered."""
+"""The JSON bodies of requests to /v1/collections and of their responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NewCollection(StrictModel):
 
     @property
     def kept(self) -> dict[str, Any]:
-        """What is kept of it beside the name."""
+        """The fields that are stored with the collection, without its name."""
         return {"description": self.description, "metadata": self.metadata or {}}
 
 
@@ -73,7 +73,8 @@ def page_of(parameters: Mapping[str, str]) -> tuple[str, int]:
 
 
 def collection_fields(name: str, document: str, state: str, counts: Mapping[str, int]) -> dict[str, Any]:
-    """Returns a collection as it is shown. ``document`` is what was kept of its request, as JSON."""
+    """Returns a collection as a JSON object. ``document`` is ``NewCollection.kept`` as JSON, ``counts`` has its numbers
+    of documents, chunks and bytes."""
     kept = json.loads(document)
     return {
         "object": "collection",
@@ -89,7 +90,8 @@ def collection_fields(name: str, document: str, state: str, counts: Mapping[str,
 def document_fields(
     document: Document, chunks: int, created_at: int, state: str, *, text: bool = False
 ) -> dict[str, Any]:
-    """Returns a document as it is shown, with or without its text."""
+    """Returns a document as a JSON object, with its text if ``text`` is set. ``created_at`` is in seconds since the
+    epoch."""
     shown = {
         "object": "collection.document",
         "id": document.id,
@@ -104,5 +106,5 @@ def document_fields(
 
 
 def list_fields(items: Sequence[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
-    """Returns a list as OpenAI shows lists."""
+    """Returns a list as OpenAI's list object."""
     return {"object": "list", "data": list(items), "has_more": has_more}

@@ -68,7 +68,7 @@ class StreamOptions(StrictModel):
 
 
 class CacheField(StrictModel):
-    """Manta's controls of the answer cache, for one request."""
+    """Manta's options of the answer cache, for one request."""
 
     mode: Literal["default", "no-cache", "no-store", "off"] | None = None
     semantic: bool | None = None
@@ -78,7 +78,7 @@ class CacheField(StrictModel):
 
     @property
     def controls(self) -> CacheControls:
-        """The controls independent of the wire format."""
+        """The options independent of the wire format."""
         return CacheControls(
             lookup=self.mode not in ("no-cache", "off"),
             store=self.mode not in ("no-store", "off"),
@@ -221,7 +221,7 @@ class GenerationFields(StrictModel):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The names of what the request sets without effect, for the header x-manta-ignored."""
+        """The names of the fields that the request sets but that have no effect, for the header x-manta-ignored."""
         return tuple(name for name in self.WITHOUT_EFFECT if getattr(self, name) not in (None, False))
 
     @model_validator(mode="after")

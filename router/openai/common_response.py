@@ -1,4 +1,4 @@
-"""What the responses of /v1/chat/completions and /v1/completions have in common."""
+"""The members that the responses of /v1/chat/completions and /v1/completions have in common."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ChunkTemplate:
         self._include_usage = include_usage
 
     def moderation(self, event: Moderated) -> str:
-        """Returns the chunk of inline moderation."""
+        """Returns the stream chunk with the scores of inline moderation."""
         fields = json.dumps(moderation_fields(event.input, event.output), separators=(",", ":"))
         return f'{self.head}{self.tail[:-1]},"moderation":{fields}}}'
 
@@ -69,7 +69,8 @@ def response_fields(
 
 
 def moderation_of(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Returns the member ``moderation`` of a response that is not streamed; nothing if it was not asked for."""
+    """Returns the member ``moderation`` of a response that is not streamed, in a dict; {} if the request did not ask
+    for it."""
     found = answers[0].moderation if answers else None
     return {} if found is None else {"moderation": moderation_fields(*found)}
 

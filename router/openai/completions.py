@@ -57,7 +57,8 @@ class CompletionRequest(GenerationFields):
 
     @property
     def prompt_logprob_count(self) -> int | None:
-        """The value of ``SamplingParams.prompt_logprobs``: how many log probabilities per prompt token; None: none.
+        """The value of ``SamplingParams.prompt_logprobs``: the number of alternatives per prompt token; None: the
+        prompt is not scored.
 
         It is the larger of ``prompt_logprobs`` and, with ``echo``, of ``logprobs``. To echo a prompt of token ids, at
         least 0 is needed: the engine returns the text of the prompt's tokens with their log probabilities.
@@ -68,7 +69,7 @@ class CompletionRequest(GenerationFields):
 
     @property
     def prompt_is_text(self) -> bool:
-        """Whether the prompt is text, or several are. Otherwise it is token ids."""
+        """Whether the prompt is a text or a list of texts. Otherwise it is token ids."""
         return isinstance(self.prompt, str) or isinstance(self.prompt[0], str)
 
 

@@ -39,7 +39,7 @@ Metadata = Annotated[
 
 
 class DocumentField(StrictModel):
-    """A document."""
+    """A document in a request."""
 
     text: DocumentText
     id: DocumentId | None = None
@@ -53,7 +53,7 @@ class DocumentField(StrictModel):
         return self
 
     def document(self, default_id: str) -> Document:
-        """Returns the document. ``default_id`` names one without an id."""
+        """Returns the document. ``default_id`` is its id if it has none of its own."""
         return Document(self.id or default_id, self.text, self.title or "", self.metadata or {})
 
 
@@ -61,7 +61,7 @@ DocumentList = Annotated[list[DocumentField], Field(min_length=1, max_length=MAX
 
 
 class RetrievalField(StrictModel):
-    """How passages are found for a request."""
+    """The request field ``retrieval``: how passages are found for a request."""
 
     collections: Annotated[list[CollectionName], Field(max_length=MAX_COLLECTIONS, fail_fast=True)] | None = None
     query: Annotated[ValidText, Field(min_length=1, max_length=MAX_QUERY_CHARS)] | None = None

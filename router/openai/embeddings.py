@@ -67,8 +67,8 @@ def embedding_request(body: bytes) -> EmbeddingRequest:
 
 
 def embeddings_body(result: EmbeddingResult) -> str:
-    """Returns the body of the response. 1,000 vectors of 384 numbers take about 0.3 s, which is too long for an event
-    loop; between two vectors other threads can run."""
+    """Returns the JSON body of the response. Call it in a thread: 1,000 vectors of 384 numbers take about 0.3 s, which
+    is too long for an event loop. Other threads can run between two vectors."""
     vectors = _base64(result) if result.base64 else _numbers(result)
     data = ", ".join(
         f'{{"object": "embedding", "index": {index}, "embedding": {vector}}}' for index, vector in enumerate(vectors)

@@ -25,7 +25,8 @@ FunctionName = Annotated[ValidText, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class CacheControl(StrictModel):
-    """Anthropic's mark of a prefix for the prompt cache. It has no effect: the engine caches prefixes anyway.
+    """Anthropic's field ``cache_control``, which marks a prefix for the prompt cache. It has no effect: the engine
+    caches prefixes anyway.
 
     It is accepted because coding agents send it to every service.
     """
@@ -112,7 +113,7 @@ class ChatMessage(StrictModel):
         return self.cache_control is not None or any(part.cache_control is not None for part in parts)
 
     def engine_message(self) -> Message:
-        """Returns the message as the engine gives it to the chat template."""
+        """Returns the message in the form that the engine gives to the chat template."""
         return Message(
             self.role,
             joined_text(self.content),

@@ -17,7 +17,7 @@ def model_list(
     created: int,
     embedder: Embedder | None = None,
 ) -> dict[str, Any]:
-    """Returns OpenAI's list of models, for the names that requests may give as ``model``.
+    """Returns OpenAI's list of models, with an item for each name that requests may give as ``model``.
 
     ``names`` maps each name to its tier, to ``auto`` or to ``embeddings``. ``created`` is in seconds since the epoch.
     """

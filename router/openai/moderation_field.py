@@ -11,27 +11,27 @@ from router.openai.validation import StrictModel, ValidText
 
 
 class ModerationMode(StrictModel):
-    """Whether flagged text is only scored, or blocked."""
+    """The mode of inline moderation: flagged text is only scored, or blocked."""
 
     mode: Literal["score", "block"]
 
 
 class ModerationPolicy(StrictModel):
-    """What follows from the scores of the request and of the answers. None: nothing but scores."""
+    """The modes for the request and for the answers. None: text is only scored."""
 
     input: ModerationMode | None = None
     output: ModerationMode | None = None
 
 
 class InlineModeration(StrictModel):
-    """The request member."""
+    """The request field ``moderation``."""
 
     model: ValidText
     policy: ModerationPolicy | None = None
 
     @property
     def settings(self) -> ModerationSettings:
-        """The member independent of the wire format."""
+        """The field independent of the wire format."""
         policy = self.policy or ModerationPolicy()
         return ModerationSettings(
             partial(_check_model, self.model),
@@ -45,7 +45,7 @@ def _check_model(name: str, model: str) -> None:
 
 
 def moderation_fields(of_input: ModerationResults, of_output: ModerationResults) -> dict[str, Any]:
-    """Returns the response member."""
+    """Returns the response member ``moderation``, with the results of the request and of the answers."""
     return {"input": _fields(of_input), "output": _fields(of_output)}
 
 

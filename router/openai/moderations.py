@@ -79,7 +79,8 @@ def moderation_texts(body: bytes, model: str) -> list[str]:
 
 
 def check_moderation_model(name: str | None, model: str, field: str = "model") -> None:
-    """Raises NotFoundError, naming ``field``, unless ``name`` stands for the classifier ``model``."""
+    """Raises NotFoundError, which names ``field``, unless ``name`` is the classifier ``model`` or one of OpenAI's
+    names, which stand for it. None is accepted."""
     if name is not None and name != model and not OPENAI_MODELS.fullmatch(name):
         shown = name.encode("ascii", "backslashreplace").decode()[:64]
         message = f"There is no moderation model '{shown}'. Available: {model}."
@@ -87,7 +88,7 @@ def check_moderation_model(name: str | None, model: str, field: str = "model") -
 
 
 def moderation_body(answer_id: str, model: str, results: Sequence[Moderation]) -> str:
-    """Returns the body of the response."""
+    """Returns the JSON body of the response."""
     return json.dumps({"id": f"modr-{answer_id}", "model": model, "results": [result_fields(each) for each in results]})
 
 

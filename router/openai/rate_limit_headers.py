@@ -13,8 +13,9 @@ TOKENS = (LimitName.TOKENS_PER_MINUTE, LimitName.TOKENS_PER_DAY)
 def rate_limit_headers(decision: LimitDecision, warn_at: float) -> list[tuple[bytes, bytes]]:
     """Returns the headers for the state of a request's limits.
 
-    Of the limits of key and tenant the one with the least left is shown; of tokens that of the minute, if there is one.
-    ``x-manta-limit-warning`` names each limit of which the share ``warn_at`` or more is used.
+    Of the limits of key and tenant, the one with the least left is shown. Of the token limits, that per minute is
+    shown, if there is one. ``x-manta-limit-warning`` names each limit that is used by the share ``warn_at``, 0 to 1, or
+    more.
     """
     headers: list[tuple[bytes, bytes]] = []
     for unit, names in (("requests", REQUESTS), ("tokens", TOKENS)):

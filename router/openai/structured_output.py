@@ -105,7 +105,7 @@ GuidedJson = (
 
 
 def schema_tag(value: object) -> str:
-    """Returns the union tag of ``guided_json``: a schema, or a string that holds one as JSON."""
+    """Returns the pydantic union tag of ``guided_json``: a schema, or a string that holds one as JSON."""
     return "<text>" if isinstance(value, str) else "<schema>"
 
 

@@ -54,13 +54,13 @@ class Tool(StrictModel):
 
     @property
     def template_json(self) -> str:
-        """The tool as the chat template gets it: JSON without ``cache_control``."""
+        """The tool in the form that the chat template gets: JSON without ``cache_control``."""
         unseen: Any = {"cache_control": True, "function": {"cache_control"}}
         return self.model_dump_json(exclude_none=True, exclude=unseen)
 
 
 def schema_characters(tools: Sequence[Tool]) -> int:
-    """Returns the characters of all the tools' schemas, as JSON."""
+    """Returns the total number of characters of the tools' schemas as JSON."""
     return sum(len(json.dumps(tool.function.parameters)) for tool in tools if tool.function.parameters is not None)
 
 
@@ -78,7 +78,8 @@ class ToolReference(StrictModel):
 
 
 class AllowedTools(StrictModel):
-    """The member ``allowed_tools`` of ``tool_choice``: tools of which the answer may call some, or must call one.
+    """The member ``allowed_tools`` of ``tool_choice``: the tools that the answer may call, or of which it must call
+    one.
 
     ``mode`` is ``auto`` or ``required`` accordingly.
     """

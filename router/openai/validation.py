@@ -29,9 +29,10 @@ def _check_encodable(text: str) -> str:
 
 
 def unsupported_except(*neutral: object) -> BeforeValidator:
-    """Returns the validator of a field that is not supported.
+    """Returns the validator for a field that is not supported.
 
-    null and the ``neutral`` values are accepted, because they ask for nothing. All others are refused, never ignored.
+    null and the ``neutral`` values are accepted, because they ask for nothing. The validator refuses all others with
+    PydanticCustomError; it never ignores them.
     """
 
     def check(value: object) -> object:
@@ -73,14 +74,15 @@ def _integral(value: object) -> object:
 
 
 def integral_items(values: object) -> object:
-    """Returns the list with whole floats such as 1.0 as ints. Lists without a float, nearly all, are not copied."""
+    """Returns the list with whole floats such as 1.0 as ints. A list without floats, the usual case, is returned as it
+    is, not copied."""
     if isinstance(values, list) and float in set(map(type, values)):
         return [_integral(value) for value in values]
     return values
 
 
 def text_or_list_tag(value: object) -> str:
-    """Returns the union tag of a field that is a string or a list.
+    """Returns the pydantic union tag of a field that is a string or a list.
 
     Tags have angle brackets, which no field name has, so that ``_field_name`` can leave them out of errors.
     """

@@ -1,5 +1,5 @@
-"""The ports of the answer cache: ``EntryStore`` for stored answers, ``EntryFeed`` for what follows its changes, and
-``SemanticIndex`` for questions of the same meaning.
+"""The ports of the answer cache: ``EntryStore`` for stored answers, ``EntryFeed`` for readers that follow its changes,
+and ``SemanticIndex`` for questions of the same meaning.
 
 ``cluster.state`` implements the store and the feed with Redis, ``router.memory_entry_store`` in the memory of one
 process; ``cluster.cache`` implements the index. One suite of contract tests runs all implementations of a port.
@@ -20,7 +20,7 @@ from router.ports.cache_entry import CacheEntry
 
 @dataclass(frozen=True, slots=True)
 class CacheBounds:
-    """The most that one tenant may have stored. What was used least recently makes room."""
+    """The most that one tenant may have stored. The least recently used entries are evicted."""
 
     max_entries: int
     max_bytes: int
@@ -31,8 +31,8 @@ class Lease:
     """The answer of ``EntryStore.find_or_lead`` without an entry.
 
     ``leading``: the caller is now the leader and generates the answer. ``unshared``: a leader has just found that its
-    answer may not be stored, so that each request needs its own. Neither: another owner leads, and its lease ends in
-    ``left_ms`` unless it is renewed.
+    answer may not be stored, so that each request needs its own. If both are False, another owner leads, and its lease
+    ends in ``left_ms`` unless it is renewed.
     """
 
     leading: bool = False
@@ -42,7 +42,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
-    """Which entries are meant: those to which all members apply that are not None.
+    """A filter on entries. An entry matches if it matches all members that are not None.
 
     ``question_prefix`` is compared as it is. ``created_before_ms`` is exclusive.
     """
@@ -55,7 +55,7 @@ class EntryFilter:
     entry_id: str | None = None
 
     def matches(self, entry: CacheEntry) -> bool:
-        """Whether the filter means ``entry``."""
+        """Returns whether ``entry`` matches the filter."""
         return (
             self.tenant in (None, entry.tenant)
             and self.model_version in (None, entry.model_version)
@@ -68,7 +68,7 @@ class EntryFilter:
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """What a tenant has stored. ``bytes`` are those of the encoded entries."""
+    """The number of entries that a tenant has stored, and their size. ``bytes`` are those of the encoded entries."""
 
     tenant: str
     entries: int
@@ -89,13 +89,14 @@ class EntryStore(Protocol):
     async def get(self, tenant: str, key: str) -> CacheEntry | None:
         """Returns the entry with this key, and counts it as used; None if there is none, or it has expired.
 
-        One round trip: a request waits for it. Raises PoisonedEntryError.
+        It takes one round trip, since requests wait for it. Raises PoisonedEntryError if the stored bytes are no valid
+        entry.
         """
         ...
 
     async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
         """Returns the entry as ``get`` does. If there is none, takes the lease on the key for ``owner``, unless another
-        owner has it. One round trip, atomic. Raises PoisonedEntryError."""
+        owner has it. One round trip, atomic. Raises PoisonedEntryError as ``get`` does."""
         ...
 
     async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:
@@ -111,42 +112,44 @@ class EntryStore(Protocol):
 
     async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
         """Stores ``entry`` in place of a former one with its key, announces it on the feed, and ends the lease of
-        ``owner`` on the key. Evicts what was used least recently until the tenant is within ``bounds``.
+        ``owner`` on the key. Evicts the least recently used entries until the tenant is within ``bounds``.
 
         Returns False, and stores nothing, if the entry has expired or alone exceeds ``bounds``.
         """
         ...
 
     async def discard(self, tenant: str, key: str) -> bool:
-        """Deletes what is stored under ``key``, whatever it is. Returns whether there was something."""
+        """Deletes the value stored under ``key``, even if it is no valid entry. Returns whether there was one."""
         ...
 
     async def delete(self, tenant: str, entry_id: str) -> bool:
-        """Deletes the entry with this id. Returns whether there was one; a later entry with the same key stays."""
+        """Deletes the entry with this id. Returns whether it was there. A later entry with the same key, which has
+        another id, stays."""
         ...
 
     def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
-        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. One that is
-        stored or deleted meanwhile may be left out. Poisoned entries are left out."""
+        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. An entry that
+        is stored or deleted meanwhile may be left out. Poisoned entries are left out."""
         ...
 
     async def sizes(self) -> Sequence[CacheSize]:
-        """Returns what each tenant has stored, sorted by tenant. Expired entries may be counted for a while."""
+        """Returns the number and size of each tenant's entries, sorted by tenant. Expired entries may be counted for a
+        while."""
         ...
 
 
 class ChangeKind(StrEnum):
-    """What happened to an entry."""
+    """The kind of a change of an entry."""
 
     PUT = "put"
     DELETE = "delete"
 
 
 class CacheChange(NamedTuple):
-    """A change of the stored entries. ``position`` orders changes. DELETE has ``tenant``, ``id`` and ``partition``
-    alone. Entries without a question are not announced.
+    """A change of the stored entries. ``position`` orders changes. A change of the kind DELETE has ``tenant``, ``id``
+    and ``partition`` alone. Entries without a question are not announced.
 
-    An entry whose time has ended is not announced as deleted.
+    The expiry of an entry is not announced.
     """
 
     position: str
@@ -177,15 +180,16 @@ class EntryFeed(Protocol):
 
     async def changes(self, after: str, count: int, wait_s: float) -> Sequence[CacheChange]:
         """Returns at most ``count`` changes after a position, oldest first. Waits at most ``wait_s`` seconds for the
-        first one; () if none came. Raises FeedGapError."""
+        first change, and returns () if none came. Raises FeedGapError if changes after the position were dropped."""
         ...
 
 
 class SemanticQuestion(NamedTuple):
-    """What is looked up: entries of ``tenant`` in ``partition`` whose question means the same as ``text``.
+    """A look-up in the semantic index: for entries of ``tenant`` in ``partition`` whose question means the same as
+    ``text``.
 
-    ``max_false_hit_rate`` is the share of different questions that may be taken for the same. ``min_created_ms``:
-    entries created before are left out.
+    ``max_false_hit_rate`` is the share of pairs of different questions, 0 to 1, that may count as hits.
+    ``min_created_ms``: entries created before are left out.
     """
 
     tenant: str
@@ -199,8 +203,8 @@ class SemanticMatch(NamedTuple):
     """The best candidate for a question.
 
     ``similarity`` is the cosine of the two questions' embeddings. ``score`` is the calibrated score that both stages
-    give the pair, compared with the threshold of ``max_false_hit_rate``. ``refused_by`` says why the candidate is no
-    hit, in one or two words such as ``score`` or ``negation``; "" if it is one.
+    give the pair, 0 to 1, which is compared with the threshold for ``max_false_hit_rate``. ``refused_by`` says why the
+    candidate is no hit, in one or two words such as ``score`` or ``negation``; "" if it is a hit.
     """
 
     entry_id: str
@@ -215,15 +219,15 @@ class SemanticMatch(NamedTuple):
 
 
 class HitJudge(StrEnum):
-    """Who said whether a hit was right."""
+    """The source of a judgement of a hit."""
 
     CLIENT = "client"  # by POST /v1/cache/feedback
     SHADOW = "shadow"  # the answer was generated all the same, and compared
 
 
 class HitFeedback(NamedTuple):
-    """Whether the answer of the entry was right for a question. ``score`` is that of the hit; None: not known, or the
-    hit was exact."""
+    """A judgement whether a hit's answer was right for the question. ``score`` is the score of the hit; None: unknown,
+    or the hit was exact."""
 
     tenant: str
     entry_id: str
@@ -240,9 +244,11 @@ class SemanticIndex(Protocol):
     """The questions of the stored entries by their meaning. It learns of entries from the ``EntryFeed``."""
 
     async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:
-        """Returns the best candidate; None if the partition has none that is near. Raises SemanticUnavailableError."""
+        """Returns the best candidate; None if the partition has no similar question. Raises SemanticUnavailableError if
+        the index does not answer."""
         ...
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Takes into account, for the threshold, whether a hit was right. Raises SemanticUnavailableError."""
+        """Takes the judgement of a hit into account for the threshold. Raises SemanticUnavailableError if the index
+        does not answer."""
         ...

@@ -2,7 +2,7 @@
 
 A record is canonical JSON; a line is its hash, a space and the record. Its hash is that of the line before it and of
 the record (``router.review.audit_chain``). The first line of a day follows the last line of the tenant's day before, so
-that a day that is removed as a whole is missed.
+that the removal of a whole day is detected.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class AuditEntry:
 class AuditDay:
     """The head of the chain of a tenant's day, which is kept apart from its records, and for longer.
 
-    ``day`` counts days since the epoch. ``opening`` is the hash that the first record follows. ``records`` is their
-    number and ``head`` the hash of the last. ``stored`` is the number of lines that are there.
+    ``day`` counts days since the epoch. ``opening`` is the hash that the first record follows. ``records`` is the
+    number of records and ``head`` the hash of the last one. ``stored`` is the number of lines that are still kept.
     """
 
     tenant: str
@@ -40,8 +40,8 @@ class AuditDay:
 
 @dataclass(frozen=True, slots=True)
 class AuditHealth:
-    """How this process' records reach the audit log: ``journal_bytes`` of them wait on disk, ``lost_records`` could not
-    be kept there."""
+    """The state of this process' delivery to the audit log. ``journal_bytes`` of records wait on disk. ``lost_records``
+    is the number of records that could not be kept there."""
 
     journal_bytes: int = 0
     lost_records: int = 0
@@ -51,20 +51,20 @@ class AuditStore(Protocol):
     """The audit log. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
 
     def record(self, entry: AuditEntry) -> None:
-        """Adds ``entry`` soon, once, and returns at once. For the way of a request.
+        """Adds ``entry`` soon, once, and returns at once. It is for code that a request waits for.
 
         An entry waits on disk while the store cannot be reached, and survives the end of this process there.
         """
         ...
 
     def health(self) -> AuditHealth:
-        """Returns how records reach the log, without a call to the store."""
+        """Returns the state of this process' delivery to the log, without a call to the store."""
         ...
 
     async def append(self, entries: Sequence[AuditEntry]) -> int:
-        """Adds those of ``entries`` that were not added before to the day that it is by the store's clock.
+        """Adds those of ``entries`` that were not added before to the current day by the store's clock.
 
-        Returns their number. If it raises, each may or may not be added; appending all again is right.
+        Returns their number. If it raises, each may or may not have been added. It is safe to append all of them again.
         """
         ...
 
@@ -73,5 +73,5 @@ class AuditStore(Protocol):
         ...
 
     async def lines(self, tenant: str, day: int, first: int, count: int) -> Sequence[str]:
-        """Returns at most ``count`` lines of a day, from the one at the place ``first``, which counts from 0."""
+        """Returns at most ``count`` lines of a day, from the index ``first`` on, which counts from 0."""
         ...

@@ -1,7 +1,7 @@
 """``CacheEntry``: one stored answer, and how every store writes it. Pure.
 
-An entry is written as one line of checksum, a line feed, and JSON. What was cut off, altered, written by another
-release or stored under another tenant's or request's name is not read as an entry.
+An entry is written as one line of checksum, a line feed, and JSON. Bytes that were cut off, altered, written by another
+release or stored under another tenant's or request's key are not accepted as an entry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ FORMAT = 1
 
 
 class PoisonedEntryError(Exception):
-    """What is stored is no entry of this tenant, key and release. The caller removes it by ``EntryStore.discard``."""
+    """The stored bytes are no valid entry of this tenant, key and release. The caller removes them with
+    ``EntryStore.discard``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,15 @@ def key_of(entry_id: str) -> str:
 
 
 def encode_entry(entry: CacheEntry) -> bytes:
-    """Returns the written form of ``entry``."""
+    """Returns ``entry`` in its stored form, which has a checksum."""
     members = {name: getattr(entry, name) for name in MEMBERS}  # dataclasses.asdict copies deeply
     body = json.dumps({"format": FORMAT, **members}, separators=(",", ":")).encode()
     return _checksum(body) + b"\n" + body
 
 
 def decode_entry(data: bytes, tenant: str, key: str) -> CacheEntry:
-    """Returns the entry that ``encode_entry`` has written. Raises PoisonedEntryError, which quotes nothing, unless it
-    is whole, of this FORMAT, and belongs to ``tenant`` and ``key``."""
+    """Returns the entry that ``encode_entry`` has written. Raises PoisonedEntryError, whose message quotes no text,
+    unless the entry is undamaged, has this release's FORMAT, and belongs to ``tenant`` and ``key``."""
     checksum, _, body = data.partition(b"\n")
     if checksum != _checksum(body):
         raise PoisonedEntryError("the entry is not whole")

@@ -9,7 +9,7 @@ class CacheMetrics(Protocol):
     """The counters of one router's answer cache. All reasons and outcomes are of a few words."""
 
     def asked(self, tenant: str, status: str, reason: str) -> None:
-        """Counts a request: whether it was a hit, and why not. Both are as in the header x-manta-cache, without
+        """Counts a look-up by its ``status`` and ``reason``, which are as in the header x-manta-cache, without
         numbers."""
         ...
 
@@ -18,7 +18,7 @@ class CacheMetrics(Protocol):
         ...
 
     def unstored(self, tenant: str, reason: str) -> None:
-        """Counts an answer that was not stored, although the request was for the cache."""
+        """Counts an answer that was not stored because of ``reason``, although the request did not bypass the cache."""
         ...
 
     def poisoned(self) -> None:
@@ -26,7 +26,7 @@ class CacheMetrics(Protocol):
         ...
 
     def judged(self, tenant: str, judge: str, *, wrong: bool) -> None:
-        """Counts a hit that was judged."""
+        """Counts a hit that ``judge`` has found right or ``wrong``."""
         ...
 
 

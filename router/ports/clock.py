@@ -14,7 +14,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Returns seconds since an unspecified start. They never decrease."""
+        """Returns the monotonic time in seconds since an unspecified start. It never decreases."""
         ...
 
 

@@ -23,7 +23,8 @@ class CollectionLimits(NamedTuple):
 
 
 class CollectionFullError(Exception):
-    """A limit leaves no room. ``limit`` is its name in ``CollectionLimits``, ``value`` how much it allows."""
+    """A limit of the tenant or the collection is reached. ``limit`` is its name in ``CollectionLimits``, ``value`` its
+    value."""
 
     def __init__(self, limit: str, value: int) -> None:
         super().__init__(f"at most {value} {limit}")
@@ -33,8 +34,8 @@ class CollectionFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CollectionRecord:
-    """A collection. ``uid`` is new for each collection, also for one that has the name of a deleted one. ``document``
-    is JSON. ``version`` grows with each change. ``embedded`` counts the documents with vectors."""
+    """A collection. ``uid`` is unique: a collection with the name of a deleted one gets another. ``document`` is JSON.
+    ``version`` grows with each change. ``embedded`` counts the documents with vectors."""
 
     name: str
     uid: str
@@ -47,7 +48,7 @@ class CollectionRecord:
 
 
 class NewDocument(NamedTuple):
-    """A document to be kept. ``size`` is what it counts for the limit of bytes."""
+    """A document to be stored. ``size`` is the number of bytes that it counts for the limit."""
 
     id: str
     body: bytes
@@ -56,7 +57,7 @@ class NewDocument(NamedTuple):
 
 
 class StoredDocument(NamedTuple):
-    """A document that is kept. ``version`` is that of its last change; ``vectors`` None: it has none yet."""
+    """A stored document. ``version`` is that of its last change. ``vectors`` None: it has not been embedded yet."""
 
     id: str
     version: int
@@ -77,9 +78,10 @@ class CollectionStore(Protocol):
         ...
 
     async def create_collection(self, tenant: str, record: CollectionRecord, limits: CollectionLimits) -> bool:
-        """Adds an empty collection. Returns False if the tenant has one of its name; True if the call is repeated.
+        """Adds an empty collection. Returns False if the tenant has another collection with its name. A repeated call
+        returns True.
 
-        Raises CollectionFullError.
+        Raises CollectionFullError if the tenant has too many collections.
         """
         ...
 
@@ -88,7 +90,7 @@ class CollectionStore(Protocol):
         ...
 
     async def collections(self, tenant: str) -> Sequence[CollectionRecord]:
-        """Returns the collections of a tenant, by name."""
+        """Returns the collections of a tenant, sorted by name."""
         ...
 
     async def delete_collection(self, tenant: str, name: str) -> bool:
@@ -98,16 +100,16 @@ class CollectionStore(Protocol):
     async def put_documents(
         self, tenant: str, uid: str, documents: Sequence[NewDocument], limits: CollectionLimits
     ) -> CollectionRecord | None:
-        """Keeps ``documents``, all of them or none, in the places of those with their ids; the vectors of these are
-        deleted. Returns the collection; None if it was deleted. Raises CollectionFullError."""
+        """Stores ``documents``, all of them or none. A document replaces the one with its id, whose vectors are
+        deleted. Returns the collection; None if it was deleted. Raises CollectionFullError if a limit is exceeded."""
         ...
 
     async def document_versions(self, tenant: str, uid: str) -> Mapping[str, int]:
-        """Returns the version of each document, by id, the earliest change first. {}: there are none."""
+        """Returns the version of each document by its id, the earliest change first; {} if there is no document."""
         ...
 
     async def documents(self, tenant: str, uid: str, ids: Sequence[str]) -> Sequence[StoredDocument]:
-        """Returns those of the documents that are there, in the order of ``ids``."""
+        """Returns those of the documents ``ids`` that exist, in the order of ``ids``."""
         ...
 
     async def delete_document(self, tenant: str, uid: str, document: str) -> bool:
@@ -115,6 +117,6 @@ class CollectionStore(Protocol):
         ...
 
     async def put_vectors(self, tenant: str, uid: str, document: str, version: int, vectors: bytes) -> bool:
-        """Keeps the vectors of a document, if its version is still ``version``. Returns whether it was. The document
-        gets a new version."""
+        """Stores the vectors of a document, if its version is still ``version``. Returns whether they were stored. The
+        document gets a new version."""
         ...

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 
 class EmbedderUnavailableError(Exception):
-    """The embedder did not answer in time, died, answered nonsense, or is not asked for a while after such faults."""
+    """The embedder did not answer in time, died, or gave a malformed answer; or the circuit breaker is open after such
+    faults."""
 
 
 class TextTooLongError(ValueError):
-    """A text has more tokens than the model takes. ``index``: its place among the texts of the call."""
+    """A text has more tokens than the model takes. ``index`` is its index among the texts of the call, from 0."""
 
     def __init__(self, index: int, tokens: int, max_tokens: int) -> None:
         super().__init__(f"text {index} has {tokens} tokens, of at most {max_tokens}")
@@ -31,7 +32,7 @@ class Embeddings(NamedTuple):
     """The embeddings of n texts, in their order.
 
     ``vectors``: float32 [n, dimensions], each of length 1, so that a product of two is their cosine. ``tokens``: the
-    tokens of each text, special tokens included.
+    number of tokens of each text, special tokens included.
     """
 
     vectors: NDArray[np.float32]
@@ -43,7 +44,8 @@ class Embedder(Protocol):
 
     @property
     def model(self) -> str:
-        """The name and the version of the model, as ``name@version``. It changes with anything that changes vectors."""
+        """The name and the version of the model, as ``name@version``. The version differs between models whose vectors
+        differ."""
         ...
 
     @property
@@ -53,12 +55,13 @@ class Embedder(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens of a text, special tokens included."""
+        """The maximum number of tokens of a text, special tokens included."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Returns the embeddings of ``texts``. No text is cut, and a text's vector does not depend on the other texts.
 
-        Raises TextTooLongError for the first text with more than ``max_tokens`` tokens, and EmbedderUnavailableError.
+        Raises TextTooLongError for the first text with more than ``max_tokens`` tokens, and EmbedderUnavailableError if
+        the embedder does not answer.
         """
         ...

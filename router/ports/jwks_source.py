@@ -1,4 +1,4 @@
-"""``JwksSource``: the port to where the issuer of JSON Web Tokens publishes its keys."""
+"""``JwksSource``: the port to the key set that the issuer of JSON Web Tokens publishes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``KeyStore``: the port to the API keys that all routers share. It knows no secret: a key is found by a digest."""
+"""``KeyStore``: the port to the API keys that all routers share. The store has no secrets: a key is found by a
+digest."""
 
 from __future__ import annotations
 
@@ -25,16 +26,17 @@ class KeyStore(Protocol):
     """The stored API keys. Each method raises StateUnavailableError if the store cannot be reached in time."""
 
     async def put_key(self, record: KeyRecord) -> None:
-        """Stores ``record``. Replaces the record with the same id; a former digest of it finds nothing any more."""
+        """Stores ``record``. Replaces the record with the same id; the replaced record's digest then finds nothing."""
         ...
 
     async def replace_key(self, expected: KeyRecord, record: KeyRecord) -> bool:
         """Stores ``record`` if the record with its digest, which stays the same, is still ``expected``. Returns whether
-        it was. Of two changes at once one is refused, so that neither is lost."""
+        it was stored. Of two concurrent changes one is refused, so that no change is lost."""
         ...
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
-        """Returns the record with this digest; None if there is none. One round trip: it is on the way of requests."""
+        """Returns the record with this digest; None if there is none. It takes one round trip, since requests wait for
+        it."""
         ...
 
     async def key(self, key_id: str) -> KeyRecord | None:

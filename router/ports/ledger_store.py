@@ -1,4 +1,5 @@
-"""``LedgerStore``: the port to the ledger that all routers share. It adds each entry once, and sums entries up."""
+"""``LedgerStore``: the port to the ledger that all routers share. The store adds each entry once, and sums entries
+up."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class Resolution(StrEnum):
 
     @property
     def kept_ms(self) -> int:
-        """How long the sums of an interval are kept after its start, in milliseconds: minutes for 2 days, hours for 62,
-        days for 800."""
+        """The time for which the sums of an interval are kept after its start, in milliseconds: minutes for 2 days,
+        hours for 62, days for 800."""
         return {"minute": 2, "hour": 62, "day": 800}[self.value] * 86_400_000
 
 
@@ -40,12 +41,12 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """What one request cost.
+    """The ledger entry of one request, as the store takes it.
 
     ``id`` is unique; the store adds an entry once, however often it is appended. ``at_ms`` is the time to which it is
     attributed, in milliseconds since the epoch. ``labels`` are what sums can be grouped by, such as the team; there is
     one sum for each combination of their values, so these must be few. Of CAPPED_LABEL only the first MAX_VALUES of a
-    tenant's day are kept apart, the others count as OTHER. ``amounts`` are what is summed, such as tokens.
+    tenant's day are kept apart, the others count as OTHER. ``amounts`` are the numbers that are summed, such as tokens.
     ``document`` is JSON of the whole entry; the store keeps it as it is.
 
     ``part_of``: the id of the entry of which this is a part; "" for a whole entry. A whole entry replaces its parts in
@@ -63,10 +64,11 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerQuery:
-    """Which sums are asked for: of entries from ``start_ms`` to before ``end_ms``, in milliseconds since the epoch.
+    """A query for sums over the entries from ``start_ms`` (inclusive) to ``end_ms`` (exclusive), in milliseconds since
+    the epoch.
 
     Both are rounded down to a multiple of ``resolution``. ``tenant`` None: all tenants. ``group_by`` has names of
-    labels, and ``tenant`` if each tenant is to have sums of its own. ``by_interval``: so has each interval.
+    labels, and ``tenant`` for separate sums by tenant. ``by_interval``: each interval has separate sums.
     """
 
     start_ms: int
@@ -109,7 +111,7 @@ class LedgerStore(Protocol):
     """The ledger. Each coroutine raises StateUnavailableError if the store cannot be reached in time."""
 
     def record(self, entry: LedgerEntry) -> None:
-        """Adds ``entry`` soon, once, and returns at once. For the way of a request.
+        """Adds ``entry`` soon, once, and returns at once. It is for code that a request waits for.
 
         An entry waits on disk while the store cannot be reached, and survives the end of this process there.
         """
@@ -118,7 +120,7 @@ class LedgerStore(Protocol):
     async def append(self, entries: Sequence[LedgerEntry]) -> int:
         """Adds those of ``entries`` that were not added before, by their ids. Returns their number.
 
-        If it raises, each of them may or may not be added; appending all of them again is right.
+        If it raises, each may or may not have been added. It is safe to append all of them again.
         """
         ...
 

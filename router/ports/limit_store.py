@@ -1,8 +1,8 @@
 """``LimitStore``: the port to the limits that all routers share, with its types.
 
-A request reserves what it may need at most before its work, and settles it to what it used at the end. In between its
-router renews the lease of the reservation. A reservation whose lease has run out is settled by the store itself, to the
-use that was reported last.
+Before a request runs, its router reserves the most that the request may use. While the request runs, the router renews
+the lease of the reservation. At the end it settles the reservation to the actual use. A reservation whose lease has run
+out is settled by the store itself, to the use that was reported last.
 
 All amounts are integers, so that every implementation computes the same: tokens, and money in units of 1e-9 of the
 currency. Times are in milliseconds.
@@ -31,10 +31,11 @@ class LimitName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose limits they are: ``name`` is unique within the tenant, such as ``tenant`` or ``key:ID``.
+    """The limits of one owner: a tenant or an API key. ``name`` is unique within the tenant, such as ``tenant`` or
+    ``key:ID``.
 
     ``limits`` are pairs of a limit's name and its value, positive, in the order of ``LimitName``. Money is in
-    MONEY_UNITS. What has no limit is not counted.
+    MONEY_UNITS. Usage without a limit is not counted.
     """
 
     name: str
@@ -43,7 +44,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a request uses beside the request itself: tokens of input and output, and money in MONEY_UNITS."""
+    """The usage of one request: tokens of input and output, and money in MONEY_UNITS. The request itself also counts as
+    1."""
 
     tokens: int = 0
     money: int = 0
@@ -64,8 +66,8 @@ class Reservation:
 class LimitUse:
     """The state of one limit of one scope. ``used`` includes the request that was decided on, if it was admitted.
 
-    ``reset_ms``: until nothing is used any more, if no request follows. ``wait_ms``: until the request that was decided
-    on would have room; 0 if it has it now; None if it never will, since it needs more than the whole limit.
+    ``reset_ms`` is the time until ``used`` is 0 again, if no request follows. ``wait_ms`` is the time until the request
+    that was decided on has room; 0 if it has room now; None if it never will, since it needs more than the whole limit.
     """
 
     scope: str
@@ -77,24 +79,27 @@ class LimitUse:
 
     @property
     def remaining(self) -> int:
-        """What is left. Never negative, although a request may use more than it reserved."""
+        """The part of the limit that is not used. It is never negative, although a request may use more than it
+        reserved."""
         return max(0, self.limit - self.used)
 
     @property
     def owner(self) -> str:
-        """Whose limit it is: ``key`` or ``tenant``."""
+        """The owner of the limit: ``key`` or ``tenant``."""
         return self.scope.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class LimitDecision:
-    """Whether a request has room within all limits, and the state of each, in the order of scopes and limits."""
+    """The decision whether a request has room within all limits, and the state of each limit, in the order of scopes
+    and limits."""
 
     uses: tuple[LimitUse, ...]
 
     @property
     def refused(self) -> tuple[LimitUse, ...]:
-        """The limits without room. If there is none, the request is admitted and its charge is reserved."""
+        """The limits without room for the request. If there are none, the request is admitted and its charge is
+        reserved."""
         return tuple(use for use in self.uses if use.wait_ms != 0)
 
     @property
@@ -103,13 +108,13 @@ class LimitDecision:
         return not self.refused
 
     def near(self, warn_at: float) -> tuple[LimitUse, ...]:
-        """Returns the limits of which the share ``warn_at`` or more is used."""
+        """Returns the limits that are used by the share ``warn_at``, 0 to 1, or more."""
         return tuple(use for use in self.uses if use.used >= warn_at * use.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A request that still runs, and what it has used up to now."""
+    """A running request, and its usage so far."""
 
     id: str
     tenant: str
@@ -120,23 +125,24 @@ class LimitStore(Protocol):
     """The limits of all scopes. Each method raises StateUnavailableError if the store cannot be reached in time."""
 
     async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
-        """Reserves the charge in all scopes, or in none, and returns which. One round trip, atomic.
+        """Reserves the charge in all scopes if each has room for it, else in none, and returns the decision. One round
+        trip, atomic.
 
         The reservation is held for ``lease_ms``, unless it is renewed.
         """
         ...
 
     async def renew(self, renewals: Sequence[Renewal], lease_ms: int) -> None:
-        """Extends the leases to ``lease_ms`` from now, and notes what was used. Unknown ids are ignored.
+        """Extends the leases to ``lease_ms`` from now, and stores the usage so far. Unknown ids are ignored.
 
         A reservation whose lease has run out is held again.
         """
         ...
 
     async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
-        """Replaces the reserved charge by what was ``used``, and ends the reservation. Returns whether it was open.
+        """Replaces the reserved charge by ``used``, and ends the reservation. Returns whether it was open.
 
-        A second call has no effect. A reservation whose lease has run out is settled all the same.
+        A second call has no effect. A reservation whose lease has run out can still be settled.
         """
         ...
 

@@ -14,18 +14,19 @@ class Candidate(NamedTuple):
 
 
 class PairScorer(Protocol):
-    """Tells how likely it is that two questions ask for the same answer."""
+    """A model that estimates how likely it is that two questions ask for the same answer."""
 
     @property
     def version(self) -> str:
-        """Names model and calibration: ``name@version``. A threshold holds for one version."""
+        """The name and version of model and calibration, as ``name@version``. A threshold is valid for one version
+        only."""
         ...
 
     async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Returns the probability that each candidate asks for what ``question`` asks for, in order, each from 0 to 1.
 
-        The probability does not depend on which of the two was asked first, nor on the other candidates. It knows
-        nothing of ``router.cache.pair_guard``, which may refuse a pair with a high probability. A pair that is too long
-        to be read whole has the probability 0. Raises ValueError for a cosine that is no number.
+        The probability does not depend on which of the two was asked first, nor on the other candidates. It is
+        independent of ``router.cache.pair_guard``, which may refuse a pair with a high probability. A pair that is too
+        long for the model has the probability 0. Raises ValueError for a cosine that is NaN or infinite.
         """
         ...

@@ -22,7 +22,7 @@ class PromptStoreFullError(Exception):
 
 
 class ActivationKind(StrEnum):
-    """How a version became the active one."""
+    """The operation by which a version became the active one."""
 
     ACTIVATE = "activate"
     ROLLBACK = "rollback"
@@ -38,7 +38,7 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A version became the active one. ``at_ms`` is in milliseconds since the epoch, ``by`` says who did it."""
+    """The activation of a version of a prompt. ``at_ms`` is in milliseconds since the epoch, ``by`` says who did it."""
 
     version: int
     kind: ActivationKind
@@ -48,7 +48,8 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
-    """A prompt in a list. ``active`` is the active version, None without one; ``latest`` the newest."""
+    """A prompt in a list of prompts. ``active`` is the number of the active version, None if there is none. ``latest``
+    is the number of the newest version."""
 
     tenant: str
     id: str
@@ -68,7 +69,8 @@ class PromptStore(Protocol):
         ...
 
     async def version(self, tenant: str, prompt_id: str, version: int) -> StoredVersion | None:
-        """Returns a version of a prompt; None if there is none. One round trip: requests may wait for it."""
+        """Returns a version of a prompt; None if there is none. It takes one round trip, since requests may wait for
+        it."""
         ...
 
     async def active(self, tenant: str, prompt_id: str) -> StoredVersion | None:
@@ -77,7 +79,7 @@ class PromptStore(Protocol):
 
     async def add(self, tenant: str, prompt_id: str, document: str) -> int:
         """Stores a new version and returns its number. Two calls never get the same number; a call that failed may
-        leave a gap. Raises PromptStoreFullError."""
+        leave a gap. Raises PromptStoreFullError if the tenant has too many prompts or the prompt too many versions."""
         ...
 
     async def activate(self, tenant: str, prompt_id: str, activation: Activation) -> bool:

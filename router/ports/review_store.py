@@ -33,12 +33,12 @@ class ReviewState(StrEnum):
 
     @property
     def open(self) -> bool:
-        """Whether the item can still be decided."""
+        """Whether a reviewer can still decide on the item."""
         return self in (ReviewState.WAITING, ReviewState.CLAIMED)
 
 
 class ReviewAction(StrEnum):
-    """What a reviewer does with an item."""
+    """A step that a reviewer takes on an item."""
 
     CLAIM = "claim"
     RELEASE = "release"
@@ -48,11 +48,12 @@ class ReviewAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewReviewItem:
-    """A text for the queue.
+    """A text to be added to the review queue.
 
     ``id`` is unique. ``fingerprint`` identifies the text within the tenant. ``document`` is JSON of everything else;
-    the store does not read it. ``text`` is the encrypted text; None: it is not stored. ``expires_in_ms``: how long it
-    waits. ``kept_ms``: how long the item is kept after it was decided or has expired. ``keep_text``: the text too.
+    the store does not read it. ``text`` is the encrypted text; None: it is not stored. ``expires_in_ms`` is the longest
+    wait for a decision. ``kept_ms`` is the time for which the item is kept after it was decided or has expired.
+    ``keep_text``: the text is kept as long.
     """
 
     id: str
@@ -69,7 +70,8 @@ class NewReviewItem:
 class ReviewItem:
     """An item of the queue. Times in milliseconds since the epoch by the store's clock; 0: not yet.
 
-    ``reviewer`` holds the item or has decided on it. ``times`` is how often its text was submitted while it was open.
+    ``reviewer`` is the one who holds the item or has decided on it. ``times`` is the number of submissions of its text
+    while it was open.
     """
 
     id: str
@@ -87,8 +89,8 @@ class ReviewItem:
 
 @dataclass(frozen=True, slots=True)
 class ReviewStep:
-    """What ``reviewer`` does. ``lease_ms`` is the lease of a claim. An approved text passes for ``exception_ms`` from
-    then on, if that is above 0; ``exception_document`` is JSON that is stored with it."""
+    """A step that ``reviewer`` takes on an item. ``lease_ms`` is the lease of a claim. An approved text passes for
+    ``exception_ms`` from then on, if that is above 0; ``exception_document`` is JSON that is stored with it."""
 
     action: ReviewAction
     reviewer: str
@@ -99,7 +101,8 @@ class ReviewStep:
 
 @dataclass(frozen=True, slots=True)
 class ReviewException:
-    """A text of ``tenant`` that passes until ``expires_ms``, in milliseconds since the epoch."""
+    """An approved text of ``tenant`` that passes without review until ``expires_ms``, in milliseconds since the
+    epoch."""
 
     tenant: str
     fingerprint: str
@@ -108,7 +111,7 @@ class ReviewException:
 
 
 class ReviewQueueFullError(Exception):
-    """The tenant has as many open items as it may."""
+    """The tenant has reached its maximum number of open items."""
 
 
 class ReviewStore(Protocol):
@@ -116,36 +119,40 @@ class ReviewStore(Protocol):
 
     async def submit(self, item: NewReviewItem, max_open: int) -> str:
         """Adds ``item`` and returns its id. If the tenant has an open item with this fingerprint already, counts one
-        more submission of that and returns its id. Raises ReviewQueueFullError beyond ``max_open`` items."""
+        more submission of that item and returns its id. Raises ReviewQueueFullError if the tenant has ``max_open`` open
+        items."""
         ...
 
     async def item(self, item_id: str, tenant: str | None = None) -> ReviewItem | None:
-        """Returns an item; None if there is none, or it is not one of ``tenant``. One round trip if that is given."""
+        """Returns an item; None if there is none, or it belongs to another tenant than ``tenant``. It takes one round
+        trip if ``tenant`` is given."""
         ...
 
     async def text(self, tenant: str, item_id: str) -> bytes | None:
-        """Returns the encrypted text of an item; None if it is not stored, or not any more."""
+        """Returns the encrypted text of an item; None if it was not stored, or is no longer kept."""
         ...
 
     async def items(self, tenant: str | None, state: ReviewState | None, limit: int) -> Sequence[ReviewItem]:
         """Returns at most ``limit`` items of ``tenant``, or of all tenants.
 
-        Without ``state`` and with an open one: the oldest first. With another: the last decided first. ``state`` None:
-        all open items.
+        ``state`` None means all open items. Open items are sorted with the oldest first, other items with the last
+        decided first.
         """
         ...
 
     async def decided(self, tenant: str | None, since_ms: int, limit: int) -> Sequence[ReviewItem]:
-        """Returns at most ``limit`` items that were approved or rejected at ``since_ms`` or later, the first first."""
+        """Returns at most ``limit`` items that were approved or rejected at ``since_ms`` or later, the earliest
+        decision first."""
         ...
 
     async def step(self, tenant: str, item_id: str, step: ReviewStep) -> tuple[ReviewItem | None, bool]:
-        """Changes an item as the table says, atomically. Returns the item as it is then; None if there is none; and
-        whether the step was accepted."""
+        """Changes an item by the table at the top of this module, atomically. Returns the item after the step (None if
+        there is no such item), and whether the step was accepted."""
         ...
 
     async def has_exception(self, tenant: str, fingerprint: str) -> bool:
-        """Returns whether a text passes. One round trip: a request waits for it."""
+        """Returns whether an exception lets the text with this fingerprint pass. It takes one round trip, since a
+        request waits for it."""
         ...
 
     async def exceptions(self, tenant: str | None = None) -> Sequence[ReviewException]:

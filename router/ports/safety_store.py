@@ -1,5 +1,5 @@
-"""``SafetyStore``: the port to what all routers share of safety: policies, the review queue, its
-exceptions and the audit log.
+"""``SafetyStore``: the port to the safety state that all routers share: policies, the review queue, its exceptions and
+the audit log.
 
 ``cluster.state`` implements it with Redis; ``router.memory_safety_store`` in the memory of one process. One suite of
 contract tests runs both.
@@ -15,7 +15,8 @@ from router.ports.review_store import ReviewStore
 
 
 class SafetyStore(Protocol):
-    """The shared state of safety."""
+    """The shared state of safety. Each coroutine but ``start`` and ``close`` raises StateUnavailableError if the store
+    does not answer in time."""
 
     @property
     def reviews(self) -> ReviewStore:
@@ -36,8 +37,8 @@ class SafetyStore(Protocol):
         ...
 
     async def policy(self, tenant: str) -> str | None:
-        """Returns the policy of a tenant, as JSON; None if none was set. One round trip: requests may wait for it.
-        Raises StateUnavailableError, as the following methods do."""
+        """Returns the policy of a tenant, as JSON; None if none was set. It takes one round trip, since requests may
+        wait for it."""
         ...
 
     async def put_policy(self, tenant: str, document: str) -> None:
@@ -53,5 +54,6 @@ class SafetyStore(Protocol):
         ...
 
     async def secret(self, proposed: bytes) -> bytes:
-        """Returns the secret that all routers share: the one that was proposed first. Raises StateUnavailableError."""
+        """Returns the secret that all routers share. The first call stores its ``proposed`` one; later calls return
+        that."""
         ...

@@ -16,7 +16,7 @@ from router.ports.limit_store import LimitStore
 
 
 class StateUnavailableError(Exception):
-    """The store did not answer in time, refused the connection, or is taken for dead by the circuit breaker.
+    """The store did not answer in time, refused the connection, or the circuit breaker is open.
 
     ``sent``: whether the call may have reached the store, and may have had its effect there.
     """
@@ -28,10 +28,11 @@ class StateUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StateHealth:
-    """How this process reaches the store.
+    """The state of this process' connection to the store.
 
-    ``breakers`` has the state of each circuit breaker, by the kind of its calls: ``closed``, ``open`` or
-    ``half_open``. ``journal_bytes`` of ledger entries wait on disk. ``lost_entries`` could not be kept there.
+    ``breakers`` has the state of each circuit breaker, by the kind of its calls: ``closed``, ``open`` or ``half_open``.
+    ``journal_bytes`` of ledger entries wait on disk. ``lost_entries`` is the number of entries that could not be kept
+    there.
     """
 
     breakers: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class StateHealth:
 
 
 class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):
-    """The shared state."""
+    """The shared state: API keys, limits and the ledger."""
 
     async def start(self) -> None:
         """Prepares for calls. Called once, on the event loop of all other calls. Does not fail if the store is down."""
@@ -51,5 +52,5 @@ class StateStore(KeyStore, LimitStore, LedgerStore, Protocol):
         ...
 
     def health(self) -> StateHealth:
-        """Returns how this process reaches the store, without a call to it."""
+        """Returns the state of this process' connection to the store, without a call to the store."""
         ...

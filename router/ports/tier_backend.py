@@ -147,7 +147,7 @@ class TierBackend(Protocol):
     async def start(self, on_orphans: OnOrphans) -> None:
         """Begins to connect to replicas. Called once, on the event loop that makes all other calls.
 
-        ``on_orphans`` is called with what replicas report for routers that have died.
+        ``on_orphans`` is called with the attempts that replicas report for routers that have died.
         """
         ...
 
@@ -173,12 +173,12 @@ class TierBackend(Protocol):
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
-        ``avoid`` holds the ids of replicas that must not be used. Deltas come in order within a choice. Those that
+        ``avoid`` holds the ids of replicas that must not be used. Deltas come in order within a choice. Deltas that
         arrive while the reader is busy come in one batch. The last delta of the request is one with ``Delta.last``.
         Closing the generator early aborts the request within one engine step. ``on_usage`` is then called with the
-        counts of what the engine had computed until it stopped, which may be after the generator has closed; or with
-        None if the replica is lost. It is not called after the last delta, which has the counts itself. ``account`` is
-        what another router needs to write the attempt to the ledger if this one dies; "" if nothing is to be written.
+        engine's token counts up to the abort, maybe after the generator has closed; or with None if the replica is
+        lost. It is not called after the last delta, which has the counts itself. ``account`` is the draft from which
+        another router writes the attempt to the ledger if this one dies; "" if nothing is to be written.
 
         The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
         ReplicaDrainedError, ReplicaVersionError and SlowReaderError. Failed and drained replicas name the version of

@@ -1,4 +1,4 @@
-"""``UsageMetrics``: the port to counters of what was used, for Prometheus. They are for graphs; the ledger is exact."""
+"""``UsageMetrics``: the port to the usage counters for Prometheus. They are for graphs; the ledger is exact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from router.ports.limit_store import LimitName
 
 @dataclass(frozen=True, slots=True)
 class UsageSample:
-    """What one request used. ``input_tokens`` includes ``cached_input_tokens``. ``cost`` is in the currency of the
+    """The usage of one request. ``input_tokens`` includes ``cached_input_tokens``. ``cost`` is in the currency of the
     prices. ``outcome`` is one of a few words."""
 
     tenant: str
@@ -30,15 +30,16 @@ class UsageMetrics(Protocol):
         ...
 
     def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
-        """Counts a request after which a limit is nearly used up. ``scope`` is whose it is: ``key`` or ``tenant``."""
+        """Counts a request after which a limit is nearly used up. ``scope`` is the owner of the limit: ``key`` or
+        ``tenant``."""
         ...
 
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
-        """Counts a request for which a limit had no room."""
+        """Counts a request that a limit refused. ``scope`` is the owner of the limit: ``key`` or ``tenant``."""
         ...
 
     def failover(self, tier: str, kind: str) -> None:
-        """Counts a request that another replica goes on with, or that was given up. ``kind`` is one of a few words."""
+        """Counts a request that another replica continues, or that was given up. ``kind`` is one of a few words."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Prompts: stored templates, the assembly of a conversation, and what is done with one that is too long."""
+"""Prompts: stored templates, the assembly of a conversation, and the policies for one that is too long."""

@@ -1,4 +1,4 @@
-"""``compress``: shortens messages to the sentences that have most to do with the last turn. Pure.
+"""``compress``: shortens messages to the sentences that are most relevant to the last turn. Pure.
 
 Older turns are shortened first. If the last turn alone does not fit, its question is kept, and the rest of the user's
 message and the results of its tools are shortened too. A turn of which no sentence is kept is dropped whole.
@@ -30,8 +30,8 @@ class _Body:
 
 
 def compress(task: Task, score: Relevance = relevance) -> Shortened | None:
-    """Returns the conversation with its messages shortened; None if it does not fit even so. ``score`` says how much
-    the segments have to do with the question."""
+    """Returns the conversation with its messages shortened; None if it does not fit even so. ``score`` returns the
+    relevance of each segment to the question."""
     if (whole := Shortened.whole(task)).fits:
         return whole
     groups = droppable(units_of(task.messages, task.fixed))
@@ -39,7 +39,7 @@ def compress(task: Task, score: Relevance = relevance) -> Shortened | None:
 
 
 def question_of(task: Task) -> str:
-    """Returns the text that segments are compared with: the end of the user's last message."""
+    """Returns the text to which segments are compared: the first sentence and the end of the user's last message."""
     place = last_user_place(task.messages, task.fixed)
     if place is None:
         return task.messages[-1].content[-MAX_QUESTION:] if task.messages else ""
@@ -48,12 +48,12 @@ def question_of(task: Task) -> str:
 
 
 def grain_of(task: Task) -> int:
-    """Returns the least characters of a segment, by which a conversation has about MAX_SEGMENTS."""
+    """Returns the minimum length of a segment, in characters, with which a conversation has about MAX_SEGMENTS."""
     return sum(len(message.content) for message in task.messages) // MAX_SEGMENTS
 
 
 def ends_of(segments: Sequence[Segment]) -> set[int]:
-    """Returns the places of the segments that say what is asked: the first sentence, and the last MIN_QUESTION
+    """Returns the indices of the segments that likely have the question: the first sentence, and the last MIN_QUESTION
     characters."""
     kept, size = set[int](), 0
     for place in reversed(range(len(segments))):

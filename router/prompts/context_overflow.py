@@ -1,7 +1,8 @@
-"""``Overflow``: what is done with a conversation that does not fit the context of its tier, or is too long. Pure.
+"""``Overflow``: applies the policies for a conversation that does not fit the context of its tier, or is longer than
+the settings allow. Pure.
 
 A router only estimates the size of a prompt. If the estimate says that a conversation fits, it is sent whole; if the
-engine then says that it does not, it is shortened with what that tells of its true size (``after_refusal``).
+engine then refuses it as too long, it is shortened with a corrected estimate (``after_refusal``).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ AUTO: tuple[OverflowPolicy, ...] = ("trim",)
 
 @dataclass(frozen=True, slots=True)
 class TierRoom:
-    """A tier as seen from here. ``context_length`` is in tokens, None while no replica has reported it."""
+    """The context length of a tier and the token estimate for it. ``context_length`` is in tokens, None while no
+    replica has reported it."""
 
     context_length: int | None
     measure: Measure
@@ -49,7 +51,7 @@ class Fitted:
 
 
 class Overflow:
-    """The settings of a router for conversations that are too long."""
+    """Makes conversations fit their tiers by the policies of a router's settings."""
 
     def __init__(self, config: PromptsConfig) -> None:
         self._config = config
@@ -57,11 +59,11 @@ class Overflow:
     def fit(
         self, request: InferenceRequest, tenant: str, tier: str, tiers: Mapping[str, TierRoom], context: str = ""
     ) -> Fitted:
-        """Returns ``request`` so that it fits ``tier``, or another of ``tiers``: those that the key may use, weakest
-        first. ``context`` is the text of retrieved passages in it, which stays.
+        """Returns ``request`` made to fit ``tier``, or unchanged with a larger tier. ``tiers`` are those that the key
+        may use, weakest first. ``context`` is the message with retrieved passages, which is never shortened.
 
         A request that no policy makes fit is returned as it is: the engine has the last word, by exact counts. Raises
-        InvalidRequestError if it has more than ``max_prompt_tokens``.
+        InvalidRequestError if it has more than ``max_prompt_tokens`` tokens.
         """
         settings, here = self._settings(request, tenant, tier), tiers[tier]
         size = max(map(here.measure.prompt_tokens, request.prompts), default=0)
@@ -81,7 +83,7 @@ class Overflow:
         return Fitted(request, tier)
 
     def applies(self, request: InferenceRequest, tenant: str, tier: str) -> bool:
-        """Returns whether ``fit`` may do anything."""
+        """Returns whether ``fit`` may change the request or the tier."""
         settings = self._settings(request, tenant, tier)
         return bool(settings.policies) or settings.max_prompt_tokens is not None
 
@@ -91,7 +93,8 @@ class Overflow:
         """Returns ``request`` shortened, after the engine has refused it as too long ``tries`` times; None if that is
         not allowed or does not help.
 
-        The refusal shows that the prompt has more tokens than the room, so a character takes more than was estimated.
+        The refusal shows that the prompt has more tokens than the room, so a character takes more tokens than was
+        estimated.
         """
         settings = self._settings(request, tenant, tier)
         policies = [policy for policy in settings.policies if policy != "larger_tier"]
@@ -105,7 +108,7 @@ class Overflow:
         return next((each for each in made if each is not None), None)
 
     def may_shorten(self, request: InferenceRequest, tenant: str, tier: str) -> bool:
-        """Returns whether ``after_refusal`` may help."""
+        """Returns whether ``after_refusal`` may return a shortened request."""
         policies = self._settings(request, tenant, tier).policies
         return _is_conversation(request) and any(policy != "larger_tier" for policy in policies)
 
@@ -131,7 +134,8 @@ class Overflow:
 
 
 def prompt_room(context_length: int | None, max_tokens: int | None, settings: OverflowConfig) -> int | None:
-    """Returns the most tokens that a prompt may have, so that its answer fits too; None: it is not known."""
+    """Returns the maximum number of prompt tokens that leaves room for the answer in a context of ``context_length``
+    tokens; None: the context length is unknown, and the settings have no limit."""
     limit = settings.max_prompt_tokens
     if context_length is None:
         return limit
@@ -181,5 +185,6 @@ def _too_long(tokens: int, limit: int, field: str) -> InvalidRequestError:
 def limits_of(
     tiers: Sequence[str], lengths: Mapping[str, int | None], ratio: Callable[[str], tuple[float, float]]
 ) -> dict[str, TierRoom]:
-    """Returns the tiers as ``Overflow.fit`` takes them. ``ratio`` gives the tokens of a character on a tier."""
+    """Returns the tiers in the form that ``Overflow.fit`` takes. ``ratio`` returns the tokens per character on a tier:
+    the mean, and a value that few texts exceed."""
     return {tier: TierRoom(lengths.get(tier), Measure(*ratio(tier))) for tier in tiers}

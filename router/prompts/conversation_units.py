@@ -1,8 +1,8 @@
 """The units of a conversation: messages that are kept or dropped together. Pure.
 
-A call of tools and its results are one unit, wherever the results stand. A turn is a message of the user and all units
-up to the next one. System messages, the messages of a template, retrieved context, the last message of the user and the
-unit of the last message are pinned: nothing drops them.
+A tool call and its results are one unit, wherever in the conversation the results are. A turn is a message of the user
+and all units up to the next one. System messages, the messages of a template, retrieved context, the last message of
+the user and the unit of the last message are pinned: nothing drops them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ SYSTEM_ROLES = ("system", "developer")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Messages by their places. ``turn`` counts from 0; that before the first message of the user is 0."""
+    """A unit: the indices of its messages. ``turn`` is the number of its turn, from 0. Messages before the first user
+    message are in turn 0."""
 
     places: tuple[int, ...]
     turn: int
@@ -27,7 +28,7 @@ class Unit:
 def units_of(messages: Sequence[Message], fixed: Collection[int] = ()) -> list[Unit]:
     """Returns the units of ``messages`` in the order of their first messages. Each message is in one of them.
 
-    ``fixed`` are the places of messages that are pinned whatever their role is. A result of a tool belongs to the last
+    ``fixed`` are the indices of messages that are pinned whatever their role is. A result of a tool belongs to the last
     call before it that has its id, or else to the unit before it.
     """
     places: list[list[int]] = []
@@ -59,14 +60,14 @@ def units_of(messages: Sequence[Message], fixed: Collection[int] = ()) -> list[U
 
 
 def last_user_place(messages: Sequence[Message], fixed: Collection[int] = ()) -> int | None:
-    """Returns the place of the last message of the user that is not among ``fixed``; None without one."""
+    """Returns the index of the last user message that is not among ``fixed``; None without one."""
     users = [place for place, each in enumerate(messages) if each.role == "user" and place not in fixed]
     return users[-1] if users else None
 
 
 def droppable(units: Sequence[Unit]) -> list[tuple[int, ...]]:
-    """Returns the groups of messages that may be dropped, in this order: the older turns, each whole, then the oldest
-    units of the last turn, one by one."""
+    """Returns groups of messages, by index, that may be dropped, in the order in which to drop them: the older turns,
+    each whole, then the oldest units of the last turn, one by one."""
     last = max((unit.turn for unit in units), default=0)
     groups: dict[tuple[int, int], tuple[int, ...]] = {}
     for number, unit in enumerate(units):

@@ -12,11 +12,12 @@ from router.prompts.stored_prompts import PromptBook
 
 
 async def assemble(book: PromptBook, tenant: str, request: InferenceRequest) -> InferenceRequest:
-    """Returns ``request`` with the messages of the stored prompt that it names before its own; else as it is.
+    """Returns ``request`` with the messages of the stored prompt that it names before its own; unchanged if it names
+    none.
 
-    Those messages change least from request to request, so they come first, where the prefix cache holds them. Raises
+    The stored messages change least from request to request, so they come first, for the engine's prefix cache. Raises
     NotFoundError for a prompt or a version that does not exist, InvalidRequestError that names a variable that is
-    unknown or missing, and UnavailableError.
+    unknown or missing, and UnavailableError if the store does not answer.
     """
     if (reference := request.template) is None:
         return request

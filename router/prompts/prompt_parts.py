@@ -14,8 +14,8 @@ ORDER = tuple(Part)
 
 
 def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]:
-    """Returns the places of the messages that no policy shortens: those of the template, and that whose content is
-    ``context``."""
+    """Returns the indices of the messages that no policy shortens: those of the stored prompt, and the one whose
+    content is ``context``."""
     conversation = request.prompts[0]
     if not isinstance(conversation, Conversation):
         return frozenset()
@@ -24,7 +24,7 @@ def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]
 
 
 def prompt_parts(request: InferenceRequest, measure: Measure, context: str = "") -> tuple[PartCount, ...]:
-    """Returns the parts of a request's conversation in the order in which they usually stand; () for other prompts."""
+    """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return ()
@@ -49,7 +49,7 @@ def prompt_parts(request: InferenceRequest, measure: Measure, context: str = "")
 
 
 def assembly_of(request: InferenceRequest) -> list[dict[str, object]]:
-    """Returns the messages of a request's conversation as the chat template gets them, as OpenAI's objects."""
+    """Returns the messages of a request's conversation, as the chat template gets them, in OpenAI's JSON form."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return []

@@ -1,7 +1,8 @@
 """``Measure``: how large messages are, in characters and in estimated tokens. Pure.
 
 A router has no tokenizers. It knows how many tokens a character takes on each tier, from requests that have finished
-(``router.limits.usage_estimator``), and counts CHARACTERS_PER_MESSAGE for what a chat template writes around a message.
+(``router.limits.usage_estimator``), and adds CHARACTERS_PER_MESSAGE for the text that a chat template writes around a
+message.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ CHARACTERS_PER_MESSAGE = 16  # as the limiter counts them
 
 
 def message_characters(message: Message) -> int:
-    """Returns the characters of all texts of a message, and of what stands around it."""
+    """Returns the number of characters of all texts of a message, and of the template's text around it."""
     return sum(map(len, message.texts)) + CHARACTERS_PER_MESSAGE
 
 
 def other_characters(conversation: Conversation) -> int:
-    """Returns the characters of a conversation beside its messages: tools, template variables, the answer's opening."""
+    """Returns the number of characters of a conversation outside its messages: tools, template variables, the answer's
+    opening."""
     variables = sum(len(name) + len(value) for name, value in conversation.template_kwargs)
     return sum(map(len, conversation.tools)) + variables + CHARACTERS_PER_MESSAGE
 
 
 def prompt_characters(prompt: Prompt) -> int:
-    """Returns the characters of a prompt. Token ids have none."""
+    """Returns the number of characters of a prompt; 0 for token ids."""
     if isinstance(prompt, Conversation):
         return other_characters(prompt) + sum(map(message_characters, prompt.messages))
     return 0 if isinstance(prompt, tuple) else len(prompt) + CHARACTERS_PER_MESSAGE
@@ -34,23 +36,24 @@ def prompt_characters(prompt: Prompt) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The tokens that a character takes on a tier: on average, and so that few texts take more."""
+    """Converts characters to tokens on a tier, by two ratios of tokens per character: the mean, and one that few texts
+    exceed."""
 
     mean: float
     high: float
 
     def tokens(self, characters: int) -> int:
-        """Returns the tokens that ``characters`` take on average, rounded up."""
+        """Returns the estimated number of tokens of ``characters`` characters, by the mean ratio, rounded up."""
         return math.ceil(characters * self.mean)
 
     def prompt_tokens(self, prompt: Prompt) -> int:
-        """Returns the tokens of a prompt on average; those of token ids are exact."""
+        """Returns the estimated number of tokens of a prompt, by the mean ratio. For token ids it is exact."""
         return len(prompt) if isinstance(prompt, tuple) else self.tokens(prompt_characters(prompt))
 
     def fits(self, prompt: Prompt, tokens: int) -> bool:
-        """Returns whether a prompt has at most ``tokens`` tokens, even if its characters take more than on average."""
+        """Returns whether a prompt has at most ``tokens`` tokens, by the ratio that few texts exceed."""
         return len(prompt) <= tokens if isinstance(prompt, tuple) else prompt_characters(prompt) <= self.room(tokens)
 
     def room(self, tokens: int) -> int:
-        """Returns the characters that fit ``tokens``, even if they take more than on average."""
+        """Returns the number of characters that fit into ``tokens`` tokens, by the ratio that few texts exceed."""
         return math.floor(max(0, tokens) / self.high)

@@ -33,7 +33,8 @@ class TemplateMessage(BaseModel):
 
 
 class TemplateDocument(BaseModel):
-    """What an administrator writes. ``defaults`` are the values of variables that a request may leave out."""
+    """The JSON document of a template, as an administrator writes it. ``defaults`` are the values of variables that a
+    request may leave out."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -115,8 +116,8 @@ def parse_template(prompt_id: str, version: int, document: bytes) -> PromptTempl
 
 
 def texts_of(variables: Mapping[str, Any], field: str = "prompt.variables") -> Iterator[tuple[str, str]]:
-    """Yields the texts in JSON values, names of objects and numbers included, each after its field such as
-    ``prompt.variables.items[0]``. A number may be that of a card."""
+    """Yields (field, text) for each text in JSON values, such as (``prompt.variables.items[0]``, "red"). Member names
+    and numbers are included, since a number may be a card number."""
     for name, value in variables.items():
         yield from _texts(value, f"{field}.{name}")
 

@@ -1,4 +1,4 @@
-"""``relevance``: how much texts have to do with a question, by the words that they share. Pure.
+"""``relevance``: the relevance of texts to a question, by the words that they share. Pure.
 
 The score is BM25 (Robertson and Zaragoza 2009), with the texts themselves as the collection from which the weights of
 words come: a word of the question that is in few of the texts weighs most.

@@ -1,7 +1,7 @@
-"""``retrieve``: replaces older turns by the passages of them that have most to do with the last one. Pure.
+"""``retrieve``: replaces older turns by those of their passages that are most relevant to the last turn. Pure.
 
-The newest turns that fit half of the room stay whole. The passages come into the user's last message, before its text,
-since what stands before it is then still the same beginning of the prompt.
+The newest turns that fit into half of the room stay whole. The passages are put into the user's last message, before
+its text, so that the messages before it remain a prefix that the engine has cached.
 """
 
 from __future__ import annotations

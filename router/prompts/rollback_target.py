@@ -1,4 +1,4 @@
-"""``previous_version``: the version that a rollback goes to. Pure."""
+"""``previous_version``: the version that a rollback activates. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from router.ports.prompt_store import Activation, ActivationKind
 
 
 def previous_version(history: Sequence[Activation]) -> int | None:
-    """Returns the version that was active before the present one; None if there was none.
+    """Returns the version that a rollback activates: the one that was active before the present one; None if there was
+    none.
 
     ``history`` is oldest first. Rollbacks go further back each time: after the activations 1, 2, 3, two rollbacks lead
     to 1. A version that was activated twice in a row counts once.

@@ -1,4 +1,4 @@
-"""``Shortened``: a conversation that was made to fit, and what was left out of it. Pure."""
+"""``Shortened``: a shortened conversation, and the sizes of the texts that were left out. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from router.prompts.prompt_size import Measure, message_characters, other_charac
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A conversation that has to fit ``room`` characters. ``fixed`` are the places of messages that stay as they are:
-    those of a template and retrieved context."""
+    """A conversation that has to fit ``room`` characters. ``fixed`` are the indices of messages that must not be
+    changed: those of a template and retrieved context."""
 
     conversation: Conversation
     room: int
@@ -26,13 +26,15 @@ class Task:
 
     @property
     def spare(self) -> int:
-        """The characters that are left for messages."""
+        """The room that the messages may fill, in characters: ``room`` without tools, template variables and the
+        answer's opening."""
         return self.room - other_characters(self.conversation)
 
 
 @dataclass(frozen=True, slots=True)
 class Shortened:
-    """``contents`` has the new content of each message that stays, by its place in the former conversation."""
+    """A shortened conversation. ``contents`` has the new content of each message that stays, by its index in the former
+    conversation."""
 
     task: Task
     contents: Mapping[int, str]
@@ -49,12 +51,12 @@ class Shortened:
 
     @classmethod
     def whole(cls, task: Task) -> Shortened:
-        """Returns the conversation as it is."""
+        """Returns the unshortened conversation of ``task``."""
         return cls(task, {place: message.content for place, message in enumerate(task.messages)})
 
     @property
     def characters(self) -> int:
-        """The size of the new conversation."""
+        """The size of the new conversation, in characters."""
         changed = self.conversation
         return other_characters(changed) + sum(map(message_characters, changed.messages))
 
@@ -64,7 +66,7 @@ class Shortened:
         return self.characters <= self.task.room
 
     def removed(self, measure: Measure) -> Removed:
-        """Returns what was left out, in estimated tokens."""
+        """Returns the sizes of the texts that were left out, in estimated tokens."""
         messages = self.task.messages
         dropped = [place for place in range(len(messages)) if place not in self.contents]
         changed = [place for place, content in self.contents.items() if content != messages[place].content]

@@ -1,8 +1,8 @@
 """``PromptBook``: the stored prompts of all tenants as requests and administrators use them.
 
-A version never changes, so a compiled one is kept. Which version is active is remembered for ``cache_s`` seconds, then
-read again in the background, so that no request but the first waits for the store. While the store does not answer,
-what was read last counts.
+A version never changes, so a compiled one is kept. The number of the active version is cached for ``cache_s`` seconds,
+then read again in the background, so that no request but the first waits for the store. While the store does not
+answer, the number that was read last is used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class _Active(NamedTuple):
 
 
 class PromptBook:
-    """The prompts in ``store``. ``clock`` stamps changes; ``now`` is a clock in seconds for what is remembered."""
+    """The prompts in ``store``. ``clock`` stamps changes; ``now`` is a clock in seconds for the expiry of cached
+    versions."""
 
     def __init__(
         self, store: PromptStore, clock: Clock, cache_s: float = CACHE_S, now: Callable[[], float] = time.monotonic
@@ -78,7 +79,7 @@ class PromptBook:
         """Returns a version of a tenant's prompt, the active one for None.
 
         Raises NotFoundError that names the field, and UnavailableError if the store does not answer and the version is
-        not known here.
+        not in the cache.
         """
         if not PROMPT_ID.fullmatch(prompt_id):
             raise _unknown(prompt_id)
@@ -92,7 +93,8 @@ class PromptBook:
 
     async def put(self, tenant: str, prompt_id: str, document: bytes, by: str) -> VersionDetail:
         """Stores a new version. Raises InvalidRequestError that names the wrong field, ConflictError for too many
-        versions or prompts, and StateUnavailableError, as the following methods do."""
+        versions or prompts, and StateUnavailableError if the store does not answer. ``by`` is the name of the
+        author."""
         _check_id(prompt_id)
         parsed = (await asyncio.to_thread(parse_template, prompt_id, 0, document)).document
         at_ms = self._now_ms()
@@ -104,13 +106,18 @@ class PromptBook:
         return VersionDetail(version, at_ms, by, parsed)
 
     async def activate(self, tenant: str, prompt_id: str, version: int, by: str) -> Activation:
-        """Makes a version the active one. Raises NotFoundError."""
+        """Makes a version the active one, and returns the activation. ``by`` is the name of the person who asked for
+        it.
+
+        Raises InvalidRequestError for a malformed id, NotFoundError for an unknown prompt or version, and
+        StateUnavailableError.
+        """
         _check_id(prompt_id)
         return await self._set_active(tenant, prompt_id, version, ActivationKind.ACTIVATE, by)
 
     async def roll_back(self, tenant: str, prompt_id: str, by: str) -> Activation:
         """Activates the version that was active before the present one, and returns the new activation. Each further
-        rollback goes one version further back. ``by`` is who asked for it.
+        rollback goes one version further back. ``by`` is the name of the person who asked for it.
 
         Raises InvalidRequestError for a malformed id, NotFoundError for an unknown prompt or a version that is gone,
         ConflictError if no other version was active before, and StateUnavailableError.
@@ -124,11 +131,12 @@ class PromptBook:
         return await self._set_active(tenant, prompt_id, version, ActivationKind.ROLLBACK, by)
 
     async def prompts(self, tenant: str | None) -> Sequence[PromptSummary]:
-        """Returns the prompts of a tenant, or of all."""
+        """Returns the prompts of a tenant, or of all tenants for None. Raises StateUnavailableError."""
         return await self._store.prompts(tenant)
 
     async def history(self, tenant: str, prompt_id: str) -> tuple[Sequence[VersionDetail], Sequence[Activation]]:
-        """Returns the versions of a prompt and its activations, the oldest first. Raises NotFoundError."""
+        """Returns the versions of a prompt and its activations, the oldest first. Raises InvalidRequestError for a
+        malformed id, NotFoundError for an unknown prompt, and StateUnavailableError."""
         _check_id(prompt_id)
         stored = await self._store.versions(tenant, prompt_id)
         if not stored:

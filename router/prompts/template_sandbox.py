@@ -61,7 +61,7 @@ class TemplateLimitError(TemplateError):
 
 
 class Budget:
-    """What one rendering may still use. ``now`` is a clock in seconds."""
+    """The remaining budget of one rendering: loop iterations, characters and time. ``now`` is a clock in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -70,21 +70,22 @@ class Budget:
         self._characters = MAX_CHARACTERS
 
     def step(self) -> None:
-        """Counts one iteration of a loop. Raises TemplateLimitError."""
+        """Counts one iteration of a loop. Raises TemplateLimitError after MAX_STEPS, and as ``check_time`` does."""
         self._steps -= 1
         if self._steps < 0:
             raise TemplateLimitError(f"its loops run more than {MAX_STEPS} times")
         self.check_time()
 
     def charge(self, characters: int) -> None:
-        """Counts text that is going to be made. Raises TemplateLimitError."""
+        """Counts ``characters`` of a text that is about to be made. Raises TemplateLimitError beyond MAX_CHARACTERS,
+        and as ``check_time`` does."""
         self._characters -= characters
         if self._characters < 0:
             raise TemplateLimitError(f"it makes more than {MAX_CHARACTERS} characters")
         self.check_time()
 
     def check_time(self) -> None:
-        """Raises TemplateLimitError after MAX_RENDER_S."""
+        """Raises TemplateLimitError if the rendering has taken longer than MAX_RENDER_S seconds."""
         if self._now() > self._ends_at:
             raise TemplateLimitError(f"it runs longer than {MAX_RENDER_S * 1000:.0f} ms")
 
@@ -105,8 +106,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.globals = {"range": _range}
 
     def compiled(self, source: str) -> Template:
-        """Returns the template of ``source``. Raises TemplateSyntaxError for what is no template, or one that uses more
-        of the language than is allowed."""
+        """Returns the template of ``source``. Raises TemplateSyntaxError if ``source`` is no template, or uses a part
+        of the language that is not allowed."""
         try:
             return self.from_string(self._bounded(self.parse(source)))
         except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
@@ -115,10 +116,10 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             raise TemplateSyntaxError("it is nested too deeply or has a number that is too large", 1) from None
 
     def rendered(self, template: Template, variables: Mapping[str, Any], budget: Budget) -> str:
-        """Returns the text that ``template`` makes of ``variables``.
+        """Returns ``template`` rendered with ``variables``.
 
-        Raises UndefinedError for a variable that is missing, and TemplateError for what else fails, TemplateLimitError
-        included.
+        Raises UndefinedError for a variable that is missing, TemplateLimitError if ``budget`` is exceeded, and
+        TemplateError for any other failure.
         """
         pieces = []
         try:
@@ -132,16 +133,21 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return "".join(pieces)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Allows the methods of ALLOWED_METHODS alone."""
+        """Returns whether a template may use the attribute ``attr``: only the methods in ALLOWED_METHODS are safe."""
         allowed = next((names for kind, names in ALLOWED_METHODS.items() if isinstance(obj, kind)), frozenset())
         return attr in allowed
 
     def is_safe_callable(self, obj: Any) -> bool:
-        """Allows ``range`` and the methods that ``is_safe_attribute`` has let pass."""
+        """Returns whether a template may call ``obj``: only ``range``, and methods that ``is_safe_attribute``
+        allows."""
         return obj is _range or getattr(obj, "__self__", None) is not None
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Calculates with bounded numbers, and with lists and texts where the result is charged beforehand."""
+        """Returns the result of a binary operator. Numbers are bounded, and the length of a resulting list or text is
+        charged before it is made.
+
+        Raises TemplateLimitError for a result that is too large, and TemplateError for other types of operands.
+        """
         budget: Budget = context[_BUDGET]
         if isinstance(left, int | float) and isinstance(right, int | float):
             return _bounded_number(self.binop_table[operator](left, right))

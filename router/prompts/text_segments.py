@@ -1,4 +1,4 @@
-"""The segments of a text: what compression keeps or leaves out as a whole. Pure.
+"""The segments of a text: the units that compression keeps or leaves out. Pure.
 
 A sentence of a paragraph is a segment. A code block, a list, a table and a heading are one each, and so is a text that
 is JSON. Joined, the segments are the text.
@@ -24,7 +24,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。
 
 
 class Kind(StrEnum):
-    """What a segment is."""
+    """The kind of a segment."""
 
     SENTENCE = "sentence"
     CODE = "code"
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment with the white space behind it. ``heading`` is the place of the heading above it, None without one."""
+    """A segment, with the white space after it. ``heading`` is the index of the heading above it, None without one."""
 
     text: str
     kind: Kind
@@ -44,8 +44,8 @@ class Segment:
 
 
 def segments_of(text: str, grain: int = 0) -> list[Segment]:
-    """Returns the segments of ``text``. Those shorter than ``grain`` characters are put together with the next ones, so
-    that a long text does not have any number of them."""
+    """Returns the segments of ``text``. Those shorter than ``grain`` characters are joined with the next ones, so that
+    the number of segments of a long text is bounded."""
     segments = _fine_segments(text)
     return segments if grain <= MIN_GRAIN else _coarse(segments, grain)
 
@@ -85,7 +85,8 @@ def _fine_segments(text: str) -> list[Segment]:
 
 
 def joined(segments: Sequence[Segment], kept: Collection[int]) -> str:
-    """Returns the segments at the places ``kept``, with GAP for each run of others. All: the text as it was."""
+    """Returns the text of the segments with the indices ``kept``, with GAP in place of each run of other segments. With
+    all segments it is the original text."""
     pieces: list[str] = []
     missing = False
     for place, segment in enumerate(segments):

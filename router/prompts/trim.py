@@ -8,8 +8,8 @@ from router.prompts.shortened_conversation import Shortened, Task
 
 
 def trim(task: Task) -> Shortened | None:
-    """Returns the conversation without as many of its oldest turns as have to go; None if it does not fit without all
-    of them. Within the last turn, the oldest calls of tools go with their results."""
+    """Returns the conversation without its oldest turns, as many as needed to make it fit; None if it does not fit even
+    without all of them. Within the last turn, the oldest tool calls are dropped together with their results."""
     sizes = [message_characters(message) for message in task.messages]
     size, dropped = sum(sizes), set[int]()
     for group in droppable(units_of(task.messages, task.fixed)):

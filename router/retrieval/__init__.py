@@ -1,1 +1,2 @@
-"""Retrieval: documents are cut into chunks, searched, and packed into a request's context; answers cite them."""
+"""Retrieval: documents are cut into chunks, these are searched and packed into a request's context, and answers cite
+them."""

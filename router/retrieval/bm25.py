@@ -18,7 +18,8 @@ K1, B = 1.2, 0.75
 
 
 class Bm25Index:
-    """Rows are numbered in the order in which they are added. A removed row keeps its number, and has no score."""
+    """The index. Rows are numbered from 0 in the order in which they are added. A removed row keeps its number, and its
+    score is 0."""
 
     def __init__(self, k1: float = K1, b: float = B) -> None:
         self._k1 = k1
@@ -46,7 +47,7 @@ class Bm25Index:
         return row
 
     def remove(self, row: int, terms: Sequence[str]) -> None:
-        """Removes a row. ``terms`` are those with which it was added."""
+        """Removes a row. ``terms`` are the terms with which it was added."""
         self._removed.update(set(terms))
         self._lengths[row] = -1.0
         self._total -= len(terms)

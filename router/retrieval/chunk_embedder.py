@@ -1,5 +1,5 @@
-"""``ChunkEmbedder``: the vectors of chunks and queries, through the port ``Embedder``. It remembers the last ones:
-clients send the same documents with each turn of a conversation."""
+"""``ChunkEmbedder``: the vectors of chunks and queries, through the port ``Embedder``. It caches the last vectors,
+since clients send the same documents with each turn of a conversation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 16  # texts of one call, so that calls of others find their turn
 
 
 class ChunkEmbedder:
-    """``model`` and ``dimensions`` are those of the embedder."""
+    """Embeds texts, with a cache. ``model`` (``name@version``) and ``dimensions`` are those of the embedder."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -33,8 +33,8 @@ class ChunkEmbedder:
         return self._embedder.dimensions
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Returns a vector of length 1 for each text, float32 [texts, dimensions]. Of a text that is too long for the
-        model, the beginning counts. Raises EmbedderUnavailableError."""
+        """Returns a vector of length 1 for each text, float32 [texts, dimensions]. A text that is too long for the
+        model is cut at its end. Raises EmbedderUnavailableError if the embedder does not answer."""
         keys = [self._key(text) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         found: dict[bytes, NDArray[np.float16]] = {}

@@ -18,8 +18,8 @@ MIN_SECTION = 0.25  # the share of a chunk's size from which on a heading begins
 
 
 class Chunk(NamedTuple):
-    """The characters ``[start, end)`` of a text. ``heading`` has the titles of the sections that it begins in, from the
-    outermost to the innermost."""
+    """The characters ``[start, end)`` of a text. ``heading`` has the titles of the sections in which the chunk begins,
+    from the outermost to the innermost."""
 
     start: int
     end: int
@@ -39,8 +39,8 @@ class _Unit(NamedTuple):
 def chunks(text: str, size_tokens: int, overlap_tokens: int) -> list[Chunk]:
     """Returns the chunks of ``text``, in order, each of about ``size_tokens`` at most.
 
-    A chunk repeats the last sentences of the one before it, of ``overlap_tokens`` at most, within a section. Raises
-    ValueError unless 0 <= ``overlap_tokens`` < ``size_tokens``.
+    Within a section, a chunk repeats the last sentences of the chunk before it, ``overlap_tokens`` at most. Tokens are
+    estimated. Raises ValueError unless 0 <= ``overlap_tokens`` < ``size_tokens``.
     """
     if not 0 <= overlap_tokens < size_tokens:
         raise ValueError("the overlap must be smaller than the size")

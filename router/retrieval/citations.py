@@ -1,8 +1,8 @@
-"""``citations``: which passages an answer refers to, and by which of its characters. Pure.
+"""``citations``: finds the passages that an answer refers to, and the characters of the answer that do. Pure.
 
 The model is asked to write the number of a passage in brackets. A number without a passage is no citation. Where the
-answer has no citation by number, its sentences are compared with those of the passages: one that shares enough of its
-words, and all of its numbers, with a sentence of a passage has that as its source.
+answer has no citation by number, its sentences are compared with those of the passages: a sentence that shares enough
+of its words, and all of its numbers, with a sentence of a passage cites that passage.
 """
 
 from __future__ import annotations

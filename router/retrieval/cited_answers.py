@@ -1,4 +1,4 @@
-"""``cited``: the events of a request's answers, with the citations of each before its end."""
+"""``cited``: adds the citations of each answer to its events, before its end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 async def cited(batches: Batches, passages: Sequence[ContextPassage]) -> Batches:
     """Yields ``batches``, with a Cited before the Ended of each choice that refers to one of ``passages``.
 
-    The texts are those that are sent: what a check has replaced or held back is not cited. ``batches`` is closed in
-    any case.
+    Citations are found in the texts that are sent, so text that a check has replaced or held back has none. ``batches``
+    is closed in any case.
     """
     texts: defaultdict[int, list[str]] = defaultdict(list)
     async with aclosing(batches):

@@ -1,7 +1,7 @@
 """``CollectionIndexes``: the indexes of collections in this router's memory, each brought up to date before it is used.
 
 The store is asked for a collection's version with each search. If it has changed, the documents that have changed are
-read, so a search sees what was added, and not what was deleted, through whatever router.
+read, so a search sees all changes made through any router.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OnMissingVectors = Callable[[str, str, str], None]
 
 @dataclass(slots=True)
 class Held:
-    """The index of a collection. ``version`` is that of the collection, ``versions`` those of its documents."""
+    """An index in memory. ``version`` is the collection's version that it has, ``versions`` those of the documents."""
 
     index: PassageIndex
     version: int = -1
@@ -40,10 +40,11 @@ class Held:
 
 
 class CollectionIndexes:
-    """At most ``max_chunks`` chunks, and those that were used last; what was not used for ``idle_s`` seconds leaves.
+    """An LRU cache of indexes with at most ``max_chunks`` chunks in all. An index that was not used for ``idle_s``
+    seconds is evicted.
 
-    ``model`` and ``dimensions`` are those of the embedder; '' and 0: there is none. ``on_missing`` is called for
-    documents that should be embedded.
+    ``model`` and ``dimensions`` are those of the embedder; '' and 0: there is no embedder. ``on_missing`` is called for
+    each document that has no vectors and should be embedded.
     """
 
     def __init__(
@@ -67,17 +68,18 @@ class CollectionIndexes:
 
     @property
     def chunks(self) -> int:
-        """The number of chunks in memory."""
+        """The total number of chunks in memory."""
         return sum(len(held.index) for held in self._held.values())
 
     def drop(self, uid: str) -> None:
-        """Forgets a collection that was deleted."""
+        """Drops the index of a collection that was deleted."""
         self._held.pop(uid, None)
 
     @asynccontextmanager
     async def open(self, tenant: str, record: CollectionRecord) -> AsyncIterator[PassageIndex]:
-        """Gives the index of a collection, with all changes up to ``record``'s version. Others wait meanwhile: an index
-        is not searched while it changes. Raises StateUnavailableError."""
+        """Yields the index of a collection, with all changes up to ``record``'s version. Other callers wait until the
+        context ends, so that an index is not searched while it changes. Raises StateUnavailableError if the store does
+        not answer."""
         held = self._held.setdefault(record.uid, Held(PassageIndex(self._dimensions)))
         self._held.move_to_end(record.uid)
         held.used_at = self._clock.monotonic()

@@ -1,4 +1,5 @@
-"""``Collections``: the named collections of each tenant: kept in the store, chunked and embedded."""
+"""``Collections``: the named document collections of each tenant. It stores, chunks, embeds and searches their
+documents."""
 
 from __future__ import annotations
 
@@ -30,22 +31,23 @@ from router.retrieval.stored_document import IndexedDocument, StoredDocumentErro
 
 
 class CollectionState(NamedTuple):
-    """A collection, and whether all of its documents have vectors: ``ready``, ``embedding``, or ``unembedded`` without
-    an embedder."""
+    """A collection and its state, which says whether all of its documents have vectors: ``ready``, ``embedding``, or
+    ``unembedded`` without an embedder."""
 
     record: CollectionRecord
     state: str
 
 
 class DocumentState(NamedTuple):
-    """A document of a collection, and its state, as above."""
+    """A document of a collection, and its state, as in ``CollectionState``."""
 
     indexed: IndexedDocument
     state: str
 
 
 class Found(NamedTuple):
-    """What a search of one collection has found: candidates in their order, and whether vectors took part."""
+    """The result of searching one collection: the candidates, best first, the number of chunks that were searched, and
+    whether vectors were used."""
 
     candidates: Sequence[Candidate]
     chunks: int
@@ -53,7 +55,10 @@ class Found(NamedTuple):
 
 
 class Collections:
-    """``embedder`` None: collections are searched by BM25 alone."""
+    """The operations on collections. ``embedder`` None: collections are searched by BM25 alone.
+
+    Each coroutine raises StateUnavailableError if the store does not answer.
+    """
 
     def __init__(
         self, config: RetrievalConfig, store: CollectionStore, embedder: ChunkEmbedder | None, clock: Clock
@@ -86,8 +91,8 @@ class Collections:
         await self._store.close()
 
     async def create(self, tenant: str, name: str, document: dict[str, Any]) -> CollectionState:
-        """Adds an empty collection. ``document`` is what the client says of it. Raises ConflictError for a name that
-        the tenant has already, or where it has too many."""
+        """Adds an empty collection. ``document`` has the client's description of it. Raises ConflictError if the tenant
+        has a collection with this name, or too many collections."""
         kept = json.dumps({**document, "created_at": int(self._clock.now())}, ensure_ascii=False)
         record = CollectionRecord(name, uuid.uuid4().hex, kept)
         try:
@@ -99,14 +104,14 @@ class Collections:
         return self._state(record)
 
     async def get(self, tenant: str, name: str, field: str | None = None) -> CollectionState:
-        """Returns a collection. Raises NotFoundError, which names ``field``."""
+        """Returns a collection. Raises NotFoundError, which names ``field``, if the tenant has none with this name."""
         record = await self._store.collection(tenant, name)
         if record is None:
             raise NotFoundError(f"The collection '{_printable(name)}' does not exist.", "collection_not_found", field)
         return self._state(record)
 
     async def list(self, tenant: str) -> Sequence[CollectionState]:
-        """Returns the collections of a tenant, by name."""
+        """Returns the collections of a tenant, sorted by name."""
         return [self._state(record) for record in await self._store.collections(tenant)]
 
     async def delete(self, tenant: str, name: str) -> None:
@@ -116,9 +121,11 @@ class Collections:
         self._indexes.drop(record.uid)
 
     async def add(self, tenant: str, name: str, documents: Sequence[Document]) -> Sequence[DocumentState]:
-        """Keeps documents, all or none. They are found from now on, by vectors as soon as they are embedded.
+        """Stores documents, all or none. Searches find them at once by words, and by vectors as soon as they are
+        embedded.
 
-        Raises NotFoundError, InvalidRequestError for two with one id, and ConflictError where there is no room.
+        Raises NotFoundError for the collection, InvalidRequestError for two documents with the same id, and
+        ConflictError if a limit is exceeded.
         """
         record = (await self.get(tenant, name)).record
         ids = [document.id for document in documents]
@@ -142,14 +149,14 @@ class Collections:
         return [DocumentState(each, self._document_state(embedded=False)) for each in indexed]
 
     async def documents(self, tenant: str, name: str, after: str, limit: int) -> tuple[Sequence[DocumentState], bool]:
-        """Returns the documents behind the id ``after``, by id, ``limit`` at most, and whether there are more. Raises
-        NotFoundError for the collection."""
+        """Returns at most ``limit`` documents with ids after ``after``, sorted by id, and whether there are more.
+        Raises NotFoundError for the collection."""
         record = (await self.get(tenant, name)).record
         ids = sorted(each for each in await self._store.document_versions(tenant, record.uid) if each > after)
         return await self._read(tenant, record.uid, ids[:limit]), len(ids) > limit
 
     async def document(self, tenant: str, name: str, document: str) -> DocumentState:
-        """Returns a document. Raises NotFoundError."""
+        """Returns a document. Raises NotFoundError for the collection or the document."""
         record = (await self.get(tenant, name)).record
         found = await self._read(tenant, record.uid, [document])
         if not found:
@@ -157,7 +164,8 @@ class Collections:
         return found[0]
 
     async def delete_document(self, tenant: str, name: str, document: str) -> None:
-        """Deletes a document. No search finds it from now on. Raises NotFoundError."""
+        """Deletes a document. No search finds it from now on. Raises NotFoundError for the collection or the
+        document."""
         record = (await self.get(tenant, name)).record
         if not await self._store.delete_document(tenant, record.uid, document):
             raise _no_document(document)
@@ -194,20 +202,22 @@ class Collections:
 
 
 def found_in(index: PassageIndex, query: Query, mode: SearchMode, count: int, trade_off: float) -> Found:
-    """Returns the best chunks of an index, ``count`` at most, unlike each other."""
+    """Returns the best chunks of an index, ``count`` at most, diversified by maximal marginal relevance with
+    ``trade_off``."""
     hits = index.diverse(index.search(query, mode), count, trade_off)
     with_vectors = query.vector is not None and index.vectors > 0 and mode is not SearchMode.BM25
     return Found([candidate_of(index, hit.row, hit.score) for hit in hits], len(index), with_vectors)
 
 
 def candidate_of(index: PassageIndex, number: int, score: float) -> Candidate:
-    """Returns a row of an index as it may be packed."""
+    """Returns row ``number`` of an index as a candidate for packing."""
     row = index.row(number)
     return Candidate(row.source, row.chunk.start, row.chunk.end, row.text, row.chunk.heading, score, row.place)
 
 
 def document_id(title: str, text: str) -> str:
-    """Returns the id of a document without one: the same for the same text, so that a request can be repeated."""
+    """Returns an id for a document that has none. The same title and text give the same id, so that a request can be
+    repeated."""
     digest = hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()
     return f"doc-{digest[:24]}"
 

@@ -1,4 +1,4 @@
-"""Packing: the passages that a budget of tokens has room for, and their order. Pure."""
+"""Packing: chooses the passages that fit into a budget of tokens, and their order. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HEAD_TOKENS = estimated_tokens(CONTEXT_HEAD)
 
 
 class Candidate(NamedTuple):
-    """A chunk that may be packed. ``place`` is the place of its document; ``document_text`` is not needed here, since
-    ``text`` is the slice ``[start, end)`` of it."""
+    """A chunk that may be packed. ``place`` is the index of its document. ``text`` is the slice ``[start, end)`` of the
+    document's text."""
 
     source: Source
     start: int
@@ -28,8 +28,8 @@ class Candidate(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The passages in the order of the context, their tokens by estimate, and how many candidates are in them and how
-    many found no room."""
+    """The packed passages in the order of the context, and their estimated ``tokens``. ``chunks`` is the number of
+    candidates in them, ``left_out`` that of candidates without room."""
 
     passages: tuple[ContextPassage, ...]
     tokens: int
@@ -44,7 +44,7 @@ def packed(
 
     ``candidates`` come in the order of preference. One that is too long for what is left is passed over, and a shorter
     one after it may still be packed. Chunks of a document that touch become one passage. ``complete``: the candidates
-    are all that there is, so that their order need not tell which are better.
+    are all chunks that exist, so that all of them may be packed in document order.
     """
     chosen: list[Candidate] = []
     tokens = HEAD_TOKENS

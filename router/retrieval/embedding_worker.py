@@ -29,7 +29,8 @@ class Pending(NamedTuple):
 
 
 class EmbeddingWorker:
-    """Two routers may embed the same document; the second's vectors are the same, or come too late and are dropped."""
+    """Embeds the queued documents of one router. Two routers may embed the same document: the vectors of the second are
+    equal, or come too late and are dropped."""
 
     def __init__(self, store: CollectionStore, embedder: ChunkEmbedder, pause_s: float = FIRST_PAUSE_S) -> None:
         self._store = store
@@ -41,24 +42,26 @@ class EmbeddingWorker:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to embed. Called on the event loop of all other calls."""
+        """Starts the background task. Called on the event loop of all other calls."""
         self._task = asyncio.ensure_future(self._run())
 
     async def close(self) -> None:
-        """Ends. What waits is embedded by the next search of its collection, whatever router makes it."""
+        """Stops the background task. Documents that still wait are embedded after the next search of their collection,
+        by any router."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     def add(self, tenant: str, uid: str, document: str) -> None:
-        """Adds a document, if there is room."""
+        """Queues a document. If the queue is full, the document is left out; the next search of its collection queues
+        it again."""
         if len(self._waiting) < MAX_WAITING:
             self._waiting[Pending(tenant, uid, document)] = None
             self._idle.clear()
             self._more.set()
 
     async def drained(self) -> None:
-        """Returns when no document waits."""
+        """Waits until the queue is empty."""
         if self._waiting:
             await self._idle.wait()
 

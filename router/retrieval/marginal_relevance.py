@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 def diversified(
     relevance: Sequence[float], similarity: Callable[[int, int], float], count: int, trade_off: float
 ) -> list[int]:
-    """Returns the places of the ``count`` items that are relevant and unlike each other, in the order of their choice.
+    """Returns the indices of ``count`` items that are relevant and dissimilar from each other, in the order in which
+    they are chosen.
 
     Each choice has the highest of ``trade_off`` x relevance - (1 - ``trade_off``) x the similarity to the most similar
-    item that was chosen before. ``relevance`` is between 0 and 1, best first; ``similarity`` of two places too.
-    ``trade_off`` 1: relevance alone.
+    item that was chosen before. ``relevance`` is between 0 and 1, best first; ``similarity`` takes two indices and
+    returns a number between 0 and 1. ``trade_off`` 1: relevance alone.
     """
     if trade_off >= 1:
         return list(range(min(count, len(relevance))))

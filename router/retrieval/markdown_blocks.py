@@ -23,7 +23,7 @@ class BlockKind(Enum):
 
 
 class Block(NamedTuple):
-    """The characters ``[start, end)`` of a text. ``level`` and ``title`` are those of a heading."""
+    """The characters ``[start, end)`` of a text. ``level`` (1 to 6) and ``title`` are set for a heading."""
 
     kind: BlockKind
     start: int

@@ -45,19 +45,19 @@ class Hit(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A query as the index reads it. ``vector``: float32 [dimensions], of length 1; None: by BM25 alone."""
+    """A parsed query. ``vector``: float32 [dimensions], of length 1; None: by BM25 alone."""
 
     terms: Sequence[str]
     vector: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, text: str, vector: NDArray[np.float32] | None = None) -> Query:
-        """Returns the query for ``text``, of which MAX_QUERY_TERMS different terms count."""
+        """Returns the query for ``text``. At most MAX_QUERY_TERMS different terms of it are used."""
         return cls(list(dict.fromkeys(terms(text)))[:MAX_QUERY_TERMS], vector)
 
 
 class PassageIndex:
-    """``dimensions`` is the length of the vectors; 0: it has none."""
+    """The index of some documents' chunks. ``dimensions`` is the length of the vectors; 0: it has no vectors."""
 
     def __init__(self, dimensions: int = 0) -> None:
         self.dimensions = dimensions
@@ -93,7 +93,7 @@ class PassageIndex:
     def put(
         self, document: Document, source: Source, chunks: Sequence[Chunk], vectors: NDArray[np.float16] | None = None
     ) -> None:
-        """Adds a document, in the place of one with its id. ``vectors``: float16 [chunks, dimensions]."""
+        """Adds a document, or replaces the one with its id. ``vectors``: float16 [chunks, dimensions]."""
         self.remove(document.id)
         rows = self._documents[document.id] = []
         for chunk in chunks:
@@ -120,27 +120,28 @@ class PassageIndex:
             self._removed += 1
 
     def row(self, number: int) -> Row:
-        """Returns a row that a search has found."""
+        """Returns the chunk in row ``number``."""
         row = self._rows[number]
         assert row is not None, "removed rows are not found"
         return row
 
     def in_order(self, count: int) -> list[int]:
-        """Returns the first rows, in the order of the documents."""
+        """Returns the numbers of the first ``count`` rows, in the order of the documents."""
         return [number for number, row in enumerate(self._rows) if row is not None][:count]
 
     def best_by_terms(self, query: Query, depth: int) -> list[int]:
-        """Returns the best rows by BM25."""
+        """Returns the numbers of the ``depth`` best rows by BM25, best first."""
         return ranking(self._terms.scores(query.terms), depth, 0.0)
 
     def best_by_vector(self, query: Query, depth: int) -> list[int]:
-        """Returns the best rows by the cosine of their vectors; none for a query without a vector."""
+        """Returns the numbers of the ``depth`` best rows by cosine, best first; none for a query without a vector."""
         if query.vector is None or not self.vectors:
             return []
         return ranking(self._vectors.cosines(query.vector), depth, MIN_COSINE)
 
     def search(self, query: Query, mode: SearchMode = SearchMode.HYBRID, depth: int = DEPTH) -> list[Hit]:
-        """Returns the rows that fit ``query``, best first. A search by vectors alone needs them."""
+        """Returns the rows that match ``query``, best first, from the best ``depth`` of each ranking. The mode VECTOR
+        finds only rows with a vector."""
         if mode is SearchMode.BM25:
             rankings, weights = [self.best_by_terms(query, depth)], [1.0]
         elif mode is SearchMode.VECTOR:
@@ -151,7 +152,7 @@ class PassageIndex:
         return [Hit(row, score) for row, score in fused(rankings, weights, RRF_K).items()]
 
     def diverse(self, hits: Sequence[Hit], count: int, trade_off: float) -> list[Hit]:
-        """Returns ``count`` of ``hits`` by maximal marginal relevance, in the order of their choice."""
+        """Returns ``count`` of ``hits`` by maximal marginal relevance, in the order in which they are chosen."""
         best = hits[: max(count, MAX_DIVERSIFIED)]
         if not best:
             return []
@@ -182,7 +183,8 @@ class PassageIndex:
 
 
 def embedded_text(row: Row) -> str:
-    """Returns the text whose vector stands for a chunk: the title and the headings above it say what it is about."""
+    """Returns the text of a chunk that is embedded: with the title and the headings above it, which say what the chunk
+    is about."""
     above = " > ".join(each for each in (row.source.title, row.chunk.heading) if each)
     return f"{above}\n{row.text}" if above else row.text
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 
 def ranking(scores: NDArray[np.float32], depth: int, minimum: float) -> list[int]:
-    """Returns the rows with the ``depth`` highest of ``scores`` above ``minimum``, best first; equals in their order.
+    """Returns the rows with the ``depth`` highest of ``scores`` above ``minimum``, best first. Rows with equal scores
+    keep their order.
 
     ``scores``: float32 [rows].
     """
@@ -23,7 +24,8 @@ def ranking(scores: NDArray[np.float32], depth: int, minimum: float) -> list[int
 
 
 def fused(rankings: Sequence[Sequence[int]], weights: Sequence[float], k: float) -> dict[int, float]:
-    """Returns the score of each row of ``rankings``, best first; equals in the order of rows.
+    """Returns the fused score of each row in ``rankings``, best first. Rows with equal scores are in the order of their
+    numbers.
 
     The score is the sum of weight / (k + rank) over the rankings that have the row, with ranks from 1: reciprocal rank
     fusion, Cormack, Clarke and Büttcher (SIGIR 2009).

@@ -1,4 +1,4 @@
-"""How a request for collections counts in the ledger and in the limits."""
+"""The usage of a request to /v1/collections in the ledger and the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RETRIEVAL = "retrieval"
 
 
 def retrieval_request() -> InferenceRequest:
-    """Returns the request for the ledger and the limits: one that generates nothing."""
+    """Returns a request by which ledger and limits count a collection request: one that generates no tokens."""
     return InferenceRequest(RETRIEVAL, (), SamplingParams(), "documents", _no_answer)
 
 

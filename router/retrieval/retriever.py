@@ -45,7 +45,8 @@ class _Search(NamedTuple):
 
 
 class Retriever:
-    """``collections`` are the named ones. ``embedder`` None: by BM25 alone."""
+    """Finds the passages for requests. ``collections`` are the tenants' named collections. ``embedder`` None: passages
+    are found by BM25 alone."""
 
     def __init__(self, config: RetrievalConfig, collections: Collections, embedder: ChunkEmbedder | None) -> None:
         self._config = config
@@ -54,10 +55,11 @@ class Retriever:
         self._searches = asyncio.Semaphore(MAX_SEARCHES)
 
     async def augment(self, tenant: str, request: InferenceRequest) -> InferenceRequest:
-        """Returns ``request`` with the passages for it in its conversation; unchanged if it asks for none.
+        """Returns ``request`` with the passages for it in its conversation; unchanged if it asks for no retrieval.
 
-        Raises NotFoundError for a collection that the tenant does not have, InvalidRequestError without a query, and
-        UnavailableError if the collections cannot be reached, or a search by vectors alone has no embedder.
+        Raises NotFoundError for a collection that the tenant does not have, InvalidRequestError if the request has no
+        text to search for, and UnavailableError if the collections cannot be reached, or a search by vectors alone has
+        no embedder.
         """
         options = request.retrieval or (RetrievalOptions() if request.documents else None)
         if options is None:
@@ -75,7 +77,12 @@ class Retriever:
     async def search(
         self, tenant: str, name: str, text: str, mode: SearchMode, count: int
     ) -> tuple[Found, Mapping[str, Any]]:
-        """Returns the best chunks of a collection for ``text``, and how they were found. Raises as ``augment`` does."""
+        """Returns the best chunks of a collection for ``text``, ``count`` at most, and details of the search for the
+        response.
+
+        Raises NotFoundError for an unknown collection, UnavailableError if a search by vectors alone has no embedder,
+        and StateUnavailableError if the store does not answer.
+        """
         search = await self._search(text, mode)
         found = await self.collections.search(tenant, name, search.query, search.mode, count, 1.0, None)
         return found, _how(search, found.with_vectors)
@@ -154,7 +161,8 @@ class Retriever:
 
 
 def indexed(documents: Sequence[Document], size_tokens: int, overlap_tokens: int, dimensions: int) -> PassageIndex:
-    """Returns an index of a request's documents, which are named by their place."""
+    """Returns an index of the documents in a request. Their ids in the index are their positions, from 0. Raises
+    ValueError as ``chunks`` does."""
     index = PassageIndex(dimensions)
     for place, document in enumerate(documents):
         source = Source(f"documents[{place}]", document.id, "", document.title, url_of(document.metadata))

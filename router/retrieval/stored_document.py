@@ -1,6 +1,7 @@
-"""Documents and vectors as the store keeps them: JSON, and float16 after a line of JSON. Pure.
+"""The stored form of documents and vectors: JSON, and float16 after a line of JSON. Pure.
 
-Both begin with their format's version. What has another version, or is damaged, raises StoredDocumentError.
+Both begin with their format's version. Reading bytes that have another version or are damaged raises
+StoredDocumentError.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FORMAT = 1
 
 
 class StoredDocumentError(ValueError):
-    """The bytes are no document, or no vectors, of this format."""
+    """The bytes are no document or no vectors of this format's version."""
 
 
 class IndexedDocument(NamedTuple):
@@ -38,7 +39,7 @@ class StoredVectors(NamedTuple):
 
 
 def document_bytes(indexed: IndexedDocument) -> bytes:
-    """Returns a document as bytes."""
+    """Returns a document in its stored form."""
     document = indexed.document
     kept = {
         "format": FORMAT,
@@ -53,7 +54,7 @@ def document_bytes(indexed: IndexedDocument) -> bytes:
 
 
 def read_document(body: bytes) -> IndexedDocument:
-    """Returns the document in ``body``. Raises StoredDocumentError."""
+    """Returns the document in ``body``. Raises StoredDocumentError if it is damaged or has another version."""
     try:
         kept = json.loads(body)
         if kept["format"] != FORMAT:
@@ -68,13 +69,13 @@ def read_document(body: bytes) -> IndexedDocument:
 
 
 def vectors_bytes(model: str, vectors: NDArray[np.float32]) -> bytes:
-    """Returns vectors, float32 [chunks, dimensions], as bytes."""
+    """Returns vectors, float32 [chunks, dimensions], in their stored form: float16, with the name of ``model``."""
     head = {"format": FORMAT, "model": model, "shape": list(vectors.shape)}
     return json.dumps(head).encode() + b"\n" + vectors.astype("<f2").tobytes()
 
 
 def read_vectors(body: bytes) -> StoredVectors:
-    """Returns the vectors in ``body``. Raises StoredDocumentError."""
+    """Returns the vectors in ``body``. Raises StoredDocumentError if they are damaged or have another version."""
     head, _, data = body.partition(b"\n")
     try:
         read = json.loads(head)

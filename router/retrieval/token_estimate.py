@@ -7,5 +7,5 @@ BYTES_PER_TOKEN = 3
 
 
 def estimated_tokens(text: str) -> int:
-    """Returns the tokens that ``text`` has at most, usually."""
+    """Returns an estimate of the tokens of ``text`` that few tokenizers exceed."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)

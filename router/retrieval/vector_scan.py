@@ -14,7 +14,7 @@ MIN_ROWS = 64
 
 
 class VectorRows:
-    """Rows of length 1, or empty. ``dimensions``: of a vector."""
+    """A table of vectors of length 1 by row number. Rows may be empty. ``dimensions`` is the length of a vector."""
 
     def __init__(self, dimensions: int) -> None:
         self._vectors: NDArray[np.float16] = np.zeros((0, dimensions), np.float16)
@@ -45,11 +45,11 @@ class VectorRows:
             self._filled[row] = False
 
     def get(self, row: int) -> NDArray[np.float16] | None:
-        """Returns a vector, float16 [dimensions]; None for an empty row."""
+        """Returns the vector in ``row``, float16 [dimensions]; None for an empty row."""
         return self._vectors[row] if row < len(self._filled) and self._filled[row] else None
 
     def cosine(self, one: int, other: int) -> float | None:
-        """Returns the cosine of two rows; None if one is empty."""
+        """Returns the cosine of two rows; None if one of them is empty."""
         first, second = self.get(one), self.get(other)
         if first is None or second is None:
             return None

@@ -1,9 +1,9 @@
-"""The hash chain of the audit log: how a record is added, and whether a chain is as it was written. Pure.
+"""The hash chain of the audit log: adds records to a chain, and verifies that a chain is unchanged. Pure.
 
 The hash of a record is SHA-256 of the hash before it and of the record's text. To change, remove or move a record, one
-has to change the hash of every later one, and the head, which is stored apart. Who can write to the store can do all of
-that: for evidence against its owner, heads must be noted elsewhere. See B. Schneier and J. Kelsey, "Secure Audit Logs
-to Support Computer Forensics" (1999), section 3.
+has to change the hash of every later one, and the head, which is stored apart. Anyone who can write to the store can do
+all of that. For evidence against the store's owner, keep the heads elsewhere. See B. Schneier and J. Kelsey, "Secure
+Audit Logs to Support Computer Forensics" (1999), section 3.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ HASH_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class ChainFault:
-    """The first bad record of a chain, by its number from 1. 0: the day does not follow the day before."""
+    """The first bad record of a chain, by its number from 1. 0: the day's first record does not follow the last one of
+    the day before."""
 
     record: int
     reason: str
 
 
 def canonical(document: dict[str, object]) -> str:
-    """Returns ``document`` as JSON that depends on nothing but its contents: sorted names, no space, ASCII."""
+    """Returns ``document`` as canonical JSON: sorted names, no spaces, ASCII."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def linked(previous: str, number: int, entry: AuditEntry) -> str:
-    """Returns the line of ``entry`` as the record ``number`` of its day, after that with the hash ``previous``."""
+    """Returns the line of ``entry`` as the record ``number`` of its day. ``previous`` is the hash of the record before
+    it."""
     record = canonical({**json.loads(entry.document), "id": entry.id, "number": number})
     return f"{chained(previous, record)} {record}"
 
 
 def extended(head: str, records: int, entries: Iterable[AuditEntry]) -> list[str]:
-    """Returns the lines of ``entries``, after ``records`` of their day, the last of which has the hash ``head``."""
+    """Returns the lines that append ``entries`` to a day with ``records`` records. ``head`` is the hash of the last of
+    these."""
     lines: list[str] = []
     for entry in entries:
         records += 1
@@ -50,7 +53,7 @@ def extended(head: str, records: int, entries: Iterable[AuditEntry]) -> list[str
 
 
 def chained(previous: str, record: str) -> str:
-    """Returns the hash of ``record``, in hexadecimal."""
+    """Returns the hash of ``record`` after a record with the hash ``previous``, in hexadecimal."""
     return hashlib.sha256(previous.encode() + record.encode()).hexdigest()
 
 
@@ -63,7 +66,7 @@ class ChainVerifier:
         self.fault: ChainFault | None = None
 
     def push(self, lines: Iterable[str]) -> None:
-        """Reads the next lines. After a fault it reads no more."""
+        """Reads the next lines. After a fault it ignores further lines."""
         for line in lines:
             if self.fault is not None:
                 return
@@ -72,7 +75,7 @@ class ChainVerifier:
             self._hash = line[:HASH_LENGTH]
 
     def end(self, day: AuditDay) -> ChainFault | None:
-        """Returns the first fault, also one at the end: the chain must lead to the head of ``day``."""
+        """Returns the first fault; None if there is none. The chain must also end with the head of ``day``."""
         if self.fault is None and self._records < day.records:
             self.fault = ChainFault(self._records + 1, f"missing: the head counts {day.records} records")
         elif self.fault is None and self._records > day.records:
@@ -98,7 +101,7 @@ class ChainVerifier:
 
 
 def verify(day: AuditDay, lines: Iterable[str]) -> ChainFault | None:
-    """Returns the first bad record of a day; None if all are as they were written."""
+    """Returns the first bad record of a day; None if all records are unchanged."""
     verifier = ChainVerifier(day.opening)
     verifier.push(lines)
     return verifier.end(day)

@@ -13,8 +13,8 @@ PAGE = 1000  # lines of a call
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """Whether the chain of a tenant's day is as it was written. ``retained``: its records are still kept; otherwise the
-    head alone is there. ``fault``: the first bad record."""
+    """The result of verifying one tenant's day. ``retained``: its records are still kept; otherwise only the head is.
+    ``fault`` is the first bad record; None: the chain is unchanged."""
 
     day: AuditDay
     retained: bool
@@ -22,14 +22,15 @@ class DayReport:
 
 
 class AuditReader:
-    """Reads the log in ``store``. ``kept_days`` is how long records are kept. Raises StateUnavailableError."""
+    """Reads the log in ``store``. ``kept_days`` is the retention of records, in days. Each coroutine raises
+    StateUnavailableError if the store does not answer."""
 
     def __init__(self, store: AuditStore, kept_days: int) -> None:
         self._store = store
         self._kept_days = kept_days
 
     async def read(self, tenant: str, day: int, first: int, count: int) -> Sequence[str]:
-        """Returns at most ``count`` lines of a day, from the place ``first``, which counts from 0."""
+        """Returns at most ``count`` lines of a day, from the index ``first`` on, which counts from 0."""
         return await self._store.lines(tenant, day, first, count)
 
     async def tenants(self, day: int) -> Sequence[str]:

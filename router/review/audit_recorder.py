@@ -1,4 +1,4 @@
-"""``AuditRecorder``: makes the entries of the audit log: of checks, and of what reviewers do."""
+"""``AuditRecorder``: makes the entries of the audit log, for checks and for the steps of reviewers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safety.api import AuditRecord
 
 
 class AuditRecorder:
-    """Records in ``store``. ``keys`` have that of fingerprints."""
+    """Adds entries to the audit log in ``store``. ``keys`` has the key of fingerprints."""
 
     def __init__(self, store: AuditStore, keys: ReviewKeys, clock: Clock) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class AuditRecorder:
             self._fetching = None
 
     def record(self, record: AuditRecord) -> None:
-        """Records what a check did. Its fingerprint is empty while the shared secret is not known."""
+        """Records the outcome of a check. The fingerprint of its text is empty while the shared secret is unknown."""
         keys, text = self._keys.known, record.text
         if keys is None and self._fetching is None:
             self._fetching = asyncio.create_task(self.fetch_keys())
@@ -55,7 +55,7 @@ class AuditRecorder:
         self._add(record.tenant, document)
 
     def record_review(self, item: ReviewItem, facts: ReviewFacts, reviewer: str, outcome: str) -> None:
-        """Records what ``reviewer`` did with an item: ``outcome`` is its new state, or ``read``."""
+        """Records a step of ``reviewer`` on an item. ``outcome`` is the item's new state, or ``read``."""
         document = {
             "request_id": facts.request_id,
             "stage": "review",
@@ -77,7 +77,8 @@ class AuditRecorder:
         self._add(tenant, document)
 
     def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
-        """Records what an administrator has changed; ``change`` has ``check`` (what), ``outcome`` and ``reviewer``."""
+        """Records a change by an administrator. ``change`` has the members ``check`` (the thing that was changed),
+        ``outcome`` and ``reviewer``."""
         self._add(tenant, {"stage": "admin", **change})
 
     def _add(self, tenant: str, document: Mapping[str, object]) -> None:

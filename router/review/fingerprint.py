@@ -1,4 +1,4 @@
-"""Fingerprints: keyed hashes that tell equal texts from others, and reveal nothing of them without the key."""
+"""Fingerprints: keyed hashes by which equal texts are recognised. They reveal nothing of the texts without the key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ MAX_ZERO_WIDTH = 8
 
 
 def normalised(text: str) -> str:
-    """Returns ``text`` without what people do not see: its case, white space and a few zero-width characters.
+    """Returns ``text`` without differences that readers ignore or do not see: case, white space and a few zero-width
+    characters.
 
     An approved text passes the checks, so nothing may be ignored that can carry a message of its own: tag characters,
     variation selectors, marks and controls of direction stay.
@@ -25,6 +26,7 @@ def normalised(text: str) -> str:
 
 
 def fingerprint(key: bytes, tenant: str, text: str) -> str:
-    """Returns HMAC-SHA256 of the normalised ``text`` in hexadecimal. Equal texts of two tenants differ in it."""
+    """Returns HMAC-SHA256 of the normalised ``text`` in hexadecimal. Two tenants have different fingerprints for equal
+    texts."""
     message = tenant.encode() + b"\0" + normalised(text).encode("utf-8", "surrogatepass")
     return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""``StoredOversight``: the review queue, its exceptions and the audit log as the guards use them."""
+"""``StoredOversight``: the guards' access to the review queue, its exceptions and the audit log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OUTCOMES = {
 
 
 class StoredOversight:
-    """Implements ``safety.api.Oversight``. ``keys`` are those of fingerprints and texts."""
+    """Implements ``safety.api.Oversight``. ``keys`` has the keys of fingerprints and of stored texts."""
 
     def __init__(
         self, store: ReviewStore, recorder: AuditRecorder, keys: ReviewKeys, config: ReviewConfig, clock: Clock

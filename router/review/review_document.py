@@ -1,4 +1,4 @@
-"""What the review queue keeps of an item beside its text, as JSON. Pure."""
+"""The JSON document of a review item: everything that is stored of it beside its text. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from safety.api import Passage, ReviewTerms, Subject, Verdict
 
 @dataclass(frozen=True, slots=True)
 class ReviewFacts:
-    """What a check found, in whose request. ``exception_s`` and ``keep_text`` are as in ``ReviewTerms``."""
+    """The finding of a check, and the request that it was made in. ``exception_s`` and ``keep_text`` are as in
+    ``ReviewTerms``."""
 
     request_id: str
     key_id: str
@@ -26,7 +27,7 @@ class ReviewFacts:
 
 
 def facts_of(subject: Subject, passage: Passage, verdict: Verdict, terms: ReviewTerms) -> ReviewFacts:
-    """Returns what is kept of a verdict on a passage. Its text is not part of it."""
+    """Returns the facts to be stored of a verdict on a passage, without the passage's text."""
     return ReviewFacts(
         subject.request_id,
         subject.key_id,
@@ -48,5 +49,5 @@ def encode(facts: ReviewFacts) -> str:
 
 
 def decode(document: str) -> ReviewFacts:
-    """Returns the facts in a document of ``encode``."""
+    """Returns the facts in ``document``, which ``encode`` has written."""
     return ReviewFacts(**json.loads(document))

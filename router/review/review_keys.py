@@ -13,7 +13,7 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Two keys of 32 bytes. They never appear in a text of an error or of a log."""
+    """Two keys of 32 bytes. Their ``repr`` does not show them, so that errors and logs cannot."""
 
     fingerprints: bytes
     texts: bytes
@@ -23,13 +23,14 @@ class Keys:
 
 
 def derived(secret: bytes) -> Keys:
-    """Returns the keys of ``secret``: HKDF-Expand (RFC 5869, section 2.3) of one block for each use."""
+    """Returns the keys of ``secret``: one block of HKDF-Expand (RFC 5869, section 2.3) for each key."""
     return Keys(*(hmac.new(secret, label + b"\x01", hashlib.sha256).digest() for label in (b"fingerprint", b"text")))
 
 
 class ReviewKeys:
-    """Derives the keys once. ``secret`` is that of the config; None: the one that the shared store keeps, which the
-    first router makes. ``shared`` asks for it, with a proposal, and raises StateUnavailableError."""
+    """Derives the keys once and caches them. ``secret`` is the config's; None: the secret in the shared store is used,
+    which the first router makes. ``shared`` returns the latter: it takes a proposed secret, and raises
+    StateUnavailableError if the store does not answer."""
 
     def __init__(self, secret: bytes | None, shared: Callable[[bytes], Awaitable[bytes]]) -> None:
         self._shared = shared
@@ -37,7 +38,8 @@ class ReviewKeys:
         """The keys; None until the store has answered."""
 
     async def get(self) -> Keys:
-        """Returns the keys. Raises StateUnavailableError."""
+        """Returns the keys. Raises StateUnavailableError if the shared secret is needed and the store does not
+        answer."""
         if self.known is None:
             self.known = derived(await self._shared(os.urandom(SECRET_BYTES)))
         return self.known

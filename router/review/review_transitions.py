@@ -1,7 +1,7 @@
-"""What a step of a reviewer, and time, make of an item of the review queue. Pure.
+"""The transitions of an item of the review queue, by steps of reviewers and by time. Pure.
 
-The table is in ``router.ports.review_store``. ``cluster/state/scripts/review.lua`` decides in the same way; a test
-draws steps for both.
+The table is in ``router.ports.review_store``. ``cluster/state/scripts/review.lua`` implements the same. A
+property-based test runs the same steps on both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ FINAL = {ReviewAction.APPROVE: ReviewState.APPROVED, ReviewAction.REJECT: Review
 
 
 def at(item: ReviewItem, now_ms: int) -> ReviewItem:
-    """Returns ``item`` as it is at ``now_ms``: a lease that has ended returns it to the queue, and one that waits too
-    long expires. A reviewer who holds an item beyond its expiry may still decide."""
+    """Returns ``item`` in its state at ``now_ms``, in milliseconds since the epoch: the end of a lease returns it to
+    the queue, and an item that waits too long expires. A reviewer who holds an item beyond its expiry may still
+    decide."""
     if item.state is ReviewState.CLAIMED and now_ms >= item.lease_ends_ms:
         item = replace(item, state=ReviewState.WAITING, reviewer="", lease_ends_ms=0)
     if item.state is ReviewState.WAITING and now_ms >= item.expires_ms:
@@ -24,11 +25,11 @@ def at(item: ReviewItem, now_ms: int) -> ReviewItem:
 
 
 def taken(item: ReviewItem, step: ReviewStep, now_ms: int) -> tuple[ReviewItem, bool]:
-    """Returns ``item`` after ``step``, as it is at ``now_ms``, and whether the step was accepted.
+    """Returns ``item`` after ``step`` at ``now_ms``, in milliseconds since the epoch, and whether the step was
+    accepted.
 
-    A lease or an item that has run out ends first, also if the step is refused. CLAIM, RELEASE and a decision are
-    accepted while the item waits or ``step.reviewer`` holds it. A decision that the same reviewer repeats is accepted
-    too, and changes nothing.
+    Expiries are applied first, even if the step is refused. CLAIM, RELEASE and a decision are accepted while the item
+    waits or ``step.reviewer`` holds it. A decision that the same reviewer repeats is accepted too, and changes nothing.
     """
     item = at(item, now_ms)
     own = item.reviewer == step.reviewer

@@ -1,4 +1,4 @@
-"""``ReviewService``: everything that a router has for reviews and the audit log, over one store and one secret."""
+"""``ReviewService``: wires a router's parts for reviews and the audit log to one store and one secret."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from router.review.reviewer_operations import ReviewDesk
 
 
 class ReviewService:
-    """``oversight`` is for the guards, ``desk`` and ``audit`` are for the admin API. ``store`` has
-    the policies too.
+    """The parts for reviews and the audit log: ``oversight`` for the guards, ``desk`` and ``audit`` for the admin API.
+    ``store`` also has the tenants' safety policies.
 
     Raises ValueError for a secret of ``config`` that cannot be read.
     """
@@ -30,7 +30,8 @@ class ReviewService:
         self.audit = AuditReader(store.audit, config.audit_days)
 
     def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
-        """Records in the audit log what an administrator has changed of a tenant. Returns at once."""
+        """Records an administrator's change to a tenant in the audit log, as ``AuditRecorder.record_change``. Returns
+        at once."""
         self._recorder.record_change(tenant, change)
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""``ReviewDesk``: the review queue as reviewers use it."""
+"""``ReviewDesk``: the operations of reviewers on the review queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from router.review.sealed_text import unseal
 
 @dataclass(frozen=True, slots=True)
 class ReviewCase:
-    """An item, what the check found, and its text; None: it is not stored, or not any more."""
+    """A review item, the check's finding, and the text; None: it was not stored, or is no longer kept."""
 
     item: ReviewItem
     facts: ReviewFacts
@@ -49,7 +49,8 @@ class ReviewDesk:
         return [ReviewCase(item, decode(item.document)) for item in found]
 
     async def show(self, item_id: str, reviewer: str) -> ReviewCase:
-        """Returns an item with its text. Raises NotFoundError."""
+        """Returns an item with its text. Raises NotFoundError for an unknown item. The audit log records the
+        reading."""
         item = await self._store.item(item_id)
         if item is None:
             raise _not_found()
@@ -61,11 +62,11 @@ class ReviewDesk:
     async def take(
         self, item_id: str, action: ReviewAction, reviewer: str, exception_s: float | None = None
     ) -> ReviewCase:
-        """Does ``action`` as ``reviewer`` and returns the item, with its text while that is there.
+        """Takes the step ``action`` as ``reviewer`` and returns the item, with its text if that is still stored.
 
-        ``exception_s`` is how long an approved text passes from then on, in seconds; None: as the policy said when the
-        item was queued. Raises NotFoundError, and ConflictError if another reviewer holds the item, or it is decided or
-        expired.
+        ``exception_s`` is the time in seconds for which an approved text then passes without review; None: the time in
+        the policy when the item was queued. Raises NotFoundError, and ConflictError if another reviewer holds the item,
+        or it is decided or expired.
         """
         item = await self._store.item(item_id)
         if item is None:
@@ -88,11 +89,11 @@ class ReviewDesk:
         return [await self._with_text(item) for item in found]
 
     async def exceptions(self, tenant: str | None) -> Sequence[ReviewException]:
-        """Returns the exceptions of ``tenant``, or of all."""
+        """Returns the exceptions of ``tenant``, or of all tenants for None."""
         return await self._store.exceptions(tenant)
 
     async def revoke(self, tenant: str, fingerprint: str, reviewer: str) -> None:
-        """Ends an exception. Raises NotFoundError."""
+        """Ends an exception. Raises NotFoundError if there is none."""
         if not await self._store.delete_exception(tenant, fingerprint):
             raise NotFoundError("There is no such exception.", "exception_not_found")
         self._recorder.record_revocation(tenant, fingerprint, reviewer)

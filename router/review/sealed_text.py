@@ -11,7 +11,7 @@ NONCE_BYTES = 12
 
 
 def seal(key: bytes, tenant: str, item_id: str, text: str) -> bytes:
-    """Returns ``text`` encrypted with ``key``, which has 32 bytes, for this item alone."""
+    """Returns ``text`` encrypted with ``key``, which has 32 bytes, so that it can be decrypted for this item only."""
     nonce = os.urandom(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _item(tenant, item_id))
 

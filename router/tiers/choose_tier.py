@@ -1,8 +1,8 @@
-"""``choose_tier``: the tier for a request. It is the one that ``model`` names, or for ``auto`` the cheapest that is
-expected to answer well enough. Pure.
+"""``choose_tier``: chooses the tier for a request. It is the tier that ``model`` names, or for ``auto`` the cheapest
+one that is expected to answer well enough. Pure.
 
-For ``auto`` a forecaster decides that was fitted to the tiers. The complexity score decides where there is none, and
-for prompts of token ids, since the forecaster needs text.
+For ``auto``, a forecaster that was fitted to the tiers decides. Without a forecaster, and for prompts of token ids,
+which it cannot read, the complexity score decides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_THRESHOLD, LAST_THRESHOLD = 0.30, 0.55  # of the second and the last tier,
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The chosen tier. ``reason`` says in ASCII why it was chosen, for a response header."""
+    """The chosen tier. ``reason`` says in ASCII why the tier was chosen, for a response header."""
 
     tier: str
     reason: str
@@ -51,7 +51,7 @@ class TierChoice:
 def model_names(choice: TierChoice, allowed: Sequence[str]) -> dict[str, str]:
     """Returns every name that a request may give as ``model``, with its tier or ``auto``: tiers, ``auto``, aliases.
 
-    ``allowed`` are the tiers that the API key may use. Without any, ``auto`` has none to choose from and is left out.
+    ``allowed`` are the tiers that the API key may use. If there are none, ``auto`` is left out.
     """
     names = {tier: tier for tier in allowed}
     if choice.auto is not None and allowed:
@@ -91,7 +91,8 @@ def choose_tier(
 
 
 def thresholds(tiers: Sequence[str], auto: AutoConfig) -> dict[str, float]:
-    """Returns the complexity score from which each tier is chosen; 0 for the weakest. A tier without one is left out.
+    """Returns the lowest complexity score at which each tier is chosen; 0 for the weakest. Tiers without a threshold
+    are left out.
 
     ``tiers`` are all tiers, weakest first.
     """

@@ -1,4 +1,5 @@
-"""``complexity``: a score of how hard a prompt looks, by which ``auto`` chooses a tier where no forecaster does. Pure.
+"""``complexity``: a heuristic score of a prompt's difficulty, by which ``auto`` chooses a tier where there is no
+forecaster. Pure.
 
 The score is the sum of signals, each between 0 and its weight, and is at most 1. Signals are matches of regular
 expressions, the lengths of prompt and answer, and the number of turns. They are cheap enough for every request.
@@ -52,9 +53,9 @@ class Complexity:
 
 
 def complexity(prompt: Prompt, max_tokens: int | None, scanned_chars: int = SCANNED_CHARS) -> Complexity:
-    """Returns how complex ``prompt`` looks. ``max_tokens`` is the requested length limit of the answer.
+    """Returns the complexity score of ``prompt``. ``max_tokens`` is the requested length limit of the answer.
 
-    The regular expressions read the first ``scanned_chars`` characters. Of token ids only the number counts.
+    The regular expressions read the first ``scanned_chars`` characters. For token ids only their number counts.
     """
     text, turns = _flatten(prompt)
     tokens = len(prompt) if isinstance(prompt, tuple) else len(text) / CHARS_PER_TOKEN

@@ -44,8 +44,8 @@ Text = str | Conversation
 @dataclass(frozen=True, slots=True)
 class Features:
     """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``.
-    ``vocabulary`` has the words of the last question that are no numbers, ``pairs`` those that follow each other, both
-    in buckets of VOCABULARY."""
+    ``vocabulary`` has the words of the last question except numbers, ``pairs`` its pairs of adjacent words, both hashed
+    to VOCABULARY buckets."""
 
     words: frozenset[int]
     signs: tuple[str, ...]
@@ -60,9 +60,9 @@ class Forecaster:
     Weights are in log-odds. ``signs`` and ``words`` map a sign and a bucket to its row. The weights of words are
     divided by the square root of the number of the request's words, so that long requests do not get extreme chances.
 
-    ``known`` has the words, and the pairs of words, of the tasks that small tiers were trained for. How many of a
-    request's are not among them is a sign too: such a tier cannot answer what it has no words for, in whatever shape it
-    is asked.
+    ``known`` has the words, and the pairs of words, of the tasks that small tiers were trained for. The share of a
+    request's words and pairs that are not in ``known`` is a sign too: a small tier cannot answer a question about words
+    that it was not trained on.
     """
 
     tiers: tuple[str, ...]
@@ -83,7 +83,8 @@ class Forecaster:
         return tuple(map(_chance, odds))
 
     def narrowed(self, tiers: Sequence[str]) -> Self:
-        """Returns a forecaster of some of the tiers, in the order given. Raises ValueError for another tier."""
+        """Returns a forecaster for ``tiers`` only, in their order. Raises ValueError for a tier that this forecaster
+        does not have."""
         places = [self.tiers.index(tier) for tier in tiers]
 
         def chosen(row: Sequence[float]) -> tuple[float, ...]:
@@ -173,8 +174,8 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
 
 
 def unknown_signs(seen: Features, known: frozenset[int]) -> tuple[str, ...]:
-    """Returns the signs of how many words of a request are not ``known``, and what part of its words and of its pairs;
-    no signs if nothing is known."""
+    """Returns the signs for the number of a request's words that are not in ``known``, and for the shares of its words
+    and of its pairs; () if ``known`` is empty."""
     if not known:
         return ()
     words, pairs = len(seen.vocabulary - known), len(seen.pairs - known)

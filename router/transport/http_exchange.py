@@ -49,8 +49,8 @@ class ClientLeftError(Exception):
 class Exchange:
     """One HTTP request and its response.
 
-    ``headers`` are added to every response, errors included, and so is what ``late_headers`` returns when the status
-    line is sent. ``started``: it was sent. ``streaming``: an SSE stream is open.
+    ``headers`` are added to every response, errors included. So are the headers that ``late_headers`` returns, which is
+    called when the status line is sent. ``started``: the status line was sent. ``streaming``: an SSE stream is open.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,8 +111,8 @@ class Exchange:
                 return b"".join(received)
 
     async def while_connected(self, work: Awaitable[T]) -> T:
-        """Runs ``work``, which receives the body first. Returns what it returns, and raises what it raises. If the
-        client disconnects first, cancels it and raises ClientLeftError."""
+        """Runs ``work``, which must receive the body first. Returns its result, or raises its error. If the client
+        disconnects before ``work`` ends, cancels ``work`` and raises ClientLeftError."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
@@ -141,8 +141,8 @@ class Exchange:
         """Sends ``body``, the error body of ``refusal``, as the whole response or as the last SSE event of a stream.
 
         Nothing is sent if a whole response was already begun. A separate task sends, since the caller may be cancelled
-        already. It is given up after ERROR_TIMEOUT_S, so that a client that has stopped reading does not occupy the
-        router's concurrency limit. Raises what ``send`` raises.
+        already. The task is cancelled after ERROR_TIMEOUT_S seconds, so that a client that has stopped reading does not
+        occupy the router's concurrency limit. Raises what ``send`` raises.
         """
         sending = asyncio.ensure_future(self._send_error(refusal, body))
         await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)

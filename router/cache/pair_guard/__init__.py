@@ -1,1 +1,2 @@
-"""The guard against opposite meanings: reads two questions, and names a difference that makes two answers of them."""
+"""The pair guard: rules that compare two questions and name a difference which gives them different answers, such as a
+negation."""

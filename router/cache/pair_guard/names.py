@@ -44,7 +44,7 @@ def identifiers(text: Reading) -> frozenset[str]:
 
 
 def identifiers_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether both have identifiers, and each one that does not occur in the other, however it is spelt there."""
+    """Returns whether each question has an identifier that does not occur in the other, in any spelling."""
     first, second = _bare(one.text), _bare(other.text)
     return any(_bare(each) not in second for each in identifiers(one)) and any(
         _bare(each) not in first for each in identifiers(other)
@@ -71,8 +71,8 @@ def names(text: Reading) -> dict[str, frozenset[str]]:
 
 
 def names_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether the two are alike but for a name: each has one that does not occur in the other, and the words
-    outside of these names are the same."""
+    """Returns whether the questions differ in a name alone: each has a name that does not occur in the other, and the
+    words outside of these names are the same."""
     found = names(one), names(other)
     first, second = _absent(frozenset(found[0]), other), _absent(frozenset(found[1]), one)
     if not (first and second):

@@ -35,7 +35,7 @@ def numbers(text: Reading) -> Counter[str]:
 
 
 def value(digits: str, suffix: str) -> str:
-    """Returns a number in one spelling."""
+    """Returns the number of ``digits`` and ``suffix``, such as "1" and "k", in one spelling."""
     if THOUSANDS.fullmatch(digits):
         digits = digits.replace(",", "")
     if suffix.lower() == "k" and digits.isdigit():
@@ -44,12 +44,12 @@ def value(digits: str, suffix: str) -> str:
 
 
 def numbers_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether both have numbers, and each one that the other has not."""
+    """Returns whether each question has a number that the other does not have."""
     first, second = numbers(one), numbers(other)
     return bool(first - second) and bool(second - first)
 
 
 def fewer_numbers(one: Reading, other: Reading) -> bool:
-    """Tells whether both have numbers, and one of them all of the other's and more."""
+    """Returns whether both questions have numbers, and one has all numbers of the other and more."""
     first, second = set(numbers(one)), set(numbers(other))
     return bool(first and second) and first != second and (first < second or second < first)

@@ -1,4 +1,4 @@
-"""Opposites: antonyms, words made with un-, dis- and in-, and what is denied on one side alone."""
+"""Opposites: antonyms, words with the prefixes un-, dis- and in-, and a negation in one question alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUXILIARIES: Final = frozenset(
 
 
 def antonyms() -> Mapping[str, frozenset[str]]:
-    """Returns the stems of the opposites of each stem."""
+    """Returns a table from the stem of each word to the stems of its antonyms."""
     found: dict[str, set[str]] = defaultdict(set)
     for group in word_lists()["antonyms"]:
         head, *others = map(stem, group.split())
@@ -35,7 +35,7 @@ OPPOSITES: Final = antonyms()
 
 
 def opposite(one: str, other: str) -> bool:
-    """Tells whether two stems are opposites: antonyms, or one is the other with un-, dis-, in- and the like."""
+    """Returns whether two stems are opposites: antonyms, or one is the other with un-, dis-, in- and the like."""
     if other in OPPOSITES.get(one, ()):
         return True
     root, made = sorted((one, other), key=len)
@@ -46,7 +46,7 @@ def opposite(one: str, other: str) -> bool:
 
 
 def opposites_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether a word of one stands against its opposite in the other.
+    """Returns whether a word of one question has its opposite in the other.
 
     Where one of them also denies, the two may cancel out: "not illegal" and "legal". Then only a word that itself
     denies counts: "always" and "never".
@@ -61,7 +61,7 @@ def opposites_differ(one: Reading, other: Reading) -> bool:
 
 
 def negations_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether the two differ in nothing but a denial, and in the words that it takes."""
+    """Returns whether the two questions differ in a negation alone, with the words that it needs."""
     if (one.negations - other.negations) % 2 == 0:
         return False
     first, second = own_stems(one, other)

@@ -1,4 +1,4 @@
-"""``refusal``: why a stored question must not answer another, whatever a model says of the two."""
+"""``refusal``: the rule that forbids a semantic hit between two questions, whatever score the pair scorer gives."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ MAX_CHARACTERS: Final = 4000
 def refusal(question: str, candidate: str, rules: Mapping[str, Rule] = RULES) -> str | None:
     """Returns the name of the first rule that refuses the pair; None if none does.
 
-    The order of the two makes no difference. Texts that are equal are never refused; longer ones than MAX_CHARACTERS
-    are, unless they are equal, with the reason "length".
+    The order of the two questions makes no difference. Equal texts are never refused. Different texts of which one is
+    longer than MAX_CHARACTERS are refused as "length".
     """
     if question == candidate:
         return None

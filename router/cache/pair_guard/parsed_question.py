@@ -1,4 +1,4 @@
-"""``Reading``: a question as the rules see it."""
+"""``Reading``: a question, parsed into words, stems and counts for the rules of the pair guard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IRREGULAR: Final = {"ca": "can", "wo": "will", "sha": "shall"}
 
 
 def listed(words: str) -> frozenset[str]:
-    """Returns the words of a list."""
+    """Returns the set of the space-separated words in ``words``."""
     return frozenset(words.split())
 
 
@@ -42,7 +42,8 @@ QUANTITY: Final = re.compile(r"\b(?:at (?:least|most)|(?:no )?(?:more|less|fewer
 
 @dataclass(frozen=True)
 class Reading:
-    """``text``: the question as it was written, without typographic apostrophes."""
+    """A parsed question. ``text`` is the question as it was written, with plain apostrophes instead of typographic
+    ones."""
 
     text: str
 
@@ -66,22 +67,22 @@ class Reading:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How often each stem occurs."""
+        """The number of occurrences of each stem."""
         return Counter(self.stems)
 
     @cached_property
     def negations(self) -> int:
-        """How many words deny."""
+        """The number of negating words, such as "not" and "never"."""
         return sum(word in NEGATORS for word in self.words)
 
 
 def reading(text: str) -> Reading:
-    """Returns the reading of a question."""
+    """Returns the parsed question ``text``."""
     return Reading(text.translate(APOSTROPHES))
 
 
 def own_stems(one: Reading, other: Reading) -> tuple[frozenset[str], frozenset[str]]:
-    """Returns the stems that only one of them has, and those that only the other has."""
+    """Returns the stems that only ``one`` has, and those that only ``other`` has."""
     return frozenset(one.counts - other.counts), frozenset(other.counts - one.counts)
 
 

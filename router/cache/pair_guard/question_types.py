@@ -1,4 +1,4 @@
-"""What is asked for: a person, a place, a time, a reason."""
+"""The type of a question: whether it asks for a person, a place, a time or a reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ FUNCTION_STEMS: Final = frozenset(map(stem, FUNCTION_WORDS))
 
 
 def asked(text: Reading) -> str | None:
-    """Returns what the first word of a question asks for; None if that is not sure."""
+    """Returns what the first word of a question asks for, such as a person; None if the first word does not decide
+    it."""
     return ASKED.get(text.words[0]) if text.words else None
 
 
 def asks_differ(one: Reading, other: Reading) -> bool:
-    """Tells whether both begin with a word that says what is asked for, the words differ, and all content is the same.
+    """Returns whether both questions begin with a question word, the two words ask for different things, and all other
+    content is the same.
 
     With other content the question words say little: "Who sells cakes here?" and "Where can I buy a cake here?".
     """

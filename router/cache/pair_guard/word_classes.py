@@ -11,7 +11,8 @@ from router.cache.pair_guard.word_lists import word_lists
 
 
 def table(kinds: Iterable[Iterable[str]]) -> dict[str, tuple[int, str]]:
-    """Returns the number of the kind and the common name of each word. A member is written ``name/spelling/…``."""
+    """Returns, for each word, the number of its kind and its common name. Each kind lists its members as
+    ``name/spelling/…``."""
     found = {}
     for number, kind in enumerate(kinds):
         for member in kind:
@@ -27,7 +28,7 @@ GLUED: Final = re.compile(r"(?<=\d)(?=[a-z])")
 
 
 def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
-    """Returns the words of each kind of the table ``name`` in a question, by the number of the kind."""
+    """Returns the words of a question that are in the table ``name``, by the number of their kind."""
     words = [part for word in text.words for part in GLUED.split(word)]
     found: dict[int, set[str]] = {}
     for word in words:
@@ -37,6 +38,6 @@ def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
 
 
 def kinds_differ(one: Reading, other: Reading, name: str) -> bool:
-    """Tells whether both name a thing of one kind, and each one that the other does not name."""
+    """Returns whether both questions name something of one kind, and each names one that the other does not."""
     first, second = members(one, name), members(other, name)
     return any(first[kind] - second[kind] and second[kind] - first[kind] for kind in first.keys() & second.keys())

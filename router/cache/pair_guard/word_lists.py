@@ -1,4 +1,4 @@
-"""The words that the rules know, read once from ``words.json``."""
+"""The word lists of the pair guard's rules, read once from ``words.json``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 @cache
 def word_lists() -> dict[str, Any]:
-    """``kinds``: words of which one cannot stand for another, by the rule that looks for them. ``antonyms``: groups of
-    words, each the opposite of the first one. ``negators``: words that deny. ``no_opposites``: words that begin like an
-    opposite and are none."""
+    """Returns the word lists by name. ``kinds``: groups of words that exclude each other, by the rule that uses them.
+    ``antonyms``: groups of words, of which each further one is the opposite of the first. ``negators``: negating words.
+    ``no_opposites``: words that begin with a negating prefix without being an opposite."""
     found: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
     return found

@@ -1,4 +1,4 @@
-"""Order: who does it to whom, from where to where."""
+"""Word order: the same words with two things exchanged, such as "from A to B" and "from B to A"."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RELATED: Final = re.compile(r"\b([\w+#]+) (?:in)?(to|than|over|against|before|af
 
 
 def exchanged(one: Reading, other: Reading) -> bool:
-    """Tells whether one is the other with two things in each other's place, and words between them.
+    """Returns whether the two questions are the same but for two exchanged parts, with words between these.
 
     Both have the same words then, in the form ``a X b Y c`` and ``a Y b X c``.
     """
@@ -48,7 +48,7 @@ def _content(words: tuple[str, ...]) -> bool:
 
 
 def directions(text: Reading) -> set[tuple[str, str]]:
-    """Returns the ordered pairs of what is related by "from … to", "to", "than" and the like."""
+    """Returns the ordered pairs of words that are connected by "from … to", "to", "than" and the like."""
     joined = " ".join(text.words)
     found = set()
     for match in DIRECTED.finditer(joined):
@@ -59,6 +59,6 @@ def directions(text: Reading) -> set[tuple[str, str]]:
 
 
 def reversed_direction(one: Reading, other: Reading) -> bool:
-    """Tells whether one goes from A to B and the other from B to A."""
+    """Returns whether one question goes from A to B and the other from B to A."""
     second = directions(other)
     return any((b, a) in second and (a, b) not in second for a, b in directions(one))
