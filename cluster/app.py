@@ -33,11 +33,11 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 
 def build(config: MantaConfig) -> Application:
     """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, one deployment per tier,
-    ``SafetyClassifier`` if ``safety.classifier`` is set, ``Embedder`` if ``embedder`` is, and
-    ``SemanticCache`` if ``cache`` is.
+    ``SafetyClassifier`` if ``safety.classifier`` is set, ``Embedder`` if ``embedder`` is set, and ``SemanticCache`` if
+    ``cache`` is set.
 
-    Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as
-    ``read_forecaster`` does.
+    Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as ``build_with``
+    does.
     """
     return build_with(without_tiers(config, missing_tiers(config)), make_engine)
 
@@ -71,7 +71,10 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
 
 
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
-    """Returns the application of ``build`` with other engines, for tests and measurements without a real model."""
+    """Returns the application of ``build`` with another engine, for tests and measurements without a real model.
+
+    Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
+    """
     handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
     tiers = tuple(
         TierDescription(
@@ -126,7 +129,8 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
 
 
 def tier_deployment(tier: TierConfig) -> Any:
-    """Returns the deployment of a tier's replicas. It is to be bound to the tier's config and an ``EngineFactory``."""
+    """Returns the deployment of a tier's replicas. The caller binds it to the tier's config and an
+    ``EngineFactory``."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}

@@ -94,7 +94,7 @@ class IngressConfig(Settings):
 
 
 class PlacementConfig(Settings):
-    """The settings for choosing a replica within a tier."""
+    """The settings by which a replica is chosen within a tier."""
 
     affinity_weight: float = Field(2.0, ge=0)
     """The weight of prefix affinity against load: how many sequences on a replica a full prefix match outweighs. 0:
@@ -242,11 +242,11 @@ class MantaConfig(Settings):
 
 
 def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
-    """Returns a copy of ``config`` without the tiers ``missing`` and what refers to them: aliases, thresholds, rights
-    of keys.
+    """Returns a copy of ``config`` without the tiers ``missing`` and without the settings that refer to them: aliases,
+    thresholds, rights of keys.
 
-    A key whose tiers are all missing goes too. The first tier that is left has no threshold. Raises ValueError if no
-    tier or no key is left.
+    A key whose tiers are all missing is removed too. The first tier that is left has no threshold. Raises ValueError if
+    no tier or no key is left.
     """
     if not missing:
         return config

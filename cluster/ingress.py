@@ -54,8 +54,9 @@ class Router:
     """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
-    ``classifier`` is the way to the deployment ``SafetyClassifier``, if there is one, and ``embedder`` that to
-    ``Embedder``, ``cache`` that to ``SemanticCache``. ``policies`` say what is inspected; None: nothing is.
+    ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
+    ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
+    inspected.
     """
 
     def __init__(
@@ -110,8 +111,8 @@ class Router:
 def guard_maker(
     policies: SafetyPolicies, link: ClassifierLink | None, on_unreadable: Callable[[], None] = lambda: None
 ) -> MakeGuard:
-    """Returns what makes the guard of a router. ``link`` is the way to the classifier; None: there is none.
-    ``on_unreadable`` is called each time that a stored policy cannot be read."""
+    """Returns a function that makes the guard of a router. ``link`` is the link to the classifier; None: there is none.
+    ``on_unreadable`` is called each time that a stored policy turns out to be unreadable."""
     parts = Parts() if link is None else Parts(classifier_client(link))
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:
@@ -133,7 +134,8 @@ def shared_state(config: StateConfig, on_lost: Callable[[], None] = lambda: None
 def shared_reviews(
     state: StateConfig, config: ReviewConfig, on_lost: Callable[[], None] = lambda: None
 ) -> ReviewService:
-    """Returns the reviews and the audit log, in the Redis of ``state``; in this process' memory if it names none.
+    """Returns the review service with the audit log. It keeps them in the Redis of ``state``, or in this process'
+    memory if ``state`` names no Redis.
 
     Raises as ``shared_state`` does, and ValueError for a secret of ``config`` that cannot be read.
     """
@@ -145,14 +147,15 @@ def shared_reviews(
 
 
 def shared_prompts(config: StateConfig) -> PromptStore | None:
-    """Returns the store of prompts in the Redis of ``config``; None if it names none. Raises as ``shared_state``."""
+    """Returns the store of prompts in the Redis of ``config``; None if it names no Redis. Raises as ``shared_state``
+    does."""
     url = config.read_url()
     return None if url is None else RedisPromptStore(config, url)
 
 
 def shared_answers(state: StateConfig) -> EntryStore:
-    """Returns the store of cached answers, in the Redis of ``state``; in this process' memory if it names none. Raises
-    ValueError for a URL that cannot be used."""
+    """Returns the store of cached answers, in the Redis of ``state``, or in this process' memory if ``state`` names no
+    Redis. Raises ValueError for a URL that cannot be used."""
     url = state.read_url()
     return MemoryEntryStore(SystemClock()) if url is None else RedisEntryStore(state, url)
 
@@ -165,7 +168,7 @@ def shared_collections(config: StateConfig) -> CollectionStore | None:
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:
-    """Returns ``app`` with the application's ``route_prefix`` removed from every path; Serve leaves it there."""
+    """Returns ``app`` with the application's ``route_prefix`` removed from every path; Serve does not remove it."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if root_path := scope.get("root_path"):

@@ -1,4 +1,4 @@
-"""``model_version``: tells two models apart that have the same name."""
+"""``model_version``: the version by which two models with the same name are distinguished."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ DIGITS = 16  # hexadecimal
 
 def model_version(engine: EngineConfig) -> str:
     """Returns a digest of the settings of an engine, and of the files of its model: names, sizes and samples of their
-    contents. The same files on another machine have the same one. Weights of gigabytes are not read whole, since any
-    training changes all of them. Of a model that is not on this machine the settings alone count.
-    """
+    contents. The same files on another machine give the same digest. Weights of gigabytes are not read whole, since any
+    training changes all of them. For a model that is not on this machine, the settings alone are digested."""
     settings = {name: value for name, value in asdict(engine).items() if name != "model"}
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     try:

@@ -1,7 +1,7 @@
 """``ServeBackend``: implements the router's port ``TierBackend`` with Ray Serve handles and lanes.
 
 One call of ``generate`` is one attempt: the tier's ``LanePool`` chooses a replica, and the request's deltas arrive
-through the lane to it. The router decides what follows a failed attempt.
+through the lane to it. The router decides what to do after a failed attempt.
 """
 
 from __future__ import annotations

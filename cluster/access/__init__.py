@@ -1,1 +1,1 @@
-"""Where the keys of token issuers are read from."""
+"""The sources of token issuers' keys: files and URLs."""

@@ -15,7 +15,7 @@ TIMEOUT_S = 10.0  # of one reading in all
 
 
 class FileJwks:
-    """The key set in the file ``path``."""
+    """Reads the key set in the file ``path``. Implements ``JwksSource``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -30,7 +30,8 @@ class FileJwks:
 
 
 class UrlJwks:
-    """The key set at the address ``url``. Redirects are not followed, since they could lead anywhere."""
+    """Reads the key set at ``url``. Implements ``JwksSource``. Redirects are not followed, since they could lead
+    anywhere."""
 
     def __init__(self, url: str) -> None:
         self._url = url

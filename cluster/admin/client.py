@@ -12,11 +12,11 @@ TIMEOUT_S = 30.0
 
 
 class AdminError(Exception):
-    """The service cannot be reached, or refuses; the message is for people."""
+    """The service cannot be reached, or refuses the request. The message is for people."""
 
 
 class AdminClient:
-    """Calls the service at ``url`` with an API key; an empty one is not sent. Each method raises AdminError."""
+    """Calls the service at ``url`` with an API key; an empty key is not sent. Each method raises AdminError."""
 
     def __init__(self, url: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
         key = checked_key(key)
@@ -32,7 +32,7 @@ class AdminClient:
         return answer
 
     def text(self, path: str, query: Mapping[str, str]) -> str:
-        """Returns the text of an answer, such as CSV."""
+        """Returns the text of a response that is not JSON, such as CSV."""
         return self._send("GET", path, None, query).text
 
     def _send(
@@ -51,9 +51,9 @@ class AdminClient:
 
 
 def checked_key(text: str) -> str:
-    """Returns the key in ``text``, without the space around it, such as the end of a file's line.
+    """Returns the key in ``text`` without surrounding white space, such as the line feed of a key file.
 
-    Raises AdminError, which does not quote the key, for one that cannot travel in a header.
+    Raises AdminError, which does not quote the key, for a key that is not allowed in an HTTP header.
     """
     key = text.strip()
     if not re.fullmatch(r"[!-~]*", key):

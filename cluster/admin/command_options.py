@@ -1,4 +1,4 @@
-"""What the commands share: options, the client, and how answers are printed."""
+"""The parts that all commands share: options, the client, and the printing of answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def client_of(context: typer.Context) -> AdminClient:
 
 
 def show(document: dict[str, Any], as_json: bool, text: str) -> None:
-    """Prints ``document`` as JSON, or ``text``."""
+    """Prints ``document`` as JSON if ``as_json`` is set, else ``text``."""
     typer.echo(json.dumps(document, indent=2) if as_json else text)
 
 
@@ -37,5 +37,5 @@ def seconds_of(text: str) -> int:
 
 
 def date_text(seconds: float | None) -> str | None:
-    """Returns a time in seconds since the epoch as UTC to the minute."""
+    """Returns a time, in seconds since the epoch, as a UTC date and time to the minute; None for None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -236,7 +236,8 @@ def _id(text: str) -> str:
 
 
 def run() -> None:
-    """The entry point of the console script. Ends with status 1 and one line for an error of the service."""
+    """Runs the command ``manta``: the entry point of the console script. For an error of the service it prints one line
+    and exits with status 1."""
     try:
         app()
     except AdminError as error:

@@ -1,1 +1,1 @@
-"""How many replicas each tier has: pure decisions from snapshots, with the reasons."""
+"""The autoscaler: decides the number of replicas of each tier from a snapshot, with the reasons. Pure."""

@@ -1,4 +1,4 @@
-"""``Flow``: the requests that arrive at a tier, from counters that count up. Batch work is left out."""
+"""``Flow``: the arrival rate of requests at a tier, from counters that count up. Batch work is left out."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ class FlowPoint:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Requests per second, their mean lengths in tokens, and the part that was refused lately.
+    """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
-    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is that of the long window, without regard to the
-    short one.
+    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone.
     """
 
     rate: float = 0.0
@@ -51,7 +50,8 @@ class Flow:
 
 
 def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> FlowPoint | None:
-    """Returns the counters of ``tier``. None if there are none, or they are stale or no numbers."""
+    """Returns the counters of ``tier`` at ``at_s``. None if there are none, they are older than ``stale_s`` seconds, or
+    they are not finite numbers."""
     counted_at_s = at_s if tier.counted_at_s is None else tier.counted_at_s
     waited_for = [counters for priority, counters in tier.counters.items() if priority is not Priority.BATCH]
     if not tier.counters or not -1.0 <= at_s - counted_at_s <= stale_s:
@@ -69,9 +69,9 @@ def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> FlowPoint | Non
 
 
 def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: float) -> tuple[FlowPoint, ...]:
-    """Returns ``points`` with the new one, without those that the window does not need.
+    """Returns ``points`` with ``new`` added, and without points that are too old for the window.
 
-    Counters that fell have been restarted: what was remembered before is dropped.
+    If the counters fell, their source was restarted, and all earlier points are dropped.
     """
     if new is None:
         return points
@@ -87,7 +87,7 @@ def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: f
 def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
     """Returns the flow over the last ``window_s`` seconds. None if fewer than two points are known.
 
-    The rate is that of the long window, or of a shorter one where chance does not explain that it is higher.
+    The rate is that of the whole window, or that of a shorter one if it is higher by more than chance explains.
     """
     if len(points) < 2:
         return None

@@ -30,14 +30,15 @@ class Settings(BaseModel):
 
 
 class SloConfig(Settings):
-    """The objectives of one class: 99 of 100 requests have a first token, and tokens apart, within these seconds."""
+    """The objectives of one class: 99 % of requests get their first token, and each further token, within these
+    seconds."""
 
     ttft_p99_s: Seconds = 2.0
     itl_p99_s: Seconds = 0.1
 
 
 class ScheduleConfig(Settings):
-    """A minimum by time of day, in the time zone of ``AutoscalingConfig.timezone``."""
+    """A minimum number of replicas by time of day, in the time zone of ``AutoscalingConfig.timezone``."""
 
     min: int = Field(ge=0)
     start: time
@@ -61,7 +62,7 @@ def _standard_slo() -> dict[ClassName, SloConfig]:
 
 
 class TierScalingConfig(Settings):
-    """How one tier is scaled."""
+    """The scaling settings of one tier."""
 
     min: int = Field(1, ge=0)
     """0: the tier is scaled to zero after ``idle_s`` without a request."""

@@ -1,4 +1,4 @@
-"""``fewest``: the fewest replicas that would still meet the objectives, as predicted. Checked before a step down."""
+"""``fewest``: predicts the fewest replicas that would still meet the objectives. Checked before a scale-down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.autoscaling.signals.predicted_ttft import MARGIN, ttft_s
 
 
 class Objection(NamedTuple):
-    """What speaks against ``replicas``: the prediction ``value``, which is above ``limit``."""
+    """The reason against scaling to ``replicas``: the predicted ``value`` exceeds ``limit``."""
 
     reason: Reason
     replicas: int
@@ -21,10 +21,9 @@ class Objection(NamedTuple):
 
 
 def objection(evidence: Evidence, replicas: int) -> Objection | None:
-    """Returns the first objective that ``replicas`` would miss. None if they meet all, or nothing is known.
+    """Returns the first objective that ``replicas`` would miss. None if they meet all objectives, or nothing is known.
 
-    An objective that the present replicas miss by themselves, with empty queues, is no objection: to keep more of them
-    would not help.
+    An objective that a replica misses even with empty queues does not count: more replicas would not help.
     """
     model, fast = evidence.model, evidence.fast
     if model.prefill_tokens_per_s:
@@ -47,8 +46,8 @@ def objection(evidence: Evidence, replicas: int) -> Objection | None:
 
 
 def fewest(evidence: Evidence, at_least: int, below: int) -> tuple[int, Objection | None]:
-    """Returns the fewest replicas from ``at_least`` to ``below`` that meet all objectives, and what speaks against one
-    fewer. Prediction falls as replicas rise, so the number is found by bisection."""
+    """Returns the fewest replicas from ``at_least`` to ``below`` that meet all objectives, and the objection to one
+    replica fewer. Prediction falls as replicas rise, so the number is found by bisection."""
     low, high, against = at_least, below, None
     while low < high:
         middle = (low + high) // 2

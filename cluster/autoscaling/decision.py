@@ -1,4 +1,4 @@
-"""``Decisions``: the target of each tier, with the reason and the numbers behind it."""
+"""``Decisions``: the target number of replicas of each tier, with the reason and the numbers behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a tier has its target, or why the target is not higher or lower."""
+    """The reason for a tier's target, or for not choosing a higher or lower one."""
 
     # Why more
     BACKLOG = "backlog"  # the queue would take too long to prefill
@@ -50,8 +50,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one signal asks for: ``replicas``, since ``value`` stands against ``limit``. ``unit`` is that of both;
-    for latencies it names the class."""
+    """The number of replicas that one signal asks for. Its ``value`` was compared with ``limit``. ``unit`` is the unit
+    of both; for latencies it also names the class."""
 
     reason: Reason
     replicas: float
@@ -62,8 +62,8 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """Why the target is not higher, or not lower. ``numbers`` are those of the rule, by name. ``by`` is the objective
-    that fewer replicas would miss, if that is the reason."""
+    """The reason why the target is not higher, or not lower. ``numbers`` are the inputs of that rule, by name. ``by``
+    is the objective that fewer replicas would miss, if that is the reason."""
 
     reason: Reason
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class WhyNot:
 
 @dataclass(frozen=True, slots=True)
 class TierDecision:
-    """The target of one tier or follower. ``target == previous`` is no change."""
+    """The target number of replicas of one tier or follower. ``target == previous`` means no change."""
 
     tier: str
     target: int

@@ -1,4 +1,5 @@
-"""``follow``: the target of a deployment that requests of several tiers flow through."""
+"""``follow``: decides the number of replicas of a follower: a deployment that requests of several tiers flow
+through."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ MAX_RAISE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class FollowerState:
-    """What is remembered of a follower: its counters, the seconds that a request takes, and the needs."""
+    """The state that the policy keeps of a follower: its counters, the seconds that a request takes, and its recent
+    needs."""
 
     points: tuple[FlowPoint, ...] = ()
     request_s: float = 0.0
@@ -28,8 +30,8 @@ class FollowerState:
 def follow(
     config: FollowerConfig, fast: FastLoopConfig, state: FollowerState, seen: FollowerSnapshot, at_s: float
 ) -> tuple[FollowerState, TierDecision]:
-    """Returns the next state and the target: requests per second, by the seconds of a replica that each takes, by
-    ``config.utilisation``. It is raised at once, and lowered to the peak of the down window."""
+    """Returns the next state and the target. The need is requests per second x seconds of a replica per request /
+    ``config.utilisation``. The target is raised at once, and lowered to the peak need of the down window."""
     sound = isfinite(seen.busy_s) and min(seen.requests, seen.busy_s, seen.target, seen.ready) >= 0
     point = FlowPoint(at_s, arrivals=seen.requests, prompt_tokens=seen.busy_s) if sound else None
     points = remembered(state.points, point, fast.flow_window_s)

@@ -1,4 +1,4 @@
-"""``explain``: a decision in words, with its numbers. ``manta scale explain TIER`` prints it."""
+"""``explain``: describes a decision in words, with its numbers. ``manta scale explain TIER`` prints it."""
 
 from __future__ import annotations
 

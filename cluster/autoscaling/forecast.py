@@ -1,7 +1,7 @@
-"""``Forecast``: Holt-Winters on one number, with a damped trend and a multiplicative daily season.
+"""``Forecast``: Holt-Winters forecasts of one time series, with a damped trend and a multiplicative daily season.
 
 Source: Holt (1957) and Winters (1960); the damped trend is that of Gardner and McKenzie (1985). As usual, the season
-starts from the means of a whole first day. Until then there is level and trend alone.
+starts from the means of a whole first day. Until then the forecast has only a level and a trend.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MIN_SEASON = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The state after ``count`` observations. ``error`` is the mean distance of observations from what was forecast.
+    """The state after ``count`` observations. ``error`` is the mean absolute error of the forecasts.
 
     ``season`` has a factor for each part of the day, empty until all parts were observed. ``sums`` and ``visits`` are
-    those of the first day, by part.
+    the sums and numbers of observations in each part of the first day.
     """
 
     count: int = 0
@@ -67,7 +67,7 @@ class Forecast:
         return max(0.0, best - config.caution * self.error)
 
     def after_gap(self) -> Forecast:
-        """Returns the state for the time after missing observations: without the trend."""
+        """Returns the state after missing observations: the same without the trend."""
         return replace(self, trend=0.0)
 
     def _factor(self, slot: int) -> float:

@@ -1,4 +1,4 @@
-"""``SlowLoop``: forecasts the flow into a tier, from which a floor follows."""
+"""``SlowLoop``: forecasts the flow of requests into a tier, which sets a minimum number of replicas."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ MAX_GAP = 3.0
 
 @dataclass(frozen=True, slots=True)
 class SlowLoop:
-    """The forecasts of arrivals per second and of their lengths, and the counters from which the next interval counts.
+    """The forecasts of arrivals per second and of their lengths, and the counters at the start of the present interval.
 
-    ``ahead`` is the flow that is forecast until replicas ordered now would serve, None until there are enough
-    observations. ``confirmed`` is the lowest part of the arrivals, over the interval, that other signals confirmed.
+    ``ahead`` is the highest forecast flow until replicas that are ordered now would be ready; None until there are
+    enough observations. ``confirmed`` is the lowest share of the arrivals, during the interval, that other signals
+    confirmed.
     """
 
     start: FlowPoint | None = None
@@ -37,8 +38,8 @@ class SlowLoop:
     ) -> SlowLoop:
         """Returns the state after a tick. The forecasts change once in an interval.
 
-        ``point`` are the counters; None: unknown. ``confirmed`` is the part of the arrivals that other signals confirm,
-        so that a wrong counter is not learnt.
+        ``point`` has the counters; None: unknown. ``confirmed`` is the share of the arrivals, 0 to 1, that other
+        signals confirm, so that the forecasts do not learn from a wrong counter.
         """
         if point is None or not config.enabled:
             return self

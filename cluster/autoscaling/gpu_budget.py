@@ -13,8 +13,9 @@ a cold start."""
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a tier asks of its pool. ``need`` is in replicas, a fraction: how loaded the tier is with ``n`` replicas is
-    ``need / n``. It has ``now`` replicas, gets ``least`` before any tier gets more, and never more than ``wanted``."""
+    """A tier's request for replicas from its pool. ``need`` is a fractional number of replicas: with ``n`` replicas the
+    tier's load is ``need / n``. It has ``now`` replicas, gets ``least`` before any tier gets more, and never more than
+    ``wanted``."""
 
     tier: str
     wanted: int

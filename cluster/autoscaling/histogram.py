@@ -1,4 +1,5 @@
-"""``LatencyHistogram``: counts of latencies by bucket. Sums of histograms are exact, means of percentiles are not."""
+"""``LatencyHistogram``: counts of latencies by bucket. Histograms of several sources can be added exactly; their
+percentiles cannot be averaged."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ interpolation."""
 
 @dataclass(frozen=True, slots=True)
 class LatencyHistogram:
-    """``counts[i]`` latencies were at most ``bounds_s[i]`` seconds, and above the bound before. ``counts`` has one
-    member more than ``bounds_s``, for what is above all bounds."""
+    """A histogram. ``counts[i]`` is the number of latencies of at most ``bounds_s[i]`` seconds that exceed the bound
+    before. ``counts`` has one member more than ``bounds_s``, for latencies above all bounds."""
 
     counts: tuple[int, ...]
     bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S
@@ -35,19 +36,21 @@ class LatencyHistogram:
 
     @property
     def total(self) -> int:
-        """The number of latencies."""
+        """The total number of latencies."""
         return sum(self.counts)
 
     @property
     def valid(self) -> bool:
-        """Whether the counts are not negative, one more than the bounds, and the bounds finite and ascending."""
+        """Whether no count is negative, there is one count more than bounds, and the bounds are finite and
+        ascending."""
         ascending = all(low < high for low, high in pairwise(self.bounds_s))
         sound = len(self.counts) == len(self.bounds_s) + 1 and min(self.counts) >= 0
         return sound and ascending and all(map(isfinite, self.bounds_s))
 
     def quantile(self, q: float) -> float:
         """Returns the ``q`` quantile in seconds, by linear interpolation within a bucket, as Prometheus'
-        histogram_quantile. The highest bound if it lies above all bounds; 0 if the histogram is empty."""
+        histogram_quantile. Returns the highest bound if the quantile lies above all bounds, and 0 if the histogram is
+        empty."""
         rank, below = q * self.total, 0
         for i, count in enumerate(self.counts[:-1]):
             if count and below + count >= rank:

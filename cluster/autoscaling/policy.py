@@ -24,9 +24,10 @@ BAD_INPUT = (ArithmeticError, ValueError, TypeError, LookupError, AttributeError
 
 @dataclass(frozen=True, slots=True)
 class AutoscalerState:
-    """What the policy remembers from one decision to the next. ``AutoscalerState()`` is the state at the start.
+    """The state that the policy keeps from one decision to the next. ``AutoscalerState()`` is the state at the start.
 
-    Targets are not among it: those of the snapshot count. So a policy that starts anew goes on from what there is.
+    It has no targets: the policy uses those in the snapshot. So a policy that is restarted continues from the present
+    replicas.
     """
 
     decisions: Decisions | None = None
@@ -38,8 +39,8 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
     """Returns the next state, and the target of each tier in ``snapshot`` with its reason.
 
     The state is new each time, and ``state`` is unchanged. Within ``config.interval_s`` of the last decision, that
-    decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and what was
-    remembered of the time is forgotten.
+    decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and everything
+    with a time is dropped from the state.
     """
     if not _is_number(snapshot.at_s):
         return state, _all_held(snapshot, Reason.BAD_INPUT)

@@ -1,4 +1,4 @@
-"""``proposed``: the target of a tier by its present need, with the rules against flapping."""
+"""``proposed``: proposes the target of a tier from its recent needs, with the rules against flapping."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MAX_MADE_UP = 0.25
 
 
 class Proposal(NamedTuple):
-    """The target that load alone gives, before bounds and budgets. ``latest`` is the present need, and ``peak``
-    the highest of the down window, in replicas."""
+    """The target by load alone, before bounds and GPU budgets. ``latest`` is the present need, and ``peak`` the highest
+    need in the down window, both in replicas."""
 
     target: int
     reason: Reason
@@ -37,10 +37,10 @@ def proposed(
     raised_at_s: float | None,
     changed_at_s: float | None,
 ) -> Proposal:
-    """Returns the target that the needs up to now give.
+    """Returns the target by the needs so far.
 
-    ``needs`` has that of now last; ``target`` is above 0. The instants are those at which the target was last raised,
-    and last changed; None: not yet.
+    ``needs`` ends with the present need. ``target`` is the present target, above 0. ``raised_at_s`` and
+    ``changed_at_s`` are the times of its last raise and last change, in Unix seconds; None: not yet.
     """
     fast, at_s = evidence.fast, evidence.at_s
     latest = needs[-1].replicas

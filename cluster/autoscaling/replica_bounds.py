@@ -1,4 +1,5 @@
-"""``bounds_of``: the least and the most replicas of a tier now, by its settings, schedules and pins."""
+"""``bounds_of``: returns the minimum and maximum number of replicas of a tier at a time, by its settings, schedules and
+pins."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ ONE_DAY = timedelta(days=1)
 
 
 class Bounds(NamedTuple):
-    """The least and the most replicas. ``because`` says why not fewer: MINIMUM, SCHEDULE or PINNED."""
+    """The minimum and the maximum number of replicas. ``because`` is the reason for the minimum: MINIMUM, SCHEDULE or
+    PINNED."""
 
     least: int
     most: int
@@ -26,7 +28,7 @@ class Bounds(NamedTuple):
 def bounds_of(tier: TierScalingConfig, name: str, pins: Iterable[Pin], at_s: float, zone: ZoneInfo) -> Bounds:
     """Returns the bounds at the instant ``at_s`` (Unix seconds).
 
-    The pin that was made last, by its place in ``pins``, sets both, within ``tier.max``. Expired ones do not count.
+    The last pin in ``pins`` that has not expired sets both bounds, up to ``tier.max``.
     """
     valid = [pin for pin in pins if pin.tier == name and pin.expires_at_s > at_s and pin.replicas >= 0]
     if valid:
@@ -40,7 +42,8 @@ def bounds_of(tier: TierScalingConfig, name: str, pins: Iterable[Pin], at_s: flo
 
 
 def holds(schedule: ScheduleConfig, now: datetime) -> bool:
-    """Whether the local instant ``now`` is in the schedule. One that ends at or before its start ends the next day."""
+    """Returns whether the local time ``now`` is within the schedule. A schedule that ends at or before its start ends
+    on the next day."""
     clock = time(now.hour, now.minute, now.second, now.microsecond)
     today, yesterday = (WEEKDAYS[day.weekday()] in schedule.days for day in (now, now - ONE_DAY))
     if schedule.start < schedule.end:

@@ -1,10 +1,10 @@
-"""``ReplicaModel``: how fast a replica is, learnt from its tier's own measurements.
+"""``ReplicaModel``: a model of a replica's speed, fitted to its tier's own measurements.
 
 A decode step of ``n`` sequences takes ``step_s + n * request_s`` seconds: reading the weights, and the work for each
-sequence. A request also takes the seconds of its prompt's prefill, less those of the weights that the steps of its
-chunks read anyway. Both together are its ``work``. In balance, a replica with ``r`` requests per second therefore has
-an inter-token latency of ``step_s / (1 - r * work)``, and by Little's law as many sequences as ``r * output`` times
-that latency, which its KV cache limits.
+sequence. A request also takes the seconds of its prompt's prefill, less the time to read the weights in steps that run
+anyway. Both together are its ``work``. In equilibrium, a replica with ``r`` requests per second therefore has an
+inter-token latency of ``step_s / (1 - r * work)``, and by Little's law as many sequences as ``r * output`` times that
+latency, which its KV cache limits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_BUSY_LIMIT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ReplicaModel:
-    """What one replica of a tier is capable of. 0: unknown, and not counted."""
+    """The speed and capacity of one replica of a tier. A member that is 0 is unknown, and has no effect."""
 
     prefill_tokens_per_s: float = 0.0
     step_s: float = 0.0
@@ -41,7 +41,7 @@ class ReplicaModel:
 
     @property
     def known(self) -> bool:
-        """Whether anything was measured."""
+        """Whether anything has been measured."""
         return self.prefill_tokens_per_s > 0 or self.step_s > 0 or self.request_s > 0
 
     def prefill_s(self, tokens: float) -> float:
@@ -49,17 +49,19 @@ class ReplicaModel:
         return tokens / self.prefill_tokens_per_s if self.prefill_tokens_per_s else 0.0
 
     def work_s(self, prompt_tokens: float, output_tokens: float) -> float:
-        """Returns the seconds of one replica that a request of these lengths takes beside the steps' fixed costs."""
+        """Returns the seconds of one replica that a request of these lengths takes, without the fixed costs of
+        steps."""
         weights_s = self.step_s * prompt_tokens / self.chunk_tokens if self.chunk_tokens else 0.0
         return max(0.0, self.prefill_s(prompt_tokens) - weights_s) + output_tokens * self.request_s
 
     def busy_limit(self, itl_s: float) -> float:
-        """Returns the part of a replica's time that may be busy so that the mean inter-token latency is ``itl_s``."""
+        """Returns the share of a replica's time, 0 to 1, that may be busy for a mean inter-token latency of
+        ``itl_s``."""
         return min(1.0, max(MIN_BUSY_LIMIT, 1.0 - self.step_s / itl_s))
 
     def replicas(self, flow: Flow, itl_s: float) -> float:
-        """Returns the replicas that the mean of ``flow`` keeps busy to the limit of the inter-token latency or of the
-        KV cache, whichever comes first. A fraction."""
+        """Returns the number of replicas, as a fraction, that ``flow`` keeps busy on average, at the limit of
+        inter-token latency or of KV cache, whichever is reached first."""
         work_s = self.work_s(flow.prompt_tokens, flow.output_tokens)
         by_latency = work_s / self.busy_limit(itl_s)
         by_cache = work_s + flow.output_tokens * self.step_s / self.sequences if self.sequences else 0.0
@@ -67,19 +69,19 @@ class ReplicaModel:
         return flow.rate * max(by_latency, by_cache, by_steps)
 
     def step(self, sequences: float) -> float:
-        """Returns the seconds of a decode step of ``sequences``."""
+        """Returns the seconds of a decode step of ``sequences`` sequences."""
         return self.step_s + sequences * self.request_s
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A quantity as learnt from ``count`` measurements."""
+    """An estimate of a quantity from ``count`` measurements."""
 
     value: float = 0.0
     count: int = 0
 
     def after(self, measured: float) -> Learnt:
-        """Returns what is learnt after one more measurement, which is above 0."""
+        """Returns the estimate after one more measurement, which is above 0."""
         nearest = min(PLAUSIBLE * self.value, max(self.value / PLAUSIBLE, measured))
         if nearest != measured and self.count < EARLY:
             return Learnt(measured, self.count + 1)
@@ -89,18 +91,18 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaMeasurements:
-    """What was learnt of the replicas of a tier: prompt tokens per second, and for batches by their power of 2 the mean
-    batch and the seconds of a step."""
+    """The measurements of a tier's replicas: prompt tokens per second, and, for each power of 2 of the batch size, the
+    mean batch and the seconds of a step."""
 
     prefill: Learnt = field(default_factory=Learnt)
     steps: Mapping[int, tuple[Learnt, Learnt]] = field(default_factory=dict)
 
     def with_prefill(self, tokens_per_s: float) -> ReplicaMeasurements:
-        """Returns the measurements with one more of the prefill rate. 0: there is none."""
+        """Returns the measurements with one more prefill rate. 0 means no measurement, and changes nothing."""
         return replace(self, prefill=self.prefill.after(tokens_per_s)) if tokens_per_s > 0 else self
 
     def with_step(self, batch: float, seconds: float) -> ReplicaMeasurements:
-        """Returns the measurements with one more of a decode step. 0: there is none."""
+        """Returns the measurements with one more decode step. 0 means no measurement, and changes nothing."""
         if batch <= 0 or seconds <= 0:
             return self
         bucket = min(15, max(0, round(log2(max(1.0, batch)))))
@@ -122,8 +124,8 @@ class ReplicaMeasurements:
         return min(most, max(least, seconds))
 
     def model(self) -> ReplicaModel:
-        """Returns the model that fits the measurements, steps by least squares. With steps of one batch size only, the
-        whole step counts as its fixed cost."""
+        """Returns the model that fits the measurements. Step times are fitted by least squares. With steps of one batch
+        size only, the whole step counts as its fixed cost."""
         if not self.steps:
             return ReplicaModel(self.prefill.value)
         points = [(batch.value, seconds.value) for batch, seconds in self.steps.values()]

@@ -1,4 +1,4 @@
-"""``confirmed``: the need of a tier, with a limit on what one signal may ask for alone."""
+"""``confirmed``: limits the need of a tier to what at least two signals support."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from its jobs and needs no confirmation."""
 
 
 class Confirmed(NamedTuple):
-    """The need of a tier in replicas. ``top`` is the signal that asks for most, None if there is none. ``asked`` is
-    what it asks for, ``replicas`` what of that is confirmed."""
+    """The confirmed need of a tier. ``top`` is the signal that asks for most, None if there is none. ``asked`` is the
+    number of replicas that it asks for, ``replicas`` the number that the other signals confirm."""
 
     replicas: float
     top: Need | None
@@ -36,11 +36,11 @@ class Confirmed(NamedTuple):
 def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
     """Returns the highest of ``needs``, at most MAX_ALONE times the highest of any other source.
 
-    ``at_work`` are the replicas for the flow that the requests at work imply; 0: unknown.
+    ``at_work`` is the number of replicas for the flow that the running requests imply; 0: unknown.
 
-    So a metric that jumps by 100 does not start 100 times the replicas. Requests that really come show in arrivals and
-    in queues or at work. If the flow is unknown, there may be no other source in time: then twice the ``ready``
-    replicas may be asked for. One replica always may.
+    So a metric that is wrong by a factor of 100 does not start 100 times the replicas. Real requests show in two
+    sources: in arrivals, and in queues or running requests. If the flow is unknown, there may be no second source in
+    time: a single source may then ask for up to twice the ``ready`` replicas. One replica is always allowed.
     """
     by_source: dict[str, float] = {SOURCES[Reason.PREDICTED_ITL]: at_work}
     for need in needs:

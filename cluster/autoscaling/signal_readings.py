@@ -1,4 +1,4 @@
-"""``Evidence``: what the signals of one tier read, at one instant."""
+"""``Evidence``: the inputs of one tier's signals at one instant."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cluster.autoscaling.tier_load import TierLoad
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The load of a tier, the flow into it, and what its replicas are capable of.
+    """The load of a tier, the flow into it, and the speed of its replicas.
 
-    ``flow`` is None if it is unknown; its lengths are the last known ones. ``slo`` is that of the strictest class.
-    ``cold_start_s`` is above 0.
+    ``flow`` is None if it is unknown; its lengths are the last known ones. ``slo`` has the objectives of the strictest
+    class. ``cold_start_s`` is above 0.
     """
 
     at_s: float
@@ -35,12 +35,12 @@ class Evidence:
 
     @property
     def queued_prompt_tokens(self) -> float:
-        """Prompt tokens that wait for prefill, at the replicas and in the waiting room."""
+        """The number of prompt tokens that wait for prefill, at the replicas and in the waiting room."""
         return self.load.queued_prompt_tokens + self.waiting_room.prompt_tokens
 
     @property
     def in_flight(self) -> float:
-        """Requests at the replicas and in the waiting room."""
+        """The number of requests at the replicas and in the waiting room."""
         return self.load.in_flight + self.waiting_room.requests
 
     @property
@@ -55,30 +55,33 @@ class Evidence:
 
     @property
     def queue_budget_s(self) -> float:
-        """Seconds of prefill that may be queued before a replica: the part of the TTFT objective that a mean prompt's
-        own prefill leaves, by the margin; at least a tenth of the objective."""
+        """The seconds of prefill that may be queued at a replica: the margin x (the TTFT objective - a mean prompt's
+        own prefill), and at least a tenth of the objective."""
         left = self.fast.ttft_margin * (self.slo.ttft_p99_s - self.own_prefill_s)
         return max(0.1 * self.slo.ttft_p99_s, left)
 
     @property
     def flow_replicas(self) -> float | None:
-        """The replicas that the mean of the flow keeps busy. None if flow or replicas are unknown."""
+        """The number of replicas that the flow keeps busy on average. None if the flow or the replicas' speed is
+        unknown."""
         if self.flow is None or not self.model.known:
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 
     def staffed(self, replicas: float, flow: Flow | None) -> float:
-        """Returns the replicas for a flow whose mean keeps ``replicas`` busy, with headroom for chance."""
+        """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
+        average."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
         return staffed(replicas, self.fast.headroom, arrivals)
 
     def lasting(self, replicas: float, work_s: float) -> float:
-        """Returns what is needed of ``replicas``, which would make up for ``work_s`` seconds of piled-up work at once.
+        """Returns the part of ``replicas``, the number that would finish ``work_s`` seconds of backlog at once, that is
+        still needed after the backlog.
 
-        Work that has piled up is not done sooner than new replicas start. Where the flow is known, the need is
-        therefore at most what serves the flow and does the work within ``drain_s``. So a short burst does not order
-        replicas that come too late for it. While replicas start, the work piles up because they are missing: then the
-        flow alone says how many there should be.
+        New replicas cannot help with a backlog before they have started. Where the flow is known, the result is
+        therefore at most the number that serves the flow and finishes the backlog within ``drain_s``. So a short burst
+        does not order replicas that start too late for it. While replicas start, the backlog grows because they are
+        missing: then the flow alone decides.
         """
         mean = self.flow_replicas
         if mean is None:
@@ -87,7 +90,7 @@ class Evidence:
 
     @property
     def in_flight_work_s(self) -> float:
-        """The seconds of one replica that all requests in flight take, as if none had begun."""
+        """The seconds of one replica that all requests in flight take, counted from their beginnings."""
         if self.flow is None:
             return 0.0
         work_s = self.model.work_s(self.flow.prompt_tokens, self.flow.output_tokens)
@@ -95,13 +98,14 @@ class Evidence:
 
     @property
     def drain_s(self) -> float:
-        """Seconds from now in which a queue should be worked off. New replicas help after a cold start."""
+        """The seconds from now within which a queue should be finished. They include a cold start, before which new
+        replicas do not help."""
         return self.fast.drain_s + self.cold_start_s
 
     @property
     def at_work_replicas(self) -> float:
-        """The replicas for the flow that the requests at the replicas imply, with headroom, whatever was counted at the
-        routers.
+        """The number of replicas, with headroom, for the flow that the requests at the replicas imply, independent of
+        the routers' counters.
 
         By Little's law, a replica with ``n`` requests finishes ``n / (output * step(n) + n * prefill)`` a second, where
         ``prefill`` is the time of a prompt: steps have the time that prefill leaves. 0 if unknown.

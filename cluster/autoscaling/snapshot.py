@@ -1,10 +1,10 @@
-"""``Snapshot``: all that one decision of the autoscaler sees. The collector builds it, in Serve or in the simulator.
+"""``Snapshot``: all inputs of one decision of the autoscaler. The collector builds it, in Serve or in the simulator.
 
 Instants are Unix seconds of the collector's clock: where it says ``observed_at_s``, the instant at which the collector
 received the value, so that clocks of other machines do not count. Durations are seconds, lengths are tokens.
 
-What is counted (``ClassCounters``) counts up from any start. The policy takes differences, so that a snapshot that is
-seen twice, or never, loses nothing.
+Counters (``ClassCounters``) count up from any start. The policy takes differences, so that a snapshot that is seen
+twice, or never, loses nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.api import Priority
 
 
 class ReplicaState(StrEnum):
-    """Whether a replica serves."""
+    """The state of a replica, from the autoscaler's view."""
 
     STARTING = "starting"  # scheduled, or loads its model
     READY = "ready"  # serves
@@ -28,13 +28,13 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSample:
-    """What the engine of a replica reported last. Batch work is in the totals, and once more in the fields ``batch_``.
+    """The last report of a replica's engine. Batch work is included in the totals, and given separately in the fields
+    ``batch_...``.
 
     ``kv_demand_tokens`` is the KV cache that running and waiting requests will hold at their expected ends.
-    ``prefill_tokens_per_s`` are prompt tokens per second of the time that the engine spent on prefill.
-    ``decode_step_s`` is the mean duration of steps without prefill, at ``decode_batch`` sequences on average. These
-    three are 0 until measured. ``chunk_tokens`` are the prompt tokens that a step takes in beside its decodes, 0 if
-    unknown.
+    ``prefill_tokens_per_s`` is the number of prompt tokens per second of prefill time. ``decode_step_s`` is the mean
+    duration of steps without prefill, at ``decode_batch`` sequences on average. These three are 0 until measured.
+    ``chunk_tokens`` is the number of prompt tokens that a step prefills beside its decodes, 0 if unknown.
     """
 
     observed_at_s: float
@@ -65,10 +65,10 @@ class ReplicaSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ClassCounters:
-    """What routers have counted of one scheduling class of a tier, as sums over all routers.
+    """The counters of one scheduling class of a tier, as sums over all routers.
 
-    ``arrivals`` include refused requests. ``prompt_tokens`` are those of the arrivals that no prefix cache held, so far
-    as the router knows. ``finished`` and ``output_tokens`` give the mean length of answers.
+    ``arrivals`` include refused requests. ``prompt_tokens`` counts the arrivals' prompt tokens that are not in a prefix
+    cache, as the router estimates. ``finished`` and ``output_tokens`` give the mean length of answers.
     """
 
     arrivals: int = 0
@@ -102,7 +102,7 @@ class WaitingRoom:
 
 @dataclass(frozen=True, slots=True)
 class BatchWork:
-    """Batch work that must be finished at ``deadline_at_s``, queued requests and those at work together."""
+    """Batch work that must be finished by ``deadline_at_s``: queued and running requests together."""
 
     deadline_at_s: float
     prompt_tokens: float = 0.0  # not yet prefilled
@@ -129,7 +129,7 @@ class TierSnapshot:
 class FollowerSnapshot:
     """A deployment that requests of several tiers flow through: Router, SafetyClassifier, Embedder, SemanticCache.
 
-    ``requests`` counts up as in ``ClassCounters``. ``busy_s`` counts the seconds of replicas' time that they took.
+    ``requests`` counts up as in ``ClassCounters``. ``busy_s`` counts the seconds of replica time that they took.
     """
 
     name: str
@@ -141,7 +141,7 @@ class FollowerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator's number of replicas for a tier, until ``expires_at_s``."""
+    """An operator's fixed number of replicas for a tier, valid until ``expires_at_s``."""
 
     tier: str
     replicas: int
@@ -151,8 +151,8 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The application at the instant ``at_s``. ``pool_gpus`` are the GPUs that pools have now; a pool without an entry
-    has what the configuration says."""
+    """The application at the instant ``at_s``. ``pool_gpus`` is the present number of GPUs of each pool; a pool without
+    an entry has the number in the configuration."""
 
     at_s: float
     tiers: tuple[TierSnapshot, ...] = ()

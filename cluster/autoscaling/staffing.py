@@ -1,4 +1,4 @@
-"""``staffed`` and ``whole``: from the replicas that a mean load keeps busy to how many there should be."""
+"""``staffed`` and ``whole``: add headroom to the number of replicas that the mean load keeps busy, and round it up."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ EPSILON = 1e-6
 
 
 def staffed(replicas: float, headroom: float, arrivals: float) -> float:
-    """Returns ``replicas`` with a spare part of ``headroom`` standard deviations of a Poisson count with the mean
-    ``arrivals``: those of the flow within one TTFT objective, since a queue can wait out what is shorter.
+    """Returns ``replicas``, the number that the mean load keeps busy, with reserve for ``headroom`` standard deviations
+    of a Poisson count. Its mean, ``arrivals``, is the number of arrivals within one TTFT objective, since a queue
+    absorbs shorter peaks.
 
-    The spare part is ``headroom / sqrt(arrivals)``, so a tier needs the smaller a part of its replicas in reserve the
-    more requests share them (square-root staffing: Halfin and Whitt, 1981), and at most ``headroom``.
+    The relative reserve is ``headroom / sqrt(arrivals)``, at most ``headroom``. So it shrinks as more requests share
+    the replicas (square-root staffing: Halfin and Whitt, 1981).
     """
     return replicas * (1.0 + headroom / sqrt(max(1.0, arrivals)))
 
 
 def whole(replicas: float) -> int:
-    """Returns the least whole number of replicas that is not below ``replicas``."""
+    """Returns ``replicas`` rounded up to a whole number."""
     return ceil(replicas - EPSILON)

@@ -1,4 +1,4 @@
-"""``TierLoad``: the load of a tier's replicas, as sums and medians of what they reported lately."""
+"""``TierLoad``: the load of a tier's replicas, as sums and medians of their recent reports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TierLoad:
     """The load of the ready replicas of a tier.
 
     Sums are scaled from the replicas with fresh samples to all ready ones: a replica whose sample is stale has the mean
-    load. Batch work is left out of them. Rates and durations are medians, which one wrong replica does not move; 0:
-    unknown.
+    load. The sums leave out batch work. Rates and durations are medians, which a single wrong replica does not change;
+    0: unknown.
     """
 
     ready: int = 0

@@ -1,4 +1,4 @@
-"""``TierPolicy``: what one tier should have by itself, before tiers share the GPUs of a pool."""
+"""``decide_tier``: decides the replicas of one tier by itself, before tiers share the GPUs of a pool."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ IDLE_REQUESTS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TierOutcome:
-    """The next state of a tier and its decision. ``need`` is how many replicas the load needs, as a fraction; ``least``
-    is the lower bound."""
+    """The next state of a tier and its decision. ``need`` is the fractional number of replicas that the load needs;
+    ``least`` is the minimum number of replicas."""
 
     state: TierState
     decision: TierDecision
@@ -54,8 +54,8 @@ class TierOutcome:
 def decide_tier(
     config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, snapshot: Snapshot, seen: TierSnapshot
 ) -> TierOutcome:
-    """Returns the next state and the decision for ``seen``, by itself. ``state.raised_at_s`` and ``changed_at_s`` are
-    those of before: they follow from the final target."""
+    """Returns the next state and the decision for the tier ``seen``, regardless of other tiers. ``raised_at_s`` and
+    ``changed_at_s`` of the state are unchanged; the caller sets them once the final target is known."""
     zone = ZoneInfo(config.timezone)
     bounds = bounds_of(tier, seen.name, snapshot.pins, snapshot.at_s, zone)
     learnt, evidence = _observed(config, tier, state, snapshot.at_s, seen)
@@ -236,7 +236,7 @@ def _bounded(
 
 
 def numbers_of(state: TierState, evidence: Evidence, proposal: Proposal, floor: int) -> dict[str, float]:
-    """Returns the numbers behind a decision, by name. Those that are unknown are left out."""
+    """Returns the numbers behind a decision, by name. Unknown numbers are left out."""
     load, flow, model = evidence.load, evidence.flow, evidence.model
     numbers: dict[str, float] = {
         "ready": load.ready,
@@ -268,6 +268,6 @@ def numbers_of(state: TierState, evidence: Evidence, proposal: Proposal, floor: 
 
 
 def utc_offset_s(zone: ZoneInfo, at_s: float) -> float:
-    """Returns the seconds that local time is ahead of UTC at an instant."""
+    """Returns the seconds by which local time in ``zone`` is ahead of UTC at ``at_s``, in Unix seconds."""
     offset = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
     return offset.total_seconds() if offset else 0.0

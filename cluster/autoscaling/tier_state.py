@@ -1,4 +1,4 @@
-"""``TierState``: what the policy remembers of one tier."""
+"""``TierState``: the state that the policy keeps of one tier between decisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.autoscaling.replica_model import ReplicaMeasurements
 
 
 class NeedPoint(NamedTuple):
-    """The need at an instant by the signals, in replicas, as far as it is confirmed."""
+    """The confirmed need at the instant ``at_s``, in replicas."""
 
     at_s: float
     replicas: float
@@ -19,7 +19,7 @@ class NeedPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TierState:
-    """What is remembered of a tier. Instants are Unix seconds; None: it has not happened."""
+    """The state that the policy keeps of a tier. Instants are Unix seconds; None: it has not happened."""
 
     points: tuple[FlowPoint, ...] = ()
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
@@ -34,13 +34,13 @@ class TierState:
     idle_since_s: float | None = None
 
     def after_clock_change(self) -> TierState:
-        """Returns what is still true after the clock jumped: what was learnt, and nothing that has an instant."""
+        """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""
         slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
         return replace(self, points=(), needs=(), slow=slow, raised_at_s=None, changed_at_s=None, idle_since_s=None)
 
 
 def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:
-    """Returns ``needs`` with the new one, from the last before the window on. So it is seen whether the whole window is
-    known."""
+    """Returns ``needs`` with ``new`` added. Points before the window are dropped except the last of them, which shows
+    that the whole window is known."""
     start = sum(need.at_s <= new.at_s - window_s for need in needs)
     return (*needs[max(0, start - 1) :], new)

@@ -1,4 +1,4 @@
-"""``admit``: whether a request may wait for the first replica of a tier at zero."""
+"""``admit``: decides whether a request may wait for the first replica of a tier that is scaled to zero."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from cluster.autoscaling.snapshot import WaitingRoom
 
 
 class Refused(NamedTuple):
-    """The request must not wait. ``retry_after_s`` is when a replica is expected."""
+    """The decision that the request must not wait. ``retry_after_s`` is the expected time until a replica is ready, in
+    seconds."""
 
     why: str
     retry_after_s: float
 
 
 def admit(config: WaitingRoomConfig, room: WaitingRoom, cold_start_s: float, started_s: float = 0.0) -> Refused | None:
-    """Returns None if a request may wait, otherwise why not.
+    """Returns None if a request may wait, otherwise the refusal.
 
-    ``cold_start_s`` is the measured cold start, and ``started_s`` how long ago a replica was ordered, in seconds.
+    ``cold_start_s`` is the measured cold start, in seconds. ``started_s`` is the time since a replica was ordered, in
+    seconds.
     """
     expected_s = max(1.0, cold_start_s - started_s)
     if room.requests >= config.max_requests:
@@ -32,5 +34,5 @@ def admit(config: WaitingRoomConfig, room: WaitingRoom, cold_start_s: float, sta
 
 
 def expired(config: WaitingRoomConfig, waited_s: float) -> bool:
-    """Whether a request has waited too long, and gets 503."""
+    """Returns whether a request has waited too long, after ``waited_s`` seconds, and gets the HTTP status 503."""
     return waited_s >= config.ttl_s

@@ -1,1 +1,1 @@
-"""The deployment ``SemanticCache``: stored questions by their meaning, and the routers' way to it."""
+"""The deployment ``SemanticCache``, which finds stored questions by their meaning, and the routers' client of it."""

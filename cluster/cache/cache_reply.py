@@ -1,4 +1,4 @@
-"""``CacheReply``: what a replica of the semantic cache answers. Both ends know it."""
+"""``CacheReply``: the reply of a replica of the semantic cache to a router."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from router.ports.answer_cache import SemanticMatch
 
 @dataclass(frozen=True, slots=True)
 class CacheReply:
-    """``match`` as ``SemanticIndex.lookup`` returns it. ``failure``: why the replica could not look."""
+    """A reply. ``match`` is the result of ``SemanticIndex.lookup``. ``failure`` says why the replica could not search;
+    None: it could."""
 
     match: SemanticMatch | None = None
     failure: str | None = None

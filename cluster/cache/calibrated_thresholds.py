@@ -1,4 +1,4 @@
-"""``Thresholds``: the score from which on a stored question answers another, calibrated anew by what was found of hits.
+"""``Thresholds``: the pair score from which a stored question counts as a hit, recalibrated by the judgements of hits.
 
 ``router.cache.hit_threshold`` decides; this class reads the evidence and keeps the results.
 """
@@ -23,7 +23,8 @@ FRESH_S = 300.0
 
 
 class Thresholds:
-    """The thresholds of one replica. ``table`` is that of the scorer that ships."""
+    """Returns thresholds when called, and keeps them calibrated in one replica. ``table`` is the calibration table that
+    ships with the scorer."""
 
     def __init__(self, table: CalibrationTable, questions: QuestionStore, clock: Clock) -> None:
         self._table = table
@@ -36,7 +37,7 @@ class Thresholds:
 
     @property
     def version(self) -> str:
-        """The version of the scorer whose scores are compared."""
+        """The version of the scorer that the thresholds are valid for."""
         return self._table.version
 
     def __call__(self, max_false_hit_rate: float) -> float:
@@ -49,13 +50,15 @@ class Thresholds:
         return found
 
     def refresh(self) -> None:
-        """Starts to read the evidence, unless that is under way. The thresholds change when it has been read."""
+        """Starts to read the judgements in the background, unless that is under way. The thresholds change when they
+        have been read."""
         self._read_at_s = self._clock.monotonic()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.read())
 
     async def read(self) -> None:
-        """Reads the evidence. Without Redis the former evidence counts."""
+        """Reads the judgements and recalibrates the thresholds. If Redis does not answer, the thresholds stay as they
+        are."""
         try:
             self._evidence = evidence(await self._questions.judgements(self.version))
         except StateUnavailableError as error:
@@ -68,10 +71,11 @@ class Thresholds:
 
 
 def evidence(judgements: Sequence[HitFeedback]) -> Evidence:
-    """Returns what ``judgements`` say of scores.
+    """Returns ``judgements`` as evidence for recalibration.
 
-    Hits that were generated all the same are a sample of all hits. What clients call wrong is none. What they call
-    right says nothing, since few would report it. Exact hits have no score.
+    Hits whose answer was also generated for comparison are a random sample of all hits. Hits that clients call wrong
+    are not. Hits that clients call right are ignored, since few clients report these. Exact hits have no score, and are
+    ignored too.
     """
     scored = [each for each in judgements if each.score is not None and 0 <= each.score <= 1]
     return Evidence(

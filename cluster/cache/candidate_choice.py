@@ -1,4 +1,4 @@
-"""``decide``: which candidate answers a question, and why none does. Pure."""
+"""``decide``: chooses the candidate that answers a question, or gives the reason why none does. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SCORE: Final = "score"
 
 
 class Judged(NamedTuple):
-    """A candidate that both stages and the guard have seen.
+    """A candidate, after both stages and the pair guard.
 
-    ``score`` is that of the pair scorer, from 0 to 1. None: the guard has refused the candidate before, for the reason
-    ``refused_by``.
+    ``score`` is that of the pair scorer, from 0 to 1. None: the guard refused the candidate for the reason
+    ``refused_by``, so that it was not scored.
     """
 
     entry_id: str
@@ -25,10 +25,10 @@ class Judged(NamedTuple):
 
 
 def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | None:
-    """Returns the candidate with the highest score if that reaches ``threshold``.
+    """Returns the candidate with the highest score as a hit, if its score reaches ``threshold``.
 
-    Otherwise returns what came closest, with the reason: the one with the highest score, or, if the guard has refused
-    all, the one with the highest similarity. None if there are no candidates.
+    Otherwise returns the closest candidate with the reason why it is no hit: the one with the highest score, or, if the
+    guard has refused all, the one with the highest similarity. None if there are no candidates.
     """
     scored = [each for each in candidates if each.score is not None]
     if scored:

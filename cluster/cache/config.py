@@ -12,8 +12,9 @@ MIB = 1024 * 1024
 
 
 class SemanticCacheConfig(ServiceConfig):
-    """The settings of the deployment ``SemanticCache``, and of the routers' calls to it. It needs ``embedder``, and the
-    shared state. What is stored, and for how long, ``router.cache`` says."""
+    """The settings of the deployment ``SemanticCache``, and of the routers' calls to it. The deployment needs
+    ``embedder`` and a Redis in ``state``. The settings in ``router.cache`` decide which answers are stored, and for how
+    long."""
 
     pair_model: Path
     """The directory with the model of the second stage. It must be on the nodes of the replicas, and where the

@@ -29,7 +29,7 @@ MakePairStage = Callable[[SemanticCacheConfig], PairStage]
 
 
 class SemanticCacheLink(NamedTuple):
-    """What a router needs to ask the semantic cache. ``handle`` is that of the deployment."""
+    """The data that a router needs to call the semantic cache. ``handle`` is the deployment's handle."""
 
     config: SemanticCacheConfig
     handle: Any
@@ -41,11 +41,11 @@ def bind_semantic_cache(
     embedder: EmbedderLink | None,
     make_pair_stage: MakePairStage = read_pair_stage,
 ) -> SemanticCacheLink | None:
-    """Binds the deployment.
+    """Binds the deployment and returns the routers' link to it.
 
-    Returns None, after a line in the log, where answers can be found by their exact question only: without an embedder,
-    without Redis, or without an optional model of the second stage. Raises ValueError, naming the setting, if that
-    model is missing or wrong otherwise.
+    Returns None, after a line in the log, if the semantic cache cannot run and only exact hits are possible: without an
+    embedder, without Redis, or without an optional pair model. Raises ValueError, naming the setting, if a pair model
+    that is not optional is missing, or any is malformed.
     """
     if embedder is None or not state.shared:
         what = "an embedder" if embedder is None else "Redis (state.url), which the index follows"
@@ -76,7 +76,8 @@ def bind_semantic_cache(
 def redis_parts(
     config: SemanticCacheConfig, state: StateConfig, make_pair_stage: MakePairStage, embedder: EmbedderLink
 ) -> LocalParts:
-    """Returns the parts of a replica. To be called in its process. Raises ValueError for a URL that cannot be used."""
+    """Returns the parts of a replica. It is called in the replica's process. Raises ValueError for a URL that cannot be
+    used."""
     url = state.read_url()
     if url is None:
         raise ValueError("state.url: the semantic cache needs Redis")
@@ -84,12 +85,12 @@ def redis_parts(
 
 
 def index_client(link: SemanticCacheLink) -> IndexClient:
-    """Returns the semantic index of a router. To be called in the router's process."""
+    """Returns a router's client of the semantic index. It is called in the router's process."""
     return IndexClient(ServeAsk(link.handle), link.config)
 
 
 class ServeAsk:
-    """Asks one of the deployment's replicas. Implements ``index_client.Ask``."""
+    """Sends a call to one of the deployment's replicas. Implements ``index_client.Ask``."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)

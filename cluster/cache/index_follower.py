@@ -1,8 +1,8 @@
-"""``IndexFollower``: keeps a ``VectorIndex`` equal to what is stored, by the feed of the store's changes.
+"""``IndexFollower``: keeps a ``VectorIndex`` in step with the stored answers, by the feed of their changes.
 
-The vectors are stored beside the answers. At its start, and after a gap in the feed, the index is built anew from
-them; what has no vector yet is embedded. Each replica follows the whole feed, and several may do the same work at the
-same time: each step may be repeated.
+The vectors are stored beside the answers. At its start, and after a gap in the feed, the index is rebuilt from these
+vectors, and questions without a vector are embedded. Each replica follows the whole feed. Several may do the same work
+at the same time, since each step is idempotent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_PAUSE_S = 10.0  # after faults in a row
 
 
 class FollowerState(StrEnum):
-    """What the follower does."""
+    """The state of the follower."""
 
     BUILDING = "building"  # there is no index yet
     FOLLOWING = "following"
@@ -46,10 +46,10 @@ class FollowerState(StrEnum):
 
 @dataclass(slots=True)
 class FollowerCounts:
-    """What has happened since the start.
+    """The follower's counters since the start of the process.
 
-    ``rebuilds``: of the whole index. ``poisoned``: records and changes that could not be read. ``too_long``: questions
-    that the embedder does not take. ``embedded``: questions that had no stored vector.
+    ``rebuilds``: the times that the whole index was rebuilt. ``poisoned``: records and changes that could not be read.
+    ``too_long``: questions that are too long for the embedder. ``embedded``: questions that had no stored vector.
     """
 
     changes: int = 0
@@ -60,9 +60,9 @@ class FollowerCounts:
 
 
 class IndexFollower:
-    """Owns the index of a replica. ``run`` is to be called once, and to be cancelled at the end.
+    """Owns the index of a replica. The caller calls ``run`` once, and cancels it at the end.
 
-    ``make_index`` makes an empty index. ``recent`` has the vectors of questions that were looked up.
+    ``make_index`` makes an empty index. ``recent`` caches the vectors of questions that were looked up.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class IndexFollower:
         self.counts = FollowerCounts()
 
     async def run(self) -> None:
-        """Follows the feed until it is cancelled. Faults of Redis and of the embedder are waited out."""
+        """Follows the feed until it is cancelled. After a fault of Redis or of the embedder it pauses and tries
+        again."""
         pause_s = MIN_PAUSE_S
         while True:
             try:
@@ -104,9 +105,10 @@ class IndexFollower:
                 pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
     async def step(self) -> None:
-        """Builds the index if it must be built. Otherwise waits for changes, and applies them.
+        """Builds the index if there is none or the feed had a gap. Otherwise waits for changes, and applies them.
 
-        Raises StateUnavailableError and EmbedderUnavailableError. The same changes come again then.
+        Raises StateUnavailableError if Redis does not answer and EmbedderUnavailableError if the embedder does not. The
+        next call gets the same changes again.
         """
         if self._position is None or self.index is None or self.model != self._model():
             self._position = await self._build()
@@ -252,14 +254,15 @@ class IndexFollower:
 
 
 def is_sound(change: CacheChange) -> bool:
-    """Whether the members of a change have their types. Anyone who can write to Redis can write a change."""
+    """Returns whether all members of a change have the right types. The check is needed because anyone who can write to
+    Redis can write a change."""
     texts = change.tenant, change.id, change.partition, change.question
     times = change.created_ms, change.expires_ms
     return all(type(each) is str for each in texts) and all(type(each) is int and 0 <= each < 1 << 62 for each in times)
 
 
 def indexed(record: QuestionRecord) -> IndexedEntry:
-    """Returns what the index keeps of ``record`` beside its vector."""
+    """Returns the entry that the index keeps of ``record``, beside its vector."""
     return IndexedEntry(record.tenant, record.id, record.partition, record.created_ms, record.expires_ms)
 
 

@@ -11,8 +11,8 @@ from router.ports.pair_scorer import Candidate, PairScorer
 class LazyScorer:
     """Implements ``PairScorer``. A service whose questions never repeat does not pay for the model: about 95 MB.
 
-    ``load`` is called once, on another thread. If it raises, so does each call that waits for it, and the next one
-    tries again. ``version`` is that of the model.
+    ``load`` is called once, on another thread. If it raises, so does each call of ``score`` that waits for it, and the
+    next call tries again. ``version`` is the model's version.
     """
 
     def __init__(self, load: Callable[[], PairScorer], version: str) -> None:
@@ -25,7 +25,7 @@ class LazyScorer:
         return self._version
 
     async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
-        """Returns the probability of each candidate, as the model does."""
+        """Returns the probability of each candidate, as ``PairScorer.score``. Raises what ``load`` raises."""
         if not candidates:
             return ()
         if self._loading is None or (self._loading.done() and _failed(self._loading)):

@@ -33,16 +33,17 @@ RANKED_AGAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class LookupLimits:
-    """At most ``candidates`` stored questions are judged, whose cosine is at least ``min_similarity``."""
+    """Limits of one look-up. At most ``candidates`` stored questions are judged by the pair stage. Only questions whose
+    cosine with the one asked is at least ``min_similarity``, from -1 to 1, are candidates."""
 
     candidates: int
     min_similarity: float
 
 
 class LocalSemanticIndex:
-    """Implements ``SemanticIndex``. All calls are on one event loop.
+    """The semantic index in a replica's process. Implements ``SemanticIndex``. All calls are on one event loop.
 
-    The questions of the candidates are read from Redis, where each look-up sees what is gone, on every replica.
+    Each look-up reads the candidates' questions from Redis, so that deleted entries are no hits on any replica.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class LocalSemanticIndex:
         self._clock = clock
 
     async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:
-        """Returns the best candidate; None if none is near, or the question is too long to be compared.
+        """Returns the best candidate; None if no stored question is similar enough, or the question is too long to be
+        compared.
 
         Raises SemanticUnavailableError if the index is not built yet, or Redis or the embedder does not answer.
         """
@@ -96,7 +98,7 @@ class LocalSemanticIndex:
     ) -> list[tuple[QuestionRecord, float]]:
         """Returns the nearest stored questions and their cosines with ``vector``, the highest first.
 
-        Raises StateUnavailableError.
+        Raises StateUnavailableError if Redis does not answer.
         """
         index, limits = self._follower.index, self._limits
         assert index is not None
@@ -113,8 +115,8 @@ class LocalSemanticIndex:
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Adds what was found of a hit to the labelled data. If a client says that the answer was wrong, the entry
-        answers no other question from now on, on any replica. Raises SemanticUnavailableError."""
+        """Stores the judgement of a hit as labelled data. If a client says that the answer was wrong, the entry is no
+        semantic hit from now on, on any replica. Raises SemanticUnavailableError if Redis does not answer."""
         try:
             if feedback.wrong and feedback.judge is HitJudge.CLIENT:
                 if self._follower.index is not None:

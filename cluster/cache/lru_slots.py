@@ -1,4 +1,4 @@
-"""``Recency``: which slots of a ring were used least recently. Pure."""
+"""``Recency``: keeps slots in LRU order, in several rings. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from array import array
 class Recency:
     """Rings of slots, from the least to the most recently used one: doubly linked lists in two arrays.
 
-    A ring begins at its head, a slot of its own. Eight bytes for a slot: an OrderedDict takes twenty times as many, and
-    the garbage collector visits each of its members.
+    A ring begins at its head, which is a slot that holds nothing else. A slot takes eight bytes: an OrderedDict takes
+    twenty times as many, and the garbage collector visits each of its members.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Recency:
         self._previous = array("i")
 
     def grow(self, slots: int) -> None:
-        """Makes room for slots below ``slots``."""
+        """Makes room for the slots 0 to ``slots`` - 1."""
         more = slots - len(self._next)
         self._next.extend([-1] * more)
         self._previous.extend([-1] * more)
@@ -33,7 +33,7 @@ class Recency:
         self._previous[slot], self._next[slot] = last, head
 
     def remove(self, slot: int) -> None:
-        """Takes ``slot`` out of its ring."""
+        """Removes ``slot`` from its ring."""
         before, after = self._previous[slot], self._next[slot]
         self._next[before], self._previous[after] = after, before
         self._next[slot] = self._previous[slot] = -1

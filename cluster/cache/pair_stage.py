@@ -1,4 +1,4 @@
-"""``PairStage``: the second stage of the semantic cache with its guard and its calibration."""
+"""``PairStage``: the second stage of the semantic cache: pair scorer, pair guard and calibration table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CALIBRATION = "calibration.json"
 
 
 class PairStage(NamedTuple):
-    """``table`` says how pairs score that ``guard`` does not refuse. It belongs to one version of ``scorer``."""
+    """The second stage. ``table`` is the calibration table for one version of ``scorer``; it covers pairs that
+    ``guard`` does not refuse."""
 
     scorer: PairScorer
     guard: Guard
@@ -24,7 +25,7 @@ class PairStage(NamedTuple):
 
 
 def read_pair_stage(config: SemanticCacheConfig) -> PairStage:
-    """Returns the pair stage of ``config.pair_model``. Its weights are read when the first pair is scored.
+    """Returns the pair stage of ``config.pair_model``. The model's weights are loaded when the first pair is scored.
 
     Raises OSError for a missing file, and ValueError for files that do not fit together.
     """

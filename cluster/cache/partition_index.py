@@ -20,14 +20,14 @@ EXPANSION_SEARCH = 128
 
 
 class Found(NamedTuple):
-    """A vector that is near a query. ``similarity`` is the cosine, as exact as 8 bits are."""
+    """A vector near the query. ``similarity`` is the cosine of the vectors in 8 bits."""
 
     slot: int
     similarity: float
 
 
 class Partition:
-    """Unit vectors in 8 bits, each with a slot: a number from 0 that the caller chooses.
+    """The vectors of one partition: unit vectors in 8 bits. Each has a slot, a number from 0 that the caller chooses.
 
     The newest ``max_rows`` are rows of a matrix. Each further one moves the oldest of them to a graph (HNSW: Malkov and
     Yashunin, 2016), so no call ever has to build a graph of many vectors. A search reads both.
@@ -52,7 +52,7 @@ class Partition:
         return 0 if self._graph is None else len(self._graph)
 
     def add(self, slot: int, vector: NDArray[np.int8]) -> None:
-        """Adds a vector [dimensions] under a slot that the partition does not have."""
+        """Adds a vector, int8 [dimensions], under a slot that the partition does not have."""
         if len(self._slots) >= self._max_rows:
             self._move_oldest()
         place = len(self._slots)
@@ -66,10 +66,10 @@ class Partition:
         self._places[slot] = place
 
     def add_many(self, slots: Sequence[int], vectors: NDArray[np.int8], threads: int) -> None:
-        """Adds vectors [n, dimensions] under new slots.
+        """Adds vectors, int8 [n, dimensions], under new slots.
 
-        Those for which there is no room in rows go to the graph at once, which ``threads`` threads build; 0: one for
-        each core.
+        Vectors without room in the matrix go to the graph at once, which ``threads`` threads build; 0: one thread per
+        core.
         """
         many = max(0, len(slots) + len(self._slots) - self._max_rows)
         if many > 1:

@@ -1,5 +1,5 @@
-"""What the semantic cache needs of Redis and of the calibration. ``cluster.state.redis_questions`` implements the
-first; tests implement both."""
+"""The ports of the semantic cache: ``QuestionStore`` to Redis, which ``cluster.state.redis_questions`` implements, and
+``Threshold`` to the calibration. Tests implement both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Guard = Callable[[str, str], str | None]
 
 
 class Threshold(Protocol):
-    """The thresholds. ``Thresholds`` implements it; its docstrings hold here too."""
+    """The port to the thresholds of the pair score. Called with a bound on the rate of false hits, 0 to 1, it returns
+    the score, 0 to 1, from which a candidate is a hit. ``Thresholds`` implements it; its docstrings apply here too."""
 
     @property
     def version(self) -> str: ...
@@ -24,7 +25,8 @@ class Threshold(Protocol):
 
 
 class QuestionStore(Protocol):
-    """The stored questions. The docstrings of ``RedisQuestions`` hold here too."""
+    """The port to the stored questions and their vectors. ``RedisQuestions`` implements it; its docstrings apply here
+    too."""
 
     async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]: ...
     async def put(self, records: Sequence[QuestionRecord]) -> None: ...

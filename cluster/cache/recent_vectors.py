@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class RecentVectors:
-    """Vectors by model and text, in float16: at most ``max_texts``, the latest."""
+    """A bounded cache of vectors, in float16, by model and text. It keeps the latest ``max_texts``."""
 
     def __init__(self, max_texts: int) -> None:
         self._max_texts = max_texts
@@ -20,12 +20,12 @@ class RecentVectors:
         return len(self._vectors)
 
     def get(self, model: str, text: str) -> NDArray[np.float32] | None:
-        """Returns the vector, float32 [dimensions]; None if it is not here."""
+        """Returns the vector, float32 [dimensions]; None if it is not in the cache."""
         found = self._vectors.get((model, text))
         return None if found is None else found.astype(np.float32)
 
     def put(self, model: str, text: str, vector: NDArray[np.float32]) -> None:
-        """Keeps a vector."""
+        """Stores a vector, float32 [dimensions], in float16."""
         self._vectors[model, text] = vector.astype(np.float16)
         self._vectors.move_to_end((model, text))
         if len(self._vectors) > self._max_texts:

@@ -1,4 +1,4 @@
-"""``RedisParts``: what a replica of the semantic cache is made of, joined in its process."""
+"""``RedisParts``: creates and connects the parts of a replica of the semantic cache."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from router.ports.embedder import Embedder
 
 
 class RedisParts:
-    """The index of one replica over the Redis at ``url``. Implements ``LocalParts``. Raises ValueError for a wrong
-    URL."""
+    """The index of one replica, and its follower of the Redis at ``url``. Implements ``LocalParts``. Raises ValueError
+    for a wrong URL."""
 
     def __init__(
         self,
@@ -54,6 +54,6 @@ class RedisParts:
 
 
 def index_maker(config: SemanticCacheConfig, embedder: Embedder) -> Callable[[], VectorIndex]:
-    """Returns what makes an empty index for the vectors of ``embedder``, with the bounds of ``config``."""
+    """Returns a function that makes an empty index for the vectors of ``embedder``, with the bounds in ``config``."""
     bounds = IndexBounds(config.tenant_entries, config.tenant_bytes, config.max_bytes)
     return lambda: VectorIndex(embedder.dimensions, bounds)

@@ -1,4 +1,4 @@
-"""``IndexClient``: the routers' semantic index. It asks the deployment, with a deadline and a circuit breaker."""
+"""``IndexClient``: the routers' semantic index. It calls the deployment, with a deadline and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FEEDBACK_S = 5.0
 
 
 class Ask(Protocol):
-    """Asks a replica. Raises SemanticUnavailableError if it cannot answer."""
+    """A call to a replica. Each coroutine raises SemanticUnavailableError if the replica cannot answer."""
 
     async def lookup(self, question: SemanticQuestion) -> object: ...
     async def feedback(self, feedback: HitFeedback) -> object: ...
 
 
 class IndexClient:
-    """Implements ``SemanticIndex``. A replica that is lost or late counts for the breaker. One that answers that it
-    cannot look, such as one without Redis, does not: it has answered in time."""
+    """Implements ``SemanticIndex``. A replica that is lost or late counts as a fault for the breaker. A reply that the
+    replica cannot search, for example without Redis, does not: it came in time."""
 
     def __init__(self, ask: Ask, config: SemanticCacheConfig, clock: Clock | None = None) -> None:
         self._ask = ask
@@ -37,7 +37,7 @@ class IndexClient:
 
     @property
     def state(self) -> BreakerState:
-        """The state of the breaker."""
+        """The state of the circuit breaker."""
         return self._calls.state
 
     async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:

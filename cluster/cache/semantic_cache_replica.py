@@ -20,11 +20,11 @@ from router.ports.answer_cache import (
 
 
 class FollowerStoppedError(RuntimeError):
-    """The replica no longer follows the stored answers."""
+    """The replica no longer follows the changes of the stored answers."""
 
 
 class LocalParts(Protocol):
-    """What a replica is made of, in its process. ``cluster.cache.replica_parts.RedisParts`` implements it."""
+    """The parts of a replica, in its process. ``cluster.cache.replica_parts.RedisParts`` implements it."""
 
     @property
     def index(self) -> SemanticIndex: ...
@@ -50,14 +50,15 @@ class SemanticCacheReplica:
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def lookup(self, question: SemanticQuestion) -> CacheReply:
-        """Returns the best candidate, or why the replica could not look. Nothing is raised for a fault of another."""
+        """Returns the best candidate, or why the replica could not look. Faults of Redis and of the embedder are in the
+        reply, not raised."""
         try:
             return CacheReply(await self._parts.index.lookup(question))
         except SemanticUnavailableError as error:
             return CacheReply(failure=str(error))
 
     async def feedback(self, feedback: HitFeedback) -> CacheReply:
-        """Takes into account whether a hit was right."""
+        """Takes the judgement of a hit into account."""
         try:
             await self._parts.index.feedback(feedback)
         except SemanticUnavailableError as error:
@@ -65,7 +66,7 @@ class SemanticCacheReplica:
         return CacheReply()
 
     async def status(self) -> dict[str, Any]:
-        """Returns what the index holds and has done, for operators and tests."""
+        """Returns the size of the index and the follower's state and counters, for operators and tests."""
         follower = self._parts.follower
         size = None if follower.index is None else follower.index.size._asdict()
         return {"pid": os.getpid(), "state": follower.state.value, "index": size, **asdict(follower.counts)}

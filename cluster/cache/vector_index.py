@@ -25,8 +25,8 @@ SPARE = 4
 
 @dataclass(frozen=True, slots=True)
 class IndexBounds:
-    """The most that the index holds. Beyond ``tenant_entries`` or ``tenant_bytes``, the tenant's entry that was used
-    least recently makes room; beyond ``total_bytes`` that of the tenant with the most bytes."""
+    """The bounds of the index. Beyond ``tenant_entries`` or ``tenant_bytes``, the tenant's least recently used entry is
+    evicted; beyond ``total_bytes``, that of the tenant with the most bytes."""
 
     tenant_entries: int
     tenant_bytes: int
@@ -44,14 +44,14 @@ class IndexedEntry(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """An entry that is near a query. ``similarity`` is the cosine of their vectors in 8 bits."""
+    """An entry near the query. ``similarity`` is the cosine of their vectors in 8 bits."""
 
     id: str
     similarity: float
 
 
 class IndexSize(NamedTuple):
-    """``bytes`` is an estimate, the one that the bounds are compared with."""
+    """The number of entries and their size. ``bytes`` is an estimate; it is compared with the bounds."""
 
     entries: int
     partitions: int
@@ -84,10 +84,11 @@ class _Shelf:
 
 
 class VectorIndex:
-    """Unit vectors of ``dimensions`` components. The newest ``max_rows`` of a partition are searched exactly.
+    """The index. Vectors are unit vectors of ``dimensions`` components. The newest ``max_rows`` of a partition are
+    searched exactly.
 
-    Nothing of an entry that has left is kept. The facts about an entry are in arrays, by its slot: if each were an
-    object, the garbage collector would stop lookups for tens of milliseconds.
+    Nothing is kept of a removed entry. The facts about an entry are in arrays, by its slot: if each were an object, the
+    garbage collector would stop lookups for tens of milliseconds.
     """
 
     def __init__(self, dimensions: int, bounds: IndexBounds, max_rows: int = MAX_ROWS) -> None:
@@ -110,11 +111,11 @@ class VectorIndex:
 
     @property
     def size(self) -> IndexSize:
-        """What the index holds."""
+        """The size of the whole index."""
         return IndexSize(self._entries, self._partitions, self._bytes)
 
     def tenant_size(self, tenant: str) -> IndexSize:
-        """Returns what the index holds of ``tenant``."""
+        """Returns the size of the entries of ``tenant``."""
         found = self._tenants.get(tenant)
         return IndexSize(0, 0, 0) if found is None else IndexSize(found.entries, len(found.shelves), found.bytes)
 
@@ -123,20 +124,20 @@ class VectorIndex:
         return ((tenant.name, entry_id) for tenant in self._tenants.values() for entry_id in tenant.slots)
 
     def has(self, tenant: str, entry_id: str) -> bool:
-        """Whether the index has the entry."""
+        """Returns whether the index has the entry."""
         found = self._tenants.get(tenant)
         return found is not None and entry_id in found.slots
 
     def has_partition(self, tenant: str, partition: str) -> bool:
-        """Whether the index has entries of this partition."""
+        """Returns whether the index has entries of this partition."""
         found = self._tenants.get(tenant)
         return found is not None and partition in found.shelves
 
     def add(self, entry: IndexedEntry, vector: NDArray[np.float32]) -> bool:
-        """Adds an entry with its unit vector [dimensions], in place of one with the same tenant and id.
+        """Adds an entry with its unit vector, float32 [dimensions]. It replaces an entry with the same tenant and id.
 
-        Entries that were used least recently make room. Returns whether the entry is in the index: one that alone
-        exceeds the bounds is not.
+        Evicts the least recently used entries to stay within the bounds. Returns whether the entry was added: an entry
+        that alone exceeds the bounds is not.
         """
         self.remove(entry.tenant, entry.id)
         shelf = self._shelf(entry.tenant, entry.partition)
@@ -146,9 +147,10 @@ class VectorIndex:
         return self.has(entry.tenant, entry.id)
 
     def add_many(self, entries: Sequence[IndexedEntry], vectors: NDArray[np.float32], threads: int = 1) -> None:
-        """Adds entries, which differ in tenant or id, with their unit vectors [n, dimensions].
+        """Adds entries, which differ in tenant or id, with their unit vectors, float32 [n, dimensions].
 
-        ``threads`` build the graph of a partition that gets many; 0: one for each core. Evicts as ``add`` does.
+        ``threads`` is the number of threads that build the graph of a large partition; 0: one per core. Evicts as
+        ``add`` does.
         """
         rows: dict[tuple[str, str], list[int]] = {}
         for row, entry in enumerate(entries):
@@ -171,7 +173,7 @@ class VectorIndex:
         return True
 
     def touch(self, tenant: str, entry_id: str) -> None:
-        """Counts an entry as used. No effect if the index does not have it."""
+        """Counts an entry as used. Has no effect if the index does not have it."""
         found = self._tenants.get(tenant)
         slot = None if found is None else found.slots.get(entry_id)
         if found is not None and slot is not None:
@@ -193,7 +195,7 @@ class VectorIndex:
     ) -> list[Neighbour]:
         """Returns at most ``count`` entries of a partition by their cosine with the unit vector, the highest first.
 
-        None has expired, or was created before ``min_created_ms``.
+        Entries that have expired by ``now_ms``, or were created before ``min_created_ms``, are left out.
         """
         found = self._tenants.get(tenant)
         shelf = None if found is None else found.shelves.get(partition)

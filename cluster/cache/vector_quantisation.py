@@ -1,4 +1,4 @@
-"""Vectors in 8 bits, for the index, and in 16, for Redis. Pure."""
+"""Converts vectors to 8 bits, for the index, and to unit length. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ MAX_DEVIATIONS = 6.0
 
 
 def to_int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Returns unit ``vectors`` [..., dimensions] in 8 bits, all on one scale, so that their cosines are comparable.
+    """Returns unit ``vectors``, float32 [..., dimensions], as int8, all with the same scale, so that their cosines are
+    comparable.
 
     The scale uses the range of the components that occur: the range of all unit vectors, -1 to 1, would leave five of
     the eight bits unused, and a cosine would be wrong by 0.003 instead of 0.001.
@@ -23,6 +24,6 @@ def to_int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns ``vectors`` [n, dimensions], each divided by its length. A zero vector stays one."""
+    """Returns ``vectors``, float32 [n, dimensions], each divided by its length. A zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)

@@ -1,1 +1,1 @@
-"""The deployment ``Embedder``, and the routers' way to it."""
+"""The deployment ``Embedder``, and the routers' client of it."""

@@ -18,7 +18,8 @@ MAX_INLINE_CHARACTERS = 4096
 
 
 class Model(Protocol):
-    """``sentence_encoder.SentenceEncoder`` implements it; its docstrings hold here too."""
+    """The model that computes vectors. ``sentence_encoder.SentenceEncoder`` implements it; its docstrings apply here
+    too."""
 
     @property
     def artefact(self) -> SentenceArtefact: ...
@@ -27,8 +28,8 @@ class Model(Protocol):
 
 
 class BatchingEmbedder:
-    """Implements ``Embedder`` with a model in this process. All calls are on one event loop. ``runner`` has the texts
-    that wait."""
+    """Implements ``Embedder`` with a model in this process. All calls are on one event loop. ``runner`` queues the
+    texts."""
 
     def __init__(self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
         self._model = model
@@ -47,13 +48,14 @@ class BatchingEmbedder:
         return self._model.artefact.settings.max_tokens
 
     def busy_s(self) -> float:
-        """Returns for how many seconds the present batch has been computed; 0 if there is none."""
+        """Returns the seconds for which the present batch has been computed; 0 if there is none."""
         return self.runner.busy_s()
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Returns the embeddings of ``texts``. If the caller is cancelled, texts that have not begun are dropped.
+        """Returns the embeddings of ``texts``. If the caller is cancelled, its texts that still wait are dropped.
 
-        Raises TextTooLongError, and EmbedderUnavailableError if the model fails.
+        Raises TextTooLongError for a text with more tokens than the model takes, and EmbedderUnavailableError if the
+        model fails.
         """
         if not texts:
             return Embeddings(np.zeros((0, self.dimensions), np.float32), ())

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 class EmbedderLink(NamedTuple):
-    """What a process needs to ask the embedder. ``description`` is that of the files from which the application was
-    built. ``handle`` is that of the deployment."""
+    """The data that a process needs to call the embedder. ``description`` describes the model files from which the
+    application was built. ``handle`` is the deployment's handle."""
 
     config: EmbedderConfig
     description: EmbedderDescription
@@ -31,10 +31,12 @@ class EmbedderLink(NamedTuple):
 
 
 def bind_embedder(config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> EmbedderLink | None:
-    """Binds the deployment. ``make_embedder`` None: the model of ``config`` is loaded.
+    """Binds the deployment and returns the routers' link to it. ``make_embedder`` None: the model of ``config`` is
+    loaded.
 
     Returns None, after a line in the log, if the model is optional and not on this machine. Raises ValueError, naming
-    the setting, if it is missing or wrong otherwise: better now than in every replica.
+    the setting, if a model that is not optional is missing, or any is malformed. So the error appears before the start
+    of replicas.
     """
     try:
         artefact = read_artefact(config)
@@ -50,17 +52,17 @@ def bind_embedder(config: EmbedderConfig, make_embedder: MakeEmbedder | None = N
 
 
 def described(artefact: SentenceArtefact) -> EmbedderDescription:
-    """Returns what the embedder of ``artefact`` will say of itself."""
+    """Returns the description of the embedder that will run ``artefact``."""
     return EmbedderDescription(artefact.model, artefact.settings.dimensions, artefact.settings.max_tokens)
 
 
 def embedder_client(link: EmbedderLink) -> EmbedderClient:
-    """Returns the embedder of a process. To be called in that process."""
+    """Returns a process' client of the embedder. It is called in that process."""
     return EmbedderClient(ServeAsk(link.handle), link.config, link.description)
 
 
 class ServeAsk:
-    """Asks one of the deployment's replicas. Implements ``embedder_client.Ask``."""
+    """Sends a call to one of the deployment's replicas. Implements ``embedder_client.Ask``."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)

@@ -1,4 +1,4 @@
-"""``EmbedderClient``: the routers' embedder. It asks the deployment, with a deadline and a circuit breaker."""
+"""``EmbedderClient``: the routers' embedder. It calls the deployment, with a deadline and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Ask = Callable[[Sequence[str]], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class EmbedderDescription:
-    """What is known of the embedder before its first reply. The fields are those of ``Embedder``."""
+    """The properties of the embedder, as known before its first reply. The fields are as in ``Embedder``."""
 
     model: str
     dimensions: int
@@ -32,8 +32,8 @@ class EmbedderDescription:
 
 
 class EmbedderClient:
-    """Implements ``Embedder``. ``model`` is that of the last reply, and before the first that of the files from which
-    the application was built."""
+    """Implements ``Embedder``. ``model`` is the model in the last reply; before the first reply, the model of the files
+    from which the application was built."""
 
     def __init__(
         self, ask: Ask, config: EmbedderConfig, description: EmbedderDescription, clock: Clock | None = None
@@ -58,14 +58,15 @@ class EmbedderClient:
 
     @property
     def state(self) -> BreakerState:
-        """The state of the breaker."""
+        """The state of the circuit breaker."""
         return self._calls.state
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Returns the embeddings of ``texts``.
 
-        Raises TextTooLongError, and EmbedderUnavailableError if the breaker is open or its half-open probe is under
-        way, the deadline passes, the replica fails or dies, or the answer is no list of vectors of length 1.
+        Raises TextTooLongError for a text with more tokens than the model takes, and EmbedderUnavailableError if the
+        breaker is open or its half-open probe is under way, the deadline passes, the replica fails or dies, or the
+        answer is no list of vectors of length 1.
         """
         if not texts:
             return Embeddings(np.zeros((0, self.dimensions), np.float32), ())

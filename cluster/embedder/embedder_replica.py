@@ -13,7 +13,7 @@ from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLon
 
 
 class LocalEmbedder(Embedder, Protocol):
-    """The embedder in a replica. ``BatchingEmbedder`` implements it; its docstrings hold here too."""
+    """The embedder in a replica. ``BatchingEmbedder`` implements it; its docstrings apply here too."""
 
     def busy_s(self) -> float: ...
 
@@ -25,14 +25,15 @@ MakeEmbedder = Callable[[EmbedderConfig], LocalEmbedder]
 class EmbedderReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
-    ``make_embedder`` is called in the replica's process: routers and the builder do not import the runtime.
+    ``make_embedder`` is called in the replica's process: routers and the application builder do not import ONNX
+    Runtime.
     """
 
     def __init__(self, config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> None:
         self._embedder = (make_embedder or load_embedder)(config)
 
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:
-        """Returns the embeddings of ``texts``. If the call is cancelled, what has not begun is dropped."""
+        """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped."""
         model = self._embedder.model
         try:
             return EmbedderReply(model, await self._embedder.embed(texts))
@@ -46,12 +47,17 @@ class EmbedderReplica:
         return os.getpid()
 
     def check_health(self) -> None:
-        """Raises ModelStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
+        """Raises ModelStuckError if the present batch takes too long. Serve calls it every
+        ``health_check_period_s``."""
         check_not_stuck(self._embedder.busy_s())
 
 
 def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
-    """Loads the model. Raises as ``read_artefact`` and ``SentenceEncoder`` do."""
+    """Loads the model of ``config`` and returns the embedder.
+
+    Raises ModelNotFoundError, OSError, ModelDigestError and UnsupportedSentenceModelError as ``read_artefact`` does,
+    and as ``SentenceEncoder`` does.
+    """
     from cluster.embedder.batching_embedder import BatchingEmbedder
     from cluster.embedder.sentence_encoder import SentenceEncoder
     from cluster.embedder.sentence_model_files import read_artefact

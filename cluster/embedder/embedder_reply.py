@@ -1,4 +1,4 @@
-"""``EmbedderReply``: what a replica of the embedder answers. Both ends know it."""
+"""``EmbedderReply``: the reply of a replica of the embedder to a router."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from router.ports.embedder import Embeddings
 
 @dataclass(frozen=True, slots=True)
 class EmbedderReply:
-    """``model`` is as in ``Embedder``. One of the others is set: ``failure`` says why there are no embeddings, and
-    ``too_long`` has the place, the tokens and the most tokens of a text that is too long."""
+    """A reply. ``model`` is as in ``Embedder``. One of the other members is set: the embeddings; ``failure``, which
+    says why there are none; or ``too_long``, with the index of a text that is too long, its number of tokens and the
+    maximum."""
 
     model: str
     embeddings: Embeddings | None = None

@@ -15,7 +15,7 @@ from safety.encoder.word_pieces import WordPieces
 
 
 class SentenceEncoder:
-    """A loaded model. ``tokens`` may be called on any thread, ``vectors`` on one at a time."""
+    """A loaded model. ``tokens`` may be called on any thread, ``vectors`` on one thread at a time."""
 
     def __init__(self, artefact: SentenceArtefact, precision: Precision) -> None:
         """Loads the vocabulary, ``config.json`` and ``model.safetensors``.
@@ -27,11 +27,12 @@ class SentenceEncoder:
         self._encoder = Encoder.load(artefact.directory, precision)
 
     def tokens(self, text: str) -> list[int]:
-        """Returns the token ids of a text, ``[CLS]`` and ``[SEP]`` included, however many they are."""
+        """Returns the token ids of a text, ``[CLS]`` and ``[SEP]`` included. The text is not cut."""
         return [self._pieces.cls, *self._pieces(text), self._pieces.sep]
 
     def vectors(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Returns the vectors of texts, float32 [batch, dimensions], each of length 1. Raises as ``Encoder`` does."""
+        """Returns the vectors of texts, float32 [batch, dimensions], each of length 1. Raises as ``Encoder`` does.
+        ``batch`` has the token ids of each text."""
         states = self._encoder.encode(batch)
         pooled = states.mean() if self.artefact.settings.pooling is Pooling.MEAN else states.first()
         vectors: NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)

@@ -1,4 +1,4 @@
-"""``SentenceArtefact``: a model of sentences on this machine, without its weights."""
+"""``SentenceArtefact``: the files of a sentence embedding model on this machine, without its weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ VERSION_DIGITS = 12  # hexadecimal
 
 @dataclass(frozen=True, slots=True)
 class SentenceArtefact:
-    """A sentence model on this machine: where its files are and how it is run. Its weights are not loaded.
+    """A sentence model on this machine: its files and its settings. Its weights are not loaded.
 
     ``directory`` has the model's files; ``vocabulary`` is the file of the word pieces. ``model`` is ``name@version``,
-    where the version follows from all that decides the vectors: weights, vocabulary, settings and precision.
+    where the version is a digest of all that decides the vectors: weights, vocabulary, settings and precision.
     """
 
     directory: Path
@@ -28,10 +28,11 @@ class SentenceArtefact:
 
 
 def read_artefact(config: EmbedderConfig) -> SentenceArtefact:
-    """Finds the model of ``config`` and reads all but its weights, whose digest is taken.
+    """Finds the model of ``config`` and reads its settings. Of the weights only the digest is computed.
 
     Raises ModelNotFoundError if it is not on this machine, OSError for a missing file, ModelDigestError for weights
-    with another digest than ``config.sha256``, and UnsupportedSentenceModelError.
+    with another digest than ``config.sha256``, and UnsupportedSentenceModelError for a model that ``SentenceEncoder``
+    does not run.
     """
     directory = locate(f"{config.model}/modules.json").parent
     settings = read_settings(directory)

@@ -1,7 +1,7 @@
-"""``SentenceSettings``: how a directory of sentence-transformers says that texts become vectors.
+"""``SentenceSettings``: the settings, in a sentence-transformers directory, by which texts become vectors.
 
-The files and their keys are those that the library writes (https://sbert.net, module ``sentence_transformers``). What
-this package does not do is refused by its name: a vector that is slightly wrong would be noticed by no one.
+The files and their keys are those that the library writes (https://sbert.net, module ``sentence_transformers``).
+Settings that this package does not support are refused by name, since slightly wrong vectors would go unnoticed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class UnsupportedSentenceModelError(ValueError):
 
 
 class Pooling(StrEnum):
-    """What becomes of the states of a text's tokens."""
+    """The pooling of the token states into one vector."""
 
     MEAN = "mean_tokens"
     CLS = "cls_token"  # the state of the first token
@@ -46,7 +46,8 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """``max_tokens`` of a text, special tokens included. ``dimensions`` of a vector."""
+    """The settings of a sentence model. ``max_tokens`` is the maximum number of tokens of a text, special tokens
+    included. ``dimensions`` is the length of a vector."""
 
     pooling: Pooling
     max_tokens: int
@@ -57,7 +58,7 @@ def read_settings(directory: Path) -> SentenceSettings:
     """Reads the settings of the model in ``directory``.
 
     Vectors get length 1 whether or not the last module is Normalize: only cosines are compared. Raises OSError for a
-    missing file, and UnsupportedSentenceModelError for what is malformed or not supported.
+    missing file, and UnsupportedSentenceModelError for a setting that is malformed or not supported.
     """
     paths = _modules(directory)
     for name, keys in SUPPORTED.items():

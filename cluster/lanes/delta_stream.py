@@ -1,4 +1,4 @@
-"""``DeltaStream``: the buffer of one request's deltas between its lane and the HTTP response that is written."""
+"""``DeltaStream``: the buffer of one request's deltas between its lane and the HTTP response."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class DeltaStream:
     def push(self, delta: Delta) -> bool:
         """Adds a delta to the buffer. Returns True, unless the buffer overflows.
 
-        If it overflows, returns False. The stream then fails with SlowReaderError, and the caller should abort
-        the request. A delta after the end is ignored, but for the counts in the last one, which follows that abort.
+        If it overflows, returns False. The stream then fails with SlowReaderError, and the caller should abort the
+        request. Deltas after the end are ignored, except for the token counts in the last one, which follows the abort.
         """
         if self.finished:
             self.usage = self.usage or delta.usage
@@ -62,7 +62,8 @@ class DeltaStream:
     async def take(self) -> list[Delta]:
         """Waits for deltas, removes all unread ones from the buffer and returns them in order, at least one.
 
-        Raises the fault of a failed stream once its buffer is empty. Must not be called after the last delta.
+        Raises the BackendError with which the stream failed, once its buffer is empty. Must not be called after the
+        last delta.
         """
         while not self._buffer:
             if self._fault is not None:

@@ -59,7 +59,8 @@ class ReplicaClient(Protocol):
     """The calls to one tier's replicas. All but ``connect`` raise ReplicaLostError if the replica cannot answer."""
 
     async def connect(self) -> None:
-        """Makes Serve publish the tier's replicas in ReplicaDirectory. Returns when one has answered, or failed to."""
+        """Makes Serve publish the tier's replicas in ReplicaDirectory. Returns when a replica has answered or the call
+        has failed."""
         ...
 
     def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
@@ -102,7 +103,8 @@ def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -
 
 
 def ended_with_engine(delta: Delta) -> bool:
-    """Returns whether a request has ended because its engine did. An engine that goes on counts what it ends."""
+    """Returns whether a request has ended because its engine died. A live engine reports token counts for each request
+    that it ends."""
     return delta.usage is None and delta.finish_reason in (FinishReason.ERROR, FinishReason.ABORT)
 
 
@@ -127,10 +129,10 @@ LANE_STATES: dict[LaneState, frozenset[LaneState]] = {
 class Lane:
     """One lane, from the replica ``replica_id`` to this router.
 
-    ``buffer_limit``, times the choices of a request, is how many deltas a slow reader may leave unread before it is
-    ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` gets requests of other routers' lanes,
-    or earlier ones of this router, that have ended without their reader. ``load`` is the replica's load as of the last
-    item. ``model`` describes its model; None until the first item has arrived.
+    ``buffer_limit`` x the choices of a request is the number of deltas that a slow reader may leave unread before its
+    request is ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` is called with requests of
+    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. ``load`` is the
+    replica's load in the last item. ``model`` describes its model; None until the first item has arrived.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class Lane:
 
         It is the larger of two numbers: the running and waiting sequences that the replica reported in its last item,
         and the unfinished requests that this router has there. The first includes the work of other routers and lacks
-        what was submitted since.
+        requests submitted since.
         """
         return max(self.load.running + self.load.waiting, len(self._streams))
 
@@ -177,7 +179,8 @@ class Lane:
         self._pump.add_done_callback(self._ended)
 
     def drain(self) -> None:
-        """Stops taking requests and closes the lane after the last one. No effect if it drains or is closed already."""
+        """Stops taking requests and closes the lane after the last one. Has no effect if it drains or is closed
+        already."""
         if LaneState.DRAINING in LANE_STATES[self.state]:
             self._move(LaneState.DRAINING)
             self._close_if_drained()

@@ -2,10 +2,10 @@
 
 From replica to router, a lane carries one item per engine step, or per heartbeat when the replica is idle. An item is a
 tuple of the replica's load and the rows of the step, one for each Delta. The first item of a lane has the lane's header
-as a third member. An item with ended requests of other lanes has those there. From router to replica, ``submit``
-carries a request as a record. Its result is None or a refusal.
+as a third member. An item that reports ended requests of other lanes has these as its third member. From router to
+replica, ``submit`` carries a request as a record. Its result is None or a refusal.
 
-``cluster.lanes.dataclass_codec`` describes what happens to fields that only one side has.
+``cluster.lanes.dataclass_codec`` describes how fields that only one release has are handled.
 """
 
 from __future__ import annotations
@@ -84,13 +84,14 @@ def usage_in(row: Row) -> tuple[int, ...] | None:
 
 
 def lane_item(load: ReplicaLoad, rows: list[Row], orphans: list[Orphan] | None = None) -> LaneItem:
-    """Returns the item with the rows of a step, and the requests of other lanes that have ended, if there are any."""
+    """Returns the lane item with the rows of a step, and with ``orphans``, the ended requests of other lanes, if there
+    are any."""
     item = _LOADS.encode(load), rows
     return (*item, {"orphans": orphans}) if orphans else item
 
 
 def orphans_in(item: LaneItem) -> list[OrphanedAttempt]:
-    """Returns the requests of other lanes in an item that is not the first."""
+    """Returns the ended requests of other lanes in an item, which must not be the first one of its lane."""
     rows = item[2].get("orphans", ()) if len(item) > 2 else ()
     return [OrphanedAttempt(request_id, account, Usage(*usage[:3])) for request_id, account, usage in rows]
 

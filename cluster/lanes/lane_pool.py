@@ -27,11 +27,11 @@ HAND_OVER_RETRY_S = 0.1  # between looks for a replica that can take them
 
 
 class LanePool:
-    """The lanes of the tier ``name``, and the choice of one for a request.
+    """The lanes of the tier ``name``, and the choice of a lane for each request.
 
-    ``on_orphans`` is as in ``TierBackend.start``. A replica that is to stop ends after ``drain_timeout_s`` seconds;
-    before that, the requests that it still runs are handed over to others (``Lane.hand_over``). The pool belongs to the
-    event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    ``on_orphans`` is as in ``TierBackend.start``. A replica that is being stopped ends after ``drain_timeout_s``
+    seconds. Shortly before, the requests that it still runs are handed over to other replicas (``Lane.hand_over``). The
+    pool belongs to the event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class LanePool:
         """Chooses the replica that should run ``request``, records the prompt as sent there, and returns the lane to
         it.
 
-        Replicas with an id in ``avoid`` are left out. Waits while no other one is ready. Raises TierUnavailableError
-        after ``placement.wait_s`` seconds, or if the pool is closed.
+        Replicas with an id in ``avoid`` are left out. Waits while no other replica is ready. Raises
+        TierUnavailableError after ``placement.wait_s`` seconds, or if the pool is closed.
         """
         chain = fingerprint(request)
         try:

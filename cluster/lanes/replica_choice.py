@@ -24,10 +24,10 @@ class Candidate:
 
 
 def place(candidates: Sequence[Candidate], request_id: str, affinity_weight: float) -> str | None:
-    """Returns the id of the replica with the least cost; None if there is no candidate.
+    """Returns the id of the replica with the lowest cost; None if there is no candidate.
 
-    A hash of request and replica decides between equal costs. So equal replicas share the load, and the result depends
-    on the arguments alone.
+    A hash of request and replica decides between equal costs. So equal replicas share the load, and the result is
+    deterministic.
     """
     if not candidates:
         return None

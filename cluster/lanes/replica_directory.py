@@ -1,4 +1,4 @@
-"""``ReplicaDirectory``: tells a process which replicas of each deployment are running."""
+"""``ReplicaDirectory``: the registry, in each process, of the running replicas of each deployment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """``PrefixMemory``: the prompt prefixes that were sent to a replica, by which the router estimates what it has cached.
 
 Prompts are compared as text, before tokenisation, in pieces of fixed length whose hashes are chained from the start.
-The estimate may be wrong, for example if the replica has evicted the blocks. The request is then prefilled there.
+The estimate may be wrong, for example if the replica has evicted the blocks. The replica then prefills the prompt
+again.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ def _pieces(request: GenerationRequest) -> Iterator[object]:
 
 
 def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
-    """Returns the chained hashes of the prompt's pieces, first to last. Each depends on the cache salt and all pieces
-    before it, so that two prompts share hashes as far as their prefixes and salts are equal.
-    """
+    """Returns the chained hashes of the request's prompt, one per piece, first to last. Each depends on the cache salt
+    and all pieces before it, so that two prompts share hashes as far as their prefixes and salts are equal."""
     chain: list[int] = []
     parent = hash(request.cache_salt)
     for piece in _pieces(request):
@@ -42,7 +42,7 @@ def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
 
 
 class PrefixMemory:
-    """The LRU set of the prefixes that were sent to one replica. ``capacity`` is in pieces."""
+    """The LRU set of the prefixes that were sent to one replica. ``capacity`` is the maximum number of pieces."""
 
     def __init__(self, capacity: int = 65_536) -> None:
         self._capacity = capacity

@@ -12,7 +12,8 @@ from cluster.local.serve_config_loader import BUILDER
 
 def with_admin_key(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Returns ``config`` and None if each application of Manta has a key with the role ``admin``. Otherwise adds the
-    digest of a new key to those that have none, and returns the key too. The service itself never gets the key."""
+    digest of a new admin key to the applications without one, and returns the config and the key. The service itself
+    never gets the key."""
     if not any(_lacks_admin(application) for application in config["applications"]):
         return dict(config), None
     key = f"sk-manta-{secrets.token_urlsafe(32)}"

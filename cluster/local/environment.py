@@ -87,7 +87,7 @@ class LocalPorts:
     def free(cls, *, dashboard: int = 8265) -> Self:
         """Returns ports that are free at this moment. ``dashboard`` is used for the dashboard unless it is taken.
 
-        Raises NoFreePortsError.
+        Raises NoFreePortsError if no block of free ports is found.
         """
         block = _free_block()
         single = iter(range(block + 2 * INGRESS_PORTS, block + _BLOCK))
@@ -107,7 +107,7 @@ class LocalPorts:
 
 
 def is_free(port: int) -> bool:
-    """Returns whether a server could listen on this port of loopback now."""
+    """Returns whether a server can listen on this port of loopback now."""
     with socket.socket() as probe:
         # Servers set it too. With it, a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

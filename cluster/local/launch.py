@@ -89,7 +89,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times the phase ``name``, which lasts as long as the context is open."""
+        """Prints and times the phase ``name``, which lasts as long as the context is open."""
         started = time.monotonic()
         print(f"  {name} ...", flush=True)
         yield
@@ -97,7 +97,7 @@ class Phases:
 
     @property
     def total_s(self) -> float:
-        """Seconds since the start."""
+        """The seconds since the first phase began."""
         return time.monotonic() - self._start
 
 
@@ -105,8 +105,8 @@ class LocalService:
     """One service on this machine: a Ray head with one Serve application, and a Redis if the config names none.
 
     ``config`` is a complete Serve config. ``directory`` is empty; the service keeps all its files there. Creating the
-    object chooses free ports and writes files, but starts no process. The function ``stop`` ends the processes. Raises
-    NoFreePortsError.
+    object chooses free ports and writes files, but starts no process; it raises NoFreePortsError if there are no free
+    ports. The function ``stop`` ends the processes.
     """
 
     def __init__(self, config: dict[str, Any], directory: Path, make: MakeWatch) -> None:
@@ -207,7 +207,8 @@ class LocalService:
 
 
 def explain(application: dict[str, Any]) -> str:
-    """Returns why an application is not running: its status and message, and those of its unhealthy deployments."""
+    """Returns the reason why an application is not running: its status and message, and those of its unhealthy
+    deployments."""
     messages = [f"{application['status']} {application.get('message', '')}".rstrip()]
     messages += [
         f"{name}: {deployment['status']} {deployment.get('message', '')}".rstrip()
@@ -218,7 +219,7 @@ def explain(application: dict[str, Any]) -> str:
 
 
 def answers_ok(url: str) -> bool:
-    """Whether a GET of ``url`` answers 200 within 2 seconds. Proxies of the environment are not used."""
+    """Returns whether a GET of ``url`` answers 200 within 2 seconds. Proxy settings in the environment are ignored."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2.0) as response:
@@ -244,7 +245,8 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     """Starts the service, waits until it is stopped, and ends all its processes. Returns the exit code: 0 after a
     signal, 1 after an error.
 
-    ``port`` None: the config's. ``timeout_s`` is the longest that the start may take.
+    ``port`` None: the config's. ``timeout_s`` is the longest time in seconds that the start may take. Raises OSError as
+    ``adopt_orphans`` does.
     """
     signals = StopSignals()
     directory: Path | None = None
@@ -276,7 +278,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
 
 
 def stop(service: LocalService | None, directory: Path | None, signals: StopSignals) -> None:
-    """Drains the service, ends all its processes and removes its directory. Prints processes that do not end.
+    """Drains the service, ends all its processes and removes its directory. Prints the processes that do not end.
 
     StopRequested ends the draining early. Afterwards signals are ignored.
     """

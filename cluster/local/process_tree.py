@@ -20,23 +20,25 @@ _POLL_S = 0.05
 
 
 def adopt_orphans() -> None:
-    """Makes this process a child subreaper: a descendant whose parent ends becomes its child. Raises OSError."""
+    """Makes this process a child subreaper: a descendant whose parent ends becomes its child. Raises OSError if the
+    kernel refuses."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
     """Makes the kernel send SIGTERM to this process when its parent ends, even by SIGKILL.
 
-    Called in a child process between fork and exec. Raises OSError.
+    It is called in a child process between fork and exec. Raises OSError if the kernel refuses.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Process]:
-    """Ends all descendants, those included that start meanwhile. Needs ``adopt_orphans`` before they start.
+    """Ends all descendants of this process, including those that start meanwhile. ``adopt_orphans`` must have been
+    called before they start.
 
     Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Waits until none runs, or for
-    ``deadline_s`` seconds. Returns those that still run.
+    ``deadline_s`` seconds. Returns the processes that still run.
     """
     started = time.monotonic()
     asked: set[psutil.Process] = set()

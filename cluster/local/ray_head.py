@@ -59,7 +59,8 @@ class RayHead:
         return self._environment["RAY_AUTH_TOKEN"]
 
     def start(self) -> None:
-        """Starts the process and returns at once, before the head answers. Called once. Raises OSError."""
+        """Starts the process and returns at once, before the head answers. Called once. Raises OSError if it cannot be
+        started."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 _command(self._directory, self._ports),
@@ -76,18 +77,20 @@ class RayHead:
         return self._process is not None and self._process.poll() is not None
 
     def details(self) -> dict[str, Any]:
-        """Returns Serve's status: applications, their deployments and replicas. Raises HeadUnavailableError."""
+        """Returns Serve's status: applications, their deployments and replicas. Raises HeadUnavailableError if the REST
+        API does not answer."""
         return dict(json.loads(self._call("GET", timeout_s=3.0) or b"{}"))
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """Deploys a Serve config. Returns when Serve has accepted it, long before the application runs.
 
-        Raises ConfigRefusedError and HeadUnavailableError.
+        Raises ConfigRefusedError if Serve refuses the config, and HeadUnavailableError if the REST API does not answer.
         """
         self._call("PUT", body=json.dumps(config).encode(), timeout_s=60.0)
 
     def shut_down_serve(self, timeout_s: float) -> None:
-        """Drains and ends all applications, then Serve. Raises HeadUnavailableError, also after ``timeout_s``."""
+        """Drains and ends all applications, then Serve. Raises HeadUnavailableError if the REST API does not answer
+        within ``timeout_s`` seconds."""
         self._call("DELETE", timeout_s=timeout_s)
 
     def _call(self, method: str, *, body: bytes | None = None, timeout_s: float) -> bytes:

@@ -35,7 +35,7 @@ class RedisMissingError(RuntimeError):
 
 
 def redis_binary() -> Path:
-    """Returns the path of the Redis server. Raises RedisMissingError."""
+    """Returns the path of the Redis server's binary. Raises RedisMissingError if the package is not installed."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
@@ -51,7 +51,7 @@ class RedisServer:
     """A Redis server on ``port`` of loopback, with a random password. It keeps its data in ``directory``.
 
     The caller ends the process with ``process_tree.stop_descendants``, or with ``stop``. Creating the object writes
-    files, which only this user can read, but starts no process. Raises OSError.
+    files, which only this user can read, but starts no process. It raises OSError if they cannot be written.
     """
 
     def __init__(self, directory: Path, port: int) -> None:
@@ -102,13 +102,13 @@ class RedisServer:
         return True
 
     def kill(self) -> None:
-        """Ends the process at once, as a crash does, and waits for its end. No effect if it does not run."""
+        """Ends the process at once, as a crash does, and waits for its end. Has no effect if it does not run."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
-        """Ends the process and waits for its end. No effect if it does not run."""
+        """Ends the process and waits for its end. Has no effect if it does not run."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

@@ -51,7 +51,8 @@ def load(path: Path, port: int | None) -> dict[str, Any]:
 def resolve(config: object, port: int | None) -> dict[str, Any]:
     """Returns ``config`` completed for a local service: one node, on loopback unless the config has another host.
 
-    ``port`` replaces the HTTP port of the config; None: it stays. Raises ConfigFileError.
+    ``port`` replaces the HTTP port of the config; None: it is not changed. Raises ConfigFileError if ``config`` is not
+    valid.
     """
     if not isinstance(config, dict) or not config.get("applications"):
         raise ConfigFileError("a Serve config is a mapping with `applications`")
@@ -77,7 +78,7 @@ def needs_state(application: Mapping[str, Any]) -> bool:
 
 
 def with_state(config: Mapping[str, Any], url_file: Path, journal: Path) -> dict[str, Any]:
-    """Returns ``config`` with the Redis whose URL is in ``url_file`` for each application that needs one.
+    """Returns ``config`` with the Redis whose URL is in ``url_file`` set in each application that needs one.
 
     The application keeps ledger entries in the directory ``journal`` until they are in Redis, unless its config names
     another.
@@ -104,8 +105,8 @@ def example_model(config: Mapping[str, Any]) -> str:
 
 
 def optional_deployments(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the model of each optional deployment in ``config``, by its name, whether it is installed or not: of
-    optional tiers, and of ``Embedder``."""
+    """Returns the model of each optional deployment in ``config`` by the deployment's name, whether the model is
+    installed or not. These are the optional tiers, and ``Embedder``."""
     found: dict[str, str] = {}
     for application in config["applications"]:
         arguments = application.get("args") or {}

@@ -1,1 +1,1 @@
-"""What the deployments of small models share: ``SafetyClassifier`` and ``Embedder``."""
+"""The code that the deployments of small models share: ``SafetyClassifier`` and ``Embedder``."""

@@ -1,5 +1,5 @@
 """``ModelServiceConfig``: the settings that all deployments of small models have, and ``ServiceConfig``: those of any
-deployment that routers ask within a deadline."""
+deployment that routers call with a deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
 
 class ServiceConfig(Settings):
-    """The settings of a deployment that routers ask, and of their calls to it."""
+    """The settings of a deployment that routers call, and of these calls."""
 
     replicas: int = Field(1, ge=1)
     """Replicas. Each computes on one thread."""
@@ -46,5 +46,5 @@ class ModelServiceConfig(ServiceConfig):
     late. 1,000 characters of English take about 100 ms on a core without VNNI, and 300 on a busy one."""
 
     def deadline_s(self, characters: int) -> float:
-        """Returns the seconds that a call with texts of ``characters`` characters may take."""
+        """Returns the deadline in seconds of a call with texts of ``characters`` characters in all."""
         return (self.deadline_ms + self.deadline_ms_per_1000_characters * characters / 1000) / 1000

@@ -1,4 +1,4 @@
-"""The deployment of a small model, and calls to it through a Serve handle."""
+"""Makes the deployment of a small model, and calls it through a Serve handle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 
 
 def model_deployment(name: str, replica: type, config: ServiceConfig) -> Any:
-    """Returns the deployment ``name`` of the actors ``replica``. It is to be bound to their arguments."""
+    """Returns the deployment ``name`` of the actor class ``replica``. The caller binds it to the actor's arguments."""
     return serve.deployment(
         name=name,
         num_replicas=config.replicas,
@@ -39,9 +39,11 @@ def pickling(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
 
 
 async def asked(name: str, call: Callable[[], Any], unavailable: type[Exception]) -> object:
-    """Returns the result of ``call``, which calls a method of a Serve handle. ``name`` is that of the model.
+    """Returns the result of ``call``, which calls a method of a Serve handle. ``name`` is the model's name, for the
+    error.
 
-    Raises ``unavailable`` if the replica cannot answer. If the caller is cancelled, so is the call in the replica.
+    Raises ``unavailable`` if the replica cannot answer. If the caller is cancelled, the call in the replica is
+    cancelled too.
     """
     # Outside the context of the HTTP request: Serve gives all calls within one the same internal id, and its routing
     # loop loses one of two calls that have the same id and wait for the same deployment.

@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class GuardedCalls:
-    """The calls of one router to one deployment. ``name`` is that of the model, for errors and the log.
+    """The calls of one router to one deployment. ``name`` is the model's name, for errors and the log.
 
-    ``unavailable`` is the port's error: what is raised for a call without an answer, and what counts as a fault of the
-    deployment if the call itself raises it.
+    ``unavailable`` is the error class of the port. It is raised for a call without an answer, and if the call itself
+    raises it, that counts as a fault of the deployment.
     """
 
     def __init__(self, name: str, config: ServiceConfig, clock: Clock, unavailable: type[Exception]) -> None:
@@ -31,14 +31,14 @@ class GuardedCalls:
 
     @property
     def state(self) -> BreakerState:
-        """The state of the breaker."""
+        """The state of the circuit breaker."""
         return self._breaker.state
 
     async def call(self, function: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Calls ``function`` and returns its result.
 
-        Raises ``unavailable`` if the breaker is open or its half-open probe is under way, after ``timeout_s`` seconds,
-        and if ``function`` does.
+        Raises ``unavailable`` if the breaker is open or its half-open probe is under way, or after ``timeout_s``
+        seconds. Raises what ``function`` raises.
         """
         breaker, allowed = self._breaker.ask(self._clock.monotonic())
         self._become(breaker)

@@ -1,1 +1,1 @@
-"""The second stage of the semantic cache: a model that reads two questions side by side, on one thread."""
+"""The pair scorer, the second stage of the semantic cache: a cross-encoder that reads two questions together."""

@@ -1,4 +1,4 @@
-"""``PairModel``: the encoder and its head. It reads pairs of questions on the calling thread."""
+"""``PairModel``: the cross-encoder and its head. It scores pairs of questions on the calling thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPECIAL_TOKENS = 3
 
 
 class PairModel:
-    """A loaded pair model. Its methods release Python's lock while they compute, and may be called on one thread at a
+    """A loaded pair model. Its methods release Python's lock while they compute, and must be called on one thread at a
     time."""
 
     def __init__(self, directory: Path, precision: Precision = Precision.INT8) -> None:
@@ -41,15 +41,16 @@ class PairModel:
     def probabilities(self, question: str, others: Sequence[str], cosines: Sequence[float]) -> NDArray[np.float64]:
         """Returns the probability that each of ``others`` asks for what ``question`` asks for, float64 [others].
 
-        ``cosines``: of the embeddings of ``question`` and of each of the others. A pair that is too long to be read
-        whole has the probability 0. Raises ValueError for a cosine that is no number.
+        ``cosines`` are those of the embeddings of ``question`` and of each of ``others``. A pair that is too long for
+        the model has the probability 0. Raises ValueError for a cosine that is not finite.
         """
         return self.combined(self.logits([(question, other) for other in others]), np.asarray(cosines, np.float64))
 
     def combined(self, logits: NDArray[np.floating], cosines: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns the probabilities of pairs, float64 [pairs], from what ``logits`` gave and their cosines, [pairs].
+        """Returns the probabilities of pairs, float64 [pairs], from the result of ``logits`` and the pairs' cosines,
+        both [pairs].
 
-        Raises ValueError for a cosine that is no number.
+        Raises ValueError for a cosine that is not finite.
         """
         if not np.isfinite(cosines).all():
             raise ValueError("a cosine is no number")
@@ -61,7 +62,7 @@ class PairModel:
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Returns the model's outputs for pairs, each the mean of both orders, float32 [pairs]; minus infinity for a
-        pair that is too long. A text that is in several pairs is cut into pieces once."""
+        pair that is too long. A text that is in several pairs is tokenised once."""
         pieces = {text: self._pieces(text) for text in {text for pair in pairs for text in pair}}
         limit = self.artefact.max_tokens - SPECIAL_TOKENS
         read = [place for place, (a, b) in enumerate(pairs) if len(pieces[a]) + len(pieces[b]) <= limit]

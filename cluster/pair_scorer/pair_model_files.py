@@ -1,5 +1,5 @@
-"""``Artefact``: what ``config.json`` says of a pair model. deployments/models/cache_pairs/FORMAT.md describes the
-files."""
+"""``Artefact``: the description of a pair model in its ``config.json``. deployments/models/cache_pairs/FORMAT.md
+describes the files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safety.encoder.architecture import Architecture
 
 
 class ArtefactError(ValueError):
-    """The files of a pair model do not fit together."""
+    """The files of a pair model are malformed or do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Combination:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A pair model without its weights. ``version`` names model and combination. ``max_tokens``: of a pair that is
-    read, special tokens included."""
+    """A pair model without its weights. ``version`` is ``name@version`` of model and combination. ``max_tokens`` is the
+    maximum number of tokens of a pair, special tokens included."""
 
     version: str
     architecture: Architecture
@@ -37,7 +37,8 @@ class Artefact:
 
 
 def read_artefact(directory: Path) -> Artefact:
-    """Reads ``config.json`` in ``directory``. Raises OSError, and ArtefactError for what is missing or wrong in it."""
+    """Reads ``config.json`` in ``directory``. Raises OSError if it cannot be read, and ArtefactError for a member that
+    is missing or wrong."""
     path = directory / "config.json"
     text = path.read_text(encoding="utf-8")
     try:

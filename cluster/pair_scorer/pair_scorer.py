@@ -15,7 +15,8 @@ MODEL = Path(__file__).resolve().parents[2] / "deployments" / "models" / "cache_
 
 
 class LocalPairScorer:
-    """Scores one call after another; the event loop goes on meanwhile."""
+    """Implements ``PairScorer``. Calls are scored one after another on the thread, so that the event loop is not
+    blocked."""
 
     def __init__(self, directory: Path = MODEL) -> None:
         """Loads the model. Raises what ``PairModel`` raises."""
@@ -24,11 +25,11 @@ class LocalPairScorer:
 
     @property
     def version(self) -> str:
-        """The version in ``config.json``."""
+        """The version in the model's ``config.json``."""
         return self._model.artefact.version
 
     async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
-        """Returns the probability of each candidate, in order. Raises ValueError for a cosine that is no number."""
+        """Returns the probability of each candidate, in order. Raises ValueError for a cosine that is not finite."""
         if not candidates:
             return ()
         others, cosines = zip(*candidates, strict=True)
@@ -37,5 +38,5 @@ class LocalPairScorer:
         return [float(score) for score in scored]
 
     def close(self) -> None:
-        """Ends the thread when its call is done. Further calls raise RuntimeError."""
+        """Ends the thread after its present call. Further calls raise RuntimeError."""
         self._thread.shutdown(wait=False)

@@ -6,8 +6,8 @@ but its own requests.
 
 A lane that ends may have belonged to a router that was killed, which has written no ledger entries for its last
 requests. Their accounts and the engine's counts then go to another router, as soon as one has a lane. So do those of
-requests that have ended shortly before: their router may not have come to write them, and the ledger drops an entry
-that it has.
+requests that have ended shortly before: their router may have died before it wrote them, and the ledger ignores an
+entry that it already has.
 
 During a rollout, some routers may be of a release that ignores such accounts. One that sends accounts with its own
 requests reads those of others. Where no open lane has brought an account yet, all lanes get them: the ledger adds each
@@ -30,8 +30,9 @@ MAX_HOMELESS = 10_000  # ended requests that wait for a lane
 
 
 class LaneOutbox:
-    """The send buffer of one lane. ``requests`` has the account of each unfinished request whose rows go there, by its
-    id. ``brings_accounts``: one of them had an account, so that its router knows what that is."""
+    """The send buffer of one lane. ``requests`` maps the id of each unfinished request of the lane to its account.
+    ``brings_accounts``: at least one request had an account, so the lane's router is of a release that reads
+    accounts."""
 
     def __init__(self, lane_id: str) -> None:
         self.lane_id = lane_id
@@ -43,16 +44,17 @@ class LaneOutbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def end(self, orphan: Orphan) -> None:
-        """Keeps the account of a request that has ended, for the case that the lane's router dies."""
+        """Keeps the account of a request that has ended for a while, in case the lane's router dies."""
         self._ended.append((time.monotonic(), orphan))
 
     def give(self, orphans: Iterable[Orphan]) -> None:
-        """Adds requests of lanes that have ended, which go out with the next item."""
+        """Adds requests whose lane has ended. They are sent with the next item."""
         self._orphans += orphans
         self.wake()
 
     def take_orphans(self) -> list[Orphan]:
-        """Removes the requests of lanes that have ended and returns them. If this lane ends too, they are not lost."""
+        """Removes and returns the requests whose lane has ended. If this lane ends too, ``unreported`` still has
+        them."""
         taken, self._orphans = self._orphans, []
         for orphan in taken:
             self.end(orphan)
@@ -60,7 +62,7 @@ class LaneOutbox:
 
     @property
     def unreported(self) -> list[Orphan]:
-        """The requests that ended within the last ENDED_S, and may not be in the ledger."""
+        """The requests that ended within the last ENDED_S seconds, and may not be in the ledger yet."""
         first = time.monotonic() - ENDED_S
         return [*(orphan for at, orphan in self._ended if at >= first), *self._orphans]
 
@@ -75,8 +77,8 @@ class LaneOutbox:
             self._waiter.set_result(None)
 
     async def take(self, timeout_s: float) -> list[Row]:
-        """Waits for rows, removes all from the buffer and returns them in order; none after ``timeout_s`` seconds or
-        ``wake``."""
+        """Waits for rows, removes all from the buffer and returns them in order. Returns [] after ``timeout_s`` seconds
+        or ``wake``."""
         if not (self._rows or self._orphans):
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -101,7 +103,7 @@ class LaneRegistry:
 
     @property
     def requests(self) -> int:
-        """The number of unfinished requests, over all lanes."""
+        """The number of unfinished requests in all lanes."""
         return len(self._owners)
 
     def open(self, lane_id: str) -> LaneOutbox:
@@ -130,8 +132,8 @@ class LaneRegistry:
         return outbox is not None and outbox.lane_id == lane_id
 
     def claim(self, lane_id: str, request_id: str, account: str = "") -> bool:
-        """Assigns a new request to the lane, which gets its rows from now on. Returns True. ``account`` is as in
-        ``TierBackend.generate``.
+        """Assigns a new request to the lane, which gets the request's rows from now on, and returns True. ``account``
+        is as in ``TierBackend.generate``.
 
         Returns False, and changes nothing, if the lane is not open or the id belongs to a lane already.
         """
@@ -144,15 +146,15 @@ class LaneRegistry:
         return True
 
     def release(self, request_id: str) -> None:
-        """Removes a request from its lane. Its further rows are dropped. Unknown ids are ignored."""
+        """Removes a request from its lane. The request's further rows are dropped. Unknown ids are ignored."""
         outbox = self._owners.pop(request_id, None)
         if outbox is not None:
             del outbox.requests[request_id]
         self._orphaned.pop(request_id, None)
 
     def deliver(self, rows: Iterable[Row]) -> None:
-        """Puts each row into the outbox of its request's lane. Rows of requests without a lane are dropped, but for the
-        counts in the last one.
+        """Puts each row into the outbox of its request's lane. Rows of requests without a lane are dropped, except for
+        the token counts in their last rows, which other routers get.
 
         A request is removed from its lane with its last row.
         """

@@ -24,7 +24,7 @@ def bundles(tier: TierConfig) -> list[dict[str, float]]:
 
 
 class Rank:
-    """The actor of one rank beside rank 0. It ends when its connection to rank 0 ends, and so with the replica."""
+    """The actor of one rank beside rank 0. It ends when its connection to rank 0 ends, and so when the replica ends."""
 
     def run(self, invitation: Invitation) -> None:
         """Runs the rank until its process ends; never returns. Ray lets the process see one GPU, so its number is 0."""

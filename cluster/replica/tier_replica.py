@@ -50,7 +50,7 @@ MAX_NEW_GRAMMARS = 2  # requests whose new grammars are compiled at the same tim
 
 
 class ReplicaEngine(Protocol):
-    """The engine of a replica. ``engine.async_engine.AsyncEngine`` implements it; its docstrings hold here too."""
+    """The engine of a replica. ``engine.async_engine.AsyncEngine`` implements it; its docstrings apply here too."""
 
     def start(self) -> None: ...
     def close(self) -> None: ...

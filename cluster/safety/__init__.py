@@ -1,1 +1,1 @@
-"""The deployment ``SafetyClassifier``, and the routers' way to it."""
+"""The deployment ``SafetyClassifier``, and the routers' client of it."""

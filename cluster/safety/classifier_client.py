@@ -1,7 +1,6 @@
-"""``ClassifierClient``: the routers' classifier. It asks the deployment, with a deadline and a circuit breaker.
+"""``ClassifierClient``: the routers' classifier. It calls the deployment, with a deadline and a circuit breaker.
 
-Every way in which an answer can be missing or wrong becomes ClassifierUnavailableError. What happens then, the policy
-of the tenant says.
+Every missing or malformed answer becomes ClassifierUnavailableError. The tenant's policy decides what happens then.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ answer."""
 
 
 class ClassifierClient:
-    """Implements ``TextClassifier``. ``version`` is that of the last reply, and before the first that of the files from
-    which the application was built."""
+    """Implements ``TextClassifier``. ``version`` is the version in the last reply; before the first reply, the version
+    of the files from which the application was built."""
 
     def __init__(self, ask: Ask, config: ClassifierConfig, version: str, clock: Clock | None = None) -> None:
         self._ask = ask
@@ -37,7 +36,7 @@ class ClassifierClient:
 
     @property
     def state(self) -> BreakerState:
-        """The state of the breaker."""
+        """The state of the circuit breaker."""
         return self._calls.state
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:

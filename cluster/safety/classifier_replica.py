@@ -13,7 +13,7 @@ from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 
 
 class LocalClassifier(Protocol):
-    """The classifier in a replica. ``BatchingClassifier`` implements it; its docstrings hold here too."""
+    """The classifier in a replica. ``BatchingClassifier`` implements it; its docstrings apply here too."""
 
     @property
     def version(self) -> str: ...
@@ -28,14 +28,16 @@ MakeClassifier = Callable[[ClassifierConfig], LocalClassifier]
 class ClassifierReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
-    ``make_classifier`` is called in the replica's process: routers and the builder do not import the runtime.
+    ``make_classifier`` is called in the replica's process: routers and the application builder do not import ONNX
+    Runtime.
     """
 
     def __init__(self, config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> None:
         self._classifier = (make_classifier or load_classifier)(config)
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
-        """Returns the scores of each text of a tenant. If the call is cancelled, what has not begun is dropped."""
+        """Returns the scores of each text of a tenant. If the call is cancelled, its texts that still wait are
+        dropped."""
         version = self._classifier.version
         try:
             return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant)))
@@ -47,12 +49,13 @@ class ClassifierReplica:
         return os.getpid()
 
     def check_health(self) -> None:
-        """Raises ModelStuckError if a batch does not end. Serve calls it every ``health_check_period_s``."""
+        """Raises ModelStuckError if the present batch takes too long. Serve calls it every
+        ``health_check_period_s``."""
         check_not_stuck(self._classifier.busy_s())
 
 
 def load_classifier(config: ClassifierConfig) -> LocalClassifier:
-    """Loads the model. Raises as ``WindowClassifier`` does."""
+    """Loads the model of ``config`` and returns the classifier. Raises as ``WindowClassifier`` does."""
     from safety.classifier.batching_classifier import BatchingClassifier
     from safety.classifier.window_classifier import WindowClassifier
 

@@ -1,4 +1,4 @@
-"""``ClassifierReply``: what a replica of the classifier answers. Both ends know it."""
+"""``ClassifierReply``: the reply of a replica of the classifier to a router."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safety.api import Scores
 
 @dataclass(frozen=True, slots=True)
 class ClassifierReply:
-    """``version`` names model and calibration. ``failure``: why there are no scores, for the audit record."""
+    """A reply. ``version`` names model and calibration. ``failure`` says why there are no scores, for the audit log."""
 
     version: str
     scores: tuple[Scores, ...] = ()

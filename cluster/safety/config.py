@@ -20,7 +20,7 @@ class ClassifierConfig(ModelServiceConfig):
 
 
 class SafetySettings(Settings):
-    """What inspects requests and answers."""
+    """The settings of the classifier and of the safety policies."""
 
     classifier: ClassifierConfig | None = None
     """The classifier of harmful content and prompt injections. None: there is none."""

@@ -18,8 +18,8 @@ NAME = "SafetyClassifier"
 
 
 class ClassifierLink(NamedTuple):
-    """What a router needs to ask the classifier. ``version`` is that of the files from which the application was
-    built. ``handle`` is that of the deployment."""
+    """The data that a router needs to call the classifier. ``version`` is the version of the files from which the
+    application was built. ``handle`` is the deployment's handle."""
 
     config: ClassifierConfig
     version: str
@@ -27,10 +27,11 @@ class ClassifierLink(NamedTuple):
 
 
 def bind_classifier(config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> ClassifierLink:
-    """Binds the deployment. ``make_classifier`` None: the model of ``config`` is loaded.
+    """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
+    loaded.
 
-    Raises ValueError, naming the setting, if the model's config.json is missing or wrong: better now than in every
-    replica.
+    Raises ValueError, naming the setting, if the model's config.json is missing or wrong. So the error appears before
+    the start of replicas.
     """
     try:
         version = read_artefact(config.model).version
@@ -41,12 +42,12 @@ def bind_classifier(config: ClassifierConfig, make_classifier: MakeClassifier | 
 
 
 def classifier_client(link: ClassifierLink) -> ClassifierClient:
-    """Returns the classifier of a router. To be called in the router's process."""
+    """Returns a router's client of the classifier. It is called in the router's process."""
     return ClassifierClient(ServeAsk(link.handle), link.config, link.version)
 
 
 class ServeAsk:
-    """Asks one of the deployment's replicas. Implements ``classifier_client.Ask``."""
+    """Sends a call to one of the deployment's replicas. Implements ``classifier_client.Ask``."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)

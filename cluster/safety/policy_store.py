@@ -1,4 +1,4 @@
-"""``SharedPolicies``: the store of policies as the guard sees it."""
+"""``SharedPolicies``: adapts the shared store of policies to the port of the guard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 
 class SharedPolicies:
-    """Implements ``safety.api.PolicyStore`` with the shared state, whose errors the safety floor does not know."""
+    """Implements ``safety.api.PolicyStore`` with the shared state, and converts its errors to those of
+    ``safety.api``."""
 
     def __init__(self, store: SafetyStore) -> None:
         self._store = store

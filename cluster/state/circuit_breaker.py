@@ -1,4 +1,4 @@
-"""``CircuitBreaker``: decides whether a failing store is called. A pure table of states.
+"""``CircuitBreaker``: decides whether a service that has failed may be called. A pure table of states.
 
 See M. Nygard, "Release It!", 2nd edition, section 5.2. A breaker is immutable; each event returns the next one::
 
@@ -26,7 +26,8 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """``max_faults`` in a row open the breaker, for ``open_s`` seconds first and for ``max_open_s`` at most."""
+    """The settings of a breaker. ``max_faults`` faults in a row open it, for ``open_s`` seconds at first and for
+    ``max_open_s`` seconds at most."""
 
     max_faults: int = 5
     open_s: float = 1.0
@@ -37,7 +38,8 @@ class BreakerPolicy:
 class CircuitBreaker:
     """A breaker and its history. Times are monotonic seconds.
 
-    ``faults`` is the number of faults in a row. ``pause_s`` is how long the breaker was opened for last.
+    ``faults`` is the number of faults in a row. ``pause_s`` is the time, in seconds, for which the breaker was opened
+    last.
     """
 
     policy: BreakerPolicy

@@ -27,7 +27,7 @@ class JournalFullError(RuntimeError):
 
 @dataclass(slots=True)
 class Segment:
-    """An open and locked file. Bytes before ``read`` have been released."""
+    """An open and locked file. The bytes before the offset ``read`` have been released."""
 
     path: Path
     descriptor: int
@@ -36,7 +36,7 @@ class Segment:
 
 
 class Journal:
-    """The queue in ``directory``. ``max_bytes`` includes adopted segments. For one thread.
+    """The queue in ``directory``. ``max_bytes`` includes adopted segments. It is used on one thread.
 
     Creating it makes the directory and adopts the segments of processes that have ended. Raises OSError.
     """
@@ -51,7 +51,7 @@ class Journal:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that have not been released."""
+        """The number of bytes that have not been released."""
         return sum(segment.size - segment.read for segment in self._segments)
 
     def adopt(self) -> int:
@@ -65,7 +65,8 @@ class Journal:
         return adopted
 
     def append(self, line: bytes) -> None:
-        """Adds a line, without its line feed, at the end. Raises JournalFullError and OSError."""
+        """Adds a line, without its line feed, at the end. Raises JournalFullError beyond ``max_bytes``, and OSError if
+        the disk fails."""
         data = line + b"\n"
         if self.waiting_bytes + len(data) > self._max_bytes:
             raise JournalFullError(f"{self._max_bytes} bytes wait already")
@@ -98,7 +99,7 @@ class Journal:
         return data[: data.rindex(b"\n")].split(b"\n")[:max_lines]
 
     def release(self, lines: Sequence[bytes]) -> None:
-        """Removes ``lines``, which ``peek`` has returned last. Raises OSError."""
+        """Removes ``lines``, the result of the last ``peek``. Raises OSError."""
         segment = self._segments[0]
         segment.read += sum(len(line) + 1 for line in lines)
         if segment.read >= segment.size and len(self._segments) == 1:

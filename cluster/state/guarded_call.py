@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class Guard:
     """The deadline and the circuit breaker of one class of calls: requests or background.
 
-    ``name`` is for the log. ``timeout_s`` is the deadline of a call in seconds, with its wait for one of
-    ``max_in_flight`` places. Only the store's own failures count as faults: neither that wait nor an event loop that
-    is late does.
+    ``name`` is for the log. ``timeout_s`` is the deadline of a call in seconds, which includes the wait for one of
+    ``max_in_flight`` places. Only failures of the store count as faults for the breaker. A timeout during that wait, or
+    because the event loop was late, does not.
     """
 
     def __init__(self, name: str, timeout_s: float, policy: BreakerPolicy, clock: Clock, max_in_flight: int) -> None:
@@ -38,7 +38,7 @@ class Guard:
 
     @property
     def state(self) -> BreakerState:
-        """The state of the breaker."""
+        """The state of the circuit breaker."""
         return self._breaker.state
 
     async def call(self, function: Callable[[], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""``Channel``: the calls of one kind to Redis, with connections, a deadline and a circuit breaker of their own."""
+"""``Channel``: one class of calls to Redis, with connections, a deadline and a circuit breaker of their own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Channel:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
-    ``name`` is that of the kind. Kinds of calls that have a channel each do not take the other's connections, nor open
-    its breaker. Each call uses one connection at a time. ``scripts``: the calls run scripts and no other command, so
-    that they can share one connection. Raises ValueError for a wrong URL.
+    ``name`` is the name of the class of calls, for the log. Classes of calls with separate channels do not use each
+    other's connections, nor open each other's breakers. Each call uses one connection at a time. ``scripts``: the calls
+    run scripts and no other command, so that they can share one connection. Raises ValueError for a wrong URL.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Channel:
         return self._guard.state
 
     async def open(self) -> None:
-        """Makes the first connection, which may take longer than a call. Raises StateUnavailableError."""
+        """Makes the first connection, which may take longer than a call. Raises StateUnavailableError if Redis does not
+        answer."""
         await self._counted(self._start_guard.call(self._client.ping))
 
     async def call(self, function: Callable[[Client], Awaitable[T]]) -> T:
-        """Calls ``function`` with the client and returns its result. Raises StateUnavailableError."""
+        """Calls ``function`` with the client and returns its result. Raises StateUnavailableError if the breaker is
+        open, the deadline passes, Redis fails, or the channel is closed."""
         if self._closed:
             raise StateUnavailableError("the store is closed", sent=False)
         return await self._counted(self._guard.call(lambda: function(self._client)))

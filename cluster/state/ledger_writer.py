@@ -1,4 +1,4 @@
-"""``LedgerWriter``: writes ledger entries behind the requests, by way of a journal."""
+"""``LedgerWriter``: writes ledger entries to the store in the background, through a journal on disk."""
 
 from __future__ import annotations
 

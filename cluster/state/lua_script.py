@@ -20,9 +20,10 @@ class Script:
         self._digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """Runs the script with KEYS and ARGV and returns its answer. Sends its text if the server does not know it.
+        """Runs the script with KEYS and ARGV and returns its answer. Sends the script's source if the server does not
+        know it.
 
-        Raises what redis-py raises.
+        Raises RedisError as redis-py does.
         """
         try:
             return await client.evalsha(self._digest, len(keys), *keys, *arguments)

@@ -1,8 +1,8 @@
-"""``PipelinedClient``: the commands of one kind over one connection, many at a time.
+"""``PipelinedClient``: sends many commands at a time over one connection to Redis.
 
-The commands of one turn of the event loop are one write. redis-py takes a connection for each command, and 0.3 ms of
-the event loop, which is more than Redis takes for the command. It makes the connection here too: address, TLS, login,
-and Sentinel are its part.
+All commands of one turn of the event loop are one write. redis-py's own client takes a connection for each command, and
+0.3 ms of the event loop, which is more than Redis takes for the command. redis-py still makes the connection: address,
+TLS, login and Sentinel.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MAX_UNANSWERED = 4096
 
 
 class Unanswered(NamedTuple):
-    """A command that was sent. ``sent_at`` is in seconds of the event loop."""
+    """A command whose answer has not arrived. ``sent_at`` is in seconds of the event loop's clock."""
 
     answer: asyncio.Future[Any]
     sent_at: float
 
 
 class Link(asyncio.Protocol):
-    """One connection. Answers come in the order of the commands. ``below`` is the protocol that it replaces, which
-    learns of the end. ``lost``: it is closed."""
+    """One connection. Answers come in the order of the commands. ``below`` is the protocol that it replaces, which is
+    notified when the connection ends. ``lost``: the connection is closed."""
 
     def __init__(self, transport: asyncio.Transport, below: asyncio.BaseProtocol) -> None:
         self._transport = transport
@@ -45,8 +45,8 @@ class Link(asyncio.Protocol):
         transport.set_protocol(self)
 
     def send(self, parts: Sequence[str | int | bytes]) -> asyncio.Future[Any]:
-        """Sends a command with the others of this turn of the event loop. The result is its answer, or fails with the
-        error that Redis answers or with ConnectionError. Raises MaxConnectionsError if too many are unanswered."""
+        """Sends a command with the others of this turn of the event loop. Returns a future of the answer, which fails
+        with Redis' error or with ConnectionError. Raises MaxConnectionsError if too many are unanswered."""
         if len(self._unanswered) >= MAX_UNANSWERED:
             raise MaxConnectionsError(f"{MAX_UNANSWERED} commands are unanswered")
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -61,7 +61,7 @@ class Link(asyncio.Protocol):
         return bool(self._unanswered) and self._loop.time() - self._unanswered[0].sent_at > after_s
 
     def abort(self) -> None:
-        """Closes the connection. All that is unanswered fails."""
+        """Closes the connection. All unanswered commands fail with ConnectionError."""
         self._transport.abort()
         self._lose()
 
@@ -103,11 +103,11 @@ class Link(asyncio.Protocol):
 
 
 class PipelinedClient:
-    """Implements the part of redis-py's client that scripts need. ``client`` has the connections: of one Redis, or of
+    """Implements the part of redis-py's client that scripts need. ``client`` makes the connections: to one Redis, or to
     the master that Sentinel reports. A connection that has not answered for ``stalled_s`` seconds is replaced.
 
-    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends may be
-    repeated.
+    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends is safe
+    to repeat.
     """
 
     def __init__(self, client: Client, stalled_s: float) -> None:
@@ -118,7 +118,8 @@ class PipelinedClient:
         self._connecting: asyncio.Task[Link] | None = None
 
     async def execute_command(self, *parts: str | int | bytes) -> Any:
-        """Returns Redis' answer to a command. Raises RedisError and OSError."""
+        """Returns Redis' answer to a command. Raises RedisError if Redis answers with an error or the connection is
+        lost, and OSError if it cannot be made."""
         link = self._live() or await self._connected()
         try:
             return await link.send(parts)
@@ -130,15 +131,17 @@ class PipelinedClient:
         return await (self._live() or await self._connected()).send(parts)
 
     async def evalsha(self, digest: str, key_count: int, *parts: str | int | bytes) -> Any:
-        """Runs a script by its digest. Raises NoScriptError if the server does not know it."""
+        """Runs a script by its digest. Raises NoScriptError if the server does not know it, and as ``execute_command``
+        does."""
         return await self.execute_command("EVALSHA", digest, key_count, *parts)
 
     async def eval(self, text: str, key_count: int, *parts: str | int | bytes) -> Any:
-        """Runs the script ``text``."""
+        """Runs the script ``text`` and returns its answer. Raises as ``execute_command`` does."""
         return await self.execute_command("EVAL", text, key_count, *parts)
 
     async def ping(self) -> Any:
-        """Returns Redis' answer, and has a connection then."""
+        """Sends PING and returns Redis' answer. It makes the connection if there is none. Raises as ``execute_command``
+        does."""
         return await self.execute_command("PING")
 
     async def aclose(self) -> None:

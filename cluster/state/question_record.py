@@ -1,7 +1,8 @@
-"""``QuestionRecord``: the question of a stored answer with its vector, and how it is kept in Redis. Pure.
+"""``QuestionRecord``: the question of a stored answer with its vector, and its encoding in Redis. Pure.
 
 A record is a checksum, a header of fixed size, the partition, the question and the vector in float16. The checksum
-covers tenant and id too: what is cut off, altered, of another release, or stored under another name is no record.
+covers tenant and id too. Bytes that were cut off, altered, written by another release or stored under another id are
+not accepted as a record.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ UTF8 = ("utf-8", "surrogatepass")  # a question may have half of a surrogate pai
 
 
 class PoisonedQuestionError(Exception):
-    """What is stored is no record of this tenant and id."""
+    """The stored bytes are no valid record of this tenant and id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class QuestionRecord:
 
 
 def model_digest(model: str) -> int:
-    """Returns 64 bits that name an embedder's model. Vectors of different models must not be compared."""
+    """Returns a 64-bit digest of an embedder's model ``name@version``. Vectors of different models must not be
+    compared."""
     return int.from_bytes(hashlib.blake2b(model.encode(), digest_size=8).digest(), "little")
 
 
 def encode_question(record: QuestionRecord) -> bytes:
-    """Returns the written form of ``record``: 768 bytes of vector for 384 dimensions, and about 110 others."""
+    """Returns ``record`` in its stored form: 768 bytes for a vector of 384 dimensions, and about 110 bytes besides the
+    question."""
     partition, question = record.partition.encode(*UTF8), record.question.encode(*UTF8)
     header = HEADER.pack(
         FORMAT,
@@ -60,7 +63,8 @@ def encode_question(record: QuestionRecord) -> bytes:
 
 
 def decode_question(data: bytes, tenant: str, entry_id: str) -> QuestionRecord:
-    """Returns the record that ``encode_question`` has written. Raises PoisonedQuestionError, which quotes nothing."""
+    """Returns the record in ``data``, which ``encode_question`` has written. Raises PoisonedQuestionError, whose
+    message quotes no text, if it is no valid record of this tenant and id."""
     body = data[CHECKSUM_BYTES:]
     if data[:CHECKSUM_BYTES] != _checksum(tenant, entry_id, body):
         raise PoisonedQuestionError("the record is not whole, or another entry's")

@@ -1,4 +1,4 @@
-"""``KnownTenants``: which tenants this process has added to a set in Redis lately."""
+"""``KnownTenants``: remembers the tenants that this process has recently added to a set in Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_KNOWN = 10_000  # tenants; one that is forgotten is added again
 
 
 class KnownTenants:
-    """Tenants and when each was added."""
+    """A bounded set of tenants, each with the time of its last addition."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class KnownTenants:
         return added is not None and self._clock.monotonic() - added < KNOWN_S
 
     def add(self, tenant: str) -> None:
-        """Notes that the tenant was added now."""
+        """Records that the tenant was added now."""
         self._added[tenant] = self._clock.monotonic()
         self._added.move_to_end(tenant)
         if len(self._added) > MAX_KNOWN:

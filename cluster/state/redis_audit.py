@@ -1,8 +1,8 @@
 """``RedisAudit``: the audit log in Redis. Implements the router's port ``AuditStore``.
 
-Redis computes no SHA-256 in scripts. So a router computes the hashes of a batch after the head that it knows, and the
-script adds the batch if that is still the head; otherwise the router tries again after the present one, a little later
-than the others. One of several routers always gets on.
+Redis computes no SHA-256 in scripts. So a router computes the hashes of a batch from the head of the chain that it
+knows, and the script adds the batch if that is still the head. Otherwise the router tries again from the present head
+after a random pause. Of several routers, one always succeeds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_TENANTS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a tenant's chain."""
+    """The head of a tenant's chain: the day, number and hash of its last record."""
 
     day: int = 0
     records: int = 0
@@ -46,13 +46,14 @@ class Head:
 
     @property
     def text(self) -> str:
-        """The head as the script compares it."""
+        """The head in the form that the script compares."""
         return f"{self.day} {self.records} {self.hash}"
 
 
 class RedisAudit:
-    """``channel`` is that of its calls. Records wait in ``journal``. ``kept_ms`` is how long a day's records are kept.
-    ``script_clock`` replaces the Redis server's time in tests. ``on_lost`` is called for each record that is lost.
+    """The audit log. ``channel`` makes its calls. Records wait in ``journal``. ``kept_ms`` is the retention of a day's
+    records, in milliseconds. ``script_clock`` replaces the Redis server's time in tests. ``on_lost`` is called for each
+    record that is lost.
 
     Raises OSError if the journal cannot be used.
     """
@@ -77,7 +78,7 @@ class RedisAudit:
         self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append, on_lost)
 
     def start(self) -> None:
-        """Starts to write what waits in the journal."""
+        """Starts the background task that writes the records in the journal."""
         self._writer.start()
 
     def health(self) -> AuditHealth:
@@ -169,11 +170,11 @@ async def _days(tenant: str, client: Client) -> list[AuditDay]:
 
 
 def encode(entry: AuditEntry) -> bytes:
-    """Returns ``entry`` as a line of JSON."""
+    """Returns ``entry`` as a line of JSON for the journal."""
     return json.dumps([entry.id, entry.tenant, entry.document], separators=(",", ":")).encode()
 
 
 def decode(line: bytes) -> AuditEntry:
-    """Returns the entry in a line of ``encode``. Raises ValueError or TypeError for another line."""
+    """Returns the entry in a line of ``encode``. Raises ValueError or TypeError for a damaged line."""
     item_id, tenant, document = json.loads(line)
     return AuditEntry(item_id, tenant, document)

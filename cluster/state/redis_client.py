@@ -1,4 +1,4 @@
-"""``connect``: the client of one Redis, of a Redis Cluster, or of the master that Sentinel reports."""
+"""``connect``: makes the client of one Redis, of a Redis Cluster, or of the master that Sentinel reports."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ Client = Any
 def connect(config: StateConfig, url: str, max_connections: int) -> Client:
     """Returns a client, which connects with its first command. All answers are bytes.
 
-    Beyond ``max_connections``, for each node of a cluster, a command fails: the caller bounds those in flight.
+    A command that needs more than ``max_connections`` connections to a node fails, so the caller bounds the commands in
+    flight.
 
-    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends may be
-    repeated. The deadlines are the caller's (``Guard``).
+    A command is sent once more at once if its connection turns out to be closed: each command that Manta sends is safe
+    to repeat. The deadlines are the caller's (``Guard``).
     """
     options: dict[str, Any] = {
         "protocol": 2,

@@ -1,6 +1,6 @@
 """``RedisCollections``: collections of documents in Redis. Implements the router's port ``CollectionStore``.
 
-Each call is one call of a script, so it is atomic, and one round trip.
+Each operation is one call of a script, so it is atomic and takes one round trip.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_READ_AT_ONCE = 16  # documents of one call: the server does nothing else mea
 
 
 class RedisCollections:
-    """The collections in the Redis at ``url``. ``clock`` times the circuit breakers. Raises ValueError for a wrong
-    URL."""
+    """The collections in the Redis at ``url``. Implements ``CollectionStore``. ``clock`` times the circuit breakers.
+    Raises ValueError for a wrong URL."""
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()

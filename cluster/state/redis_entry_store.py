@@ -1,8 +1,8 @@
 """``RedisEntryStore``: the stored answers in Redis. Implements the router's ports ``EntryStore`` and ``EntryFeed``.
 
-Each change of a tenant's entries is one call of a script, so it is atomic, and one round trip. The feed is in another
-slot of a Redis Cluster: a change is added to it right after it was made. If that fails, the index lacks an entry, or
-still has one that is gone; both are misses.
+Each change of a tenant's entries is one call of a script, so it is atomic and takes one round trip. The feed is in
+another slot of a Redis Cluster: a change is added to it right after it was made. If that fails, the index lacks an
+entry, or still has one that is gone; both are misses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KNOWN_S = 60.0  # after which a tenant is added to the set of tenants again: Red
 
 
 class RedisEntryStore:
-    """The stored answers in the Redis at ``url``.
+    """The stored answers in the Redis at ``url``. Implements ``EntryStore`` and ``EntryFeed``.
 
     ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests. ``max_changes``
     bounds the feed. Raises ValueError for a wrong URL.

@@ -91,7 +91,7 @@ AUDIT_IDS_KEPT_MS = 7 * DAY_MS
 
 @lru_cache(MAX_REMEMBERED)
 def base(tenant: str) -> str:
-    """Returns the beginning of the names of a tenant's keys. Braces and colons in ``tenant`` are encoded."""
+    """Returns the prefix of the names of all Redis keys of a tenant. Braces and colons in ``tenant`` are encoded."""
     return f"{PREFIX}{{{quote(tenant, safe='')}}}:"
 
 
@@ -101,12 +101,12 @@ def key_records(tenant: str) -> str:
 
 
 def key_digest(digest: str) -> str:
-    """Returns the name of the API key record that has this digest."""
+    """Returns the name of the string with the API key record that has this digest."""
     return f"{PREFIX}key-digest:{{{quote(digest, safe='')}}}"
 
 
 def key_tenant(key_id: str) -> str:
-    """Returns the name of the tenant of an API key."""
+    """Returns the name of the string with the tenant of an API key."""
     return f"{PREFIX}key-tenant:{{{quote(key_id, safe='')}}}"
 
 
@@ -116,22 +116,23 @@ def leases(tenant: str) -> str:
 
 
 def entry(tenant: str, entry_id: str) -> str:
-    """Returns the name of a ledger entry's document."""
+    """Returns the name of the string with a ledger entry's document."""
     return f"{base(tenant)}entry:{entry_id}"
 
 
 def sums(tenant: str, resolution: Resolution) -> str:
-    """Returns the key of the sorted set of interval starts. The sums of an interval are at this key + ``:START``."""
+    """Returns the name of the sorted set of interval starts. The hash with the sums of an interval has this name +
+    ``:START``."""
     return f"{base(tenant)}sums:{resolution.value}"
 
 
 def sums_ttl_ms(resolution: Resolution) -> int:
-    """Returns how long sums of an interval are kept, in milliseconds."""
+    """Returns the time to live of an interval's sums, in milliseconds."""
     return resolution.kept_ms
 
 
 def review_tenant(item_id: str) -> str:
-    """Returns the name of the tenant of a review item."""
+    """Returns the name of the string with the tenant of a review item."""
     return f"{PREFIX}review-tenant:{{{quote(item_id, safe='')}}}"
 
 
@@ -146,7 +147,7 @@ def audit_heads(tenant: str) -> str:
 
 
 def audit_lines(tenant: str, day: int) -> str:
-    """Returns the name of the list of a tenant's audit records of a day, which counts from the epoch."""
+    """Returns the name of the list of a tenant's audit records of a day, in days since the epoch."""
     return f"{base(tenant)}audit:{day}"
 
 
@@ -171,12 +172,12 @@ def cache_uses(tenant: str) -> str:
 
 
 def cache_bytes(tenant: str) -> str:
-    """Returns the name of the size of a tenant's stored answers together."""
+    """Returns the name of the string with the total bytes of a tenant's stored answers."""
     return base(tenant) + "cache-bytes"
 
 
 def cache_entry(tenant: str, key: str) -> str:
-    """Returns the name of a stored answer."""
+    """Returns the name of the string with a stored answer."""
     return f"{base(tenant)}cache:{key}"
 
 

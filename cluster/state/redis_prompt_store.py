@@ -58,7 +58,8 @@ class RedisPromptStore:
         return await self._lookups.call(read)
 
     async def active(self, tenant: str, prompt_id: str) -> StoredVersion | None:
-        """Takes two round trips; the version in between never changes."""
+        """Returns the active version of a prompt; None if there is none. It takes two round trips, which is safe
+        because a stored version never changes."""
         key = redis_keys.prompt(tenant, prompt_id)
 
         async def read(client: Client) -> StoredVersion | None:

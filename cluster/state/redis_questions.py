@@ -1,4 +1,4 @@
-"""``RedisQuestions``: the vectors of stored questions, and what was found of hits, in Redis.
+"""``RedisQuestions``: the stored questions with their vectors, and the judgements of hits, in Redis.
 
 The records of a tenant are one hash, which HSCAN returns with its values: the index is rebuilt without a call for each
 entry, and without reading the answers.
@@ -37,15 +37,16 @@ MAX_JUDGEMENTS = 20_000
 
 
 class QuestionPage(NamedTuple):
-    """Some of the stored records. ``poisoned`` has tenant and id of what is no record."""
+    """A page of the stored records. ``poisoned`` has tenant and id of each value that is no valid record."""
 
     records: Sequence[QuestionRecord]
     poisoned: Sequence[tuple[str, str]]
 
 
 class RedisQuestions:
-    """The records in the Redis at ``url``. Each coroutine raises StateUnavailableError. Raises ValueError for a wrong
-    URL. ``clock`` times the circuit breakers."""
+    """The records in the Redis at ``url``. Each coroutine but ``start`` and ``close`` raises StateUnavailableError
+    if Redis does not answer. Creating the object raises ValueError for a wrong URL. ``clock`` times the circuit
+    breakers."""
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
@@ -65,7 +66,8 @@ class RedisQuestions:
         await asyncio.gather(self._lookups.close(), self._changes.close())
 
     async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]:
-        """Returns the record of each id, in order; None where there is none that can be read. One round trip."""
+        """Returns the record of each id, in order; None for an id without a readable record. It takes one round
+        trip."""
         if not ids:
             return []
         name = redis_keys.cache_questions(tenant)
@@ -73,7 +75,7 @@ class RedisQuestions:
         return [_readable(data, tenant, entry_id) for data, entry_id in zip(found, ids, strict=True)]
 
     async def put(self, records: Sequence[QuestionRecord]) -> None:
-        """Stores records, each in place of a former one of its id."""
+        """Stores records. Each replaces a former record with its id."""
         by_tenant: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         for record in records:
             by_tenant[record.tenant][record.id] = encode_question(record)
@@ -87,7 +89,7 @@ class RedisQuestions:
             await self._changes.call(put)
 
     async def delete(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Deletes the records of these tenants and ids, as far as they are there."""
+        """Deletes the records of ``entries``, pairs of tenant and id. Unknown ones are ignored."""
         by_tenant: defaultdict[str, list[str]] = defaultdict(list)
         for tenant, entry_id in entries:
             by_tenant[tenant].append(entry_id)
@@ -100,7 +102,7 @@ class RedisQuestions:
             await self._changes.call(delete)
 
     async def pages(self) -> AsyncIterator[QuestionPage]:
-        """Yields all records. One that is stored or deleted meanwhile may be left out, or come twice."""
+        """Yields all records. A record that is stored or deleted meanwhile may be left out, or come twice."""
         tenants = await self._changes.call(lambda client: client.smembers(redis_keys.CACHE_QUESTION_TENANTS))
         for tenant in sorted(name.decode() for name in tenants):
             cursor: int | None = None
@@ -110,21 +112,21 @@ class RedisQuestions:
                 yield await asyncio.to_thread(_page, tenant, found[1])
 
     async def position(self, model: int) -> str | None:
-        """Returns the position of the feed up to which all questions have a record of this model; None: not known."""
+        """Returns the position of the feed up to which all questions have a record of this model; None: unknown."""
         found = await self._changes.call(
             lambda client: client.hget(redis_keys.CACHE_QUESTION_POSITIONS, f"{model:016x}")
         )
         return None if found is None else str(int(found))
 
     async def note_position(self, model: int, position: str) -> None:
-        """Stores a position, as ``position`` returns it."""
+        """Stores the position that ``position`` returns."""
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
     async def judge(self, feedback: HitFeedback, version: str) -> None:
-        """Adds what was found of a hit to the labelled data. The newest MAX_JUDGEMENTS are kept.
+        """Adds the judgement of a hit to the labelled data, of which the newest MAX_JUDGEMENTS are kept.
 
-        ``version`` is that of the scorer: scores of another one say nothing about its own.
+        ``version`` is the scorer's version, since scores of different versions are not comparable.
         """
         document = json.dumps({**feedback._asdict(), "judge": feedback.judge.value, "version": version})
 
@@ -135,7 +137,7 @@ class RedisQuestions:
         await self._changes.call(add)
 
     async def judgements(self, version: str) -> list[HitFeedback]:
-        """Returns the labelled data of a scorer's version, the newest first. What cannot be read is left out."""
+        """Returns the labelled data of a scorer's version, the newest first. Unreadable ones are left out."""
         found = await self._changes.call(lambda client: client.lrange(redis_keys.CACHE_JUDGEMENTS, 0, -1))
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 

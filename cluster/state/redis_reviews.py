@@ -1,6 +1,6 @@
 """``RedisReviews``: the review queues and exceptions in Redis. Implements the router's port ``ReviewStore``.
 
-Each change is one call of a script, so two reviewers never hold one item, and one round trip.
+Each change is one call of a script. So it is atomic, two reviewers never hold one item, and it takes one round trip.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MAX_TENANTS_AT_ONCE = 8
 
 
 class RedisReviews:
-    """``requests`` is the channel of calls that a request waits for, ``people`` that of all others. ``script_clock``
-    replaces the Redis server's time in tests."""
+    """The review queues and exceptions. ``requests`` is the channel of calls that a request waits for, ``people`` that
+    of all other calls. ``script_clock`` replaces the Redis server's time in tests."""
 
     def __init__(self, requests: Channel, people: Channel, script_clock: Clock | None = None) -> None:
         self._requests = requests

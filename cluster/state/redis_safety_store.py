@@ -29,8 +29,8 @@ AUDIT_JOURNAL = "audit"  # the directory within that of the ledger's journal
 class RedisSafetyStore:
     """The shared state of safety in the Redis at ``url``. Implements ``SafetyStore``.
 
-    ``audit_days`` is how long audit records are kept. ``clock`` times the circuit breakers. ``script_clock`` replaces
-    the Redis server's time in tests. ``on_lost`` is called for each audit record that is lost.
+    ``audit_days`` is the retention of audit records, in days. ``clock`` times the circuit breakers. ``script_clock``
+    replaces the Redis server's time in tests. ``on_lost`` is called for each audit record that is lost.
 
     Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
     """

@@ -1,7 +1,7 @@
 """``RedisStore``: implements the router's port ``StateStore`` with Redis.
 
-Each decision about limits is one call of a script, so it is atomic, and one round trip. The scripts take the time from
-the Redis server: the clocks of routers need not agree.
+Each decision about limits is one call of a script, so it is atomic and takes one round trip. The scripts take the time
+from the Redis server: the clocks of routers need not agree.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each
 
 
 def default_journal(url: str, parent: Path | None = None) -> Path:
-    """Returns the journal's directory for the Redis at ``url`` in ``parent``, by default that of temporary files. It is
-    made if it is not there.
+    """Returns the journal's directory for the Redis at ``url`` in ``parent``, by default that of temporary files.
+    Creates it if it does not exist.
 
     Services with different Redis servers must not adopt each other's entries, so its name has a digest of the address.
     Raises PermissionError if it belongs to another user or others may write to it: they could forge entries.

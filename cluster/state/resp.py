@@ -20,7 +20,7 @@ ERRORS: dict[bytes, type[RedisError]] = {
 
 
 def packed(parts: Sequence[str | int | bytes]) -> bytes:
-    """Returns a command as it is sent. Text is encoded as UTF-8."""
+    """Returns a command in its wire format. Text is encoded as UTF-8."""
     pieces = [b"*%d\r\n" % len(parts)]
     for part in parts:
         encoded = part if isinstance(part, bytes) else str(part).encode()
@@ -29,10 +29,11 @@ def packed(parts: Sequence[str | int | bytes]) -> bytes:
 
 
 def answer_at(data: bytes, place: int) -> tuple[Any, int] | None:
-    """Returns the answer that begins at ``place`` and where it ends; None if ``data`` ends before it does.
+    """Returns the answer that begins at the offset ``place``, and the offset of its end; None if ``data`` does not have
+    the whole answer.
 
     An answer is bytes, an integer, None, a list of answers, or a RedisError that the server sent. Raises
-    InvalidResponse for bytes that are no answer.
+    InvalidResponse for malformed bytes.
     """
     end = data.find(END, place)
     if end < 0:

@@ -1,11 +1,11 @@
 """``WriteBehind``: moves entries from a journal on disk to the store, in batches and at least once.
 
-An entry is in the journal when ``record`` returns. What was appended to the store but not released, because this
-process or the store ended in between, is appended again; the store drops it. An entry is lost if the journal is full or
-its disk fails, or if the machine crashes before the disk has the line.
+An entry is in the journal when ``record`` returns. An entry that was appended to the store but not released from the
+journal, because this process or the store ended in between, is appended again; the store ignores the second one. An
+entry is lost if the journal is full or its disk fails, or if the machine crashes before the disk has the line.
 
 A tenant whose entries the store does not take, for example because its node of a cluster is down, does not hold up the
-others: its entries go to the end of the journal again.
+others: its entries are put at the end of the journal again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ADOPT_S = 10.0  # between looks for the journals of processes that have ended
 
 
 class Entry(Protocol):
-    """What is written: it belongs to a tenant, and has an id of its own."""
+    """An entry to be written. It belongs to a tenant and has a unique id."""
 
     @property
     def id(self) -> str: ...
@@ -47,9 +47,10 @@ E = TypeVar("E", bound=Entry)
 
 
 class WriteBehind(Generic[E]):
-    """``name`` is for the log. ``encode`` makes a line of an entry; ``decode`` raises ValueError or TypeError for what
-    is none. ``append`` adds entries of one tenant to the store, each once, or raises StateUnavailableError. ``lost`` is
-    the number of entries that the journal could not take; ``on_lost`` is called for each."""
+    """Writes entries to the store in the background. ``name`` is for the log. ``encode`` turns an entry into a line;
+    ``decode`` turns a line into an entry, and raises ValueError or TypeError for a damaged one. ``append`` adds entries
+    of one tenant to the store, each once, or raises StateUnavailableError. ``lost`` is the number of entries that the
+    journal could not take; ``on_lost`` is called for each."""
 
     def __init__(
         self,
@@ -73,11 +74,12 @@ class WriteBehind(Generic[E]):
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of entries that wait in the journal."""
+        """The number of bytes of entries that wait in the journal."""
         return self._journal.waiting_bytes
 
     def start(self) -> None:
-        """Starts the task that writes to the store. It begins with what is in the journal already."""
+        """Starts the background task that writes to the store. It begins with the entries that are already in the
+        journal."""
         self._wake.set()
         self._task = asyncio.create_task(keep_running(self._name, self._run, RETRY_S))
 
@@ -98,7 +100,8 @@ class WriteBehind(Generic[E]):
         self._journal.close()
 
     def record(self, entry: E) -> None:
-        """Puts ``entry`` into the journal. If that is full or its disk fails, the entry is lost, counted and logged."""
+        """Puts ``entry`` into the journal. If the journal is full or its disk fails, the entry is lost, which is
+        counted and logged."""
         try:
             self._journal.append(self._encode(entry))
         except (JournalFullError, OSError) as error:

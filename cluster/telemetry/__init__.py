@@ -1,1 +1,1 @@
-"""What the service exports to Prometheus."""
+"""The metrics that the service exports to Prometheus."""

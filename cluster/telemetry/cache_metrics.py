@@ -1,4 +1,4 @@
-"""``RayCacheMetrics``: counts what the answer cache does in Ray's metrics, which Prometheus reads from every node.
+"""``RayCacheMetrics``: the counters of the answer cache, as Ray metrics, which Prometheus scrapes from every node.
 
 ======================================  ======================================  ======================================
 counter                                 labels                                  unit

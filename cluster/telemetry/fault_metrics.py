@@ -1,4 +1,4 @@
-"""``FaultMetrics``: counts what went wrong behind the requests, in Ray's metrics, for alerts.
+"""``FaultMetrics``: the counters of faults that no response shows, as Ray metrics, for alerts.
 
 ======================================  ======================================  ======================================
 counter                                 labels                                  unit
@@ -25,9 +25,9 @@ class FaultMetrics:
         self._unreadable = Counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
 
     def lost(self, log: str) -> Callable[[], None]:
-        """Returns what counts an entry of ``log`` that is lost."""
+        """Returns a function that counts one lost entry of ``log``."""
         return partial(self._lost.inc, 1, {"log": log})
 
     def unreadable_policy(self) -> None:
-        """Counts a stored policy that was read in vain."""
+        """Counts a stored policy that could not be read."""
         self._unreadable.inc(1)

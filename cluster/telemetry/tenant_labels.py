@@ -1,4 +1,4 @@
-"""``TenantLabels``: the labels of tenants in metrics, of which there may not be too many."""
+"""``TenantLabels``: the labels of tenants in metrics, bounded in number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OTHERS = "(others)"
 
 
 class TenantLabels:
-    """Gives each tenant its name as its label, and OTHERS to those that come after the first MAX_TENANTS."""
+    """Gives each of the first MAX_TENANTS tenants its name as its label, and OTHERS to all later ones."""
 
     def __init__(self) -> None:
         self._tenants: set[str] = set()

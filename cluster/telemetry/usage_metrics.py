@@ -1,4 +1,4 @@
-"""``RayUsageMetrics``: counts what was used in Ray's metrics, which Prometheus reads from every node.
+"""``RayUsageMetrics``: the usage counters, as Ray metrics, which Prometheus scrapes from every node.
 
 ======================================  ======================================  ======================================
 counter                                 labels                                  unit

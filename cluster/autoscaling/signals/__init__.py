@@ -1,1 +1,1 @@
-"""The signals: each says from the evidence how many replicas a tier needs, or nothing. Pure."""
+"""The signals. Each is a function from the evidence to the number of replicas that a tier needs, or to None. Pure."""

@@ -1,4 +1,4 @@
-"""``backlog``: the seconds that the replicas need to prefill what is queued. It leads all other signals."""
+"""``backlog``: the signal of queued prefill work, in seconds. It reacts before all other signals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from cluster.autoscaling.signal_readings import Evidence
 
 
 def backlog_s(evidence: Evidence, replicas: float) -> float:
-    """Returns the seconds in which ``replicas`` prefill all that is queued."""
+    """Returns the seconds that ``replicas`` need to prefill all queued prompts."""
     return evidence.model.prefill_s(evidence.queued_prompt_tokens) / max(1.0, replicas)
 
 
 def backlog(evidence: Evidence) -> Need | None:
-    """Returns the replicas whose queues would be within the budget of the TTFT objective, so far as it lasts. None if
-    no prefill rate was measured."""
+    """Returns the number of replicas whose queues would stay within the TTFT objective's budget, limited by
+    ``Evidence.lasting``. None if no prefill rate was measured."""
     if not evidence.model.prefill_tokens_per_s:
         return None
     queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)

@@ -13,11 +13,12 @@ MARGIN = 1.1
 
 
 def batch_deadline(evidence: Evidence, floor: float) -> Need | None:
-    """Returns the replicas for the flow of other classes and the batch work, if ``floor`` replicas would finish that
-    too late. None if they are enough.
+    """Returns the number of replicas for the flow of other classes and the batch work. None if ``floor`` replicas
+    finish the batch work in time.
 
-    Work is done in the order of deadlines. The rate of work is the highest, over all deadlines, of the work due until
-    then by the time left: at least a cold start, since new replicas do not help sooner.
+    Work is done in the order of deadlines. The rate of work is the highest, over all deadlines, of the work due by a
+    deadline / the time left until then. The time left counts as at least a cold start, since new replicas do not help
+    sooner.
     """
     model = evidence.model
     due: list[BatchWork] = sorted(filter(_sound, evidence.batch_work), key=lambda work: work.deadline_at_s)

@@ -1,4 +1,4 @@
-"""``kv_demand``: the KV cache that running and waiting requests will need, against what a replica has."""
+"""``kv_demand``: compares the KV cache that running and waiting requests will need with the replicas' capacity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from cluster.autoscaling.signal_readings import Evidence
 
 
 def kv_demand(evidence: Evidence) -> Need | None:
-    """Returns the replicas whose KV caches hold the demand within the margin. None if no capacity is known."""
+    """Returns the number of replicas whose KV caches hold the demand within the margin. None if the capacity is
+    unknown."""
     capacity = evidence.load.kv_capacity_tokens
     if not capacity:
         return None

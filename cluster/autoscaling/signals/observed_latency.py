@@ -1,6 +1,6 @@
 """``observed_ttft`` and ``observed_itl``: the P99 of merged histograms. They lag, and only ever ask for more.
 
-They ask for what the work that is still there justifies: a P99 stays high long after the queue behind it is gone.
+They ask for no more than the present work justifies, since a P99 stays high long after its queue is gone.
 """
 
 from __future__ import annotations

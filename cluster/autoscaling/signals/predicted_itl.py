@@ -1,4 +1,4 @@
-"""``predicted_itl``: the inter-token latency when all waiting requests run too."""
+"""``predicted_itl``: predicts the inter-token latency when all waiting requests run too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from cluster.autoscaling.signal_readings import Evidence
 
 
 def step_s(evidence: Evidence, replicas: float) -> float:
-    """Returns the predicted seconds of a step when ``replicas`` share all requests."""
+    """Returns the predicted seconds of a decode step when ``replicas`` replicas share all requests."""
     return evidence.model.step(evidence.in_flight / max(1.0, replicas))
 
 
 def predicted_itl(evidence: Evidence) -> Need | None:
-    """Returns the replicas whose steps would be within the margin of the ITL objective. None if the growth of steps
-    with their batch is unknown, or no number of replicas is enough."""
+    """Returns the number of replicas whose steps would be within the margin of the ITL objective. None if the
+    dependence of step time on batch size is unknown, or no number of replicas is enough."""
     limit, model = evidence.itl_limit_s, evidence.model
     if not model.request_s or model.step_s >= limit:
         return None

@@ -1,4 +1,4 @@
-"""``predicted_ttft``: the time to first token that a request would have if it came now."""
+"""``predicted_ttft``: predicts the time to first token of a request that arrives now."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ MARGIN = 0.9
 
 
 def ttft_s(evidence: Evidence, replicas: float) -> float:
-    """Returns the predicted seconds to a first token with ``replicas``: the queue, the prompt's own prefill, and a
-    step of the requests that a replica has then."""
+    """Returns the predicted seconds to a first token with ``replicas``: the queue, the prompt's own prefill, and one
+    decode step at the resulting batch size."""
     model = evidence.model
     step_s = model.step(evidence.in_flight / max(1.0, replicas))
     return backlog_s(evidence, replicas) + evidence.own_prefill_s + step_s
 
 
 def predicted_ttft(evidence: Evidence) -> Need | None:
-    """Returns the replicas with which the prediction is within MARGIN of the objective. None if no prefill
-    rate was measured, or if no number of replicas is enough: more of them make no prompt shorter."""
+    """Returns the number of replicas with which the prediction is at most MARGIN x the objective. None if no prefill
+    rate was measured, or if no number of replicas is enough: more replicas do not speed up a prompt's own prefill."""
     limit = MARGIN * evidence.slo.ttft_p99_s
     least = evidence.own_prefill_s + evidence.model.step(0.0)
     if not evidence.model.prefill_tokens_per_s or least >= limit:

@@ -1,4 +1,4 @@
-"""``refusals``: requests that were refused for want of capacity."""
+"""``refusals``: the signal of requests that were refused for lack of capacity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ MAX_REFUSED = 0.5
 
 
 def refusals(evidence: Evidence) -> Need | None:
-    """Returns the replicas that would have served the refused requests too. None if none was refused."""
+    """Returns the number of replicas that would have served the refused requests too. None if no request was
+    refused."""
     if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:
         return None
     refused = min(MAX_REFUSED, evidence.flow.refused)

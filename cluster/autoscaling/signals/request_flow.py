@@ -1,6 +1,7 @@
-"""``request_flow``: the replicas that serve the requests as they arrive, by the replicas' own speed.
+"""``request_flow``: the signal of the arrival rate, by the replicas' measured speed.
 
-Queues say how far capacity was short; the flow says which capacity lasts. So it does not add up while replicas start.
+Queues show how much capacity was missing; the flow shows how much is needed in the long run. It does not accumulate
+while replicas start.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from cluster.autoscaling.signal_readings import Evidence
 
 
 def request_flow(evidence: Evidence) -> Need | None:
-    """Returns the replicas for the flow, with headroom for chance. None if flow or replicas are unknown."""
+    """Returns the number of replicas for the flow, with headroom for random peaks. None if the flow or the replicas'
+    speed is unknown."""
     mean = evidence.flow_replicas
     if mean is None or evidence.flow is None:
         return None
