@@ -1,1 +1,2 @@
-"""Text in, verdict out. The floor's rooms arrive with the safety issues; the package exists so that the floors hold."""
+"""Safety: inspects texts of requests and answers, and returns verdicts. It knows neither HTTP, nor Ray, nor the models
+that are served."""

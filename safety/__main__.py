@@ -16,7 +16,7 @@ app = typer.Typer(
 
 @app.callback()
 def main() -> None:
-    """Makes the application a group of commands, even with one."""
+    """Makes the command line a group of commands, even with a single command."""
 
 
 # One line for each command.

@@ -22,15 +22,15 @@ from safety.tool_rules import called, needs_arguments, offered
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A request whose answers are checked: what its passages were, and the ruling on them. ``streamed``: whether text
-    of the answers is sent as it is generated."""
+    """A request whose answers are to be checked, with its passages and the ruling on them. ``streamed``: text of the
+    answers is sent as it is generated."""
 
     passages: Sequence[Passage]
     ruling: Ruling
     streamed: bool = True
 
     def text_of(self, origin: Origin) -> str:
-        """Returns the texts of one origin, as the model reads them."""
+        """Returns the texts of the passages with this origin, joined, as the model reads them."""
         pairs = zip(self.passages, self.ruling.texts, strict=True)
         return "\n".join(text for passage, text in pairs if passage.origin is origin)
 
@@ -85,7 +85,7 @@ SCANNERS: tuple[MakeScanner, ...] = (_phrases, _pii, _secrets, _prompt_leak, _ca
 
 
 def answer_plan(compiled: CompiledPolicy, request: Inspected, scanners: Sequence[MakeScanner] = SCANNERS) -> StreamPlan:
-    """Returns the checks of the answers to a request."""
+    """Returns the plan of checks of the answers to ``request``, by the tenant's policy ``compiled``."""
     rules = [rule for make in scanners if (rule := make(compiled, request)) is not None]
     return StreamPlan(tuple(rules), _classifier(compiled, request.streamed))
 
@@ -111,13 +111,15 @@ class RoleGate:
     role: str
 
     def tool(self, name: str) -> Verdict | None:
-        """Judges the name of a tool. Rules about arguments wait for the call."""
+        """Returns a verdict on calling a tool, by its name alone; None: the call is allowed so far. Rules about
+        arguments apply to the complete call."""
         return None if self.holds_call(name) else offered(self.compiled.policy.tools, self.role, name)
 
     def holds_call(self, name: str) -> bool:
-        """Whether the arguments decide too."""
+        """Returns whether a rule about arguments concerns this tool, so that its calls are held until they are
+        complete."""
         return needs_arguments(self.compiled.policy.tools, self.role, name)
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Judges a complete call."""
+        """Returns a verdict on a complete call; None: the call is allowed."""
         return called(self.compiled.policy.tools, self.role, name, arguments)

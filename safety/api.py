@@ -1,8 +1,8 @@
-"""What other floors may know of safety: passages, verdicts, rulings, and the ports between them.
+"""The interface of safety to the other packages: passages, verdicts, rulings, and ports.
 
-Before generation a ``Guard`` inspects the passages of a request and returns a ``Ruling``. During and after generation
-a ``StreamScanner`` per check reads each text of the answer as it grows, and a ``TextClassifier`` scores it in pieces.
-``Oversight`` is the way to the people who review what a check is unsure of, and to the audit log.
+Before generation a ``Guard`` inspects the passages of a request and returns a ``Ruling``. During and after generation a
+``StreamScanner`` per check reads each text of the answer as it grows, and a ``TextClassifier`` scores it in pieces.
+``Oversight`` is the port to the people who review texts that a check is unsure of, and to the audit log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 
 class Stage(StrEnum):
-    """When a check runs."""
+    """The time at which a check runs."""
 
     BEFORE = "before"  # on the request, before any token is generated
     DURING = "during"  # on the answer as it is generated
@@ -22,7 +22,7 @@ class Stage(StrEnum):
 
 
 class Action(StrEnum):
-    """What a verdict asks for, mildest first. The most severe verdict of a request decides."""
+    """The action that a verdict asks for, mildest first. The most severe verdict of a request decides."""
 
     ALLOW = "allow"
     REDACT = "redact"  # the spans of the verdict are replaced
@@ -31,12 +31,12 @@ class Action(StrEnum):
 
     @property
     def severity(self) -> int:
-        """The position in the order of severity, from 0."""
+        """The position in the order of severity, from 0, the mildest."""
         return list(Action).index(self)
 
 
 class Origin(StrEnum):
-    """Where a passage comes from. Instructions within untrusted origins are indirect prompt injections."""
+    """The origin of a passage. Instructions in passages of untrusted origin are indirect prompt injections."""
 
     SYSTEM = "system"  # the operator's own words: system and developer messages
     USER = "user"
@@ -55,7 +55,7 @@ UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT, Origin.TOOL})
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to inspect. ``field`` names its place in the request, such as ``messages[2].content``, for errors.
+    """A text to inspect. ``field`` is its path in the request, such as ``messages[2].content``, for errors.
 
     ``readable``: whether ``text`` is the whole passage. A prompt of token ids is not readable, and its text is empty.
     """
@@ -81,11 +81,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one check found in one passage.
+    """The finding of one check in one passage.
 
-    ``version`` is that of the check, its model or its list. ``score`` is between 0 and 1. ``passage`` is the index of
-    the passage. ``spans`` are sorted and do not overlap. ``error`` is set if the check failed or took too long; the
-    passage was not scanned then, and ``action`` is what the policy wants for this case.
+    ``version`` is the version of the check, of its model or of its list. ``score`` is between 0 and 1. ``passage`` is
+    the index of the passage. ``spans`` are sorted and do not overlap. ``error`` is set if the check failed or took too
+    long; the passage was then not scanned, and ``action`` is the policy's action for this case.
     """
 
     check: str
@@ -100,9 +100,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a classifier says of one text: a calibrated probability for each category, and for an injection.
+    """A classifier's scores of one text: a calibrated probability, 0 to 1, for each category and for an injection.
 
-    ``flagged`` is whether any of them is above the threshold that ships with the model.
+    ``flagged``: at least one of them is above the threshold that ships with the model.
     """
 
     categories: Mapping[str, float]
@@ -120,29 +120,31 @@ UNREADABLE_POLICY = "unreadable_policy"
 
 
 class ClassifierUnavailableError(Exception):
-    """The classifier did not answer in time, is taken for dead, or its answer made no sense."""
+    """The classifier did not answer in time, is considered dead, or gave a malformed answer."""
 
 
 class ClassifierBusyError(ClassifierUnavailableError):
-    """The classifier is well, and as much text of the tenant waits for it as may."""
+    """The tenant's queue at the classifier is full. The classifier itself is well."""
 
 
 class TextClassifier(Protocol):
-    """Scores texts. The version identifies model and calibration."""
+    """Scores texts. ``version`` identifies model and calibration."""
 
     @property
     def version(self) -> str: ...
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
-        """Returns the scores of each text, in order. Long texts are cut into windows; the worst one counts.
+        """Returns the scores of each text, in order. Long texts are cut into windows; the maximum over the windows
+        counts.
 
-        ``tenant`` is whose texts they are: tenants take turns. Raises ClassifierUnavailableError.
+        ``tenant`` is the owner of the texts: tenants take turns. Raises ClassifierUnavailableError if the classifier
+        does not answer, and ClassifierBusyError if the tenant's queue is full.
         """
         ...
 
 
 class Check(Protocol):
-    """A check of whole passages. It raises nothing: a failure is a verdict with ``error``."""
+    """A check of whole passages. It raises no error: a failure is a verdict with ``error``."""
 
     @property
     def name(self) -> str: ...
@@ -158,10 +160,10 @@ class Check(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scanner knows after a piece. Offsets count characters from the beginning of the text.
+    """The result of a scanner after a piece of text. Offsets count characters from the beginning of the text.
 
-    ``found``: the matches that became certain with this piece, in order. ``settled``: no match that is not yet
-    reported can begin before this offset, so that everything before it may be sent.
+    ``found``: the matches that became certain with this piece, in order. ``settled``: no match that is not yet reported
+    can begin before this offset, so that the text before it may be sent.
     """
 
     found: tuple[Span, ...]
@@ -169,8 +171,8 @@ class Scan:
 
 
 class StreamScanner(Protocol):
-    """Looks for one kind of thing in one text that arrives in pieces. It reads each character once, however the text is
-    cut: the found spans are those of the whole text."""
+    """Finds matches of one kind in one text that arrives in pieces. The spans do not depend on where the text is cut:
+    they are those of the whole text."""
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
         """Reads the next piece. ``final``: it is the last, after which ``settled`` is the length of the text."""
@@ -179,7 +181,8 @@ class StreamScanner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose text is inspected. ``request_id`` is unique; ``role`` is the role of the key."""
+    """The owner of an inspected text, and its request. ``request_id`` is unique; ``role`` is the role of the API
+    key."""
 
     tenant: str
     request_id: str
@@ -193,14 +196,14 @@ class Ruling:
     """The decision on a request, from the verdicts of all checks.
 
     ``texts`` are the passages' texts, redacted where a verdict says so, in the order of the passages. ``unscanned`` has
-    the names of the checks that failed and that the policy lets pass. ``message`` is the refusal of the tenant.
+    the names of the checks that failed and that the policy lets pass. ``message`` is the tenant's text for refusals.
     ``restored`` maps each pseudonym to the text that it stands for, to be put back into the answer.
 
-    ``refused``: whether the request does not go on: it is blocked, or a person has not approved it. ``reason`` is the
-    verdict that decided that, ``refused_field`` its place in the request; None: it is in no one place. ``as_answer``:
-    whether the refusal is sent as an answer, not as an error. ``policy`` is the policy's version. ``scanned``: whether
-    any check has read the request. ``banned`` are phrases that no answer may have and that the engine can leave out
-    exactly; scanners look for them all the same.
+    ``refused``: the request is blocked, or a person has not approved it. ``reason`` is the verdict that decided that,
+    ``refused_field`` the field of the request that it is about; None: no single one. ``as_answer``: the refusal is sent
+    as an answer, not as an error. ``policy`` is the policy's version. ``scanned``: at least one check has read the
+    request. ``banned`` are phrases that no answer may have and that the engine can ban exactly; scanners look for them
+    too.
     """
 
     action: Action
@@ -236,7 +239,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Moderation:
-    """What the classifier says of one text, by the tenant's policy, for the moderation API.
+    """The classifier's result for one text, by the tenant's policy, for the moderation API.
 
     ``scores`` are the probabilities of the categories; those in ``flagged`` would be reviewed or blocked in a request.
     """
@@ -256,7 +259,7 @@ class PolicyStoreError(Exception):
 
 
 class InvalidPolicyError(ValueError):
-    """A document is no policy. ``field`` is the setting that is wrong; None: none alone is."""
+    """A document is no policy. ``field`` is the setting that is wrong; None: no single one is."""
 
     def __init__(self, message: str, field: str | None) -> None:
         super().__init__(message)
@@ -266,8 +269,8 @@ class InvalidPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """The policy that counts for a tenant, as JSON. ``stored``: it was set at run time, and not by the config file.
-    ``unreadable``: another one was set, which this release cannot read."""
+    """The policy in effect for a tenant, as JSON. ``stored``: it was set at run time, not by the config file.
+    ``unreadable``: another policy was set at run time, which this release cannot read."""
 
     tenant: str
     version: str
@@ -297,10 +300,12 @@ class PolicyStore(Protocol):
 
 
 class PolicyAdmin(Protocol):
-    """The policies for administrators. Each coroutine raises PolicyStoreError. ``tenant`` may be DEFAULT_POLICY."""
+    """The operations of administrators on policies. Each coroutine raises PolicyStoreError. ``tenant`` may be
+    DEFAULT_POLICY."""
 
     def unreadable(self) -> Sequence[str]:
-        """Returns the tenants whose stored policy this release cannot read, as far as it was asked for here, sorted."""
+        """Returns the tenants whose stored policy this release cannot read, sorted. Only policies that this process has
+        tried to read are known."""
         ...
 
     async def policies(self) -> Sequence[PolicyDocument]:
@@ -308,15 +313,16 @@ class PolicyAdmin(Protocol):
         ...
 
     async def policy(self, tenant: str) -> PolicyDocument:
-        """Returns the policy that counts for a tenant."""
+        """Returns the policy in effect for a tenant."""
         ...
 
     async def set_policy(self, tenant: str, document: bytes) -> PolicyDocument:
-        """Replaces the policy of a tenant. Routers follow within seconds. Raises InvalidPolicyError."""
+        """Replaces the policy of a tenant. All routers use it within seconds. Raises InvalidPolicyError if ``document``
+        is no valid policy."""
         ...
 
     async def remove_policy(self, tenant: str) -> PolicyDocument:
-        """Removes what was set at run time. Returns the policy that counts from now on."""
+        """Removes the policy that was set at run time. Returns the policy that is then in effect."""
         ...
 
 
@@ -325,7 +331,7 @@ class Guard(Protocol):
 
     @property
     def admin(self) -> PolicyAdmin | None:
-        """The policies for administrators; None: they cannot be changed at run time."""
+        """The operations of administrators on policies; None: policies cannot be changed at run time."""
         ...
 
     @property
@@ -336,12 +342,13 @@ class Guard(Protocol):
     async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
         """Returns the decision on a request. ``tools`` are the names of the functions that the model is offered.
 
-        It raises nothing: a check that fails or takes too long is a verdict. May wait for a person's decision.
+        It raises no error: a check that fails or takes too long becomes a verdict. It may wait for a person's decision.
         """
         ...
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
-        """Returns what the classifier says of each text, in order. Raises ClassifierUnavailableError."""
+        """Returns the classifier's result for each text, in order. Raises ClassifierUnavailableError if the classifier
+        does not answer."""
         ...
 
     async def answers(
@@ -354,24 +361,25 @@ class Guard(Protocol):
         streamed: bool = True,
         continued: str = "",
     ) -> AnswerGuard | None:
-        """Returns what moderates the answers to a request that was inspected; None: nothing does.
+        """Returns the guard of the answers to a request that was inspected; None: the policy asks for no check of
+        answers.
 
         ``streamed``: whether text is sent as it is generated. A whole answer is sent after all checks, whatever the
-        policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` gets what was
-        done with each text. ``continued`` is the text that the answers continue, as the model reads it: what it begins
-        and they end is found.
+        policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` is called with
+        the record of each text. ``continued`` is the text that the answers continue, as the model reads it: matches
+        that begin in it and end in an answer are found.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewTerms:
-    """What a tenant's policy says about its items in the review queue. Times in seconds.
+    """The terms, by a tenant's policy, of its items in the review queue. Times are in seconds.
 
-    ``expires_s``: how long an item waits for a reviewer. ``show_text``: whether the text is stored, encrypted, until
-    the item is decided or expires; without it reviewers see check, category and score alone. ``keep_text``: whether a
-    stored text is kept after the decision too, for the next training. ``exception_s``: how long an approved text passes
-    from then on; 0: it does not.
+    ``expires_s`` is the longest time that an item waits for a reviewer. ``show_text``: the text is stored, encrypted,
+    until the item is decided or expires; without it reviewers see only check, category and score. ``keep_text``: a
+    stored text is also kept after the decision, for the next training. ``exception_s`` is the time for which an
+    approved text then passes without review; 0: it does not.
     """
 
     expires_s: float = 86_400.0
@@ -385,7 +393,7 @@ DEFAULT_TERMS = ReviewTerms()
 
 
 class ReviewOutcome(StrEnum):
-    """What became of an item of the review queue."""
+    """The outcome of an item of the review queue."""
 
     APPROVED = "approved"  # the text may pass
     REJECTED = "rejected"
@@ -398,10 +406,10 @@ class ReviewUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """What one check did in one request, for the audit log. The check or guard that ran writes it.
+    """A record of one check in one request, for the audit log. The check or guard that ran writes it.
 
-    ``outcome`` says what happened then, such as ``allowed``, ``refused``, ``redacted``, ``queued`` or ``unscanned``.
-    ``text`` is what was inspected. It is not stored: the log has its keyed hash, by which equal texts are found.
+    ``outcome`` is the consequence, such as ``allowed``, ``refused``, ``redacted``, ``queued`` or ``unscanned``.
+    ``text`` is the inspected text. It is not stored: the log has its keyed hash, by which equal texts are found.
     """
 
     tenant: str
@@ -417,13 +425,13 @@ class AuditRecord:
 
 
 class Oversight(Protocol):
-    """People who decide on what a check is unsure of, and the audit log of what was decided."""
+    """The port to the people who decide on texts that a check is unsure of, and to the audit log."""
 
     async def allowed(self, tenant: str, text: str) -> bool:
         """Returns whether a reviewer has approved ``text`` for ``tenant``, whatever its case and white space.
 
-        To be asked if a classifier's verdict is to review or block: the verdict then counts as allowed. It raises
-        nothing: while the list of exceptions cannot be read, no text is on it.
+        The caller asks if a classifier's verdict is REVIEW or BLOCK; an approved text is then allowed. It raises no
+        error: while the exceptions cannot be read, no text is approved.
         """
         ...
 
@@ -432,14 +440,14 @@ class Oversight(Protocol):
     ) -> str:
         """Puts the text of ``passage`` into the review queue of ``subject.tenant`` and returns the item's id.
 
-        A text that is in the queue already is not queued again: the id is that of the item there. Raises
-        ReviewUnavailableError.
+        A text that is already in the queue is not queued again; the id of its item is returned. Raises
+        ReviewUnavailableError if the queue is full or cannot be reached.
         """
         ...
 
     async def decision(self, tenant: str, item_id: str, timeout_s: float) -> ReviewOutcome:
         """Waits until a reviewer has decided on an item, or the item expires, or ``timeout_s`` seconds pass, after
-        which the outcome is EXPIRED. The item stays in the queue then. It raises nothing."""
+        which the outcome is EXPIRED and the item stays in the queue. It raises no error."""
         ...
 
     def record(self, record: AuditRecord) -> None:
@@ -452,12 +460,12 @@ class Oversight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What may be sent of a growing text.
+    """The part of a growing text that may be sent now.
 
     ``text`` follows what was released before, with the replacements of redacted spans. It stands for the characters of
     the original up to ``end``; ``replaced`` are the spans of the original, within that part, that were replaced.
-    ``halt`` is the verdict that ends the text here: nothing more of it may be sent. ``done``: all of the text is
-    released, or it was halted, and no check of it is running.
+    ``halt`` is the verdict that ends the text here: no more of it may be sent. ``done``: the whole text is released, or
+    it was halted; and no check of it is running.
     """
 
     text: str
@@ -469,10 +477,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the checks did with one text of an answer, for the audit. The checks themselves report it.
+    """A record of the checks of one text of an answer, for the audit log.
 
-    ``characters`` counts those that were generated, ``sent`` those of them that were released or replaced. ``covered``
-    has, for each check by ``name@version``, how many characters it has read without a failure.
+    ``characters`` is the number of characters that were generated, ``sent`` the number of those that were released or
+    replaced. ``covered`` has, for each check by ``name@version``, the number of characters that it has read without a
+    failure.
     """
 
     origin: Origin
@@ -488,7 +497,7 @@ class TextModerator(Protocol):
 
     @property
     def halted(self) -> bool:
-        """Whether a verdict has ended the text. It is so before ``notify`` is called."""
+        """Whether a verdict has ended the text. It becomes True before ``notify`` is called."""
         ...
 
     def push(self, piece: str, *, final: bool = False) -> Release:
@@ -497,23 +506,24 @@ class TextModerator(Protocol):
         ...
 
     def resume(self) -> Release:
-        """Returns what finished checks have released since the last call. Called after each ``notify``.
+        """Returns the text that finished checks have released since the last call. It is called after each ``notify``.
 
-        Raises what a check raised against its contract.
+        Raises the unexpected exception of a check, if there was one.
         """
         ...
 
     async def close(self) -> Inspection:
-        """Ends the running checks, and returns what was done. Called once, however the answer ends."""
+        """Cancels the running checks, and returns the record of the text. It is called once, however the answer
+        ends."""
         ...
 
 
 class AnswerGuard(Protocol):
-    """What the policy of a tenant does with the answers to one request."""
+    """Guards the answers to one request by the tenant's policy."""
 
     @property
     def message(self) -> str:
-        """The text that takes the place of what is not sent after a halt; empty: none."""
+        """The text that is sent after a halt, in place of the rest of the answer; empty: none."""
         ...
 
     @property
@@ -523,7 +533,7 @@ class AnswerGuard(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether a moderator runs checks beside the stream. If not, ``push`` alone releases text."""
+        """Whether moderators run checks beside the stream. If False, all text is released by ``push``."""
         ...
 
     def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
@@ -532,17 +542,19 @@ class AnswerGuard(Protocol):
         ...
 
     def tool(self, name: str) -> Verdict | None:
-        """Judges the name of a tool that the model begins to call. A verdict of BLOCK halts the choice."""
+        """Returns a verdict on a tool that the model begins to call, by its name; None: it is allowed. BLOCK halts the
+        choice."""
         ...
 
     def holds_call(self, name: str) -> bool:
-        """Whether a call of this tool is sent only when it is complete and ``call`` has judged it."""
+        """Returns whether a call of this tool must be held until it is complete and ``call`` has judged it."""
         ...
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Judges a complete call; ``arguments`` is JSON, as the model wrote it. Called if ``holds_call``."""
+        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON, as the model wrote it. It
+        is called if ``holds_call`` returned True."""
         ...
 
     def record(self, choice: int, inspection: Inspection) -> None:
-        """Takes what was done with one text of a choice, once for each text, however the answer ends."""
+        """Takes the record of one text of a choice. It is called once for each text, however the answer ends."""
         ...

@@ -1,4 +1,4 @@
-"""What the audit log says of a request: a record of each check that ran, and none of one that did not. Pure."""
+"""Makes the audit records of a request: one for each check that ran. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from safety.policy import PolicyConfig
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What one check did. ``read``: how many passages it has read; those that it remembers are not among them."""
+    """The result of one check. ``read`` is the number of passages that it has read; passages whose verdict was cached
+    do not count."""
 
     check: str
     version: str
@@ -50,7 +51,7 @@ def audit_records(
 
 def answer_records(policy: PolicyConfig, subject: Subject, inspection: Inspection) -> Iterator[AuditRecord]:
     """Returns a record for each verdict on a text of an answer, and one for each check that read all of it and found
-    nothing. A check that did not come to the end, as after a halt, is on record as unfinished."""
+    nothing. A check that has not read the whole text, for example after a halt, gets the outcome unfinished."""
     found = {f"{verdict.check}@{verdict.version}" for verdict in inspection.verdicts}
     for verdict in inspection.verdicts:
         yield AuditRecord(
@@ -84,7 +85,7 @@ def _failed(verdict: Verdict) -> str:
 
 
 def outcome(verdict: Verdict, ruling: Ruling) -> str:
-    """Returns what happened to the request by a verdict."""
+    """Returns the consequence of a verdict for the request, as in ``AuditRecord.outcome``."""
     if verdict.error is not None:
         return "refused" if verdict.action is Action.BLOCK else "unscanned"
     if verdict.action is Action.REVIEW:

@@ -1,4 +1,4 @@
-"""``BlockedRate``: how often requests of a key were blocked lately."""
+"""``BlockedRate``: counts the recently blocked requests of each API key."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class BlockedRate:
             self._times.popitem(last=False)
 
     def count(self, subject: tuple[str, ...], window_s: float) -> int:
-        """Returns how many requests were blocked in the last ``window_s`` seconds."""
+        """Returns the number of requests of ``subject`` that were blocked in the last ``window_s`` seconds."""
         since = self._now() - window_s
         return sum(at > since for at in self._times.get(subject, ()))

@@ -19,8 +19,8 @@ from safety.structure.check import StructureCheck, StructureSettings
 class CheckEntry:
     """A check in the registry.
 
-    ``make`` returns the check that a policy asks for; None: it does not ask for it. ``by_text``: whether its verdicts
-    on a passage depend on the text and the origin of this passage alone, so that they may be remembered.
+    ``make`` returns the check by the settings of a policy; None: the policy does not ask for it. ``by_text``: its
+    verdicts on a passage depend only on the text and the origin of this passage, so that they may be cached.
     """
 
     make: Callable[[CompiledPolicy], Check | None]

@@ -1,4 +1,5 @@
-"""``ClassifierCheck``: scores the passages of a request, and what is encoded in them, and compares with the policy."""
+"""``ClassifierCheck``: scores the passages of a request, and texts that are encoded in them, and compares the scores
+with the policy."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ Decode = Callable[[str], Sequence[str]]
 
 
 class AbsentClassifier:
-    """Stands for the classifier where none is configured: a policy that needs one is not fulfilled."""
+    """The classifier where none is configured: each call raises ClassifierUnavailableError, so that a policy that needs
+    a classifier treats its texts as not checked."""
 
     version = ""
 
@@ -44,8 +46,9 @@ class AbsentClassifier:
 
 
 class BoundedClassifier:
-    """A classifier that keeps its contract: one that takes longer than ``deadline`` gives for the characters of a call,
-    raises another error or answers nonsense is unavailable. Implements ``TextClassifier``, for texts of ``tenant``."""
+    """Wraps a classifier for texts of ``tenant``. Implements ``TextClassifier``. If the classifier takes longer than
+    the seconds that ``deadline`` returns for a call's characters, raises another error or gives a malformed answer,
+    this raises ClassifierUnavailableError."""
 
     def __init__(self, classifier: TextClassifier, deadline: Callable[[int], float], tenant: str = "") -> None:
         self._classifier = classifier
@@ -70,9 +73,10 @@ class BoundedClassifier:
 
 
 class ClassifierCheck:
-    """Harmful content and prompt injections, by one call of the classifier for all passages. Implements ``Check``.
+    """Checks for harmful content and prompt injections, with one call of the classifier for all passages. Implements
+    ``Check``.
 
-    A passage with encoded text counts with the worst of its own scores and those of the decoded texts. ``on_failure``
+    The scores of a passage with encoded text are the highest of its own and those of the decoded texts. ``on_failure``
     is the action of the verdict if the classifier fails.
     """
 
@@ -160,8 +164,8 @@ DOCUMENT_ACTIONS = {
 
 
 def document_action(band: DocumentBand, origin: Origin) -> Action:
-    """Returns what an injection in text from ``origin`` asks for. The description of a tool is a part of its schema,
-    which does not survive a note or marks: the request is refused."""
+    """Returns the action for an injection in text from ``origin``. For the description of a tool, BLOCK takes the place
+    of REDACT: the text is part of a schema, into which no note or marks can be put."""
     action = DOCUMENT_ACTIONS[band.action]
     return Action.BLOCK if origin is Origin.TOOL and action is Action.REDACT else action
 
@@ -187,15 +191,15 @@ def injection_band(policy: PolicyConfig, origin: Origin) -> Band | DocumentBand 
 
 
 def action_of(band: Band, score: float) -> Action:
-    """Returns what a score asks for."""
+    """Returns the action for ``score``."""
     if band.block is not None and score >= band.block:
         return Action.BLOCK
     return Action.REVIEW if band.review is not None and score >= band.review else Action.ALLOW
 
 
 def content_verdict(content: ContentPolicy, version: str, scores: Mapping[str, float]) -> Verdict | None:
-    """Returns the most severe verdict on the scores of categories, by the highest score among equals; None: all are
-    below the thresholds."""
+    """Returns the most severe verdict on the scores of categories; of equally severe ones, that of the highest score.
+    Returns None if all scores are below the thresholds."""
     found = [
         Verdict(CLASSIFIER, version, action, category, score)
         for category, score in scores.items()
@@ -215,7 +219,7 @@ def worst_scores(scores: Sequence[Scores]) -> dict[str, float]:
 
 def checked(scores: Sequence[Scores], count: int) -> Sequence[Scores]:
     """Returns ``scores``. Raises ClassifierUnavailableError unless there are ``count`` of them, and all scores are
-    probabilities: NaN is below every threshold, so an answer that makes no sense would let everything pass."""
+    probabilities: NaN is below every threshold, so a malformed answer would let everything pass."""
     if len(scores) != count:
         raise ClassifierUnavailableError(f"the classifier answered {len(scores)} of {count} texts")
     for each in scores:

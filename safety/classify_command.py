@@ -75,7 +75,7 @@ def classify(
 async def classify_rows(classifier: TextClassifier, rows: Sequence[dict[str, Any]], target: IO[str]) -> int:
     """Writes the rows with their scores to ``target``, and shows progress on stderr if it is a terminal.
 
-    Returns how many are flagged. Raises ClassifierUnavailableError.
+    Returns the number of flagged rows. Raises ClassifierUnavailableError if the classifier fails.
     """
     flagged = 0
     with typer.progressbar(length=len(rows), label="classify", file=sys.stderr) as progress:

@@ -1,4 +1,4 @@
-"""``CompiledPolicy``: a policy with what its checks share and what takes time to make."""
+"""``CompiledPolicy``: a policy with the objects that its checks share, such as compiled phrase lists."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def decoded_texts(text: str) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What checks need beside the policy. ``canary_key`` makes the canary tokens: one for each router, since they are
-    put into prompts and looked for by the same router."""
+    """The dependencies of checks beside the policy. ``canary_key`` is the key of the canary tokens. Each router has its
+    own, since the same router puts a token into a prompt and looks for it in the answer."""
 
     classifier: TextClassifier = field(default_factory=AbsentClassifier)
     decode: Decode = decoded_texts
@@ -47,17 +47,17 @@ class CompiledPolicy:
 
     @property
     def failure_action(self) -> Action:
-        """What the verdict of a check that failed asks for."""
+        """The action of the verdict of a check that failed."""
         return failure_action(self.policy)
 
     @cached_property
     def classifier(self) -> TextClassifier:
-        """The classifier, within the deadline of the policy."""
+        """The classifier, with the deadline of the policy."""
         return BoundedClassifier(self.parts.classifier, self.policy.deadline, self.tenant)
 
     @cached_property
     def banned(self) -> tuple[str, ...]:
-        """The blocked phrases that an engine can leave out exactly. None where an allowed phrase may have one."""
+        """The blocked phrases that an engine can ban exactly; () if an allowed phrase may contain one."""
         listed = self.policy.phrases
         return () if listed.allow else tuple(filter(is_literal, listed.block))[:MAX_BANNED]
 
@@ -68,7 +68,7 @@ class CompiledPolicy:
 
     @cached_property
     def answer_pii(self) -> Sequence[Recogniser]:
-        """The recognisers of personal data in answers; empty if it is not looked for."""
+        """The recognisers of personal data in answers; empty if the policy does not look for it."""
         pii = self.policy.pii
         return () if pii.answers == "off" else recognisers_of(pii.counted)
 
@@ -85,5 +85,5 @@ def automaton(listed: PhrasePolicy) -> PhraseAutomaton:
 
 
 def failure_action(policy: PolicyConfig) -> Action:
-    """Returns what the verdict of a check that failed asks for."""
+    """Returns the action of the verdict of a check that failed."""
     return Action.BLOCK if policy.when_unavailable == "refuse" else Action.ALLOW

@@ -50,14 +50,14 @@ MAX_PREPARED = 4096  # tenants and policies whose checks are kept; each takes ab
 
 
 class PolicySource(Protocol):
-    """Where the policies come from."""
+    """The source of the tenants' policies."""
 
     async def of(self, tenant: str) -> PolicyConfig:
-        """Returns the present policy of a tenant. It raises nothing."""
+        """Returns the present policy of a tenant. It raises no error."""
         ...
 
     def replaced(self, tenant: str) -> bool:
-        """Returns whether what ``of`` has returned takes the place of a stored policy that cannot be read."""
+        """Returns whether the policy that ``of`` returns is a substitute for a stored one that cannot be read."""
         ...
 
 
@@ -71,15 +71,15 @@ class PreparedCheck:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A policy, ready for requests."""
+    """A compiled policy with its checks, ready for requests."""
 
     compiled: CompiledPolicy
     checks: tuple[PreparedCheck, ...]
 
 
 class PolicyGuard:
-    """Runs the checks of ``registry`` that the tenant's policy asks for, side by side and within its deadline. Those of
-    answers are ``scanners``.
+    """Runs the checks in ``registry`` that the tenant's policy asks for, concurrently and within the policy's deadline.
+    ``scanners`` are the checks of answers.
 
     ``oversight`` None: there are no reviewers and no audit log. ``admin`` changes the policies at run time. ``now``
     is a clock in seconds.
@@ -219,8 +219,8 @@ def _restorer(restored: Mapping[str, str], in_json: bool) -> Restorer:
 
 
 async def run(check: Check, passages: Sequence[Passage], policy: PolicyConfig) -> Sequence[Verdict]:
-    """Returns the verdicts of a check on ``passages``. If it fails or takes too long, that is a verdict by the
-    policy."""
+    """Returns the verdicts of a check on ``passages``. A check that fails or takes too long gives a verdict with
+    ``error`` and the policy's action for failures."""
     characters = sum(len(passage.text) for passage in passages)
     try:
         async with asyncio.timeout(policy.deadline(2 * characters)):  # what is decoded is read too
@@ -243,20 +243,21 @@ def _is_checked(policy: PolicyConfig, passage: Passage) -> bool:
 
 
 def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:
-    """Returns a verdict for each passage that no check can read."""
+    """Returns a verdict for each passage that no check can read, such as a prompt of token ids."""
     action = failure_action(policy)
     unreadable = [place for place, passage in enumerate(passages) if not passage.readable]
     return [Verdict("reading", "1", action, passage=place, error=UNREADABLE) for place in unreadable]
 
 
 def replaced_verdicts(policy: PolicyConfig, replaced: bool) -> list[Verdict]:
-    """Returns a verdict on a request if ``policy`` takes the place of one that cannot be read (``replaced``): what that
-    one asks for was not done."""
+    """Returns a verdict on the request if ``replaced``: ``policy`` is a substitute for a stored one that cannot be
+    read, so the checks that this one asks for were not done."""
     return [Verdict("policy", "1", failure_action(policy), error=UNREADABLE_POLICY)] if replaced else []
 
 
 def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:
-    """Returns a verdict for a request of more characters than the policy lets be sent. Reading it would take long."""
+    """Returns a verdict for a request of more characters than the policy allows. Its texts are not scanned, since that
+    would take long."""
     sizes = policy.sizes
     if sizes.max_characters is None or sizes.action != "block":
         return []
@@ -273,7 +274,8 @@ def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> l
 
 
 def moderation(policy: PolicyConfig, scores: Scores) -> Moderation:
-    """Returns what a policy says of scores. Where it does not look for something, the usual thresholds count."""
+    """Returns the moderation result for ``scores`` by a policy. For categories that the policy does not check, the
+    default thresholds apply."""
     content, injection = policy.content or ContentPolicy(), policy.injection.user or Band()
     flagged = [
         category

@@ -12,7 +12,8 @@ class InputError(Exception):
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yields the objects of JSON lines. Blank lines are left out. Raises InputError, with the number of the line."""
+    """Yields the objects in JSON lines. Blank lines are left out. Raises InputError, with the line number, for a
+    malformed line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

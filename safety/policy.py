@@ -1,4 +1,5 @@
-"""``PolicyConfig``: what a tenant's requests and answers are checked for, and what follows. Unknown keys are refused.
+"""``PolicyConfig``: a tenant's safety policy: the checks of requests and answers, and the actions on their findings.
+Unknown keys are refused.
 
 ``SafetyPolicies`` has the policy of each tenant, and one for all others. A policy has a version, the hash of its
 content, which every ledger entry and audit record names. Scores are calibrated probabilities between 0 and 1.
@@ -31,7 +32,7 @@ class Settings(BaseModel):
 
 
 class Band(Settings):
-    """The scores from which a text is reviewed and blocked. None: it never is."""
+    """The scores from which a text is reviewed and blocked. None: never."""
 
     block: Probability | None = 0.85
     """The score from which a text is blocked."""
@@ -46,7 +47,7 @@ class Band(Settings):
 
 
 class ContentPolicy(Band):
-    """Harmful content, by the categories of OpenAI's moderation API."""
+    """The policy on harmful content, by the categories of OpenAI's moderation API."""
 
     categories: dict[Annotated[str, Field(pattern=r"^[a-z][a-z/-]{0,63}$")], Band] = Field(default_factory=dict)
     """Other bands for single categories, such as ``self-harm/intent``."""
@@ -57,8 +58,8 @@ class ContentPolicy(Band):
 
 
 class DocumentBand(Settings):
-    """Injections in text that the conversation's parties did not write: documents, tool results, tools' descriptions.
-    Such text needs no instructions, so its threshold may be lower than that of users."""
+    """The policy on injections in text that neither the operator nor the user wrote: documents, tool results, tool
+    descriptions. Such text needs no instructions, so its threshold may be lower than that for users' text."""
 
     threshold: Probability = 0.7
     """The score from which a passage counts as an injection."""
@@ -69,7 +70,8 @@ class DocumentBand(Settings):
 
 
 class InjectionPolicy(Settings):
-    """Prompt injections and jailbreaks. None: the origin is not checked for them."""
+    """The policy on prompt injections and jailbreaks, by the origin of the text. None: text of this origin is not
+    checked for them."""
 
     user: Band | None = Band()
     """Users' messages, earlier answers as the client sends them back, and prompts of /v1/completions."""
@@ -80,7 +82,8 @@ class InjectionPolicy(Settings):
 
 
 class PhrasePolicy(Settings):
-    """Phrases, compared after normalisation: case, accents, look-alike and invisible characters, spacing."""
+    """The blocked and allowed phrases. They are compared without regard to case, accents, look-alike and invisible
+    characters, and spacing."""
 
     block: Phrases = ()
     """Phrases that neither requests nor answers may have."""
@@ -96,7 +99,7 @@ class PhrasePolicy(Settings):
 
 
 class PiiPolicy(Settings):
-    """Personal data."""
+    """The policy on personal data."""
 
     requests: Literal["off", "redact", "pseudonymise", "block"] = "off"
     """What happens to it in requests, before the model sees it. A pseudonym is put back in the answer."""
@@ -113,12 +116,12 @@ class PiiPolicy(Settings):
 
     @property
     def counted(self) -> Collection[str]:
-        """The kinds that count."""
+        """The kinds of personal data that the policy looks for."""
         return DEFAULT_KINDS if self.kinds is None else self.kinds
 
 
 class SecretPolicy(Settings):
-    """Keys, tokens and passwords of other services."""
+    """The policy on secrets: keys, tokens and passwords of other services."""
 
     requests: Literal["off", "redact", "block"] = "off"
     """What happens to them in requests."""
@@ -127,7 +130,8 @@ class SecretPolicy(Settings):
 
 
 class ToolRule(Settings):
-    """A rule for tools. A rule applies to a call if all that it sets matches. The first that applies decides."""
+    """A rule for tools. It applies to a call if each member that is set matches. The first rule that applies
+    decides."""
 
     action: Literal["allow", "deny"]
     roles: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1)] | None = None
@@ -156,7 +160,8 @@ class ToolRule(Settings):
 
 
 class SizePolicy(Settings):
-    """Requests of unusual size or make. Such a request is reviewed or blocked. None: no limit."""
+    """The limits on requests of unusual size or script. A request beyond a limit is reviewed or blocked. None: no
+    limit."""
 
     action: Literal["review", "block"] = "block"
     """What follows."""
@@ -169,7 +174,7 @@ class SizePolicy(Settings):
 
 
 class RatePolicy(Settings):
-    """Keys whose requests are blocked again and again, as those of somebody who looks for a way around."""
+    """The limit on blocked requests of one key, against users who try to get around the checks."""
 
     max_blocked: int | None = Field(None, ge=1)
     """Blocked requests of one key and user within ``window_s``, after which all of their requests are blocked until
@@ -179,7 +184,7 @@ class RatePolicy(Settings):
 
 
 class ReviewPolicy(Settings):
-    """Requests that a person should decide on."""
+    """The policy on requests that a person should decide on."""
 
     action: Literal["queue", "wait", "refuse", "pass"] = "refuse"
     """What happens to such a request. ``queue`` refuses it, and passes it once it is approved and sent again. ``wait``
@@ -197,7 +202,7 @@ class ReviewPolicy(Settings):
 
 
 class PolicyConfig(Settings):
-    """The policy of a tenant."""
+    """The safety policy of a tenant."""
 
     content: ContentPolicy | None = ContentPolicy()
     """Harmful content in requests. None: it is not looked for."""
@@ -255,7 +260,7 @@ class PolicyConfig(Settings):
     """What the audit log holds of a text: nothing, or a keyed hash that finds equal texts."""
 
     def deadline(self, characters: int) -> float:
-        """Returns the seconds that reading ``characters`` characters may take."""
+        """Returns the deadline in seconds of a check of ``characters`` characters."""
         return self.deadline_s + self.deadline_s_per_1000_characters * characters / 1000
 
     @cached_property
@@ -265,14 +270,14 @@ class PolicyConfig(Settings):
 
     @property
     def classifies_requests(self) -> bool:
-        """Whether a classifier reads requests."""
+        """Whether the policy needs a classifier for requests."""
         injection = self.injection
         bands = (self.content, injection.user, injection.documents, injection.system)
         return any(each is not None for each in bands)
 
     @property
     def classifies(self) -> bool:
-        """Whether a classifier reads requests or answers."""
+        """Whether the policy needs a classifier for requests or answers."""
         return self.classifies_requests or self.content_answers is not None
 
 

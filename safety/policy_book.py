@@ -1,11 +1,12 @@
-"""``PolicyBook``: the policies of the config file and those that were changed at run time, which come before them.
+"""``PolicyBook``: the policies of the config file, and those that were set at run time, which override them.
 
-What was read is remembered for ``cache_s`` seconds, then read again in the background, so that no request waits for it.
-While the store does not answer, what was read last counts; before the first reading, the config file.
+Stored policies are cached for ``cache_s`` seconds, then read again in the background, so that no request waits for the
+store. While the store does not answer, the policy that was read last applies; before the first reading, that of the
+config file.
 
-The same is so for a stored policy that this release cannot read, such as one that a newer release has written. Without
-one that was read before, what counts instead is not what was asked for: requests are refused then, unless the policy
-that counts lets those pass that could not be checked.
+The same applies if this release cannot read a stored policy, for example because a newer release has written it. If
+none was read before, the substitute is not the policy that the tenant has asked for. Requests are then refused, unless
+the substitute lets requests pass that could not be checked.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ MAX_CACHED = 10_000  # tenants
 
 
 class Read(NamedTuple):
-    """What was read of the store for one tenant, and when, in seconds. ``policy`` None: there is none."""
+    """The stored policy of one tenant as read last, and the time of the reading in seconds. ``policy`` None: none is
+    stored."""
 
     policy: PolicyConfig | None
     at: float
 
 
 class PolicyBook:
-    """Implements ``PolicySource`` and ``safety.api.PolicyAdmin``. ``has_classifier``: whether policies may need one.
-    ``on_unreadable`` is called each time that a stored policy cannot be read."""
+    """Implements ``PolicySource`` and ``safety.api.PolicyAdmin``. ``has_classifier``: the service has a classifier, so
+    that policies may need one. ``on_unreadable`` is called each time that a stored policy cannot be read."""
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class PolicyBook:
         self._reading: dict[str, asyncio.Task[PolicyConfig | None]] = {}
 
     async def of(self, tenant: str) -> PolicyConfig:
-        """Returns the policy of a tenant: its own one, stored or of the config file, else the default."""
+        """Returns the policy of a tenant: the stored one, else that of the config file, else the default."""
         own = await self._remembered(tenant)
         if own is None:
             own = self._config.tenants.get(tenant)

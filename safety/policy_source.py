@@ -6,7 +6,7 @@ from safety.policy import PolicyConfig, SafetyPolicies
 
 
 class ConfiguredPolicies:
-    """Implements ``PolicySource`` with the policies of ``policies``."""
+    """Implements ``PolicySource`` with ``policies``."""
 
     def __init__(self, policies: SafetyPolicies) -> None:
         self._policies = policies

@@ -66,7 +66,7 @@ def redact(source: Input, target: Output, kind: Kinds = None, summary: Summary =
 
 
 def recognisers_of(names: Sequence[str] | None) -> Sequence[Recogniser]:
-    """Returns the recognisers of these kinds, by default all. Raises InputError for an unknown kind."""
+    """Returns the recognisers of the kinds ``names``; None: of all kinds. Raises InputError for an unknown kind."""
     chosen = set(names or pii.KINDS | secrets.KINDS)
     if unknown := chosen - pii.KINDS - secrets.KINDS:
         known = ", ".join(sorted(pii.KINDS | secrets.KINDS))
@@ -75,6 +75,6 @@ def recognisers_of(names: Sequence[str] | None) -> Sequence[Recogniser]:
 
 
 def with_entities(row: dict[str, Any], spans: Sequence[Span]) -> dict[str, Any]:
-    """Returns ``row`` with its redacted text and what was found in it."""
+    """Returns ``row`` with the members ``redacted``, its redacted text, and ``entities``, the spans."""
     entities = [{"type": span.kind, "start": span.start, "end": span.end} for span in spans]
     return row | {"redacted": redacted(row["text"], spans), "entities": entities}

@@ -1,4 +1,4 @@
-"""Spans of a text replaced."""
+"""Replaces spans of a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safety.api import Span
 
 
 def replacement_of(span: Span) -> str:
-    """Returns what takes the place of a span: its replacement, or its kind in angle brackets."""
+    """Returns the text that replaces a span: its ``replacement``, or its kind in angle brackets."""
     return f"<{span.kind}>" if span.replacement is None else span.replacement
 
 

@@ -13,7 +13,7 @@ MIN_LETTERS = 20
 
 
 class SizeCheck:
-    """Checks the sizes of all passages together, and the make of each. Implements ``Check``."""
+    """Checks the total size of all passages, and the script of each. Implements ``Check``."""
 
     name = "sizes"
     version = "1"
@@ -37,7 +37,8 @@ class SizeCheck:
 
 
 def exceeding(passages: Sequence[Passage], limit: int) -> int | None:
-    """Returns the index of the passage with which the characters of all exceed ``limit``; None if they do not."""
+    """Returns the index of the passage with which the running total of characters exceeds ``limit``; None if the total
+    does not."""
     total = 0
     for place, passage in enumerate(passages):
         total += len(passage.text)

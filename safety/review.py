@@ -1,4 +1,4 @@
-"""What people have to say of a request: the texts that they approved before, and decisions on those in doubt."""
+"""Applies people's decisions to a request: texts that were approved before, and reviews of texts in doubt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNCERTAIN = frozenset({"classifier"})
 
 
 class NoOversight:
-    """Stands for reviewers and audit log where there are none. Implements ``Oversight``."""
+    """The oversight of a service without reviewers and audit log. Implements ``Oversight``."""
 
     async def allowed(self, tenant: str, text: str) -> bool:
         return False
@@ -45,7 +45,7 @@ class NoOversight:
 async def without_exceptions(
     oversight: Oversight, subject: Subject, passages: Sequence[Passage], verdicts: Sequence[Verdict]
 ) -> list[Verdict]:
-    """Returns the verdicts; those on texts that a reviewer has approved allow them."""
+    """Returns the verdicts, with the action ALLOW for texts that a reviewer has approved."""
     doubted = {verdict.passage for verdict in verdicts if verdict.action is Action.REVIEW or _may_be_wrong(verdict)}
     places = sorted(place for place in doubted if place < len(passages))
     answers = await asyncio.gather(*(oversight.allowed(subject.tenant, passages[place].text) for place in places))
@@ -67,8 +67,8 @@ async def with_decisions(
 ) -> tuple[Sequence[Verdict], str]:
     """Queues the texts that people should decide on, and may wait for the decisions, as the policy says.
 
-    Returns the verdicts, and what a refusal says of the queue. An approved text is allowed, a rejected one blocked. A
-    request that is blocked anyway is not queued.
+    Returns the verdicts after the decisions, and the sentence about the queue for a refusal. An approved text is
+    allowed, a rejected one blocked. A request that is blocked anyway is not queued.
     """
     review = policy.review
     asked = [verdict for verdict in verdicts if verdict.action is Action.REVIEW and verdict.passage < len(passages)]
@@ -96,7 +96,7 @@ async def with_decisions(
 
 
 def terms(review: ReviewPolicy) -> ReviewTerms:
-    """Returns what the policy says about items in the queue."""
+    """Returns the policy's terms for items in the review queue."""
     return ReviewTerms(review.expires_s, review.show_text, review.keep_text, review.exception_s)
 
 

@@ -1,4 +1,4 @@
-"""``rule``: the decision on a request, from the verdicts of all checks. Pure."""
+"""``rule``: makes the decision on a request from the verdicts of all checks. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PII, STRUCTURE = "pii", "structure"
 
 
 def rule(policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]) -> Ruling:
-    """Returns the decision: the most severe verdict decides, and the spans of those that redact are replaced.
+    """Returns the decision. The most severe verdict decides, and the spans of verdicts that redact are replaced.
 
     A request that a person should decide on is refused, unless the policy lets it pass meanwhile.
     """
@@ -39,8 +39,8 @@ def rule(policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[V
 def with_document_actions(
     policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]
 ) -> list[Verdict]:
-    """Returns the verdicts; what the form of a document gives away drops or quotes it, if the policy does that with
-    injections in documents."""
+    """Returns the verdicts. Those of structural checks on documents get the policy's action for injections in
+    documents, if that drops or quotes the passage."""
     band = policy.injection.documents
     if band is None or band.action not in ("drop", "quote"):
         return list(verdicts)
@@ -63,8 +63,8 @@ def _with_document_action(band: DocumentBand, verdict: Verdict, passage: Passage
 def with_pseudonyms(
     policy: PolicyConfig, passages: Sequence[Passage], verdicts: Sequence[Verdict]
 ) -> tuple[list[Verdict], Mapping[str, str]]:
-    """Returns the verdicts with a pseudonym in place of each personal datum, and the value of each pseudonym, if the
-    policy asks for pseudonyms."""
+    """Returns the verdicts with pseudonyms as the replacements of personal data, and the value of each pseudonym. If
+    the policy asks for no pseudonyms, returns the verdicts unchanged and an empty mapping."""
     if policy.pii.requests != "pseudonymise":
         return list(verdicts), {}
     pseudonyms = Pseudonymiser(passage.text for passage in passages)
@@ -76,7 +76,7 @@ def with_pseudonyms(
 
 
 def field_of(verdict: Verdict, passages: Sequence[Passage]) -> str | None:
-    """Returns the place in the request that a verdict is about; None: it is about no one place."""
+    """Returns the field of the request that a verdict is about; None: no single field."""
     if verdict.check == TOOLS:
         return f"tools[{verdict.passage}]"
     if verdict.error not in (None, UNREADABLE) or verdict.passage >= len(passages):
@@ -85,13 +85,13 @@ def field_of(verdict: Verdict, passages: Sequence[Passage]) -> str | None:
 
 
 def decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
-    """Returns the verdict that decides: the first of the most severe ones. One that found something comes before one
-    that failed, since the client can do something about it."""
+    """Returns the verdict that decides: the first of the most severe ones. A finding comes before a failure of the same
+    severity, since the client can react to it."""
     return max(verdicts, key=lambda each: (each.action.severity, each.error is None, each.score), default=None)
 
 
 def rewritten_texts(passages: Sequence[Passage], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
-    """Returns the texts of the passages, with the spans replaced of the verdicts that redact."""
+    """Returns the texts of the passages, with the spans of verdicts that redact replaced."""
     spans: dict[int, list[Span]] = {}
     for verdict in verdicts:
         if verdict.action is Action.REDACT:

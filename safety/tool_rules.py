@@ -1,4 +1,4 @@
-"""Which tools a role may offer to a model, and which calls of them may be returned. Pure."""
+"""Decides which tools a role may offer to a model, and which calls of them may be returned. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ TYPE = "function"  # the only type of tools that requests have
 
 
 def offered(rules: Sequence[ToolRule], role: str, name: str) -> Verdict | None:
-    """Returns a verdict of BLOCK if ``role`` may not offer the tool ``name``.
+    """Returns a verdict of BLOCK if ``role`` may not offer the tool ``name`` to a model; else None.
 
-    The call has no arguments yet: a rule that denies some of them is left out, and one that allows some allows the
-    offer.
+    The call has no arguments yet: a rule that denies some arguments is left out, and one that allows some arguments
+    allows the offer.
     """
     found = (rule for rule in rules if _concerns(rule, role, name) and (rule.action == "allow" or not rule.arguments))
     return _verdict(next(found, None))
 
 
 def called(rules: Sequence[ToolRule], role: str, name: str, arguments: str) -> Verdict | None:
-    """Returns a verdict of BLOCK if ``role`` may not call ``name`` with ``arguments``, which is JSON.
+    """Returns a verdict of BLOCK if ``role`` may not call ``name`` with ``arguments``, which is JSON; else None.
 
     Arguments that are no JSON object, or have two members of one name, are denied where a rule about arguments concerns
-    the tool: nothing says that they match it.
+    the tool, since the rule cannot be checked.
     """
     if not needs_arguments(rules, role, name):
         return offered(rules, role, name)

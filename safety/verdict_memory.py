@@ -1,4 +1,4 @@
-"""``VerdictMemory``: the verdicts on texts that were scanned before, so that a conversation's history is scanned once.
+"""``VerdictMemory``: a cache of the verdicts on passages, so that a conversation's history is scanned only once.
 
 It holds no text: a passage is found by the digest of everything that its verdicts depend on.
 """
@@ -18,7 +18,7 @@ the memory."""
 
 
 class VerdictMemory:
-    """At most ``size`` passages; the one used longest ago makes room."""
+    """An LRU cache of the verdicts on at most ``size`` passages."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -29,7 +29,8 @@ class VerdictMemory:
         return len(self._found)
 
     def get(self, key: bytes, place: int) -> tuple[Verdict, ...] | None:
-        """Returns the verdicts on a passage, as those of the passage ``place``; None if it is not remembered."""
+        """Returns the verdicts on a passage, with ``place`` as its index in the present request; None if it is not in
+        the cache."""
         found = self._found.get(key)
         if found is None:
             return None
@@ -37,8 +38,8 @@ class VerdictMemory:
         return tuple(replace(verdict, passage=place) for verdict in found)
 
     def put(self, key: bytes, verdicts: Sequence[Verdict]) -> None:
-        """Remembers the verdicts on a passage. Those of a check that failed are not remembered: it did not read it. Nor
-        are more than MAX_SPANS spans."""
+        """Stores the verdicts on a passage. Verdicts of a check that failed are not stored, since the check did not
+        read the passage; nor are verdicts with more than MAX_SPANS spans."""
         if any(verdict.error is not None for verdict in verdicts):
             return
         if sum(len(verdict.spans) for verdict in verdicts) > MAX_SPANS:
@@ -50,7 +51,8 @@ class VerdictMemory:
 
 
 def memory_key(tenant: str, policy: str, check: str, version: str, passage: Passage) -> bytes:
-    """Returns the digest of what the verdicts of a check on a passage depend on. Tenants do not share verdicts."""
+    """Returns the digest of everything that the verdicts of a check on a passage depend on. Tenants do not share
+    verdicts."""
     parts = (tenant, policy, check, version, passage.origin.value, passage.text)
     digest = hashlib.blake2b(digest_size=20)
     for part in parts:

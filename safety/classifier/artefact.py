@@ -1,4 +1,5 @@
-"""``Artefact``: what ``config.json`` says of a classifier. deployments/models/safety/FORMAT.md describes the files."""
+"""``Artefact``: the description of a classifier in its ``config.json``. deployments/models/safety/FORMAT.md describes
+the files."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ INJECTION = "injection"
 
 
 class ArtefactError(ValueError):
-    """The files of a classifier do not fit together."""
+    """The files of a classifier are malformed or do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One output of the classifier. Its probability is ``sigmoid(scale * logit + offset)``. A text is flagged if one is
-    at least ``flag``."""
+    """One output of the classifier. Its probability is ``sigmoid(scale * logit + offset)``. A text is flagged if this
+    probability is at least ``flag``."""
 
     name: str
     kind: str
@@ -37,7 +38,7 @@ class Label:
 @dataclass(frozen=True, slots=True)
 class Artefact:
     """A classifier without its weights. ``version`` names model and calibration. ``labels`` are in the order of the
-    head's rows; one of them scores injections."""
+    head's rows; one of the labels scores injections."""
 
     version: str
     architecture: Architecture
@@ -51,7 +52,8 @@ class Artefact:
 
 
 def read_artefact(directory: Path) -> Artefact:
-    """Reads ``config.json`` in ``directory``. Raises OSError, and ArtefactError for what is missing or wrong in it."""
+    """Reads ``config.json`` in ``directory``. Raises OSError if it cannot be read, and ArtefactError for a member that
+    is missing or wrong."""
     path = directory / "config.json"
     text = path.read_text(encoding="utf-8")
     try:
@@ -140,5 +142,5 @@ def _artefact(config: _Config) -> Artefact:
 
 
 def categories(artefact: Artefact) -> Mapping[str, int]:
-    """Returns the index of each label but the injection's, by name."""
+    """Returns the index of each label by its name, without the label for injections."""
     return {label.name: place for place, label in enumerate(artefact.labels) if label.kind != INJECTION}

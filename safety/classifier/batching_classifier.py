@@ -23,7 +23,7 @@ MAX_INLINE_TEXT = 4096  # characters; more take over 1 ms to cut into word piece
 
 
 class Model(Protocol):
-    """Scores windows. ``window_classifier.WindowClassifier`` implements it; its docstrings hold here too."""
+    """Scores windows. ``window_classifier.WindowClassifier`` implements it; its docstrings apply here too."""
 
     @property
     def artefact(self) -> Artefact: ...
@@ -32,8 +32,8 @@ class Model(Protocol):
 
 
 class BatchingClassifier:
-    """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` has the
-    windows that wait."""
+    """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` queues
+    the windows."""
 
     def __init__(
         self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, max_tenant_windows: int = MAX_TENANT_WINDOWS
@@ -47,7 +47,7 @@ class BatchingClassifier:
         return self._model.artefact.version
 
     def busy_s(self) -> float:
-        """Returns for how many seconds the present batch has been computed; 0 if there is none."""
+        """Returns the seconds for which the present batch has been computed; 0 if there is none."""
         return self.runner.busy_s()
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> list[Scores]:

@@ -1,4 +1,4 @@
-"""From the head's outputs to ``Scores``, and the check that scores are probabilities."""
+"""Converts the outputs of the classifier's head to ``Scores``, and checks that scores are probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ NONSENSE = "the classifier is answering nonsense"
 
 
 def probabilities(logits: NDArray[np.float32], artefact: Artefact) -> NDArray[np.float64]:
-    """Returns the calibrated probabilities of windows, [windows, labels], from the head's outputs of that shape."""
+    """Returns the calibrated probabilities of windows, float64 [windows, labels], from the head's outputs of that
+    shape."""
     scale = np.array([label.scale for label in artefact.labels])
     offset = np.array([label.offset for label in artefact.labels])
     # The sigmoid by the hyperbolic tangent, which does not overflow.
@@ -23,7 +24,8 @@ def probabilities(logits: NDArray[np.float32], artefact: Artefact) -> NDArray[np
 
 
 def scores_of(windows: NDArray[np.float64], artefact: Artefact) -> Scores:
-    """Returns the scores of a text from those of its windows, [windows, labels]: the worst window counts, by label.
+    """Returns the scores of a text from the probabilities of its windows, [windows, labels]: the maximum over the
+    windows for each label.
 
     Raises ClassifierUnavailableError for a score that is no probability.
     """
@@ -37,8 +39,9 @@ def scores_of(windows: NDArray[np.float64], artefact: Artefact) -> Scores:
 
 
 def check_scores(answer: object, texts: int) -> Sequence[Scores]:
-    """Returns ``answer`` if it is a list of ``texts`` scores. Raises ClassifierUnavailableError for anything else, and
-    for a score that is no probability: NaN is below every threshold, so everything would pass."""
+    """Returns ``answer`` if it is a list of ``texts`` scores. Raises ClassifierUnavailableError for anything else,
+    and for a score that is no probability: NaN is below every threshold, so a malformed answer would let everything
+    pass."""
     if not isinstance(answer, list) or not all(isinstance(each, Scores) for each in answer):
         raise ClassifierUnavailableError(NONSENSE)
     if len(answer) != texts:

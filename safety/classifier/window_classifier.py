@@ -1,4 +1,4 @@
-"""``WindowClassifier``: the encoder and its head. It scores windows of token ids, on one thread."""
+"""``WindowClassifier``: the encoder and its head. It scores windows of token ids on one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safety.encoder.word_pieces import WordPieces
 
 
 class WindowClassifier:
-    """A loaded classifier. ``windows`` may be called on any thread, ``score`` on one at a time."""
+    """A loaded classifier. ``windows`` may be called on any thread, ``score`` on one thread at a time."""
 
     def __init__(self, directory: Path, precision: Precision = Precision.INT8) -> None:
         """Loads ``config.json``, ``vocab.txt`` and ``model.safetensors``.
@@ -41,7 +41,7 @@ class WindowClassifier:
         return [[cls, *window, sep] for window in windows(self._pieces(text), self.artefact.window)]
 
     def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Returns the probabilities of windows, [windows, labels]."""
+        """Returns the calibrated probabilities of windows of token ids, float64 [windows, labels]."""
         states = self._encoder.encode(batch)
         pooled = np.concatenate([states.mean(), states.first()], axis=1)
         return probabilities(pooled @ self._head.T + self._bias, self.artefact)

@@ -1,4 +1,4 @@
-"""Windows of long texts."""
+"""Cuts long texts into overlapping windows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WindowSize:
-    """``tokens``: the word pieces in a window, without special tokens. ``stride``: how far a window begins after the
-    one before it. Less than ``tokens``, so that what one border cuts is whole in the next window."""
+    """The size of windows. ``tokens`` is the number of word pieces in a window, without special tokens. ``stride`` is
+    the distance between the starts of two windows. It is less than ``tokens``, so that a phrase cut by one border is
+    whole in the next window."""
 
     tokens: int
     stride: int
@@ -20,9 +21,9 @@ class WindowSize:
 
 
 def windows(pieces: Sequence[int], size: WindowSize) -> list[Sequence[int]]:
-    """Returns the windows of a text, in order. All pieces are in one of them.
+    """Returns the windows of a text, in order. Each piece is in at least one window.
 
-    The last window ends with the text, so that none is short in a long text. An empty text has one empty window.
+    The last window ends with the text, so that no window of a long text is short. An empty text has one empty window.
     """
     last = max(0, len(pieces) - size.tokens)
     starts = [*range(0, last, size.stride), last]

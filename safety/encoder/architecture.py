@@ -8,7 +8,7 @@ from typing import Any
 
 
 class UnsupportedEncoderError(ValueError):
-    """The files describe an encoder that this package does not run."""
+    """The files are malformed, or describe an encoder that this package does not run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ Compute = Callable[[Sequence[Sequence[int]]], Rows]
 
 
 class BatchFailedError(RuntimeError):
-    """The model raised an error, or returned something else than a row for each sequence."""
+    """The model raised an error, or did not return one row for each sequence."""
 
 
 class _Call:
@@ -68,17 +68,18 @@ class BatchRunner:
         self.sequences = 0
 
     def busy_s(self) -> float:
-        """Returns for how many seconds the present batch has been computed; 0 if there is none."""
+        """Returns the seconds for which the present batch has been computed; 0 if there is none."""
         return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
 
     def waiting(self, tenant: str) -> int:
-        """Returns how many sequences of a tenant wait."""
+        """Returns the number of sequences of a tenant that wait."""
         return self._queue.waiting(tenant)
 
     async def rows(self, sequences: Sequence[Sequence[int]], tenant: str = "") -> Rows:
-        """Returns the row of each sequence of a tenant, in order. There must be one sequence at least.
+        """Returns the row of each sequence of a tenant, in order. ``sequences`` must not be empty.
 
-        If the caller is cancelled, its sequences that have not begun are dropped. Raises BatchFailedError.
+        If the caller is cancelled, its sequences that have not begun are dropped. Raises BatchFailedError if the model
+        fails.
         """
         call = _Call(len(sequences))
         self._queue.add(call, sequences, tenant)

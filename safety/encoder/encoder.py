@@ -22,9 +22,10 @@ WARNINGS_OFF = 3  # of ONNX Runtime's log levels
 
 @dataclass(frozen=True, slots=True)
 class HiddenStates:
-    """The last hidden states of B sequences with T tokens together.
+    """The last hidden states of B sequences, which have T tokens in all.
 
-    ``rows``: float32 [T, hidden], without padding. ``starts`` and ``lengths``: [B], where each sequence is in them.
+    ``rows``: float32 [T, hidden], without padding. ``starts`` and ``lengths``: [B], the first row and the number of
+    rows of each sequence.
     """
 
     rows: NDArray[np.float32]
@@ -43,7 +44,7 @@ class HiddenStates:
 
 
 class Encoder:
-    """A loaded encoder. ``encode`` computes on the calling thread alone, and releases Python's lock meanwhile."""
+    """A loaded encoder. ``encode`` computes on the calling thread only, and releases Python's lock meanwhile."""
 
     def __init__(
         self, architecture: Architecture, weights: Weights, precision: Precision = Precision.INT8, token_types: int = 1
@@ -66,7 +67,7 @@ class Encoder:
     def load(cls, directory: Path, precision: Precision = Precision.INT8) -> Encoder:
         """Loads ``config.json`` and ``model.safetensors`` of a Hugging Face directory.
 
-        Raises OSError for a missing file, and UnsupportedEncoderError for files of another kind.
+        Raises OSError for a missing file, and UnsupportedEncoderError for files of another kind of model.
         """
         try:
             config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -78,9 +79,10 @@ class Encoder:
     def encode(self, sequences: Sequence[Sequence[int]], second: Sequence[int] | None = None) -> HiddenStates:
         """Returns the hidden states of sequences of token ids, in order. They do not depend on the batch.
 
-        ``second``: where the tokens of type 1 begin in each sequence, which go on to its end; None: all have type 0.
-        Raises ValueError for no sequences, an empty one, one longer than ``architecture.max_tokens``, ids outside the
-        vocabulary, and types that the encoder was not loaded with.
+        ``second`` has, for each sequence, the index of its first token of type 1; the tokens from there to the end have
+        type 1. None: all tokens have type 0. Raises ValueError if there is no sequence, for an empty sequence, for one
+        longer than ``architecture.max_tokens``, for ids outside the vocabulary, and for token types that the encoder
+        was not loaded with.
         """
         batch = packed(sequences)
         if batch.lengths.max() > self.architecture.max_tokens:

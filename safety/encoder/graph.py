@@ -1,8 +1,8 @@
-"""``encoder_graph``: an encoder as an ONNX model, made from its weights when they are loaded.
+"""``encoder_graph``: builds the ONNX model of an encoder from its weights, when these are loaded.
 
 All rows of a batch are computed without padding, except in attention. Every row is quantised by its own range. So a
-sequence's hidden states do not depend on the sequences beside it, which ONNX Runtime's own dynamic quantisation, with
-one range for the whole batch, does not promise.
+sequence's hidden states do not depend on the other sequences of the batch. ONNX Runtime's own dynamic quantisation does
+not guarantee that, since it uses one range for the whole batch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ GELU_ZERO, GELU_MIN = 32, 0.17
 
 
 class Graph:
-    """Collects the nodes and the constants of an ONNX graph. A tensor is known by its name."""
+    """Collects the nodes and the constants of an ONNX graph. Tensors are referred to by name."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
-        """Adds a constant, unless there is one of this name. Returns the name."""
+        """Adds a constant, unless there is one with this name. Returns the name."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
         return name
@@ -58,10 +58,11 @@ class Graph:
 def encoder_graph(
     architecture: Architecture, weights: Weights, precision: Precision, token_types: int = 1
 ) -> ModelProto:
-    """Returns the model. Its inputs are the fields of ``PackedBatch``; its output ``hidden`` is float32 [T, hidden].
+    """Returns the ONNX model. Its inputs are the fields of ``PackedBatch``; its output ``hidden`` is float32 [T,
+    hidden].
 
-    The position of a token of type t is t x max_tokens higher, so that a type costs a larger table and no operation.
-    Raises UnsupportedEncoderError if tensors are missing or have other shapes.
+    Token types are encoded in the positions: that of a token of type t is t x max_tokens higher. So a type costs a
+    larger table and no operation. Raises UnsupportedEncoderError if tensors are missing or have other shapes.
     """
     weights.check(architecture)
     graph = Graph()

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """B sequences, the longest of S tokens, with T tokens together. Only attention needs them padded.
+    """A batch of B sequences with T tokens in all. The longest has S tokens. Only attention needs them padded.
 
     ``token_ids``: int64 [T]. ``positions``: int64 [T], from 0 in each sequence. ``lengths``: int32 [B].
-    ``padded_rows``: int64 [B, S], the packed row of each padded place, 0 where there is none. ``packed_places``:
-    int64 [T], the padded place of each packed row, as an index into B x S.
+    ``padded_rows``: int64 [B, S], the packed row of each position in the padded batch, 0 for padding.
+    ``packed_places``: int64 [T], the position in the padded batch of each packed row, as an index into B x S.
     """
 
     token_ids: NDArray[np.int64]
@@ -31,12 +31,13 @@ class PackedBatch:
         return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
 
     def from_place(self, places: Sequence[int]) -> NDArray[np.bool_]:
-        """Returns which tokens stand at the given place of their sequence or after it, bool [T]. ``places`` is [B]."""
+        """Returns a mask, bool [T], of the tokens at or after the given index in their sequence. ``places`` has one
+        index for each sequence."""
         return self.positions >= np.repeat(np.asarray(places, np.int64), self.lengths)
 
 
 def packed(sequences: Sequence[Sequence[int]]) -> PackedBatch:
-    """Returns the batch of ``sequences``. Raises ValueError for no sequences, and for an empty one."""
+    """Returns the batch of ``sequences``. Raises ValueError if there is no sequence, and for an empty one."""
     lengths = np.fromiter(map(len, sequences), np.int32, len(sequences))
     if not lengths.size or not lengths.min():
         raise ValueError("a batch has at least one sequence, and a sequence at least one token")

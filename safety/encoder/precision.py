@@ -1,4 +1,4 @@
-"""``Precision``: how an encoder computes."""
+"""``Precision``: the numeric precision of an encoder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Precision(StrEnum):
-    """How the products of the layers are computed."""
+    """The precision of the layers' matrix products."""
 
     INT8 = "int8"  # weights in 7 bits, rows of activations in 8
     FLOAT32 = "float32"

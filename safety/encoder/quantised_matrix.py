@@ -31,14 +31,16 @@ class QuantisedMatrix:
 
 
 def quantised(matrix: NDArray[np.float32], max_code: int) -> QuantisedMatrix:
-    """Returns ``matrix``, float32 [rows, columns], in codes of at most ``max_code``, symmetrically by row."""
+    """Returns ``matrix``, float32 [rows, columns], quantised symmetrically by row, with codes from -``max_code`` to
+    ``max_code``."""
     largest = np.abs(matrix).max(axis=1)
     scale = np.where(largest > 0, largest / max_code, 1.0).astype(np.float32)
     return QuantisedMatrix(np.rint(matrix / scale[:, None]).astype(np.int8), scale)
 
 
 def narrowed(matrix: QuantisedMatrix, max_code: int) -> QuantisedMatrix:
-    """Returns ``matrix`` in codes of at most ``max_code``. A matrix of such codes is returned as it is."""
+    """Returns ``matrix`` quantised again, with codes from -``max_code`` to ``max_code``. A matrix whose codes are in
+    that range already is returned unchanged."""
     if np.abs(matrix.codes.astype(np.int16)).max(initial=0) <= max_code:
         return matrix
     return quantised(matrix.dequantised(), max_code)

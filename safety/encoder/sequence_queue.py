@@ -1,4 +1,4 @@
-"""``SequenceQueue``: which sequences make the next batch. Pure."""
+"""``SequenceQueue``: chooses the sequences of the next batch. Pure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _Waiting(Generic[Owner]):
 
 
 class SequenceQueue(Generic[Owner]):
-    """The sequences that wait, by tenant and owner. Tenants take turns, a sequence each, and so do the owners of a
-    tenant: neither a long text nor many of them hold up the short ones of others. Owners are compared by identity."""
+    """The sequences that wait, by tenant and owner. Tenants take turns, one sequence each, and so do the owners of a
+    tenant. So neither a long text nor many texts delay the short ones of others. Owners are compared by identity."""
 
     def __init__(self, max_batch_tokens: int) -> None:
         """``max_batch_tokens``: the most tokens in a batch, each sequence counted as long as the longest, since
@@ -38,7 +38,7 @@ class SequenceQueue(Generic[Owner]):
         return sum(map(self.waiting, self._waiting))
 
     def waiting(self, tenant: str) -> int:
-        """Returns how many sequences of a tenant wait."""
+        """Returns the number of sequences of a tenant that wait."""
         return sum(len(each.sequences) for each in self._waiting.get(tenant, ()))
 
     def add(self, owner: Owner, sequences: Sequence[Sequence[int]], tenant: str = "") -> None:
@@ -55,7 +55,7 @@ class SequenceQueue(Generic[Owner]):
             self._waiting.pop(tenant, None)
 
     def next_batch(self) -> list[QueuedSequence[Owner]]:
-        """Takes the next batch out of the queue: none if no sequence waits."""
+        """Removes the sequences of the next batch from the queue and returns them; [] if no sequence waits."""
         batch: list[QueuedSequence[Owner]] = []
         longest = 0
         while self._waiting:

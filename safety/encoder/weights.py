@@ -31,7 +31,8 @@ class Weights:
 
     @classmethod
     def read(cls, path: Path) -> Weights:
-        """Reads a safetensors file. Raises OSError, and UnsupportedEncoderError for a file that is none."""
+        """Reads a safetensors file. Raises OSError, and UnsupportedEncoderError for a file that is no safetensors
+        file."""
         try:
             stored = load_file(path)
         except SafetensorError as error:
@@ -40,22 +41,22 @@ class Weights:
         return cls(stored, next((prefix for prefix in PREFIXES if prefix + probe in stored), ""))
 
     def check(self, architecture: Architecture) -> None:
-        """Raises UnsupportedEncoderError unless all tensors of ``architecture`` are there, in their shapes."""
+        """Raises UnsupportedEncoderError if a tensor of ``architecture`` is missing or has another shape."""
         for name, shape in architecture.shapes():
             found = self._tensor(name).shape
             if found != shape:
                 raise UnsupportedEncoderError(f"{name} has the shape {list(found)}, not {list(shape)}")
 
     def dense(self, name: str) -> NDArray[np.float32]:
-        """Returns a tensor in float32. Raises UnsupportedEncoderError if there is none."""
+        """Returns a tensor in float32. Raises UnsupportedEncoderError if there is none with this name."""
         tensor = self._tensor(name)
         if tensor.dtype == np.int8:
             return self._pair(name).dequantised()
         return tensor.astype(np.float32, copy=False)
 
     def quantised(self, name: str, max_code: int) -> QuantisedMatrix:
-        """Returns a matrix in codes of at most ``max_code``, by row. Raises UnsupportedEncoderError if there is
-        none."""
+        """Returns a matrix quantised by row, with codes from -``max_code`` to ``max_code``. Raises
+        UnsupportedEncoderError if there is none with this name."""
         if self._tensor(name).dtype == np.int8:
             return narrowed(self._pair(name), max_code)
         return quantised(self.dense(name), max_code)

@@ -16,8 +16,9 @@ from safety.encoder.architecture import UnsupportedEncoderError
 
 
 class WordPieces:
-    """A lower-casing WordPiece tokenizer. ``[CLS]``, ``[SEP]`` and the like in a text are text, not special tokens: who
-    wrote it cannot end a sequence. ``cls`` and ``sep`` are the ids of the special tokens."""
+    """A lower-casing WordPiece tokenizer. ``[CLS]``, ``[SEP]`` and the like in a text are tokenised as text, not as
+    special tokens, so that the author of a text cannot end a sequence. ``cls`` and ``sep`` are the ids of the special
+    tokens."""
 
     def __init__(self, vocabulary: Path) -> None:
         """Reads ``vocab.txt``, a token in each line, or the ``tokenizer.json`` of such a tokenizer.

@@ -1,1 +1,1 @@
-"""Whether an answer repeats the system prompt: a canary token, and runs of the prompt's words."""
+"""Detects answers that repeat the system prompt: by a canary token, and by runs of the prompt's words."""

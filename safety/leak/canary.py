@@ -1,4 +1,5 @@
-"""Canary tokens: a word that stands in the system prompt only, so that an answer with it has repeated the prompt."""
+"""Canary tokens: random words that occur only in the system prompt, so that an answer with one has repeated the
+prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _LETTERS = 16  # of five bits
 
 
 def canary(key: bytes, scope: str) -> str:
-    """Returns the token of a scope: 16 letters and digits, 80 bits of HMAC-SHA-256 (RFC 2104).
+    """Returns the canary token of a scope: 16 letters and digits, from 80 bits of HMAC-SHA-256 (RFC 2104).
 
     ``scope`` is the id of the request, or of the conversation or tenant where a prompt that differs per request would
     defeat the prefix cache. Raises ValueError if the key has fewer than MIN_KEY bytes.
@@ -31,13 +32,13 @@ def canary(key: bytes, scope: str) -> str:
 
 
 def marked(system_prompt: str, token: str) -> str:
-    """Returns the system prompt with the token at its end, so that what is before it can be cached."""
+    """Returns the system prompt with the token at its end, so that the text before it can be cached."""
     return f"{system_prompt}\n\nInternal reference, never part of an answer: {token}"
 
 
 def marked_place(passages: Sequence[Passage]) -> int | None:
-    """Returns the index of the passage that gets the token: the content of the last system message; None: there is
-    none."""
+    """Returns the index of the passage that gets the token: the content of the last system message; None without a
+    system message."""
     system = [
         place
         for place, passage in enumerate(passages)
@@ -53,5 +54,6 @@ def with_canary(passages: Sequence[Passage], texts: Sequence[str], token: str) -
 
 
 def canary_scanner(token: str) -> PhraseScanner:
-    """Returns a scanner for the token, also within a word, in any case, with invisible characters, and spelled out."""
+    """Returns a scanner that finds the token: also within a word, in any case, with invisible characters, and with its
+    letters separated."""
     return PhraseScanner(PhraseAutomaton([Phrase(token, CANARY, within_words=True)]))

@@ -1,7 +1,7 @@
-"""``PromptIndex``: every run of words of a text, as a suffix automaton.
+"""``PromptIndex``: an index of all runs of words of a text, as a suffix automaton.
 
 Blumer et al., "The smallest automaton recognizing the subwords of a text", 1985. It has at most two states per word,
-and tells in constant time per word how many of the last words stand together in the text.
+and gives, in constant time per word, the length of the longest run of last words that occurs in the text.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class PromptIndex:
         return clone
 
     def advance(self, state: int, length: int, word: str) -> tuple[int, int]:
-        """Returns the state after one more word and the number of last words that stand together in the text, given
-        those before it: (0, 0) at the beginning."""
+        """Returns the state after one more word, and the length of the longest run of last words that occurs in the
+        text. ``state`` and ``length`` are the result for the words before; (0, 0) at the beginning."""
         states = self._states
         while state and word not in states[state].following:
             state = states[state].link
@@ -73,12 +73,13 @@ class PromptIndex:
 
 @lru_cache(maxsize=64)
 def prompt_index(text: str) -> PromptIndex:
-    """Returns the index of a system prompt. Those of the last 64 are kept, since requests repeat theirs."""
+    """Returns the index of a system prompt. The last 64 indexes are cached, since requests repeat their system
+    prompts."""
     return PromptIndex(text)
 
 
 class Run:
-    """How many of the last words of a text stand together in the index's."""
+    """The longest run of the last words of a text that occurs in the indexed text."""
 
     def __init__(self, index: PromptIndex) -> None:
         self._index = index

@@ -3,8 +3,8 @@
     run of the prompt's words:    w1 w2 w3 | w4 w5 w6 w7 w8 | w9 w10
                                   lead       found with w8    each found with the next
 
-A run counts from NGRAM words on. Its first LEAD words may be sent before that is known, so that ordinary text, which
-shares single words and short phrases with any prompt, is not held back; the found span begins behind them.
+A run counts as a leak from NGRAM words on. Its first LEAD words may be sent before that is known, so that ordinary
+text, which shares single words and short phrases with any prompt, is not held back; the found span begins behind them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LEAD_WEIGHT = 2 * LEAD
 
 
 class LeakScanner:
-    """A StreamScanner. What the user wrote is no leak: a run that stands in ``user`` too is not found. ``user`` is read
+    """A StreamScanner of leaks. A run that also occurs in ``user``, the user's texts, is no leak. ``user`` is indexed
     only when a run is found.
 
-    Held back is nothing up to the third word of a run, then at most the five last words and MAX_EXTENT characters. A
-    long run is reported piece by piece, in spans that touch.
+    It holds nothing back up to the third word of a run, then at most the last five words or MAX_EXTENT characters. A
+    long run is reported in parts, as adjacent spans.
     """
 
     def __init__(self, prompt: PromptIndex, user: str = "") -> None:

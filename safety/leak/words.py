@@ -1,4 +1,4 @@
-"""``WordReader``: the words of a text that arrives in pieces, as normalised letters. Pure.
+"""``WordReader``: splits a text that arrives in pieces into words of normalised letters. Pure.
 
 In scripts without spaces every letter is a word. Markdown, punctuation, case and spacing make no difference.
 """
@@ -26,7 +26,8 @@ class Word:
 
 
 class WordReader:
-    """Reads one text once. ``unfinished`` is where the last word begins if it may still grow; else None."""
+    """Reads one text once. ``unfinished`` is the offset at which the last word begins if it may still grow; else
+    None."""
 
     def __init__(self) -> None:
         self._normaliser = Normaliser()
@@ -39,7 +40,7 @@ class WordReader:
         return self._start if self._letters else None
 
     def push(self, piece: str, *, final: bool = False) -> list[Word]:
-        """Returns the words that the piece ends."""
+        """Takes the next piece and returns the words that it completes. ``final``: it is the last piece."""
         words: list[Word] = []
         for letter in self._normaliser.push(piece):
             alone = is_unspaced(letter.text)

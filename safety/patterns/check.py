@@ -13,7 +13,8 @@ MAX_PIECE = 2048  # characters scanned before other tasks run: some 4 ms, and 50
 
 
 async def find_between_tasks(recognisers: Sequence[Recogniser], text: str) -> tuple[Span, ...]:
-    """Returns the spans of a text. Lets other tasks run after every ``MAX_PIECE`` characters."""
+    """Returns the spans that ``recognisers`` find in a text. It yields to the event loop after every ``MAX_PIECE``
+    characters."""
     scanner, found = PatternScanner(recognisers), list[Span]()
     for start in range(0, len(text), MAX_PIECE):
         end = start + MAX_PIECE

@@ -1,4 +1,4 @@
-"""Groups of digits in a candidate."""
+"""Finds the groups of digits in a candidate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ GROUP = re.compile(r"[0-9]+")
 
 
 def groups(text: str) -> list[tuple[int, int]]:
-    """Returns for each group of digits where it ends, and how many digits there are up to there."""
+    """Returns, for each group of digits, the offset of its end and the number of digits up to there."""
     ends, count = [], 0
     for group in GROUP.finditer(text):
         count += group.end() - group.start()

@@ -1,4 +1,5 @@
-"""Which of several overlapping matches counts: the longest, then the most specific. All that any matched is covered."""
+"""Resolves overlapping matches: the longest wins, then the most specific. Each matched character stays covered by a
+match."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 
 class Found(NamedTuple):
-    """A match in the whole text. ``continues``: it goes on where a match of the same kind was cut."""
+    """A match in the whole text. ``continues``: it begins where a long match of the same kind was cut."""
 
     start: int
     end: int
@@ -17,12 +18,12 @@ class Found(NamedTuple):
 
 
 def order(found: Found) -> tuple[int, int, int]:
-    """The order of resolution: by start; the longest, then the most specific first."""
+    """Returns the sort key of the order of resolution: by start; the longest first, then the most specific."""
     return found.start, -found.end, -found.specificity
 
 
 def resolve(pending: list[Found], decided: int) -> list[Found]:
-    """Takes out of ``pending`` and returns the matches that no later match can change.
+    """Removes from ``pending``, and returns, the matches that no later match can change.
 
     ``pending`` is in ``order``. No match that begins before ``decided`` is missing from it. A match within another one
     is dropped; where two overlap in part the less specific one loses the common characters.

@@ -1,4 +1,4 @@
-"""Text as the recognisers read it: without invisible characters, with ASCII digits, dashes and spaces."""
+"""Plain text, which the recognisers read: without invisible characters, with ASCII digits, dashes and spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ MAX_DIGIT = 0x1FBF9  # the last decimal digit of Unicode 16
 
 
 def plain_characters() -> dict[int, str]:
-    """Returns the ASCII character for every other decimal digit, dash, space and full-width form."""
+    """Returns a table from the code point of each non-ASCII decimal digit, dash, space and full-width form to its ASCII
+    character."""
     plain: dict[int, str] = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
     for code in range(0x80, MAX_DIGIT + 1):
         category = unicodedata.category(chr(code))
@@ -38,7 +39,7 @@ def plain(text: str) -> str:
 
 
 class PlainText:
-    """Makes the plain text of pieces, and says where each of its characters was in the original."""
+    """Converts pieces of a text to plain text, and maps its offsets back to the original."""
 
     def __init__(self) -> None:
         self.length = 0  # of the plain text
@@ -63,7 +64,8 @@ class PlainText:
         return "".join(kept)
 
     def original(self, position: int) -> int:
-        """Returns the original offset of the plain character at ``position``; that of the end for the length."""
+        """Returns the original offset of the plain character at ``position``; for the length of the plain text, that of
+        the original's end."""
         if position >= self.length:
             return self.original_length
         return position + self._shifts[bisect_right(self._positions, position) - 1]
@@ -73,7 +75,7 @@ class PlainText:
         return self.original(position - 1) + 1 if position else 0
 
     def forget(self, position: int) -> None:
-        """Frees what is known of the characters before ``position``."""
+        """Frees the offsets of the plain characters before ``position``."""
         first = bisect_right(self._positions, position) - 1
         if first > 0:
             del self._positions[:first], self._shifts[:first]

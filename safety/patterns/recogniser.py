@@ -1,4 +1,4 @@
-"""A recogniser: what one kind of value looks like, and what proves that a candidate is one."""
+"""``Recogniser``: the pattern of one kind of value, and the validation of candidates."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ Validator = Callable[[Candidate], Extent | None]
 
 
 def whole(candidate: Candidate) -> Extent:
-    """Accepts the whole candidate."""
+    """Returns the extent of the whole candidate: the validator that accepts every match."""
     return 0, len(candidate.text)
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    r"""One kind of value.
+    r"""A recogniser of one kind of value.
 
     ``pattern`` is of the ``regex`` library and matches ``max_length`` characters at most, lookahead included.
     ``gate`` is a cheap pattern of ``re``. After ``boundary`` it matches at each start at which ``pattern`` matches, or
@@ -69,27 +69,28 @@ class Recogniser:
 
     @cached_property
     def gated(self) -> re.Pattern[str]:
-        """The gate."""
+        """The compiled ``gate``."""
         return re.compile(self.gate)
 
     @cached_property
     def matched(self) -> regex.Pattern[str]:
-        """The pattern."""
+        """The compiled ``pattern``."""
         return regex.compile(self.pattern)
 
     @cached_property
     def growing(self) -> regex.Pattern[str]:
-        """Matches in part, and never as a whole, what the next characters can make a match or a longer match."""
+        """The pattern of ``growing`` for ``pattern``: it matches, partially and never fully, a text that further
+        characters can turn into a match or a longer match."""
         return growing(self.pattern)
 
     @cached_property
     def continued(self) -> regex.Pattern[str] | None:
-        """The pattern of ``more``."""
+        """The compiled ``more``; None without one."""
         return None if self.more is None else regex.compile(self.more)
 
     @cached_property
     def continuing(self) -> regex.Pattern[str]:
-        """The growing pattern of ``more``."""
+        """The pattern of ``growing`` for ``more``."""
         return growing(self.more or "")
 
 
@@ -106,7 +107,8 @@ def growing(pattern: str) -> regex.Pattern[str]:
 
 
 def in_context(words: str, reach: int = 56) -> Callable[[str], bool]:
-    """Returns a test of whether one of ``words``, a pattern, stands within ``reach`` characters before a candidate."""
+    """Returns a function that tests whether the pattern ``words`` matches in the last ``reach`` characters before a
+    candidate."""
     found = regex.compile(rf"(?<!\p{{L}})(?:{words})", regex.IGNORECASE)
 
     def test(context: str) -> bool:

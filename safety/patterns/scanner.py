@@ -1,7 +1,7 @@
-"""Finds the values of several recognisers in a text that arrives in pieces, however it is cut.
+"""``PatternScanner``: finds the values of several recognisers in a text that arrives in pieces, wherever it is cut.
 
 The start of a match is decided once the text from there can neither become nor lengthen a match, which a partial match
-of the pattern tells (``Recogniser.growing``). What is decided is a property of the text, not of its pieces.
+of the pattern shows (``Recogniser.growing``). The result depends on the text, not on its pieces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safety.patterns.recogniser import MAX_CONTEXT, MAX_MORE, Candidate, Recogni
 
 
 class Track:
-    """How far one recogniser has come. Positions count the plain text's characters from ``base`` on."""
+    """The progress of one recogniser in the text. Positions are offsets in the plain text, relative to ``base``."""
 
     def __init__(self, recogniser: Recogniser) -> None:
         self.recogniser = recogniser
@@ -29,9 +29,9 @@ class Track:
         self.running = False  # a value that was cut goes on at the position
 
     def advance(self, text: str, starts: Sequence[int], final: bool) -> list[Found]:
-        """Returns the matches that became certain, with positions in ``text``, and moves on.
+        """Returns the matches that became certain, with positions in ``text``, and advances past them.
 
-        ``starts`` are sorted. A match begins at none but these.
+        ``starts`` are the sorted positions at which a match may begin.
         """
         found: list[Found] = []
         index = 0
@@ -86,10 +86,10 @@ class Track:
 
 
 class Group:
-    """The tracks of one boundary, whose starts one search finds.
+    """The tracks of recognisers with the same boundary. One search finds the starts of all.
 
-    Most tracks have nothing open at most times: all of these stand at ``front``, so that a piece of text costs nothing
-    for them unless a character in it can begin a match of theirs. ``open`` are the others.
+    Usually most tracks have no open match. All of these are at the position ``front``, so that a piece of text costs
+    nothing for them unless it has a character that can begin one of their matches. ``open`` are the other tracks.
     """
 
     def __init__(self, boundary: str, recognisers: Sequence[Recogniser]) -> None:
@@ -105,7 +105,7 @@ class Group:
         return min([self.front, *(track.position for track in self.open)])
 
     def advance(self, text: str, final: bool) -> list[Found]:
-        """Returns the matches that became certain, with positions in ``text``, and moves on."""
+        """Returns the matches that became certain, with positions in ``text``, and advances past them."""
         begins = [start.start() for start in self._starts.finditer(text, self.position)]
         if begins and begins[-1] == len(text):  # where the text ends, a gate matches before that is known
             begins.pop()
@@ -139,7 +139,7 @@ class Group:
 
 
 class Beginnings(dict[str, tuple[int, ...]]):
-    """By character, the indexes of the gates that can match a text which begins with it."""
+    """A table from a character to the indexes of the gates that can match a text which begins with it."""
 
     def __init__(self, gates: Sequence[str]) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def beginnings(gates: tuple[str, ...]) -> Beginnings:
 
 
 def grouped(recognisers: Sequence[Recogniser]) -> list[Group]:
-    """Returns the recognisers in groups, by boundary."""
+    """Returns the recognisers, grouped by boundary."""
     groups: dict[str, list[Recogniser]] = defaultdict(list)
     for recogniser in recognisers:
         groups[recogniser.boundary].append(recogniser)
@@ -171,7 +171,7 @@ def grouped(recognisers: Sequence[Recogniser]) -> list[Group]:
 
 @cache
 def starts(boundary: str, gates: tuple[str, ...]) -> re.Pattern[str]:
-    """Returns a pattern that matches, without length, where one of ``gates`` follows ``boundary``."""
+    """Returns a zero-width pattern that matches wherever one of ``gates`` follows ``boundary``."""
     return re.compile(f"{boundary}(?=" + "|".join(f"(?:{gate})" for gate in gates) + ")")
 
 
@@ -221,12 +221,13 @@ class PatternScanner:
 
 
 def find(recognisers: Sequence[Recogniser], text: str) -> tuple[Span, ...]:
-    """Returns the spans of a whole text. The parts of a long value are one span here."""
+    """Returns the spans that ``recognisers`` find in a whole text. The parts of a long value are joined into one
+    span."""
     return joined(PatternScanner(recognisers).push(text, final=True).found)
 
 
 def joined(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Returns the spans with the parts of each long value as one."""
+    """Returns ``spans`` with the parts of each long value joined into one span."""
     result: list[Span] = []
     for span in spans:
         last = result[-1] if result else None

@@ -1,1 +1,2 @@
-"""Block- and allowlists of phrases, found in text however it is disguised: whole passages, and answers as they grow."""
+"""Blocklists and allowlists of phrases. They are found in disguised text too, in whole passages and in answers as they
+grow."""

@@ -1,4 +1,4 @@
-"""``PhraseAutomaton``: all phrases of a block- and an allowlist as one automaton over folded letters.
+"""``PhraseAutomaton``: all phrases of a blocklist and an allowlist as one automaton over folded letters.
 
 Aho and Corasick, "Efficient string matching: an aid to bibliographic search", 1975. A state reads the original
 character: what it folds to is looked up once per state and character, then kept in the state, so that the loop over a
@@ -21,7 +21,8 @@ MAX_CACHED = 1024
 
 
 class State(dict[str, "State"]):
-    """The letters read so far, as far as they begin a phrase. As a mapping: the next state by original character.
+    """A state: the longest suffix of the letters read so far that begins a phrase. It is a mapping from an original
+    character to the next state.
 
     ``depth`` is the number of these letters; ``fail`` the state of their longest proper suffix; ``patterns`` those that
     end here.
@@ -59,8 +60,8 @@ class State(dict[str, "State"]):
 class PhraseAutomaton:
     """The compiled lists; scanners share it. ``version`` identifies the lists.
 
-    A match is at most ``max_extent`` characters of the original long: four times the letters of the longest phrase,
-    and 64. What has more ignorable characters and separators in between is not found. A text of N characters takes N
+    A match is at most ``max_extent`` characters of the original long: four times the letters of the longest phrase, and
+    64. A phrase with more ignorable characters and separators in between is not found. A text of N characters takes N
     look-ups; 1,000 phrases compile in about 30 ms.
     """
 

@@ -1,4 +1,4 @@
-"""``PhraseCheck``: the phrases of a list in whole passages.
+"""``PhraseCheck``: finds the phrases of a blocklist in whole passages.
 
 A passage is read in chunks, with a turn of the event loop between them: a megabyte stalls no other request.
 """

@@ -1,4 +1,4 @@
-"""Reading a text backwards from a match: the letters before an offset, and the borders around them. Pure.
+"""Reads a text backwards from a match: the letters before an offset, and the word borders around them. Pure.
 
 Only where the automaton says that a phrase may end is the text read again, and only as far as the phrase reaches.
 """
@@ -57,12 +57,12 @@ def _before(text: str, position: int, *, leet: bool) -> tuple[bool, bool]:
 
 
 def border_before(text: str, position: int) -> bool:
-    """Whether a word may begin at ``position``."""
+    """Returns whether a word may begin at ``position``."""
     return _before(text, position, leet=False)[1]
 
 
 def border_after(text: str, end: int, *, final: bool) -> bool | None:
-    """Whether a word may end at ``end``; None if that depends on text that has not arrived."""
+    """Returns whether a word may end at ``end``; None if that depends on text that has not arrived."""
     for index in range(end, min(len(text), end + MAX_IGNORED)):
         folded = fold(text[index])
         if folded:

@@ -1,4 +1,5 @@
-"""``Phrase``: an entry of a list; ``Pattern``: its letters, and the test whether letters of a text are the phrase."""
+"""``Phrase``: an entry of a blocklist. ``Pattern``: the letters of a phrase, and the test whether letters of a text
+spell it."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ BLOCKED = "BLOCKED_PHRASE"
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase of a blocklist. ``kind`` is that of the spans in which it is found. ``within_words``: it is found
-    without a border before and after it too."""
+    """A phrase of a blocklist. ``kind`` is the kind of the spans that report it. ``within_words``: it is also found
+    within a word, without word borders around it."""
 
     text: str
     kind: str = BLOCKED
@@ -43,7 +44,7 @@ class Letter:
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """The letters of a phrase. ``spaced[i]``: the phrase has a space before letter ``i``. ``kind`` is None for a phrase
-    of the allowlist; ``within_words`` as of the phrase."""
+    of the allowlist; ``within_words`` is as in ``Phrase``."""
 
     folded: str
     plain: str
@@ -58,17 +59,18 @@ class Pattern:
 
     @property
     def begins_open(self) -> bool:
-        """Whether a letter may be before the phrase."""
+        """Whether the phrase may follow a letter without a word border."""
         return self.within_words or is_unspaced(self.folded[0])
 
     @property
     def ends_open(self) -> bool:
-        """Whether the phrase may be followed by a letter: the words of its last letter's script have no borders."""
+        """Whether a letter may follow the phrase without a word border."""
         return self.within_words or is_unspaced(self.folded[-1])
 
     def is_spelled_by(self, letters: Sequence[Letter]) -> bool:
-        """Whether these letters, which fold to this pattern's, are the phrase: it begins at a border, its spaces are
-        where they belong or between all letters of a word, and digits stand for letters only."""
+        """Returns whether ``letters``, which fold to the letters of this pattern, spell the phrase. They must begin at
+        a word border, their spaces must be where the phrase has them or between all letters of a word, and digits must
+        stand for letters only."""
         return (self.begins_open or letters[0].border) and self._spaces_fit(letters) and self._letters_fit(letters)
 
     def _spaces_fit(self, letters: Sequence[Letter]) -> bool:
@@ -100,8 +102,8 @@ class Pattern:
 
 
 def is_literal(text: str) -> bool:
-    """Whether the phrase is found wherever its characters stand one after the other, so that a ban of them forbids
-    nothing that is allowed: in scripts without spaces. ``bomb`` is allowed within ``bombast``."""
+    """Returns whether the phrase is found wherever its characters occur in a row, so that a ban of these characters
+    forbids nothing else. That is so in scripts without spaces; ``bomb``, however, is allowed within ``bombast``."""
     pattern = compile_phrase(text, None)
     return pattern.plain == text and all(map(is_unspaced, text))
 
@@ -109,8 +111,8 @@ def is_literal(text: str) -> bool:
 def compile_phrase(text: str, kind: str | None, *, leet: bool = False, within_words: bool = False) -> Pattern:
     """Returns the pattern of a phrase. ``leet``: digits and signs of the phrase fold as those of the text.
 
-    Raises ValueError if it has fewer than two letters (one is enough in scripts without spaces) or too many: ``c++``
-    would be found in each ``c``.
+    Raises ValueError if it has fewer than two letters (one in scripts without spaces), such as ``c++``, which would be
+    found in each ``c``, or too many letters.
     """
     folded, plain, spaced, gap = [], [], [], False
     for char in text:

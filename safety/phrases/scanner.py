@@ -1,6 +1,7 @@
 """``PhraseScanner``: finds the phrases of an automaton in one text that arrives in pieces.
 
-A match is reported once no longer one can begin at its place, and no phrase of the allowlist can still grow around it.
+A match is reported once no longer match can begin at its start, and no phrase of the allowlist can still grow around
+it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class _Match:
 
 
 class PhraseScanner:
-    """A StreamScanner. Of two matches that begin together the longer one counts; of two that overlap, the later one
-    is found from the end of the earlier. A match within one of the allowlist is none.
+    """A StreamScanner of phrases. Of two matches with the same start the longer one counts. Of two that overlap, the
+    later one begins at the end of the earlier one. A match within a phrase of the allowlist does not count.
 
-    Held back is at most ``automaton.max_extent + MAX_IGNORED`` characters, and nothing while the last word begins no
+    It holds back at most ``automaton.max_extent + MAX_IGNORED`` characters, and nothing while the last word begins no
     phrase.
     """
 

@@ -1,1 +1,2 @@
-"""Personal data: recognised in texts and streams, replaced by kinds or by pseudonyms that are put back later."""
+"""Personal data: recognised in texts and streams, replaced by their kinds, or by pseudonyms that are turned back in the
+answer."""

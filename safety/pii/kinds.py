@@ -1,4 +1,4 @@
-"""The kinds of personal data that can be found, by the names that Presidio gives them."""
+"""The kinds of personal data that can be found, with Presidio's names."""
 
 from __future__ import annotations
 

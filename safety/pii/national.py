@@ -1,4 +1,5 @@
-"""Numbers that states give to people. A short check digit proves little, so most need a word beside them."""
+"""National identification numbers. A single check digit proves little, so most kinds need a word such as "passport"
+nearby."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def checked(
     sure: Callable[[str], bool] = lambda text: False,
     reach: int = 56,
 ) -> Validator:
-    """Returns a validator by a check of stdnum; with ``words``, one of them must stand before, or ``sure`` hold."""
+    """Returns a validator that applies ``valid``, a check of stdnum. With ``words``, a pattern, it must also match
+    within ``reach`` characters before the number, or ``sure`` must accept the number."""
     beside = None if words is None else in_context(words, reach)
 
     def validate(candidate: Candidate) -> Extent | None:
@@ -40,12 +42,12 @@ def checked(
 
 
 def formatted(separator: str, count: int) -> Callable[[str], bool]:
-    """Returns a test of whether a text has ``separator`` ``count`` times."""
+    """Returns a function that tests whether a text has ``separator`` exactly ``count`` times."""
     return lambda text: text.count(separator) == count
 
 
 def anything(text: str) -> bool:
-    """Accepts every form, where only the words beside it decide."""
+    """Returns whether ``text`` has a digit: the check for kinds of numbers that only the nearby words identify."""
     return any(map(str.isdigit, text))
 
 

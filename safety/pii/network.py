@@ -1,4 +1,4 @@
-"""Addresses of machines: IPv4, IPv6 and MAC."""
+"""Network addresses: IPv4, IPv6 and MAC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
 
 def ipv4(candidate: Candidate) -> Extent | None:
-    """Accepts four octets that no word before them makes a version or section number."""
+    """Accepts four octets, unless a word before them marks a version or section number."""
     return None if VERSION(candidate.context) else whole(candidate)
 
 

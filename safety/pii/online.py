@@ -48,7 +48,8 @@ RUN = 184  # characters from which on a match may have been cut, so that what fo
 
 
 def without_punctuation(candidate: Candidate) -> Extent | None:
-    """Leaves out what ends the sentence, and closing parentheses that the address did not open."""
+    """Returns the extent without the punctuation that ends the sentence, and without closing parentheses that the
+    address did not open."""
     text = candidate.text
     if len(text) >= RUN:
         return 0, len(text)

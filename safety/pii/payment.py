@@ -1,4 +1,4 @@
-"""Numbers of accounts and cards, each with the check that its standard defines."""
+"""Account and card numbers, each with the check that its standard defines."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def card(candidate: Candidate) -> Extent | None:
 
 @cache
 def iban_length(country: str) -> int | None:
-    """Returns the characters of an IBAN of ``country``, by the registry of ISO 13616; None for an unknown one."""
+    """Returns the number of characters of an IBAN of ``country``, by the registry of ISO 13616; None for an unknown
+    one."""
     form = IBAN_REGISTRY.info(country)[0][1].get("bban")
     return None if form is None else 4 + sum(map(int, re.findall(r"\d+", form)))
 

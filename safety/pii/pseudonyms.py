@@ -1,4 +1,4 @@
-"""Pseudonyms: what a model reads in place of personal data, and what turns its answer back.
+"""Pseudonyms: words that a model reads in place of personal data. The values are put back into its answer.
 
 A pseudonym is the kind and a number, such as ``EMAIL_ADDRESS_1``: a word that models copy whole, that no tokenizer or
 Markdown changes, and that is no valid address or card if it is ever sent to somebody.
@@ -20,7 +20,7 @@ PSEUDONYM = regex.compile(r"(?P<kind>[A-Z][A-Z_]*)_(?P<number>\d+)(?!\d)")
 class Pseudonymiser:
     """Gives each distinct value of a request one pseudonym.
 
-    ``texts`` are all texts of the request: no word that stands in them becomes a pseudonym.
+    ``texts`` are all texts of the request: no word that occurs in them is used as a pseudonym.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -30,14 +30,14 @@ class Pseudonymiser:
 
     @property
     def restored(self) -> Mapping[str, str]:
-        """The value of each pseudonym."""
+        """A mapping from each pseudonym to its value."""
         return {pseudonym: value for (_, value), pseudonym in self._pseudonyms.items()}
 
     def replace(self, text: str, spans: Sequence[Span]) -> tuple[Span, ...]:
         """Returns the spans of ``text`` with pseudonyms as their replacements.
 
-        Spans that touch become one, of the first one's kind: two pseudonyms without a border between them would be one
-        word, which is found in no answer.
+        Adjacent spans are joined into one with the first one's kind: two pseudonyms without a border between them would
+        be one word, which would not be turned back.
         """
         return tuple(
             replace(span, replacement=self._pseudonym(span.kind, text[span.start : span.end]))

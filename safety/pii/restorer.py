@@ -1,4 +1,4 @@
-"""Pseudonyms turned back into the values that they stand for, in a text that arrives in pieces."""
+"""``Restorer``: replaces pseudonyms by their values in a text that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Restorer:
     """Replaces the pseudonyms of ``restored`` in one text.
 
     ``in_json``: the text is JSON and the pseudonyms stand in its strings, as in the arguments of a tool call; the
-    values are escaped then. No more is held back than a part of a pseudonym, and one character after a whole one.
+    values are then escaped. It holds back only a part of a pseudonym, or a whole one until the next character.
     """
 
     def __init__(self, restored: Mapping[str, str], *, in_json: bool = False) -> None:
@@ -31,7 +31,7 @@ class Restorer:
         self._sent = 0  # of these characters
 
     def push(self, piece: str, *, final: bool = False) -> str:
-        """Returns what may be sent after the next piece. ``final``: it is the last."""
+        """Takes the next piece and returns the text that may be sent. ``final``: it is the last piece."""
         self._text += piece
         if self._pattern is None or self._growing is None:
             sent, self._text = self._text, ""

@@ -1,4 +1,4 @@
-"""Telephone numbers: international ones by their country code, others by their form or the words beside them."""
+"""Telephone numbers: international ones by their country code, others by their form or by nearby words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ SEPARATOR = r"(?:[ .\-/]{1,2}\(?|\)[ .\-/]{0,2}\(?|\()"
 
 
 def number(candidate: Candidate) -> Extent | None:
-    """Accepts the longest run of groups with a known country code, of a national form, or with a word beside it."""
+    """Accepts the longest run of digit groups with a known country code, a national form, or a word for telephones
+    nearby."""
     match = candidate.match
     text, begin = match["number"], 0
     if text.startswith("(") and text.count("(") > text.count(")"):
@@ -51,7 +52,8 @@ def number(candidate: Candidate) -> Extent | None:
 
 
 def is_number(text: str, context: str, *, labelled: bool) -> bool:
-    """Returns whether ``text`` is a telephone number. ``labelled``: a word for telephones follows."""
+    """Returns whether ``text`` is a telephone number. ``context`` is the text before it. ``labelled``: a word for
+    telephones follows it."""
     if DATE.fullmatch(text) or ADDRESS.fullmatch(text):
         return False
     if text.startswith(("+", "(+", "00")):
@@ -60,7 +62,8 @@ def is_number(text: str, context: str, *, labelled: bool) -> bool:
 
 
 def national(text: str, context: str) -> bool:
-    """Returns whether the words before it or its form make ``text`` a telephone number."""
+    """Returns whether ``text`` is a national telephone number, by its form or by words in ``context``, the text before
+    it."""
     digits = sum(map(str.isdigit, text))
     separated = digits < len(text)
     if (not separated and digits < MIN_UNBROKEN) or OTHER_WORDS(context):

@@ -1,4 +1,4 @@
-"""Values that a program or a configuration assigns to a name such as ``api_key``, if they look random."""
+"""Recognises values that code or configuration assigns to a name such as ``api_key``, if they look random."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def random_value(candidate: Candidate) -> Extent | None:
 
 
 def is_random(value: str) -> bool:
-    """Returns whether detect-secrets' detectors find the entropy of ``value`` high enough."""
+    """Returns whether the entropy of ``value`` is above the limits of detect-secrets' detectors."""
     if len(value) < MIN_RANDOM or not any(map(str.isdigit, value)):
         return False
     if HEX.fullmatch(value):
@@ -54,7 +54,7 @@ def above_limit(detector: HexHighEntropyString | Base64HighEntropyString, value:
 
 
 def is_mixed(value: str) -> bool:
-    """Returns whether ``value`` has characters of several classes."""
+    """Returns whether ``value`` has characters of several classes, such as letters and digits."""
     return sum(pattern.search(value) is not None for pattern in CLASSES) >= MIN_PASSWORD_CLASSES
 
 

@@ -1,4 +1,4 @@
-"""Patterns of other sources made safe to run on hostile text: no quantifier without a bound, and a gate."""
+"""Makes patterns of other projects safe to run on hostile text: it bounds each quantifier, and adds a gate."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def bounded(pattern: str) -> str:
 
 
 def gate_of(pattern: str) -> str:
-    """Returns a pattern of ``re`` of the first characters that a match of ``pattern`` can have.
+    """Returns a pattern of ``re`` that matches the first characters of any match of ``pattern``.
 
-    Partial matching finds them: a string that cannot begin a match is not even part of one.
+    These characters are found by partial matching: a string that cannot begin a match is not even part of one.
     """
     grows, ends = growing(pattern), regex.compile(pattern)
     whole: list[str] = []
@@ -62,7 +62,7 @@ def gate_of(pattern: str) -> str:
 
 
 def tree(prefixes: Sequence[str]) -> str:
-    r"""Returns a pattern of ``prefixes``, and of the first part of one at the end of the text.
+    r"""Returns a pattern that matches any of ``prefixes``, or the beginning of one at the end of the text.
 
     ``[aA](?:\Z|[b])`` for ``ab`` and ``Ab``.
     """
@@ -76,5 +76,5 @@ def tree(prefixes: Sequence[str]) -> str:
 
 
 def escaped(character: str) -> str:
-    """Returns ``character`` as it is written in a character class."""
+    """Returns ``character`` escaped for a character class."""
     return character if character.isalnum() else f"\\x{ord(character):02x}"

@@ -1,4 +1,4 @@
-"""Recognisers made of the patterns that the installed detect-secrets has."""
+"""Makes recognisers from the patterns of the installed detect-secrets."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ SPECIFICITY = 70
 
 
 def kind_of(secret_type: str) -> str:
-    """Returns the kind of a detector's type: ``AWS Access Key`` is ``AWS_ACCESS_KEY``."""
+    """Returns the name of the kind for a detector's type of secret: ``AWS Access Key`` becomes ``AWS_ACCESS_KEY``."""
     return "_".join(regex.findall(r"[A-Z0-9]+", secret_type.upper()))
 
 
 def value(candidate: Candidate) -> Extent:
-    """Leaves out what comes before the secret, such as the name of the variable, where the pattern says so."""
+    """Returns the extent of the secret alone, without the text before it, such as a variable name, where the pattern
+    has a group for the secret."""
     match, length = candidate.match, len(candidate.text)
     if match.re.groups and match[1] is not None:
         start, end = match.start(1) - match.start(), match.end(1) - match.start()

@@ -1,4 +1,4 @@
-"""Private keys over many lines: from the first line to the last, or to the end of the text."""
+"""Recognises private keys of many lines: from the first line to the last, or to the end of the text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LAST_PUTTY_LINE = r"Private-MAC: [0-9a-f]{40,64}"
 
 
 def until(last_line: str) -> str:
-    """Returns the pattern of the next part of a key that ends with ``last_line``."""
+    """Returns the pattern (``Recogniser.more``) of the next part of a key that ends with ``last_line``."""
     return rf"(?s:(?<!{last_line})(?:.{{0,{MAX_MORE}}}?{last_line}|.{{1,{MAX_MORE}}}))"
 
 

@@ -1,4 +1,4 @@
-"""Keys that are known by how they begin, and JSON Web Tokens."""
+"""Recognises keys by their prefixes, and JSON Web Tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_HELD = 256  # characters of a token that one match can have; the rest follow
 
 
 def mixed(candidate: Candidate) -> Extent | None:
-    """Accepts a key with a digit and with letters of both cases: one without is a name."""
+    """Accepts a key with a digit and with letters of both cases; others are ordinary names."""
     key = candidate.text
     has_all = any(map(str.isdigit, key)) and any(map(str.isupper, key)) and any(map(str.islower, key))
     return whole(candidate) if has_all else None

@@ -1,4 +1,4 @@
-"""``PlannedGuard``: guards the answers to one request as a plan says."""
+"""``PlannedGuard``: guards the answers to one request by a ``StreamPlan``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from safety.streaming.restoring_moderator import RestoringModerator, Rewriter
 
 
 class ToolGate(Protocol):
-    """What a policy says of the tools that a model calls."""
+    """The policy on the tools that a model calls."""
 
     def tool(self, name: str) -> Verdict | None:
-        """Judges the name of a tool."""
+        """Returns a verdict on calling a tool, by its name; None: it is allowed."""
         ...
 
     def holds_call(self, name: str) -> bool:
-        """Whether the arguments decide too."""
+        """Returns whether calls of the tool must be held until ``call`` has judged their arguments."""
         ...
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Judges a complete call. ``arguments`` is JSON, as the model wrote it."""
+        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON, as the model wrote it."""
         ...
 
 
@@ -33,8 +33,8 @@ class ToolGate(Protocol):
 class PlannedGuard:
     """Guards the answers to one request. Implements ``AnswerGuard``.
 
-    ``on_inspection`` takes what was done with each text of a choice, for the audit. Without a ``gate`` every tool may
-    be called. ``restorer`` makes what turns the pseudonyms in one text back; its argument says whether that is JSON.
+    ``on_inspection`` takes the record of each text of a choice, for the audit log. Without a ``gate`` every tool may be
+    called. ``restorer`` makes the rewriter that turns the pseudonyms in one text back; its argument is True for JSON.
     ``continued`` is the text that the answers continue.
     """
 
@@ -62,17 +62,17 @@ class PlannedGuard:
         return moderator if self.restorer is None else RestoringModerator(moderator, self.restorer(in_json))
 
     def tool(self, name: str) -> Verdict | None:
-        """Judges the name of a tool that the model begins to call."""
+        """Returns a verdict on a tool that the model begins to call, by its name; None: it is allowed."""
         return None if self.gate is None else self.gate.tool(name)
 
     def holds_call(self, name: str) -> bool:
-        """Whether a call of this tool is sent only when it was judged as a whole."""
+        """Returns whether a call of this tool must be held until ``call`` has judged it."""
         return self.gate is not None and self.gate.holds_call(name)
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Judges a complete call."""
+        """Returns a verdict on a complete call; None: it is allowed."""
         return None if self.gate is None else self.gate.call(name, arguments)
 
     def record(self, choice: int, inspection: Inspection) -> None:
-        """Passes on what was done with one text."""
+        """Passes the record of one text on to ``on_inspection``."""
         self.on_inspection(choice, inspection)

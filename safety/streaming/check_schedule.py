@@ -1,4 +1,4 @@
-"""``CheckSchedule``: when a growing text is classified, and which part of it. Pure: the time is passed in."""
+"""``CheckSchedule``: decides when a growing text is classified, and which part of it. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Due:
 
 
 class CheckSchedule:
-    """The checks of one text. One runs at a time. The text goes on where ``before`` ends, which is context.
+    """The checks of one text. One runs at a time. The text continues ``before``, which is read as context.
 
-    ``approved`` is the offset up to which checks have come back. Text before it is classified again only as context.
+    ``approved`` is the offset up to which checks have ended without a finding. Text before it is classified again only
+    as context.
     """
 
     def __init__(self, pace: Pace, before: str = "") -> None:
@@ -39,7 +40,7 @@ class CheckSchedule:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the text that has arrived is checked."""
+        """Whether the whole text that has arrived is checked."""
         return self.approved == self._length
 
     def push(self, piece: str, now: float, *, final: bool = False) -> None:
@@ -54,8 +55,8 @@ class CheckSchedule:
         self._text += piece
 
     def due_at(self) -> float | None:
-        """Returns the time at which the next check is due: in the past, if it is due already. None: there is nothing to
-        check, or a check is running."""
+        """Returns the time at which the next check is due, in seconds of the clock of ``push``; it may be in the past.
+        None: there is nothing to check, or a check is running."""
         new = self._length - self._begun
         if not new or self._begun > self.approved:
             return None

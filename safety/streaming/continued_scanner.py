@@ -1,4 +1,4 @@
-"""``ContinuedScanner``: scans a text that goes on where another one ends, such as the last message of a request."""
+"""``ContinuedScanner``: scans a text that continues another one, such as the last message of a request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ MAX_BEFORE = 2048
 class ContinuedScanner:
     """A ``StreamScanner`` whose text follows ``before``. Offsets count from the end of ``before``.
 
-    The text is scanned by itself, and once more with ``before``, as long as a match that begins there may still end in
-    the text. Such a match is found from the text's beginning on, and may overlap one of the text itself. With
-    ``before`` alone a word would not begin at the beginning of the text, though a client sees nothing before it.
+    The text is scanned twice: by itself, and together with ``before``, as long as a match that begins in ``before`` may
+    still end in the text. Such a match is reported from the text's beginning on, and may overlap one of the text
+    itself. The scan of the text by itself is needed because a client sees nothing before the text, so a word may begin
+    there.
     """
 
     def __init__(self, make: Callable[[], StreamScanner], before: str) -> None:

@@ -8,8 +8,8 @@ from safety.streaming.json_text import JsonText
 
 class JsonModerator:
     """Moderates JSON that arrives in pieces. Implements ``TextModerator``; the offsets of its releases count raw
-    characters. ``inner`` moderates the readable text, whose offsets its inspection and its verdicts have. A halted
-    text is JSON that is cut off."""
+    characters. ``inner`` moderates the readable text, whose characters the offsets in inspections and verdicts count.
+    After a halt the JSON is cut off."""
 
     def __init__(self, inner: TextModerator) -> None:
         self._inner = inner
@@ -25,11 +25,11 @@ class JsonModerator:
         return self._written(self._inner.push(self._json.push(piece, final=final), final=final))
 
     def resume(self) -> Release:
-        """Returns what finished checks have released since the last call."""
+        """Returns the JSON that finished checks have released since the last call."""
         return self._written(self._inner.resume())
 
     async def close(self) -> Inspection:
-        """Ends the running check, and returns what was done."""
+        """Cancels the running check, and returns the record of the text."""
         return await self._inner.close()
 
     def _written(self, release: Release) -> Release:

@@ -1,9 +1,10 @@
-"""``JsonText``: JSON that arrives in pieces, with its strings decoded for checks, and written again with replacements.
+"""``JsonText``: decodes the strings of JSON that arrives in pieces, for checks, and writes the JSON again with
+replacements.
 
 A check must see ``alice@example.com`` where the model wrote ``\\u0061lice@example.com``. The readable text is the JSON
-with each escape replaced by its character; everything else stays. Offsets of it are translated back here, so that a
-replacement leaves valid JSON: within a string it is escaped; a number or a word becomes a string; brackets, commas and
-quotation marks stay.
+with each escape replaced by its character; everything else stays. Offsets in the readable text are translated back
+here, so that a replacement leaves valid JSON: within a string it is escaped; a number or a word becomes a string;
+brackets, commas and quotation marks stay.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class _Unit:
 
 
 class JsonText:
-    """The JSON of which no part was written again yet. Text that is no JSON is taken as it is.
+    """The JSON that has arrived and was not written again yet. Text that is no JSON is kept as it is.
 
-    ``written`` counts the raw characters that were written or replaced.
+    ``written`` is the number of raw characters that were written or replaced.
     """
 
     def __init__(self) -> None:
@@ -71,8 +72,8 @@ class JsonText:
         """Writes the JSON of the readable text before ``end``, with the ``replaced`` spans replaced. A number or a word
         is written when it is complete.
 
-        ``replaced`` are spans of the readable text behind what was written, sorted, with replacements. Returns the JSON
-        and the spans of the raw text that were replaced.
+        ``replaced`` are spans of the readable text that was not written before, sorted, with replacements. Returns the
+        JSON and the spans of the raw text that were replaced.
         """
         spans, self._pending = deque((*self._pending, *replaced)), ()
         pieces: list[str] = []

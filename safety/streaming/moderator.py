@@ -1,4 +1,4 @@
-"""``StreamModerator``: scans one text of an answer as it grows, has it classified, and says what may be sent.
+"""``StreamModerator``: scans and classifies one text of an answer as it grows, and releases the parts that may be sent.
 
 The decisions are in ``Window`` and ``CheckSchedule``. This file runs the checks beside the stream: one task for each
 text at most, and a timer while text waits for a check.
@@ -32,7 +32,7 @@ MAX_REPORTED_SPANS = 1000
 
 class StreamModerator:
     """The checks of one text. Implements ``TextModerator``. ``plan`` holds the rules for texts of ``origin``. The text
-    goes on where ``before`` ends."""
+    continues ``before``."""
 
     def __init__(self, origin: Origin, plan: StreamPlan, notify: Callable[[], None], before: str = "") -> None:
         self._origin = origin
@@ -54,7 +54,8 @@ class StreamModerator:
         return self._window.length - self._window.sent
 
     def push(self, piece: str, *, final: bool = False) -> Release:
-        """Takes the next piece, and may start a check. Raises what an earlier check raised against its contract."""
+        """Takes the next piece, and may start a check. Raises the unexpected exception of an earlier check, if there
+        was one."""
         if self._halt is not None or self._final:
             return self._release()
         self._final = final
@@ -68,11 +69,12 @@ class StreamModerator:
         return self._release()
 
     def resume(self) -> Release:
-        """Returns what finished checks have released since the last call. Raises what a check raised."""
+        """Returns the text that finished checks have released since the last call. Raises the unexpected exception of a
+        check, if there was one."""
         return self._release()
 
     async def close(self) -> Inspection:
-        """Ends the running check, and returns what was done."""
+        """Cancels the running check, and returns the record of the text."""
         covered = {f"{each.rule.name}@{each.rule.version}": self._window.length for each in self._scanners}
         verdicts = [verdict for each in self._scanners for verdict in each.verdicts()]
         if self._checks is not None:

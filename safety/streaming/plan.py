@@ -1,4 +1,4 @@
-"""``StreamPlan``: the checks of the answers to one request, and what follows from what they find."""
+"""``StreamPlan``: the checks of the answers to one request, and the actions on their findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL_TEXTS = frozenset({Origin.ANSWER, Origin.REASONING, Origin.TOOL_ARGUMENTS})
 
 @dataclass(frozen=True, slots=True)
 class ScannerRule:
-    """A stream scanner, and what follows from its spans.
+    """A stream scanner, and the action on its spans.
 
     ``make`` returns a scanner for one text. REDACT replaces the spans, BLOCK halts before the first of them, ALLOW and
     REVIEW only report them: a person cannot decide while a stream is being read.
@@ -29,13 +29,13 @@ class ScannerRule:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When a text is classified, in characters; a token has about four.
+    """The pace at which a text is classified, in characters; a token has about four.
 
-    The first check begins with the first piece. Every further one begins when as much new text has arrived as
-    ``first``, doubled with each check up to ``most``; at a sentence border when there is a quarter of that; or when
-    text has waited for ``wait_s`` seconds. So the first token waits for one check, and a long answer is checked once
-    per sentence, or per ``most`` characters. A check reads ``window`` characters, at least ``overlap`` of them for the
-    second time.
+    The first check begins with the first piece. Every further check begins after a number of new characters, which is
+    ``first`` and doubles with each check up to ``most``; or at a sentence border after a quarter of that number; or
+    when text has waited for ``wait_s`` seconds. So the first token waits for one check, and a long answer is checked
+    once per sentence, or per ``most`` characters. A check reads ``window`` characters, at least ``overlap`` of them for
+    the second time.
     """
 
     first: int = 4
@@ -51,11 +51,12 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierRule:
-    """The classifier of answers. ``judge`` turns scores into a verdict; None: the text is harmless. BLOCK halts.
+    """The classifier of answers. ``judge`` turns scores into a verdict; None: the text is harmless. A verdict of BLOCK
+    halts the text.
 
     ``mode``: ``hold`` releases text once a check that covers it has come back clean. ``beside`` releases it after the
-    scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is BLOCK to halt when the
-    classifier is unavailable, ALLOW to go on unscanned.
+    scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is the action when the
+    classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned.
     """
 
     classifier: TextClassifier
@@ -69,8 +70,8 @@ class ClassifierRule:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """The checks of one text of an answer. Where redacted spans overlap, the replacement of the rule that stands first
-    takes the place of them all."""
+    """The checks of one text of an answer. Where redacted spans overlap, the replacement of the first rule is used for
+    all."""
 
     scanners: tuple[ScannerRule, ...] = ()
     classifier: ClassifierRule | None = None
@@ -83,5 +84,5 @@ class StreamPlan:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to check."""
+        """Whether the plan has no checks."""
         return not self.scanners and self.classifier is None

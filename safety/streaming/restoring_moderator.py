@@ -17,10 +17,10 @@ class Rewriter(Protocol):
 
 
 class RestoringModerator:
-    """Moderates as ``inner`` does, then has ``rewriter`` rewrite what is released. Implements ``TextModerator``.
+    """Moderates as ``inner`` does, and has ``rewriter`` rewrite the released text. Implements ``TextModerator``.
 
-    The checks read the pseudonyms, as the model wrote them: what the client has sent itself is not redacted. A release
-    may stand for a pseudonym whose last characters are still to come; its text follows then.
+    The checks read the pseudonyms, as the model wrote them, so that values which the client has sent itself are not
+    redacted. If a release ends within a pseudonym, the value follows with a later release.
     """
 
     def __init__(self, inner: TextModerator, rewriter: Rewriter) -> None:
@@ -38,11 +38,11 @@ class RestoringModerator:
         return self._rewritten(self._inner.push(piece, final=final))
 
     def resume(self) -> Release:
-        """Returns what finished checks have released since the last call."""
+        """Returns the text that finished checks have released since the last call."""
         return self._rewritten(self._inner.resume())
 
     async def close(self) -> Inspection:
-        """Ends the running check, and returns what was done."""
+        """Cancels the running check, and returns the record of the text."""
         return await self._inner.close()
 
     def _rewritten(self, release: Release) -> Release:

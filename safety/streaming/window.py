@@ -41,8 +41,8 @@ class Window:
         self.length += len(piece)
 
     def replace(self, spans: Iterable[Span], rank: int) -> None:
-        """Has ``spans`` replaced when they are released. Spans that overlap become one, with the replacement of the
-        lowest rank, then of the first."""
+        """Marks ``spans`` to be replaced when they are released. Spans that overlap are joined into one, with the
+        replacement of the lowest ``rank``, then of the first."""
         for span in spans:
             text = f"<{span.kind}>" if span.replacement is None else span.replacement
             self._add(_Redaction(max(span.start, self.sent), span.end, rank, span.kind, text))
@@ -52,8 +52,8 @@ class Window:
         self._limit = at if self._limit is None else min(at, self._limit)
 
     def release(self, end: int) -> tuple[str, tuple[Span, ...]]:
-        """Releases the text before ``end``, but no part of a replaced span. Returns what is sent for it, and the spans
-        of the original that were replaced, with their replacements."""
+        """Releases the text before ``end``; a replaced span is released as a whole. Returns the text to be sent, and
+        the spans of the original that were replaced, with their replacements."""
         if self._limit is not None and self._limit < end:
             end = self._limit
         redactions = self._redactions

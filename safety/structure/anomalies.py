@@ -1,4 +1,4 @@
-"""``anomalies``: how unusual a text is in size, characters, repetition and script. Pure, one score each."""
+"""``anomalies``: scores how unusual a text is in size, characters, repetition and script. Pure."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ORDINARY = "\u200c\u200d\u200e\u200f\ufeff\u00ad"
 
 @dataclass(frozen=True, slots=True)
 class Anomalies:
-    """Scores between 0 and 1.
+    """The scores of a text, each between 0 and 1.
 
     ``size``: the length as a share of the limit. ``odd``: the share of control, invisible, private and unassigned
-    characters, tenfold. ``repetition``: how far it compresses beyond usual text. ``mixture``: the share of words in
-    more than one script.
+    characters, tenfold. ``repetition``: the degree to which it compresses better than usual text. ``mixture``: the
+    share of words in more than one script.
     """
 
     size: float

@@ -1,4 +1,4 @@
-"""``english_share``: how far a word has the pairs of letters that English has most. Pure."""
+"""``english_share``: the share of a word's letter pairs that are common in English. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PAIRS = frozenset(_COMMON_PAIRS.split())
 
 
 def english_share(word: str) -> float:
-    """Returns the share of the pairs of a word in lower case that are among the 120 commonest of English; 0 for a
-    single letter."""
+    """Returns the share, 0 to 1, of the letter pairs of a lower-case word that are among the 120 commonest of English;
+    0 for a single letter."""
     if len(word) < 2:
         return 0.0
     return sum(word[index : index + 2] in PAIRS for index in range(len(word) - 1)) / (len(word) - 1)

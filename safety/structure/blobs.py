@@ -1,7 +1,7 @@
-"""Texts as runs of bytes or character numbers: base64, base32, hex, binary, decimal, escapes, URL. Pure.
+"""Decodes texts that are encoded as bytes or code points: base64, base32, hex, binary, decimal, escapes, URL. Pure.
 
-Whether a run carries a text is decided by what it decodes to: images, hashes, UUIDs and identifiers decode to noise.
-Every expression begins with what it looks for and has bounded parts, so that it is linear in the text.
+Whether a run encodes a text is decided by the decoded result: images, hashes, UUIDs and identifiers decode to noise.
+Every regular expression begins with a literal class and has bounded parts, so that its time is linear in the text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _URL = re.compile(r"(?:%[0-9a-fA-F]{2}[\w.~+-]{0,32}){3,}")
 
 
 def decode_blobs(text: str) -> Iterator[Decoded]:
-    """Yields the texts that the passage carries as bytes or numbers, by encoding."""
+    """Yields the texts that are encoded in ``text`` as bytes or code points, one encoding after the other."""
     for pattern, encoding, decode in _DECODERS:
         for match in pattern.finditer(text):
             decoded = decode(match[0])

@@ -1,7 +1,7 @@
-"""``StructureCheck``: the structural signals of a request's passages as verdicts.
+"""``StructureCheck``: turns structural signals in a request's passages into verdicts.
 
-What it decodes is judged by classifiers, which call ``decoded`` themselves; here an encoded text counts as little, a
-hidden one as much.
+Classifiers judge the decoded texts; they call ``decoded`` themselves. Here an encoded text has a low score, a hidden
+one a high score.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _IN_UNTRUSTED = {
 
 @dataclass(frozen=True, slots=True)
 class StructureSettings:
-    """``block`` and ``review`` are the scores from which a signal asks for it. ``max_characters`` is the size that is
-    an anomaly. ``prompts`` and ``untrusted`` are the scores of role markers in what users, and in what others wrote."""
+    """The settings of the check. ``block`` and ``review`` are the scores, 0 to 1, from which a signal is blocked or
+    reviewed. ``max_characters`` is the size, in characters, that is an anomaly. ``prompts`` and ``untrusted`` are the
+    scores of role markers in users' text and in untrusted text."""
 
     block: float = 0.85
     review: float = 0.6
@@ -52,8 +53,8 @@ class StructureCheck:
     """A Check with a verdict per passage and category: ``role_marker``, ``hidden_text``, ``encoded_text``, ``size``,
     ``odd_characters``, ``repetition``, ``script_mixture``. Operators' own passages and answers are not read.
 
-    Verdicts of untrusted passages have spans, so that the policy may drop or quote just the passage. Anomalies ask for
-    review at most.
+    Verdicts on untrusted passages have spans, so that the policy may drop or quote only the passage. Anomalies are
+    reviewed at most, never blocked.
     """
 
     def __init__(self, settings: StructureSettings | None = None) -> None:
@@ -81,7 +82,7 @@ class StructureCheck:
         return verdicts
 
     def verdicts(self, passage: Passage, index: int = 0) -> list[Verdict]:
-        """Returns the verdicts of one passage, which is the passage ``index``."""
+        """Returns the verdicts on one passage. ``index`` is its index in the request."""
         return [*self._markers(passage, index), *self._payloads(passage, index), *self._anomalies(passage, index)]
 
     def _anomalies(self, passage: Passage, index: int) -> Iterator[Verdict]:

@@ -1,6 +1,6 @@
-"""Texts in letters that stand for others: rot13, atbash, reversed text, leetspeak, spaced-out letters. Pure.
+"""Decodes texts whose letters are replaced or moved: rot13, atbash, reversed text, leetspeak, spaced-out letters. Pure.
 
-A stretch of words counts if its words are common ones after decoding and are not before.
+A run of words counts if its words are common English words after decoding and not before.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _CIPHERS = (
 
 
 def decode_ciphers(text: str) -> Iterator[Decoded]:
-    """Yields the texts that the passage carries in other letters."""
+    """Yields the texts that are encoded in ``text`` by such ciphers."""
     words = set(_WORD.findall(text.lower()))
     for cipher in _CIPHERS:
         if len(words & cipher.encoded) >= _MIN_WORDS:

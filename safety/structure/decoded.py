@@ -1,4 +1,4 @@
-"""``Decoded``: a text that a passage carries in another form."""
+"""``Decoded``: a text that was found encoded in a passage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Encoding(StrEnum):
-    """The form in which a passage carries a text."""
+    """The encoding of a text in a passage."""
 
     BASE64 = "base64"
     BASE32 = "base32"
@@ -49,8 +49,8 @@ HIDDEN = frozenset({Encoding.TAGS, Encoding.VARIATION_SELECTORS, Encoding.ZERO_W
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The text, to be classified again; the characters ``[start, end)`` of the passage that carry it; and how, from the
-    outermost form."""
+    """A decoded text, which is to be classified too; the characters ``[start, end)`` of the passage that encode it; and
+    its encodings, the outermost first."""
 
     text: str
     start: int

@@ -1,4 +1,4 @@
-"""Texts in characters that are not seen, or seen as others. Pure.
+"""Decodes texts in invisible or look-alike characters. Pure.
 
 Tag characters and variation selectors as bytes: https://embracethered.com (ASCII smuggling), Unicode 16, 23.4, 23.9.
 """
@@ -28,7 +28,8 @@ _MIN_WORD = 4
 
 
 def decode_hidden(text: str) -> Iterator[Decoded]:
-    """Yields the texts that the passage carries in invisible characters, and itself without disguise."""
+    """Yields the texts that are encoded in ``text`` in invisible characters, and ``text`` itself without invisible and
+    look-alike characters."""
     if text.isascii():
         return
     for match in _TAGS.finditer(text):

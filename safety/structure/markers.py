@@ -15,7 +15,7 @@ from safety.text.plain import plain_form
 
 
 class MarkerKind(StrEnum):
-    """What a marker imitates, and so how sure it is one."""
+    """The thing that a marker imitates, which decides how certain it is."""
 
     TURN = "turn"  # a control token together with the role of the operator: a forged system turn
     TOKEN = "token"  # a control token

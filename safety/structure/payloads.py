@@ -1,7 +1,7 @@
-"""``decoded``: the texts that a passage carries in other forms, so that they can be classified as well. Pure.
+"""``decoded``: finds the texts that are encoded in a passage, so that they can be classified as well. Pure.
 
-Cost: a few linear passes, about 2 µs per character; of one passage MAX_CHARACTERS are read, a slice at a time. A search
-holds the interpreter's lock to its end, so that on a megabyte it would stall all threads.
+Cost: a few linear passes, about 2 µs per character; of one passage at most MAX_CHARACTERS are read, a slice at a time.
+A regular expression holds the interpreter's lock until its end, so that a search of a megabyte would stall all threads.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ SLICE, OVERLAP = 1 << 15, 1 << 12
 
 
 def decoded(text: str) -> list[Decoded]:
-    """Returns the texts that ``text`` carries, in order of their places, at most MAX_PARTS with MAX_DECODED characters.
+    """Returns the texts that are encoded in ``text``, in order of their offsets: at most MAX_PARTS, with at most
+    MAX_DECODED characters.
 
-    What a decoded text carries itself is decoded too, to MAX_DEPTH; its place is that of the outer one.
+    Texts that are encoded in a decoded text are decoded too, down to MAX_DEPTH; they have the offsets of the outermost
+    one.
     """
     found: dict[tuple[str, int], Decoded] = {}
     for start in range(0, max(1, min(len(text), MAX_CHARACTERS) - OVERLAP), SLICE - OVERLAP):

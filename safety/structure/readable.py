@@ -1,4 +1,4 @@
-"""Whether bytes are text that a person, or a model, reads. Pure."""
+"""Decides whether decoded bytes are readable text. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/_\-%=\s]{16,}")
 
 
 def is_readable(text: str) -> bool:
-    """Whether the text is words: three quarters letters and spaces, nearly nothing unprintable, and two words or
-    more, or letters of a script without spaces."""
+    """Returns whether the text consists of words: three quarters are letters and spaces, hardly any character is
+    unprintable, and it has two or more words, or letters of a script without spaces."""
     size = len(text)
     bad = sum(char == "\ufffd" or not (char.isprintable() or char.isspace()) for char in text)
     if size < 6 or bad > _MAX_BAD * size:
@@ -26,14 +26,14 @@ def is_readable(text: str) -> bool:
 
 
 def may_be_encoded(text: str) -> bool:
-    """Whether the text may be bytes in base64, hex, decimal or URL encoding once more."""
+    """Returns whether the text may itself be encoded, in base64, hex, decimal or URL encoding."""
     return bool(_ENCODED.fullmatch(text))
 
 
 def readable_text(raw: bytes) -> str:
-    """Returns what of the first MAX_BYTES is readable as UTF-8, or as UTF-16 if every second byte is zero, or may be
-    encoded once more; empty if nothing is. Long payloads are judged in windows, so that noise before a text does not
-    hide it."""
+    """Returns the part of the first MAX_BYTES bytes that is readable as UTF-8, or as UTF-16 if every second byte is
+    zero, or that may itself be encoded; "" if there is none. Long payloads are judged in windows, so that noise before
+    a text does not hide it."""
     raw = raw[:MAX_BYTES]
     if raw.count(0) * 3 > len(raw):
         raw = raw.decode("utf-16-le", "replace").encode("utf-8", "replace")

@@ -1,4 +1,5 @@
-"""A passage with some of its words written plainly, for the classifier, which needs what is around them too. Pure."""
+"""Makes the text for the classifier from a passage in which some words were decoded: these words with their context.
+Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ MAX_CONTEXT = 2000
 
 
 def with_context(text: str, changes: Mapping[tuple[int, int], str], encoding: Encoding) -> Decoded:
-    """Returns the passage, from MAX_CONTEXT before the first change to as much after the last, with the ranges of
-    ``changes``, which are sorted, replaced."""
+    """Returns the passage with the ranges in ``changes``, which are sorted, replaced. It begins MAX_CONTEXT characters
+    before the first change and ends MAX_CONTEXT characters after the last."""
     spans = list(changes)
     start, end = spans[0][0], spans[-1][1]
     parts, position = [], max(0, start - MAX_CONTEXT)

@@ -1,1 +1,1 @@
-"""Text as a reader sees it: letters without case, accents or disguise, each with its place in the original."""
+"""Normalised text: letters without case, accents or disguise, each with its offset in the original."""

@@ -1,4 +1,4 @@
-"""Common English words, and those in which attacks are written: they tell decoded text from noise."""
+"""Common English words and words that attacks use, by which decoded text is distinguished from noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Letters that look like Latin letters, as far as Unicode's compatibility decomposition does not say it.
+"""Letters that look like Latin letters, without those that Unicode's compatibility decomposition already maps.
 
 The pairs are a curated part of those of Unicode Technical Standard 39 (confusables.txt), after case folding: a letter
 has one image for both of its cases, so that words of its own script are found whatever their case.
@@ -39,7 +39,7 @@ LEET: Mapping[str, str] = dict(zip("0134578@$", "oieastbas", strict=True))
 
 
 def latin_image(char: str) -> str | None:
-    """Returns the Latin letter, in lower case, that a case-folded character looks like; None if it does not."""
+    """Returns the Latin letter, in lower case, that a case-folded character looks like; None if it looks like none."""
     if char in LOOK_ALIKES:
         return LOOK_ALIKES[char]
     if char.isascii():

@@ -1,6 +1,7 @@
-"""``fold``: what one character means to a reader, whatever its case, accents and disguise.
+"""``fold``: maps one character to the letters that a reader sees in it, without case, accents and disguise.
 
-A character folds without its neighbours, so that a text may be cut anywhere, also within a combining sequence.
+The result does not depend on the neighbouring characters, so that a text may be cut anywhere, also within a combining
+sequence.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _UNSPACED = (
 
 
 def is_unspaced(letter: str) -> bool:
-    """Whether words with this folded letter have no borders: scripts without spaces, and symbols such as emoji."""
+    """Returns whether words with this folded letter have no word borders: in scripts without spaces, and symbols such
+    as emoji."""
     code = ord(letter)
     if code < 0x0E00:
         return False
@@ -52,11 +54,11 @@ def is_unspaced(letter: str) -> bool:
 
 @lru_cache(maxsize=16_384)
 def fold(char: str) -> str:
-    """Returns what the character stands for: letters and digits in lower case, and SEPARATOR for each space or mark of
-    punctuation. It is empty for accents and for what is never drawn.
+    """Returns the folded form of a character: lower-case letters or digits, or SEPARATOR for a space or punctuation
+    mark. It is empty for accents and for characters that are never drawn.
 
     NFKD (Unicode Standard Annex 15), case folding, then look-alikes. Decomposed Hangul stays decomposed. A regional
-    indicator is a word of its own, so that a flag behind a word is no part of it.
+    indicator is a word of its own, so that a flag after a word is no part of the word.
     """
     if _FIRST_REGIONAL <= ord(char) < _FIRST_REGIONAL + 26:
         return f"{SEPARATOR}{chr(ord(char) - _FIRST_REGIONAL + ord('a'))}{SEPARATOR}"

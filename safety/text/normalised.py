@@ -1,6 +1,7 @@
-"""``Normaliser``: normalised text in pieces; ``Normalised``: a whole one with a map back to the original's offsets.
+"""``Normaliser``: normalises a text in pieces. ``Normalised``: a whole normalised text with a map back to the
+original's offsets.
 
-Normalised text has folded letters, and one space where the original has spaces or punctuation, however much.
+Normalised text has folded letters, and one space for each run of spaces and punctuation in the original.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Normalised:
 
 class Normaliser:
     """Reads one text in pieces. A letter does not depend on what follows it, so nothing is held back. ``spaced``: the
-    last thing read is a separator, or nothing was read."""
+    last character read is a separator, or nothing was read yet."""
 
     def __init__(self, *, leet: bool = False) -> None:
         self._leet = leet
@@ -51,7 +52,7 @@ class Normaliser:
         self.spaced = True
 
     def push(self, piece: str) -> list[Letter]:
-        """Returns the letters of the next piece."""
+        """Takes the next piece and returns its letters."""
         letters = []
         for offset, char in enumerate(piece, self._offset):
             for part in LEET.get(char) or fold(char) if self._leet else fold(char):

@@ -1,4 +1,4 @@
-"""``plain_form``: a text with its punctuation and case, but without invisible characters and compatible forms."""
+"""``plain_form``: removes invisible characters and compatible forms from a text, and keeps its punctuation and case."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from safety.text.normalised import Normalised
 
 
 def plain_form(text: str) -> Normalised:
-    """Returns the text with each character in its compatible form (NFKC) and without what is never drawn, mapped back
-    to the original. Letters, marks and punctuation stay as they are."""
+    """Returns the text with each character in its compatible form (NFKC) and without characters that are never drawn,
+    with a map back to the original's offsets. Letters, marks and punctuation stay as they are."""
     if text.isascii():
         return Normalised(text, range(len(text)), range(1, len(text) + 1))
     chars: list[str] = []
