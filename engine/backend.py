@@ -66,7 +66,8 @@ class StepRunner(Protocol):
 def load_model(config: EngineConfig, source: ModelSource, exchange: Exchange = ALONE) -> Decoder[Any]:
     """Checks that the KV cache fits into memory, then loads and returns this rank's shard of the model in ``source``.
 
-    Raises MemoryPlanError if it does not fit, and the errors of ``open_model`` and ``Decoder.load``.
+    Raises MemoryPlanError if it does not fit, and ValueError if the model cannot be split over the ranks or the kernels
+    cannot run. Raises the errors of ``locate`` and ``open_model`` for the draft model, and those of ``Decoder.load``.
     """
     dtype = getattr(torch, config.dtype)
     device = torch.device(config.device)
@@ -105,8 +106,8 @@ def make_runner(
     """Returns the runner that ``config.kernels`` asks for. It takes over ``model`` and may release its weights when it
     rounds or packs them, so the caller must not use ``model`` afterwards.
 
-    Raises CompilerError, OSError or ValueError if ``compiled`` was asked for and is not possible. With ``auto`` torch
-    runs the model instead, and a warning says why.
+    Raises CompilerError, OSError or ValueError if ``compiled`` was asked for and is not possible, and ValueError if the
+    Triton kernels do not support the model. With ``auto`` torch runs the model instead, and a warning says why.
     """
     if uses_triton(config):
         return _on_triton(model, config, shapes, context_length)

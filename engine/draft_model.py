@@ -46,8 +46,8 @@ class Drafter:
     ) -> Drafter | None:
         """Loads the draft model that ``config.draft_model`` names, for a target model of ``spec``; returns None if
         there is none. Raises ValueError if it does not fit: its vocabulary size differs, its context is shorter, one of
-        its layers has a sliding window, or all layers of the target have. Raises the errors of ``open_model`` and
-        ``Decoder.load``."""
+        its layers has a sliding window, or all layers of the target have. Raises the errors of ``locate``,
+        ``open_model``, ``Decoder.load`` and ``make_runner``."""
         if config.draft_model is None:
             return None
         source = open_model(locate(config.draft_model))

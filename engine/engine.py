@@ -124,7 +124,8 @@ class Engine:
         """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
         ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the
         processes of the other ranks, by default as child processes of this one. Raises the errors of
-        ``from_pretrained``, and EngineDeadError if a rank does not start."""
+        ``from_pretrained``, ModelDigestError if a model file has another digest than ``config`` says, and
+        EngineDeadError if a rank does not start."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         path = locate(config.model)

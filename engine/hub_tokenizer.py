@@ -1,4 +1,4 @@
-"""``HubTokenizer``: what the engine needs of a tokenizer of the Hugging Face hub."""
+"""``HubTokenizer``: the interface of Hugging Face tokenizers that the engine uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tokenizers import Tokenizer as FastTokenizer
 
 
 class HubTokenizer(Protocol):
-    """A tokenizer of the library tokenizers, with a chat template. transformers' ``PreTrainedTokenizerFast`` is one."""
+    """A tokenizer of the library tokenizers, with its chat template. transformers' ``PreTrainedTokenizerFast`` is
+    one."""
 
     @property
     def backend_tokenizer(self) -> FastTokenizer: ...
@@ -22,7 +23,7 @@ class HubTokenizer(Protocol):
 
     @property
     def special_tokens_map(self) -> Mapping[str, str]:
-        """The text of special tokens by their part, such as ``eos_token``."""
+        """The text of each special token by its role, such as ``eos_token``."""
         ...
 
 

@@ -1,5 +1,6 @@
-"""The Jinja environment of chat templates. It has what transformers offers to them (``apply_chat_template`` there), so
-that a template writes the same text here. transformers itself takes 1 s and 20 MB to import, and is not needed."""
+"""The Jinja environment of chat templates. It has the functions and filters that transformers offers to templates (in
+its ``apply_chat_template``), so that a template writes the same text here. transformers itself takes 1 s and 20 MB to
+import, and is not needed."""
 
 from __future__ import annotations
 

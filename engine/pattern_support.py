@@ -1,4 +1,4 @@
-"""Which regular expressions structured output supports: those of Rust's regex crate, without look-around. Pure
+"""Decides which regular expressions structured output supports: those of Rust's regex crate, without look-around. Pure
 functions."""
 
 from __future__ import annotations

@@ -108,7 +108,8 @@ def pool(shape: GroupShape) -> str:
 
 
 def main() -> None:
-    """Prints the formula, the block pools and the table of context lengths."""
+    """Prints the formula, the block pools and the table of context lengths. Raises KeyError and UnsupportedModelError
+    as ``spec_of`` does."""
     options = arguments()
     spec = Share(0, options.ranks).spec(spec_of(LLAMA_70B) if options.model is None else open_model(options.model).spec)
     plan = KVPlan.within(

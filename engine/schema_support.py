@@ -1,5 +1,5 @@
-"""Which keywords of a JSON schema structured output does not enforce. Pure functions; imports neither torch nor
-llguidance.
+"""Finds the keywords of a JSON schema that structured output does not enforce. Pure functions; imports neither torch
+nor llguidance.
 
 A lenient grammar (``Grammar.json_schema(schema, strict=False)``) follows the schema except for these keywords. A strict
 one is refused because of the first of them.

@@ -17,7 +17,7 @@ def choice_seed(seed: int, choice: int) -> int:
 
 
 def mix(value: int) -> int:
-    """SplitMix64 on an unsigned 64-bit integer."""
+    """Returns SplitMix64's mix of ``value``, an unsigned 64-bit integer."""
     value = value + GAMMA & MASK
     value = (value ^ value >> 30) * MIX_1 & MASK
     value = (value ^ value >> 27) * MIX_2 & MASK

@@ -23,7 +23,7 @@ from engine.seeds import choice_seed
 
 
 class Status(StrEnum):
-    """Where a sequence is in its life."""
+    """The status of a sequence, from waiting to finished."""
 
     WAITING = "waiting"  # in the waiting queue, without KV blocks
     PARKED = "parked"  # a beam without KV blocks that waits for other beams of its search, outside the queue
@@ -45,8 +45,8 @@ class IllegalTransitionError(RuntimeError):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """State of one choice or beam of a request (vLLM's ``Request``, SGLang's ``Req``). ``seed`` and ``max_tokens`` are
-    resolved: they are never None here. Instants are seconds of the engine's clock."""
+    """The state of one choice or beam of a request (vLLM's ``Request``, SGLang's ``Req``). ``seed`` and ``max_tokens``
+    are resolved: they are never None here. Instants are seconds of the engine's clock."""
 
     request_id: str
     tokens: list[int]

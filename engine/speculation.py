@@ -1,4 +1,4 @@
-"""How many draft tokens each sequence gets in a step, and which proposer makes them.
+"""``Speculator``: decides how many draft tokens each sequence gets in a step, and which proposer makes them.
 
 While a step reads the weights once for all its rows, a few more rows cost little. So draft tokens fill a step up to
 that number of rows, and with many running sequences there are none. A draft model also takes time to propose; it is

@@ -53,9 +53,9 @@ class StepResult(NamedTuple):
 
     @classmethod
     def told(cls, chunks: Sequence[Chunk], tokens: Sequence[int], sound: Sequence[int]) -> StepResult:
-        """Makes the result of a runner that samples greedily itself. ``tokens`` has the token of each sampled row,
-        negative where no logit was finite; ``sound`` says of each row of the step whether all its numbers were finite.
-        """
+        """Makes the result of a runner that has sampled greedily itself. ``tokens`` has the token of each sampled
+        row, negative where no logit was finite; ``sound`` says of each row of the step whether all its numbers were
+        finite."""
         sampled = [chunk for chunk in chunks if chunk.samples]
         if all(sound) and min(tokens, default=0) >= 0:
             return cls(sampled, _NO_LOGITS, [], (), tokens)

@@ -36,7 +36,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One candidate: ``token`` after the live hypothesis at the place ``parent``. ``total`` is the sum of the log
+    """One candidate: ``token`` after the live hypothesis at the index ``parent``. ``total`` is the sum of the log
     probabilities of the hypothesis and this token."""
 
     parent: int
@@ -46,8 +46,8 @@ class Candidate:
 
 @dataclass(slots=True)
 class Hypothesis:
-    """An unfinished answer. ``total`` is the sum of its tokens' log probabilities. ``scored`` has what the request's
-    log probabilities need, None for each token if it wants none."""
+    """An unfinished answer. ``total`` is the sum of its tokens' log probabilities. ``scored`` has the log probabilities
+    of each token, None for each if the request wants none."""
 
     tokens: list[int] = field(default_factory=list)
     total: float = 0.0
@@ -70,7 +70,7 @@ class FinishedHypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a new live hypothesis came about: from the one at the place ``parent``, by ``token``."""
+    """The origin of a new live hypothesis: ``token`` appended to the hypothesis at the index ``parent``."""
 
     parent: int
     token: int
@@ -93,8 +93,8 @@ class Beams:
         self.finished: list[FinishedHypothesis] = []  # best first
 
     def advance(self, rows: Sequence[Candidates], ends: Ends) -> list[Step]:
-        """Takes one step. ``rows`` has the candidates after each live hypothesis: the number that a step considers, or
-        all that there are. Returns how the new live hypotheses came about, best first; empty if the search is over."""
+        """Takes one step. ``rows`` has the candidates after each live hypothesis, at most ``candidates`` each. Returns
+        the origins of the new live hypotheses, best first; empty if the search is over."""
         length = len(self.live[0].tokens) + 1
         ended, going = self._parted(self._likeliest(rows), length, ends)
         scorers = [row.scorer for row in rows]
@@ -186,7 +186,7 @@ def candidates(logits: Tensor, draws: Sequence[Draw], scorers: Sequence[RowScore
 
 
 def no_candidates() -> Candidates:
-    """Returns the candidates of a hypothesis that nothing can follow."""
+    """Returns the candidates of a hypothesis that no token can follow: none."""
     none = torch.empty(0, dtype=torch.float64)
     return Candidates(torch.empty(0, dtype=torch.int64), none, none)
 

@@ -32,8 +32,8 @@ them costs a tenth of sorting all."""
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How a token is sampled from one row: settings, and the seed and position of its random numbers. ``tokens`` are
-    those before it; only ``rules`` and ``grammar`` read them."""
+    """The inputs for sampling a token from one row: settings, and the seed and position of its random numbers.
+    ``tokens`` are the tokens before it; only ``rules`` and ``grammar`` read them."""
 
     params: SamplingParams
     seed: int

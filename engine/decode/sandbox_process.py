@@ -29,18 +29,20 @@ STARTED = b"\1"  # sent when a trial begins
 
 
 def send(connection: socket.socket, message: object) -> None:
-    """Sends ``message`` as JSON, after its length in bytes as 4 bytes, big-endian. Raises OSError."""
+    """Sends ``message`` as JSON, after its length in bytes as 4 bytes, big-endian. Raises OSError if the connection
+    fails."""
     body = json.dumps(message).encode()
     connection.sendall(len(body).to_bytes(4, "big") + body)
 
 
 def receive(connection: socket.socket) -> object:
-    """Returns a message sent by ``send``. Raises EOFError at the end, OSError, or TimeoutError."""
+    """Returns a message sent by ``send``. Raises EOFError if the connection ends, TimeoutError after the socket's
+    timeout, and OSError if the connection fails."""
     return json.loads(read(connection, int.from_bytes(read(connection, 4), "big")))
 
 
 def read(connection: socket.socket, count: int) -> bytes:
-    """Returns exactly ``count`` bytes. Raises EOFError at the end."""
+    """Returns exactly ``count`` bytes. Raises EOFError if the connection ends before, and OSError if it fails."""
     parts = bytearray()
     while len(parts) < count:
         part = connection.recv(count - len(parts))

@@ -1,4 +1,5 @@
-"""Tensors of a GGUF file by name, as model/loader.py reads them: rows in Hugging Face's order, experts one by one."""
+"""``GGUFCheckpoint``: reads the tensors of a GGUF file by name, for model/loader.py: rows in Hugging Face's order, each
+expert as a tensor of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _UNUSED = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\
 
 
 class GGUFCheckpoint:
-    """The weights of a GGUF file as a ``TensorSource``. ``spec`` is that of the model in the file."""
+    """The weights of a GGUF file as a ``TensorSource``. ``spec`` is the spec of the model in the file."""
 
     def __init__(self, file: GGUFFile, spec: ModelSpec, device: torch.device) -> None:
         self._file = file
@@ -41,25 +42,27 @@ class GGUFCheckpoint:
         return name in self._file.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape of the tensor ``name``. Raises KeyError."""
+        """Returns the shape of the tensor ``name``. Raises KeyError if there is none."""
         expert = _EXPERT.match(name)
         return self._stored(expert["stack"] + ".weight").shape[1:] if expert else self._stored(name).shape
 
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """The tensor ``name``, dequantised. Raises KeyError."""
+        """Returns the tensor ``name``, dequantised to ``dtype``. Raises KeyError if there is none, and GGUFError for a
+        damaged one."""
         rows = self._rows(name)
         return dequantised(rows.raw, rows.type, dtype).view(self.shape(name)).to(self.device)
 
     def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
-        """What is ``kept`` of each dimension of the tensor ``name``. Raises KeyError."""
+        """Returns a part of the tensor ``name``, dequantised to ``dtype``. ``kept`` has a slice for each dimension.
+        Raises KeyError if there is none, and GGUFError for a damaged one."""
         if len(self.shape(name)) == 1:
             return self.tensor(name, dtype)[kept]
         rows = self._rows(name)
         return dequantised(rows.raw[kept[0]], rows.type, dtype)[:, *kept[1:]].to(self.device)
 
     def blocks(self, names: list[str]) -> BlockMatrix | None:
-        """The matrices ``names``, one below the other and not unpacked; None if one of them is not quantised. Raises
-        KeyError."""
+        """Returns the matrices ``names``, stacked by rows, in their quantised form; None if one of them is not
+        quantised. Raises KeyError for an unknown name, and GGUFError for a damaged tensor."""
         if not all(self._stored(name).type.quantised for name in names):
             return None
         return BlockMatrix.stacked([self._rows(name) for name in names])

@@ -1,7 +1,7 @@
-"""From a GGUF file's metadata to a config.json in Hugging Face's words, which model/configuration.py reads.
+"""Converts a GGUF file's metadata to the content of a Hugging Face config.json, which model/configuration.py reads.
 
-Sizes that tensors have too are checked against them, so that a wrong number is refused by name before anything of that
-size is made.
+Sizes in the metadata are checked against the tensors' shapes, so that a wrong size is refused, by the name of its key,
+before memory of that size is allocated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ src/models/gemma2.cpp, gemma3.cpp)."""
 
 
 def layout_of(file: GGUFFile) -> Layout:
-    """What the file's architecture calls its tensors. Raises UnsupportedModelError."""
+    """Returns the tensor layout of the file's architecture (``general.architecture``): its tensor names and the order
+    of its rows. Raises UnsupportedModelError for an architecture that the engine does not have."""
     architecture = str(file.metadata.get("general.architecture"))
     if architecture not in LAYOUTS:
         raise UnsupportedModelError(
@@ -36,8 +37,9 @@ def layout_of(file: GGUFFile) -> Layout:
 
 
 def config_of(file: GGUFFile) -> dict[str, Any]:
-    """The content of a config.json. Raises UnsupportedModelError for an architecture that the engine does not have,
-    GGUFError for a key that is missing, of another type, or at odds with the tensors."""
+    """Returns the content of a config.json for the model in the file. Raises UnsupportedModelError for an architecture
+    that the engine does not have, GGUFError for a key that is missing, of another type, or in conflict with the
+    tensors."""
     layout = layout_of(file)
     keys = _Keys(file.metadata, str(file.metadata["general.architecture"]))
     config = _sizes(file, keys) | _rope(file, keys)

@@ -1,4 +1,5 @@
-"""Names by which llama.cpp knows tokens, whatever a file says of them (src/llama-vocab.cpp): many say too little."""
+"""Names of tokens that llama.cpp treats as control tokens regardless of their type in the file (src/llama-vocab.cpp),
+because many files give them a wrong type."""
 
 from __future__ import annotations
 

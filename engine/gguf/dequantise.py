@@ -1,4 +1,4 @@
-"""Weights of each tensor type in float32, as ggml-quants.c defines them.
+"""Dequantises each GGUF tensor type to float32, as ggml-quants.c defines it.
 
 Every function takes blocks, uint8 [count, bytes of a block], and returns float32 [count, weights of a block].
 """
@@ -19,7 +19,8 @@ MAX_WEIGHTS = 1 << 22  # that are worked on at a time, so that temporary copies 
 
 
 def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
-    """The weights [rows, columns] of ``raw`` [rows, bytes of a row], in ``dtype``."""
+    """Returns the weights [rows, columns] of ``raw``, uint8 [rows, bytes of a row] of the type ``kind``, in
+    ``dtype``."""
     if not kind.quantised:
         return raw.contiguous().view(_PLAIN[kind.name]).to(dtype)
     rows, row_bytes = raw.shape
@@ -33,13 +34,13 @@ def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
 
 
 def halves(blocks: Tensor, start: int) -> Tensor:
-    """The float16 at byte ``start`` of each block, [count, 1]."""
+    """Returns the float16 at byte ``start`` of each block, [count, 1]."""
     return blocks[:, start : start + 2].contiguous().view(torch.float16)
 
 
 def nibbles(packed: Tensor) -> Tensor:
-    """The lower halves of all bytes [..., n], then the upper ones: [..., 2 n]. Works on eight bytes at a time, of which
-    n must be a multiple."""
+    """Returns the lower four bits of all bytes [..., n], then the upper four bits: uint8 [..., 2 n]. ``n`` must be a
+    multiple of eight, since eight bytes are unpacked at a time."""
     words = np.ascontiguousarray(packed.numpy()).view(np.uint64)
     halves = np.empty((*words.shape[:-1], 2, words.shape[-1]), np.uint64)
     np.bitwise_and(words, LOWER_HALVES, out=halves[..., 0, :])
@@ -48,13 +49,14 @@ def nibbles(packed: Tensor) -> Tensor:
 
 
 def fifth_bits(packed: Tensor) -> Tensor:
-    """Bits of four bytes [count, 4], the lowest first, each as 16 or 0: [count, 32]."""
+    """Returns the bits of four bytes, uint8 [count, 4], lowest bit first, each as 16 or 0: [count, 32]."""
     places = torch.arange(8, dtype=torch.uint8)
     return ((packed.unsqueeze(-1) >> places & 1) << 4).flatten(1)
 
 
 def k_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Eight scales and eight minimums of six bits each from the 12 bytes of Q4_K and Q5_K: uint8 [count, 8] both."""
+    """Returns the eight scales and eight minimums, of six bits each, in the 12 bytes [count, 12] of Q4_K and Q5_K: two
+    tensors, uint8 [count, 8]."""
     low, middle, high = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
     scales = torch.cat((low & 63, high & 15 | low >> 6 << 4), 1)
     minimums = torch.cat((middle & 63, high >> 4 | middle >> 6 << 4), 1)
@@ -84,7 +86,8 @@ def _q8_0(blocks: Tensor) -> Tensor:
 
 
 def pairs_of_bits(packed: Tensor) -> Tensor:
-    """Two bits at a time of 64 bytes [count, 64], the lowest first, 32 bytes after the other: uint8 [count, 256]."""
+    """Returns the two-bit numbers in 64 bytes [count, 64] as uint8 [count, 256]: of each half of 32 bytes, first the
+    lowest two bits of all bytes, then the next two, and so on."""
     runs = packed.view(-1, 2, 1, 32)
     places = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(1, 1, 4, 1)
     return (runs >> places & 3).flatten(1)
@@ -116,7 +119,8 @@ def _k_groups(blocks: Tensor, numbers: Tensor) -> Tensor:
 
 
 def k_numbers(packed: Tensor) -> Tensor:
-    """Four bits at a time of 128 bytes [count, 128]: of each 32 bytes first the lower halves. uint8 [count, 8, 32]."""
+    """Returns the four-bit numbers in 128 bytes [count, 128] as uint8 [count, 8, 32]: of each 32 bytes, first the lower
+    four bits of all, then the upper four."""
     return nibbles(packed.reshape(-1, 4, 32)).view(-1, 8, 32)
 
 
@@ -129,7 +133,8 @@ def _q5_k(blocks: Tensor) -> Tensor:
 
 
 def k_fifth_bits(packed: Tensor) -> Tensor:
-    """Of 32 bytes [count, 32] bit i belongs to group i: 16 or 0, uint8 [count, 8, 32]."""
+    """Returns the fifth bits of eight groups, as 16 or 0, uint8 [count, 8, 32]. Bit i of each of the 32 bytes [count,
+    32] belongs to group i."""
     places = torch.arange(8, dtype=torch.uint8).view(1, 8, 1)
     return (packed.unsqueeze(1) >> places & 1) << 4
 

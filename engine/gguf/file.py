@@ -1,7 +1,7 @@
-"""A GGUF file, or several that one was split into: metadata by key, tensors by name, all memory-mapped.
+"""``GGUFFile``: reads a GGUF file, or the parts of a split one: metadata by key, tensors by name, all memory-mapped.
 
-Nothing that the header says is believed before it has been checked: no size, offset or count of it leads to an
-allocation that the file's own size does not bound.
+The header is not trusted: every size, offset and count in it is checked before it is used, so that no allocation
+exceeds a bound given by the file's own size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.g
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as it lies in a file. ``raw`` is mapped: bytes are read when they are looked at."""
+    """A tensor in its stored form. ``raw`` is memory-mapped, so its bytes are read from disk on first access."""
 
     name: str
     type: TensorType
@@ -40,7 +40,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class GGUFFile:
-    """What is in a model's files."""
+    """The contents of a model's GGUF files: metadata by key and tensors by name."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -48,7 +48,8 @@ class GGUFFile:
 
     @classmethod
     def open(cls, path: Path) -> GGUFFile:
-        """Reads the header of ``path``, and of the other parts if it is the first of a split file.
+        """Reads the header of ``path``, and the headers of the other parts if ``path`` is the first part of a split
+        file. Returns the contents.
 
         Raises FileNotFoundError for a missing file, GGUFError for a damaged or unsupported one.
         """
@@ -89,8 +90,8 @@ class _Entry:
 
 
 def split_parts(path: Path) -> list[Path]:
-    """The files of a model: ``path`` alone, or all of NAME-00001-of-0000N.gguf. Raises GGUFError for another part than
-    the first."""
+    """Returns the files of a model: ``path`` alone, or all of NAME-00001-of-0000N.gguf. Raises GGUFError if ``path`` is
+    a part other than the first."""
     found = _SPLIT_NAME.match(path.name)
     if found is None:
         return [path]

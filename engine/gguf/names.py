@@ -1,4 +1,4 @@
-"""How GGUF files name the tensors of each architecture (llama.cpp, gguf-py/gguf/constants.py)."""
+"""The tensor names of each architecture in GGUF files (llama.cpp, gguf-py/gguf/constants.py)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ GPT2 = replace(LLAMA, positions="position_embd", qkv=("attn_qkv",), gate_up=("ff
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file of one architecture holds. ``interleaved``: the rows of queries and keys are stored in pairs that are
-    rotated together, as Meta's Llama has them, where Hugging Face's checkpoints have halves."""
+    """The tensor layout of one architecture. ``interleaved``: the rows of queries and keys that rotary embedding pairs
+    are adjacent, as in Meta's Llama; in Hugging Face's checkpoints they are half a head apart."""
 
     architecture: str  # in Hugging Face's words
     names: TensorNames = LLAMA

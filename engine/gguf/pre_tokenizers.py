@@ -1,7 +1,8 @@
-"""How a byte-level tokenizer cuts a text into words before it merges bytes, by the name in ``tokenizer.ggml.pre``.
+"""The pre-tokenizers of byte-level tokenizers, which split a text into words before bytes are merged, by their names in
+``tokenizer.ggml.pre``.
 
-The names and what they stand for are llama.cpp's (src/llama-vocab.cpp, src/unicode.cpp). Where a model's own
-tokenizer.json has another expression than llama.cpp runs, the table has llama.cpp's, for which the files are made.
+The names and expressions are llama.cpp's (src/llama-vocab.cpp, src/unicode.cpp). Where a model's own tokenizer.json has
+another expression than llama.cpp runs, the table has llama.cpp's, for which the files are made.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from tokenizers import Regex, pre_tokenizers
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """Regular expressions in Oniguruma's syntax. Each cuts what those before it left in one piece, and what it does not
-    match is a piece too."""
+    """A pre-tokenizer: regular expressions in Oniguruma's syntax, applied one after the other. Each splits the pieces
+    that the ones before it have left; the text between its matches becomes pieces too."""
 
     expressions: tuple[str, ...]
     ignore_merges: bool = False  # a piece that is a token is that token, whatever its merges make of it
     adds_bos: bool = False  # unless tokenizer.ggml.add_bos_token says otherwise
 
     def built(self, missing: Collection[str] = ()) -> pre_tokenizers.PreTokenizer:
-        """The same for tokenizers, with bytes spelled in GPT-2's alphabet. Characters of the alphabet that are
-        ``missing`` in the vocabulary are left out, but what is on both sides of one does not meet."""
+        """Returns the pre-tokenizer for the library tokenizers, with bytes written in GPT-2's alphabet. Characters of
+        the alphabet that are ``missing`` in the vocabulary are removed; the texts before and after one stay separate
+        pieces."""
         cuts = [pre_tokenizers.Split(Regex(each), behavior="isolated") for each in self.expressions]
         # llama.cpp reads tokenizer.ggml.add_space_prefix for SentencePiece alone.
         steps = [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

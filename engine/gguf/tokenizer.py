@@ -1,7 +1,7 @@
-"""From a GGUF file's metadata to a tokenizer as engine/tokenizer.py takes it.
+"""Makes the tokenizer for engine/tokenizer.py from a GGUF file's metadata.
 
-Token ids are those of llama.cpp (src/llama-vocab.cpp), for which the files are made. Where transformers reads the same
-keys otherwise (integrations/gguf/gguf_tokenizer_mapping.py), a comment says so.
+Token ids are those of llama.cpp (src/llama-vocab.cpp), for which the files are made. Where transformers interprets the
+same keys differently (integrations/gguf/gguf_tokenizer_mapping.py), a comment says so.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _NEVER_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def has_tokenizer(metadata: Mapping[str, Any]) -> bool:
-    """Whether the file has a vocabulary; files of weights alone have none."""
+    """Returns whether the file has a vocabulary. A file may have weights alone."""
     return str(metadata.get(MODEL, "none")) not in ("none", "no_vocab")
 
 
 def tokenizer_of(metadata: Mapping[str, Any]) -> PlainTokenizer:
-    """The tokenizer of a file with these keys, with its special tokens and its chat templates.
+    """Returns the tokenizer of a file with this ``metadata``, with its special tokens and chat templates.
 
     Raises UnsupportedModelError for a kind of tokenizer or pre-tokenizer that is not known, GGUFError for a key that is
-    missing, of another type or length, or at odds with another. The message names the key.
+    missing, of another type or length, or in conflict with another key. The message names the key.
     """
     kind = _kind(metadata)
     vocabulary = Vocabulary.read(metadata)
@@ -57,8 +57,9 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> PlainTokenizer:
 
 
 def eos_token_ids(metadata: Mapping[str, Any]) -> frozenset[int]:
-    """Tokens that end an answer: those that end a text, a turn or a message, as far as the keys name them. Where no key
-    names the end of a turn, tokens count that are known to be one, as in llama.cpp. Raises as ``tokenizer_of`` does."""
+    """Returns the ids of the tokens that end an answer: the end of a text, of a turn and of a message, where keys name
+    them. If no key names the end of a turn, tokens with well-known names count, as in llama.cpp. Raises as
+    ``tokenizer_of`` does."""
     return _SpecialTokens.read(metadata, Vocabulary.read(metadata)).ends
 
 

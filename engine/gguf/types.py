@@ -1,4 +1,4 @@
-"""Types of tensors in GGUF files: how many weights make a block, and how many bytes it has (ggml.h, ggml-common.h)."""
+"""The tensor types of GGUF files, with the number of weights and bytes per block (ggml.h, ggml-common.h)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A number format. A row of a tensor is a whole number of blocks."""
+    """The number format of a tensor. A row of a tensor is a whole number of blocks."""
 
     code: int  # as in the file
     name: str  # llama.cpp's
@@ -16,7 +16,7 @@ class TensorType:
 
     @property
     def quantised(self) -> bool:
-        """Whether weights of a block share a scale."""
+        """Whether the weights of a block share a scale."""
         return self.weights > 1
 
 

@@ -1,4 +1,4 @@
-"""Reads the values of a GGUF header one after the other, and nothing beyond the file's end."""
+"""``ValueReader``: reads the values of a GGUF header one after the other, with bounds checks."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ _U64 = struct.Struct("<Q")
 
 
 class ValueReader:
-    """A position in ``data``, which moves on with each value. All methods raise GGUFError at the end of the data."""
+    """A read position in ``data``, which advances with each value. All methods raise GGUFError, which names ``what``
+    was read, if ``data`` ends before the value does."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self.position = 0
 
     def take(self, count: int, what: str) -> memoryview:
-        """The next ``count`` bytes."""
+        """Returns the next ``count`` bytes."""
         if count > len(self._data) - self.position:
             raise GGUFError(f"the file ends within {what}")
         self.position += count
         return self._data[self.position - count : self.position]
 
     def u32(self, what: str) -> int:
-        """An unsigned number of 32 bits."""
+        """Reads an unsigned 32-bit integer."""
         return int(struct.unpack("<I", self.take(4, what))[0])
 
     def u64(self, what: str) -> int:
-        """An unsigned number of 64 bits."""
+        """Reads an unsigned 64-bit integer."""
         return int(struct.unpack("<Q", self.take(8, what))[0])
 
     def string(self, what: str) -> str:
-        """A length and as many bytes of UTF-8."""
+        """Reads a string: a 64-bit length in bytes, then UTF-8. Raises GGUFError for invalid UTF-8 too."""
         length = self.u64(what)
         if length > MAX_STRING_BYTES:
             raise GGUFError(f"{what} is a string of {length} bytes; at most {MAX_STRING_BYTES} are read")
@@ -49,7 +50,8 @@ class ValueReader:
             raise GGUFError(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
 
     def value(self, kind: int, what: str, depth: int = 0) -> Any:
-        """A value of the type with the number ``kind``: a str, int, float, bool, or a list of those."""
+        """Reads a value of the GGUF type number ``kind``: a str, int, float, bool, or a list of those. Raises GGUFError
+        for an unknown type too."""
         if kind in _SCALARS:
             form = _SCALARS[kind]
             return struct.unpack(form, self.take(struct.calcsize(form), what))[0]

@@ -1,4 +1,4 @@
-"""What a GGUF file's metadata says of its tokens, checked: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+"""Reads and checks the tokens in a GGUF file's metadata: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS, MERGES, SCORES, TYPES = f"{PREFIX}tokens", f"{PREFIX}merges", f"{PREFIX}
 
 
 class TokenType(IntEnum):
-    """What ``tokenizer.ggml.token_type`` says of a token."""
+    """The type of a token in ``tokenizer.ggml.token_type``."""
 
     UNDEFINED = 0
     NORMAL = 1
@@ -34,14 +34,15 @@ _SPECIAL = (TokenType.UNKNOWN, TokenType.CONTROL)
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by id, and the type of each."""
+    """The tokens in the order of their ids, and the type of each."""
 
     tokens: Sequence[str]
     types: Sequence[int]
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Vocabulary:
-        """Raises GGUFError for tokens that are missing or there twice, and for types that are not one a token."""
+        """Reads the vocabulary in ``metadata``. Raises GGUFError if there are no tokens, for a token that occurs twice,
+        and if there is not one type per token."""
         tokens = strings(metadata, TOKENS)
         if not tokens:
             raise GGUFError(f"{TOKENS} is empty")
@@ -55,16 +56,16 @@ class Vocabulary:
 
     @property
     def ids(self) -> dict[str, int]:
-        """Ids by token."""
+        """The id of each token."""
         return {token: place for place, token in enumerate(self.tokens)}
 
     @property
     def spelled(self) -> list[int]:
-        """Ids of tokens that a text can spell out, whatever is around them."""
+        """The ids of tokens that are recognised by their names anywhere in a text, before pre-tokenisation."""
         return [place for place, kind in enumerate(self.types) if kind in _SPELLED]
 
     def is_special(self, token_id: int) -> bool:
-        """Whether a token has no text of its own."""
+        """Returns whether a token is special: it adds no text."""
         return self.types[token_id] in _SPECIAL
 
 
@@ -80,8 +81,8 @@ def _types(metadata: Mapping[str, Any], size: int) -> list[int]:
 
 
 def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
-    """The token that ``tokenizer.ggml.NAME_token_id`` names in a vocabulary of ``size`` tokens, or ``default``. Raises
-    GGUFError for one that is not in it."""
+    """Returns the token id in the key ``tokenizer.ggml.NAME_token_id``, or ``default`` without this key (None if the
+    vocabulary is smaller). Raises GGUFError for an id that is not in a vocabulary of ``size`` tokens."""
     key = f"{PREFIX}{name}_token_id"
     if key not in metadata:
         return default if default is None or default < size else None
@@ -92,7 +93,7 @@ def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int |
 
 
 def flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
-    """A truth value. Raises GGUFError for anything else."""
+    """Returns the boolean in ``key``, or ``default`` without this key. Raises GGUFError for a value of another type."""
     found = metadata.get(key, default)
     if not isinstance(found, bool):
         raise GGUFError(f"{key} is {_shown(found)}, neither true nor false")
@@ -100,7 +101,8 @@ def flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def string(metadata: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """A string, or ``default`` where the key is not there. Raises GGUFError for anything else."""
+    """Returns the string in ``key``, or ``default`` without this key. Raises GGUFError for a value of another type, and
+    for a missing key without ``default``."""
     found = metadata.get(key, default)
     if found is None:
         raise GGUFError(f"{key} is missing")
@@ -110,7 +112,7 @@ def string(metadata: Mapping[str, Any], key: str, default: str | None = None) ->
 
 
 def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
-    """A list of strings. Raises GGUFError for anything else."""
+    """Returns the list of strings in ``key``. Raises GGUFError for a missing key or a value of another type."""
     found = _list(metadata, key)
     if not {*map(type, found)} <= {str}:
         raise GGUFError(f"{key} holds something else than strings")
@@ -118,7 +120,8 @@ def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
 
 
 def numbers(metadata: Mapping[str, Any], key: str, count: int) -> list[float]:
-    """At least ``count`` numbers, of which the first ``count`` are returned. Raises GGUFError for anything else."""
+    """Returns the first ``count`` numbers of the list in ``key``. Raises GGUFError for a missing key, a shorter list or
+    a value of another type."""
     found = _list(metadata, key)
     if len(found) < count:
         raise GGUFError(f"{key} has {len(found)} numbers for {count} tokens")
@@ -128,8 +131,8 @@ def numbers(metadata: Mapping[str, Any], key: str, count: int) -> list[float]:
 
 
 def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Pairs of tokens that become one, the first to be merged first. Raises GGUFError for a merge that is no pair of
-    tokens, or makes none."""
+    """Returns the pairs of tokens that BPE merges into one, highest priority first. Raises GGUFError for a merge that
+    is no pair of tokens in ``known``, or whose result is not in ``known``."""
     pairs: list[tuple[str, str]] = []
     for place, merge in enumerate(strings(metadata, MERGES)):
         cut = merge.find(" ", 1)  # a token may start with a space, and hold none besides

@@ -1,1 +1,1 @@
-"""The operations under the decoder: one interface, implementations chosen once at start."""
+"""The kernels: the operations of the decoder. There is one interface; the implementation is chosen once at start."""

@@ -25,7 +25,8 @@ _FORMATS = {form.number: form for form in SCALED.values()}
 
 
 class ReferenceKernels:
-    """Implements ``Kernels`` for one engine: its buffer is of that engine's dtype, and one thread at a time uses it."""
+    """Implements ``Kernels`` for one engine: its work buffer has that engine's dtype, and it must be used on one thread
+    at a time."""
 
     def __init__(self) -> None:
         self._gathered = torch.empty(0)

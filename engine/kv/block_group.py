@@ -34,13 +34,14 @@ class BlockTable:
 
     @property
     def address(self) -> int:
-        """Where the block ids are in memory, as int32, for the compiled kernels. Good until the next ``changed``."""
+        """The memory address of the block ids, as int32, for the compiled kernels. It is valid until the next
+        ``changed``."""
         if self._packed is None:
             self._packed = array("i", self.blocks)
         return self._packed.buffer_info()[0]
 
     def changed(self, ready_for: int) -> None:
-        """Records that the blocks have changed, or who shares them."""
+        """Records that the blocks, or the sequences that share them, have changed. Sets ``ready_for``, in tokens."""
         self.ready_for = ready_for
         self._packed = None
 

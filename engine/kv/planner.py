@@ -26,7 +26,7 @@ class MemoryPlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LengthPlan:
-    """What sequences of ``length`` tokens cost."""
+    """The costs of sequences of ``length`` tokens."""
 
     length: int
     kv_bytes: int  # most bytes of KV blocks that one sequence holds

@@ -1,4 +1,5 @@
-"""Tensors of a Hugging Face directory by name, from one safetensors file or from shards with an index."""
+"""``Checkpoint``: reads the tensors of a Hugging Face directory by name, from one safetensors file or from shards with
+an index."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class Checkpoint:
-    """An open checkpoint; its files are mapped, and stay so until the end of the ``with`` block."""
+    """An open checkpoint; its files are memory-mapped until the end of the ``with`` block."""
 
     def __init__(self, directory: Path, device: torch.device) -> None:
         """Raises FileNotFoundError where there are no safetensors."""
@@ -34,27 +35,28 @@ class Checkpoint:
         return name in self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """That of the tensor ``name``. Raises KeyError."""
+        """Returns the shape of the tensor ``name``. Raises KeyError if there is none."""
         return tuple(self._file(name).get_slice(name).get_shape())
 
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """The tensor ``name``, converted. Raises KeyError."""
+        """Returns the tensor ``name``, converted to ``dtype``. Raises KeyError if there is none."""
         found: Tensor = self._file(name).get_tensor(name)
         return found.to(self.device, dtype)
 
     def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
-        """What is ``kept`` of each dimension of the tensor ``name``; nothing else is read. Raises KeyError."""
+        """Returns a part of the tensor ``name``, converted to ``dtype``; nothing else is read. ``kept`` has a slice for
+        each dimension. Raises KeyError if there is none."""
         if all(piece == slice(0, size) for piece, size in zip(kept, self.shape(name), strict=True)):
             return self.tensor(name, dtype)  # not copied, and so stays mapped
         found: Tensor = self._file(name).get_slice(name)[kept]
         return found.to(self.device, dtype)
 
     def blocks(self, names: list[str]) -> None:
-        """No quantised matrices: weights are floating-point numbers here."""
+        """Returns None: weights of a checkpoint are floating-point numbers, not quantised matrices."""
         return
 
     def check_all_read(self) -> None:
-        """Nothing to check: published checkpoints hold tensors that inference does not need."""
+        """Does nothing: published checkpoints have tensors that inference does not need."""
 
     def _file(self, name: str) -> Any:
         if name not in self._names:

@@ -1,6 +1,7 @@
-"""From config.json to a ModelSpec: put into a normal form by what its family declares, then read in one way for all.
+"""Reads config.json into a ModelSpec: the keys are brought into a common form, as the model's family declares, then
+read in one way for all families.
 
-Read as JSON, as transformers 4 or 5 wrote it; transformers' own config classes are not needed for it.
+The file is read as JSON, in the form of transformers 4 or 5. transformers' own config classes are not used.
 """
 
 from __future__ import annotations
@@ -63,26 +64,30 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 
 
 def read_spec(directory: Path) -> ModelSpec:
-    """From ``config.json``. Raises FileNotFoundError, UnsupportedModelError, or KeyError for a key it lacks."""
+    """Returns the spec of the model in ``directory``, from its ``config.json``. Raises FileNotFoundError if there is
+    none, UnsupportedModelError for a model that is not supported, and KeyError for a missing key."""
     return spec_of(json.loads((directory / "config.json").read_text("utf-8")))
 
 
 def gguf_spec(config: Mapping[str, Any]) -> ModelSpec:
-    """From what gguf/configuration.py makes of a GGUF file, whose norms hold the weights themselves: Gemma's w, not
-    w - 1. Raises UnsupportedModelError or KeyError."""
+    """Returns the spec of a model in a GGUF file. ``config`` is the result of ``config_of`` in gguf/configuration.py.
+    The spec differs from that of a Hugging Face directory in ``norm.offset``, which is 0: GGUF files store Gemma's norm
+    weights as w, not as w - 1. Raises as ``spec_of`` does."""
     spec = spec_of(config)
     return replace(spec, norm=replace(spec.norm, offset=0.0))
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The family of the first architecture that a config.json names. Raises UnsupportedModelError."""
+    """Returns the family of the first architecture that ``config`` names. Raises UnsupportedModelError for an unknown
+    one."""
     architecture = next(iter(config.get("architectures") or []), "none named")
     _require("architecture", architecture, tuple(FAMILIES))
     return FAMILIES[architecture]
 
 
 def spec_of(config: Mapping[str, Any]) -> ModelSpec:
-    """From the content of a config.json. Raises UnsupportedModelError or KeyError."""
+    """Returns the spec of a model from the content of its config.json. Raises UnsupportedModelError for a model that is
+    not supported, and KeyError for a missing key."""
     family = family_of(config)
     values = _normalise(config, family)
     _require("hidden_act", values["hidden_act"], tuple(_ACTIVATIONS))

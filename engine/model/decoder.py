@@ -1,11 +1,11 @@
-"""The decoder: embed, then for each layer attend and transform, then project the rows that are asked for.
+"""``Decoder``: embeds tokens, runs each layer's attention and MLP, and projects the wanted rows to logits.
 
-Plain functions over fused weights rather than a tree of modules: at the size where Python's own time counts, a module
-call costs as much as the operation inside it. What differs between families is in the spec and the weights; where it
-needs other operations, those are chosen once, when the decoder is made.
+It consists of plain functions over fused weights, not of a tree of modules: in small models a module call costs as much
+as the operation inside it. Families differ in spec and weights; where they need other operations, these are chosen
+once, when the decoder is made.
 
-With an exchange of several ranks, spec and weights are those of this one's share, and the stream is the same on all of
-them: what a rank adds to it is summed first.
+With tensor parallelism, spec and weights are those of this rank's share. The residual stream is the same on all ranks:
+the ranks' contributions are summed before they are added to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from engine.parallel.share import Share
 
 
 class Decoder(Generic[Plan]):
-    """A causal language model of one of the families in model/family.py. ``Plan`` is that of its kernels."""
+    """A causal language model of one of the families in model/family.py. ``Plan`` is the attention plan of its
+    kernels."""
 
     def __init__(
         self, spec: ModelSpec, weights: ModelWeights, kernels: Kernels[Plan], exchange: Exchange = ALONE
@@ -51,29 +52,31 @@ class Decoder(Generic[Plan]):
         kernels: Kernels[Plan],
         exchange: Exchange = ALONE,
     ) -> Self:
-        """Loads the share of this rank of the ``exchange``.
+        """Loads this rank's share of the model in ``source``; the ``exchange`` has the number of the rank. Returns the
+        decoder.
 
-        Raises FileNotFoundError, KeyError or ValueError for what it cannot load.
+        Raises FileNotFoundError without weights, KeyError for a missing tensor, and ValueError for a tensor of a wrong
+        shape or a model that cannot be split.
         """
         share = Share(exchange.rank, exchange.ranks)
         return cls(share.spec(source.spec), load_weights(source, dtype, device, share), kernels, exchange)
 
     def with_weights(self, weights: ModelWeights) -> Self:
-        """The same decoder with others."""
+        """Returns the same decoder with ``weights`` instead of its own."""
         return type(self)(self.spec, weights, self._kernels, self._exchange)
 
     def new_cache(self, form: KVFormat, blocks: Sequence[int], block_size: int) -> list[KVPages]:
-        """As many empty blocks for each layer as ``blocks`` says."""
+        """Returns an empty KV cache. ``blocks`` has the number of blocks for each layer."""
         heads, device = 2 * self.spec.num_kv_heads, self.weights.embedding.device
         return [KVPages.zeros(form, count, heads, block_size, self.spec.head_dim, device) for count in blocks]
 
     def forward(
         self, tokens: Tensor, plan: StepPlan[Plan], cache: list[KVPages], wanted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Logits [rows, vocab] float32 after the rows ``wanted`` (int64; None for all) of ``tokens`` [tokens] int64;
-        and for each token whether all its numbers were finite, bool [tokens].
+        """Returns logits [rows, vocab] float32 for the rows ``wanted`` (int64; None: all) of ``tokens`` [tokens] int64;
+        and a mask, bool [tokens], of the tokens whose numbers were all finite.
 
-        Ranks other than the first have no whole logits: theirs are of their part of the vocabulary.
+        Ranks other than the first return logits for their part of the vocabulary only.
 
         Writes keys and values of all tokens to ``cache``.
         """

@@ -1,4 +1,5 @@
-"""A mixture of experts: each token goes through the few that its router likes best, and their outputs are weighted."""
+"""A mixture of experts: each token goes through the few experts with the highest router scores, and their outputs are
+added with weights."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from engine.model.weights import ExpertWeights
 
 
 def route(scores: Tensor, spec: ExpertSpec) -> tuple[Tensor, Tensor]:
-    """Shares [tokens, per_token] of dtype of ``scores`` [tokens, experts], and numbers [tokens, per_token] int64 of
-    each token's experts.
+    """Returns the weights [tokens, per_token], in the dtype of ``scores`` [tokens, experts], and the numbers [tokens,
+    per_token] int64, of each token's experts.
 
-    Softmax over all experts in float32, then the largest (Mixtral, Jiang et al. 2024; Qwen 3).
+    The softmax is over all experts, in float32; then the largest are taken (Mixtral, Jiang et al. 2024; Qwen 3).
     """
     shares, chosen = scores.softmax(-1, dtype=torch.float32).topk(spec.per_token, -1)
     if spec.normalised:
@@ -25,10 +26,10 @@ def route(scores: Tensor, spec: ExpertSpec) -> tuple[Tensor, Tensor]:
 
 
 def mix(x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:
-    """The experts' output for ``x`` [tokens, hidden]; the same shape back.
+    """Returns the experts' output for ``x`` [tokens, hidden], in the same shape.
 
-    Tokens are sorted by expert, so that each multiplies its own at once, and a token's outputs are summed from the
-    likeliest expert to the least: in an order that does not depend on the other tokens.
+    Tokens are sorted by expert, so that each expert multiplies all its tokens at once. A token's outputs are summed
+    from the likeliest expert to the least likely, an order that does not depend on other tokens.
     """
     shares, chosen = route(F.linear(x, weights.router), weights.spec)
     order = chosen.flatten().argsort(stable=True)

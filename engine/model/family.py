@@ -1,7 +1,7 @@
-"""The families of models, as data: what each does differently, and which keys of config.json say so.
+"""The model families, as data: the differences of each, and the keys of config.json that decide them.
 
-A family reads the keys it lists and no others, so that a stray key changes nothing; a key that is missing has the value
-listed here, which is the one that transformers gives it.
+A family reads only the keys that it lists, so that a stray key has no effect. A missing key has the value listed here,
+which is transformers' default.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ Values = Mapping[str, Any]
 
 
 def no_window(values: Values, layer: int) -> bool:
-    """Every layer sees everything before it."""
+    """Returns False: no layer has a sliding window."""
     return False
 
 
 def every_window(values: Values, layer: int) -> bool:
-    """Every layer has a sliding window (Mistral 7B, Jiang et al. 2023)."""
+    """Returns True: every layer has a sliding window (Mistral 7B, Jiang et al. 2023)."""
     return True
 
 
 def switched_window(values: Values, layer: int) -> bool:
-    """Every layer has a sliding window if ``use_sliding_window`` is set (Qwen 3 MoE)."""
+    """Returns whether the layers have a sliding window: all do if ``use_sliding_window`` is set (Qwen 3 MoE)."""
     return bool(values["use_sliding_window"])
 
 
 def upper_window(values: Values, layer: int) -> bool:
-    """Whether ``layer``, from 0, has a sliding window (Qwen 2). No layer has one unless ``use_sliding_window`` is set.
-    Then ``layer_types`` says which have one; without it, those from ``max_window_layers`` on."""
+    """Returns whether ``layer``, from 0, has a sliding window (Qwen 2). No layer has one unless ``use_sliding_window``
+    is set. Then ``layer_types`` says which have one; without it, the layers from ``max_window_layers`` on have one."""
     above = layer >= values["max_window_layers"]
     return bool(values["use_sliding_window"]) and _listed_window(values, layer, otherwise=above)
 
 
 def alternating_window(values: Values, layer: int) -> bool:
-    """Whether ``layer``, from 0, has a sliding window: as ``layer_types`` says; without it, all layers but each n-th do
-    (Gemma 2: every other, Gemma 3: five of six)."""
+    """Returns whether ``layer``, from 0, has a sliding window: as ``layer_types`` says; without it, all layers except
+    each n-th (Gemma 2: every second, Gemma 3: every sixth) have one."""
     return _listed_window(values, layer, otherwise=(layer + 1) % values["sliding_window_pattern"] != 0)
 
 
@@ -53,17 +53,18 @@ def _listed_window(values: Values, layer: int, otherwise: bool) -> bool:
 
 
 def no_experts(values: Values, layer: int) -> ExpertSpec | None:
-    """Every layer has an MLP."""
+    """Returns None: every layer has an MLP."""
     return None
 
 
 def mixtral_experts(values: Values, layer: int) -> ExpertSpec | None:
-    """Every layer has experts (Jiang et al. 2024)."""
+    """Returns the experts of Mixtral (Jiang et al. 2024), which every layer has."""
     return ExpertSpec(values["num_local_experts"], values["num_experts_per_tok"], values["intermediate_size"], True)
 
 
 def qwen3_experts(values: Values, layer: int) -> ExpertSpec | None:
-    """Each n-th layer has experts, but for those listed as MLPs."""
+    """Returns the experts of a Qwen 3 MoE layer: each n-th layer has them, except the layers listed as MLPs, for which
+    it returns None."""
     if layer in (values["mlp_only_layers"] or ()) or (layer + 1) % values["decoder_sparse_step"] != 0:
         return None
     return ExpertSpec(
@@ -75,24 +76,26 @@ def qwen3_experts(values: Values, layer: int) -> ExpertSpec | None:
 
 
 def head_scale(values: Values, head_dim: int, layer: int) -> float:
-    """1 / sqrt(head_dim) (Vaswani et al. 2017)."""
+    """Returns the factor of attention scores: 1 / sqrt(head_dim) (Vaswani et al. 2017)."""
     return float(head_dim**-0.5)
 
 
 def query_scale(values: Values, head_dim: int, layer: int) -> float:
-    """Gemma names the number whose root divides the scores."""
+    """Returns the factor of attention scores in Gemma: 1 / sqrt(``query_pre_attn_scalar``)."""
     return float(values["query_pre_attn_scalar"] ** -0.5)
 
 
 def gpt2_scale(values: Values, head_dim: int, layer: int) -> float:
-    """With switches for no scale, and for a smaller one in each layer (Karamcheti et al. 2021, Mistral of CRFM)."""
+    """Returns the factor of attention scores in GPT-2: 1 / sqrt(head_dim), or 1 without ``scale_attn_weights``; divided
+    by the number of the layer, from 1, with ``scale_attn_by_inverse_layer_idx`` (Karamcheti et al. 2021, Mistral of
+    CRFM)."""
     scale = float(head_dim**-0.5) if values["scale_attn_weights"] else 1.0
     return scale / (layer + 1) if values["scale_attn_by_inverse_layer_idx"] else scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How the models of one architecture differ from Llama's (Touvron et al. 2023)."""
+    """The differences of the models of one architecture from Llama's (Touvron et al. 2023)."""
 
     keys: Values
     """Keys of config.json that this family reads besides those all do, with the values of missing ones."""

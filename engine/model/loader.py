@@ -1,4 +1,5 @@
-"""From a checkpoint to ModelWeights: named, fused and reordered as the model's family declares; all or one rank's."""
+"""Loads a checkpoint into ModelWeights. Tensors are named, fused and reordered as the model's family declares. All
+weights or one rank's share are loaded."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from engine.quant.blocks import BlockMatrix
 
 
 def load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device, share: Share = WHOLE) -> ModelWeights:
-    """The ``share`` of a model. Matrices that are quantised in ``source`` stay as they are there if the share is the
-    whole model; all others are in ``dtype``.
+    """Returns the weights of the ``share`` of the model in ``source``. Matrices that are quantised in ``source`` stay
+    quantised if the share is the whole model; all others are in ``dtype``.
 
-    Raises FileNotFoundError without weights, KeyError for a missing tensor, ValueError for a wrong shape or for what
-    cannot be split.
+    Raises FileNotFoundError without weights, KeyError for a missing tensor, ValueError for a wrong shape or for a model
+    that cannot be split.
     """
     with source.checkpoint(device) as checkpoint:
         weights = _Loader(checkpoint, source.spec, source.names, dtype, share).model()

@@ -1,4 +1,4 @@
-"""Where the files of a model are: a path, or a file of an installed Python package."""
+"""Locates the files of a model: by a path, or in an installed Python package."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ PACKAGE_SCHEME = "package:"
 
 
 class ModelNotFoundError(FileNotFoundError):
-    """There is no model at a place; the message says what is missing."""
+    """There is no model at the location; the message says what is missing."""
 
 
 class ModelDigestError(ValueError):
-    """A model file has other bytes than its digest says."""
+    """A model file has another SHA-256 than the expected one."""
 
 
 def locate(model: str) -> Path:
-    """The path that ``model`` means: itself, or for ``package:DISTRIBUTION/FILE`` that file of an installed
-    distribution, none of whose code is run. Raises ModelNotFoundError."""
+    """Returns the path of ``model``: the path itself, or for ``package:DISTRIBUTION/FILE`` the path of that file in an
+    installed distribution, none of whose code is run. Raises ModelNotFoundError if the distribution or the file is
+    missing."""
     if not model.startswith(PACKAGE_SCHEME):
         path = Path(model)
         if not path.exists():
@@ -40,7 +41,8 @@ def locate(model: str) -> Path:
 
 
 def check_digest(path: Path, sha256: str) -> None:
-    """Raises ModelDigestError if the file has another SHA-256 than ``sha256``, in hexadecimal."""
+    """Raises ModelDigestError if the file has another SHA-256 than ``sha256``, in hexadecimal. Raises OSError if it
+    cannot be read."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:

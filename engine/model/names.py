@@ -1,7 +1,7 @@
-"""How checkpoints name their tensors: one table per layout, relative to the checkpoint's root.
+"""The tensor names in checkpoints: one table per layout, relative to the checkpoint's root.
 
-A tuple of names is one matrix of the decoder, of which a checkpoint holds the parts, or all of it under one name.
-``None`` is a tensor that the layout does not have. ``{}`` stands for a number of a layer or an expert.
+A tuple of names is one matrix of the decoder: a checkpoint stores its parts under these names, or the whole under one
+name. ``None`` means that the layout does not have the tensor. ``{}`` stands for the number of a layer or an expert.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class TensorNames:
-    """Names without their ending (``.weight``, ``.bias``); those from ``qkv`` on stand behind ``layer``."""
+    """The tensor names of one layout, without their ending (``.weight``, ``.bias``). Names from ``qkv`` on are appended
+    to ``layer``."""
 
     roots: tuple[str, ...] = ("model.",)  # the first under which the embedding is found
     embedding: str = "embed_tokens"

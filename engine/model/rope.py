@@ -1,4 +1,5 @@
-"""Tables of cosines and sines for rotary position embeddings, scaled or not, for all of a head or a part of it."""
+"""Tables of cosines and sines for rotary position embeddings, with or without scaling, for whole heads or a part of
+each."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from engine.model.spec import RopeSpec
 
 
 def rope_tables(spec: RopeSpec, head_dim: int, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each [length, head_dim] float32.
+    """Returns cosines and sines for the positions 0 to ``length`` - 1, each [length, head_dim] float32.
 
     The sines of the first half are negative, so that the rotation of Su et al. 2021, in the half-split layout of
     Hugging Face checkpoints, is ``x * cos + roll(x, head_dim / 2) * sin``.
 
-    The frequencies of ``dynamic`` and ``longrope`` depend on ``length``, the longest context there may be, and not on
-    the sequence at hand: keys stay as they are in the cache, so they cannot change when a sequence grows, and two
-    sequences can share them only if both were rotated alike.
+    The frequencies of ``dynamic`` and ``longrope`` depend on ``length``, the maximum context, and not on the length of
+    a sequence: cached keys cannot be rotated again when a sequence grows, and sequences can share keys only if they are
+    rotated in the same way.
     """
     frequencies = inverse_frequencies(spec, head_dim, length)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
@@ -30,24 +31,26 @@ def rope_tables(spec: RopeSpec, head_dim: int, length: int) -> tuple[Tensor, Ten
 
 
 def inverse_frequencies(spec: RopeSpec, head_dim: int, length: int) -> Tensor:
-    """Radians per position, [head_dim / 2] float32: those of the rotated part, then zeros for the rest.
+    """Returns the rotation frequencies in radians per position, [head_dim / 2] float32: those of the rotated part, then
+    zeros for the rest.
 
-    Rounded as transformers rounds them: at position 100,000 the last bit of a frequency is a hundredth of a radian.
+    They are rounded as in transformers: at position 100,000 the last bit of a frequency is a hundredth of a radian.
     """
     rotated = rotated_size(spec, head_dim)
     return F.pad(_SCALED[spec.type](spec, rotated, length), (0, (head_dim - rotated) // 2))
 
 
 def rotated_size(spec: RopeSpec, head_dim: int) -> int:
-    """Elements of a head that are rotated."""
+    """Returns the number of elements of a head that are rotated."""
     return int(head_dim * spec.rotated)
 
 
 def head_order(spec: RopeSpec | None, head_dim: int) -> Tensor | None:
-    """Where a head's elements must come from for the rotation to pair those half a head apart; None: as they are.
+    """Returns the order of a head's elements, as indexes into the checkpoint's head, in which the rotation pairs
+    elements half a head apart; None: the checkpoint's order.
 
-    A checkpoint whose heads are rotated in part pairs elements half of that part apart. Queries and keys in another
-    order, the same for both, have the same products, so the rows of their matrices are brought into it once.
+    In a checkpoint whose heads are rotated in part, elements are paired half of that part apart. Reordering queries and
+    keys in the same way does not change their products, so the rows of their matrices are reordered once, on loading.
     """
     if spec is None or (rotated := rotated_size(spec, head_dim)) == head_dim:
         return None

@@ -1,4 +1,4 @@
-"""Where a model comes from: a Hugging Face directory or a GGUF file, behind one interface."""
+"""The sources of a model, behind one interface: a Hugging Face directory or a GGUF file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GGUF_SUFFIX = ".gguf"
 
 
 class TensorSource(Protocol):
-    """Named tensors of an open checkpoint, whose files stay mapped until the end of the ``with`` block."""
+    """Named tensors of an open checkpoint, whose files stay memory-mapped until the end of the ``with`` block."""
 
     device: torch.device
 
@@ -37,28 +37,30 @@ class TensorSource(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of the tensor ``name``. Raises KeyError."""
+        """Returns the shape of the tensor ``name``. Raises KeyError if there is none."""
         ...
 
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """The tensor ``name`` in ``dtype``. Raises KeyError."""
+        """Returns the tensor ``name`` in ``dtype``. Raises KeyError if there is none."""
         ...
 
     def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
-        """What is ``kept`` of each dimension of the tensor ``name``. Raises KeyError."""
+        """Returns a part of the tensor ``name`` in ``dtype``. ``kept`` has a slice for each dimension. Raises KeyError
+        if there is none."""
         ...
 
     def blocks(self, names: list[str]) -> BlockMatrix | None:
-        """The quantised matrices ``names``, one below the other and not unpacked; None if one is not quantised."""
+        """Returns the matrices ``names``, stacked by rows, in their quantised form; None if one of them is not
+        quantised."""
         ...
 
     def check_all_read(self) -> None:
-        """Raises UnsupportedModelError for a tensor that was not read although the format has no optional ones."""
+        """Raises UnsupportedModelError if a tensor was not read, for formats in which every tensor is needed."""
         ...
 
 
 class ModelSource(Protocol):
-    """A model on disk."""
+    """A model on disk: its spec and its weights."""
 
     path: Path
     spec: ModelSpec
@@ -82,12 +84,12 @@ class ModelDirectory:
         self.names = FAMILIES[self.spec.architecture].names
 
     def checkpoint(self, device: torch.device) -> TensorSource:
-        """Opens the weights. Raises FileNotFoundError without safetensors."""
+        """Opens the weights. Raises FileNotFoundError without a safetensors file."""
         return Checkpoint(self.path, device)
 
 
 class GGUFModel:
-    """A GGUF file, or the first of those that one was split into."""
+    """A GGUF file, or the first part of a split one."""
 
     def __init__(self, path: Path) -> None:
         """Raises FileNotFoundError, GGUFError, or UnsupportedModelError."""
@@ -98,19 +100,19 @@ class GGUFModel:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Metadata by key."""
+        """The metadata of the file by key."""
         return self._file.metadata
 
     def checkpoint(self, device: torch.device) -> TensorSource:
-        """The weights, which are mapped already."""
+        """Returns the weights, which are already memory-mapped."""
         return GGUFCheckpoint(self._file, self.spec, device)
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether ``path`` names a GGUF file, by its suffix."""
+    """Returns whether ``path`` names a GGUF file, by its suffix."""
     return path.suffix == GGUF_SUFFIX
 
 
 def open_model(path: Path) -> ModelSource:
-    """The model at ``path``. Raises as ``ModelDirectory`` and ``GGUFModel`` do."""
+    """Returns the model at ``path``. Raises as ``ModelDirectory`` and ``GGUFModel`` do."""
     return GGUFModel(path) if is_gguf(path) else ModelDirectory(path)

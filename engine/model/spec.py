@@ -1,6 +1,6 @@
-"""What the decoder needs to know of a model: its shape, and where its family differs from others.
+"""``ModelSpec``: the properties of a model that the decoder needs: its shape, and the differences of its family.
 
-Made by model/configuration.py from config.json; the differences themselves are declared in model/family.py.
+model/configuration.py makes it from config.json; model/family.py declares the differences of the families.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ HeadNorm = Literal["none", "head", "projection"]
 
 
 class UnsupportedModelError(ValueError):
-    """The directory holds a model that this engine cannot run; the message lists what it can."""
+    """The engine cannot run this model; the message lists what it supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class RopeSpec:
-    """Rotary position embedding (Su et al. 2021). What is below ``theta`` applies to the types named beside it."""
+    """Rotary position embedding (Su et al. 2021). Each member below ``theta`` applies to the scaling types named beside
+    it."""
 
     type: str = "default"
     theta: float = 10_000.0
@@ -50,7 +51,7 @@ class NormSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionKind:
-    """What the layers of one kind have in common, so that one plan per step serves them all."""
+    """The properties that all layers of one kind share, so that they can share one attention plan per step."""
 
     window: int | None  # most tokens a query sees, itself included; None: all up to itself
     rope: RopeSpec | None  # None: positions are learned and added to the embedding
@@ -68,7 +69,7 @@ class ExpertSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One layer: which of ``ModelSpec.kinds`` its attention is of, and what it has of its own."""
+    """One layer: the index of its attention kind in ``ModelSpec.kinds``, and its own properties."""
 
     kind: int
     scale: float  # of the scores, before their softmax
@@ -77,7 +78,7 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Shape of a decoder-only transformer. Sizes are numbers of elements, ``context_length`` of tokens."""
+    """The shape of a decoder-only transformer. Sizes are in elements, ``context_length`` is in tokens."""
 
     architecture: str
     vocab_size: int
@@ -104,5 +105,5 @@ class ModelSpec:
 
     @property
     def num_layers(self) -> int:
-        """Number of layers."""
+        """The number of layers."""
         return len(self.layers)

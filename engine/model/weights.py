@@ -1,7 +1,7 @@
-"""The weights of a model, fused into the shapes in which the decoder multiplies them.
+"""``ModelWeights``: the weights of a model, fused into the matrices that the decoder multiplies.
 
-Matrices are [out, in] as torch's linear takes them: in the dtype of the activations, packed, or as a GGUF file holds
-them. Biases are [out], or None.
+Matrices are [out, in] as torch's linear takes them: in the dtype of the activations, packed, or in the quantised form
+of a GGUF file. Biases are [out], or None.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Matrix = Tensor | PackedMatrix | GroupedMatrix | BlockMatrix
 
 
 def plain(matrix: Matrix) -> Tensor:
-    """``matrix`` for code that multiplies no quantised ones. Raises TypeError if it is one."""
+    """Returns ``matrix``, which must be a plain tensor, for code that supports no quantised matrices. Raises TypeError
+    for a quantised matrix."""
     if isinstance(matrix, Tensor):
         return matrix
     raise TypeError(f"a quantised matrix {matrix.shape} stands where numbers of the model's dtype are wanted")
@@ -28,7 +29,8 @@ def plain(matrix: Matrix) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class NormWeights:
-    """A norm over the last dimension. The weight's dtype is the one it is multiplied in; the offset is in it."""
+    """A norm over the last dimension. The dtype of the weight is that of its multiplication. The norm's offset is
+    already added to the weight."""
 
     weight: Tensor  # [size]
     bias: Tensor | None  # [size]
@@ -46,7 +48,7 @@ class MLPWeights:
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeights:
-    """MLPs of which each token goes through a few."""
+    """The MLPs of a mixture of experts, and its router."""
 
     spec: ExpertSpec
     router: Tensor  # [experts, hidden]
@@ -56,7 +58,7 @@ class ExpertWeights:
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer; a norm that the family does not have is None."""
+    """The weights of one layer; a norm that the family does not have is None."""
 
     before_attention: NormWeights | None
     qkv: Matrix  # [(heads + 2 kv_heads) * head_dim, hidden]: q, k, v in this order
@@ -72,9 +74,9 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
-    """All weights; ``head`` is the same tensor as ``embedding`` when they are tied.
+    """All weights of a model. ``head`` is the same tensor as ``embedding`` if they are tied.
 
-    A quantised ``head`` can be tied too: the embedding then has no rows, and those of the head are read in their place.
+    A quantised ``head`` can be tied too: ``embedding`` then has no rows, and tokens are looked up in ``head``.
     """
 
     embedding: Tensor  # [vocab, hidden], or [0, hidden]
@@ -85,11 +87,12 @@ class ModelWeights:
 
     @property
     def embeds_by_head(self) -> bool:
-        """Whether tokens are looked up in ``head``."""
+        """Whether tokens are looked up in ``head``, because a quantised ``head`` is tied."""
         return not len(self.embedding)
 
     def matrices(self) -> Iterator[tuple[str, Matrix]]:
-        """Those of the layers, named ``layers.NUMBER.NAME``, and the ``head``. Experts have theirs in one tensor."""
+        """Yields the name and the matrix of each matrix of the layers, named ``layers.NUMBER.NAME``, and of the
+        ``head``. The matrices of experts are in one tensor."""
         for number, layer in enumerate(self.layers):
             every = {"qkv": layer.qkv, "output": layer.output, "gate_up": layer.mlp.gate_up, "down": layer.mlp.down}
             yield from ((f"layers.{number}.{name}", matrix) for name, matrix in every.items())
@@ -97,5 +100,6 @@ class ModelWeights:
 
 
 def grouped(weights: ModelWeights) -> bool:
-    """Whether all matrices of a model have groups with a scale and a minimum, unpacked or as a file stores them."""
+    """Returns whether all matrices of a model are quantised in groups with a scale and a minimum: GroupedMatrix or
+    BlockMatrix."""
     return all(isinstance(matrix, GroupedMatrix | BlockMatrix) for _, matrix in weights.matrices())

@@ -1,6 +1,6 @@
-"""The exchange between processes: gloo on CPUs, NCCL on GPUs.
+"""``ProcessGroup``: the collective operations between ranks, with gloo on CPUs and NCCL on GPUs.
 
-The process groups are made without torch.distributed's global one, so that a process can have several engines.
+Process groups are made without torch.distributed's global one, so that a process can have several engines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class ProcessGroup:
-    """Implements ``Exchange`` over one of torch's backends."""
+    """Implements ``Exchange`` with one of torch.distributed's backends."""
 
     def __init__(self, backend: Any, rank: int, ranks: int, device: torch.device) -> None:
         self._backend = backend
@@ -27,9 +27,9 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, meeting: Path, rank: int, ranks: int, device: torch.device, limit_s: float) -> Self:
-        """Meets the others through the file ``meeting``, which nobody else may write to. An operation that takes longer
-        than ``limit_s`` seconds raises RuntimeError on a CPU; on a GPU it ends the process, twice as late, unless
-        ``abort`` came first."""
+        """Joins the other ranks and returns the group. The ranks find each other through the file ``meeting``, which no
+        other user may write to. On a CPU, an operation that takes longer than ``limit_s`` seconds raises RuntimeError.
+        On a GPU it ends the process after 2 x ``limit_s``, unless ``abort`` is called before."""
         store = dist.FileStore(str(meeting), ranks)  # type: ignore[attr-defined]  # there, but not in its list
         if device.type == "cuda":
             options = dist.ProcessGroupNCCL.Options()
@@ -42,8 +42,8 @@ class ProcessGroup:
         return cls(dist.ProcessGroupGloo(store, rank, ranks, settings), rank, ranks, device)
 
     def meet(self) -> None:
-        """What all ranks do at once, before anything else: on GPUs connections are made by the first operation. Raises
-        RuntimeError."""
+        """Runs a first operation, on all ranks at once, because NCCL makes its connections then. Raises RuntimeError if
+        the ranks do not reach each other."""
         together = self.sum(torch.ones(1, device=self._device)).item()
         if together != self.ranks:
             raise RuntimeError(f"{self.ranks} ranks add up to {together}")

@@ -1,4 +1,5 @@
-"""The workers of one engine, from rank 0: started, told what to do, watched, and ended with it."""
+"""``Crew``: the worker processes of one engine. Rank 0 starts them, sends them commands, watches them, and ends
+them."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ _FAREWELL_S = 2.0  # in which workers that see their connection closed may end b
 
 
 class Crew:
-    """Ranks 1 and up of an engine. ``exchange`` is rank 0's end of what the ranks compute together."""
+    """The ranks of an engine from 1 up. ``exchange`` has rank 0's collective operations."""
 
     def __init__(
         self,
@@ -50,9 +51,10 @@ class Crew:
 
     @classmethod
     def start(cls, config: EngineConfig, launcher: Launcher) -> Self:
-        """Starts the workers. They load their shares while this process loads its own; ``await_ready`` waits for them.
+        """Starts the workers and returns the crew. They load their shares while this process loads its own;
+        ``await_ready`` waits for them.
 
-        Raises EngineDeadError for workers that do not come up.
+        Raises EngineDeadError if a worker does not start or fails.
         """
         directory = tempfile.TemporaryDirectory(prefix="manta-")  # only this user may enter it, and so connect
         workers: list[Worker] = []
@@ -80,19 +82,21 @@ class Crew:
         return cls(connections, workers, exchange, limit_s, directory)
 
     def await_ready(self) -> None:
-        """Raises EngineDeadError, with a worker's own words, unless all workers have loaded their shares and reach each
-        other."""
+        """Waits until all workers have loaded their shares and reach each other. Raises EngineDeadError, with the
+        worker's error, if one fails or takes too long."""
         self._watch.await_ready(LOAD_LIMIT_S)
         self.tell(Meet())
         with self.together():
             self.exchange.meet()
 
     def check_health(self) -> None:
-        """From any thread. Raises EngineDeadError once a rank has died, failed, or kept a step waiting."""
+        """Raises EngineDeadError if a rank has died, has failed, or has exceeded the time limit of a step. May be
+        called from any thread."""
         self._watch.check()
 
     def tell(self, command: Command) -> None:
-        """Sends it to all workers, which do what they are told in this order. Raises EngineDeadError."""
+        """Sends ``command`` to all workers, which carry out commands in order. Raises EngineDeadError if a rank has
+        failed."""
         self._watch.check()
         message = pickle.dumps(command, pickle.HIGHEST_PROTOCOL)
         with self.together():
@@ -101,8 +105,8 @@ class Crew:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """For work in which all ranks take part. Whatever fails in it ends the crew, as nobody knows where the others
-        are: then it raises EngineDeadError."""
+        """Returns a context for work in which all ranks take part. An exception in it ends the crew, because the state
+        of the other ranks is then unknown; the context raises EngineDeadError."""
         self._watch.began()
         try:
             yield

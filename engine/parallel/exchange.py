@@ -1,4 +1,4 @@
-"""What ranks need of each other during a step: sums, and rows put side by side."""
+"""``Exchange``: the collective operations between ranks during a step: sums and gathers."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from torch import Tensor
 
 
 class Exchange(Protocol):
-    """All ranks call the same operations in the same order with tensors of the same shapes and dtypes."""
+    """The collective operations of one rank. All ranks must call the same operations in the same order, with tensors of
+    the same shapes and dtypes."""
 
     @property
     def rank(self) -> int:
-        """Number of this one, from 0."""
+        """The number of this rank, from 0."""
         ...
 
     @property
     def ranks(self) -> int:
-        """How many there are."""
+        """The number of ranks (the tensor parallel size)."""
         ...
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of every rank's ``x``, the same on all of them, bit for bit; ``x`` itself may be overwritten. In
-        float32 no number of it depends on the size of ``x``."""
+        """Returns the sum of all ranks' ``x`` (all-reduce), bitwise the same on all ranks. ``x`` itself may be
+        overwritten. In float32 the result for an element does not depend on the shape of ``x``."""
         ...
 
     def gather(self, x: Tensor) -> Tensor:
-        """On rank 0 the columns of every rank's ``x`` [rows, n] side by side, [rows, ranks * n]; elsewhere ``x``."""
+        """Returns, on rank 0, the columns of all ranks' ``x`` [rows, n] side by side, [rows, ranks * n]; on other
+        ranks, ``x``."""
         ...
 
     def abort(self) -> None:
-        """From another thread: operations under way end, in error or with wrong numbers. There are no more after."""
+        """Ends the running operations, which raise or return wrong numbers. It may be called from another thread. No
+        operation may follow."""
         ...
 
 
 class Alone:
-    """The only rank."""
+    """The exchange of a single rank. Implements ``Exchange``."""
 
     rank = 0
     ranks = 1

@@ -1,4 +1,4 @@
-"""Starting the processes of the ranks beside the first."""
+"""``Launcher``: starts the processes of the ranks from 1 up."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Where a worker finds rank 0, and which rank it is."""
+    """The start parameters of a worker: the address of rank 0, and the worker's rank."""
 
     address: str  # path of a Unix socket that only this user may open
     rank: int
 
 
 class Worker(Protocol):
-    """A process of one rank, as rank 0 sees it. It ends by itself when its connection closes."""
+    """Rank 0's handle of the process of another rank. It ends by itself when its connection closes."""
 
     def ended(self) -> bool:
-        """Whether it is known to have ended."""
+        """Returns whether the process is known to have ended."""
         ...
 
     def kill(self) -> None:
-        """Ends it at once, even if it hangs; it may have ended before."""
+        """Kills the process, even if it hangs. Has no effect if it has ended."""
         ...
 
 
 class Launcher(Protocol):
-    """Where workers run: always on the machine of rank 0."""
+    """Starts worker processes, which must be on the machine of rank 0."""
 
     def launch(self, invitation: Invitation) -> Worker:
-        """Starts one, without waiting for it; it calls ``worker.serve`` with the invitation."""
+        """Starts a worker and returns its handle without waiting for it. The worker calls ``worker.serve`` with the
+        invitation."""
         ...
 
 
 class Subprocesses:
-    """Implements ``Launcher``: children of this process, each with the GPU of its rank's number."""
+    """Implements ``Launcher`` with child processes, each on the GPU with its rank's number."""
 
     def launch(self, invitation: Invitation) -> Worker:
         command = [sys.executable, "-m", "engine.parallel.worker", dumps(asdict(invitation))]

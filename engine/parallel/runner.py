@@ -1,4 +1,4 @@
-"""Rank 0's runner: tells the other ranks what it does, and does it."""
+"""``ParallelRunner``: rank 0's runner, which sends each operation to the other ranks and runs its own share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from engine.step_result import StepResult
 
 
 class ParallelRunner:
-    """Implements ``StepRunner``: ``own`` runs rank 0's share, the ``crew`` the others. Whatever fails on one of them
-    ends the crew, and every call from then on raises EngineDeadError."""
+    """Implements ``StepRunner``: ``own`` runs rank 0's share, the ``crew`` the others. A failure of any rank ends the
+    crew, and every later call raises EngineDeadError."""
 
     def __init__(self, own: StepRunner, crew: Crew) -> None:
         self._own = own
@@ -23,22 +23,23 @@ class ParallelRunner:
 
     @property
     def kernels(self) -> str:
-        """Those of rank 0, which the other ranks have as well."""
+        """The kernels of rank 0, which the other ranks use too."""
         return self._own.kernels
 
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one of each sequence."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence, on all ranks. Returns the result
+        of rank 0."""
         planned = list(chunks)
         self._crew.tell(Run(self._teller.rows(planned)))
         with self._crew.together():
             return self._own.run(planned)
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks of each group of layers with zeros."""
+        """Fills KV blocks with zeros on all ranks. ``blocks`` has a list of block ids for each group of layers."""
         self._crew.tell(Scrub([list(each) for each in blocks]))
         self._own.scrub(blocks)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, in this order."""
+        """Copies the contents of KV blocks on all ranks, in the given order."""
         self._crew.tell(Copy(list(copies)))
         self._own.copy(copies)

@@ -1,8 +1,8 @@
-"""Which part of a model one rank has.
+"""``Share``: the part of a model that one rank has (its tensor-parallel shard).
 
-Matrices that read the stream are split by outputs: queries, keys and values by whole heads, gate and up each. Those
-that write to it are split by inputs, and the ranks' products add up to the whole. The vocabulary is split too; norms,
-routers and learned positions are with every rank.
+Matrices that read the residual stream are split by outputs: queries, keys and values by whole heads, gate and up
+separately. Matrices that write to the stream are split by inputs, and the ranks' products are summed. The vocabulary is
+split too. Every rank has all norms, routers and learned positions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from engine.model.spec import ExpertSpec, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What is kept of one dimension of a matrix that has ``size`` in all: pieces in order, which do not touch."""
+    """The part of one dimension of a matrix that a rank keeps: sorted ranges that are not adjacent. ``size`` is the
+    size of the whole dimension."""
 
     size: int
     pieces: tuple[slice, ...]
 
     @classmethod
     def of(cls, size: int, pieces: Iterable[slice]) -> Cut:
-        """Pieces that touch become one."""
+        """Returns the cut with ``pieces``. Adjacent pieces are merged."""
         merged: list[slice] = []
         for piece in pieces:
             if merged and merged[-1].stop == piece.start:
@@ -33,7 +34,7 @@ class Cut:
 
     @classmethod
     def whole(cls, size: int) -> Cut:
-        """All of it."""
+        """Returns the cut that keeps the whole dimension."""
         return cls(size, (slice(0, size),))
 
 
@@ -49,8 +50,8 @@ class Share:
     ranks: int = 1
 
     def spec(self, whole: ModelSpec) -> ModelSpec:
-        """What this rank's share looks like by itself; the vocabulary stays that of the model. Raises ValueError,
-        naming the field of config.json, for what cannot be split."""
+        """Returns the spec of this rank's share as a model of its own; ``vocab_size`` stays that of the whole model.
+        Raises ValueError, naming the field of config.json, for a size that cannot be divided by the number of ranks."""
         self._check(whole)
         dense = any(layer.experts is None for layer in whole.layers)
         return replace(
@@ -62,44 +63,44 @@ class Share:
         )
 
     def qkv(self, whole: ModelSpec) -> Cut:
-        """Rows of queries, keys and values in this order."""
+        """Returns this rank's rows of the fused matrix of queries, keys and values."""
         queries, keys = whole.num_heads, whole.num_kv_heads
         heads = (self.heads(whole), self._shifted(self.kv_heads(whole), queries))
         ranges = (*heads, self._shifted(heads[1], keys))
         return Cut.of((queries + 2 * keys) * whole.head_dim, (self._scaled(each, whole.head_dim) for each in ranges))
 
     def heads(self, whole: ModelSpec) -> slice:
-        """Its heads of queries."""
+        """Returns this rank's query heads."""
         return self._part(whole.num_heads)
 
     def kv_heads(self, whole: ModelSpec) -> slice:
-        """Its heads of keys and values: those that its queries read. Where there are fewer than ranks, several have the
-        same one."""
+        """Returns this rank's KV heads: those that its query heads use. If there are fewer KV heads than ranks, several
+        ranks have the same one."""
         if whole.num_kv_heads >= self.ranks:
             return self._part(whole.num_kv_heads)
         only = self.rank * whole.num_kv_heads // self.ranks
         return slice(only, only + 1)
 
     def attended(self, whole: ModelSpec) -> Cut:
-        """What its heads give, of what the projection after attention reads."""
+        """Returns this rank's inputs of the output projection after attention: the outputs of its heads."""
         return Cut.of(whole.num_heads * whole.head_dim, [self._scaled(self.heads(whole), whole.head_dim)])
 
     def inner(self, size: int) -> Cut:
-        """Of the ``size`` numbers between an MLP's projections."""
+        """Returns this rank's part of the ``size`` elements between an MLP's projections."""
         return Cut.of(size, [self._part(size)])
 
     def gate_up(self, size: int, gated: bool) -> Cut:
-        """The same of what the first projection gives: gate, then up."""
+        """Returns this rank's outputs of an MLP's first projection: gate, then up, if it is ``gated``."""
         own = self._part(size)
         return Cut.of(2 * size, [own, self._shifted(own, size)]) if gated else self.inner(size)
 
     def vocabulary(self, whole: ModelSpec) -> Cut:
-        """Its rows of the vocabulary. The last rank's may be fewer than ``vocabulary_rows``."""
+        """Returns this rank's rows of the vocabulary. The last rank may have fewer than ``vocabulary_rows``."""
         rows = self.vocabulary_rows(whole)
         return Cut.of(whole.vocab_size, [slice(self.rank * rows, min((self.rank + 1) * rows, whole.vocab_size))])
 
     def vocabulary_rows(self, whole: ModelSpec) -> int:
-        """How many each rank has, padding included."""
+        """Returns the number of vocabulary rows per rank, with padding."""
         return -(-whole.vocab_size // self.ranks)
 
     def _check(self, whole: ModelSpec) -> None:

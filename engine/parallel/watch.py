@@ -1,4 +1,4 @@
-"""Whether the other ranks are alive: a thread of rank 0 that reads what they say, and the clock during a step."""
+"""``Watch``: watches the other ranks: a thread of rank 0 reads their messages and checks the time limit of a step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _DIED = "has died"
 
 
 class Watch:
-    """``connections`` and ``workers`` are those of ranks 1, 2, and so on.
+    """Watches the workers of an engine. ``connections`` and ``workers`` are those of ranks 1, 2, and so on.
 
-    The first fault is the last: operations between ranks are given up by ``abort``, and the workers killed.
+    The first fault ends the crew: ``abort`` is called, which ends the operations between ranks, and the workers are
+    killed.
     """
 
     def __init__(
@@ -45,26 +46,27 @@ class Watch:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises EngineDeadError once there is a fault."""
+        """Raises EngineDeadError if there has been a fault."""
         if self.fault is not None:
             raise self._error()
 
     def await_ready(self, limit_s: float) -> None:
-        """Raises EngineDeadError if the workers are not ready within ``limit_s`` seconds."""
+        """Waits until all workers are ready. Raises EngineDeadError after ``limit_s`` seconds, or if there is a
+        fault."""
         if not self._settled.wait(limit_s):
             self.declare(f"not all have loaded the model within {limit_s:g} s")
         self.check()
 
     def began(self) -> None:
-        """A step begins; it may take ``limit_s`` seconds."""
+        """Records that a step begins. A step that takes longer than ``limit_s`` seconds is a fault."""
         self._deadline = time.monotonic() + self._limit_s
 
     def ended(self) -> None:
-        """The step has ended."""
+        """Records that the step has ended."""
         self._deadline = None
 
     def declare(self, fault: str) -> None:
-        """From any thread. Only the first one counts."""
+        """Declares a fault and ends the crew. Only the first fault counts. May be called from any thread."""
         with self._lock:
             if self.fault is not None:
                 return
@@ -76,13 +78,14 @@ class Watch:
             worker.kill()
 
     def explain(self, otherwise: str) -> EngineDeadError:
-        """What to raise when something went wrong here: if a worker is the cause, its own fault is the better one."""
+        """Returns (does not raise) the error for a failure on rank 0. It names the fault of a worker if there is one,
+        since that is the likelier cause, else ``otherwise``."""
         self._known.wait(_CAUSE_S)
         self.declare(otherwise)
         return self._error()
 
     def close(self) -> None:
-        """Ends the thread; what happens to workers from now on is no fault."""
+        """Ends the thread. The end of workers is no fault from now on."""
         self._bell.close()
         self._thread.join()
         self._ear.close()
@@ -130,8 +133,8 @@ def _cause(faults: dict[int, str], others: dict[Connection, int]) -> str:
 
 
 def last_words(connections: Sequence[Connection]) -> str | None:
-    """What a worker says is wrong, or that it has died, when something went wrong before anybody watched them; None if
-    nobody has anything to say. ``connections`` are those of ranks 1, 2, and so on."""
+    """Returns the fault of the first worker that reports one or has died, for failures before a ``Watch`` exists; None
+    if no worker reports a fault. ``connections`` are those of ranks 1, 2, and so on."""
     for connection in wait(connections, timeout=_CAUSE_S):
         assert isinstance(connection, Connection)
         fault = _fault(connection)

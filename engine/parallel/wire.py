@@ -1,4 +1,5 @@
-"""What rank 0 tells the others: plain numbers, and of a sequence's blocks only what has changed since the last step."""
+"""The messages between rank 0 and the other ranks. They consist of plain numbers, and of a block table only the changes
+since the last step are sent."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from engine.sequence import Sequence as SequenceState
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The first message: what to load, and where the ranks meet."""
+    """The first message to a worker: the settings, and the file through which the ranks find each other."""
 
     config: EngineConfig
     meeting: str  # path of a file
@@ -25,28 +26,28 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One step."""
+    """The command to run one step."""
 
     rows: list[ChunkRow]
 
 
 @dataclass(frozen=True, slots=True)
 class Scrub:
-    """Blocks of each group to fill with zeros."""
+    """The command to fill KV blocks with zeros. ``blocks`` has a list of block ids for each group."""
 
     blocks: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Blocks to copy, in this order."""
+    """The command to copy KV blocks, in the given order."""
 
     copies: list[BlockCopy]
 
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """Once, before the first step: what ranks need to reach each other is made, and found to work."""
+    """The command, sent once before the first step, to make and test the connections between ranks."""
 
 
 Command = Meet | Run | Scrub | Copy
@@ -59,20 +60,22 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A worker's last words; while it serves, no more than the name of an error, whose text may quote a prompt."""
+    """A worker's message that it has failed. Once it serves steps, ``reason`` is only the type of the error, whose text
+    may quote a prompt."""
 
     reason: str
 
 
 class TableChange(NamedTuple):
-    """The first ``kept`` blocks are those of the last step; ``added`` follow them."""
+    """The change of a block table since the last step: the first ``kept`` blocks stay, and ``added`` follow them."""
 
     kept: int
     added: list[int]
 
 
 class ChunkRow(NamedTuple):
-    """One chunk. ``place`` is that of its sequence in the last step, or -1 if it was not in it."""
+    """One chunk of a step. ``place`` is the index of its sequence in the last step, or -1 if that step did not have
+    it."""
 
     place: int
     start: int
@@ -86,7 +89,8 @@ class ChunkRow(NamedTuple):
 
 @dataclass(slots=True, unsafe_hash=True)
 class ToldChunk(Chunk):
-    """A chunk whose sequence has nothing but its blocks: what else a runner asks for has been worked out by rank 0."""
+    """A chunk on a rank other than 0. Its sequence has only block tables; rank 0 has computed the other properties that
+    a runner reads."""
 
     told_tokens: tuple[int, ...] = ()
     told_samples: bool = False
@@ -106,13 +110,13 @@ class ToldChunk(Chunk):
 
 
 class Teller:
-    """Rank 0's end: remembers the blocks of the last step's sequences."""
+    """The encoder of chunks on rank 0. It remembers the block tables of the last step's sequences."""
 
     def __init__(self) -> None:
         self._last: dict[SequenceState, tuple[int, list[list[int]]]] = {}
 
     def rows(self, chunks: Iterable[Chunk]) -> list[ChunkRow]:
-        """Chunks of one step; a step that is told must be heard."""
+        """Returns the chunks of one step as rows. Every step that is encoded must be decoded by the other ranks."""
         current: dict[SequenceState, tuple[int, list[list[int]]]] = {}
         rows: list[ChunkRow] = []
         for chunk in chunks:
@@ -127,13 +131,13 @@ class Teller:
 
 
 class Listener:
-    """The other ranks' end."""
+    """The decoder of chunks on the other ranks. It remembers the block tables of the last step."""
 
     def __init__(self) -> None:
         self._last: list[list[list[int]]] = []
 
     def chunks(self, rows: Sequence[ChunkRow]) -> list[Chunk]:
-        """The chunks that ``rows`` tell of."""
+        """Returns the chunks that ``rows`` encode."""
         current = [self._tables(row) for row in rows]
         self._last = current
         return [

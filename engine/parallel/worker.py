@@ -1,6 +1,6 @@
-"""A rank beside the first: ``python -m engine.parallel.worker``, started by rank 0 and by nobody else.
+"""The process of a rank from 1 up: ``python -m engine.parallel.worker``, which only rank 0 starts.
 
-It ends when its connection to rank 0 does, however that came about, in the middle of a step too.
+It ends when its connection to rank 0 ends, for whatever reason, even in the middle of a step.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from engine.parallel.wire import Command, Copy, Failed, Listener, Meet, Orders, 
 
 
 def serve(invitation: Invitation, gpu: int) -> NoReturn:
-    """Does what rank 0 says until it says no more, then ends the process. ``gpu`` is the number of the one to use, of
-    those that this process sees; without meaning on a CPU."""
+    """Carries out the commands of rank 0 until the connection ends, then ends the process. ``gpu`` is the number of the
+    GPU to use, among those visible to this process; it has no effect on a CPU."""
     connection = _connect(invitation)
     inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), name="manta-rank", daemon=True).start()

@@ -1,1 +1,1 @@
-"""Weights in fewer bits than they were trained in."""
+"""Quantised weights: weights in fewer bits than they were trained in."""

@@ -1,4 +1,4 @@
-"""Matrices as a GGUF file stores them, not unpacked yet."""
+"""``BlockMatrix``: a matrix in the quantised form of a GGUF file, not unpacked yet."""
 
 from __future__ import annotations
 
@@ -42,52 +42,54 @@ MAX_HALF = 65_504.0
 
 @dataclass(frozen=True, slots=True)
 class BlockRows:
-    """Rows of one tensor: ``raw`` uint8 [outputs, bytes of a row]."""
+    """The rows of one tensor. ``raw`` is uint8 [outputs, bytes of a row]."""
 
     type: TensorType
     raw: Tensor
 
     @property
     def inputs(self) -> int:
-        """Weights of a row."""
+        """The number of weights of a row."""
         return int(self.raw.shape[1]) // self.type.nbytes * self.type.weights
 
 
 @dataclass(frozen=True, slots=True)
 class BlockMatrix:
-    """A matrix [outputs, inputs], of one or more tensors one below the other; each may have a type of its own."""
+    """A matrix [outputs, inputs] of one or more tensors, stacked by rows. Each may have a type of its own."""
 
     parts: tuple[BlockRows, ...]
 
     @classmethod
     def stacked(cls, parts: Sequence[BlockRows]) -> BlockMatrix:
-        """``parts`` one below the other. Raises ValueError if they have different inputs."""
+        """Returns the matrix of ``parts``, stacked by rows. Raises ValueError if they have different numbers of
+        inputs."""
         if len({part.inputs for part in parts}) != 1:
             raise ValueError(f"rows of {sorted({part.inputs for part in parts})} weights make no matrix")
         return cls(tuple(parts))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
+        """The numbers of outputs and inputs."""
         return sum(len(part.raw) for part in self.parts), self.parts[0].inputs
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """The number of bytes in the file."""
         return sum(part.raw.nbytes for part in self.parts)
 
     @property
     def bits(self) -> Literal[4, 8]:
-        """Bits of a number in ``grouped``."""
+        """The bits of a number in the result of ``grouped``."""
         return 4 if all(_BITS.get(part.type.name) == 4 for part in self.parts) else 8
 
     @property
     def exact(self) -> bool:
-        """Whether ``grouped`` has the numbers of the file, rather than rounded ones."""
+        """Whether ``grouped`` returns the numbers of the file, without rounding."""
         return all(part.type.name in _BITS for part in self.parts)
 
     def reordered(self, order: Tensor) -> BlockMatrix:
-        """Row i of the result is row ``order[i]``. Rows move within their part only. Raises ValueError for others."""
+        """Returns the matrix whose row i is row ``order[i]`` of this one. Raises ValueError if a row would move to
+        another part."""
         parts, first = [], 0
         for part in self.parts:
             own = order[first : first + len(part.raw)] - first
@@ -98,11 +100,12 @@ class BlockMatrix:
         return BlockMatrix(tuple(parts))
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weights [outputs, inputs]."""
+        """Returns the weights [outputs, inputs] in ``dtype``."""
         return torch.cat([dequantised(part.raw, part.type, dtype) for part in self.parts])
 
     def grouped(self) -> GroupedMatrix:
-        """The weights in groups of 32, in as few bits as all parts allow."""
+        """Returns the weights in groups of 32 inputs, in the fewest bits that all parts allow. Raises ValueError for
+        damaged scales."""
         parts = [_grouped(part, self.bits) for part in self.parts]
         return GroupedMatrix(
             self.bits,

@@ -1,4 +1,5 @@
-"""Formats of weight matrices in eight or four bits: which numbers are stored, and how many of them share a scale."""
+"""The formats of weight matrices in eight or four bits: the range of the numbers, and how many of them share a
+scale."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ GROUP = 32  # inputs, as in kernels/cpu/src/integers.h
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """Numbers reach from -``lowest`` to ``highest``. ``group`` inputs share a scale of type ``scale``; None: all of an
-    output. ``number`` is the type of a number once unpacked. Where ``rounds_inputs``, a product's other side is rounded
-    to that type as well, each row with a scale of its own, so that numbers of ``number`` are multiplied."""
+    """A format of quantised weight matrices. Numbers are in the range from -``lowest`` to ``highest``. ``group`` inputs
+    of an output share a scale of the dtype ``scale``; None: all inputs of an output do. ``number`` is the dtype of an
+    unpacked number. ``rounds_inputs``: the inputs of a product are quantised to ``number`` too, each row with a scale
+    of its own, so that the product is computed on numbers of this type."""
 
     name: str
     lowest: int

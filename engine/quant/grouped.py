@@ -1,4 +1,4 @@
-"""Weights whose groups have a scale and a minimum, as GGUF files store them."""
+"""``GroupedMatrix``: weights in groups with a scale and a minimum, as in GGUF files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from engine.quant.format import GROUP
 
 @dataclass(frozen=True, slots=True)
 class GroupedMatrix:
-    """A matrix [outputs, inputs] of which 32 inputs of an output share a scale and a minimum: a weight is number x
+    """A matrix [outputs, inputs] in which each 32 inputs of an output share a scale and a minimum: a weight is number x
     scale + minimum (asymmetric quantisation, llama.cpp's Q4_1).
 
-    A symmetric format has the minimum -8 x scale or -128 x scale.
+    A symmetric format is stored with the minimum -8 x scale or -128 x scale.
     """
 
     bits: Literal[4, 8]
@@ -26,17 +26,17 @@ class GroupedMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
+        """The numbers of outputs and inputs."""
         outputs, inputs = self.numbers.shape
         return outputs, inputs
 
     @property
     def nbytes(self) -> int:
-        """Bytes of numbers, scales and minimums, with a byte for each number."""
+        """The number of bytes of numbers, scales and minimums, with one byte per number."""
         return self.numbers.nbytes + self.scales.nbytes + self.minimums.nbytes
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weights [outputs, inputs]."""
+        """Returns the weights [outputs, inputs] in ``dtype``."""
         outputs, inputs = self.shape
         groups = self.numbers.view(outputs, inputs // GROUP, GROUP).float()
         return (groups * self.scales.float().unsqueeze(-1) + self.minimums.float().unsqueeze(-1)).flatten(1).to(dtype)

@@ -1,4 +1,4 @@
-"""Quantised matrices: as numbers and scales, and packed as the kernels on a card read them."""
+"""Quantised matrices: as numbers and scales, and packed for the GPU kernels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ WORD = 16  # bits
 
 @dataclass(frozen=True, slots=True)
 class QuantisedMatrix:
-    """``numbers`` [outputs, inputs] times ``scales`` [outputs, groups of inputs] give the weights."""
+    """A quantised matrix: the weights are ``numbers`` [outputs, inputs] times ``scales`` [outputs, groups of
+    inputs]."""
 
     numbers: Tensor  # of WeightFormat.number
     scales: Tensor
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weights [outputs, inputs]."""
+        """Returns the weights [outputs, inputs] in ``dtype``."""
         outputs, groups = self.scales.shape
         grouped = self.numbers.view(outputs, groups, -1).float() * self.scales.float().unsqueeze(-1)
         return grouped.flatten(1).to(dtype)
@@ -29,11 +30,11 @@ class QuantisedMatrix:
 
 @dataclass(frozen=True, slots=True)
 class PackedMatrix:
-    """Weights [outputs, inputs] as the kernels read them.
+    """A quantised matrix [outputs, inputs] in the layout that the GPU kernels read.
 
-    Formats that round no inputs are unpacked in registers. A word of 16 bits holds as many numbers as fit into it, the
-    lowest bits first; those of one word lie ``width`` inputs apart, so that taking one number out of each word gives
-    inputs that follow each other. int8 is stored in two's complement, int4 with 8 added.
+    Formats that round no inputs are unpacked in registers. A word of 16 bits holds two int8 or four int4 numbers, the
+    lowest bits first. The numbers of one word are ``width`` inputs apart, so that the numbers at the same place of
+    consecutive words belong to consecutive inputs. int8 is stored in two's complement, int4 with 8 added.
     """
 
     form: WeightFormat
@@ -46,16 +47,16 @@ class PackedMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
+        """The numbers of outputs and inputs."""
         return self.outputs, self.inputs
 
     @property
     def nbytes(self) -> int:
-        """Bytes of numbers and scales."""
+        """The number of bytes of numbers and scales."""
         return self.numbers.nbytes + self.scales.nbytes
 
     def unpacked(self) -> QuantisedMatrix:
-        """The same numbers one by one."""
+        """Returns the matrix with one element per number."""
         if self.form.rounds_inputs:
             return QuantisedMatrix(self.numbers, self.scales.unsqueeze(1))
         bits = self.form.bits
@@ -67,12 +68,12 @@ class PackedMatrix:
         return QuantisedMatrix(signed[:, : self.inputs].to(self.form.number).contiguous(), scales.contiguous())
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weights [outputs, inputs]."""
+        """Returns the weights [outputs, inputs] in ``dtype``."""
         return self.unpacked().dequantised(dtype)
 
 
 def packed(matrix: QuantisedMatrix, form: WeightFormat) -> PackedMatrix:
-    """``matrix`` in ``form``."""
+    """Returns ``matrix``, whose numbers have the format ``form``, in the packed layout."""
     outputs, inputs = matrix.numbers.shape
     scales = matrix.scales.view(-1) if form.group is None else matrix.scales.t()
     if form.rounds_inputs:
@@ -92,9 +93,9 @@ def packed(matrix: QuantisedMatrix, form: WeightFormat) -> PackedMatrix:
 
 
 def quantised_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """``x`` [rows, inputs] as numbers of ``form`` and a float32 scale for each row.
+    """Returns ``x`` [rows, inputs] as numbers of ``form``, and a float32 scale for each row.
 
-    A row that holds what is no finite number has a scale that is none, so that it is not taken for one later.
+    A row with NaN or Inf gets a scale that is not finite, so that the error is not lost.
     """
     wide = x.float()
     scales = wide.abs().amax(-1) / form.highest + (wide * 0).sum(-1)
@@ -103,7 +104,8 @@ def quantised_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
 
 
 def rounded_rows(x: Tensor, form: WeightFormat) -> Tensor:
-    """What rounding leaves of the inputs ``x`` [rows, inputs] of a product; ``x`` itself if ``form`` rounds none."""
+    """Returns the inputs ``x`` [rows, inputs] of a product, quantised to ``form`` and dequantised again; ``x`` itself
+    if ``form`` rounds no inputs."""
     if not form.rounds_inputs:
         return x
     numbers, scales = quantised_rows(x, form)

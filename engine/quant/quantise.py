@@ -1,8 +1,8 @@
-"""Weight matrices in eight or four bits.
+"""Quantises weight matrices to eight or four bits.
 
-Rounded to the nearest, without calibration. In eight bits all weights of an output share a scale; in four bits 32 do,
-so that an outlier harms its neighbours alone (as in llama.cpp's Q4_0), and each scale is the one of a few that loses
-least.
+Numbers are rounded to the nearest, without calibration. In eight bits all weights of an output share a scale. In four
+bits 32 weights do, so that an outlier affects only its group (as in llama.cpp's Q4_0), and each scale is the best of a
+few candidates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SHARES = (1.0, 0.93, 0.86)
 
 @dataclass(frozen=True, slots=True)
 class WeightFormats:
-    """Those of a model: of its layers, and of what reads the logits out, which is more sensitive."""
+    """The weight formats of a model: one for its layers, and one for its output layer (``head``), which is more
+    sensitive."""
 
     layers: WeightFormat
     head: WeightFormat
@@ -45,12 +46,13 @@ FORMATS = {
 
 
 def weight_formats(name: WeightDTypeName) -> WeightFormats | None:
-    """The formats called ``name``; None for weights as they are."""
+    """Returns the formats for the setting ``weight_dtype``; None if weights are not quantised."""
     return FORMATS.get(name)
 
 
 def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
-    """``weight`` [outputs, inputs] in ``form``. Raises ValueError if its inputs are no whole groups."""
+    """Returns ``weight`` [outputs, inputs] quantised to ``form``. Raises ValueError if the number of inputs is no
+    multiple of the group size."""
     outputs, inputs = weight.shape
     group = form.group or inputs
     if inputs % group:
@@ -61,9 +63,10 @@ def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
 
 
 def rounded_model(weights: ModelWeights, formats: WeightFormats) -> ModelWeights:
-    """The same model with what rounding leaves of its weights, in its own dtype; experts' routers stay as they are.
+    """Returns the model with its weights quantised and dequantised again, in its own dtype, for kernels that support no
+    quantised matrices. The routers of experts are not changed.
 
-    For kernels that multiply no whole numbers. Where the format would round inputs too, they stay as they are.
+    The inputs of products are not rounded, even if the format rounds inputs.
     """
 
     def through(weight: Matrix, form: WeightFormat) -> Tensor:
@@ -76,11 +79,11 @@ def rounded_model(weights: ModelWeights, formats: WeightFormats) -> ModelWeights
 def packed_model(
     weights: ModelWeights, formats: WeightFormats, device: torch.device | None = None, *, release: bool = False
 ) -> ModelWeights:
-    """The same model with packed matrices on ``device`` (None: where its embedding is), for kernels that read them.
+    """Returns the model with packed matrices on ``device`` (None: the embedding's device), for kernels that read these.
 
-    One matrix after the other is brought there, rounded and packed: a model loaded to the CPU needs no more memory on
-    a card than it has packed, and one matrix. With ``release`` each gives its memory back once it is packed, and
-    ``weights`` are of no use afterwards. Experts keep their dtype, and hold what rounding leaves.
+    Matrices are moved, quantised and packed one after the other: a model loaded to the CPU needs on the GPU only the
+    memory of the packed model and of one matrix. With ``release`` the memory of each matrix is freed once it is packed,
+    and ``weights`` must not be used afterwards. Experts keep their dtype, with quantised and dequantised weights.
     """
     place = device or weights.embedding.device
 
@@ -95,8 +98,8 @@ def packed_model(
 
 
 def dequantised_model(weights: ModelWeights) -> ModelWeights:
-    """The same model with tensors of its dtype in place of matrices whose groups have scales and minimums, for kernels
-    that read none."""
+    """Returns the model with GroupedMatrix and BlockMatrix replaced by tensors of its dtype, for kernels that support
+    neither. Raises TypeError for a tied head of another quantised type."""
     dtype, device = weights.embedding.dtype, weights.embedding.device
 
     def whole(matrix: Matrix) -> Matrix:
@@ -116,13 +119,13 @@ def dequantised_model(weights: ModelWeights) -> ModelWeights:
 
 
 def quantised_bytes(weights: ModelWeights) -> int:
-    """Bytes of the matrices of a model that ``dequantised_model`` would unpack."""
+    """Returns the number of bytes of the matrices that ``dequantised_model`` would replace."""
     found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
     return sum(matrix.nbytes for matrix in found)
 
 
 def regrouped_bytes(weights: ModelWeights) -> int:
-    """Bytes of the matrices whose numbers ``BlockMatrix.grouped`` rounds anew, in the file."""
+    """Returns the number of bytes, in the file, of the matrices whose numbers ``BlockMatrix.grouped`` rounds."""
     found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, BlockMatrix))
     return sum(matrix.nbytes for matrix in found if not matrix.exact)
 

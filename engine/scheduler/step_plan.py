@@ -59,7 +59,7 @@ class Chunk:
 
 
 class Load(NamedTuple):
-    """What a step consists of, for estimates of its time."""
+    """The contents of a step, for estimates of its time."""
 
     decodes: int = 0  # decoding sequences
     watched: int = 0  # decoding sequences of a class above batch, whose users wait for each token

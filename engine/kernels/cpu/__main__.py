@@ -8,7 +8,8 @@ from engine.kernels.cpu.compiler import CompilerError, built
 
 
 def main() -> int:
-    """Returns the exit code: 0, or 1 if the kernels cannot be built; a line says why, and torch is used instead."""
+    """Builds the kernels and returns the exit code: 0, or 1 if they cannot be built. Then it prints why; engines use
+    torch instead."""
     try:
         built()
     except (CompilerError, OSError) as error:

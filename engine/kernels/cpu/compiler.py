@@ -38,15 +38,17 @@ TIME_LIMIT = 120.0  # seconds for the compiler
 
 
 class CompilerError(RuntimeError):
-    """The kernels cannot be built here; the message says why."""
+    """The kernels cannot be built on this machine; the message says why."""
 
 
 def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
-    """The shared library for this machine, compiled if it is not in ``cache`` yet (default: the user's cache folder),
-    for tile ``registers`` as given (default: what this process uses, or none if the compiler does not know them).
+    """Returns the path of the shared library for this machine, and compiles it if it is not in ``cache`` yet (default:
+    the user's cache folder). ``registers`` says which tile registers it uses (default: those that this process uses, or
+    none if the compiler does not support them).
 
-    Its name holds a checksum of sources, flags, compiler and processor, so that none of them can go stale. If several
-    processes need it at once, one compiles and the others wait. Raises CompilerError.
+    The file name has a checksum of sources, flags, compiler and processor, so that an outdated library is never used.
+    If several processes need it at once, one compiles and the others wait. Raises CompilerError if it cannot be
+    compiled, and ValueError as ``tiles`` does.
     """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:

@@ -1,4 +1,4 @@
-"""The C structures and functions of src/, as ctypes sees them. Field order is that of the C code."""
+"""The ctypes declarations of the C structures and functions in src/. Fields are in the order of the C code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Linear(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """Weights and cache of one layer."""
+    """The weights and the KV cache of one layer."""
 
     _fields_ = [
         ("before_attention", c_void_p),
@@ -49,7 +49,7 @@ class Layer(ctypes.Structure):
 
 
 class Screen(ctypes.Structure):
-    """A rough copy of the output layer."""
+    """The 8-bit copy of the output layer for screening."""
 
     _fields_ = [("numbers", Linear), ("errors", c_void_p), ("sizes", c_void_p)]
 
@@ -88,7 +88,7 @@ class Span(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """What one step computes."""
+    """One step: its tokens, its spans, and the rows whose logits are wanted."""
 
     _fields_ = [
         ("tokens", POINTER(c_int64)),
@@ -109,7 +109,8 @@ class Step(ctypes.Structure):
 
 @cache
 def loaded(path: Path | None = None) -> ctypes.CDLL:
-    """The library, built if need be. Raises CompilerError."""
+    """Returns the loaded library at ``path``; None: the one of ``built``. Raises CompilerError and ValueError as
+    ``built`` does."""
     library = ctypes.CDLL(str(path or built()))
     library.manta_pool_open.argtypes = [c_int]
     library.manta_pool_open.restype = c_void_p

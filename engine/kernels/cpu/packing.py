@@ -1,4 +1,4 @@
-"""A model's weights as the C code reads them."""
+"""Packs a model's weights into the layouts that the C code reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CACHE_TYPES = {**TYPES, torch.int8: library.INT8, torch.float8_e4m3fn: FP8}
 def unsupported(
     spec: ModelSpec, dtype: torch.dtype, form: KVFormat, block_size: int, rounded: WeightFormats | None
 ) -> str | None:
-    """Why the compiled step cannot run a model, or None if it can."""
+    """Returns the reason why the compiled kernels cannot run a model, or None if they can."""
     whole = {
         "hidden_size": spec.hidden_size,
         "head_dim": spec.head_dim,
@@ -70,7 +70,7 @@ def unsupported(
 
 
 def panels(weight: Tensor, *, tiled: bool = False) -> Tensor:
-    """``weight`` [outputs, inputs] in panels of 16 outputs, zeros after the last.
+    """Returns ``weight`` [outputs, inputs] in panels of 16 outputs. The last panel is padded with zeros.
 
     float32: [panels, inputs, 16]; bfloat16: [panels, inputs / 2, 16, 2], inputs rounded up to 32 if ``tiled``.
     """
@@ -85,7 +85,7 @@ def panels(weight: Tensor, *, tiled: bool = False) -> Tensor:
 
 
 def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """Numbers and scales as src/integers.h lays them out, zeros after the last output.
+    """Returns the numbers and scales of a matrix in the layout of src/integers.h. The last panel is padded with zeros.
 
     int8: uint8 [panels, inputs / 4, 16, 4] and float32 [panels, 16]; int4: uint8 [panels, inputs / 8, 16, 4] and
     bfloat16 [panels, inputs / GROUP, 16].
@@ -98,7 +98,8 @@ def coded_panels(matrix: QuantisedMatrix, form: WeightFormat) -> tuple[Tensor, T
 
 
 def grouped_panels(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:
-    """Numbers, and scales with minimums, as src/integers.h lays them out, zeros after the last output.
+    """Returns the numbers, and the scales with minimums, of a matrix in the layout of src/integers.h. The last panel is
+    padded with zeros.
 
     Eight bits: uint8 [panels, inputs / 4, 16, 4]; four bits: uint8 [panels, inputs / 8, 16, 4]. Scales and minimums:
     float16 [panels, inputs / GROUP, 2, 16].
@@ -125,8 +126,9 @@ def _words(numbers: Tensor, *, halves: bool = False) -> Tensor:
 
 
 def can_screen(spec: ModelSpec, head: Tensor, rounded: WeightFormats | None) -> bool:
-    """Whether the largest logit is found faster with a rough copy of the output layer: if that is read from memory. A
-    cap makes equals of logits that differ, of which the first is to be taken."""
+    """Returns whether screening finds the largest logit faster: whether the output layer is too large for the
+    processor's caches. A model with a logit cap cannot be screened: the cap can make different logits equal, and the
+    first of equals must be chosen."""
     return (
         rounded is None
         and spec.logit_cap is None
@@ -137,9 +139,10 @@ def can_screen(spec: ModelSpec, head: Tensor, rounded: WeightFormats | None) -> 
 
 
 def error_bounds(weight: Tensor, matrix: QuantisedMatrix) -> tuple[Tensor, Tensor]:
-    """For each output of ``weight`` [outputs, inputs] how far it is at most from ``matrix``, and the size of that, both
-    Euclidean norms, float32 [outputs]. To the first is added what sums of products may be off in float32, those of
-    both matrices, in multiples of the size of the inputs (Higham 2002, section 3.1)."""
+    """Returns two tensors, float32 [outputs]: for each output of ``weight`` [outputs, inputs], an upper bound on the
+    Euclidean norm of its difference from ``matrix``, and the norm of its row of ``matrix``. The first includes the
+    rounding errors of the float32 sums of products with both matrices, relative to the norm of the inputs (Higham 2002,
+    section 3.1)."""
     inputs = weight.shape[1]
     rows = max(1, (1 << 22) // inputs)
     errors, sizes = [], []
@@ -157,8 +160,8 @@ def error_bounds(weight: Tensor, matrix: QuantisedMatrix) -> tuple[Tensor, Tenso
 class PackedModel:
     """The C structure of a model and the memory that it points to.
 
-    ``cache`` has the pages of each layer; inside a block the C code lays keys and values out as it likes.
-    ``tiled``: whether that multiplies in tile registers.
+    ``cache`` has the KV pages of each layer; the layout of keys and values inside a block is the C code's own.
+    ``tiled``: the C code multiplies in tile registers (AMX).
     """
 
     def __init__(

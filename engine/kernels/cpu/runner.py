@@ -1,4 +1,5 @@
-"""Plan of a batch → one call of the compiled step → logits of the rows that are sampled, or tokens."""
+"""``CompiledRunner``: runs each step of a batch in one call of the compiled C code. Returns the logits of sampled rows,
+or tokens."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ from engine.step_result import StepResult, rows_wanted
 
 
 class CompiledRunner:
-    """Runs steps of one model in C. A row's numbers depend on its own sequence alone, to the bit, whatever shares the
-    step and however a prompt is cut."""
+    """Runs steps of one model in C. The result of a row depends, bit for bit, on its own sequence alone, not on the
+    rest of the batch nor on how its prompt is cut into chunks."""
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class CompiledRunner:
         self._end_threads = weakref.finalize(self, self._library.manta_pool_close, self._pool)
 
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one of each sequence."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns the logits of sampled
+        rows, or tokens, as ``StepRunner.run``."""
         planned = list(chunks)
         wanted = rows_wanted(planned)
         greedy = largest_alone(planned)
@@ -89,16 +91,16 @@ class CompiledRunner:
         return StepResult.of(planned, logits, bytes(sound))
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks of each group with zeros: zero times NaN is NaN, so blocks that hold no numbers must not come to
-        another sequence."""
+        """Fills KV blocks with zeros. ``blocks`` has a list of block ids for each group of layers. Blocks with NaN must
+        not reach another sequence, since zero times NaN is NaN."""
         scrub(self._packed.cache, self._packed.groups, blocks)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, in this order."""
+        """Copies the contents of KV blocks, in the given order."""
         copy_blocks(self._packed.cache, self._packed.groups, copies)
 
     def close(self) -> None:
-        """Ends the threads; the runner is of no use afterwards. May be called again."""
+        """Ends the threads; the runner must not be used afterwards. May be called again."""
         self._end_threads()
 
     def _kernels(self) -> str:

@@ -1,4 +1,5 @@
-"""Whether a step tells largest logits alone, and finds them with a rough copy of the output layer (src/screen.c)."""
+"""``Screening``: decides whether a step finds its largest logits by screening, with an 8-bit copy of the output layer
+(src/screen.c)."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ PAUSE = 256  # steps after which it is tried again
 
 
 class Screening:
-    """Screens steps in which nothing but the largest logit of each row matters, while that pays. The answers are the
-    same, to the bit; ``panels`` of the output layer, 0 where there is no rough copy. At most ``max_rows`` at once."""
+    """Decides about screening for steps that need only the largest logit of each row, while screening saves time.
+    Answers are bitwise the same. ``panels`` is the number of panels of the output layer, 0 without an 8-bit copy. Steps
+    of more than ``max_rows`` rows are not screened."""
 
     def __init__(self, panels: int, max_rows: int = MAX_ROWS) -> None:
         self.panels = panels
@@ -24,19 +26,19 @@ class Screening:
         self._pause = 0
 
     def asked(self, rows: int) -> bool:
-        """Whether the largest logits of ``rows`` are to be found by screening."""
+        """Returns whether the largest logits of a step with ``rows`` rows should be found by screening."""
         if not (self.panels and 0 < rows <= self._max_rows):
             return False
         self._pause = max(0, self._pause - 1)
         return not self._pause
 
     def took(self, multiplied: float) -> None:
-        """A step had to multiply so large a share of the panels all the same."""
+        """Records that a screened step still had to multiply the share ``multiplied``, 0 to 1, of the panels."""
         self._multiplied += WEIGHT * (multiplied - self._multiplied)
         if self._multiplied > MAX_MULTIPLIED_SHARE:
             self._multiplied, self._pause = 0.0, PAUSE + 1
 
 
 def largest_alone(chunks: Sequence[Chunk]) -> bool:
-    """Whether nothing but the largest logit of each row matters."""
+    """Returns whether the step needs only the largest logit of each sampled row."""
     return all(not chunk.scored and (not chunk.samples or chunk.sequence.takes_largest) for chunk in chunks)

@@ -1,5 +1,5 @@
-"""The numbers that describe a step to the C code. Their memory and the pointers to it are kept from step to step,
-because making them anew takes longer than filling them."""
+"""The arrays that describe a step to the C code. Their memory and the pointers to it are reused from step to step,
+because allocating takes longer than filling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.scheduler.step_plan import Chunk
 
 
 class Buffer:
-    """An array of 64-bit integers whose memory is kept. ``target`` is the C type that they make up."""
+    """An array of 64-bit integers whose memory is reused. ``target`` is the C type that the integers represent."""
 
     def __init__(self, target: type[ctypes._SimpleCData[int] | ctypes.Structure]) -> None:
         self._pointer_type = ctypes.POINTER(target)
@@ -21,7 +21,7 @@ class Buffer:
         self._pointer: ctypes._Pointer[Any] = self._pointer_type()
 
     def hold(self, numbers: Sequence[int]) -> ctypes._Pointer[Any]:
-        """Stores ``numbers``. Returns a pointer to them, which is good until the next call."""
+        """Stores ``numbers``. Returns a pointer to them, which is valid until the next call."""
         if len(numbers) > len(self._numbers):
             self._numbers = array("q", numbers)
             self._pointer = ctypes.cast(self._numbers.buffer_info()[0], self._pointer_type)
@@ -46,7 +46,8 @@ class StepArrays:
 
     def step(self, chunks: Sequence[Chunk], wanted: Sequence[int], largest: bool) -> Step:
         """Returns a step over ``chunks`` that reads the rows ``wanted`` out, with room for their largest logits if
-        ``largest`` is set. It is good until the next call. Its logits and soundness have no room yet."""
+        ``largest`` is set. It is valid until the next call. The caller adds the buffers for its logits and
+        soundness."""
         tokens: list[int] = []
         positions: list[int] = []
         for chunk in chunks:
@@ -66,7 +67,7 @@ class StepArrays:
         )
 
     def largest(self, step: Step) -> list[int]:
-        """Returns the largest logit's token of each row that ``step`` has read out."""
+        """Returns, for each row that ``step`` has read out, the token with the largest logit."""
         return self._largest.first(step.wanted_count)
 
     def _laid_out(self, chunks: Sequence[Chunk]) -> tuple[list[int], list[int]]:

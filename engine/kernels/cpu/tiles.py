@@ -1,5 +1,5 @@
-"""Whether the kernels multiply in tile registers (Intel AMX): where the processor has them for bfloat16 and bytes, and
-the operating system grants them to this process."""
+"""``tiles``: decides whether the kernels multiply in tile registers (Intel AMX). The processor must have them for
+bfloat16 and int8, and the operating system must grant them to this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SYS_ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
 class Tiles(IntEnum):
-    """What the C code is compiled for, as src/vector.h numbers it."""
+    """The use of tile registers that the C code is compiled for, numbered as in src/vector.h."""
 
     NONE = 0
     HARDWARE = 1
@@ -30,10 +30,10 @@ class Tiles(IntEnum):
 
 @cache
 def tiles() -> Tiles:
-    """Returns what this process uses, and logs it once. The environment variable MANTA_AMX decides: ``auto``, the
-    default, uses tiles where they can be had; ``off`` does not; ``emulated`` computes them in C.
+    """Returns the use of tile registers in this process, and logs it once. The environment variable MANTA_AMX decides:
+    ``auto``, the default, uses them where they are available; ``off`` does not; ``emulated`` emulates them in C.
 
-    Asks the operating system for permission at most once; threads that run already get it too. Raises ValueError for
+    Asks the operating system for permission at most once; threads that already run get it too. Raises ValueError for
     another value of the variable.
     """
     wish = os.environ.get(VARIABLE, "auto")

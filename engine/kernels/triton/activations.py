@@ -1,4 +1,4 @@
-"""What stands between the projections of a gated MLP (Shazeer 2020)."""
+"""The activation between the projections of a gated MLP (Shazeer 2020)."""
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
@@ -38,7 +38,8 @@ def gated_kernel(
     gate_up: tl.tensor, out: tl.tensor, stride: tl.tensor, size: tl.tensor, KIND: tl.constexpr, BLOCK: tl.constexpr,
     OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (rows, size / BLOCK); rows of ``gate_up`` are ``stride`` apart, ``out`` [rows, size] is contiguous."""
+    """Writes activation(gate) * up to ``out`` [rows, size], which is contiguous. Rows of ``gate_up`` [rows, 2 * size]
+    are ``stride`` elements apart. Grid (rows, size / BLOCK)."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = columns < size
@@ -52,7 +53,8 @@ def gated_kernel(
 
 
 def gated(gate_up: Tensor, activation: Activation) -> Tensor:
-    """As ``Kernels.gated``: [tokens, 2 * n], rows of any stride, to [tokens, n]."""
+    """Returns the result of ``Kernels.gated``, [tokens, n], for ``gate_up`` [tokens, 2 * n], whose rows may have any
+    stride."""
     rows, size = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty((rows, size), dtype=gate_up.dtype, device=gate_up.device)
     if rows:
@@ -66,7 +68,7 @@ def gated(gate_up: Tensor, activation: Activation) -> Tensor:
 
 
 def variants() -> Iterator[Variant]:
-    """One shape serves all sizes."""
+    """Yields the variants to compile ahead; one shape serves all sizes."""
     kinds: tuple[Activation, ...] = ("silu", "gelu", "gelu_tanh")
     for kind in kinds:
         yield Variant(

@@ -1,9 +1,10 @@
-"""The step after the one at hand, launched before anybody has read what that one sampled.
+"""Steps that are launched ahead: before the host has read the tokens that the step before has sampled.
 
-A decoding sequence will most likely go on, by the token that is about to be sampled: the device knows it, and the host
-need not. So the next step is launched at once, and when the engine asks for it, it is under way. If a sequence has
-ended by then, its row is computed for nothing. Where keys and values of such a row go nobody looks: behind the end of
-its sequence, in a block that is its own; whoever gets the block next writes it later, in the device's order of work.
+A decoding sequence will most likely continue with the token that is being sampled. The device has that token, and the
+host does not need it. So the next step is launched at once, and it already runs when the engine asks for it. If a
+sequence has ended by then, its row is computed in vain. The keys and values of such a row are never read: they are
+written after the end of its sequence, in a block of its own, and the block's next owner overwrites them later in the
+device's order of work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Launch = TypeVar("Launch")
 
 
 def following(chunk: Chunk, block_size: int, context_length: int) -> Chunk | None:
-    """The step of one token after ``chunk``, if that samples, the answer may go on and its blocks have room for it."""
+    """Returns the chunk of one token after ``chunk``; None if ``chunk`` does not sample, the answer has reached its
+    maximum length, or its blocks have no room for the token."""
     sequence = chunk.sequence
     more = chunk.end + 1 < min(context_length, sequence.prompt_length + sequence.max_tokens)
     room = all(chunk.end < len(table.blocks) * block_size for table in sequence.tables)
@@ -49,7 +51,7 @@ class _Expected:
 
 @dataclass(frozen=True, slots=True)
 class Ahead(Generic[Launch]):
-    """A launched step, and what it was launched for."""
+    """A step that was launched ahead, and the positions and blocks of its sequences at launch."""
 
     launch: Launch
     expected: dict[SequenceState, _Expected]
@@ -57,11 +59,11 @@ class Ahead(Generic[Launch]):
 
     @classmethod
     def of(cls, launch: Launch, chunks: Sequence[Chunk], block_size: int) -> Ahead[Launch]:
-        """``chunks``, of one token each, were launched."""
+        """Returns the record of ``launch``, in which ``chunks``, of one token each, were launched."""
         return cls(launch, {chunk.sequence: _Expected.of(chunk, block_size) for chunk in chunks}, block_size)
 
     def covers(self, chunk: Chunk) -> bool:
-        """Whether it has computed ``chunk``: the same token in the same blocks."""
+        """Returns whether the launched step has computed ``chunk``: the same token in the same blocks."""
         expected = self.expected.get(chunk.sequence)
         if expected is None or chunk.length != 1 or chunk.draft:
             return False

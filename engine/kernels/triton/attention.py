@@ -1,8 +1,8 @@
 """Paged attention (Kwon et al. 2023) of a ragged batch: chunks of prompts and decodes in one call.
 
-FlashAttention-2 (Dao 2023) over keys that a table of blocks finds, for tiles of many queries; Flash-Decoding (Dao et
-al. 2023) for tiles of few. In both, the query heads that share a KV head (Ainslie et al. 2023) are rows of one tile, so
-that each key is read once for all of them.
+Tiles of many queries use FlashAttention-2 (Dao 2023) over keys in the blocks of a block table. Tiles of few queries use
+Flash-Decoding (Dao et al. 2023). In both, the query heads that share a KV head (Ainslie et al. 2023) are rows of one
+tile, so that each key is read once for all of them.
 """
 
 from __future__ import annotations
@@ -83,21 +83,23 @@ def paged_attention(
     tuning: AttentionTuning | None = None,
     multiprocessors: int = 132,
 ) -> Tensor:
-    """Causal attention of ``query`` [rows, heads, head_dim] to the keys of ``cache``; the same shape back, contiguous.
+    """Returns the causal attention of ``query`` [rows, heads, head_dim] to the keys in ``cache``. The result has the
+    same shape and is contiguous.
 
-    ``query`` may be a part of a larger tensor: only its rows need not follow each other. Scores are multiplied by
-    ``scale`` and, with a ``score_cap`` c, become c * tanh(score / c) (Gemma 2). Row r of a sequence stands at position
-    length - count + r and sees what is not after it, with the plan's window only the last so many. Rows of no tile are
-    not written. Nothing here waits for the device, and launches follow from shapes and the plan's plain numbers alone.
+    ``query`` may be a part of a larger tensor: its rows may have any stride, but each row is contiguous. Scores are
+    multiplied by ``scale`` and, with a ``score_cap`` c, become c * tanh(score / c) (Gemma 2). Row r of a sequence is at
+    position length - count + r. It attends to all positions up to its own; with the plan's window, to the last
+    ``window`` of these. Rows of no tile are not written. The function does not wait for the device, and launches depend
+    only on shapes and on the plan's Python numbers.
 
-    ``deterministic`` gives a row the same numbers bit for bit, whatever else is in its batch, however its prompt was
-    cut into chunks, and in whichever kind of tile it is. That holds because every product has one shape and every
-    kernel the same number of warps, so that the order of all sums is that of one compiled loop; because key tiles and
-    splits stand at fixed positions and are merged from first to last; because a key tile of which a row sees nothing
-    changes nothing in it; and because no product is fused with a sum, which compilers do differently around a mask.
+    With ``deterministic``, a row's result is bitwise the same whatever else is in its batch, however its prompt was cut
+    into chunks, and in either kind of tile. That holds for four reasons. Every product has one shape and every kernel
+    the same number of warps, so that all sums have the order of one compiled loop. Key tiles and splits are at fixed
+    positions and are merged from first to last. A key tile that a row does not attend to leaves the row unchanged. No
+    product is fused with a sum, which compilers do differently around a mask.
 
-    ``tuning`` overrides what is known to be fast; ``multiprocessors`` are the card's. Raises ValueError for tiles of
-    more queries than the shapes have room for.
+    ``tuning`` overrides the tuning for the card; ``multiprocessors`` is the card's number of them. Raises ValueError
+    for tiles of more queries than the shapes have room for.
     """
     rows, heads, head_dim = query.shape
     numbers = cache.numbers
@@ -215,7 +217,9 @@ def _attend_splits(call: _Call, shape: Shape, multiprocessors: int) -> None:
 
 
 def splits_of(programs: int, longest: int, least: int, multiprocessors: int) -> int:
-    """How many programs share the keys of each of ``programs`` tiles and KV heads, so that all multiprocessors have
-    some to run. Follows from what the host knows; of more keys than a tile has, some find nothing to do."""
+    """Returns the number of programs among which the keys of each tile and KV head are split, so that all
+    multiprocessors are busy. ``programs`` is the number of tiles times KV heads, ``longest`` the most keys of a tile,
+    ``least`` the fewest keys of a program. It depends on numbers that the host has; programs of a tile with fewer keys
+    may have nothing to do."""
     wanted = -(-_PROGRAMS_PER_SM * multiprocessors // programs)
     return max(1, min(max(wanted, -(-longest // _MAX_SPLIT)), -(-longest // least)))

@@ -1,4 +1,5 @@
-"""The plan of one step as the Triton kernels read it: whole numbers on the device, nothing that depends on a layer."""
+"""``PagedPlan``: the attention plan of one step for the Triton kernels: integers on the device, the same for all layers
+of a kind."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class PagedPlan:
-    """One kind of layers. Rows are tokens: those of one sequence next to each other and in order.
+    """The plan for one kind of layers. Rows are tokens. Those of one sequence are adjacent and in order.
 
-    The shapes of all tensors, and so the grids of all kernels, follow from the padded size of the step, not from what
-    is in it: rows of padding have the position -1, sequences of padding the length 0, tiles of padding the sequence -1.
+    The shapes of all tensors, and so the grids of all kernels, depend on the padded size of the step, not on its
+    contents: rows of padding have the position -1, sequences of padding the length 0, tiles of padding the sequence -1.
 
-    Attention is computed in tiles of queries that follow each other in one sequence: ``few_tiles`` are of sequences
-    that compute so few tokens in this step that the work is split over their keys instead; ``tiles`` are of all others.
+    Attention is computed in tiles of consecutive queries of one sequence. ``few_tiles`` are those of sequences with few
+    tokens in this step, whose keys are split among programs; ``tiles`` are those of all other sequences.
     """
 
     positions: Tensor  # [rows] int32: where each row stands in its sequence

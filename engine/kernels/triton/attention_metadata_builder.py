@@ -1,4 +1,4 @@
-"""From a step's numbers on the device to the plans of all kinds of layers."""
+"""``Plans``: makes the attention plans of all kinds of layers from a step's numbers on the device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from engine.scheduler.step_plan import Chunk
 
 
 class Plans:
-    """Makes plans for one model; has its tables of blocks, ``width`` blocks wide, and of rotations."""
+    """Makes the attention plans for one model. It owns the block tables on the device, ``width`` blocks wide, and the
+    tables of rotations."""
 
     def __init__(
         self, model: Decoder[PagedPlan], form: KVFormat, config: EngineConfig, width: int, context_length: int
@@ -45,22 +46,25 @@ class Plans:
         }
 
     def tiles(self, counts: NDArray[np.int32], lengths: NDArray[np.int32], few: int, many: int) -> Tiles:
-        """Tiles of slots with so many rows and tokens, padded to these numbers of tiles."""
+        """Returns the tiles of slots with ``counts`` rows and ``lengths`` tokens each, padded to ``few`` and ``many``
+        tiles. Raises ValueError if there are more."""
         return tiles_of(counts, lengths, self._few, self._many, few, many)
 
     def sizes(self, chunks: Sequence[Chunk], wanted: int, slots: int) -> Sizes:
-        """Of a step that is not padded."""
+        """Returns the sizes of a step over ``chunks`` without padding."""
         few = sum(chunk.length <= self._few for chunk in chunks)
         many = sum(-(-chunk.length // self._many) for chunk in chunks if chunk.length > self._few)
         return Sizes(sum(chunk.length for chunk in chunks), wanted, few, many, slots)
 
     def write(self, group: int, changes: Tensor) -> None:
-        """Brings tables up to date: places and blocks, int32 [2, n], as ``Slots`` tells them."""
+        """Writes ``changes`` of ``Slots.changes``, places and block ids, int32 [2, n], to the block table of a
+        group."""
         if changes.shape[1]:
             self._tables[group].view(-1).index_copy_(0, changes[0].long(), changes[1])
 
     def of(self, part: dict[str, Tensor], longest: int) -> StepPlan[PagedPlan]:
-        """The plans of a step whose numbers are ``part`` and whose sequences have ``longest`` tokens at most."""
+        """Returns the plan of a step whose arrays are ``part`` (``Sizes.parts``) and whose sequences have at most
+        ``longest`` tokens."""
         shared: dict[str, Any] = {
             name: part[name] for name in ("positions", "sequences", "starts", "counts", "lengths")
         }

@@ -1,6 +1,7 @@
-"""Attention of few queries of one sequence: its keys are split among programs, whose parts are then merged.
+"""Attention of few queries of one sequence: its keys are split among programs, whose results are then merged.
 
-As in Flash-Decoding (Dao et al. 2023), a part is a sum of values weighted by its own largest score, which goes with it.
+As in Flash-Decoding (Dao et al. 2023), a partial result is a weighted sum of values relative to the part's own largest
+score, which is stored with it.
 """
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
@@ -38,11 +39,13 @@ def split_kernel(
     MIN_KEYS: tl.constexpr, ALONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (kv_heads, splits, tiles). Shapes are those of ``PagedPlan``; ``query`` [rows, heads, head_dim] with
-    ``row_stride``. Writes ``parts`` [tiles, kv_heads, QUERIES * GROUP, splits, head_dim] float32 and, without the last
-    dimension, ``tops`` and ``totals``; if ALONE, the one split of each tile goes to ``out`` instead.
+    """Computes the partial attention of one split of a tile's keys. Grid (kv_heads, splits, tiles). Shapes are those of
+    ``PagedPlan``; ``query`` [rows, heads, head_dim] with ``row_stride``. Writes ``parts`` [tiles, kv_heads, QUERIES *
+    GROUP, splits, head_dim] float32 and, without the last dimension, ``tops`` and ``totals``; if ALONE, each tile has
+    one split, which is written to ``out`` instead.
 
-    A split has SPLIT keys or, without, an equal share of the tile's, but at least MIN_KEYS: multiples of BLOCK_N.
+    A split has SPLIT keys or, if SPLIT is 0, an equal share of the tile's keys, but at least MIN_KEYS. Both are
+    multiples of BLOCK_N.
     """
     head = tl.program_id(0)
     split = tl.program_id(1)
@@ -131,8 +134,8 @@ def merge_kernel(
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, QUERIES: tl.constexpr, SPLIT: tl.constexpr, MIN_KEYS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (QUERIES * GROUP, kv_heads, tiles): merges what ``split_kernel`` wrote into ``out`` [rows, heads, head_dim];
-    with SPLIT in order, else SPLITS parts at a time."""
+    """Merges the partial results of ``split_kernel`` into ``out`` [rows, heads, head_dim]: in order if SPLIT is set,
+    else SPLITS parts at a time. Grid (QUERIES * GROUP, kv_heads, tiles)."""
     m = tl.program_id(0)
     head = tl.program_id(1)
     tile = tl.program_id(2)

@@ -1,4 +1,4 @@
-"""Attention of many queries of one sequence: a program has one tile and walks over all keys that it sees."""
+"""Attention of many queries of one sequence: a program computes one tile and loops over all keys that it attends to."""
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
@@ -48,8 +48,9 @@ def tiles_kernel(
     SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (kv_heads, tiles). Shapes are those of ``PagedPlan``; ``query`` [rows, heads, head_dim] with ``row_stride``,
-    ``out`` contiguous. With SPLIT, parts of so many keys are computed each by itself, and merged in order."""
+    """Computes the attention of one tile of queries. Grid (kv_heads, tiles). Shapes are those of ``PagedPlan``;
+    ``query`` [rows, heads, head_dim] with ``row_stride``, ``out`` contiguous. If SPLIT is set, parts of SPLIT keys are
+    computed separately and merged in order."""
     head = tl.program_id(0)
     tile = tl.program_id(1)
     wait_for_inputs(OVERLAP)

@@ -1,4 +1,4 @@
-"""The attention kernels in the shapes that matter, to be compiled without a card."""
+"""The variants of the attention kernels to compile ahead."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ _MODELS = (
 
 
 def variants() -> Iterator[Variant]:
-    """Every format for two of the models, 16 bits for all; each as it is by default and deterministic."""
+    """Yields the variants to compile ahead: every KV format for two of the models, 16 bits for all, each in default and
+    deterministic form."""
     for model in _MODELS:
         for form in get_args(Format) if model in (_MODELS[0], _MODELS[-1]) else ("16",):
             tuning = tuning_of("", model.head_dim, form)

@@ -1,12 +1,13 @@
-"""What all attention kernels share: where a tile stands, and the walk over its keys with an online softmax.
+"""The parts that all attention kernels share: the location of a tile, and the loop over its keys with an online
+softmax.
 
-A tile is some queries that follow each other in one sequence, times the query heads that share a KV head: row m of it
-is head m % GROUP of query m // GROUP. Softmax is online (Milakov and Gimelshein 2018) and in powers of two, as in
-FlashAttention-2 (Dao 2023). Three numbers per row describe what was seen so far: ``top``, the largest score in units of
-one power of two; ``total``, the sum of 2 ** (score - top); ``acc``, that sum weighted by values.
+A tile has consecutive queries of one sequence, times the query heads that share a KV head: row m of it is head m %
+GROUP of query m // GROUP. Softmax is online (Milakov and Gimelshein 2018) and in powers of two, as in FlashAttention-2
+(Dao 2023). Three numbers per row describe the keys so far: ``top``, the largest score in units of one power of two;
+``total``, the sum of 2 ** (score - top); ``acc``, that sum weighted by values.
 
-Keys stand in tiles of BLOCK_N at multiples of BLOCK_N of their positions, whoever walks, so that a row's numbers do not
-depend on the other rows of its tile: a key tile that a row sees nothing of multiplies by one and adds zero.
+Key tiles always begin at positions that are multiples of BLOCK_N, so that a row's result does not depend on the other
+rows of its tile: a key tile that a row does not attend to multiplies by one and adds zero.
 """
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
@@ -23,7 +24,8 @@ def place_of(
     tiles: tl.tensor, starts: tl.tensor, counts: tl.tensor, lengths: tl.tensor, tile: tl.tensor, sequence: tl.tensor,
     QUERIES: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """First row of a tile, counted in all rows; how many it has; the position of its first."""
+    """Returns the first row of a tile, counted over all rows of the step; its number of rows; and the position of its
+    first row in the sequence."""
     offset = tl.load(tiles + 2 * tile + 1)
     count = tl.load(counts + sequence)
     rows = tl.minimum(count - offset, QUERIES)
@@ -32,7 +34,7 @@ def place_of(
 
 @triton.jit
 def first_seen(position: tl.tensor, WINDOW: tl.constexpr) -> tl.tensor:
-    """The first key that the query at ``position`` sees."""
+    """Returns the position of the first key that the query at ``position`` attends to."""
     return tl.maximum(position - (WINDOW - 1), 0) if WINDOW > 0 else position * 0
 
 
@@ -41,7 +43,7 @@ def load_queries(
     query: tl.tensor, row: tl.tensor, rows: tl.tensor, row_stride: tl.tensor, head: tl.tensor, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """[BLOCK_M, BLOCK_D]; zeros beyond the tile's rows and the head's numbers."""
+    """Returns the queries of a tile, [BLOCK_M, BLOCK_D], with zeros beyond the tile's rows and the head's elements."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     at = (row + m // GROUP).to(tl.int64) * row_stride + (head * GROUP + m % GROUP) * HEAD_DIM
@@ -103,7 +105,7 @@ def _load_scales(scales: tl.tensor, page: tl.tensor, used: tl.tensor, MASKED: tl
 
 @triton.jit
 def capped(scores: tl.tensor, bend: tl.tensor) -> tl.tensor:
-    """tanh(score * scale / cap), where ``bend`` is 2 * scale / cap * log2(e)."""
+    """Returns tanh(score * scale / cap), where ``bend`` is 2 * scale / cap * log2(e)."""
     return 1.0 - 2.0 / (1.0 + tl.exp2(scores * bend))
 
 
@@ -115,10 +117,11 @@ def walk(
     WINDOW: tl.constexpr, CAPPED: tl.constexpr, SCALED: tl.constexpr, WORDS: tl.constexpr, MASKED: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Adds the keys ``lo`` (a multiple of BLOCK_N) to ``hi`` to ``top``, ``total``, ``acc``.
+    """Returns ``top``, ``total`` and ``acc`` after the keys from ``lo`` (a multiple of BLOCK_N) up to ``hi``.
 
     Nothing before ``low`` or from ``end`` on is read. Without MASKED, every row must see all keys from ``lo`` to the
-    end of the last key tile. ``position`` [BLOCK_M] is of each row's query; a score times ``unit`` is in powers of two.
+    end of the last key tile. ``position`` [BLOCK_M] is that of each row's query. A score times ``unit`` is an exponent
+    of two.
     """
     block = _load_blocks(table, lo + tl.arange(0, BLOCK_N), low, end, BLOCK_SIZE)
     for first in tl.range(lo, hi, BLOCK_N):
@@ -160,8 +163,8 @@ def walk(
 
 @triton.jit
 def merge(top: tl.tensor, others: tl.tensor, highest: tl.tensor) -> tl.tensor:
-    """Of a part and ``others`` with these tops, ``highest`` the highest of the latter: the top of all together, and
-    what the sums of the part and of the others are to be multiplied by."""
+    """Returns the largest score of a part with the largest score ``top`` and of ``others``, whose largest is
+    ``highest``, and the factors by which the sums of the part and of the others must be multiplied."""
     higher = tl.maximum(top, highest)
     base = tl.where(higher == float("-inf"), 0.0, higher)
     return higher, tl.exp2(top - base), tl.exp2(others - base)
@@ -172,7 +175,7 @@ def store_rows(
     out: tl.tensor, acc: tl.tensor, total: tl.tensor, row: tl.tensor, rows: tl.tensor, head: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Divides, and writes the tile's rows to ``out`` [rows, heads, head_dim]."""
+    """Divides ``acc`` by ``total``, and writes the tile's rows to ``out`` [rows, heads, head_dim]."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     at = (row + m // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + head * GROUP + m % GROUP

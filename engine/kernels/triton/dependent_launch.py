@@ -1,8 +1,8 @@
 """Kernels that may start before the previous kernel ends (programmatic dependent launch, CUDA C++ guide, section 4.5).
 
-A kernel that is launched so is placed on multiprocessors as they become free, and does what depends on no other: it
-computes addresses, and reads weights. Then it waits until all kernels before it are complete and their writes are
-there. Each such kernel must wait before it touches non-constant memory. If B skips the wait, its successor C may
+Such a kernel starts on multiprocessors as they become free, and first does work that depends on no other kernel: it
+computes addresses and reads weights. Then it waits until all kernels before it have finished and their writes are
+visible. Each such kernel must wait before it touches non-constant memory. If B skips the wait, its successor C may
 overlap B's predecessor A.
 """
 

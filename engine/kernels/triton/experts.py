@@ -1,7 +1,8 @@
-"""A mixture of experts on a card: tokens sorted by expert, and one grouped product over all of them, unasked.
+"""A mixture of experts on a GPU: tokens are sorted by expert, and multiplied in one grouped product, without a round
+trip to the host.
 
-No number leaves the device. How many tiles of tokens there are depends on how they are spread over the experts; the
-grid is for as many as there can be, and what is left over ends at once.
+The number of tiles depends on how tokens are distributed over experts, which only the device knows. The grid has the
+maximum number of tiles, and superfluous programs end at once.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _SUM_BLOCK = 1024  # numbers of a token that one program adds up
 def tiles_kernel(
     bounds: tl.tensor, tiles: tl.tensor, experts: tl.tensor, block_rows: tl.constexpr, size: tl.constexpr
 ) -> None:
-    """Finds expert, first row and end of the rows of one tile; a tile too many has none. ``size`` is a power of two
-    that holds all experts."""
+    """Writes the expert, the first row and the end row of one tile; a superfluous tile has no rows. ``size`` is a power
+    of two of at least the number of experts."""
     tile = tl.program_id(0)
     expert = tl.arange(0, size)
     known = expert < experts
@@ -61,8 +62,8 @@ def grouped_kernel(
     step: tl.constexpr,
     group: tl.constexpr,
 ) -> None:
-    """One tile of the rows of one expert. If ``gather``, they are read where their tokens stand and written sorted by
-    expert; if not, read sorted and written where they belong to their tokens."""
+    """Computes one tile of the rows of one expert. If ``gather``, rows are read in token order and written sorted by
+    expert; if not, they are read sorted and written in token order."""
     place, output_tile = tile_order(tl.program_id(0), tile_count, tl.cdiv(count, block_outputs), group)
     expert = tl.load(tiles + place * 3).to(tl.int64)
     own = tl.load(tiles + place * 3 + 1) + tl.arange(0, block_rows)
@@ -87,7 +88,7 @@ def weighted_kernel(
     per_token: tl.constexpr,
     size: tl.constexpr,
 ) -> None:
-    """Adds up a part of one token's outputs, each times its share, the likeliest expert's first."""
+    """Adds up a part of the outputs of one token's experts, each times its weight, the likeliest expert's first."""
     token = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * size + tl.arange(0, size)
     inside = at < hidden
@@ -101,14 +102,15 @@ def weighted_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """The choices of all tokens by expert."""
+    """The (token, expert) choices of all tokens, sorted by expert."""
 
     order: Tensor  # [tokens * per_token] int64: token * per_token + place among its choices
     tiles: Tensor  # [tiles, 3] int32: expert, first row and end of its rows, counted in ``order``
 
 
 def sort_choices(chosen: Tensor, experts: int, block_rows: int) -> Sorted:
-    """Sorts ``chosen`` [tokens, per_token], numbers of experts, and cuts each expert's into tiles."""
+    """Sorts ``chosen`` [tokens, per_token], the experts of each token, by expert, and cuts the rows of each expert into
+    tiles of ``block_rows``."""
     rows = chosen.numel()
     ordered, order = chosen.flatten().sort(stable=True)
     bounds = torch.searchsorted(ordered, torch.arange(experts + 1, device=chosen.device))
@@ -128,10 +130,9 @@ def experts_mix(
     fixed: bool = False,
     tile: Tiling | None = None,
 ) -> Tensor:
-    """The experts' output for ``x`` [tokens, hidden], whose routers' scores are ``scores`` [tokens, experts]; the shape
-    of ``x`` back. ``activate`` makes [rows, 2 * n] to [rows, n]. As ``mix`` of model/experts.py, but that outputs are
-    added up in float32. ``fixed``: with the same tiling for any number of tokens.
-    """
+    """Returns the experts' output for ``x`` [tokens, hidden], in the shape of ``x``. ``scores`` [tokens, experts] are
+    the router's. ``activate`` maps [rows, 2 * n] to [rows, n]. The result is that of ``mix`` in model/experts.py,
+    except that outputs are added in float32. ``fixed``: the tiling is the same for any number of tokens."""
     spec = weights.spec
     shares, chosen = route(scores, spec)
     rows = chosen.numel()
@@ -180,7 +181,7 @@ def _grouped(x: Tensor, weights: Tensor, choices: Sorted, per_token: int, gather
 
 
 def variants() -> Iterator[Variant]:
-    """Eight of 128 experts, as in Qwen3-30B-A3B, in bfloat16."""
+    """Yields the variants to compile ahead: eight of 128 experts, as in Qwen3-30B-A3B, in bfloat16."""
     types = {"x": "*bf16", "weights": "*bf16", "output": "*bf16", "tiles": "*i32", "order": "*i64"}
     types |= {"tile_count": "i32", "count": "i32", "inputs": "i32"}
     for _, tile in DEFAULT["experts"]:

@@ -1,4 +1,4 @@
-"""Numbers in one byte and their scales, bit for bit as ``engine.kv.format.quantise`` makes them.
+"""Quantises to one-byte numbers with scales, bitwise equal to ``engine.kv.format.quantise``.
 
 Rounding is done on the bits of float32, in the same way on every device and in the interpreter.
 """
@@ -15,13 +15,14 @@ FORMS = {INT8.number: "int8", FP8.number: "fp8"}
 
 
 def form_of(cache: KVPages) -> str:
-    """What the kernels call a cache's format: "int8" and "fp8" have scales, "plain" has not."""
+    """Returns the kernels' name of a cache's format: "int8" and "fp8", which have scales, or "plain", which has
+    none."""
     return "plain" if cache.scales is None else FORMS[cache.numbers.dtype]
 
 
 @triton.jit
 def to_bfloat16(x: tl.tensor) -> tl.tensor:
-    """float32 rounded to the nearest bfloat16, half to even, still as float32; what is no number stays none."""
+    """Returns ``x``, float32, rounded to the nearest bfloat16, half to even, still as float32. NaN stays NaN."""
     bits = x.to(tl.int32, bitcast=True)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
     return tl.where(x == x, rounded.to(tl.float32, bitcast=True), float("nan"))
@@ -29,15 +30,16 @@ def to_bfloat16(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def to_int8(x: tl.tensor) -> tl.tensor:
-    """The nearest whole number to each of float32 ``x`` of at most 127, half to even."""
+    """Returns ``x``, float32 with absolute values of at most 127, rounded to the nearest integers, half to even."""
     # Numbers beyond 2 ** 23 have no halves: adding such a one rounds, half to even.
     return ((x + 12582912.0) - 12582912.0).to(tl.int8)
 
 
 @triton.jit
 def to_e4m3(x: tl.tensor) -> tl.tensor:
-    """The byte of float8 e4m3fn (Micikevicius et al. 2022) nearest to each of float32 ``x``, at most 448. Triton's
-    interpreter, when it casts, drops the carry of what is rounded up to a power of two."""
+    """Returns the bytes of ``x``, float32 with absolute values of at most 448, rounded to float8 e4m3fn (Micikevicius
+    et al. 2022). It does not use a cast, because in Triton's interpreter a cast drops the carry of a number that is
+    rounded up to a power of two."""
     bits = x.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     # Three bits of the mantissa are kept, and the exponent is counted from -7 instead of -127.
@@ -49,7 +51,8 @@ def to_e4m3(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def scales_of(low: tl.tensor, high: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
-    """Scales [heads] float32 of heads whose two halves are ``low`` and ``high`` [heads, half] float32."""
+    """Returns the scales, float32 [heads], of heads whose two halves are ``low`` and ``high``, float32 [heads,
+    half]."""
     # Without their sign, the bits of floats are in the order of the numbers, and those of no numbers are the largest.
     largest = tl.maximum(low.to(tl.int32, bitcast=True) & 0x7FFFFFFF, high.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
     largest = tl.max(largest, 1).to(tl.float32, bitcast=True)
@@ -58,7 +61,7 @@ def scales_of(low: tl.tensor, high: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def quantised(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr) -> tl.tensor:
-    """float32 ``x`` divided by ``scale``, which is broadcast, rounded to the nearest and limited to the range of the
+    """Returns ``x``, float32, divided by ``scale``, which is broadcast, then rounded and clamped to the range of the
     format: int8 (127) if FORM is "int8", else the bytes of e4m3 (448). 0 / 0 becomes 0."""
     bound = 127.0 if FORM == "int8" else 448.0
     divided = tl.math.div_rn(x, scale)

@@ -1,7 +1,7 @@
-"""Steps captured as CUDA graphs, so that launching hundreds of kernels costs what launching one does.
+"""Captures steps as CUDA graphs, so that launching hundreds of kernels costs as much as launching one.
 
-A graph is captured when its size is first wanted, after the largest size of all: graphs share one pool of memory, and
-what the largest has taken is enough for all others.
+The graph of the largest size is captured first, every other one when its size is first used. Graphs share one memory
+pool, and the memory of the largest is enough for all others.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ WARM_UPS = 2  # runs before a capture: kernels are compiled and libraries take t
 
 
 class Steps(Protocol[Size]):
-    """Runs steps of a size from buffers that stay where they are."""
+    """Runs steps of a padded size from buffers at fixed addresses."""
 
     def prepare(self, size: Size, clear: Callable[[Size], None]) -> None:
-        """Does what has to be done once for steps of a size. ``clear`` leaves a step in the buffers of a size that may
-        be run several times: one of padding."""
+        """Prepares steps of a size, once. ``clear`` fills the buffers of a size with a step of padding, which may be
+        run several times."""
         ...
 
     def run(self, size: Size) -> Tensor:
-        """The output of a prepared step, which the next run of the same size overwrites."""
+        """Runs a prepared step and returns its output, which the next run of the same size overwrites."""
         ...
 
 
 class Uncaptured(Generic[Size]):
-    """Every step kernel by kernel: where there is no CUDA, and to see what graphs are worth."""
+    """Runs every step kernel by kernel, without CUDA or to measure the gain of graphs. Implements ``Steps``."""
 
     def __init__(self, compute: Callable[[Size], Tensor]) -> None:
         self._compute = compute
 
     def prepare(self, size: Size, clear: Callable[[Size], None]) -> None:
-        """There is nothing to prepare."""
+        """Does nothing."""
 
     def run(self, size: Size) -> Tensor:
         return self._compute(size)
 
 
 class Graphs(Generic[Size]):
-    """``compute`` makes a step of a size and gives its output; ``largest`` is the largest that will be asked for."""
+    """Captures and replays CUDA graphs. Implements ``Steps``. ``compute`` runs a step of a size and returns its output;
+    ``largest`` is the largest size that will be used."""
 
     def __init__(self, compute: Callable[[Size], Tensor], largest: Size, device: torch.device) -> None:
         self._compute = compute

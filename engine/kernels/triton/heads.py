@@ -1,6 +1,6 @@
-"""What is done to heads between their projection and attention: norm, rotation, and the way into the cache, at once.
+"""The work on heads between their projection and attention, in one kernel: norm, rotation, and writing to the KV cache.
 
-A program has one row and some heads of one side: queries, keys or values. It holds them as two halves, since a rotation
+A program has one row and some heads of one kind: queries, keys or values. It holds them as two halves, since a rotation
 (Su et al. 2021) pairs elements half a head apart.
 """
 
@@ -79,8 +79,8 @@ def place_kernel(
     NORM: tl.constexpr, ROTATE: tl.constexpr, FORM: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr,
     QUERY_TILES: tl.constexpr, KV_TILES: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (rows, QUERY_TILES + 2 KV_TILES): tiles of queries, if they change, of keys, and of values. HALF
-    is a power of two that holds half a head."""
+    """Computes ``place_heads`` for one row and one tile of heads. Grid (rows, QUERY_TILES + 2 KV_TILES): tiles of
+    queries, if queries change, of keys, and of values. HALF is a power of two of at least half a head."""
     row = tl.program_id(0)
     wait_for_inputs(OVERLAP)
     position = tl.load(positions + row)
@@ -118,8 +118,8 @@ def place_kernel(
 
 
 def place_heads(qkv: Tensor, norm: Tensor | None, eps: float, cache: KVPages, plan: PagedPlan) -> None:
-    """As ``Kernels.place_heads``: ``qkv`` [rows, heads + 2 kv_heads, head_dim], each row contiguous. Keys and values
-    are left in it as they were. Rows at position -1 are left out."""
+    """Does the work of ``Kernels.place_heads`` on ``qkv`` [rows, heads + 2 kv_heads, head_dim], each row contiguous.
+    Keys and values in ``qkv`` are not changed. Rows at position -1, padding, are skipped."""
     rows, count, head_dim = qkv.shape
     kv_heads, block_size = cache.numbers.shape[1] // 2, cache.numbers.shape[2]
     heads = count - 2 * kv_heads
@@ -148,7 +148,8 @@ def _shape(heads: int, kv_heads: int, head_dim: int) -> tuple[int, int, int]:
 
 
 def variants() -> Iterator[Variant]:
-    """Llama-3.1-8B and the Qwen3 sizes, whose heads have norms, in every format; heads of 64, 80 and 256 elements."""
+    """Yields the variants to compile ahead: Llama-3.1-8B and the Qwen3 sizes, whose heads have norms, in every KV
+    format; heads of 64, 80 and 256 elements."""
     shapes = {
         "llama-3.1-8b": (32, 8, 128, False),
         "qwen3-8b": (32, 8, 128, True),

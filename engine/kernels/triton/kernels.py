@@ -1,4 +1,4 @@
-"""Triton's kernels behind the one interface."""
+"""``TritonKernels``: the Triton kernels behind the common interface."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from engine.model.weights import ExpertWeights, Matrix
 
 
 class TritonKernels:
-    """Implements ``Kernels`` for one engine. ``deterministic``: a row's numbers do not depend, to the bit, on what else
-    a step computes."""
+    """Implements ``Kernels`` for one engine. ``deterministic``: a row's result does not depend, bit for bit, on the
+    rest of the step."""
 
     def __init__(self, device: torch.device, deterministic: bool) -> None:
         """Raises ValueError for a CPU outside of Triton's interpreter."""

@@ -1,6 +1,6 @@
-"""A step as one array of whole numbers, so that one transfer brings it to the device.
+"""Lays a step out as one array of integers, so that one transfer brings it to the device.
 
-Where each part lies follows from the padded sizes alone: a captured graph finds them where they were.
+The offsets of its parts depend on the padded sizes alone, so that they are fixed for a captured graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLED_BEFORE = -1
 
 
 class Sizes(NamedTuple):
-    """Padded sizes of a step."""
+    """The padded sizes of a step: rows, wanted rows, tiles and slots."""
 
     rows: int
     wanted: int
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
     slots: int  # rows of the tables of blocks
 
     def places(self) -> dict[str, slice]:
-        """Where each part of the array lies."""
+        """Returns the slice of the array that each part takes, by name."""
         lengths = {
             "tokens": self.rows,
             "positions": self.rows,
@@ -48,23 +48,24 @@ class Sizes(NamedTuple):
         return {name: slice(end - length, end) for (name, length), end in zip(lengths.items(), ends, strict=True)}
 
     def parts(self, numbers: Tensor) -> dict[str, Tensor]:
-        """The parts of the array on the device."""
+        """Returns the parts of ``numbers``, the array on the device, by name."""
         return {name: numbers[place] for name, place in self.places().items()}
 
     @property
     def total(self) -> int:
-        """Numbers in all."""
+        """The length of the array."""
         return 3 * self.rows + 2 * self.wanted + 2 * (self.few + self.many) + 3 * self.slots
 
 
 class Tiling(Protocol):
-    """Makes tiles, so many of each kind, from the number of rows and the tokens of each slot."""
+    """A function that makes the tiles of a step, padded to ``few`` and ``many`` tiles, from each slot's number of rows
+    (``counts``) and tokens (``lengths``)."""
 
     def __call__(self, counts: NDArray[np.int32], lengths: NDArray[np.int32], few: int, many: int, /) -> Tiles: ...
 
 
 def blank(sizes: Sizes, tiles: Tiling) -> NDArray[np.int32]:
-    """A step of nothing but padding."""
+    """Returns the array of a step of padding alone. Raises ValueError as ``lay_out`` does."""
     return lay_out((), (), False, sizes, tiles)
 
 
@@ -75,12 +76,12 @@ def lay_out(
     sizes: Sizes,
     tiles: Tiling,
 ) -> NDArray[np.int32]:
-    """The array of a step that computes ``chunks``, whose sequences have the rows ``slots`` in the tables of blocks.
-    With ``unknown`` they are one token each, which was sampled last and only the device has. Raises ValueError for
-    what does not fit ``sizes``.
+    """Returns the array, int32, of a step that computes ``chunks``, whose sequences have the rows ``slots`` in the
+    block tables. With ``unknown``, each chunk is one token, which was sampled last and only the device has. Raises
+    ValueError for a step that does not fit ``sizes``.
 
-    Rows of padding have the token 0 and the position -1; what is padded of ``wanted`` is row 0. ``winners`` are where
-    the tokens sampled after those rows go, by slot; those of padding go behind the last.
+    Rows of padding have the token 0 and the position -1; the padding of ``wanted`` is row 0. ``winners`` are the slots
+    to which the tokens sampled after the wanted rows are written; that of padding is one after the last slot.
     """
     rows = sum(chunk.length for chunk in chunks)
     if rows > sizes.rows:

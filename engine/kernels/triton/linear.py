@@ -1,4 +1,4 @@
-"""All products of a model on a card, for one engine: what serves which matrix is decided by its kind alone."""
+"""``Products``: the matrix products of a model on a GPU. The kind of a matrix decides which kernel is used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.quant.matrix import PackedMatrix
 
 
 class Products:
-    """``linear`` and ``experts`` of the kernels of one engine, which runs one stream at a time.
+    """The operations ``linear`` and ``experts`` of one engine's kernels, for one CUDA stream.
 
-    ``deterministic``: a row's numbers do not depend on how many others there are.
+    ``deterministic``: a row's result does not depend on the number of rows.
     """
 
     def __init__(self, device: torch.device, deterministic: bool) -> None:
@@ -27,7 +27,8 @@ class Products:
         self._arrivals = new_arrivals(device)
 
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
-        """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]."""
+        """Returns ``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]. Raises
+        TypeError for a matrix that must be dequantised first, and ValueError as ``quantised_matmul`` does."""
         if isinstance(weight, PackedMatrix):
             return quantised_matmul(_rows(x), weight, bias, self._arrivals, fixed=self._deterministic)
         if self._deterministic:
@@ -37,7 +38,8 @@ class Products:
         return F.linear(x, plain(weight), bias)
 
     def experts(self, x: Tensor, weights: ExpertWeights, activate: Callable[[Tensor], Tensor]) -> Tensor:
-        """A mixture of experts of ``x`` [tokens, hidden]; ``activate`` makes [rows, 2 * n] to [rows, n]."""
+        """Returns the output of a mixture of experts for ``x`` [tokens, hidden], in the same shape. ``activate`` maps
+        [rows, 2 * n] to [rows, n]. Raises as ``linear`` does."""
         scores = self.linear(x, weights.router, None)
         return experts_mix(x, weights, scores, activate, fixed=self._deterministic)
 

@@ -1,9 +1,9 @@
-"""Products of matrices whose order of summation does not depend on how many rows there are.
+"""Matrix products whose order of summation does not depend on the number of rows.
 
-What cuBLAS chooses for a matrix depends on its number of rows, and with it the last bits of a row depend on the batch.
-Here the tilings for few rows and for many add up in one order, and inputs are split, where they are, by the shape of
-the weights alone (cf. Thinking Machines 2025, "Defeating nondeterminism in LLM inference"): a part that has its own
-program where there are few rows is a loop of its own where there are many.
+cuBLAS chooses its kernel by the number of rows, so that the last bits of a row depend on the batch. Here the tilings
+for few and for many rows add up in the same order, and the split of the inputs depends on the shape of the weights
+alone (cf. Thinking Machines 2025, "Defeating nondeterminism in LLM inference"): a part that has its own program where
+there are few rows is a loop of its own where there are many.
 """
 
 from __future__ import annotations
@@ -79,9 +79,11 @@ def product_kernel(
     group: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
-    """One tile, or one of its ``parts`` of ``length`` inputs if each is computed ``alone``; if not, all of its parts.
+    """Computes one tile of the product: one of its ``parts`` of ``length`` inputs if each is computed ``alone``, else
+    all parts.
 
-    The last of the programs that share a tile to arrive adds up what all of them left in ``partial``, in their order.
+    The last program of a tile to finish adds up the partial sums that all its programs have left in ``partial``, in
+    their order.
     """
     tile = tl.program_id(0)
     row_tile, output_tile = tile_order(tile, tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs), group)
@@ -125,15 +127,15 @@ def product_kernel(
 
 
 def new_arrivals(device: torch.device) -> Tensor:
-    """The counters by which programs that share a tile find the last of them: zero before and after each product. For
-    one stream at a time."""
+    """Returns the counters by which the programs of a tile find out which of them finishes last. They are zero before
+    and after each product, and must be used on one CUDA stream at a time."""
     return torch.zeros(ARRIVALS, dtype=torch.int32, device=device)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, arrivals: Tensor, *, tile: Tiling | None = None) -> Tensor:
-    """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in their dtype;
-    summed in float32, in an order that depends on the shape of ``weight`` alone. float32 takes no tensor cores, which
-    would round it."""
+    """Returns ``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in their
+    dtype. Sums are in float32, in an order that depends on the shape of ``weight`` alone. float32 matrices do not use
+    tensor cores, which would round them."""
     kind: Kind = "float32" if x.dtype == torch.float32 else "bfloat16"
     chosen = tile or tiling(kind, x.shape[0], x.device, fixed=True)
     count, width = weight.shape
@@ -156,8 +158,8 @@ def launch(
     bits: int = 8,
     fixed: bool,
 ) -> Tensor:
-    """Runs ``product_kernel``: ``weights`` [outputs, columns] of any kind for ``x`` [rows, inputs] whose columns follow
-    each other. The grid follows from these shapes."""
+    """Runs ``product_kernel`` and returns its output, [rows, outputs] in ``dtype``. ``weights`` [outputs, columns] may
+    be of any kind; ``x`` [rows, inputs] has contiguous rows. The grid depends on these shapes."""
     rows, (count, width) = x.shape[0], weights.shape
     output = torch.empty(rows, count, dtype=dtype, device=x.device)
     if not rows:
@@ -207,21 +209,22 @@ def launch(
 
 
 def parts_of(tiles: int, steps: int, tile: Tiling) -> int:
-    """Into how many parts the ``steps`` over the inputs are cut: no more than fill the device, at least two steps
-    each."""
+    """Returns the number of parts into which the ``steps`` over the inputs are split: no more than fill the device,
+    with at least two steps each."""
     return max(1, min(tile.programs // tiles, steps // 2))
 
 
 def fixed_length(count: int, width: int, tile: Tiling) -> int:
-    """Columns of each part of the inputs where the order must be one for any tile: by the shape of the weights [count,
-    width] and ``tile.programs``, which all tiles of a table share."""
+    """Returns the number of columns of each part of the inputs for products with one order of summation. It depends
+    only on the shape of the weights [count, width] and on ``tile.programs``, which all tilings of a table share."""
     parts = max(1, tile.programs // triton.cdiv(count, FIXED_OUTPUTS))
     steps: int = triton.cdiv(triton.cdiv(width, parts), FIXED_STEP)
     return steps * FIXED_STEP
 
 
 def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: str = "bf16") -> Variant:
-    """``product_kernel`` as it is launched for sizes that are multiples of all tiles, its inputs split if they may."""
+    """Returns the variant of ``product_kernel`` that is launched for sizes that are multiples of all tiles, with split
+    inputs where the tiling allows it."""
     split = tile.programs > 1
     element = dtype if form is None else "i16" if not form.rounds_inputs else "fp8e4nv" if form is FP8 else "i8"
     rounded = form is not None and form.rounds_inputs
@@ -243,7 +246,8 @@ def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: s
 
 
 def variants() -> Iterator[Variant]:
-    """bfloat16 and float32, with parts computed alone and one after the other."""
+    """Yields the variants to compile ahead: bfloat16 and float32, with parts computed by separate programs and by
+    one."""
     kinds: tuple[tuple[Kind, str], ...] = (("bfloat16", "bf16"), ("float32", "fp32"))
     for kind, dtype in kinds:
         for _, tile in DEFAULT[kind]:

@@ -16,7 +16,8 @@ def _finished(value: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def noise_key(seed: tl.tensor, position: tl.tensor) -> tl.tensor:
-    """uint64 that a row's numbers come from; ``seed`` int64 and ``position`` int32 are scalars."""
+    """Returns the uint64 from which a row's random numbers are derived. ``seed``, int64, and ``position``, int32, are
+    scalars."""
     mixed = _finished(seed.to(tl.uint64, bitcast=True) + 0x9E3779B97F4A7C15)
     return _finished(mixed + position.to(tl.uint64) + 0x9E3779B97F4A7C15)
 
@@ -39,7 +40,7 @@ def _log(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def gumbel(key: tl.tensor, tokens: tl.tensor) -> tl.tensor:
-    """Standard Gumbel noise float32 for ``tokens`` int32 of any shape: -log(-log(1 - u))."""
+    """Returns standard Gumbel noise, -log(-log(1 - u)), as float32, for ``tokens``, int32 of any shape."""
     bits = _finished(key + (tokens + 1).to(tl.uint64) * 0x9E3779B97F4A7C15)
     uniform = (bits >> 11).to(tl.int64).to(tl.float32) * 1.1102230246251565e-16
     uniform = tl.minimum(tl.maximum(uniform, 5.551115123125783e-17), 0.9999999403953552)

@@ -1,4 +1,4 @@
-"""Root mean square norms: one program for each row, which reads it once where it fits in registers."""
+"""Root mean square norms: one program per row, which reads the row once if it fits in registers."""
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
 from __future__ import annotations
@@ -19,8 +19,8 @@ _WIDEST = 16_384
 
 @triton.jit
 def scaled(wide: tl.tensor, scale: tl.tensor, weight: tl.tensor) -> tl.tensor:
-    """``wide`` * ``scale`` * ``weight`` in float32, rounded to the weight's dtype before the second product and
-    after it, as ``ReferenceKernels.rms_norm`` does."""
+    """Returns ``wide`` * ``scale`` * ``weight``, computed in float32 and rounded to the weight's dtype before and after
+    the second product, as in ``ReferenceKernels.rms_norm``."""
     return ((wide * scale).to(weight.dtype).to(tl.float32) * weight.to(tl.float32)).to(weight.dtype)
 
 
@@ -40,7 +40,8 @@ def norm_kernel(
     stream_stride: tl.tensor, update_stride: tl.tensor, size: tl.tensor, eps: tl.tensor,
     ADD: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (rows). ``out`` [rows, size] is contiguous; ``WHOLE``: a block holds a row."""
+    """Computes the norm of one row; if ADD is set, adds ``update`` to ``stream`` first. Grid (rows). ``out`` [rows,
+    size] is contiguous. WHOLE: a block holds a whole row."""
     row = tl.program_id(0).to(tl.int64)
     stream += row * stream_stride
     update += row * update_stride
@@ -69,13 +70,15 @@ def norm_kernel(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As ``Kernels.rms_norm``: ``x`` [..., size] with rows of any stride, ``weight`` [size] float32 or of its dtype."""
+    """Returns ``Kernels.rms_norm`` of ``x`` [..., size], whose rows may have any stride. ``weight`` [size] is float32
+    or of the dtype of ``x``."""
     rows = x.reshape(-1, x.shape[-1])
     return _launch(rows, rows, weight, eps, add=False).view(x.shape)
 
 
 def add_rms_norm(stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As ``Kernels.add_rms_norm``; ``stream`` and ``update`` [tokens, size], rows of any stride."""
+    """Does the work of ``Kernels.add_rms_norm``. ``stream`` and ``update`` [tokens, size] may have rows of any
+    stride."""
     return _launch(stream, update, weight, eps, add=True)
 
 
@@ -100,7 +103,8 @@ def _shape(size: int) -> tuple[int, int]:
 
 
 def variants() -> Iterator[Variant]:
-    """Hidden sizes of Qwen3-0.6B, Qwen3-8B and Llama-3.1-8B, Llama-3.1-70B; a float32 weight as Gemma's; the widest."""
+    """Yields the variants to compile ahead: hidden sizes of Qwen3-0.6B, Qwen3-8B and Llama-3.1-8B, Llama-3.1-70B; a
+    float32 weight as Gemma's; the widest."""
     sizes = {
         "1024": "*bf16",
         "4096": "*bf16",

@@ -1,4 +1,4 @@
-"""A step under way, and transfers between host and device that nobody waits for."""
+"""``Launch``: a step that runs on the device, and asynchronous transfers between host and device."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from engine.step_result import unsound
 
 
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """Where ``device`` can fetch it by itself: in memory that is not written again before it has."""
+    """Returns ``tensor`` in pinned host memory if ``device`` is a GPU, so that a copy to it is asynchronous."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def to_device(array: NDArray[np.int32], device: torch.device) -> Tensor:
-    """On its way to the device."""
+    """Starts copying ``array`` to ``device`` and returns the tensor there, without waiting."""
     return pinned(torch.from_numpy(array), device).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Chunks under way. ``told``, complete once ``done``: the tokens drawn after those that are ``sampled``, -1 where
-    there was nothing to draw from, ``padded`` in all, then for each row whether its numbers were finite; int32."""
+    """A launched step over ``chunks``. ``told``, int32, is its result on the host, complete once ``done`` has occurred.
+    It has the tokens drawn after the chunks ``sampled`` (-1 if there was no finite logit), padded to ``padded``
+    numbers, then for each row 1 if all its numbers were finite."""
 
     chunks: tuple[Chunk, ...]
     sampled: tuple[Chunk, ...]
@@ -35,7 +36,7 @@ class Launch:
     done: torch.cuda.Event | None
 
     def read(self) -> tuple[dict[Chunk, int], set[Chunk]]:
-        """Waits for it; the tokens after the chunks that sample, and the chunks in which something was no number."""
+        """Waits for the step. Returns the token after each chunk that samples, and the chunks with NaN or Inf."""
         if self.done is not None:
             self.done.synchronize()
         told: list[int] = self.told.tolist()
@@ -46,7 +47,7 @@ class Launch:
 
 
 def launched(chunks: tuple[Chunk, ...], sampled: tuple[Chunk, ...], output: Tensor, padded: int) -> Launch:
-    """Sends the ``output`` of a step on its way to the host, behind all that has been launched so far."""
+    """Starts copying the ``output`` of a step to the host, after all work launched so far, and returns the launch."""
     if output.device.type != "cuda":
         return Launch(chunks, sampled, output.clone(), padded, None)
     told = torch.empty_like(output, device="cpu", pin_memory=True)

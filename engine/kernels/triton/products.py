@@ -1,7 +1,7 @@
-"""What the kernels that multiply matrices share: the order of tiles, and the sum over a part of the inputs.
+"""The parts that the matrix product kernels share: the order of tiles, and the sum over a part of the inputs.
 
-Everywhere a tile is [outputs, rows], the weights to the left: there they may be unpacked in registers on their way to
-the tensor cores, and few rows make a narrow tile rather than an empty one.
+A tile is always [outputs, rows], with the weights as the left operand: weights may then be unpacked in registers for
+the tensor cores, and few rows make a narrow tile rather than a mostly empty one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _NIBBLE_0, _NIBBLE_1, _NIBBLE_2, _NIBBLE_3 = (tl.constexpr(_four_bits(shift)) fo
 
 @triton.jit
 def tile_order(tile: tl.tensor, row_tiles: tl.tensor, output_tiles: tl.tensor, group: tl.constexpr) -> tl.tensor:
-    """Tile of rows and tile of outputs of the program ``tile``: ``group`` tiles of rows, then the next of outputs."""
+    """Returns the row tile and the output tile of the program ``tile``. Programs go through ``group`` row tiles before
+    the next output tile."""
     span = group * output_tiles
     first = tile // span * group
     size = tl.minimum(row_tiles - first, group)
@@ -44,8 +45,9 @@ def sum_plain(
     whole: tl.constexpr,
     step: tl.constexpr,
 ) -> tl.tensor:
-    """Sum [outputs, rows] over the inputs from ``start`` up to ``end``, of pointers to the starts of rows and of rows
-    of weights. ``whole``: there is no part of a step at the end."""
+    """Returns the sums of products, [outputs, rows], over the inputs from ``start`` up to ``end``. ``rows`` and
+    ``weights`` point to the starts of rows of inputs and of weights. ``whole``: the inputs are a multiple of
+    ``step``."""
     total = tl.zeros((weights.shape[0], rows.shape[0]), tl.float32)
     for first in range(start, end, step):
         at = first + tl.arange(0, step)
@@ -70,7 +72,7 @@ def sum_eights(
     whole: tl.constexpr,
     step: tl.constexpr,
 ) -> tl.tensor:
-    """As ``sum_plain``, of numbers of one byte each on both sides: int8, summed in int32, or float8."""
+    """Returns the sums as ``sum_plain`` does, for one-byte numbers on both sides: int8, summed in int32, or float8."""
     exact: tl.constexpr = rows.dtype.element_ty == tl.int8
     kind: tl.constexpr = tl.int32 if exact else tl.float32
     none: tl.constexpr = 0 if exact else 0.0
@@ -105,8 +107,8 @@ def _unpacked_fast(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr) ->
 
 @triton.jit
 def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl.constexpr) -> tl.tensor:
-    """Number ``place`` of each of the int16 ``words``, exactly: in bfloat16 if ``fast``, by PTX, which Triton's
-    interpreter knows nothing of; else in float32."""
+    """Returns number ``place`` of each of the int16 ``words``, exactly: in bfloat16 if ``fast``, with PTX, which
+    Triton's interpreter cannot run; else in float32."""
     if fast:
         numbers = _unpacked_fast(words, place, bits)
     elif bits == 4:
@@ -118,7 +120,7 @@ def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl
 
 @triton.jit
 def spread(scales: tl.tensor, outputs: tl.constexpr, inputs: tl.constexpr) -> tl.tensor:
-    """Scales [groups, outputs] for each weight [outputs, inputs] of a tile."""
+    """Returns ``scales`` [groups, outputs] repeated for each weight of a tile: [outputs, inputs]."""
     grouped = tl.broadcast_to(tl.trans(scales)[:, :, None], (outputs, inputs // _GROUP, _GROUP))
     return tl.reshape(grouped, (outputs, inputs))
 
@@ -140,9 +142,9 @@ def sum_words(
     whole: tl.constexpr,
     step: tl.constexpr,
 ) -> tl.tensor:
-    """As ``sum_plain``, of weights packed into words as quant/matrix.py says, over the words from ``start`` up to
-    ``end`` of the ``width`` of a row. Scales of groups are applied here, those of outputs (``bits`` is 8) are not.
-    ``outputs`` are those of this tile, ``count`` is how many the matrix has."""
+    """Returns the sums as ``sum_plain`` does, for weights packed into words (quant/matrix.py), over the words from
+    ``start`` up to ``end`` of the ``width`` of a row. Scales of groups are applied here, scales of outputs (if ``bits``
+    is 8) are not. ``outputs`` are the outputs of this tile, ``count`` is the number of outputs of the matrix."""
     size: tl.constexpr = weights.shape[0]
     total = tl.zeros((size, rows.shape[0]), tl.float32)
     for first in range(start, end, step):
@@ -182,7 +184,7 @@ def store_tile(
     count: tl.tensor,
     seen: tl.tensor,
 ) -> tl.tensor:
-    """Writes a tile [outputs, rows], scaled by output and by row where there are such scales, plus the bias; ``target``
+    """Writes a tile [outputs, rows], multiplied by the scales of outputs and of rows, if any, plus the bias. ``target``
     points to the starts of the rows."""
     kept = outputs < count
     result = total.to(tl.float32)

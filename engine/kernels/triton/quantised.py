@@ -1,4 +1,5 @@
-"""Products of quantised weights: unpacked as they are read, or of bytes on both sides, inputs rounded at run time."""
+"""Products with quantised weights: either weights are unpacked as they are read, or inputs are quantised at run time
+and one-byte numbers are multiplied."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ def round_rows_kernel(
     size: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
-    """One row: its largest number becomes ``highest``. ``numbers`` are int8, or bytes that hold float8; ``size`` is a
-    power of two that holds all inputs."""
+    """Quantises one row so that its largest absolute value becomes ``highest``. ``numbers`` are int8, or bytes of
+    float8. ``size`` is a power of two of at least the number of inputs."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, size)
     inside = at < inputs
@@ -53,7 +54,8 @@ def round_rows_kernel(
 
 
 def round_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:
-    """``x`` [rows, inputs] as numbers of ``form``, and a float32 scale for each row; see quant/matrix.py."""
+    """Returns ``x`` [rows, inputs] as numbers of ``form``, and a float32 scale for each row, as ``quantised_rows`` in
+    quant/matrix.py."""
     rows, inputs = x.shape
     numbers = torch.empty(rows, inputs, dtype=form.number, device=x.device)
     scales = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -77,12 +79,12 @@ def quantised_matmul(
     fixed: bool = False,
     tile: Tiling | None = None,
 ) -> Tensor:
-    """``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in the dtype of
-    ``x``.
+    """Returns ``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in the dtype
+    of ``x``.
 
-    Where the format rounds no inputs, weights become numbers of the dtype of ``x`` in registers, and those of int4 are
-    rounded to it once scaled. ``fixed``: summed in the same order for any number of rows. Raises ValueError for more
-    inputs than int32 can add up.
+    If the format rounds no inputs, weights are converted to the dtype of ``x`` in registers; int4 weights are rounded
+    to it after scaling. ``fixed``: the order of summation is the same for any number of rows. Raises ValueError for
+    more inputs than an int32 sum can hold.
     """
     form = weight.form
     if form is W8A8 and weight.inputs > MAX_INPUTS:
@@ -116,7 +118,8 @@ def _warps(size: int) -> int:
 
 
 def variants() -> Iterator[Variant]:
-    """All formats in bfloat16, for few rows, some and many; and the rounding of rows."""
+    """Yields the variants to compile ahead: all formats in bfloat16, for few, some and many rows; and the rounding of
+    rows."""
     for form, kind in KINDS.items():
         for _, tile in DEFAULT[kind]:
             yield product_variant(f"quantised {form.name}", tile, form)

@@ -1,4 +1,4 @@
-"""The kernels that choose tokens: a survey of all rows in parts, then a program for each row that settles its choice.
+"""The sampling kernels: the first surveys all rows in parts, the second chooses the token of each row.
 
 A choice is a race: the largest of the logits after temperature, cuts and Gumbel noise, which makes it a draw from their
 softmax. Of equals the lowest token id wins.
@@ -55,9 +55,9 @@ def survey_kernel(
     logits: tl.tensor, settings: tl.tensor, maxima: tl.tensor, tops: tl.tensor, notes: tl.tensor,
     stride: tl.tensor, vocab: tl.tensor, groups: tl.tensor, PART: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (draws, parts): PART groups of one row. ``tops`` [draws, parts] float32 is its largest number; ``notes``, of
-    the same shape, the token that has it, int32; or where rows are cut, float32 in its bits, the sum of exp(x - top).
-    ``maxima`` [draws, groups] float32, of rows that are cut only."""
+    """Surveys PART groups of one row. Grid (draws, parts). Writes ``tops`` [draws, parts] float32, the largest number
+    of the part, and ``notes`` [draws, parts] int32, its token; for rows with cuts, the bits of a float32 instead, the
+    sum of exp(x - top). ``maxima`` [draws, groups] float32 is written for rows with cuts only."""
     draw = tl.program_id(0)
     part = tl.program_id(1)
     fields = settings + draw * FIELDS
@@ -179,8 +179,9 @@ def settle_kernel(
     chosen: tl.tensor, stride: tl.tensor, vocab: tl.tensor, groups: tl.tensor, parts: tl.tensor,
     CUTS: tl.constexpr, PARTS: tl.constexpr, PADDED: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Grid (draws): ``chosen`` [draws] int64, from what the survey has found. ``listed`` [draws, groups] int32 is room
-    to work in. PARTS and PADDED are powers of two that hold all parts and groups; CUTS: some rows may be cut."""
+    """Chooses the token of one row from the results of the survey, and writes it to ``chosen`` [draws] int64. Grid
+    (draws). ``listed`` [draws, groups] int32 is work space. PARTS and PADDED are powers of two of at least the numbers
+    of parts and groups. CUTS: some rows may have cuts (top-k, top-p, min-p)."""
     draw = tl.program_id(0)
     fields = settings + draw * FIELDS
     part = tl.arange(0, PARTS)

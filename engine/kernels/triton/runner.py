@@ -1,7 +1,8 @@
-"""Plan of a batch → one array to the device → forward → tokens, which the device samples where it can.
+"""``TritonRunner``: brings the plan of a step to the device as one array, runs the model, and samples on the device
+where possible.
 
-Decodes run as graphs of padded sizes, and the next ones are launched before the last ones' tokens have been read (see
-``ahead``). All other steps are launched kernel by kernel.
+Decode steps run as CUDA graphs of padded sizes, and the next one is launched before the tokens of the last one have
+been read (see ``ahead``). All other steps are launched kernel by kernel.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ SHORTEST_BOUND = 1024
 
 
 class Size(NamedTuple):
-    """Of a captured step: decodes, a bound on the tokens of their sequences, and whether some are cut by top-k and the
-    like before they are drawn from."""
+    """The size of a captured step: the number of decodes (``rows``), a bound on the tokens of their sequences, and
+    whether the distributions of some are cut by top-k and the like."""
 
     rows: int
     longest: int
@@ -44,8 +45,8 @@ class Size(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """What a captured step of so many decodes reads: ``numbers`` int32, as ``Sizes`` lays them out, and how rows are
-    drawn, as ``DrawSettings`` do."""
+    """The buffers that a captured step reads: ``numbers``, int32, in the layout of ``sizes``, and the sampling settings
+    of its rows, ``fields`` of ``DrawSettings``."""
 
     sizes: Sizes
     numbers: Tensor
@@ -53,8 +54,8 @@ class Buffers(NamedTuple):
 
 
 class TritonRunner:
-    """Runs the steps of one model on one device; ``model`` has TritonKernels. As one of several ranks it samples
-    nothing, since only the first has all logits."""
+    """Runs the steps of one model on one device; ``model`` has TritonKernels. With tensor parallelism it samples
+    nothing, since only the first rank has all logits."""
 
     kernels = "triton"
 
@@ -87,7 +88,8 @@ class TritonRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Iterable[Chunk]) -> StepResult:
-        """Computes the chunks, at most one of each sequence."""
+        """Runs the model on ``chunks``, which are one step, at most one per sequence. Returns logits or sampled tokens,
+        as ``StepRunner.run``."""
         planned = tuple(chunks)
         ahead, self._ahead = self._ahead, None
         # All of them, before any goes to the device: nobody who takes part may lose the row that has its last token.
@@ -102,11 +104,12 @@ class TritonRunner:
         return _result(planned, launches)
 
     def scrub(self, blocks: Sequence[Sequence[int]]) -> None:
-        """Fills blocks of each group with zeros: what held no numbers must not come to another sequence."""
+        """Fills KV blocks with zeros, so that NaN does not reach another sequence. ``blocks`` has a list of block ids
+        for each group of layers."""
         scrub(self._cache, self._groups, blocks)
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copies the contents of blocks, in this order."""
+        """Copies the contents of KV blocks, in the given order."""
         copy_blocks(self._cache, self._groups, copies)
 
     def _run_for_logits(self, chunks: tuple[Chunk, ...]) -> StepResult:
@@ -205,7 +208,8 @@ class TritonRunner:
 
 
 def decode_sizes(most: int) -> list[int]:
-    """How many decodes a captured step has: few sizes, and little padding."""
+    """Returns the batch sizes, up to ``most``, for which a decode step is captured as a CUDA graph: few sizes, with
+    little padding between them."""
     sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, most + 32, 32)]
     smaller = [size for size in sizes if size < most]
     return [*smaller, most]

@@ -1,4 +1,5 @@
-"""The next token of every row, chosen on the device as ``engine.decode.sampling`` chooses it, typical-p aside."""
+"""Samples the next token of every row on the device, with the same result as ``engine.decode.sampling``. Typical-p is
+not supported."""
 
 from __future__ import annotations
 
@@ -33,24 +34,25 @@ _LAYOUT = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class DrawSettings:
-    """How rows are to be drawn: ``fields`` [draws, race.FIELDS] int32 as the kernels read them, and whether there
-    are cuts among them, for which a kernel is compiled anew."""
+    """The sampling settings of rows: ``fields`` [draws, race.FIELDS] int32 in the kernels' layout, and whether any row
+    has cuts, for which another variant of the kernel is compiled."""
 
     fields: Tensor
     cuts: bool
 
     def to(self, device: torch.device) -> DrawSettings:
-        """The same on ``device``, in one transfer."""
+        """Returns the settings on ``device``, with one transfer."""
         return DrawSettings(self.fields.to(device, non_blocking=True), self.cuts)
 
 
 def can_draw(params: SamplingParams) -> bool:
-    """Whether the kernels know all that ``params`` ask for."""
+    """Returns whether the kernels support all settings in ``params``."""
     return params.temperature == 0 or params.typical_p >= 1
 
 
 def settings_of(draws: Sequence[Draw], rows: Sequence[int], vocab: int) -> DrawSettings:
-    """On the CPU. Draws, each of which ``can_draw``, are from the ``rows`` of logits; several may be from one."""
+    """Returns the settings of ``draws``, on the CPU. ``rows`` has the row of the logits for each draw; several draws
+    may use one row. Each draw must be supported (``can_draw``)."""
     params = [draw.params for draw in draws]
     fields = np.zeros(len(draws), _LAYOUT)
     fields["row"] = rows
@@ -68,8 +70,8 @@ def settings_of(draws: Sequence[Draw], rows: Sequence[int], vocab: int) -> DrawS
 
 
 def sample_tokens(logits: Tensor, settings: DrawSettings) -> Tensor:
-    """Token ids [draws] int64, on the device of ``logits`` [rows, vocab] float32 and ``settings``. Nothing waits for
-    the device. What comes from a row with nothing to choose from is some token."""
+    """Returns the sampled token ids, int64 [draws], on the device of ``logits`` [rows, vocab] float32 and ``settings``.
+    It does not wait for the device. The token of a row without a finite logit is arbitrary."""
     draws, vocab = settings.fields.shape[0], logits.shape[1]
     device = logits.device
     groups = triton.cdiv(vocab, GROUP.value)
@@ -96,7 +98,7 @@ def sample_tokens(logits: Tensor, settings: DrawSettings) -> Tensor:
 
 
 def variants() -> Iterator[Variant]:
-    """The vocabularies of Llama 3.1, Qwen3 and Gemma 3."""
+    """Yields the variants to compile ahead, for the vocabularies of Llama 3.1, Qwen3 and Gemma 3."""
     shared = {"logits": "*fp32", "settings": "*i32", "maxima": "*fp32", "tops": "*fp32", "notes": "*i32"}
     shared |= {"stride": "i32", "vocab": "i32", "groups": "i32"}
     yield Variant(

@@ -1,7 +1,8 @@
-"""Where the distribution of one row is cut: found by counting and summing what is above a bound, not by sorting.
+"""Finds the cuts (top-k, top-p) of one row's distribution by counting and summing the tokens above a bound, without
+sorting.
 
-Logits are compared as whole numbers in the same order (``key_of``). A row is read in groups of GROUP tokens, whose
-largest are known: only groups with one above a bound that is surely low enough are read, fewer as the bound rises.
+Logits are compared as integers in the same order (``key_of``). A row is read in groups of GROUP tokens, whose maxima
+are known: only groups with a token above a safe lower bound are read, fewer as the bound rises.
 """
 
 # ruff: noqa: N803 (what is known when a kernel is compiled stands in capitals)
@@ -23,14 +24,14 @@ _MAX = tl.constexpr(1 << 30)
 
 @triton.jit
 def key_of(x: tl.tensor) -> tl.tensor:
-    """int32 in the order of float32 ``x``; both zeros are one."""
+    """Returns int32 keys in the order of float32 ``x``. Both zeros have the same key."""
     bits = (x + 0.0).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
 def value_of(key: tl.tensor) -> tl.tensor:
-    """What ``key_of`` was made of."""
+    """Returns the float32 of a key: the inverse of ``key_of``."""
     return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
@@ -49,7 +50,8 @@ def _between(lo: tl.tensor, hi: tl.tensor, eighths: tl.tensor, step: tl.tensor) 
 def list_groups(
     maxima: tl.tensor, groups: tl.tensor, lo: tl.tensor, listed: tl.tensor, PADDED: tl.constexpr
 ) -> tl.tensor:
-    """Writes to ``listed`` which of the ``groups`` have tokens above ``lo``, in order; how many."""
+    """Writes the numbers of the groups with tokens above ``lo`` to ``listed``, in order, and returns how many these
+    are."""
     at = tl.arange(0, PADDED)
     some = (key_of(tl.load(maxima + at, at < groups, other=float("-inf"))) > lo).to(tl.int32)
     tl.debug_barrier()  # all have read the list that is there
@@ -62,7 +64,8 @@ def list_groups(
 def read_groups(
     row: tl.tensor, temperature: tl.tensor, listed: tl.tensor, start: tl.tensor, end: tl.tensor, vocab: tl.tensor
 ) -> tl.tensor:  # fmt: skip
-    """STEP groups from the place ``start`` of a list of ``end``: ids of their tokens and logits, [STEP, GROUP]."""
+    """Returns token ids and logits, [STEP, GROUP], of STEP groups from the index ``start`` of ``listed``, which has
+    ``end`` groups."""
     at = start + tl.arange(0, STEP)
     group = tl.load(listed + at, at < end, other=0)
     columns = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
@@ -121,10 +124,12 @@ def search(
     row: tl.tensor, temperature: tl.tensor, maxima: tl.tensor, groups: tl.tensor, listed: tl.tensor, end: tl.tensor,
     vocab: tl.tensor, top: tl.tensor, lo: tl.tensor, by_mass: tl.tensor, goal: tl.tensor, PADDED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """The largest key at which the tokens from it on reach ``goal``, by their mass or else by their number. All ``end``
-    groups listed, with all that is above ``lo``, are known to reach it, but for rounding.
+    """Finds the largest key such that the tokens with this key or a larger one reach ``goal``: in probability mass if
+    ``by_mass``, else in number. The ``end`` listed groups have all tokens above ``lo``, and these reach ``goal``, apart
+    from rounding.
 
-    Comes back with that key, the mass and the number above it, the number at it, and the groups listed now.
+    Returns that key, the mass and the number of tokens above it, the number of tokens with this key, and the number of
+    groups that are still listed.
     """
     hi = key_of(top)
     hi_count = 0
@@ -161,7 +166,8 @@ def search(
 def lowest_of_top(
     maxima: tl.tensor, groups: tl.tensor, top: tl.tensor, wanted: tl.tensor, PADDED: tl.constexpr
 ) -> tl.tensor:
-    """A key that at least ``wanted`` of the groups' largest are above, or LOWEST; not many more than that."""
+    """Returns a key that at least ``wanted`` of the groups' maxima exceed, and not many more; LOWEST if there are
+    fewer."""
     at = tl.arange(0, PADDED)
     values = tl.load(maxima + at, at < groups, other=float("-inf"))
     keys = key_of(values)

@@ -1,6 +1,7 @@
-"""Which row of the device's block tables is whose.
+"""``Slots``: assigns the rows of the block tables on the device to sequences.
 
-Tables live on the device; a step sends what has changed in them, which for a decoding sequence is one number.
+The tables are kept on the device; a step sends only their changes, which for a decoding sequence are one number at
+most.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class _Row:
 
 
 class Slots:
-    """``count`` rows, of ``width`` blocks each, in the tables of each of so many ``groups`` of layers. Whoever has not
-    run for longest loses its row to a newcomer; should it come back, its table is sent again."""
+    """The ``count`` rows, of ``width`` blocks each, in the block tables of ``groups`` KV cache groups. If all rows are
+    taken, a new sequence gets the row of the one that has not run for longest; when that runs again, its table is sent
+    again."""
 
     def __init__(self, count: int, width: int, groups: int, block_size: int) -> None:
         self.count = count
@@ -37,7 +39,8 @@ class Slots:
         self._rows: OrderedDict[SequenceState, _Row] = OrderedDict()
 
     def place(self, chunks: Sequence[Chunk]) -> list[int]:
-        """The row of each chunk's sequence. Raises ValueError for more sequences than rows."""
+        """Returns the row of each chunk's sequence, and assigns rows to new sequences. Raises ValueError for more
+        sequences than rows."""
         if len(chunks) > self.count:
             raise ValueError(f"{len(chunks)} sequences for {self.count} rows")
         for chunk in chunks:
@@ -49,11 +52,12 @@ class Slots:
         return [self._rows[chunk.sequence].slot for chunk in chunks]
 
     def changes(self, chunks: Sequence[Chunk]) -> list[NDArray[np.int32]]:
-        """For each group what is to be written to its tables, [2, n]: places, counted through all rows, and blocks.
+        """Returns, for each group, the changes to write to its table, int32 [2, n]: offsets in the flattened table, and
+        block ids.
 
-        A table changes from the block on into which the chunk's first token goes: that block may be a new copy of one
-        that was shared. What lies before it stays, and is let go of unread once no query sees it. To be followed by
-        ``written``, once the device has them; else they are told again.
+        A table changes from the block of the chunk's first token on, since that block may be a new copy of a shared
+        one. Earlier blocks do not change until they leave the window. The caller calls ``written`` once the device has
+        the changes; otherwise they are returned again.
         """
         found = []
         for group in range(self._groups):
@@ -75,7 +79,7 @@ class Slots:
         return first, table.blocks[first : self._end(chunk)]
 
     def written(self, chunks: Sequence[Chunk]) -> None:
-        """What ``changes`` told of these chunks is on the device."""
+        """Records that the changes for ``chunks`` are on the device."""
         for chunk in chunks:
             end = self._end(chunk)
             self._rows[chunk.sequence].sent = [(table, end) for table in chunk.sequence.tables[: self._groups]]

@@ -38,8 +38,8 @@ def streamed_kernel(
     group: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
-    """One tile of ``output`` [rows, count]. ``x`` [rows, width] and ``weight`` [count, width] are descriptors of tiles
-    [block_rows, step] and [block_outputs, step]; what lies beyond their ends comes as zeros."""
+    """Computes one tile of ``output`` [rows, count]. ``x`` [rows, width] and ``weight`` [count, width] are descriptors
+    of tiles [block_rows, step] and [block_outputs, step]; elements beyond the ends are read as zeros."""
     row_tiles, output_tiles = tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs)
     row_tile, output_tile = tile_order(tl.program_id(0), row_tiles, output_tiles, group)
     first_row = row_tile * block_rows
@@ -64,7 +64,7 @@ def can_stream(x: Tensor, weight: Tensor) -> bool:
 
 
 def streamed_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, *, tile: Tiling | None = None) -> Tensor:
-    """Same as ``matmul``, without split-K. Inputs must satisfy ``can_stream``."""
+    """Returns the same as ``matmul``, computed without split-K. Inputs must satisfy ``can_stream``."""
     rows, (count, width) = x.shape[0], weight.shape
     chosen = tile or streamed_tiling(rows, count, _multiprocessors(x.device))
     output = torch.empty(rows, count, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""The queries of a step cut into tiles, on the host: which programs of the attention kernels compute which rows."""
+"""Cuts the queries of a step into tiles, on the host: each tile is computed by one program of the attention kernels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ PADDING = -1
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """[tiles, 2] int32 each: sequence, and first of its rows, as ``PagedPlan`` has them."""
+    """The tiles of a step, int32 [tiles, 2] each: the sequence, and the tile's first row in it, as in ``PagedPlan``."""
 
     few: NDArray[np.int32]
     others: NDArray[np.int32]
 
 
 def queries_per_tile(rows: int, heads: int, kv_heads: int) -> int:
-    """Queries that a tile of ``rows`` has room for: the heads that share keys are rows of one tile."""
+    """Returns the number of queries in a tile of ``rows`` rows. The query heads that share a KV head are rows of one
+    tile."""
     return max(1, rows // (heads // kv_heads))
 
 
 def most_tiles(tokens: int, sequences: int, queries: int) -> int:
-    """No step of so many tokens of so many sequences has more tiles of ``queries``."""
+    """Returns the maximum number of tiles of ``queries`` queries in a step with ``tokens`` tokens of ``sequences``
+    sequences."""
     return min(tokens, (tokens + min(sequences, tokens) * (queries - 1)) // queries)
 
 
@@ -38,11 +40,11 @@ def tiles_of(
     few_size: int,
     size: int,
 ) -> Tiles:
-    """Tiles of sequences with ``counts`` rows each (0: none), padded to ``few_size`` and ``size``.
+    """Returns the tiles of sequences with ``counts`` rows each (0: none), padded to ``few_size`` and ``size`` tiles.
 
-    Those with at most ``few_queries`` rows are one tile of few queries; all others are cut into tiles of ``queries``.
-    ``lengths``, as in ``PagedPlan``, put those with the most keys first, so that no long one is left to the end.
-    Raises ValueError if there are more than the sizes allow.
+    A sequence with at most ``few_queries`` rows is one tile of few queries; all others are cut into tiles of
+    ``queries`` queries. Tiles are sorted by ``lengths`` (as in ``PagedPlan``), those with the most keys first, so that
+    no long tile starts last. Raises ValueError if there are more than the sizes allow.
     """
     rows = np.asarray(counts, dtype=np.int64)
     seen = np.asarray(lengths, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""How matrix products are cut into programs: a table for each device, with defaults for those not in it.
+"""The tilings of matrix products, by a table for each device, with defaults for devices without one.
 
-What is right depends on the number of rows, which decides whether a product waits for its weights or for the tensor
-cores. Where answers must not depend on the batch, all rows of the table "bfloat16" serve, whose tiles add up in one
-order, and of the others only the last.
+The best tiling depends on the number of rows, which decides whether a product is bound by memory or by the tensor
+cores. Where answers must not depend on the batch, all tilings for bfloat16 may be used, since their tiles add up in the
+same order, and of the other kinds only the last.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _FIXED_PROGRAMS = 127
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """The tile of one program, how tiles follow each other, and what the compiler is told.
+    """The tile of one program, the order of tiles, and the compiler's options. Raises ValueError for ``programs`` out
+    of range.
 
-    ``inputs`` counts columns of the stored matrix, so words where numbers are packed into words. Where there are fewer
-    tiles than ``programs``, each is shared by several programs that take a part of the inputs each.
+    ``inputs`` is in columns of the stored matrix: in words, if numbers are packed into words. If there are fewer tiles
+    than ``programs``, several programs share each tile and take a part of the inputs each.
     """
 
     rows: int
@@ -106,8 +107,8 @@ def tiling(kind: Kind, rows: int, device: torch.device, fixed: bool = False) -> 
 
 
 def streamed_tiling(rows: int, count: int, multiprocessors: int) -> Tiling:
-    """The tiling for a product of fixed order of ``rows`` by ``count`` outputs that TMA (the tensor memory accelerator)
-    feeds: what is quickest, given that the last round of tiles leaves multiprocessors without work. All add up in one
+    """Returns the fastest tiling for ``streamed_matmul`` with ``rows`` rows and ``count`` outputs. It takes into
+    account that the last round of tiles leaves some multiprocessors idle. All these tilings add up in the same
     order."""
     for tile in _STREAMED_FEW:
         if rows <= tile.rows:

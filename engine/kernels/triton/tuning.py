@@ -1,7 +1,8 @@
-"""Shapes of the attention kernels by card, head size and KV format. They change how long a step takes, and no more.
+"""The tuned shapes of the attention kernels by card, head size and KV format. They affect the speed of a step, not its
+meaning.
 
-Rows without a measurement come from counting: of registers and shared memory, by ``variants``; of the bytes that have
-to be under way to keep the memory busy, some 40 KB on each processor of an H100.
+Entries without a measurement are calculated: from registers and shared memory, as counted by ``variants``, and from the
+bytes that must be in flight to keep the memory busy, about 40 KB per multiprocessor of an H100.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ what a tile waits for."""
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One kernel: rows (queries times the heads that share keys) and keys of a tile; warps; stages of its loop."""
+    """The shape of one kernel: the rows (queries times the heads that share keys) and keys of a tile, its warps, and
+    the pipeline stages of its loop."""
 
     rows: int
     keys: int
@@ -34,7 +36,8 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class AttentionTuning:
-    """``few``, where keys are split; ``many``, where they are not; ``exact``, for both where all are to be alike."""
+    """The shapes for tiles of few queries, whose keys are split (``few``), for tiles of many queries (``many``), and
+    for all tiles in deterministic mode (``exact``)."""
 
     few: Shape
     many: Shape
@@ -43,7 +46,7 @@ class AttentionTuning:
     exact_split: int = 512  # keys of every part where all are to be alike; multiples of the keys of a tile, both
 
     def rows(self, deterministic: bool) -> tuple[int, int]:
-        """Rows that tiles of few queries are made for, and those of many."""
+        """Returns the number of rows of a tile of few queries, and that of a tile of many."""
         return FEW_ROWS, (self.exact if deterministic else self.many).rows
 
 
@@ -71,12 +74,12 @@ MEASURED: Mapping[tuple[str, int, Format], AttentionTuning] = {}
 
 
 def padded_head(head_dim: int) -> int:
-    """The power of two that a head's numbers are padded to; products need 16 at least."""
+    """Returns the power of two to which a head's elements are padded, at least 16, the minimum of a product."""
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
 def format_of(query: torch.dtype, number: torch.dtype) -> Format:
-    """Of queries, and of the numbers of a cache."""
+    """Returns the format for queries of the dtype ``query`` and a KV cache with numbers of the dtype ``number``."""
     if query == torch.float32:
         return "float32"
     if number == torch.int8:
@@ -86,7 +89,7 @@ def format_of(query: torch.dtype, number: torch.dtype) -> Format:
 
 @cache
 def tuning_of(card: str, head_dim: int, form: Format) -> AttentionTuning:
-    """For a card of that name, "" for none."""
+    """Returns the tuning for the card with this name ("": no GPU), head size and format."""
     size = padded_head(head_dim)
     for (prefix, measured_size, measured_form), tuning in MEASURED.items():
         if card.startswith(prefix) and (measured_size, measured_form) == (size, form):
@@ -96,5 +99,5 @@ def tuning_of(card: str, head_dim: int, form: Format) -> AttentionTuning:
 
 @cache
 def card_of(device: torch.device) -> str:
-    """Name of a card; "" of what is none."""
+    """Returns the name of a GPU; "" for another device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -1,7 +1,7 @@
-"""Kernels compiled ahead, for a card that need not be there: ``python -m engine.kernels.triton.variants``.
+"""Compiles kernels ahead, for a GPU that need not be present: ``python -m engine.kernels.triton.variants``.
 
-Prints registers, spills and shared memory of each kernel in the shapes that matter; fails if one does not compile or
-spills. What a kernel's file calls its ``variants`` is what is compiled.
+Prints registers, spills and shared memory of each kernel in its important shapes; fails if one does not compile or
+spills. The function ``variants`` of each kernel's file yields the variants that are compiled.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a compiled variant takes: registers per thread, bytes spilled, bytes of shared memory per program."""
+    """The resources of a compiled variant: registers per thread, bytes spilled, bytes of shared memory per program."""
 
     registers: int
     spilled: int
@@ -62,7 +62,8 @@ class Usage:
 
 
 def compiled(variant: Variant, capability: int = 90) -> Usage:
-    """Compiles to machine code. Raises whatever Triton raises."""
+    """Compiles ``variant`` to machine code for a compute ``capability``, such as 90, and returns its resources. Raises
+    ValueError if the machine code does not state them, and what Triton's compiler raises."""
     names = list(variant.kernel.arg_names)
     types = {name: "constexpr" if name in variant.constants else variant.signature[name] for name in names}
     hints = {
@@ -92,7 +93,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
 
 
 def all_variants(modules: Iterable[str] = MODULES) -> Iterator[Variant]:
-    """Those of every file."""
+    """Yields the variants of all ``modules``."""
     for name in modules:
         yield from import_module(f"engine.kernels.triton.{name}").variants()
 

@@ -20,7 +20,7 @@ from engine.kernels.triton.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class VectorShape:
-    """Outputs per program, inputs per step, warps per program."""
+    """The shape of the kernel: outputs per program, inputs per step, warps per program."""
 
     outputs: int
     inputs: int
@@ -49,8 +49,8 @@ def vector_kernel(
     step: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
-    """Grid (count / block): ``block`` outputs of ``weight`` [count, inputs] times ``x`` [inputs]. Prefetches the
-    next step's weights; the first load starts before ``x`` is ready."""
+    """Computes ``block`` outputs of ``weight`` [count, inputs] times ``x`` [inputs]. Grid (count / block). It
+    prefetches the next step's weights; the first load starts before ``x`` is ready."""
     outputs = tl.program_id(0) * block + tl.arange(0, block)
     lines = weight + tl.minimum(outputs, count - 1).to(tl.int64) * inputs
     columns = tl.arange(0, step)
@@ -75,8 +75,8 @@ def vector_kernel(
 
 
 def vector_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, *, shape: VectorShape = USUAL) -> Tensor:
-    """``x`` [1, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in their dtype; summed
-    in float32."""
+    """Returns ``x`` [1, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs], in their dtype,
+    summed in float32."""
     count, inputs = weight.shape
     output = torch.empty(1, count, dtype=x.dtype, device=x.device)
     overlap, launched = options(x.device)
