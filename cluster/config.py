@@ -107,7 +107,7 @@ class PlacementConfig(Settings):
 
 
 class StateConfig(Settings):
-    """The shared state: where Redis is, and what happens when it does not answer.
+    """The settings of the shared state: the address of Redis, and the behaviour when it does not answer.
 
     Without ``url`` and ``url_file`` a router keeps the state in its memory, and it ends with the router. Two routers
     would each have keys, limits and a ledger of their own, so that is refused for more than one router.

@@ -74,7 +74,7 @@ __all__ = [
 
 
 class FinishReason(StrEnum):
-    """Why a choice of a request ended."""
+    """The reason for which a choice of a request ended."""
 
     STOP = "stop"  # end-of-sequence token, stop token or stop string
     LENGTH = "length"  # max_tokens or the end of the context
@@ -126,8 +126,8 @@ def _is_unicode(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function call that the assistant made. ``arguments`` is JSON text; ``id`` is what the tool's message refers
-    to."""
+    """A function call that the assistant made. ``arguments`` is JSON text; the tool's message refers to the call by its
+    ``id``."""
 
     name: str
     arguments: str
@@ -137,8 +137,8 @@ class ToolCall:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation, as the chat template gets it. A tool's result has the role ``tool`` and names its
-    call in ``tool_call_id``. ``name`` tells speakers of one role apart. ``reasoning_content`` is the reasoning before
-    the assistant's answer. The template gets the fields that are not None, and may ignore them."""
+    call in ``tool_call_id``. ``name`` distinguishes speakers with the same role. ``reasoning_content`` is the reasoning
+    before the assistant's answer. The template gets the fields that are not None, and may ignore them."""
 
     role: str
     content: str
@@ -279,7 +279,7 @@ class TokenLogprobs:
 
 @dataclass(slots=True)
 class Delta:
-    """What one engine step added to one choice of a request (vLLM's ``RequestOutput`` in delta mode).
+    """The addition of one engine step to one choice of a request (vLLM's ``RequestOutput`` in delta mode).
 
     ``text`` may be empty while a character or a possible stop string is incomplete; the concatenation of all texts of a
     choice is its whole answer. ``finish_reason`` is set on the last delta of each choice, ``usage`` on the last delta
@@ -339,7 +339,7 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What router and cluster need to know of a loaded model."""
+    """The properties of a loaded model that router and cluster need."""
 
     name: str
     context_length: int  # tokens, prompt and answer together

@@ -1,9 +1,9 @@
 """Renders conversations with the model's chat template.
 
-Templates differ in what they expect. On loading, small conversations are rendered to find out whether the content of a
-message must be a string or a list of parts, whether system messages are written, and whether the role ``developer`` is
-known. Tools are described by the template if it knows the Hermes format of tool calls, else in a message
-(``tool_prompt``).
+Templates differ in the messages that they expect. On loading, small conversations are rendered to find out whether the
+content of a message must be a string or a list of parts, whether system messages are written, and whether the role
+``developer`` is known. Tools are described by the template if it knows the Hermes format of tool calls, else in a
+message (``tool_prompt``).
 """
 
 from __future__ import annotations

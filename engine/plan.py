@@ -1,4 +1,4 @@
-"""``python -m engine.plan`` prints what a model's KV cache costs at which context length."""
+"""``python -m engine.plan`` prints the memory and compute that a model's KV cache costs, by context length."""
 
 from __future__ import annotations
 

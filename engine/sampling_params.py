@@ -50,8 +50,9 @@ class BeamSearch:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are sampled and when an answer ends. Field names are vLLM's where it has the field, else
-    transformers'. The order in which the settings take effect is described in engine/decode/rules.py and sampling.py.
+    """The settings for sampling tokens and for the end of an answer. Field names are vLLM's where it has the field,
+    else transformers'. The order in which the settings take effect is described in engine/decode/rules.py and
+    sampling.py.
 
     Raises RequestError, naming the field, for a value out of range.
     """

@@ -1,4 +1,4 @@
-"""``StepResult``: what a runner returns for one step (vLLM's ``ModelRunnerOutput``)."""
+"""``StepResult``: the result that a runner returns for one step (vLLM's ``ModelRunnerOutput``)."""
 
 from __future__ import annotations
 

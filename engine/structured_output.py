@@ -20,10 +20,10 @@ class Grammar:
     """A grammar that an answer must follow (vLLM's ``StructuredOutputsParams``).
 
     ``source`` is written in the language that ``kind`` names. ``param`` is the request field that the grammar came
-    from; errors name that field. ``label`` is what error messages call the grammar, for example "The schema of a tool";
-    if it is empty they name its ``kind``. Neither takes part in comparison, because equal sources compile to the same
-    grammar. ``strict`` matters for JSON schemas only: with it, a keyword that cannot be enforced is an error; without
-    it, the keyword is ignored (``unenforced_keywords`` lists them).
+    from; errors name that field. ``label`` is the name of the grammar in error messages, for example "The schema of a
+    tool"; if it is empty they name its ``kind``. Neither takes part in comparison, because equal sources compile to the
+    same grammar. ``strict`` matters for JSON schemas only: with it, a keyword that cannot be enforced is an error;
+    without it, the keyword is ignored (``unenforced_keywords`` lists them).
     """
 
     kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]

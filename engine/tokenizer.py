@@ -125,9 +125,8 @@ class Tokenizer:
         return "".join(map(detokenizer.push, tokens)) + detokenizer.flush()
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns the bytes that ``token`` adds within a text, in UTF-8. For a special token, and if the vocabulary
-        does not tell the bytes of its tokens, returns the token's name. For an id outside the vocabulary, returns no
-        bytes."""
+        """Returns the bytes that ``token`` adds within a text, in UTF-8. For a special token, and if the bytes of
+        tokens are unknown, returns the token's name. For an id outside the vocabulary, returns no bytes."""
         if self._bytes is not None and token in self._bytes:
             return self._bytes[token]
         return piece_bytes(self._fast.id_to_token(token) or "")

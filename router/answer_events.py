@@ -1,4 +1,4 @@
-"""Answer events: what generation yields for one request, independent of the wire format.
+"""Answer events: the events that generation yields for one request, independent of the wire format.
 
 Events come in batches. The events of a batch arrived together and are written to the client together. The order of
 events::

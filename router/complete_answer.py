@@ -11,7 +11,7 @@ from router.moderation_scores import ModerationResults
 
 
 class HaltReason(StrEnum):
-    """Why the router ended a choice before the engine did."""
+    """The reason for which the router ended a choice before the engine did."""
 
     CONTENT_FILTER = "content_filter"  # a check of the tenant's policy halted it
 

@@ -51,7 +51,7 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...
 
 
 class LimitsConfig(Settings):
-    """The limits on what a key or a tenant may use. None: no limit."""
+    """The limits on the usage of a key or a tenant. None: no limit."""
 
     requests_per_minute: int | None = Field(None, ge=1)
     """Requests in any minute."""
@@ -73,7 +73,7 @@ class TenantConfig(Settings):
 
 
 class LimitPolicy(Settings):
-    """How the limits of keys and tenants are enforced."""
+    """The settings by which the limits of keys and tenants are enforced."""
 
     when_unavailable: Literal["admit", "refuse"] = "admit"
     """What happens to a request with limits while the shared state does not answer: it is admitted without being
@@ -88,7 +88,8 @@ class LimitPolicy(Settings):
 
 
 class KeyRights(Settings):
-    """What an API key may use. A list that is None permits everything."""
+    """The rights of an API key: the tiers, models, tools and endpoints that it may use. A list that is None permits
+    everything."""
 
     role: Role = Role.USER
     """What the key is for."""
@@ -173,7 +174,7 @@ class JwtConfig(Settings):
 
 
 class AccessConfig(Settings):
-    """How API keys and tokens are verified and cached."""
+    """The settings for verifying and caching API keys and tokens."""
 
     jwt: JwtConfig | None = None
     """Access by JSON Web Tokens. None: by API keys alone."""
@@ -187,7 +188,8 @@ class AccessConfig(Settings):
 
 
 class AutoConfig(Settings):
-    """How ``model: auto`` chooses a tier: by a forecast of each tier's quality, or by the prompt's complexity score."""
+    """The settings by which ``model: auto`` chooses a tier: by a forecast of each tier's quality, or by the prompt's
+    complexity score."""
 
     forecast: str | None = Field(None, min_length=1)
     """Path of a forecaster's file, which ``python -m deployments.models.training.routing`` writes. None: the complexity
@@ -229,7 +231,7 @@ PROFILES = {
 
 
 class PriceConfig(Settings):
-    """What a tier costs per million tokens, in the currency of the prices."""
+    """The price of a tier per million tokens, in the currency of the prices."""
 
     input: float = Field(ge=0, allow_inf_nan=False)
     """Tokens of prompts."""
@@ -257,7 +259,7 @@ class PricesConfig(Settings):
 
 
 class ReviewConfig(Settings):
-    """How people review texts, and how the audit log is kept. The tenants' policies decide which texts go to review."""
+    """The settings of the review queue and of the audit log. The tenants' policies decide which texts go to review."""
 
     secret_file: Path | None = None
     """A file with at least 32 characters, such as a mounted secret, from which the keys of fingerprints and of stored
@@ -303,7 +305,7 @@ lose the sentences that have least to do with the last one. ``trim``: the oldest
 
 
 class OverflowConfig(Settings):
-    """What happens to a conversation that does not fit a tier's context, or is longer than ``max_prompt_tokens``."""
+    """The policies for a conversation that does not fit a tier's context, or is longer than ``max_prompt_tokens``."""
 
     policies: tuple[OverflowPolicy, ...] = ()
     """What is tried, in this order, until the conversation fits. (): nothing; the request is refused."""

@@ -35,7 +35,7 @@ class Document:
 
 
 class SearchMode(StrEnum):
-    """How passages are found."""
+    """The way in which passages are searched: by words, by vectors, or both."""
 
     HYBRID = "hybrid"  # both, joined by reciprocal rank fusion
     BM25 = "bm25"
@@ -80,8 +80,8 @@ class ContextPassage:
     """A passage as the model gets it: the characters ``[start, end)`` of a document.
 
     ``number`` counts from 1 in the order of the context. ``label`` has the document's title and the headings above the
-    passage, which the model sees too. ``text`` is the slice of the document. ``shown`` is what the model sees instead
-    of it, after the guard has redacted it; None: ``text``.
+    passage, which the model sees too. ``text`` is the slice of the document. ``shown`` is the text that the model sees
+    instead of it, if the guard has redacted it; None: ``text``.
     """
 
     number: int
@@ -124,7 +124,7 @@ class RetrievedContext:
         return rendered(self.passages)
 
     def with_shown(self, texts: Sequence[tuple[str, str]]) -> RetrievedContext:
-        """Returns the context with ``texts``, label and text of each passage, as what the model sees of them."""
+        """Returns the context with other texts for the model. ``texts`` has the label and the text of each passage."""
         passages = tuple(
             replace(each, label=label, shown=None if text == each.text else text)
             for each, (label, text) in zip(self.passages, texts, strict=True)

@@ -55,7 +55,7 @@ NO_CONTROLS = CacheControls()
 
 @dataclass(frozen=True, slots=True)
 class TextParsing:
-    """What the router parses out of the generated text of an answer."""
+    """The parts that the router parses out of the generated text of an answer."""
 
     reasoning: bool = False  # reasoning between ``<think>`` and ``</think>`` at the beginning
     tool_calls: bool = False

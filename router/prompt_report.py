@@ -57,8 +57,8 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class PromptReport:
-    """The parts of an assembled prompt, and what was dropped and compressed. ``before`` and ``after`` are the estimated
-    tokens of the whole prompt.
+    """The parts of an assembled prompt, and the parts that were dropped and compressed. ``before`` and ``after`` are
+    the estimated tokens of the whole prompt.
 
     ``policy`` is the policy that was applied to a conversation that was too long: ``larger_tier``, ``retrieve``,
     ``compress`` or ``trim``; None: nothing. ``tier`` is the tier that was chosen first, if a larger one takes the

@@ -462,10 +462,10 @@ class Oversight(Protocol):
 class Release:
     """The part of a growing text that may be sent now.
 
-    ``text`` follows what was released before, with the replacements of redacted spans. It stands for the characters of
-    the original up to ``end``; ``replaced`` are the spans of the original, within that part, that were replaced.
-    ``halt`` is the verdict that ends the text here: no more of it may be sent. ``done``: the whole text is released, or
-    it was halted; and no check of it is running.
+    ``text`` follows the text that was released before, with the replacements of redacted spans. It stands for the
+    characters of the original up to ``end``; ``replaced`` are the spans of the original, within that part, that were
+    replaced. ``halt`` is the verdict that ends the text here: no more of it may be sent. ``done``: the whole text is
+    released, or it was halted; and no check of it is running.
     """
 
     text: str

@@ -40,7 +40,8 @@ _PLAIN = (str, int, float, bool, bytes, NoneType)
 
 
 class VersionMismatchError(Exception):
-    """The releases at the two ends of a lane are incompatible, or one does not support what the other asks for."""
+    """The releases at the two ends of a lane are incompatible, or one of them does not support a field or value that
+    the other sends."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

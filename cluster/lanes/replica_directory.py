@@ -12,10 +12,10 @@ ReplicaListener = Callable[[frozenset[str]], None]
 class ReplicaDirectory:
     """The per-process registry of the running replicas, by deployment, with listeners for changes.
 
-    PinnedRequestRouter publishes what Serve reports; LanePool listens. The registry is class state because Serve
-    creates the request routers itself, from an import path, so that no object can be passed to them. It has a module of
-    its own because Serve pickles the module of a request router by value, which would copy the registry. Listeners may
-    be called from another thread.
+    PinnedRequestRouter publishes the replicas that Serve reports; LanePool listens. The registry is class state because
+    Serve creates the request routers itself, from an import path, so that no object can be passed to them. It has a
+    module of its own because Serve pickles the module of a request router by value, which would copy the registry.
+    Listeners may be called from another thread.
     """
 
     _running: ClassVar[dict[str, frozenset[str]]] = {}  # replica ids by deployment

@@ -1,4 +1,5 @@
-"""``PrefixMemory``: the prompt prefixes that were sent to a replica, by which the router estimates what it has cached.
+"""``PrefixMemory``: the prompt prefixes that were sent to a replica, by which the router estimates which prefixes the
+replica has cached.
 
 Prompts are compared as text, before tokenisation, in pieces of fixed length whose hashes are chained from the start.
 The estimate may be wrong, for example if the replica has evicted the blocks. The replica then prefills the prompt
@@ -32,7 +33,7 @@ def _pieces(request: GenerationRequest) -> Iterator[object]:
 
 def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
     """Returns the chained hashes of the request's prompt, one per piece, first to last. Each depends on the cache salt
-    and all pieces before it, so that two prompts share hashes as far as their prefixes and salts are equal."""
+    and all pieces before it, so that two prompts share the hashes of their common prefix if their salts are equal."""
     chain: list[int] = []
     parent = hash(request.cache_salt)
     for piece in _pieces(request):

@@ -39,7 +39,8 @@ class PairModel:
         self._encoder = Encoder(self.artefact.architecture, weights, precision, token_types=2)
 
     def probabilities(self, question: str, others: Sequence[str], cosines: Sequence[float]) -> NDArray[np.float64]:
-        """Returns the probability that each of ``others`` asks for what ``question`` asks for, float64 [others].
+        """Returns, for each of ``others``, the probability that it asks for the same answer as ``question``: float64
+        [others].
 
         ``cosines`` are those of the embeddings of ``question`` and of each of ``others``. A pair that is too long for
         the model has the probability 0. Raises ValueError for a cosine that is not finite.

@@ -25,8 +25,8 @@ from engine.decode.sampling import Draw, cut
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The tokens that may follow one hypothesis, best first. ``tokens`` [n] int64. ``logprobs`` [n] float64 are their
-    log probabilities after rules, temperature and cuts. ``ranks`` [n] float64 is what they are ordered by: the log
-    probabilities, with Gumbel noise added if candidates are drawn."""
+    log probabilities after rules, temperature and cuts. ``ranks`` [n] float64 are the numbers by which they are
+    ordered: the log probabilities, with Gumbel noise added if candidates are drawn."""
 
     tokens: Tensor
     logprobs: Tensor

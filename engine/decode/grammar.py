@@ -105,8 +105,8 @@ class GrammarState:
         return self._meter(lambda: self.matcher.validate_tokens([token])) == 1
 
     def forced(self, most: int) -> list[int]:
-        """Returns up to ``most`` forced tokens: what the grammar requires next, whatever the model's logits are, as the
-        tokenizer encodes it (jump-forward decoding)."""
+        """Returns up to ``most`` forced tokens (jump-forward decoding): the tokenizer's encoding of the text that the
+        grammar requires next, whatever the model's logits are."""
         return self._ahead[: -most - 1 : -1]
 
     def _look_ahead(self) -> None:
@@ -170,8 +170,8 @@ class GrammarCompiler:
             logger.warning("There will be no structured outputs: %s", error)
 
     def compile(self, grammar: Grammar, prompt_length: int) -> GrammarState:
-        """Returns the state of an answer that follows ``grammar`` after ``prompt_length`` tokens. Raises RequestError
-        that says what is wrong with the grammar, or OverloadedError if it cannot be tried out at the moment."""
+        """Returns the state of an answer that follows ``grammar`` after ``prompt_length`` tokens. Raises RequestError,
+        whose message describes the fault of the grammar, or OverloadedError if it cannot be tried out at the moment."""
         start = self._start(grammar)
         tokens = self._load()[0].vocab_size
         return GrammarState(start.deep_copy(), prompt_length, grammar, tokens, self._vocab_size)

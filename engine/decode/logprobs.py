@@ -23,7 +23,7 @@ class Scored:
 
 class LogprobRecorder:
     """Computes the log probabilities of one step. Keeps the logits as they are before rules (raw), or after rules,
-    temperature and cuts (processed), by what each request asks for."""
+    temperature and cuts (processed), as each request asks."""
 
     def __init__(self, logits: Tensor, draws: Sequence[Draw]) -> None:
         """Copies the rows of ``logits`` [rows, vocab] float32 whose draws want log probabilities, one draw per row."""

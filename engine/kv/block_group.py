@@ -107,9 +107,9 @@ class BlockGroup:
         """Releases blocks that a query at position ``start`` does not attend to, and allocates blocks up to the last
         token, or the bound of a window.
 
-        A block that others refer to must not be written (copy on write). If ``start`` lies in one, the sequence gets a
-        new block instead. Then returns the ids of the old and the new block, whose content is to be copied before the
-        step.
+        A block that others refer to must not be written (copy on write). If ``start`` is in such a block, the sequence
+        gets a new block instead. Then returns the ids of the old and the new block, whose content is to be copied
+        before the step.
         """
         first = self.shape.first_seen(start)
         if first > table.gone:
@@ -127,8 +127,8 @@ class BlockGroup:
         return copy
 
     def own(self, table: BlockTable, start: int) -> tuple[int, int]:
-        """Replaces the shared block that position ``start`` lies in by a new one. Returns the ids of the old and the
-        new block."""
+        """Replaces the shared block that contains the position ``start`` by a new one. Returns the ids of the old and
+        the new block."""
         position = start // self.shape.block_size
         old = table.blocks[position]
         self.pool.release([old], self.index.__contains__)  # other sequences still refer to it

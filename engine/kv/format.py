@@ -1,8 +1,8 @@
 """The storage formats of keys and values: the engine's dtype, another float type, or one byte per number with a scale
 for each token and head.
 
-The scale is what the numbers of one head's key or value were divided by. A scale for each token keeps the effect of an
-outlier to that token (KIVI, Liu et al. 2024, shows why coarser scales lose more).
+The scale is the number by which the elements of one head's key or value were divided. A scale for each token keeps the
+effect of an outlier to that token (KIVI, Liu et al. 2024, shows why coarser scales lose more).
 """
 
 from __future__ import annotations

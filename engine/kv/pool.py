@@ -58,7 +58,8 @@ class BlockPool:
 
     @property
     def cost_of_sharing(self) -> int:
-        """By how many one more reference to a used block decreases ``available``: 1 if shares are counted, else 0."""
+        """The number by which one more reference to a used block decreases ``available``: 1 if shares are counted, else
+        0."""
         return 1 if self._count_shares else 0
 
     def is_cached(self, block: int) -> bool:

@@ -20,7 +20,7 @@ _NO_SALT = b"any salt"
 
 
 class Miss(StrEnum):
-    """Why a prompt was not fully found in the prefix cache: the reason for the first missing block."""
+    """The reason for which a prompt was not fully found in the prefix cache, by its first missing block."""
 
     SHORT = "short"  # the prompt is too short to fill a block that could be shared
     EVICTED = "evicted"  # the block was cached and has been evicted

@@ -25,7 +25,7 @@ def protected(sequence: Sequence, cooldown: int) -> bool:
 
 
 def strength(sequence: Sequence, cooldown: int) -> Strength:
-    """Sort key of running sequences: the sequence that is preempted last comes first.
+    """Returns the sort key of running sequences: the sequence that is preempted last comes first.
 
     The first one is never preempted while there is another, so every preemption lets some sequence continue.
     """

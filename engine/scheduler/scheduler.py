@@ -104,7 +104,7 @@ class Scheduler:
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Starts ``child`` on shared blocks of ``parent``; it has the computed tokens of ``parent`` and one more, which
         is pending. Returns False and changes nothing if ``parent`` is not running or there is no room; the caller may
-        then queue ``child`` with ``add_fork``, to use what the prefix cache has of it. Raises ValueError if tokens or
+        then queue ``child`` with ``add_fork``, to use its blocks in the prefix cache. Raises ValueError if tokens or
         salt do not fit."""
         if parent.status is not Status.RUNNING:
             return False  # it has no blocks to share

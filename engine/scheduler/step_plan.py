@@ -1,4 +1,4 @@
-"""``Plan``: what the scheduler decides for one step (vLLM's ``SchedulerOutput``)."""
+"""``Plan``: the scheduler's decisions for one step (vLLM's ``SchedulerOutput``)."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Load(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the scheduler decided for one step (vLLM's ``SchedulerOutput``): the chunks, at most one per sequence, and
-    what happened to sequences while planning."""
+    """The scheduler's decisions for one step (vLLM's ``SchedulerOutput``): the chunks, at most one per sequence, and
+    the sequences whose status changed during planning."""
 
     chunks: tuple[Chunk, ...]
     copies: tuple[BlockCopy, ...] = ()  # block copies to make before the chunks are run

@@ -62,8 +62,8 @@ class Authenticator:
             await self._tokens.close()
 
     async def authenticate(self, credentials: str | None, feature: str | None = None) -> Principal:
-        """Returns the principal who owns ``credentials``, which have the form ``Bearer KEY``. ``feature`` is what the
-        request names as its feature.
+        """Returns the principal who owns ``credentials``, which have the form ``Bearer KEY``. ``feature`` is the
+        feature that the request names; None: it names none.
 
         Raises AuthenticationError for credentials that are missing, malformed, unknown, revoked or expired,
         InvalidRequestError for a malformed ``feature``, and UnavailableError if the key is not in the cache and the

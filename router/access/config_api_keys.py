@@ -47,7 +47,8 @@ def bearer(credentials: str | None) -> str:
 
 
 def unknown_key() -> AuthenticationError:
-    """Returns (does not raise) the error for a key that is unknown, revoked or expired. It does not tell which."""
+    """Returns (does not raise) the error for a key that is unknown, revoked or expired. The message does not say which
+    of these is the case."""
     return AuthenticationError("Incorrect API key provided.", "invalid_api_key")
 
 

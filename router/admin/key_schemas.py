@@ -1,4 +1,4 @@
-"""The JSON documents of ``/admin/v1/keys``: what requests send, and how a key is shown. Pure."""
+"""The JSON documents of ``/admin/v1/keys``: the bodies of requests, and the form in which a key is shown. Pure."""
 
 from __future__ import annotations
 

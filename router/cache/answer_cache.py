@@ -1,6 +1,6 @@
 """``AnswerCache``: looks up the answer to a request, exact first and then by meaning, and stores new answers.
 
-It fails open: without the store, or the index, requests go on as if nothing were stored.
+It fails open: without the store or the index, each look-up is a miss.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class AnswerCache:
     async def find(
         self, scope: CacheScope, request: InferenceRequest, controls: CacheControls, ruling: Ruling | None
     ) -> Found:
-        """Returns what the cache has for ``request``. May wait for an identical request that is under way.
+        """Returns the result of looking up ``request``. May wait for an identical request that is under way.
 
         ``ruling`` is the guard's decision on the request; None: there is no guard. No fault of the store or the index
         is raised: it counts as a miss.

@@ -1,10 +1,10 @@
 """The cache keys: digests of everything that decides an answer. One is the key of the exact request, the other that of
 the partition, whose requests differ in the last question alone. Pure.
 
-Both are SHA-256 of what Python writes for the dataclasses (``repr``), which has all of their members and quotes all
-texts: two requests are written alike only if they are equal. A member that is added to a prompt's or the sampling's
-type decides at once. What decides when and how an answer is sent, but not what it says, is left out: streaming,
-priority, deadline, the user's name, the most cost.
+Both are SHA-256 digests of the dataclasses' ``repr``, which has all of their members and quotes all texts: two requests
+are written alike only if they are equal. A member that is added to a prompt's or the sampling's type decides at once.
+Members that decide when and how an answer is sent, but not its content, are left out: streaming, priority, deadline,
+the user's name, the most cost.
 
 Each request pays for its digests. ``repr`` takes a fifth of the time of JSON made member by member, and earlier turns
 are written once for both.

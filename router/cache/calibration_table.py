@@ -55,7 +55,8 @@ class CalibrationTable(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> CalibrationTable:
-        """Reads a table. Raises OSError, and CalibrationTableError for what is missing or wrong in it."""
+        """Reads a table. Raises OSError if it cannot be read, and CalibrationTableError for a member that is missing or
+        wrong."""
         text = path.read_text(encoding="utf-8")
         try:
             return cls.model_validate_json(text)

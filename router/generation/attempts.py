@@ -1,4 +1,4 @@
-"""The attempts at one engine request: another replica goes on with it after a failure, as ``retry_policy`` decides.
+"""The attempts at one engine request: another replica continues it after a failure, as ``retry_policy`` decides.
 
 What was sent stays sent: the next attempt continues it from the tokens (``sent_answer``), and the client sees a pause.
 The choices of a request that was cut are continued one by one, each with attempts of its own.

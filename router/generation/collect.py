@@ -88,7 +88,7 @@ class Collector:
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:
     """Reads ``batches`` to their end. Returns the answers of the request in the order of their index, and the token
-    counts of all answers together. Raises what ``batches`` raises."""
+    counts of all answers together. Raises the errors of ``batches``."""
     collector = Collector()
     async for events in batches:
         collector.push(events)

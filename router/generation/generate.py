@@ -44,8 +44,8 @@ async def generate(
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
 
-    Raises what the backend raises, and a RefusalError if the generation for a prompt failed or ended without its last
-    delta.
+    Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
+    last delta.
     """
     stops = stops or PromptStops()
     on_failover = _recorder(meter, count_failover)

@@ -1,5 +1,5 @@
-"""``SentAnswer``: what the attempts at one engine request have sent, and ``continuations``: the requests that generate
-the rest of it on another replica. Pure.
+"""``SentAnswer``: the part of an answer that the attempts at one engine request have sent. ``continuations``: the
+requests that generate the rest of the answer on another replica. Pure.
 
 The engine's random numbers are a function of seed, choice and position (Salmon et al. 2011), and it replays the tokens
 of ``GenerationRequest.resume`` through its grammar, stop strings, penalties and detokeniser. So a continuation needs

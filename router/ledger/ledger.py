@@ -77,7 +77,7 @@ class Ledger:
         """Writes the entry of a request when the context ends, by an error or a cancellation too.
 
         The entry of a request that was cut off is written a moment later, when the engine has stopped it and reported
-        its counts: a cancelled stream costs what was generated, to the token. After SETTLE_S without the engine's
+        its counts: a cancelled stream costs exactly the tokens that were generated. After SETTLE_S without the engine's
         counts, or if the replica is lost, the router's own are written with ``exact=False``. ``on_settled`` is called
         right before the entry is written.
         """

@@ -1,4 +1,4 @@
-"""Prices: what tokens cost, in whole units of 1e-9 of the currency. Pure.
+"""Prices: the cost of tokens, in whole units of 1e-9 of the currency. Pure.
 
 Money is whole numbers, so that sums are exact. A price per million tokens of 0.15 is 150 units per token.
 """
@@ -15,7 +15,7 @@ TOKENS_PER_PRICE = 1_000_000
 
 
 def cost_of(price: PriceConfig | None, usage: Usage) -> int:
-    """Returns what ``usage`` costs in MONEY_UNITS, rounded half up; 0 without a price.
+    """Returns the cost of ``usage`` in MONEY_UNITS, rounded half up; 0 without a price.
 
     ``usage.prompt_tokens`` includes the cached ones, which have a price of their own.
     """

@@ -1,8 +1,8 @@
 """``Limiter``: reserves the most that a request may use before it runs, and settles the reservation at the end. It
 calls the store.
 
-While a request runs, its lease is renewed with what it has used up to then. A failed settlement is sent again at the
-next renewal. If a router crashes, its reservations expire after one lease.
+While a request runs, its lease is renewed, with its usage so far. A failed settlement is sent again at the next
+renewal. If a router crashes, its reservations expire after one lease.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ class ChatRequest(GenerationFields):
 
     @property
     def parsing(self) -> TextParsing:
-        """What the router parses out of the generated text: reasoning, tool calls, both or neither.
+        """The parts that the router parses out of the generated text: reasoning, tool calls, both or neither.
 
         Reasoning is not parsed where a grammar constrains the text: ``<think>`` is then a part of the answer.
         """

@@ -39,8 +39,8 @@ class TextOffset:
 def text_logprobs(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> dict[str, Any]:
     """Advances ``offset`` past ``tokens`` and returns their object ``choices[].logprobs`` of text completions.
 
-    ``offset`` stands at the first of ``tokens``. The first token of a prompt has no log
-    probability (null), because nothing precedes it.
+    ``offset`` must be at the first of ``tokens``. The first token of a prompt has no log probability (null), because
+    nothing precedes it.
     """
     return {
         "tokens": [token.chosen.text for token in tokens],

@@ -237,7 +237,7 @@ class HitFeedback(NamedTuple):
 
 
 class SemanticUnavailableError(Exception):
-    """The semantic index did not answer in time, or cannot be reached. The request goes on as a miss."""
+    """The semantic index did not answer in time, or cannot be reached. The look-up then counts as a miss."""
 
 
 class SemanticIndex(Protocol):

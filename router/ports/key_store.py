@@ -12,8 +12,8 @@ from typing import Protocol
 class KeyRecord:
     """An API key as it is stored.
 
-    ``id`` and ``digest`` are unique. ``digest`` is what ``key_by_digest`` finds the record by, such as a keyed hash of
-    the secret. ``document`` is JSON of everything else; the store does not read it.
+    ``id`` and ``digest`` are unique. ``key_by_digest`` finds the record by its ``digest``, such as a keyed hash of the
+    secret. ``document`` is JSON of everything else; the store does not read it.
     """
 
     id: str

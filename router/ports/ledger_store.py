@@ -44,10 +44,10 @@ class LedgerEntry:
     """The ledger entry of one request, as the store takes it.
 
     ``id`` is unique; the store adds an entry once, however often it is appended. ``at_ms`` is the time to which it is
-    attributed, in milliseconds since the epoch. ``labels`` are what sums can be grouped by, such as the team; there is
-    one sum for each combination of their values, so these must be few. Of CAPPED_LABEL only the first MAX_VALUES of a
-    tenant's day are kept apart, the others count as OTHER. ``amounts`` are the numbers that are summed, such as tokens.
-    ``document`` is JSON of the whole entry; the store keeps it as it is.
+    attributed, in milliseconds since the epoch. ``labels`` are the dimensions by which sums can be grouped, such as the
+    team. There is one sum for each combination of their values, so there must be few values. Of CAPPED_LABEL only the
+    first MAX_VALUES of a tenant's day are kept apart, the others count as OTHER. ``amounts`` are the numbers that are
+    summed, such as tokens. ``document`` is JSON of the whole entry; the store keeps it as it is.
 
     ``part_of``: the id of the entry of which this is a part; "" for a whole entry. A whole entry replaces its parts in
     the sums, and a part that comes after it is not added. Of several parts, only the first to come counts REQUESTS.

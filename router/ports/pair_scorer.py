@@ -23,7 +23,8 @@ class PairScorer(Protocol):
         ...
 
     async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
-        """Returns the probability that each candidate asks for what ``question`` asks for, in order, each from 0 to 1.
+        """Returns, for each candidate in order, the probability, 0 to 1, that it asks for the same answer as
+        ``question``.
 
         The probability does not depend on which of the two was asked first, nor on the other candidates. It is
         independent of ``router.cache.pair_guard``, which may refuse a pair with a high probability. A pair that is too

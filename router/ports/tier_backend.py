@@ -34,8 +34,8 @@ OnUsage = Callable[[Usage | None], None]
 class OrphanedAttempt:
     """The end of an attempt whose router may have died before it could write it to the ledger.
 
-    ``request_id`` is that of the engine request. ``account`` is what the router gave to ``TierBackend.generate``.
-    ``usage`` has the engine's final token counts.
+    ``request_id`` is that of the engine request. ``account`` is the argument that the router gave to
+    ``TierBackend.generate``. ``usage`` has the engine's final token counts.
     """
 
     request_id: str
@@ -93,7 +93,7 @@ class ReplicaUnreachableError(ReplicaLostError):
 
 
 class ReplicaDrainedError(ReplicaError):
-    """The replica stops as planned, such as in a rollout, and its time to finish what it runs is over."""
+    """The replica stops as planned, such as in a rollout, and its time to finish running requests is over."""
 
 
 class ReplicaOverloadedError(ReplicaError):

@@ -42,9 +42,9 @@ def packed(
 ) -> Packed:
     """Returns the passages for a context of ``budget_tokens`` at most, by estimate.
 
-    ``candidates`` come in the order of preference. One that is too long for what is left is passed over, and a shorter
-    one after it may still be packed. Chunks of a document that touch become one passage. ``complete``: the candidates
-    are all chunks that exist, so that all of them may be packed in document order.
+    ``candidates`` come in the order of preference. A candidate that is too long for the rest of the budget is passed
+    over, and a shorter one after it may still be packed. Chunks of a document that touch become one passage.
+    ``complete``: the candidates are all chunks that exist, so that all of them may be packed in document order.
     """
     chosen: list[Candidate] = []
     tokens = HEAD_TOKENS
@@ -63,8 +63,8 @@ def packed(
 
 
 def best_at_ends(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Returns ``candidates`` with the best at the end, the second best at the beginning, and so on inwards: what is in
-    the middle of a long context is used least (Liu et al., "Lost in the Middle", 2023)."""
+    """Returns ``candidates`` with the best at the end, the second best at the beginning, and so on inwards: models use
+    the middle of a long context least (Liu et al., "Lost in the Middle", 2023)."""
     ranked = sorted(candidates, key=lambda each: (-each.score, *_in_document(each)))
     ends, beginnings = ranked[::2], ranked[1::2]
     return [*beginnings, *reversed(ends)]

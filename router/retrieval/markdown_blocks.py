@@ -1,6 +1,6 @@
 """The blocks of a text: headings, fenced code and paragraphs, as CommonMark tells them apart. Pure.
 
-Only what decides where a chunk may begin or end is read: ATX and setext headings, and code fences.
+Only the syntax that decides where a chunk may begin or end is parsed: ATX and setext headings, and code fences.
 """
 
 from __future__ import annotations

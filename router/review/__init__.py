@@ -1,1 +1,1 @@
-"""Human oversight: the queue of texts that people decide on, what they have approved, and the audit log."""
+"""Human oversight: the queue of texts that people decide on, the exceptions for approved texts, and the audit log."""

@@ -38,7 +38,8 @@ class AuditReader:
         return [each.tenant for each in await self._store.days() if each.day == day]
 
     async def verify(self, tenant: str | None, day: int, today: int) -> Sequence[DayReport]:
-        """Verifies a day of ``tenant``, or of all tenants that have records of it. Days count from the epoch."""
+        """Verifies the hash chain of ``day`` for ``tenant``, or for all tenants with records of that day. Returns a
+        report for each. ``day`` and ``today``, by which expired records are recognised, are in days since the epoch."""
         days = await self._store.days(tenant)
         reports = []
         for name in sorted({each.tenant for each in days}):

@@ -130,7 +130,7 @@ class Exchange:
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
-        """Sends a whole response with ``document`` as JSON. Raises what ``send`` raises."""
+        """Sends a whole response with ``document`` as JSON. Raises the errors of the ASGI ``send``."""
         await self.answer_text(status, json.dumps(document))
 
     async def answer_text(self, status: int, body: str, media_type: str = "application/json") -> None:
@@ -142,7 +142,7 @@ class Exchange:
 
         Nothing is sent if a whole response was already begun. A separate task sends, since the caller may be cancelled
         already. The task is cancelled after ERROR_TIMEOUT_S seconds, so that a client that has stopped reading does not
-        occupy the router's concurrency limit. Raises what ``send`` raises.
+        occupy the router's concurrency limit. Raises the errors of the ASGI ``send``.
         """
         sending = asyncio.ensure_future(self._send_error(refusal, body))
         await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
@@ -158,7 +158,7 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": event(body).encode()})
 
     async def stream(self, batches: AsyncIterable[T], bodies_of: Callable[[T], list[str]]) -> None:
-        """Sends each batch in one write, with one SSE event for each body that ``bodies_of`` makes of the batch.
+        """Sends each batch in one write, with one SSE event for each body that ``bodies_of`` returns for the batch.
 
         The status line is sent with the first write, so that an error before it still sets the HTTP status.
         """

@@ -10,5 +10,5 @@ HEADERS = [
 
 
 def event(body: str) -> str:
-    """Returns ``body`` as an SSE event. It must not have line breaks."""
+    """Returns ``body`` as an SSE event. ``body`` must not have line breaks."""
     return f"data: {body}\n\n"

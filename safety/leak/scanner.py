@@ -4,7 +4,7 @@
                                   lead       found with w8    each found with the next
 
 A run counts as a leak from NGRAM words on. Its first LEAD words may be sent before that is known, so that ordinary
-text, which shares single words and short phrases with any prompt, is not held back; the found span begins behind them.
+text, which shares single words and short phrases with any prompt, is not held back; the found span begins after them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LeakScanner:
         self._reported = 0
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """See StreamScanner."""
+        """Reads the next piece; see ``StreamScanner.push``."""
         self._length += len(piece)
         found = [span for word in self._reader.push(piece, final=final) if (span := self._read(word))]
         if final:

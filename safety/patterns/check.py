@@ -37,7 +37,8 @@ class PatternCheck:
         self._recognisers = recognisers
 
     async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
-        """See ``Check``. The verdict of a passage has the spans of all kinds."""
+        """Returns a verdict for each passage in which a recogniser finds something, with the spans of all kinds; see
+        ``Check.check``."""
         verdicts = []
         for index, passage in enumerate(passages):
             await asyncio.sleep(0)  # a request may have thousands of passages

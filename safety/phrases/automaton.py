@@ -1,7 +1,7 @@
 """``PhraseAutomaton``: all phrases of a blocklist and an allowlist as one automaton over folded letters.
 
 Aho and Corasick, "Efficient string matching: an aid to bibliographic search", 1975. A state reads the original
-character: what it folds to is looked up once per state and character, then kept in the state, so that the loop over a
+character: its folded form is looked up once per state and character, then kept in the state, so that the loop over a
 text is one look-up per character. Characters that fold to nothing and separators leave the state as it is; whether
 spaces are in the right places is tested where letters match (``Pattern.is_spelled_by``).
 """

@@ -35,7 +35,7 @@ class PhraseCheck:
         return self._automaton.version
 
     async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
-        """See Check."""
+        """Returns a verdict for each passage with a blocked phrase; see ``Check.check``."""
         verdicts = []
         for index, passage in enumerate(passages):
             await asyncio.sleep(0)  # a request may have thousands of passages

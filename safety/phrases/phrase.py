@@ -29,9 +29,9 @@ class Phrase:
 class Letter:
     """A letter of a text or phrase.
 
-    ``folded`` is what the automaton reads; ``plain`` is the letter without leetspeak, empty for a sign. ``start`` is
-    the offset of its character. ``border``: a word may begin here, since a separator or a letter of a script without
-    spaces is before it. ``spaced``: a separator is before it.
+    ``folded`` is the form that the automaton reads; ``plain`` is the letter without leetspeak, empty for a sign.
+    ``start`` is the offset of its character. ``border``: a word may begin here, since a separator or a letter of a
+    script without spaces is before it. ``spaced``: a separator is before it.
     """
 
     folded: str

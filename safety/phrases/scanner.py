@@ -40,7 +40,7 @@ class PhraseScanner:
         self._reported = 0  # the end of the last reported match
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """See StreamScanner."""
+        """Reads the next piece; see ``StreamScanner.push``."""
         text = self._tail + piece
         state = self._state
         for end, char in enumerate(piece, len(self._tail) + 1):

@@ -17,8 +17,8 @@ BEFORE = r"(?:(?<![A-Za-z0-9_])|(?<=(?<!\\)(?:\\\\)*\\(?:[nrtbf]|u[0-9a-fA-F]{4}
 class Restorer:
     """Replaces the pseudonyms of ``restored`` in one text.
 
-    ``in_json``: the text is JSON and the pseudonyms stand in its strings, as in the arguments of a tool call; the
-    values are then escaped. It holds back only a part of a pseudonym, or a whole one until the next character.
+    ``in_json``: the text is JSON and the pseudonyms are in its strings, as in the arguments of a tool call; the values
+    are then escaped. It holds back only a part of a pseudonym, or a whole one until the next character.
     """
 
     def __init__(self, restored: Mapping[str, str], *, in_json: bool = False) -> None:

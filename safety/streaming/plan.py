@@ -54,9 +54,9 @@ class ClassifierRule:
     """The classifier of answers. ``judge`` turns scores into a verdict; None: the text is harmless. A verdict of BLOCK
     halts the text.
 
-    ``mode``: ``hold`` releases text once a check that covers it has come back clean. ``beside`` releases it after the
-    scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is the action when the
-    classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned.
+    ``mode``: ``hold`` releases text once a check that covers it has ended without a finding. ``beside`` releases it
+    after the scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is the action when
+    the classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned.
     """
 
     classifier: TextClassifier

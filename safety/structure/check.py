@@ -69,7 +69,8 @@ class StructureCheck:
         return VERSION
 
     async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
-        """See Check."""
+        """Returns the verdicts on the passages, several for a passage if it has several signals; see
+        ``Check.check``."""
         verdicts: list[Verdict] = []
         for index, passage in enumerate(passages):
             if passage.origin not in _CHECKED:

@@ -1,4 +1,4 @@
-"""Builds the C sources once per machine, with the system's compiler, for the processor at hand."""
+"""Builds the C sources once per machine, with the system's compiler, for its processor."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def _bare(text: str) -> str:
 def names(text: Reading) -> dict[str, frozenset[str]]:
     """Returns the capitalised words of a question that do not begin a sentence, each with the words of its name.
 
-    All are lower-cased. The first word of a sentence belongs to the name that goes on after it.
+    All are lower-cased. The first word of a sentence is not returned itself, but is one of the words of a name that it
+    begins.
     """
     found: dict[str, frozenset[str]] = {}
     for match in RUN.finditer(text.text):
