@@ -43,7 +43,7 @@ def piece_bytes(text: str) -> bytes:
 
 def respelled(fast: FastTokenizer, spellings: Mapping[str, str]) -> FastTokenizer:
     """Returns a copy of ``fast`` with the same ids and other names for special tokens. ``spellings`` maps each old name
-    to the new one. The copy reads an old name as plain text. It applies the rules for text beside a special token to
+    to the new one. The copy reads an old name as plain text. The rules for white space around special tokens apply to
     the new names. It adds no special tokens around a text."""
     told = json.loads(fast.to_str())
     for token in told["added_tokens"]:

@@ -430,8 +430,8 @@ class Oversight(Protocol):
     async def allowed(self, tenant: str, text: str) -> bool:
         """Returns whether a reviewer has approved ``text`` for ``tenant``, whatever its case and white space.
 
-        The caller asks if a classifier's verdict is REVIEW or BLOCK; an approved text is then allowed. It raises no
-        error: while the exceptions cannot be read, no text is approved.
+        It is called for texts on which a classifier's verdict is REVIEW or BLOCK; an approved text is then allowed. It
+        raises no error: while the exceptions cannot be read, no text is approved.
         """
         ...
 

@@ -62,7 +62,7 @@ class LogprobRecorder:
 
 
 class RowScorer:
-    """Computes log probabilities of single tokens of one row, later. A beam search has many candidates, of which few
+    """Computes log probabilities of single tokens of one row on demand. A beam search has many candidates, of which few
     are kept."""
 
     def __init__(self, logits: Tensor, count: int) -> None:

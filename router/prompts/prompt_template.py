@@ -44,7 +44,8 @@ class TemplateDocument(BaseModel):
 
 
 class PromptTemplate:
-    """A compiled version. ``variables`` are the names that its messages use, ``required`` those without a default."""
+    """A compiled version of a stored prompt. ``variables`` are the names that its messages use, ``required`` those
+    without a default."""
 
     def __init__(self, prompt_id: str, version: int, document: TemplateDocument) -> None:
         """Raises InvalidRequestError that names the field of ``document`` at fault."""
