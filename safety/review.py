@@ -67,8 +67,8 @@ async def with_decisions(
 ) -> tuple[Sequence[Verdict], str]:
     """Queues the texts that people should decide on, and may wait for the decisions, as the policy says.
 
-    Returns the verdicts after the decisions, and the sentence about the queue for a refusal. An approved text is
-    allowed, a rejected one blocked. A request that is blocked anyway is not queued.
+    Returns the verdicts after the decisions, and a sentence about the review queue for the message of a refusal ("" if
+    no item waits). An approved text is allowed, a rejected one blocked. A request that is blocked anyway is not queued.
     """
     review = policy.review
     asked = [verdict for verdict in verdicts if verdict.action is Action.REVIEW and verdict.passage < len(passages)]

@@ -125,7 +125,7 @@ def _limit() -> None:
 
 
 def main() -> None:
-    """Runs the process; the argument is the file descriptor of its connection."""
+    """Runs the sandbox process. Its command-line argument is the file descriptor of the connection to the engine."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes; the engine decides
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks leave no zombies
     os.nice(NICENESS)

@@ -144,8 +144,8 @@ class GenerationFields(StrictModel):
         """Returns the engine's sampling parameters.
 
         ``max_tokens`` and ``logprobs`` are arguments because the endpoints have different fields for them. OpenAI's
-        ``top_p: 0`` means the most probable token alone; MIN_TOP_P stands for it. Raises RequestError for parameters
-        that exclude each other.
+        ``top_p: 0`` means the most probable token alone; it is replaced by MIN_TOP_P, which has this effect. Raises
+        RequestError for parameters that exclude each other.
         """
         stop = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(

@@ -57,13 +57,13 @@ Choices = Annotated[
 
 
 class TextFormat(StrictModel):
-    """``response_format`` for any text."""
+    """The value of ``response_format`` for text without constraints."""
 
     type: Literal["text"]
 
 
 class JsonObjectFormat(StrictModel):
-    """``response_format`` for any JSON object."""
+    """The value of ``response_format`` for any JSON object."""
 
     type: Literal["json_object"]
 
@@ -78,7 +78,7 @@ class JsonSchema(StrictModel):
 
 
 class JsonSchemaFormat(StrictModel):
-    """``response_format`` for JSON that follows a schema."""
+    """The value of ``response_format`` for JSON that follows a schema."""
 
     type: Literal["json_schema"]
     json_schema: JsonSchema

@@ -16,7 +16,7 @@ def ipv4(candidate: Candidate) -> Extent | None:
 
 
 def ipv6(candidate: Candidate) -> Extent | None:
-    """Accepts an address that is more than a slice such as ``1::2`` or a qualified name such as ``a::b``."""
+    """Accepts an IPv6 address, unless it may be a Python slice such as ``1::2`` or a C++ name such as ``a::b``."""
     text = candidate.text.rstrip(":.")
     try:
         ipaddress.IPv6Address(text)

@@ -15,7 +15,8 @@ from safety.text.plain import plain_form
 
 
 class MarkerKind(StrEnum):
-    """The thing that a marker imitates, which decides how certain it is."""
+    """The kind of a role marker: what it imitates, a control token or the opening line of a turn. The kind decides how
+    certain the finding is."""
 
     TURN = "turn"  # a control token together with the role of the operator: a forged system turn
     TOKEN = "token"  # a control token
