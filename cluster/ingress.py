@@ -26,6 +26,7 @@ from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
+from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -39,6 +40,7 @@ from router.ports.collection_store import CollectionStore
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
+from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
@@ -104,6 +106,7 @@ class Router:
             prompts=shared_prompts(self._state),
             cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
             collections=shared_collections(self._state),
+            streams=shared_streams(self._state),
         )
         return without_root_path(without_request_id(app))
 
@@ -165,6 +168,13 @@ def shared_collections(config: StateConfig) -> CollectionStore | None:
     be used."""
     url = config.read_url()
     return None if url is None else RedisCollections(config, url)
+
+
+def shared_streams(config: StateConfig) -> StreamStore | None:
+    """Returns the store of detached streams; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
+    be used."""
+    url = config.read_url()
+    return None if url is None else RedisStreamStore(config, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -21,6 +21,7 @@ from router.complete_answer import Answer, EndReason
 from router.documents import Citation
 from router.moderation_scores import ModerationResults
 from router.ports.limit_store import LimitDecision
+from router.ports.stream_store import StreamOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Routed(NamedTuple):
     cache_entry: str = ""  # the id of the stored answer that is given again
     retrieval: Mapping[str, Any] | None = None  # how passages were found, and which; None: there was no retrieval
     prompts: Sequence[Prompt] = ()  # as the model reads them
+    owner: StreamOwner | None = None  # whose stream it is that can be resumed; None: it cannot
     failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)  # how often another replica went on with it, by now,
     # and whether one of them had another version of the model
 

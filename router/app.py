@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +26,7 @@ from router.admin.cache_api import CacheManagement
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
-from router.answer_events import AnswerEvent, Routed, Stamp
+from router.answer_events import AnswerEvent, AnswerWriter, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheDesk
 from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
@@ -34,6 +35,7 @@ from router.embedding_request import EmbeddingAccepted, EmbeddingResult
 from router.endpoint_protocol import Endpoint
 from router.errors import (
     DeadlineExceededError,
+    InvalidRequestError,
     LimitExceededError,
     MethodNotAllowedError,
     NotFoundError,
@@ -49,6 +51,7 @@ from router.memory_entry_store import MemoryEntryStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
+from router.memory_stream_store import MemoryStreamStore
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
 from router.openai.document_fields import retrieval_header
@@ -67,9 +70,12 @@ from router.ports.jwks_source import JwksSource
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
+from router.ports.stream_store import StreamOwner, StreamStore
 from router.ports.tier_backend import TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.stored_prompts import PromptBook
+from router.resume.detached_stream import Bodies
+from router.resume.detached_streams import DetachedStreams
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections
 from router.retrieval.retriever import Retriever
@@ -81,7 +87,7 @@ from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
 
-MODELS, MODERATIONS, EMBEDDINGS = "/v1/models", "/v1/moderations", "/v1/embeddings"
+MODELS, MODERATIONS, EMBEDDINGS, STREAMS = "/v1/models", "/v1/moderations", "/v1/embeddings", "/v1/streams"
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatEndpoint(),
     "/v1/completions": CompletionEndpoint(),
@@ -125,6 +131,7 @@ def build_app(
     prompts: PromptStore | None = None,
     cache: CacheParts | None = None,
     collections: CollectionStore | None = None,
+    streams: StreamStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -136,7 +143,7 @@ def build_app(
     ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
-    process.
+    process. ``streams`` has the events of detached streams, by default too.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -159,6 +166,7 @@ def build_app(
     answers = answer_cache(config.cache, parts, clock)
     stored = None if answers is None else CacheDesk(parts.store, answers, reviews.record_change)
     retriever = make_retriever(config, collections or MemoryCollectionStore(), embedder, clock)
+    detached = DetachedStreams(streams or MemoryStreamStore(clock), config.resume, config.tenants, clock)
     pipeline = Pipeline(
         config,
         backend,
@@ -173,6 +181,7 @@ def build_app(
         answers,
         prompts=book,
         retriever=retriever,
+        streams=detached,
     )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
@@ -192,7 +201,7 @@ def build_app(
         tenants,
         audit,
     )
-    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder, retriever)
+    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder, retriever, detached)
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
@@ -217,7 +226,9 @@ class App:
         endpoints: Mapping[str, Endpoint],
         embedder: Embedder | None,
         retriever: Retriever,
+        streams: DetachedStreams,
     ) -> None:
+        self._streams = streams
         self._embedder = embedder
         self._collections = retriever.collections
         self._collection_api = CollectionApi(pipeline, retriever)
@@ -278,6 +289,10 @@ class App:
             _expect(exchange, *methods)
             async with asyncio.timeout(self._timeout_s):
                 await self._manage_collections(exchange, path)
+        elif path.startswith(STREAMS + "/"):
+            _expect(exchange, "GET")
+            async with asyncio.timeout(self._timeout_s):
+                await exchange.while_connected(self._resume(exchange, path.removeprefix(STREAMS + "/")))
         elif path == "/healthz":
             _expect(exchange, "GET", "HEAD")
             await self._health(exchange)
@@ -296,36 +311,72 @@ class App:
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
         control = exchange.header("cache-control")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control)
-        async with aclosing(self._pipeline.run(call, endpoint)) as batches:
+        async with AsyncExitStack() as stack:
+            batches = await stack.enter_async_context(aclosing(self._pipeline.run(call, endpoint)))
             routed = (await anext(batches))[0]
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
             exchange.late_headers = partial(_late_headers, routed)
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
+            stamp = self._stamp(routed)
+            writer = routed.writer(stamp)
             with _retried_only_unpaid(exchange, routed):
-                await self._answer(exchange, routed, batches)
+                if routed.owner is None:
+                    await self._answer(exchange, routed, writer, batches)
+                else:
+                    stack.pop_all()  # the stream closes ``batches``, also after this client has left
+                    await self._answer_detached(exchange, endpoint, routed.owner, stamp.id, _bodies(batches, writer))
 
     async def _answer(
-        self, exchange: Exchange, routed: Routed, batches: AsyncGenerator[Sequence[AnswerEvent], None]
+        self,
+        exchange: Exchange,
+        routed: Routed,
+        writer: AnswerWriter,
+        batches: AsyncGenerator[Sequence[AnswerEvent], None],
     ) -> None:
         """Sends the response to an inference request, streamed or whole. ``batches`` has the events after Routed."""
-        created = int(self._clock.now())
-        stamp = Stamp(
+        if routed.stream:
+            await exchange.stream(batches, writer.chunks)
+        else:
+            answers, usage = await collect(batches)
+            await exchange.answer_text(200, writer.whole(answers, usage))
+
+    async def _answer_detached(
+        self, exchange: Exchange, endpoint: Endpoint, owner: StreamOwner, stream_id: str, bodies: Bodies
+    ) -> None:
+        """Streams an answer that goes on when the client leaves, and that it can resume."""
+        exchange.headers.append((b"x-manta-stream", stream_id.encode()))
+        stream = self._streams.begin(
+            owner, stream_id, bodies, lambda error: endpoint.error(refusal_of(error)), self._timeout_s
+        )
+        async with aclosing(stream.live()) as parts:
+            await exchange.stream_numbered(parts)
+
+    async def _resume(self, exchange: Exchange, stream_id: str) -> None:
+        """Answers /v1/streams/ID with the events after that of the header last-event-id, or with all.
+
+        Raises what ``Pipeline.resume`` raises, and InvalidRequestError for a wrong header.
+        """
+        await exchange.body(0)
+        last = exchange.header("last-event-id") or "0"
+        if not re.fullmatch(r"[0-9]{1,9}", last):
+            raise InvalidRequestError("The header last-event-id is not the id of an event.", "invalid_header")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, STREAMS)
+        # The id of the answer will do too: that of the stream after the format's prefix.
+        async with aclosing(self._pipeline.resume(call, stream_id.rpartition("-")[2], int(last))) as parts:
+            await exchange.stream_numbered(parts)
+
+    def _stamp(self, routed: Routed) -> Stamp:
+        return Stamp(
             uuid.uuid4().hex,
-            created,
+            int(self._clock.now()),
             routed.tier,
             routed.prompt_details,
             routed.retrieval,
             prompts=routed.prompts,
             failovers=routed.failovers,
         )
-        writer = routed.writer(stamp)
-        if routed.stream:
-            await exchange.stream(batches, writer.chunks)
-        else:
-            answers, usage = await collect(batches)
-            await exchange.answer_text(200, writer.whole(answers, usage))
 
     async def _health(self, exchange: Exchange) -> None:
         """Answers /healthz: 200 when every tier has a ready replica, otherwise 503."""
@@ -410,6 +461,13 @@ class App:
         await self._collections.close()
         await self._reviews.close()
         await self._store.close()
+
+
+async def _bodies(batches: AsyncGenerator[Sequence[AnswerEvent], None], writer: AnswerWriter) -> Bodies:
+    """Yields the bodies that ``writer`` makes of each batch."""
+    async with aclosing(batches):
+        async for events in batches:
+            yield writer.chunks(events)
 
 
 def _headers(routed: Routed) -> list[tuple[bytes, bytes]]:

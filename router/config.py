@@ -70,6 +70,9 @@ class TenantConfig(Settings):
 
     limits: LimitsConfig = LimitsConfig()
     """How much all keys of the tenant may use together, whatever limits each key has."""
+    resume: bool = True
+    """Whether streams of the tenant can be resumed, if its requests ask for it and ``router.resume`` allows it. Off: no
+    text of its streams is kept."""
 
 
 class LimitPolicy(Settings):
@@ -457,6 +460,20 @@ class FailoverConfig(Settings):
     settings, are left. ``continue``: one of them continues it, and the usage says so. ``end``: it ends in an error."""
 
 
+class ResumeConfig(Settings):
+    """Streams that a client can resume after it has lost its connection: those of requests with ``detach: true``."""
+
+    enabled: bool = True
+    """Whether streams can be resumed. Off: ``detach`` has no effect."""
+    window_s: float = Field(30.0, gt=0, le=3600)
+    """Seconds after its end for which the events of a stream are kept. A request without a reader is aborted after as
+    many seconds."""
+    max_streams: int = Field(256, ge=1)
+    """The most streams of a tenant that are kept. The one whose time ends first makes room."""
+    max_bytes: int = Field(16 * 1024 * 1024, ge=65_536)
+    """The most bytes of a tenant's events together, in Redis. A token takes about 250 bytes as an event."""
+
+
 class RouterConfig(Settings):
     """The settings of the router."""
 
@@ -486,6 +503,8 @@ class RouterConfig(Settings):
     """How /v1/embeddings names its model."""
     failover: FailoverConfig = FailoverConfig()
     """What happens to the requests of a replica that is lost."""
+    resume: ResumeConfig = ResumeConfig()
+    """Streams that a client can resume."""
     profiles: dict[str, ProfileConfig] = PROFILES
     """The sampling profiles, by the name that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)

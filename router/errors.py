@@ -8,6 +8,7 @@
     ├── AuthenticationError         no key, or a wrong one
     ├── PermissionDeniedError       the key may not do this
     ├── NotFoundError               no such model or path
+    ├── GoneError                   it existed, and its time is over
     ├── MethodNotAllowedError       the path exists, but not for this method
     ├── ConflictError               the state of a thing does not allow the request now
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
@@ -48,6 +49,7 @@ class RefusalKind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
     NOT_FOUND = "not_found"
+    GONE = "gone"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -107,6 +109,12 @@ class NotFoundError(RefusalError):
     """The model, the path or the named object does not exist, or is not visible to the API key."""
 
     kind = RefusalKind.NOT_FOUND
+
+
+class GoneError(RefusalError):
+    """What the request is about existed, and is deleted."""
+
+    kind = RefusalKind.GONE
 
 
 class MethodNotAllowedError(RefusalError):

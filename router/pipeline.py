@@ -41,6 +41,7 @@ from router.ports.clock import Clock
 from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
 from router.ports.state_store import StateUnavailableError
+from router.ports.stream_store import StreamOwner
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
@@ -52,6 +53,7 @@ from router.prompts.prepend_prompt import assemble
 from router.prompts.prompt_parts import assembly_of, prompt_parts
 from router.prompts.prompt_size import Measure
 from router.prompts.stored_prompts import PromptBook
+from router.resume.detached_streams import DetachedStreams
 from router.retrieval.cited_answers import cited
 from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
@@ -91,12 +93,14 @@ class Pipeline:
         *,
         prompts: PromptBook,
         retriever: Retriever,
+        streams: DetachedStreams,
     ) -> None:
         self._config = config
         self._embedder = embedder
         self._prompts = prompts
         self._overflow = Overflow(config.prompts)
         self._retriever = retriever
+        self._streams = streams
         self._guard = guard
         self._cache = cache
         self._metrics = metrics or NoUsageMetrics()
@@ -118,12 +122,14 @@ class Pipeline:
         await self._authenticator.start()
         await self._limiter.start()
         await self._prompts.start()
+        await self._streams.start()
         if self._cache is not None:
             await self._cache.start()
 
     async def close(self) -> None:
         """Stops the background tasks and the stores. It is called after the last request, and before the backend
         closes, since lanes bring the token counts that the last ledger entries wait for."""
+        await self._streams.close()
         await self._ledger.close()
         await self._prompts.close()
         await self._authenticator.close()
@@ -158,13 +164,25 @@ class Pipeline:
                 answer_guard = await self._inspect(account)
                 scored = await self._moderate_input(account)
                 with await self._look_up(account) as found:
-                    yield [_routed(call, account, route, hold, found, lambda: self._prompt_details(account))]
+                    yield [self._routed(account, route, hold, found)]
                     answered = scored(self._answers(account, answer_guard, found))
                     async with aclosing(_cited(account, answered)) as answers:
                         async for events in answers:
                             if account.first_event_at is None:
                                 account.first_event_at = self._clock.now()
                             yield events
+
+    async def resume(self, call: Call, stream_id: str, after: int) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
+        """Authenticates a client that has lost the connection of a detached stream. Yields the number of an event and
+        its body with those that follow, from the one after the number ``after`` to the last.
+
+        Raises a RefusalError, also if the stream is not one of this key.
+        """
+        with self._concurrency.admit():
+            principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            async with aclosing(self._streams.read(_owner(principal), stream_id, after)) as parts:
+                async for part in parts:
+                    yield part
 
     async def moderate(
         self, call: Call, texts_of: Callable[[bytes, str], Sequence[str]]
@@ -394,6 +412,32 @@ class Pipeline:
         events = events if guard is None else moderate(events, guard, account.meter, prompts, stops)
         return _kept(events, account, found) if found.keeps else events
 
+    def _routed(self, account: Account, route: Route, hold: Hold, found: Found) -> Routed:
+        """Returns the first event of an accepted request."""
+        request, meter, principal = account.request, account.meter, account.principal
+        detached = request.detach and self._streams.allowed(principal.tenant)
+        refused_fields = ("detach",) if request.detach and not detached else ()
+        ignored = (*request.ignored, *refused_fields, *ignored_headers(account.call, principal))
+        return Routed(
+            route.tier,
+            route.reason,
+            request.stream,
+            request.writer,
+            ignored,
+            hold.decision,
+            "unscanned" if account.ruling is None else account.ruling.label,
+            output_tokens=lambda: meter.output_tokens,
+            failovers=lambda: (meter.failovers, meter.other_version),
+            template=request.template_version,
+            context=lambda: None if account.request.report is None else account.request.report.header,
+            prompt_details=lambda: self._prompt_details(account),
+            cache=found.header,
+            cache_entry=found.entry_id,
+            retrieval=None if request.context is None else request.context.details,
+            prompts=request.prompts,
+            owner=_owner(principal) if detached else None,
+        )
+
     def _generated(self, account: Account, stops: PromptStops) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
         return generate(
@@ -480,35 +524,9 @@ def _subject(account: Account) -> Subject:
     return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
 
 
-def _routed(
-    call: Call,
-    account: Account,
-    route: Route,
-    hold: Hold,
-    found: Found,
-    prompt_details: Callable[[], dict[str, Any] | None],
-) -> Routed:
-    """Returns the first event of an accepted request."""
-    request, meter = account.request, account.meter
-    ignored = (*request.ignored, *ignored_headers(call, account.principal))
-    return Routed(
-        route.tier,
-        route.reason,
-        request.stream,
-        request.writer,
-        ignored,
-        hold.decision,
-        "unscanned" if account.ruling is None else account.ruling.label,
-        output_tokens=lambda: meter.output_tokens,
-        failovers=lambda: (meter.failovers, meter.other_version),
-        template=request.template_version,
-        context=lambda: None if account.request.report is None else account.request.report.header,
-        prompt_details=prompt_details,
-        cache=found.header,
-        cache_entry=found.entry_id,
-        retrieval=None if request.context is None else request.context.details,
-        prompts=request.prompts,
-    )
+def _owner(principal: Principal) -> StreamOwner:
+    """Returns whose the streams of a request are: those of its API key."""
+    return StreamOwner(principal.tenant, principal.key_id)
 
 
 def ignored_headers(call: Call, principal: Principal) -> tuple[str, ...]:

@@ -49,6 +49,10 @@ manta:1:{tenant}:cache-ticks            string  number of the last use         n
 manta:1:{tenant}:cache-lease:key        string  owner and end of a lease       ``router.cache.lease_s``
 manta:1:{cache-feed}:changes            stream  changes of stored answers      none; bounded
 manta:1:{cache-feed}:last               string  number of the last change      none
+manta:1:{tenant}:streams                zset    stream; score = its due time   twice that of a stream
+manta:1:{tenant}:streams-bytes          string  bytes of all events            twice that of a stream
+manta:1:{tenant}:stream:id              hash    facts of a detached stream     ``router.resume.window_s`` + 1 hour
+manta:1:{tenant}:stream-events:id       list    its events                     the same; deleted after the window
 manta:1:{tenant}:collections            hash    name → uid of a collection     none
 manta:1:{tenant}:collection:uid         hash    its document and counts        none; all of a collection leave together
 manta:1:{tenant}:collection-bodies:uid  hash    document id → document         the same
@@ -184,6 +188,11 @@ def cache_entry(tenant: str, key: str) -> str:
 def collection_names(tenant: str) -> str:
     """Returns the name of the hash with the names of a tenant's collections."""
     return base(tenant) + "collections"
+
+
+def streams(tenant: str) -> str:
+    """Returns the name of the sorted set of a tenant's detached streams."""
+    return base(tenant) + "streams"
 
 
 def cache_questions(tenant: str) -> str:

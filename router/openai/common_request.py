@@ -101,6 +101,7 @@ class GenerationFields(StrictModel):
     model: ValidText
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    detach: bool | None = None  # Manta's: the answer goes on when the client has left, who can resume the stream
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: Integer | None = Field(None, ge=-1, le=2**31)
@@ -231,6 +232,12 @@ class GenerationFields(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _detach_needs_stream(self) -> Self:
+        if self.detach and not self.stream:
+            raise PydanticCustomError("misplaced", "needs 'stream' to be true", {"name": "detach"})
+        return self
+
+    @model_validator(mode="after")
     def _prompt_logprobs_are_not_streamed(self) -> Self:
         if self.stream and self.prompt_logprobs is not None:
             raise PydanticCustomError("misplaced", "is not streamed", {"name": "prompt_logprobs"})
@@ -291,6 +298,7 @@ class GenerationFields(StrictModel):
             user=self.user,
             moderation=None if self.moderation is None else self.moderation.settings,
             max_cost=self.max_cost,
+            detach=bool(self.detach),
             cache=NO_CONTROLS if self.cache is None else self.cache.controls,
         )
 

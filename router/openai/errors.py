@@ -12,6 +12,7 @@ ERROR_TYPE: Mapping[RefusalKind, str] = {
     RefusalKind.UNAUTHENTICATED: "invalid_request_error",
     RefusalKind.PERMISSION_DENIED: "invalid_request_error",
     RefusalKind.NOT_FOUND: "invalid_request_error",
+    RefusalKind.GONE: "invalid_request_error",
     RefusalKind.METHOD_NOT_ALLOWED: "invalid_request_error",
     RefusalKind.CONFLICT: "invalid_request_error",
     RefusalKind.DEADLINE_EXCEEDED: "timeout_error",

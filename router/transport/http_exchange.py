@@ -10,7 +10,8 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -34,6 +35,7 @@ STATUS: Mapping[RefusalKind, int] = {
     RefusalKind.METHOD_NOT_ALLOWED: 405,
     RefusalKind.DEADLINE_EXCEEDED: 408,
     RefusalKind.CONFLICT: 409,
+    RefusalKind.GONE: 410,
     RefusalKind.PAYLOAD_TOO_LARGE: 413,
     RefusalKind.RATE_LIMITED: 429,
     RefusalKind.INTERNAL: 500,
@@ -163,14 +165,30 @@ class Exchange:
         The status line is sent with the first write, so that an error before it still sets the HTTP status.
         """
         async for batch in batches:
-            if not (bodies := bodies_of(batch)):
-                continue
-            if not self.started:
-                await self._start(200, HEADERS)
-                self.streaming = True
-            frames = "".join(map(event, bodies))
+            if bodies := bodies_of(batch):
+                await self._send_frames("".join(map(event, bodies)))
+        await self._end_stream()
+
+    async def stream_numbered(self, parts: AsyncIterable[tuple[int, Sequence[str]]]) -> None:
+        """Sends each part in one write: the number of its first event, and the bodies of its events. Each SSE event has
+        its number as ``id``, from which a client can resume.
+
+        The status line is sent with the first part, which may have no events.
+        """
+        async for first, bodies in parts:
+            await self._send_frames("".join(map(event, bodies, map(str, count(first)))))
+        await self._end_stream()
+
+    async def _send_frames(self, frames: str) -> None:
+        """Sends SSE events, after the status line."""
+        if not self.started:
+            await self._start(200, HEADERS)
+            self.streaming = True
+        if frames:
             await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
-        if not self.started:  # no batch had a body
+
+    async def _end_stream(self) -> None:
+        if not self.started:  # nothing was sent
             await self._start(200, HEADERS)
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})

@@ -1,4 +1,5 @@
-"""The framing of SSE events (WHATWG HTML, 9.2): ``data:`` and a blank line, without event names or ids."""
+"""The framing of SSE events (WHATWG HTML, 9.2): ``data:`` and a blank line, without event names. Events of streams that
+can be resumed have ids."""
 
 from __future__ import annotations
 
@@ -9,6 +10,6 @@ HEADERS = [
 ]
 
 
-def event(body: str) -> str:
-    """Returns ``body`` as an SSE event. ``body`` must not have line breaks."""
-    return f"data: {body}\n\n"
+def event(body: str, event_id: str = "") -> str:
+    """Returns ``body`` as an SSE event, with an id unless that is "". Neither may have line breaks."""
+    return f"id: {event_id}\ndata: {body}\n\n" if event_id else f"data: {body}\n\n"

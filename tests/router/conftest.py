@@ -19,6 +19,7 @@ from router.config import FailoverConfig, KeyConfig, RouterConfig
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
 from router.ports.state_store import StateStore
+from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
 from safety.api import Guard
 from tests.router.backend import ScriptedBackend
@@ -44,6 +45,7 @@ class Served:
         guard: Guard | None = None,
         embedder: Embedder | None = None,
         collections: CollectionStore | None = None,
+        streams: StreamStore | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
@@ -56,6 +58,7 @@ class Served:
             make_guard=None if guard is None else lambda oversight, store: guard,
             embedder=embedder,
             collections=collections,
+            streams=streams,
         )
         # Longer than the 5 s for which the client keeps an idle connection: else both may end one at the same time, and
         # the next test's request is lost with it.

@@ -27,10 +27,12 @@ from router.ledger.ledger import Ledger
 from router.memory_collection_store import MemoryCollectionStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_store import MemoryStore
+from router.memory_stream_store import MemoryStreamStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.ports.clock import SystemClock
 from router.prompts.stored_prompts import PromptBook
+from router.resume.detached_streams import DetachedStreams
 from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
 from tests.router.conftest import CONFIG, KEY
@@ -94,7 +96,9 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     prompts = PromptBook(MemoryPromptStore(), clock)
     retriever = make_retriever(CONFIG, MemoryCollectionStore(), None, clock)
     choice = TierChoice(TIERS, AutoConfig())
-    return Pipeline(CONFIG, backend, choice, authenticator, ledger, store, clock, prompts=prompts, retriever=retriever)
+    streams = DetachedStreams(MemoryStreamStore(clock), CONFIG.resume, CONFIG.tenants, clock)
+    parts = CONFIG, backend, choice, authenticator, ledger, store, clock
+    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams)
 
 
 @pytest.fixture

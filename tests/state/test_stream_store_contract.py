@@ -1,0 +1,127 @@
+"""What every store of detached streams does: that in memory and that in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.config import StateConfig
+from cluster.state.redis_stream_store import RedisStreamStore
+from router.memory_stream_store import MemoryStreamStore
+from router.ports.state_store import StateUnavailableError
+from router.ports.stream_store import GONE_MS, StreamPart, StreamState, StreamStore, StreamTerms
+from tests.state.clock import VirtualClock
+
+TERMS = StreamTerms(lease_ms=5000, window_ms=30_000, max_streams=3, max_bytes=100)
+GONE = StreamPart((), StreamState.GONE)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def streams(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[StreamStore]:
+    made: StreamStore = MemoryStreamStore(clock)
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        config = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+        made = RedisStreamStore(config, server.url, script_clock=clock)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_events_are_read_in_order_after_the_last_one_that_arrived(streams: StreamStore) -> None:
+    assert await streams.append("acme", "s", "k1", 1, ["a", "bü"], TERMS) == -1
+    assert await streams.append("acme", "s", "k1", 3, ["c"], TERMS) == -1
+    assert await streams.read("acme", "s", "k1", 0, 100) == (("a", "bü", "c"), StreamState.OPEN)
+    assert await streams.read("acme", "s", "k1", 1, 1) == (("bü",), StreamState.OPEN)
+    assert await streams.read("acme", "s", "k1", 3, 100) == ((), StreamState.OPEN)
+    await streams.append("acme", "s", "k1", 4, ["d"], TERMS, ended=True)
+    assert await streams.read("acme", "s", "k1", 3, 100) == (("d",), StreamState.ENDED)
+
+
+async def test_an_append_that_is_repeated_adds_its_events_once(streams: StreamStore) -> None:
+    await streams.append("acme", "s", "k1", 1, ["a", "b"], TERMS)
+    await streams.append("acme", "s", "k1", 1, ["a", "b", "c"], TERMS)
+    assert await streams.read("acme", "s", "k1", 0, 100) == (("a", "b", "c"), StreamState.OPEN)
+
+
+async def test_neither_another_key_nor_another_tenant_finds_a_stream(streams: StreamStore) -> None:
+    await streams.append("acme", "s", "k1", 1, ["a"], TERMS)
+    assert await streams.read("acme", "s", "k2", 0, 100) is None
+    assert await streams.read("other", "s", "k1", 0, 100) is None
+    assert await streams.read("acme", "t", "k1", 0, 100) is None
+
+
+async def test_a_stream_without_its_router_is_lost_and_later_gone(streams: StreamStore, clock: VirtualClock) -> None:
+    await streams.append("acme", "s", "k1", 1, ["a"], TERMS)
+    clock.advance(4.9)
+    await streams.append("acme", "s", "k1", 2, [], TERMS)  # renews the lease alone
+    clock.advance(4.9)
+    assert await streams.read("acme", "s", "k1", 0, 100) == (("a",), StreamState.OPEN)
+    clock.advance(0.2)
+    assert await streams.read("acme", "s", "k1", 0, 100) == (("a",), StreamState.LOST)
+    clock.advance(30)
+    assert await streams.read("acme", "s", "k1", 0, 100) == GONE
+
+
+async def test_the_events_of_an_ended_stream_are_deleted_after_the_window(
+    streams: StreamStore, clock: VirtualClock
+) -> None:
+    await streams.append("acme", "s", "k1", 1, ["a"], TERMS, ended=True)
+    clock.advance(29.9)
+    assert await streams.read("acme", "s", "k1", 0, 100) == (("a",), StreamState.ENDED)
+    clock.advance(0.2)
+    assert await streams.read("acme", "s", "k1", 0, 100) == GONE
+    assert await streams.read("acme", "s", "k2", 0, 100) is None
+    assert await streams.append("acme", "s", "k1", 2, ["b"], TERMS) is None
+
+
+async def test_a_stream_is_forgotten_an_hour_after_its_events(streams: StreamStore, clock: VirtualClock) -> None:
+    if isinstance(streams, RedisStreamStore):
+        pytest.skip("Redis forgets by its own clock")
+    await streams.append("acme", "s", "k1", 1, ["a"], TERMS, ended=True)
+    clock.advance(30 + GONE_MS / 1000)
+    assert await streams.read("acme", "s", "k1", 0, 100) is None
+
+
+async def test_a_tenant_keeps_a_number_of_streams_and_what_ends_first_makes_room(
+    streams: StreamStore, clock: VirtualClock
+) -> None:
+    await streams.append("acme", "running", "k1", 1, ["a"], TERMS)
+    for number in range(3):
+        clock.advance(1)
+        await streams.append("acme", f"ended {number}", "k1", 1, ["a"], TERMS, ended=True)
+    await streams.append("other", "s", "k1", 1, ["a"], TERMS)
+    states = [await streams.read("acme", name, "k1", 0, 9) for name in ("running", "ended 0", "ended 1", "ended 2")]
+    kept = StreamPart(("a",), StreamState.ENDED)
+    assert states == [(("a",), StreamState.OPEN), GONE, kept, kept]
+
+
+async def test_a_tenant_keeps_a_number_of_bytes(streams: StreamStore, clock: VirtualClock) -> None:
+    await streams.append("acme", "first", "k1", 1, ["ü" * 30], TERMS)
+    clock.advance(1)
+    assert await streams.append("acme", "second", "k1", 1, ["x" * 40], TERMS) == -1
+    assert (await streams.read("acme", "first", "k1", 0, 9)) == (("ü" * 30,), StreamState.OPEN)
+    clock.advance(1)
+    assert await streams.append("acme", "second", "k1", 2, ["y"], TERMS) == -1
+    assert await streams.read("acme", "first", "k1", 0, 9) == GONE
+    assert await streams.append("acme", "second", "k1", 3, ["z" * 60], TERMS) is None, "too long by itself"
+    assert await streams.append("acme", "third", "k1", 1, ["x" * 100], TERMS) == -1, "the bytes are free again"
+
+
+async def test_the_router_of_a_stream_learns_when_it_was_last_read(streams: StreamStore, clock: VirtualClock) -> None:
+    terms = replace(TERMS, lease_ms=60_000)
+    await streams.append("acme", "s", "k1", 1, ["a"], terms)
+    await streams.read("acme", "s", "k2", 0, 9)
+    assert await streams.append("acme", "s", "k1", 2, [], terms) == -1
+    await streams.read("acme", "s", "k1", 0, 9)
+    clock.advance(7)
+    assert await streams.append("acme", "s", "k1", 2, [], terms) == 7000
+
+
+async def test_a_closed_store_says_so(streams: StreamStore) -> None:
+    await streams.close()
+    with pytest.raises(StateUnavailableError):
+        await streams.read("acme", "s", "k1", 0, 9)
