@@ -23,6 +23,7 @@ from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
 from cluster.state.redis_collection_store import RedisCollections
 from cluster.state.redis_entry_store import RedisEntryStore
+from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
@@ -37,6 +38,7 @@ from router.memory_safety_store import MemorySafetyStore
 from router.ports.answer_cache import EntryStore
 from router.ports.clock import SystemClock
 from router.ports.collection_store import CollectionStore
+from router.ports.idempotency_store import IdempotencyStore
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
@@ -107,6 +109,7 @@ class Router:
             cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
+            idempotency=shared_idempotency_keys(self._state),
         )
         return without_root_path(without_request_id(app))
 
@@ -175,6 +178,13 @@ def shared_streams(config: StateConfig) -> StreamStore | None:
     be used."""
     url = config.read_url()
     return None if url is None else RedisStreamStore(config, url)
+
+
+def shared_idempotency_keys(config: StateConfig) -> IdempotencyStore | None:
+    """Returns the store of idempotency keys; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
+    be used."""
+    url = config.read_url()
+    return None if url is None else RedisIdempotencyStore(config, url)
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -5,6 +5,8 @@ events::
 
     Routed (Opened Reasoning* (Text | ToolCallStart | ToolCallArguments)* Ended)* per choice, interleaved  Finished
 
+A request that was answered before has one event, Repeated, instead.
+
 A PromptScored, if there is one, comes right before an Opened of its prompt, and a Cited right before an Ended.
 ``choice`` numbers the answers of a request from 0, over all of its prompts. Events are named tuples because one is made
 per token, and a frozen dataclass takes twice as long to make.
@@ -12,7 +14,7 @@ per token, and a frozen dataclass takes twice as long to make.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -85,9 +87,16 @@ class Routed(NamedTuple):
     cache_entry: str = ""  # the id of the stored answer that is given again
     retrieval: Mapping[str, Any] | None = None  # how passages were found, and which; None: there was no retrieval
     prompts: Sequence[Prompt] = ()  # as the model reads them
+    keep: Callable[[str], Awaitable[None]] | None = None  # takes the body of a whole answer, before the client gets it
     owner: StreamOwner | None = None  # whose stream it is that can be resumed; None: it cannot
     failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)  # how often another replica went on with it, by now,
     # and whether one of them had another version of the model
+
+
+class Repeated(NamedTuple):
+    """The only event of a request that was answered before, under the same idempotency key: the body of the answer."""
+
+    body: str
 
 
 class Opened(NamedTuple):
@@ -186,6 +195,7 @@ class Finished(NamedTuple):
 
 AnswerEvent = (
     Routed
+    | Repeated
     | Opened
     | PromptScored
     | Text

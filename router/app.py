@@ -26,7 +26,7 @@ from router.admin.cache_api import CacheManagement
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
-from router.answer_events import AnswerEvent, AnswerWriter, Routed, Stamp
+from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheDesk
 from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
@@ -44,10 +44,12 @@ from router.errors import (
     refusal_of,
 )
 from router.generation.collect import collect
+from router.idempotency.idempotent_requests import IdempotentRequests
 from router.inference_request import Call
 from router.ledger.ledger import Ledger
 from router.memory_collection_store import MemoryCollectionStore
 from router.memory_entry_store import MemoryEntryStore
+from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
@@ -66,6 +68,7 @@ from router.ports.cache_metrics import CacheMetrics
 from router.ports.clock import Clock, SystemClock
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
+from router.ports.idempotency_store import IdempotencyStore
 from router.ports.jwks_source import JwksSource
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
@@ -132,6 +135,7 @@ def build_app(
     cache: CacheParts | None = None,
     collections: CollectionStore | None = None,
     streams: StreamStore | None = None,
+    idempotency: IdempotencyStore | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -143,7 +147,7 @@ def build_app(
     ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
-    process. ``streams`` has the events of detached streams, by default too.
+    process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -182,6 +186,7 @@ def build_app(
         prompts=book,
         retriever=retriever,
         streams=detached,
+        idempotency=IdempotentRequests(idempotency or MemoryIdempotencyStore(clock), config.idempotency),
     )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
@@ -310,10 +315,15 @@ class App:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
         control = exchange.header("cache-control")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control)
+        key = exchange.header("idempotency-key")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control, key)
         async with AsyncExitStack() as stack:
             batches = await stack.enter_async_context(aclosing(self._pipeline.run(call, endpoint)))
             routed = (await anext(batches))[0]
+            if isinstance(routed, Repeated):
+                exchange.headers.append((b"idempotent-replayed", b"true"))
+                await exchange.answer_text(200, routed.body)
+                return
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
             exchange.late_headers = partial(_late_headers, routed)
@@ -340,7 +350,10 @@ class App:
             await exchange.stream(batches, writer.chunks)
         else:
             answers, usage = await collect(batches)
-            await exchange.answer_text(200, writer.whole(answers, usage))
+            body = writer.whole(answers, usage)
+            if routed.keep is not None:
+                await routed.keep(body)
+            await exchange.answer_text(200, body)
 
     async def _answer_detached(
         self, exchange: Exchange, endpoint: Endpoint, owner: StreamOwner, stream_id: str, bodies: Bodies

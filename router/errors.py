@@ -10,6 +10,7 @@
     ├── NotFoundError               no such model or path
     ├── GoneError                   it existed, and its time is over
     ├── MethodNotAllowedError       the path exists, but not for this method
+    ├── UnprocessableError          it contradicts an earlier request
     ├── ConflictError               the state of a thing does not allow the request now
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
@@ -52,6 +53,7 @@ class RefusalKind(StrEnum):
     GONE = "gone"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
+    UNPROCESSABLE = "unprocessable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     RATE_LIMITED = "rate_limited"
@@ -127,6 +129,12 @@ class ConflictError(RefusalError):
     """The present state of an object does not allow the request, such as a review item that another person holds."""
 
     kind = RefusalKind.CONFLICT
+
+
+class UnprocessableError(RefusalError):
+    """The request contradicts an earlier one, such as another with the same idempotency key."""
+
+    kind = RefusalKind.UNPROCESSABLE
 
 
 class DeadlineExceededError(RefusalError):

@@ -22,6 +22,7 @@ class Call:
     size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body. ``endpoint`` is the path, such as
     /v1/completions. ``feature`` is the value of the header that names the request's feature, for accounting; None:
     there is none. ``cache_control`` is the value of the header Cache-Control; None: there is none.
+    ``idempotency_key`` is the value of the header Idempotency-Key; None: there is none.
     """
 
     request_id: str
@@ -30,6 +31,7 @@ class Call:
     endpoint: str = ""
     feature: str | None = None
     cache_control: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

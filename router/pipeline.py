@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
-from router.answer_events import AnswerEvent, Routed
+from router.answer_events import AnswerEvent, Repeated, Routed
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
@@ -30,6 +30,7 @@ from router.guard.prompt_length import check_prompt_lengths
 from router.guard.refused_answer import refused_answer
 from router.guard.request_texts import continued_text, passages_of, with_texts
 from router.guard.text_moderation import TIER, accounted_request, moderated, moderating
+from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Account, Ledger
 from router.ledger.ledger_entry import CACHE_HITS
@@ -94,6 +95,7 @@ class Pipeline:
         prompts: PromptBook,
         retriever: Retriever,
         streams: DetachedStreams,
+        idempotency: IdempotentRequests,
     ) -> None:
         self._config = config
         self._embedder = embedder
@@ -101,6 +103,7 @@ class Pipeline:
         self._overflow = Overflow(config.prompts)
         self._retriever = retriever
         self._streams = streams
+        self._idempotency = idempotency
         self._guard = guard
         self._cache = cache
         self._metrics = metrics or NoUsageMetrics()
@@ -123,6 +126,7 @@ class Pipeline:
         await self._limiter.start()
         await self._prompts.start()
         await self._streams.start()
+        await self._idempotency.start()
         if self._cache is not None:
             await self._cache.start()
 
@@ -134,12 +138,13 @@ class Pipeline:
         await self._prompts.close()
         await self._authenticator.close()
         await self._limiter.close()
+        await self._idempotency.close()
         if self._cache is not None:
             await self._cache.close()
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches. The first batch holds only
-        Routed.
+        Routed, or only Repeated, which is then the last.
 
         Closing the generator aborts the work in the engine. The ledger still gets the tokens that were generated.
         Raises a RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
@@ -148,7 +153,8 @@ class Pipeline:
         with self._concurrency.admit():
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
             check_endpoint(principal, call.endpoint)
-            request = endpoint.parse(await call.read(config.max_body_bytes))
+            body = await call.read(config.max_body_bytes)
+            request = endpoint.parse(body)
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
             request = await assemble(self._prompts, principal.tenant, request)
@@ -158,19 +164,24 @@ class Pipeline:
             request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
             self._check_cost(request, route.tier)
             version = self._versions.get(route.tier, "")
-            account = Account(call, principal, request, route.tier, version, started_at)
-            hold = await self._reserve(account)
-            with self._accounted(account, hold):
-                answer_guard = await self._inspect(account)
-                scored = await self._moderate_input(account)
-                with await self._look_up(account) as found:
-                    yield [self._routed(account, route, hold, found)]
-                    answered = scored(self._answers(account, answer_guard, found))
-                    async with aclosing(_cited(account, answered)) as answers:
-                        async for events in answers:
-                            if account.first_event_at is None:
-                                account.first_event_at = self._clock.now()
-                            yield events
+            claim = await self._claim(call, principal, request, body)
+            if claim.stored is not None:
+                yield [Repeated(claim.stored)]
+                return
+            async with claim:
+                account = Account(call, principal, request, route.tier, version, started_at, id=claim.account)
+                hold = await self._reserve(account)
+                with self._accounted(account, hold):
+                    answer_guard = await self._inspect(account)
+                    scored = await self._moderate_input(account)
+                    with await self._look_up(account) as found:
+                        yield [self._routed(account, route, hold, found, claim)]
+                        answered = scored(self._answers(account, answer_guard, found))
+                        async with aclosing(_cited(account, answered)) as answers:
+                            async for events in answers:
+                                if account.first_event_at is None:
+                                    account.first_event_at = self._clock.now()
+                                yield events
 
     async def resume(self, call: Call, stream_id: str, after: int) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
         """Authenticates a client that has lost the connection of a detached stream. Yields the number of an event and
@@ -247,6 +258,12 @@ class Pipeline:
                 except StateUnavailableError:
                     message = "The collections cannot be reached at the moment."
                     raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
+
+    async def _claim(self, call: Call, principal: Principal, request: InferenceRequest, body: bytes) -> Claim:
+        """Claims the idempotency key of the request, if it has one. Raises as ``IdempotentRequests.claim`` does."""
+        tenant, key_id, content = principal.tenant, principal.key_id, (call.endpoint, body)
+        claim = self._idempotency.claim
+        return await claim(tenant, key_id, call.idempotency_key, content, streamed=request.stream)
 
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
@@ -412,12 +429,13 @@ class Pipeline:
         events = events if guard is None else moderate(events, guard, account.meter, prompts, stops)
         return _kept(events, account, found) if found.keeps else events
 
-    def _routed(self, account: Account, route: Route, hold: Hold, found: Found) -> Routed:
+    def _routed(self, account: Account, route: Route, hold: Hold, found: Found, claim: Claim) -> Routed:
         """Returns the first event of an accepted request."""
         request, meter, principal = account.request, account.meter, account.principal
         detached = request.detach and self._streams.allowed(principal.tenant)
-        refused_fields = ("detach",) if request.detach and not detached else ()
-        ignored = (*request.ignored, *refused_fields, *ignored_headers(account.call, principal))
+        without_effect = {"detach": request.detach and not detached, "idempotency-key": claim.ignored}
+        others = (name for name, holds in without_effect.items() if holds)
+        ignored = (*request.ignored, *others, *ignored_headers(account.call, principal))
         return Routed(
             route.tier,
             route.reason,
@@ -435,6 +453,7 @@ class Pipeline:
             cache_entry=found.entry_id,
             retrieval=None if request.context is None else request.context.details,
             prompts=request.prompts,
+            keep=None if request.stream or account.call.idempotency_key is None else claim.keep,
             owner=_owner(principal) if detached else None,
         )
 

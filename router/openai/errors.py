@@ -15,6 +15,7 @@ ERROR_TYPE: Mapping[RefusalKind, str] = {
     RefusalKind.GONE: "invalid_request_error",
     RefusalKind.METHOD_NOT_ALLOWED: "invalid_request_error",
     RefusalKind.CONFLICT: "invalid_request_error",
+    RefusalKind.UNPROCESSABLE: "invalid_request_error",
     RefusalKind.DEADLINE_EXCEEDED: "timeout_error",
     RefusalKind.PAYLOAD_TOO_LARGE: "invalid_request_error",
     RefusalKind.RATE_LIMITED: "rate_limit_error",

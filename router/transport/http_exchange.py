@@ -37,6 +37,7 @@ STATUS: Mapping[RefusalKind, int] = {
     RefusalKind.CONFLICT: 409,
     RefusalKind.GONE: 410,
     RefusalKind.PAYLOAD_TOO_LARGE: 413,
+    RefusalKind.UNPROCESSABLE: 422,
     RefusalKind.RATE_LIMITED: 429,
     RefusalKind.INTERNAL: 500,
     RefusalKind.UNAVAILABLE: 503,

@@ -18,6 +18,7 @@ from router.app import build_app
 from router.config import FailoverConfig, KeyConfig, RouterConfig
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
+from router.ports.idempotency_store import IdempotencyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
@@ -46,6 +47,7 @@ class Served:
         embedder: Embedder | None = None,
         collections: CollectionStore | None = None,
         streams: StreamStore | None = None,
+        idempotency: IdempotencyStore | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket()
@@ -59,6 +61,7 @@ class Served:
             embedder=embedder,
             collections=collections,
             streams=streams,
+            idempotency=idempotency,
         )
         # Longer than the 5 s for which the client keeps an idle connection: else both may end one at the same time, and
         # the next test's request is lost with it.

@@ -22,9 +22,11 @@ from router.complete_answer import Answer
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
+from router.idempotency.idempotent_requests import IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Ledger
 from router.memory_collection_store import MemoryCollectionStore
+from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_prompt_store import MemoryPromptStore
 from router.memory_store import MemoryStore
 from router.memory_stream_store import MemoryStreamStore
@@ -98,7 +100,8 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     choice = TierChoice(TIERS, AutoConfig())
     streams = DetachedStreams(MemoryStreamStore(clock), CONFIG.resume, CONFIG.tenants, clock)
     parts = CONFIG, backend, choice, authenticator, ledger, store, clock
-    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams)
+    keys = IdempotentRequests(MemoryIdempotencyStore(clock), CONFIG.idempotency)
+    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams, idempotency=keys)
 
 
 @pytest.fixture

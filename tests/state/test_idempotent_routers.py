@@ -1,0 +1,225 @@
+"""Requests with an idempotency key on several routers: one run, one bill, also after a router was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state.redis_idempotency_store import RedisIdempotencyStore
+from engine.api import Delta, GenerationRequest, Usage
+from router.app import build_app
+from router.config import FailoverConfig, KeyConfig, RouterConfig
+from router.memory_store import MemoryStore
+from router.ports.clock import SystemClock
+from router.ports.ledger_store import LedgerQuery, Resolution
+from router.ports.tier_backend import OnUsage, OrphanedAttempt
+from tests.router.backend import WORDS, ScriptedBackend
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAT = "/v1/chat/completions"
+BODY = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
+LEASE_S = 1.0
+CONFIG = RouterConfig.model_validate(
+    {
+        "keys": (
+            KeyConfig(key="sk-user", tenant="acme", team="core"),
+            KeyConfig(key="sk-second", tenant="acme", team="core"),
+        ),
+        "idempotency": {"lease_s": LEASE_S, "max_answer_bytes": 2000},
+        "failover": FailoverConfig(max_lost_replicas=1),
+    }
+)
+
+
+@dataclass
+class GatedBackend(ScriptedBackend):
+    """Begins an answer when ``gate`` is open."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+            async for batch in batches:
+                await self.gate.wait()
+                yield batch
+
+
+class KeyedRouter:
+    """A router with its own backend and connections; the ledger may be shared."""
+
+    def __init__(self, url: str, journal: Path, ledger: MemoryStore | None = None) -> None:
+        self.backend = GatedBackend()
+        self.backend.gate.set()
+        state = StateConfig(journal=journal, timeout_s=5, background_timeout_s=5, max_faults=3)
+        self.keys = RedisIdempotencyStore(state, url)
+        self.ledger = ledger or MemoryStore(SystemClock())
+        self.app = build_app(CONFIG, self.backend, store=self.ledger, idempotency=self.keys)
+
+    async def ask(self, key: str | None = "key-1", user: str = "sk-user", **more: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {user}"} | ({} if key is None else {"idempotency-key": key})
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
+            return await http.post(CHAT, json={**BODY, **more})
+
+    async def billed(self) -> tuple[int, int]:
+        """The requests and the output tokens in the ledger."""
+        found = await self.ledger.sums(LedgerQuery(0, 2**62, Resolution.DAY))
+        return (found[0].amounts["requests"], found[0].amounts["output_tokens"]) if found else (0, 0)
+
+
+@asynccontextmanager
+async def routers(count: int, server: RedisServer, journal: Path) -> AsyncIterator[list[KeyedRouter]]:
+    ledger = MemoryStore(SystemClock())
+    made = [KeyedRouter(server.url, journal / str(number), ledger) for number in range(count)]
+    for each in made:
+        await each.keys.start()
+    yield made
+    for each in made:
+        await each.keys.close()
+
+
+async def test_a_retry_gets_the_same_answer_from_any_router_and_is_billed_once(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path) as (one, two):
+        first, again = await one.ask(), await two.ask()
+        assert first.status_code == again.status_code == 200
+        assert again.content == first.content
+        assert again.headers["idempotent-replayed"] == "true"
+        assert "idempotent-replayed" not in first.headers
+        assert await one.billed() == (1, len(WORDS))
+        assert two.backend.requests == []
+        assert (await two.ask("key-2")).json()["id"] != first.json()["id"]
+        assert (await two.ask(user="sk-second")).json()["id"] != first.json()["id"], "a key is that of an API key"
+
+
+async def test_while_the_first_request_runs_its_key_is_taken(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(2, redis_server, tmp_path) as (one, two):
+        one.backend.gate.clear()
+        first = asyncio.create_task(one.ask())
+        for _ in range(500):
+            if one.backend.requests:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.3 * LEASE_S)  # the lease is renewed
+        refused = await two.ask()
+        assert refused.status_code == 409
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "idempotency_key_in_use"
+        one.backend.gate.set()
+        assert (await two.ask("key-2")).status_code == 200
+        answer = await first
+        assert (await two.ask()).content == answer.content
+
+
+async def test_another_body_with_the_same_key_is_refused(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        await router.ask()
+        refused = await router.ask(max_tokens=3)
+        assert refused.status_code == 422
+        assert refused.json()["error"]["code"] == "idempotency_key_reused"
+        assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_after_an_error_the_key_is_free(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        router.backend.fault = RuntimeError("boom")
+        assert (await router.ask()).status_code == 500
+        router.backend.fault = None
+        assert (await router.ask()).status_code == 200
+
+
+async def test_a_streamed_or_very_long_answer_is_run_again(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        for more in ({"stream": True}, {"n": 20}):
+            answers = [await router.ask(f"key {more}", **more) for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert "idempotent-replayed" not in answers[1].headers
+        assert len(router.backend.requests) == 4
+
+
+async def test_a_wrong_key_is_refused_and_one_without_redis_is_named(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with routers(1, redis_server, tmp_path) as (router,):
+        assert (await router.ask("x" * 256)).status_code == 400
+        redis_server.kill()
+        answer = await router.ask()
+        assert answer.status_code == 200
+        assert answer.headers["x-manta-ignored"] == "idempotency-key"
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from tests.state.test_idempotent_routers import KeyedRouter
+
+async def main():
+    router = KeyedRouter(sys.argv[1], Path(sys.argv[2]))
+    await router.keys.start()
+    router.backend.gate.clear()
+    task = asyncio.create_task(router.ask())
+    while not router.backend.accounts:
+        await asyncio.sleep(0.01)
+    print(router.backend.requests[0].request_id, router.backend.accounts[0], flush=True)
+    await task
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("orphan_first", [True, False])
+async def test_the_retry_of_a_request_whose_router_was_killed_is_billed_once(
+    redis_server: RedisServer, tmp_path: Path, orphan_first: bool
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CHILD, redis_server.url, str(tmp_path / "child")),
+        env=environment,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert child.stdout is not None
+        request_id, _, draft = (await asyncio.wait_for(child.stdout.readline(), 60)).decode().strip().partition(" ")
+        async with routers(1, redis_server, tmp_path) as (router,):
+            assert (await router.ask()).status_code == 409
+            child.send_signal(signal.SIGKILL)
+            orphan = OrphanedAttempt(request_id, draft, Usage(3, 2, 0))
+            await router.backend.start(router.app._pipeline.adopt)  # type: ignore[attr-defined]
+            if orphan_first:
+                router.backend.on_orphans([orphan])
+                assert await router.billed() == (1, 2)
+            for _ in range(100):
+                if (answer := await router.ask()).status_code == 200:
+                    break
+                assert answer.status_code == 409
+                await asyncio.sleep(0.05)
+            if not orphan_first:
+                router.backend.on_orphans([orphan])
+            assert answer.status_code == 200
+            assert "idempotent-replayed" not in answer.headers
+            assert await router.billed() == (1, len(WORDS))
+            assert json.loads(draft)["id"] == request_id.partition("-")[0]
+            assert (await router.ask()).headers["idempotent-replayed"] == "true"
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
