@@ -17,6 +17,7 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.api import Usage
 from router.access.authenticator import Authenticator
 from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
@@ -111,6 +112,20 @@ class CacheParts:
     store: EntryStore
     index: SemanticIndex | None = None
     metrics: CacheMetrics | None = None
+
+
+class ErrorBodies:
+    """Writes the error of one request. ``usage`` has the token counts of a stream by now; None: it has not begun."""
+
+    def __init__(self, error_of: Callable[[RefusalError], str]) -> None:
+        self._error_of = error_of
+        self.usage: Callable[[], Usage | None] = lambda: None
+
+    def body(self, refusal: RefusalError) -> str:
+        """Returns the body of ``refusal``, with what the request has used."""
+        used = self.usage()
+        refusal.usage = used if used is not None and used.completion_tokens else None
+        return self._error_of(refusal)
 
 
 def answer_cache(config: AnswerCacheConfig, parts: CacheParts, clock: Clock) -> AnswerCache | None:
@@ -256,15 +271,15 @@ class App:
         exchange = Exchange(scope, receive, send)
         path = exchange.path.rstrip("/")
         endpoint = self._endpoints.get(path)
-        error_of = error_body if endpoint is None else endpoint.error
+        errors = ErrorBodies(error_body if endpoint is None else endpoint.error)
         try:
-            await self._route(exchange, path, endpoint)
+            await self._route(exchange, path, endpoint, errors)
         except ClientLeftError:
             logger.info("request %s: the client left", exchange.request_id)
         except asyncio.CancelledError:
             # Ray Serve ends a request by cancelling its task. Without this an open stream would just break off.
             cut = DeadlineExceededError("The request was ended by the server.", "request_cancelled")
-            await exchange.fail(cut, error_of(cut))
+            await exchange.fail(cut, errors.body(cut))
             raise
         except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
             refusal = refusal_of(error)
@@ -273,15 +288,15 @@ class App:
                 exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
             if refusal.safety is not None:
                 exchange.headers.append((b"x-manta-safety", refusal.safety.encode()))
-            await exchange.fail(refusal, error_of(refusal))
+            await exchange.fail(refusal, errors.body(refusal))
 
-    async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None) -> None:
+    async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None, errors: ErrorBodies) -> None:
         """Answers the request by its path. Raises NotFoundError and MethodNotAllowedError, TimeoutError after
         ``request_timeout_s``, and what the handlers raise."""
         if endpoint is not None:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
-                await exchange.while_connected(self._serve(exchange, endpoint))
+                await exchange.while_connected(self._serve(exchange, endpoint, errors))
         elif path == MODERATIONS:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
@@ -311,7 +326,7 @@ class App:
         else:
             raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
 
-    async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
+    async def _serve(self, exchange: Exchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
         control = exchange.header("cache-control")
@@ -329,6 +344,7 @@ class App:
             exchange.late_headers = partial(_late_headers, routed)
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
+            errors.usage = routed.usage if routed.stream else errors.usage
             stamp = self._stamp(routed)
             writer = routed.writer(stamp)
             with _retried_only_unpaid(exchange, routed):
@@ -336,7 +352,7 @@ class App:
                     await self._answer(exchange, routed, writer, batches)
                 else:
                     stack.pop_all()  # the stream closes ``batches``, also after this client has left
-                    await self._answer_detached(exchange, endpoint, routed.owner, stamp.id, _bodies(batches, writer))
+                    await self._answer_detached(exchange, errors, routed.owner, stamp.id, _bodies(batches, writer))
 
     async def _answer(
         self,
@@ -356,12 +372,12 @@ class App:
             await exchange.answer_text(200, body)
 
     async def _answer_detached(
-        self, exchange: Exchange, endpoint: Endpoint, owner: StreamOwner, stream_id: str, bodies: Bodies
+        self, exchange: Exchange, errors: ErrorBodies, owner: StreamOwner, stream_id: str, bodies: Bodies
     ) -> None:
         """Streams an answer that goes on when the client leaves, and that it can resume."""
         exchange.headers.append((b"x-manta-stream", stream_id.encode()))
         stream = self._streams.begin(
-            owner, stream_id, bodies, lambda error: endpoint.error(refusal_of(error)), self._timeout_s
+            owner, stream_id, bodies, lambda error: errors.body(refusal_of(error)), self._timeout_s
         )
         async with aclosing(stream.live()) as parts:
             await exchange.stream_numbered(parts)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from engine.api import FinishReason, TokenLogprobs
 from router.documents import Citation
+from router.errors import RefusalError
 from router.moderation_scores import ModerationResults
 
 
@@ -37,6 +38,7 @@ class Answer:
     ``prompt_logprobs`` are the same for all choices of a prompt. ``reasoning`` is None if the model wrote none, or if
     it was not parsed. ``moderation`` is that of the request and of all answers, the same for all; None: the request did
     not ask for it.
+    ``fault``: the failure of the service that has cut the answer off.
     """
 
     index: int
@@ -50,3 +52,4 @@ class Answer:
     reasoning: str | None = None
     citations: tuple[Citation, ...] = ()
     moderation: tuple[ModerationResults, ModerationResults] | None = None
+    fault: RefusalError | None = None

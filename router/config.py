@@ -70,6 +70,8 @@ class TenantConfig(Settings):
 
     limits: LimitsConfig = LimitsConfig()
     """How much all keys of the tenant may use together, whatever limits each key has."""
+    on_failure: Literal["error", "partial"] | None = None
+    """What the tenant's requests get that do not say ``on_failure``. None: as ``router.failover`` says."""
     resume: bool = True
     """Whether streams of the tenant can be resumed, if its requests ask for it and ``router.resume`` allows it. Off: no
     text of its streams is kept."""
@@ -455,6 +457,9 @@ class FailoverConfig(Settings):
     from being tried on all of them."""
     wait_s: float = Field(60.0, ge=0)
     """Seconds that an answer that has begun waits for a replica to continue it. Others wait ``placement.wait_s``."""
+    on_failure: Literal["error", "partial"] = "error"
+    """What a request gets whose whole answer fails after it has begun, unless it says ``on_failure``: the error, or the
+    part that was generated. Streams end in the error after what was sent."""
     other_version: Literal["continue", "end"] = "continue"
     """What happens to an answer that has begun if only replicas with another version of the model, or with other engine
     settings, are left. ``continue``: one of them continues it, and the usage says so. ``end``: it ends in an error."""

@@ -30,7 +30,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError
+from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError, Usage
 from router.ports.limit_store import LimitDecision
 from router.ports.tier_backend import (
     BackendError,
@@ -68,12 +68,13 @@ class RefusalError(Exception):
     ``retry_after_s`` is the time in seconds that a client should wait before it tries again. Each of the last three may
     be None. ``should_retry`` tells client libraries whether to retry by themselves; None: they decide, unless the
     request has generated tokens, which would be paid for again. ``safety`` is the guard's decision, if the guard
-    refused the request.
+    refused the request. ``usage`` has the token counts of an answer that had begun; None: it had not.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
     should_retry: bool | None = None
     safety: str | None = None
+    usage: Usage | None = None
 
     def __init__(
         self, message: str, code: str | None = None, field: str | None = None, retry_after_s: float | None = None

@@ -105,6 +105,7 @@ class InferenceRequest:
     include_assembly: bool = False  # whether the answer shows the prompt's messages as the model gets them
     report: PromptReport | None = None  # what the prompt was assembled from; None: there is nothing to report
     detach: bool = False  # whether the engine goes on when the client of a stream has left, so that it can resume
+    on_failure: Literal["error", "partial"] | None = None  # what a whole answer becomes that fails; None: as configured
     cache: CacheControls = NO_CONTROLS
     documents: tuple[Document, ...] = ()  # that the client has sent along
     retrieval: RetrievalOptions | None = None  # None: no retrieval, unless there are documents

@@ -22,6 +22,7 @@ from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
 from router.generation.generate import generate
+from router.generation.partial_answer import partial_answer
 from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
 from router.guard.inline_moderation import judge_of, moderated_input, with_scores
@@ -426,12 +427,27 @@ class Pipeline:
         stops = PromptStops()
         shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
         events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
+        if self._gives_part(account):
+            events = partial_answer(events, prompts, account.meter, partial(setattr, account, "fault"))
         events = events if guard is None else moderate(events, guard, account.meter, prompts, stops)
         return _kept(events, account, found) if found.keeps else events
+
+    def _gives_part(self, account: Account) -> bool:
+        """Returns whether the request gets the part of a whole answer that was generated when it fails."""
+        if account.request.stream:
+            return False
+        tenant = self._config.tenants.get(account.principal.tenant)
+        of_tenant = None if tenant is None else tenant.on_failure
+        return (account.request.on_failure or of_tenant or self._config.failover.on_failure) == "partial"
+
+    async def _keep(self, account: Account, claim: Claim, body: str) -> None:
+        """Stores a whole answer under the idempotency key of its request. A partial one is not stored."""
+        await (claim.keep(body) if account.fault is None else claim.forget())
 
     def _routed(self, account: Account, route: Route, hold: Hold, found: Found, claim: Claim) -> Routed:
         """Returns the first event of an accepted request."""
         request, meter, principal = account.request, account.meter, account.principal
+        keyed = account.call.idempotency_key is not None and not request.stream
         detached = request.detach and self._streams.allowed(principal.tenant)
         without_effect = {"detach": request.detach and not detached, "idempotency-key": claim.ignored}
         others = (name for name, holds in without_effect.items() if holds)
@@ -445,6 +461,7 @@ class Pipeline:
             hold.decision,
             "unscanned" if account.ruling is None else account.ruling.label,
             output_tokens=lambda: meter.output_tokens,
+            usage=lambda: meter.total.usage,
             failovers=lambda: (meter.failovers, meter.other_version),
             template=request.template_version,
             context=lambda: None if account.request.report is None else account.request.report.header,
@@ -453,7 +470,9 @@ class Pipeline:
             cache_entry=found.entry_id,
             retrieval=None if request.context is None else request.context.details,
             prompts=request.prompts,
-            keep=None if request.stream or account.call.idempotency_key is None else claim.keep,
+            keep=None
+            if request.stream or account.call.idempotency_key is None
+            else partial(self._keep, account, claim),
             owner=_owner(principal) if detached else None,
         )
 
@@ -504,14 +523,14 @@ async def _kept(
     events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
-    conversation that was looked up, and it was shortened."""
+    conversation that was looked up, and it was shortened, or they are partial."""
     looked_up = account.request
     batches: list[Sequence[AnswerEvent]] = []
     async with aclosing(events):
         async for batch in events:
             batches.append(batch)
             yield batch
-    if account.request is not looked_up:
+    if account.request is not looked_up or account.fault is not None:
         return
     collector = Collector()
     for batch in batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.api import TokenLogprobs, Usage
 from router.answer_events import (
@@ -11,6 +11,7 @@ from router.answer_events import (
     Cited,
     Ended,
     Finished,
+    Interrupted,
     Moderated,
     Opened,
     PromptScored,
@@ -49,6 +50,7 @@ class Collector:
         self._found: dict[int, _Choice] = {}
         self._scored: dict[int, tuple[TokenLogprobs, ...]] = {}
         self._moderation: Moderated | None = None
+        self._interrupted: Interrupted | None = None
         self.usage = Usage(0, 0, 0)
 
     def push(self, events: Sequence[AnswerEvent]) -> None:
@@ -78,12 +80,18 @@ class Collector:
                     self._scored[prompt] = logprobs
                 case Moderated():
                     self._moderation = event
+                case Interrupted():
+                    self._interrupted = event
                 case Finished(usage):
                     self.usage = usage
 
     def answers(self) -> list[Answer]:
         """Returns the answers of the request in the order of their index, after its last event."""
-        return [_answer(index, self._found[index], self._scored, self._moderation) for index in sorted(self._found)]
+        answers = [_answer(index, self._found[index], self._scored, self._moderation) for index in sorted(self._found)]
+        if (interrupted := self._interrupted) is None:
+            return answers
+        cut = interrupted.choices
+        return [replace(answer, fault=interrupted.error) if answer.index in cut else answer for answer in answers]
 
 
 async def collect(batches: AsyncIterable[Sequence[AnswerEvent]]) -> tuple[list[Answer], Usage]:

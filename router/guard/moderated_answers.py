@@ -12,7 +12,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
-from router.answer_events import AnswerEvent, Finished, Moderated, Notice, Opened, PromptScored, Routed
+from router.answer_events import (
+    AnswerEvent,
+    Finished,
+    Interrupted,
+    Moderated,
+    Notice,
+    Opened,
+    PromptScored,
+    Repeated,
+    Routed,
+)
 from router.guard.moderated_choice import ModeratedChoice
 from router.prompt_cancellation import PromptStops
 from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
@@ -87,7 +97,7 @@ class ModeratedAnswers:
         """Takes the next batch of events and returns those that may be sent now."""
         events: list[AnswerEvent] = []
         for event in batch:
-            if isinstance(event, PromptScored | Notice | Routed | Moderated):
+            if isinstance(event, PromptScored | Notice | Routed | Repeated | Moderated | Interrupted):
                 events.append(event)
             elif isinstance(event, Finished):
                 self._last.append(event)

@@ -54,7 +54,10 @@ class Claim:
         return None
 
     async def keep(self, answer: str) -> None:
-        """Stores the whole answer. Called at most once, before the client gets it."""
+        """Stores the whole answer. One of this and ``forget`` is called, before the client gets an answer."""
+
+    async def forget(self) -> None:
+        """Frees the key, since the answer is not whole."""
 
 
 class Answered(Claim):
@@ -94,6 +97,9 @@ class HeldKey(Claim):
 
     async def keep(self, answer: str) -> None:
         await finished(self._keep(answer))
+
+    async def forget(self) -> None:
+        await finished(self._release())
 
     async def _keep(self, answer: str) -> None:
         if len(answer.encode()) > self._max_bytes:

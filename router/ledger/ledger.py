@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
-from router.errors import refusal_of
+from router.errors import RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of
 from router.ledger.orphaned_entries import ROUTER_LOST, draft_of, entry_of
@@ -48,6 +48,7 @@ class Account:
     ruling: Ruling | None = None  # of the guard; None: the request was not inspected
     variant: str | None = None  # of a rollout or an experiment; None: the request was in none
     cache: str | None = None  # how the response cache answered, such as exact, semantic or miss; None: it was not asked
+    fault: RefusalError | None = None  # that has cut off an answer of which the client got a part
     inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
 
 
@@ -84,7 +85,7 @@ class Ledger:
         outcome, error = Outcome.CANCELLED, None
         try:
             yield
-            outcome = Outcome.FINISHED
+            outcome, error = (Outcome.FINISHED, None) if account.fault is None else (Outcome.FAILED, account.fault.code)
         except Exception as fault:
             outcome, error = Outcome.FAILED, refusal_of(fault).code
             raise

@@ -23,7 +23,7 @@ from router.answer_events import (
 )
 from router.complete_answer import Answer, EndReason
 from router.openai.citation_annotations import annotation
-from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
+from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields
 from router.openai.logprobs import chat_logprobs, prompt_logprobs
 
 
@@ -139,6 +139,7 @@ def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
         "message": message,
         "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
         "finish_reason": _reason(answer.finish_reason, answer.called),
+        **fault_of(answer),
     }
 
 

@@ -140,6 +140,7 @@ class GenerationFields(StrictModel):
     moderation: InlineModeration | None = None  # OpenAI's: scores of the request and its answers
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)  # Manta's: the most that the request may cost
     cache: CacheField | None = None
+    on_failure: Literal["error", "partial"] | None = None  # Manta's: what an answer becomes that cannot be finished
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Returns the engine's sampling parameters.
@@ -299,6 +300,7 @@ class GenerationFields(StrictModel):
             moderation=None if self.moderation is None else self.moderation.settings,
             max_cost=self.max_cost,
             detach=bool(self.detach),
+            on_failure=self.on_failure,
             cache=NO_CONTROLS if self.cache is None else self.cache.controls,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.api import Usage
 from router.answer_events import Moderated, Stamp
 from router.complete_answer import Answer
+from router.openai.errors import error_fields, token_counts
 from router.openai.moderation_field import moderation_fields
 
 DONE = "[DONE]"
@@ -86,10 +87,9 @@ def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:
         "failover_details": failover,
     }
     further = {name: value for name, value in details.items() if value is not None}
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        **further,
-    }
+    return {**token_counts(usage), **further}
+
+
+def fault_of(answer: Answer) -> dict[str, Any]:
+    """Returns Manta's member ``error`` of a choice that a failure has cut off; nothing for any other."""
+    return {} if answer.fault is None else {"error": error_fields(answer.fault)}

@@ -11,7 +11,7 @@ from typing import Any
 from engine.api import Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Moderated, Stamp, Text
 from router.complete_answer import Answer
-from router.openai.common_response import ChunkTemplate, moderation_of, response_fields
+from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields
 from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
 
 
@@ -83,6 +83,7 @@ class CompletionWriter:
             echoed_tokens = prompt_tokens if self._echo else ()
             logprobs = text_logprobs((*echoed_tokens, *(answer.logprobs or ())), TextOffset())
         choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+        choice |= fault_of(answer)
         if self._with_prompt_logprobs:
             choice["prompt_logprobs"] = prompt_logprobs(prompt_tokens)
         return choice

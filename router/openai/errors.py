@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
+from engine.api import Usage
 from router.errors import RefusalError, RefusalKind
 
 ERROR_TYPE: Mapping[RefusalKind, str] = {
@@ -26,11 +28,27 @@ ERROR_TYPE: Mapping[RefusalKind, str] = {
 
 
 def error_body(refusal: RefusalError) -> str:
-    """Returns the JSON object ``{"error": {message, type, param, code}}``. All four members are always present."""
-    error = {
+    """Returns the JSON object ``{"error": {message, type, param, code}}``. All four members are always present. The
+    error of an answer that had begun has OpenAI's ``usage`` beside it."""
+    used = {} if refusal.usage is None else {"usage": token_counts(refusal.usage)}
+    return json.dumps({"error": error_fields(refusal), **used})
+
+
+def error_fields(refusal: RefusalError) -> dict[str, str | None]:
+    """Returns the members of OpenAI's error object."""
+    return {
         "message": refusal.message,
         "type": ERROR_TYPE[refusal.kind],
         "param": refusal.field,
         "code": refusal.code,
     }
-    return json.dumps({"error": error})
+
+
+def token_counts(usage: Usage) -> dict[str, Any]:
+    """Returns the members of OpenAI's usage object."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
