@@ -101,6 +101,9 @@ class PlacementConfig(Settings):
     load alone counts."""
     wait_s: float = Field(15.0, ge=0)
     """Seconds that a request waits for a ready replica, for example after a crash, before it gets a 503."""
+    silence_s: float = Field(3.0, ge=1.5, le=20)
+    """Seconds without a heartbeat after which a replica counts as lost while another one of its tier is heard. Without
+    another, it is 20 s. Heartbeats come every 0.5 s, however long a step takes."""
     reader_buffer_tokens: int = Field(4096, ge=1)
     """Unread deltas after which the engine request of a slow client is ended, multiplied by the number of its choices.
     A delta holds about one token."""

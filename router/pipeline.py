@@ -447,7 +447,6 @@ class Pipeline:
     def _routed(self, account: Account, route: Route, hold: Hold, found: Found, claim: Claim) -> Routed:
         """Returns the first event of an accepted request."""
         request, meter, principal = account.request, account.meter, account.principal
-        keyed = account.call.idempotency_key is not None and not request.stream
         detached = request.detach and self._streams.allowed(principal.tenant)
         without_effect = {"detach": request.detach and not detached, "idempotency-key": claim.ignored}
         others = (name for name, holds in without_effect.items() if holds)

@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeVar
 from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.lane_messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
 from engine.api import (
     Delta,
     EngineDeadError,
@@ -52,7 +53,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LATE_S = 25.0  # after the end of a request, within which the counts of an abort must arrive
-SILENCE_S = 20.0  # without an item, after which a replica counts as lost; idle replicas send a heartbeat every second
 
 
 class ReplicaClient(Protocol):
@@ -131,8 +131,10 @@ class Lane:
 
     ``buffer_limit`` x the choices of a request is the number of deltas that a slow reader may leave unread before its
     request is ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` is called with requests of
-    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. ``load`` is the
-    replica's load in the last item. ``model`` describes its model; None until the first item has arrived.
+    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost
+    after ``silence_s`` seconds without an item, if ``another_is_heard`` returns True: another replica of the tier.
+    ``load`` is the replica's load in the last item. ``model`` describes its model; None until the first item has
+    arrived.
     """
 
     def __init__(
@@ -143,7 +145,13 @@ class Lane:
         buffer_limit: int,
         on_change: Callable[[], None],
         on_orphans: OnOrphans,
+        silence_s: float = MAX_SILENCE_S,
+        another_is_heard: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._silence = Silence(silence_s)
+        self._another_is_heard = another_is_heard
+        self._watch: asyncio.TimerHandle | None = None
+        self._fault = "The replica that ran this request was lost."
         self.replica_id = replica_id
         self.lane_id = uuid.uuid4().hex
         self.state = LaneState.OPENING
@@ -173,10 +181,16 @@ class Lane:
         """
         return max(self.load.running + self.load.waiting, len(self._streams))
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the replica is late with its heartbeat."""
+        return self._silence.quiet
+
     def start(self) -> None:
         """Opens the lane in the background and returns at once. Called once."""
         self._pump = _detached(self._run())
         self._pump.add_done_callback(self._ended)
+        self._watch = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def drain(self) -> None:
         """Stops taking requests and closes the lane after the last one. Has no effect if it drains or is closed
@@ -264,23 +278,31 @@ class Lane:
             self._close_if_drained()
 
     async def _run(self) -> None:
-        """Receives the lane's items until it ends. Raises ReplicaLostError after SILENCE_S seconds without one."""
+        """Receives the lane's items until it ends."""
         async with aclosing(self._client.lane(self.replica_id, self.lane_id)) as items:
-            while True:
-                try:
-                    async with asyncio.timeout(SILENCE_S):
-                        self._receive(await anext(items))
-                except TimeoutError:
-                    raise self._lost(f"Replica {self.replica_id} was silent for {SILENCE_S:g} s.") from None
-                except StopAsyncIteration:
-                    return
+            async for item in items:
+                self._silence.ticks = 0
+                self._receive(item)
+
+    def _tick(self) -> None:
+        """Counts the silence of the replica, and ends the lane if it means that the replica is lost."""
+        self._silence.ticks += 1
+        opening = self.state is LaneState.OPENING  # a replica may take its time for that, and no request waits for it
+        if self._pump is not None and self._silence.is_lost(not opening and self._another_is_heard()):
+            logger.warning("%r was silent for %g s", self, self._silence.seconds)
+            self._fault = "The replica that ran this request does not answer any more."
+            self._pump.cancel()
+        elif self.state is not LaneState.CLOSED:
+            self._watch = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _ended(self, pump: asyncio.Task[None]) -> None:
         """Closes the lane when ``_run`` has ended, for whatever reason, and fails its streams."""
         error = None if pump.cancelled() else pump.exception()
         if error is not None and not isinstance(error, ReplicaLostError):
             logger.error("%r broke", self, exc_info=error)
-        fault = self._lost("The replica that ran this request was lost.")
+        if self._watch is not None:
+            self._watch.cancel()
+        fault = self._lost(self._fault)
         for stream in self._streams.values():
             stream.fail(fault)
         settling, self._settling = self._settling, {}

@@ -112,6 +112,8 @@ class LanePool:
         return {replica_id: lane for replica_id, lane in self._lanes.items() if lane.state is LaneState.READY}
 
     def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
+        ready = self._ready()
+        heard = {replica_id: lane for replica_id, lane in ready.items() if not lane.quiet and replica_id not in avoid}
         candidates = [
             Candidate(
                 replica_id,
@@ -119,7 +121,7 @@ class LanePool:
                 self._prefixes[replica_id].matched(chain),
                 lane.load.blocks_used / max(lane.load.blocks_total, 1),
             )
-            for replica_id, lane in self._ready().items()
+            for replica_id, lane in (heard or ready).items()
             if replica_id not in avoid
         ]
         chosen = place(candidates, request.request_id, self._config.affinity_weight)
@@ -159,6 +161,8 @@ class LanePool:
             buffer_limit=self._config.reader_buffer_tokens,
             on_change=self._on_lane_change,
             on_orphans=self._on_orphans,
+            silence_s=self._config.silence_s,
+            another_is_heard=lambda: any(not each.quiet for each in self._ready().values() if each is not lane),
         )
         self._lanes[replica_id] = lane
         self._prefixes[replica_id] = PrefixMemory()

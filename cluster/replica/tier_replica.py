@@ -43,7 +43,7 @@ from engine.api import (
 OnStep = Callable[[Sequence[Delta]], None]
 """The callback of an engine. It is called on the engine thread after each step, with the deltas of the step."""
 
-HEARTBEAT_S = 1.0  # between items of an idle lane, which carry the load alone
+HEARTBEAT_S = 0.5  # between items of a lane without rows, which carry the load alone; also during a long step
 
 MAX_INLINE_PROMPT = 8192  # characters; more take over 1 ms to tokenise, which is then done off the event loop
 MAX_NEW_GRAMMARS = 2  # requests whose new grammars are compiled at the same time; the engine tries two at once
@@ -109,7 +109,7 @@ class TierReplica:
         self._engine.start()
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
-        """Opens a lane and yields its items until the router closes it: one per engine step, or HEARTBEAT_S when idle.
+        """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.
 
         When the lane ends, its unfinished requests are aborted, and other routers get their counts. Raises ValueError
         if the lane is open already.
