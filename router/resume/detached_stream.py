@@ -55,6 +55,7 @@ class DetachedStream:
         self._timeout_s = timeout_s
         self._unread: list[str] = []
         self._unread_bytes = 0
+        self._cut = False  # the client reads too slowly
         self._sent = 0  # events that ``live`` has yielded
         self._left_at: float | None = None  # when the client of the request has left, in monotonic seconds
         self._changed = asyncio.Event()
@@ -90,7 +91,7 @@ class DetachedStream:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                if self._unread_bytes > MAX_UNREAD_BYTES:
+                if self._cut:
                     raise SlowReaderError("The stream is read too slowly. It can be resumed.")
                 events, self._unread, self._unread_bytes = self._unread, [], 0
                 first, self._sent = self._sent + 1, self._sent + len(events)
@@ -132,10 +133,13 @@ class DetachedStream:
 
     def _push(self, bodies: Sequence[str]) -> None:
         self._recorder.push(bodies)
-        if self._left_at is None:
-            self._unread += bodies
-            self._unread_bytes += sum(map(len, bodies))
-            self._changed.set()
+        if self._left_at is not None or self._cut:
+            return
+        self._unread += bodies
+        self._unread_bytes += sum(map(len, bodies))
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self._cut, self._unread, self._unread_bytes = True, [], 0
+        self._changed.set()
 
     def _abandoned(self) -> bool:
         """Whether the stream had no reader for the window, or can have none: its client has left and it is not kept."""

@@ -1,0 +1,87 @@
+"""A detached stream whose client does not read, and whose store is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from router.config import ResumeConfig
+from router.memory_stream_store import MemoryStreamStore
+from router.ports.clock import SystemClock
+from router.ports.stream_store import StreamOwner, StreamState, StreamTerms
+from router.ports.tier_backend import SlowReaderError
+from router.resume.detached_stream import MAX_UNREAD_BYTES
+from router.resume.detached_streams import DetachedStreams
+from router.resume.stream_recorder import MAX_PENDING_BYTES
+
+OWNER = StreamOwner("acme", "k1")
+PIECE = "x" * 1000
+CONFIG = ResumeConfig(max_bytes=2**24)
+
+
+class SlowStore(MemoryStreamStore):
+    """Answers when ``gate`` is open."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.gate = asyncio.Event()
+
+    async def append(
+        self,
+        tenant: str,
+        stream_id: str,
+        owner: str,
+        first: int,
+        events: Sequence[str],
+        terms: StreamTerms,
+        *,
+        ended: bool = False,
+    ) -> int | None:
+        await self.gate.wait()
+        return await super().append(tenant, stream_id, owner, first, events, terms, ended=ended)
+
+
+async def pieces(count: int, first: str = "first") -> AsyncGenerator[Sequence[str], None]:
+    yield [first]
+    for _ in range(count):
+        await asyncio.sleep(0)
+        yield [PIECE]
+
+
+def streams_of(store: MemoryStreamStore) -> DetachedStreams:
+    return DetachedStreams(store, CONFIG, {}, SystemClock())
+
+
+async def test_a_client_that_does_not_read_is_cut_off_with_bounded_memory_and_may_resume() -> None:
+    store = MemoryStreamStore(SystemClock())
+    streams = streams_of(store)
+    count = MAX_UNREAD_BYTES // len(PIECE) + 100
+    stream = streams.begin(OWNER, "s", pieces(count), str, 60)
+    live = stream.live()
+    assert await anext(live) == (1, ["first"])
+    for _ in range(2000):
+        part = await store.read("acme", "s", "k1", count, 10)
+        if part is not None and part.state is StreamState.ENDED:
+            break
+        await asyncio.sleep(0.01)
+    assert part == ((PIECE,), StreamState.ENDED)
+    assert stream._unread_bytes <= MAX_UNREAD_BYTES
+    with pytest.raises(SlowReaderError):
+        await anext(live)
+    rest = [number async for number, _ in streams.read(OWNER, "s", 1)]
+    assert rest[0] == 2
+    await streams.close()
+
+
+async def test_a_store_that_does_not_answer_delays_the_first_event_by_a_moment_and_no_other() -> None:
+    store = SlowStore()
+    streams = streams_of(store)
+    stream = streams.begin(OWNER, "s", pieces(MAX_PENDING_BYTES // len(PIECE) + 100), str, 60)
+    async with asyncio.timeout(5):
+        received = [event async for _, events in stream.live() for event in events]
+    assert len(received) == MAX_PENDING_BYTES // len(PIECE) + 101
+    assert not stream._recorder.kept, "its buffer is bounded"
+    store.gate.set()
+    await streams.close()
