@@ -25,6 +25,7 @@ from router.admin.cache_api import CacheManagement
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
+from router.admin.scaling_api import ScalingManagement
 from router.answer_events import AnswerEvent, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheDesk
@@ -68,6 +69,7 @@ from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.tier_backend import TierBackend
+from router.ports.tier_scaling import TierScaling
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.stored_prompts import PromptBook
 from router.retrieval.chunk_embedder import ChunkEmbedder
@@ -122,6 +124,7 @@ def build_app(
     prompts: PromptStore | None = None,
     cache: CacheParts | None = None,
     collections: CollectionStore | None = None,
+    scaling: TierScaling | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -133,7 +136,7 @@ def build_app(
     ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
-    process.
+    process. ``scaling`` decides about the numbers of replicas; None: they are fixed.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -184,6 +187,7 @@ def build_app(
         policies,
         prompt_api,
         cache_api,
+        ScalingManagement(scaling, clock, reviews.record_change),
         clock,
         currency,
         tenants,
