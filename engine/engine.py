@@ -241,6 +241,7 @@ class Engine:
                 deltas += self._output_processor.emit(chunk.sequence, outcome)
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
+            self.recorder.step(len(chunks), ended - began)
             self._scheduler.took(plan.load, ended - began)
             if speculates:
                 # Not if the draft model only caught up.

@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cluster.config import TierConfig
 from cluster.lanes.dataclass_codec import Record, VersionMismatchError
@@ -28,6 +28,7 @@ from cluster.lanes.lane_messages import (
 )
 from cluster.model_version import model_version
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.telemetry.replica_metrics import ReplicaMetrics
 from engine.api import (
     Conversation,
     Delta,
@@ -39,6 +40,9 @@ from engine.api import (
     ModelInfo,
     ModelVersionError,
 )
+
+if TYPE_CHECKING:
+    from engine.metrics import EngineMetrics
 
 OnStep = Callable[[Sequence[Delta]], None]
 """The callback of an engine. It is called on the engine thread after each step, with the deltas of the step."""
@@ -58,6 +62,7 @@ class ReplicaEngine(Protocol):
     def knows_grammar(self, grammar: Grammar) -> bool: ...
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
+    def metrics(self) -> EngineMetrics: ...
     def check_health(self) -> None: ...
     @property
     def model_info(self) -> ModelInfo: ...
@@ -107,6 +112,9 @@ class TierReplica:
         self._version = model_version(tier.engine)
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
+        metrics = ReplicaMetrics(tier.name, self._version)
+        # It must not hold the replica itself, which ends when nothing does.
+        self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.
@@ -158,6 +166,9 @@ class TierReplica:
         if engine is not None:
             engine.close()
             self._new_grammars.shutdown(wait=False)  # requests queued there find the engine closed
+        publishing = getattr(self, "_publishing", None)  # absent if the engine did not start
+        if publishing is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(publishing.cancel)
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:
         """Assigns the request to the lane and submits it. Raises what the engine raises."""

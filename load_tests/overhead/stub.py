@@ -23,6 +23,7 @@ from engine.api import (
     RequestError,
     Usage,
 )
+from engine.metrics import EngineMetrics, Recorder
 
 OnStep = Callable[[Sequence[Delta]], None]
 
@@ -120,6 +121,10 @@ class StubEngine:
                 aborted=done.aborted,
                 failed=0,
             )
+
+    def metrics(self) -> EngineMetrics:
+        """The statistics alone: no histogram has a value."""
+        return Recorder().snapshot(self.stats(), {})
 
     def check_health(self) -> None:
         """Raises EngineDeadError unless the thread runs."""

@@ -21,6 +21,7 @@ from engine.api import (
     Usage,
 )
 from engine.config import EngineConfig
+from engine.metrics import EngineMetrics, Recorder
 from router.ports.tier_backend import ReplicaLostError
 
 
@@ -78,6 +79,9 @@ class SteppedEngine:
     def stats(self) -> EngineStats:
         live, aborted = len(self.live), len(self.aborted)
         return EngineStats(live, self.waiting, 100, live, 0, self.steps, 0, 0, 0, 0, aborted, 0, wait_s=self.wait_s)
+
+    def metrics(self) -> EngineMetrics:
+        return Recorder().snapshot(self.stats(), {})
 
     def check_health(self) -> None: ...
 
