@@ -126,8 +126,9 @@ class Router:
 def guard_maker(
     policies: SafetyPolicies, classifier: TextClassifier | None, on_unreadable: Callable[[], None] = lambda: None
 ) -> MakeGuard:
-    """Returns a function that makes the guard of a router. ``classifier`` None: there is none. ``on_unreadable`` is called
-    each time that a stored policy turns out to be unreadable."""
+    """Returns a function that makes the guard of a router. ``classifier`` None: there is none.
+
+    ``on_unreadable`` is called each time that a stored policy turns out to be unreadable."""
     parts = Parts() if classifier is None else Parts(classifier)
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:

@@ -14,7 +14,8 @@ REFUSED = "refused"
 @dataclass(frozen=True, slots=True)
 class UsageSample:
     """The usage of one request. ``input_tokens`` includes ``cached_input_tokens``. ``cost`` is in the currency of the
-    prices. ``outcome`` is ``finished``, ``cancelled``, ``failed`` by a fault of the service, or REFUSED."""
+    prices. ``outcome`` is ``finished``, ``cancelled``, ``failed`` by a fault of the service, or REFUSED.
+    ``safety`` is the decision of the guard in one word, and empty for a request that it does not inspect."""
 
     tenant: str
     tier: str
@@ -23,6 +24,7 @@ class UsageSample:
     cached_input_tokens: int
     output_tokens: int
     cost: float
+    safety: str = ""
 
 
 class UsageMetrics(Protocol):

@@ -63,7 +63,7 @@ async def test_the_task_beside_an_application_ends_with_it() -> None:
         async def app(scope: object, receive: object, send: object) -> None:
             await stop.wait()
 
-        task = asyncio.create_task(with_task(app, work)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(with_task(app, work)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         yield
