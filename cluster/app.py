@@ -75,7 +75,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
 
     Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
     """
-    handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
+    handles: dict[str, Any] = {
+        tier.name: tier_deployment(tier).bind(tier, engine_factory, config.telemetry) for tier in config.tiers
+    }
     tiers = tuple(
         TierDescription(
             tier.name,
@@ -100,7 +102,17 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     forecaster = read_forecaster(config)
     policies = config.safety.policies
     return router.bind(
-        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, policies, embedder, cache
+        config.router,
+        config.placement,
+        tiers,
+        handles,
+        forecaster,
+        config.state,
+        classifier,
+        policies,
+        embedder,
+        cache,
+        config.telemetry,
     )
 
 
@@ -129,8 +141,8 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
 
 
 def tier_deployment(tier: TierConfig) -> Any:
-    """Returns the deployment of a tier's replicas. The caller binds it to the tier's config and an
-    ``EngineFactory``."""
+    """Returns the deployment of a tier's replicas. The caller binds it to the tier's config, an
+    ``EngineFactory`` and the settings of the telemetry."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}

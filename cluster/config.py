@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from cluster.cache.config import SemanticCacheConfig
 from cluster.embedder.config import EmbedderConfig
 from cluster.safety.config import SafetySettings
+from cluster.telemetry.config import TelemetryConfig
 from engine.config import EngineConfig
 from router.config import ProfileConfig, RouterConfig
 from router.embedding_request import EMBEDDINGS
@@ -204,6 +205,8 @@ class MantaConfig(Settings):
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
     found by their exact question only. Whether answers are stored, ``router.cache`` says."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """Where traces go. Metrics need no settings."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -288,6 +291,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         safety=config.safety,
         embedder=config.embedder,
         cache=config.cache,
+        telemetry=config.telemetry,
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -30,8 +31,10 @@ from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.cache_metrics import RayCacheMetrics
+from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
@@ -53,6 +56,9 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
 from safety.policy_book import PolicyBook
+
+if TYPE_CHECKING:
+    from cluster.telemetry.otel_tracer import OtelTracer
 
 
 @serve.ingress()
@@ -77,7 +83,9 @@ class Router:
         policies: SafetyPolicies | None = None,
         embedder: EmbedderLink | None = None,
         cache: SemanticCacheLink | None = None,
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
+        self._telemetry = telemetry or TelemetryConfig()
         self._config = config
         self._placement = placement
         self._tiers = tiers
@@ -101,6 +109,7 @@ class Router:
         reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
+        tracer = router_tracer(self._telemetry)
         depends = DependencyMetrics(Dependencies(store, reviews.store.audit, used))
         app = build_app(
             self._config,
@@ -119,8 +128,18 @@ class Router:
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
+            tracer=tracer,
         )
-        return with_task(without_root_path(without_request_id(app)), depends.keep_publishing)
+        return with_task(without_root_path(without_request_id(app)), partial(publish_until_end, depends, tracer))
+
+
+async def publish_until_end(metrics: DependencyMetrics, tracer: OtelTracer | None) -> None:
+    """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer``."""
+    try:
+        await metrics.keep_publishing()
+    finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 def guard_maker(
@@ -210,6 +229,7 @@ def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
             return await app(scope, receive, send)
         finally:
             task.cancel()
+            await asyncio.wait({task})
 
     return wrapped
 

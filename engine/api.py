@@ -212,6 +212,7 @@ class GenerationRequest:
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
     admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
+    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -226,6 +227,7 @@ class GenerationRequest:
     deadline_s: float | None = None
     reserve: bool = False
     model_version: str = ""
+    trace_context: str = ""
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -286,7 +288,8 @@ class Delta:
     of the request. An error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and
     REFUSED. ``logprobs``, if requested, has one entry per token, except for a token that ends a choice without adding
     text. ``prompt_logprobs`` come with the first delta of a request, one per prompt token; the first is NaN, since
-    nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``.
+    nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``. ``waited_s``
+    are the seconds that the request waited for its first step, on the last delta of one that has finished.
 
     Treat it as immutable. It is not frozen because a delta is made for every token in the replica and again in the
     router, and creating a frozen dataclass takes four times as long.
@@ -302,6 +305,7 @@ class Delta:
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     score: float | None = None
+    waited_s: float | None = None
 
     @property
     def last(self) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -28,7 +29,9 @@ from cluster.lanes.lane_messages import (
 )
 from cluster.model_version import model_version
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Conversation,
     Delta,
@@ -105,8 +108,9 @@ class TierReplica:
     The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
     """
 
-    def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
+    def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tracer = replica_tracer(telemetry or TelemetryConfig(), tier.name)
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -138,7 +142,9 @@ class TierReplica:
         if another version of the model has begun the answer.
         """
         try:
-            await self._submit(lane_id, unpack_request(packed), account_in(packed))
+            request = unpack_request(packed)
+            with self._traced(request):
+                await self._submit(lane_id, request, account_in(packed))
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
         return None
@@ -169,6 +175,21 @@ class TierReplica:
         publishing = getattr(self, "_publishing", None)  # absent if the engine did not start
         if publishing is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(publishing.cancel)
+        if engine is not None and self._tracer is not None:
+            self._tracer.close()
+
+    @contextmanager
+    def _traced(self, request: GenerationRequest) -> Iterator[None]:
+        """Begins the span of a request, which its last delta ends, or the error by which it is refused."""
+        if self._tracer is None:
+            yield
+            return
+        self._tracer.came(request)
+        try:
+            yield
+        except BaseException as error:
+            self._tracer.refused(request.request_id, error)
+            raise
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:
         """Assigns the request to the lane and submits it. Raises what the engine raises."""
@@ -209,4 +230,6 @@ class TierReplica:
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""
+        if self._tracer is not None:
+            self._tracer.stepped(deltas)
         self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))
