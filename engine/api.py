@@ -305,7 +305,7 @@ class Delta:
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     score: float | None = None
-    waited_s: float | None = None
+    waited_s: float | None = field(default=None, compare=False)  # measured, and so never the same
 
     @property
     def last(self) -> bool:
