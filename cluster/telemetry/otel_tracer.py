@@ -1,4 +1,4 @@
-"""``OtelTracer``: the routers' traces, by OpenTelemetry. Implements ``Tracer``."""
+"""``OtelTracer``: the routers' traces, sent by OpenTelemetry. Implements ``Tracer``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from typing import TypeVar
 
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.span_maker import SpanMaker, received, within
+from cluster.telemetry.trace_export import TraceExport
+from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
 from router.errors import refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import NoTrace, Trace, Value
@@ -25,32 +24,26 @@ CANCELLED = "cancelled"
 class OtelTrace:
     """The trace of one request. Implements ``Trace``."""
 
-    def __init__(self, maker: SpanMaker, caller: str | None) -> None:
-        self._maker = maker
-        self._root = maker.begin(UNNAMED, received(caller), SpanKind.SERVER)
-        self._room: Span | None = None
+    def __init__(self, record: TraceRecord) -> None:
+        self._record = record
+        self._root = record.spans[0]
+        self._room: RecordedSpan | None = None
 
     def enter(self, room: SpanName) -> None:
         if self._room is not None:
             self._room.end()
-        self._room = self._maker.begin(room.value, within(self._root))
+        self._room = self._record.begin(room.value, self._root.span_id)
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
-        if not self._root.is_recording():  # the counts of a cancelled request may come after its end
-            return
-        for name, value in attributes.items():
-            if value is not None:
-                self._root.set_attribute(name.value, value)
+        self._root.describe(attributes)
         if Attribute.OPERATION in attributes:
-            self._root.update_name(f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}")
+            self._root.name = f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}"
 
     def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        span = self._room or self._root
-        if span.is_recording():
-            span.add_event(name.value, {key.value: value for key, value in attributes.items()})
+        self._current.event(name, attributes)
 
     async def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        span = self._maker.begin(name.value, within(self._room or self._root))
+        span = self._record.begin(name.value, self._current.span_id)
         try:
             async with aclosing(items):
                 async for item in items:
@@ -60,33 +53,38 @@ class OtelTrace:
 
     @property
     def context(self) -> str:
-        return self._maker.traceparent(self._room or self._root)
+        return self._record.traceparent(self._current)
 
     def end(self, error: BaseException | None) -> None:
         """Ends the trace. The room in which ``error`` was raised has failed, and so has the request."""
         kind = None if error is None else _kind_of(error)
-        for span in (self._room, self._root):
-            if span is None:
-                continue
-            if kind is not None:
-                span.set_attribute(Attribute.ERROR.value, kind)
-            if kind not in (None, CANCELLED):
-                span.set_status(Status(StatusCode.ERROR))
+        for span in (self._current, self._root):
+            span.describe({Attribute.ERROR: kind})
+            span.failed = kind not in (None, CANCELLED)
             span.end()
+
+    @property
+    def _current(self) -> RecordedSpan:
+        return self._room or self._root
 
 
 class OtelTracer:
     """The traces of this router. Implements ``Tracer``."""
 
     def __init__(self, config: TelemetryConfig) -> None:
-        self._maker = SpanMaker(config, "router")
+        self._export = TraceExport(config, "router")
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
-        return nullcontext(NoTrace()) if self._maker.kept.full else self._traced(caller)
+        record = self._export.begin(UNNAMED, caller)
+        return nullcontext(NoTrace()) if record is None else self._traced(record)
+
+    def close(self) -> None:
+        """Exports what has ended."""
+        self._export.close()
 
     @contextmanager
-    def _traced(self, caller: str | None) -> Iterator[Trace]:
-        trace = OtelTrace(self._maker, caller)
+    def _traced(self, record: TraceRecord) -> Iterator[Trace]:
+        trace = OtelTrace(record)
         error: BaseException | None = None
         try:
             yield trace
@@ -95,10 +93,7 @@ class OtelTracer:
             raise
         finally:
             trace.end(error)
-
-    def close(self) -> None:
-        """Exports what has ended."""
-        self._maker.close()
+            self._export.end(record)
 
 
 def _kind_of(error: BaseException) -> str:

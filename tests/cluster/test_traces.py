@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ from cluster.replica.tier_replica import TierReplica
 from cluster.serve_backend import ServeBackend
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otel_tracer import OtelTracer
-from cluster.telemetry.span_maker import received
+from cluster.telemetry.trace_record import caller_of
 from engine.config import EngineConfig
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
@@ -30,7 +30,7 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
-from tests.cluster.engines import LocalClient
+from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
 from tests.cluster.test_lanes import settle
 from tests.safety.scripted_classifier import ScriptedClassifier
@@ -60,8 +60,8 @@ class Service:
         self.replicas = replicas
         backend = ServeBackend(
             [TierDescription("fast", "fast")],
-            {"fast": LocalClient(replicas)},
-            PlacementConfig(wait_s=0),  # type: ignore[arg-type]
+            {"fast": LocalClient(cast("dict[str, LocalReplica]", dict(replicas)))},
+            PlacementConfig(wait_s=0),
         )
         self.backend = backend
         self.tracer = OtelTracer(telemetry)
@@ -286,17 +286,19 @@ async def test_more_requests_than_may_wait_are_not_traced() -> None:
     ],
 )
 def test_a_malformed_traceparent_is_none(traceparent: str) -> None:
-    assert received(traceparent) is None
+    assert caller_of(traceparent) is None
 
 
 def test_a_traceparent_of_a_later_version_is_read() -> None:
-    assert received(f"01-{TRACE}-{CALLER}-01-more") is not None
+    assert caller_of(f"01-{TRACE}-{CALLER}-01-more") is not None
 
 
 def test_nothing_that_traces_is_loaded_at_rest() -> None:
+    names = ("otel_", "trace_", "span_", "otlp_", "replica_tracer")
     code = (
-        "import sys, cluster.app, cluster.ingress, cluster.replica.tier_replica;"
-        "found = [n for n in sys.modules if n.startswith(('cluster.telemetry.otel', 'cluster.telemetry.span',"
-        " 'cluster.telemetry.otlp', 'opentelemetry.proto'))]; assert not found, found"
+        "import sys, cluster.app, cluster.ingress, cluster.replica.tier_replica\n"
+        f"prefixes = tuple('cluster.telemetry.' + name for name in {names}) + ('opentelemetry.proto',)\n"
+        "found = [name for name in sys.modules if name.startswith(prefixes)]\n"
+        "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
