@@ -25,7 +25,7 @@ help:
 	@echo 'make format                  let ruff rewrite what it can'
 	@echo 'make bench [ARGS=--help]     what the cluster itself costs: a stub engine behind the real graph, a minute'
 	@echo 'make train [ARGS=--help]     the embedded models, what routes between them, and their figures, all anew: hours'
-	@echo 'make k8s                     the Serve configs of k8s/overlays anew, from deployments/*.yaml'
+	@echo 'make k8s                     what is written in k8s/: Serve configs from deployments/*.yaml, rules and dashboards'
 	@echo 'make quality [ARGS=--help]   what the tiers get right of the held-out set, against the stored baseline'
 
 install: $(STAMP)
@@ -71,6 +71,7 @@ bench: $(STAMP)
 
 k8s: $(STAMP)
 	$(BIN)/python -m k8s.serve_config
+	$(BIN)/python -m k8s.monitoring
 
 quality: $(STAMP)
 	$(BIN)/python -m load_tests.quality $(if $(strip $(ARGS)),$(ARGS),--engine --baseline)

@@ -79,7 +79,8 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
     """
     handles: dict[str, Any] = {
-        tier.name: tier_deployment(tier, replicas_of(config, tier)).bind(tier, engine_factory) for tier in config.tiers
+        tier.name: tier_deployment(tier, replicas_of(config, tier)).bind(tier, engine_factory, config.telemetry)
+        for tier in config.tiers
     }
     tiers = tuple(
         TierDescription(
@@ -116,6 +117,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         embedder,
         cache,
         () if config.autoscaling is None else tuple(config.autoscaling.tiers),
+        config.telemetry,
     )
 
 
@@ -179,8 +181,8 @@ def serve_autoscaling(
 
 
 def tier_deployment(tier: TierConfig, replicas: dict[str, Any]) -> Any:
-    """Returns the deployment of a tier, with the options ``replicas``. The caller binds it to the tier's config and an
-    ``EngineFactory``."""
+    """Returns the deployment of a tier, with the options ``replicas``. The caller binds it to the tier's config, an
+    ``EngineFactory`` and the settings of the telemetry."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}

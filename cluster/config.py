@@ -18,6 +18,7 @@ from cluster.autoscaling.config import AutoscalingConfig
 from cluster.cache.config import SemanticCacheConfig
 from cluster.embedder.config import EmbedderConfig
 from cluster.safety.config import SafetySettings
+from cluster.telemetry.config import TelemetryConfig
 from engine.config import EngineConfig
 from router.config import ProfileConfig, RouterConfig
 from router.embedding_request import EMBEDDINGS
@@ -208,6 +209,8 @@ class MantaConfig(Settings):
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
     found by their exact question only. Whether answers are stored, ``router.cache`` says."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """Where traces go. Metrics need no settings."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -298,6 +301,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         embedder=config.embedder,
         cache=config.cache,
         autoscaling=None if config.autoscaling is None else config.autoscaling.without(missing),
+        telemetry=config.telemetry,
     )
 
 

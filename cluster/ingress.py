@@ -6,8 +6,10 @@ after its last request has ended. The application then calls ``start`` and ``clo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -31,7 +33,10 @@ from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.cache_metrics import RayCacheMetrics
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
@@ -49,11 +54,14 @@ from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import TierScaling
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
-from safety.api import Guard, Oversight
+from safety.api import Guard, Oversight, TextClassifier
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
 from safety.policy_book import PolicyBook
+
+if TYPE_CHECKING:
+    from cluster.telemetry.otel_tracer import OtelTracer
 
 
 @serve.ingress()
@@ -79,7 +87,9 @@ class Router:
         embedder: EmbedderLink | None = None,
         cache: SemanticCacheLink | None = None,
         scaled_tiers: Sequence[str] = (),
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
+        self._telemetry = telemetry or TelemetryConfig()
         self._config = config
         self._placement = placement
         self._tiers = tiers
@@ -97,27 +107,45 @@ class Router:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
+        classifier = None if self._classifier is None else classifier_client(self._classifier)
+        embedder = None if self._embedder is None else embedder_client(self._embedder)
         index = None if self._cache is None else index_client(self._cache)
+        store = shared_state(self._state, faults.lost("ledger"))
+        reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
+        services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
+        used = {name: service for name, service in services.items() if service is not None}
+        tracer = router_tracer(self._telemetry)
+        depends = DependencyMetrics(Dependencies(store, reviews.store.audit, used))
         app = build_app(
             self._config,
             backend,
             self._forecaster,
-            store=shared_state(self._state, faults.lost("ledger")),
+            store=store,
             jwks=jwks,
             metrics=RayUsageMetrics(),
             make_guard=None
             if self._policies is None
-            else guard_maker(self._policies, self._classifier, faults.unreadable_policy),
-            reviews=shared_reviews(self._state, self._config.review, faults.lost("audit")),
-            embedder=None if self._embedder is None else embedder_client(self._embedder),
+            else guard_maker(self._policies, classifier, faults.unreadable_policy),
+            reviews=reviews,
+            embedder=embedder,
             prompts=shared_prompts(self._state),
             cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
             scaling=tier_scaling(self._scaled_tiers),
+            tracer=tracer,
         )
-        return without_root_path(without_request_id(app))
+        return with_task(without_root_path(without_request_id(app)), partial(publish_until_end, depends, tracer))
+
+
+async def publish_until_end(metrics: DependencyMetrics, tracer: OtelTracer | None) -> None:
+    """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer``."""
+    try:
+        await metrics.keep_publishing()
+    finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 def tier_scaling(tiers: Sequence[str]) -> TierScaling | None:
@@ -126,14 +154,17 @@ def tier_scaling(tiers: Sequence[str]) -> TierScaling | None:
 
 
 def guard_maker(
-    policies: SafetyPolicies, link: ClassifierLink | None, on_unreadable: Callable[[], None] = lambda: None
+    policies: SafetyPolicies, classifier: TextClassifier | None, on_unreadable: Callable[[], None] = lambda: None
 ) -> MakeGuard:
-    """Returns a function that makes the guard of a router. ``link`` is the link to the classifier; None: there is none.
+    """Returns a function that makes the guard of a router. ``classifier`` None: there is none.
+
     ``on_unreadable`` is called each time that a stored policy turns out to be unreadable."""
-    parts = Parts() if link is None else Parts(classifier_client(link))
+    parts = Parts() if classifier is None else Parts(classifier)
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:
-        book = PolicyBook(policies, SharedPolicies(store), has_classifier=link is not None, on_unreadable=on_unreadable)
+        book = PolicyBook(
+            policies, SharedPolicies(store), has_classifier=classifier is not None, on_unreadable=on_unreadable
+        )
         return PolicyGuard(book, parts, oversight, admin=book)
 
     return make
@@ -196,6 +227,22 @@ def shared_idempotency_keys(config: StateConfig) -> IdempotencyStore | None:
     be used."""
     url = config.read_url()
     return None if url is None else RedisIdempotencyStore(config, url)
+
+
+def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
+    """Returns ``app`` with ``work`` as a task beside it, from its start until its end."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return await app(scope, receive, send)
+        task = asyncio.ensure_future(work())
+        try:
+            return await app(scope, receive, send)
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    return wrapped
 
 
 def without_root_path(app: ASGIApp) -> ASGIApp:

@@ -213,6 +213,7 @@ class GenerationRequest:
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
     admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
+    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -227,6 +228,7 @@ class GenerationRequest:
     deadline_s: float | None = None
     reserve: bool = False
     model_version: str = ""
+    trace_context: str = ""
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -287,7 +289,8 @@ class Delta:
     of the request. An error, an abort or a deadline ends all choices at once. ``error`` is set only with ERROR and
     REFUSED. ``logprobs``, if requested, has one entry per token, except for a token that ends a choice without adding
     text. ``prompt_logprobs`` come with the first delta of a request, one per prompt token; the first is NaN, since
-    nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``.
+    nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``. ``waited_s``
+    are the seconds that the request waited for its first step, on the last delta of one that has finished.
 
     Treat it as immutable. It is not frozen because a delta is made for every token in the replica and again in the
     router, and creating a frozen dataclass takes four times as long.
@@ -303,6 +306,7 @@ class Delta:
     choice: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     score: float | None = None
+    waited_s: float | None = field(default=None, compare=False)  # measured, and so never the same
 
     @property
     def last(self) -> bool:
@@ -338,7 +342,10 @@ class EngineStats:
     wait_s: float = 0.0  # estimated wait of one more sequence, in seconds
 
 
-LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+LATENCY_BOUNDS_S = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
 """Upper bounds, inclusive, of the engine's histogram buckets for latencies, in seconds. One more bucket has what is
 above all of them."""
 

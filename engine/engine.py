@@ -245,6 +245,7 @@ class Engine:
                 deltas += self._output_processor.emit(chunk.sequence, outcome)
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
+            self.recorder.step(len(chunks), ended - began)
             self._scheduler.took(plan.load, ended - began)
             self._step_times.observe(plan.load, ended - began, ended)
             if speculates:

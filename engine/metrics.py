@@ -12,16 +12,26 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineStats, Priority
 from engine.kv.prefix import Miss
-from engine.sequence import Sequence
+
+if TYPE_CHECKING:  # it imports torch, which those who read metrics do without
+    from engine.sequence import Sequence
 
 SECONDS = LATENCY_BOUNDS_S
-"""Upper bounds of the histogram buckets for waiting times, in seconds."""
+"""Upper bounds of the histogram buckets for waiting times, in seconds. The usual objectives are among them, so that the
+share of requests within one can be counted exactly."""
 
 INSTANTS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, *SECONDS)
 """Upper bounds of the histogram buckets for phases of a step, in seconds."""
+
+LENGTHS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+"""Upper bounds of the histogram buckets for the lengths of prompts and answers, in tokens."""
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper bounds of the histogram buckets for the sequences of a step."""
 
 OTHERS = "(others)"
 """The tenant under whose name all tenants beyond the limit are counted. Tenants of API keys have no parenthesis at the
@@ -119,6 +129,10 @@ class EngineMetrics:
     first_token_s: Mapping[Priority, Histogram]  # time to first token (TTFT), of each request
     between_tokens_s: Histogram  # inter-token latency (ITL), of each sequence
     phase_s: Mapping[Phase, Histogram]
+    step_s: Histogram  # whole steps with a forward pass
+    batch_sequences: Histogram  # sequences of each of these steps
+    prompt_length: Histogram  # tokens of each admitted prompt
+    answer_length: Histogram  # tokens of each answer that has ended, complete or not
     misses: Mapping[Miss, int]  # prompts whose prefix was not fully cached, by reason
     tenants: Mapping[str, TenantUse]
     kernels: Mapping[str, int]  # engines by the kernels that run their steps (``StepRunner.kernels``)
@@ -139,6 +153,10 @@ class EngineMetrics:
             first_token_s={each: self.first_token_s[each].merged(other.first_token_s[each]) for each in Priority},
             between_tokens_s=self.between_tokens_s.merged(other.between_tokens_s),
             phase_s={phase: self.phase_s[phase].merged(other.phase_s[phase]) for phase in Phase},
+            step_s=self.step_s.merged(other.step_s),
+            batch_sequences=self.batch_sequences.merged(other.batch_sequences),
+            prompt_length=self.prompt_length.merged(other.prompt_length),
+            answer_length=self.answer_length.merged(other.answer_length),
             misses={miss: self.misses[miss] + other.misses[miss] for miss in Miss},
             tenants=tenants,
             kernels={
@@ -159,6 +177,10 @@ class Recorder:
         self._first_token_s = {each: Histogram(SECONDS) for each in Priority}
         self._between_tokens_s = Histogram(SECONDS)
         self._phase_s = {phase: Histogram(INSTANTS) for phase in Phase}
+        self._step_s = Histogram(SECONDS)
+        self._batch_sequences = Histogram(BATCHES)
+        self._prompt_length = Histogram(LENGTHS)
+        self._answer_length = Histogram(LENGTHS)
         self._misses = dict.fromkeys(Miss, 0)
         self._classes = {each: ClassUse() for each in Priority}
         self._last_step = 0.0  # end of the last step that emitted tokens
@@ -217,15 +239,21 @@ class Recorder:
         return tuple(self._between_tokens_s.counts)
 
     def admitted(self, sequence: Sequence) -> None:
-        """Records the wait of a sequence that was admitted for the first time, and why its prefix was not fully
-        cached."""
+        """Records the wait of a sequence that was admitted for the first time, the length of its prompt, and why its
+        prefix was not fully cached."""
         self._queue_s[sequence.priority].observe(sequence.waited_s)
+        self._prompt_length.observe(sequence.prompt_length)
         if sequence.miss is not None:
             self._misses[sequence.miss] += 1
 
     def phase(self, phase: Phase, seconds: float) -> None:
         """Records that ``phase`` of a step took ``seconds``."""
         self._phase_s[phase].observe(seconds)
+
+    def step(self, sequences: int, seconds: float) -> None:
+        """Records that a step with a forward pass of ``sequences`` took ``seconds``, from schedule to deltas."""
+        self._step_s.observe(seconds)
+        self._batch_sequences.observe(sequences)
 
     def tokens_emitted(self, sequences: Iterable[Sequence], now: float) -> None:
         """Records that each of ``sequences`` got tokens in the step that ended at the instant ``now``: the time since
@@ -251,6 +279,7 @@ class Recorder:
         if sequence.cached_tokens is not None:
             use.prompt_tokens += sequence.prompt_length - sequence.cached_tokens
         use.generated_tokens += generated
+        self._answer_length.observe(generated)
         use.finished += finished
         of_class = self._classes[sequence.priority]
         of_class.output_tokens += generated
@@ -284,6 +313,10 @@ class Recorder:
             first_token_s={each: histogram.copy() for each, histogram in self._first_token_s.items()},
             between_tokens_s=self._between_tokens_s.copy(),
             phase_s={phase: histogram.copy() for phase, histogram in self._phase_s.items()},
+            step_s=self._step_s.copy(),
+            batch_sequences=self._batch_sequences.copy(),
+            prompt_length=self._prompt_length.copy(),
+            answer_length=self._answer_length.copy(),
             misses=dict(self._misses),
             tenants=tenants,
             kernels={self.kernels: 1},

@@ -132,6 +132,8 @@ class OutputProcessor:
                 deltas += self._advance(group, group.search)
         except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
             deltas.append(self.fail(sequence.request_id, error))
+        if deltas and deltas[-1].usage is not None:
+            deltas[-1].waited_s = group.first.sequence.waited_s
         return deltas
 
     def expire(self, request_id: str) -> Delta:

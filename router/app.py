@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,6 +78,7 @@ from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamOwner, StreamStore
 from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
+from router.ports.tracer import NoTracer, Tracer
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.stored_prompts import PromptBook
 from router.resume.detached_stream import Bodies
@@ -154,6 +155,7 @@ def build_app(
     streams: StreamStore | None = None,
     idempotency: IdempotencyStore | None = None,
     scaling: TierScaling | None = None,
+    tracer: Tracer | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -167,6 +169,7 @@ def build_app(
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
     process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
     ``scaling`` decides about the numbers of replicas; None: they are fixed.
+    ``tracer`` traces inference requests; None: nothing is traced.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -226,7 +229,20 @@ def build_app(
         tenants,
         audit,
     )
-    return App(config, backend, pipeline, management, store, reviews, clock, endpoints, embedder, retriever, detached)
+    return App(
+        config,
+        backend,
+        pipeline,
+        management,
+        store,
+        reviews,
+        clock,
+        endpoints,
+        embedder,
+        retriever,
+        detached,
+        tracer or NoTracer(),
+    )
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
@@ -252,7 +268,9 @@ class App:
         embedder: Embedder | None,
         retriever: Retriever,
         streams: DetachedStreams,
+        tracer: Tracer,
     ) -> None:
+        self._tracer = tracer
         self._streams = streams
         self._embedder = embedder
         self._collections = retriever.collections
@@ -338,7 +356,8 @@ class App:
         key = exchange.header("idempotency-key")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control, key)
         async with AsyncExitStack() as stack:
-            batches = await stack.enter_async_context(aclosing(self._pipeline.run(call, endpoint)))
+            parent = exchange.header("traceparent")
+            batches = await stack.enter_async_context(aclosing(self._traced(call, endpoint, parent)))
             routed = (await anext(batches))[0]
             if isinstance(routed, Repeated):
                 exchange.headers.append((b"idempotent-replayed", b"true"))
@@ -358,6 +377,15 @@ class App:
                 else:
                     stack.pop_all()  # the stream closes ``batches``, also after this client has left
                     await self._answer_detached(exchange, errors, routed.owner, stamp.id, _bodies(batches, writer))
+
+    async def _traced(
+        self, call: Call, endpoint: Endpoint, parent: str | None
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Yields the events of ``Pipeline.run``, whose trace ends with them. ``parent`` is the caller's traceparent."""
+        with self._tracer.request(parent) as trace:
+            async with aclosing(self._pipeline.run(replace(call, trace=trace), endpoint)) as batches:
+                async for events in batches:
+                    yield events
 
     async def _answer(
         self,

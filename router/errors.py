@@ -61,6 +61,12 @@ class RefusalKind(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+SERVICE_FAULTS = frozenset(
+    {RefusalKind.DEADLINE_EXCEEDED, RefusalKind.RATE_LIMITED, RefusalKind.INTERNAL, RefusalKind.UNAVAILABLE}
+)
+"""The kinds for which the service is to blame if a request ends so that was accepted: limits are checked before."""
+
+
 class RefusalError(Exception):
     """An error for the client; the base of this family.
 

@@ -10,6 +10,7 @@ from engine.api import Priority, Prompt, SamplingParams
 from router.answer_events import AnswerWriter, Stamp
 from router.documents import Document, RetrievalOptions, RetrievedContext
 from router.moderation_scores import ModerationSettings
+from router.ports.tracer import NoTrace, Trace
 from router.prompt_report import PromptReport
 
 
@@ -22,7 +23,8 @@ class Call:
     size that it accepts, in bytes. It raises PayloadTooLargeError for a larger body. ``endpoint`` is the path, such as
     /v1/completions. ``feature`` is the value of the header that names the request's feature, for accounting; None:
     there is none. ``cache_control`` is the value of the header Cache-Control; None: there is none.
-    ``idempotency_key`` is the value of the header Idempotency-Key; None: there is none.
+    ``idempotency_key`` is the value of the header Idempotency-Key; None: there is none. ``trace`` is the trace of the
+    request.
     """
 
     request_id: str
@@ -32,6 +34,7 @@ class Call:
     feature: str | None = None
     cache_control: str | None = None
     idempotency_key: str | None = None
+    trace: Trace = field(default_factory=NoTrace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from router.ports.limit_store import LimitStore
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
+from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.prompt_cancellation import PromptStops
@@ -61,6 +62,7 @@ from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
+from router.traced_request import accepted, answered
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
 
@@ -150,16 +152,19 @@ class Pipeline:
         Closing the generator aborts the work in the engine. The ledger still gets the tokens that were generated.
         Raises a RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
         """
-        config, started_at = self._config, self._clock.now()
+        config, started_at, trace = self._config, self._clock.now(), call.trace
         with self._concurrency.admit():
+            trace.enter(SpanName.ACCESS)
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
             check_endpoint(principal, call.endpoint)
             body = await call.read(config.max_body_bytes)
             request = endpoint.parse(body)
+            trace.enter(SpanName.PROMPT)
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
             request = await assemble(self._prompts, principal.tenant, request)
             request = await self._retriever.augment(principal.tenant, request)
+            trace.enter(SpanName.ROUTE)
             route = self._route(principal, request)
             request, route = await self._fit(principal, request, route)
             request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
@@ -171,11 +176,16 @@ class Pipeline:
                 return
             async with claim:
                 account = Account(call, principal, request, route.tier, version, started_at, id=claim.account)
+                trace.describe(accepted(account, route.reason))
+                trace.enter(SpanName.LIMITS)
                 hold = await self._reserve(account)
                 with self._accounted(account, hold):
+                    trace.enter(SpanName.SAFETY)
                     answer_guard = await self._inspect(account)
                     scored = await self._moderate_input(account)
+                    trace.enter(SpanName.CACHE)
                     with await self._look_up(account) as found:
+                        trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
                         answered = scored(self._answers(account, answer_guard, found))
                         async with aclosing(_cited(account, answered)) as answers:
@@ -325,6 +335,7 @@ class Pipeline:
         settle = partial(self._limiter.settle, hold)
 
         def settled(used: MeteredUsage, finished: bool) -> None:
+            account.call.trace.describe(answered(account, used))
             refused = account.ruling is not None and account.ruling.refused
             hold.request = account.request  # as it was sent, from which the estimator learns
             generated = not refused and account.cache not in CACHE_HITS  # a hit that is free has used nothing
@@ -429,7 +440,9 @@ class Pipeline:
         events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
         if self._gives_part(account):
             events = partial_answer(events, prompts, account.meter, partial(setattr, account, "fault"))
-        events = events if guard is None else moderate(events, guard, account.meter, prompts, stops)
+        if guard is not None:
+            events = moderate(events, guard, account.meter, prompts, stops)
+            events = account.call.trace.around(SpanName.MODERATE, events)
         return _kept(events, account, found) if found.keeps else events
 
     def _gives_part(self, account: Account) -> bool:
@@ -488,8 +501,14 @@ class Pipeline:
             account.id,
             self._ledger.draft(account),
             stops,
-            partial(self._metrics.failover, account.tier),
+            partial(self._failover, account),
+            account.call.trace.context,
         )
+
+    def _failover(self, account: Account, kind: str) -> None:
+        """Counts a failover of the request, and notes it in its trace."""
+        self._metrics.failover(account.tier, kind)
+        account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
         self, account: Account, stops: PromptStops

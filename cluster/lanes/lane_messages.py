@@ -129,8 +129,11 @@ def _known(model: Record) -> ModelInfo:
 
 def pack_request(request: GenerationRequest, account: str = "") -> Record:
     """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
-    packed = {"protocol": PROTOCOL, "request": _REQUESTS.encode(request)}
-    return {**packed, "account": account} if account else packed
+    fields = _REQUESTS.encode(request)
+    # Beside the fields, where a replica of a release without traces ignores it. Among them it would refuse the request.
+    trace = fields.pop("trace_context", "")
+    packed = {"protocol": PROTOCOL, "request": fields}
+    return {**packed, **({"account": account} if account else {}), **({"trace": trace} if trace else {})}
 
 
 def account_in(packed: Record) -> str:
@@ -147,7 +150,7 @@ def unpack_request(packed: Record) -> GenerationRequest:
     if packed["protocol"] != PROTOCOL:
         raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
     try:
-        return _REQUESTS.decode(packed["request"])
+        return _REQUESTS.decode({**packed["request"], "trace_context": packed.get("trace", "")})
     except RequestError as error:
         # The router built the same request without an error, so its release permits other values.
         raise VersionMismatchError(error.message) from error

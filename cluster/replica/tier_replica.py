@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cluster.autoscaling.latency_window import LatencyWindow
 from cluster.autoscaling.replica_report import to_numbers
@@ -31,6 +32,9 @@ from cluster.lanes.lane_messages import (
 )
 from cluster.model_version import model_version
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Conversation,
     Delta,
@@ -43,6 +47,9 @@ from engine.api import (
     ModelInfo,
     ModelVersionError,
 )
+
+if TYPE_CHECKING:
+    from engine.metrics import EngineMetrics
 
 OnStep = Callable[[Sequence[Delta]], None]
 """The callback of an engine. It is called on the engine thread after each step, with the deltas of the step."""
@@ -63,6 +70,7 @@ class ReplicaEngine(Protocol):
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
     def load(self) -> EngineLoad: ...
+    def metrics(self) -> EngineMetrics: ...
     def check_health(self) -> None: ...
     @property
     def model_info(self) -> ModelInfo: ...
@@ -105,9 +113,10 @@ class TierReplica:
     The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
     """
 
-    def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
+    def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:
         began = time.monotonic()
         self._loop = asyncio.get_running_loop()
+        self._tracer = replica_tracer(telemetry or TelemetryConfig(), tier.name)
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -115,6 +124,9 @@ class TierReplica:
         self._engine.start()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
+        metrics = ReplicaMetrics(tier.name, self._version)
+        # It must not hold the replica itself, which ends when nothing does.
+        self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.
@@ -138,7 +150,9 @@ class TierReplica:
         if another version of the model has begun the answer.
         """
         try:
-            await self._submit(lane_id, unpack_request(packed), account_in(packed))
+            request = unpack_request(packed)
+            with self._traced(request):
+                await self._submit(lane_id, request, account_in(packed))
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
         return None
@@ -172,6 +186,24 @@ class TierReplica:
         if engine is not None:
             engine.close()
             self._new_grammars.shutdown(wait=False)  # requests queued there find the engine closed
+        publishing = getattr(self, "_publishing", None)  # absent if the engine did not start
+        if publishing is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(publishing.cancel)
+        if engine is not None and self._tracer is not None:
+            self._tracer.close()
+
+    @contextmanager
+    def _traced(self, request: GenerationRequest) -> Iterator[None]:
+        """Begins the span of a request, which its last delta ends, or the error by which it is refused."""
+        if self._tracer is None:
+            yield
+            return
+        self._tracer.came(request)
+        try:
+            yield
+        except BaseException as error:
+            self._tracer.refused(request.request_id, error)
+            raise
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:
         """Assigns the request to the lane and submits it. Raises what the engine raises."""
@@ -212,4 +244,6 @@ class TierReplica:
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""
+        if self._tracer is not None:
+            self._tracer.stepped(deltas)
         self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))

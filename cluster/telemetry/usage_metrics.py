@@ -11,10 +11,12 @@ ray_manta_limit_warnings_total          tenant, scope, limit                    
 ray_manta_limit_refusals_total          tenant, scope, limit                    requests for which a limit had no room
 ray_manta_failovers_total               tier, kind                              requests that another replica went on
                                                                                 with, or was asked to
+ray_manta_safety_decisions_total        tenant, decision                        requests that the guard inspected
 ======================================  ======================================  ======================================
 
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
+``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run).
 ``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
 Requests whose router was killed are in the ledger, but not here.
 """
@@ -23,9 +25,12 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter
 
+from cluster.telemetry.bounded_label import bounded
 from cluster.telemetry.tenant_labels import TenantLabels
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
+
+DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 
 
 class RayUsageMetrics:
@@ -42,6 +47,9 @@ class RayUsageMetrics:
         self._warnings = Counter("manta_limit_warnings", "Requests after which a limit was nearly used up.", limits)
         self._refusals = Counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
         self._failovers = Counter("manta_failovers", "Requests that another replica went on with.", ("tier", "kind"))
+        self._decisions = Counter(
+            "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
+        )
 
     def count(self, sample: UsageSample) -> None:
         labels = {"tenant": self._label(sample.tenant), "tier": sample.tier}
@@ -56,6 +64,9 @@ class RayUsageMetrics:
                 self._tokens.inc(amount, {**labels, "direction": direction})
         if sample.cost > 0:
             self._cost.inc(sample.cost, labels)
+        if sample.safety:
+            decision = bounded(sample.safety, DECISIONS)
+            self._decisions.inc(1, {"tenant": labels["tenant"], "decision": decision})
 
     def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
         self._warnings.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})

@@ -24,6 +24,7 @@ from engine.api import (
     RequestError,
     Usage,
 )
+from engine.metrics import EngineMetrics, Recorder
 
 OnStep = Callable[[Sequence[Delta]], None]
 
@@ -126,6 +127,10 @@ class StubEngine:
         """Everything runs, nothing waits."""
         with self._changed:
             return EngineLoad(running=len(self._live))
+
+    def metrics(self) -> EngineMetrics:
+        """The statistics alone: no histogram has a value."""
+        return Recorder().snapshot(self.stats(), {})
 
     def check_health(self) -> None:
         """Raises EngineDeadError unless the thread runs."""

@@ -33,6 +33,7 @@ async def generate(
     account: str,
     stops: PromptStops | None = None,
     count_failover: Callable[[str], None] = lambda kind: None,
+    trace_context: str = "",
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -43,6 +44,7 @@ async def generate(
     ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
+    ``trace_context`` is the parent of the replicas' spans.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
@@ -52,6 +54,7 @@ async def generate(
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
+    requests = engine_requests(request, tenant, account_id, trace_context)
     streams = [
         run_attempts(
             backend,
@@ -63,7 +66,7 @@ async def generate(
             on_failover,
             account,
         )
-        for builder, engine_request in zip(builders, engine_requests(request, tenant, account_id), strict=True)
+        for builder, engine_request in zip(builders, requests, strict=True)
     ]
     try:
         async with aclosing(merge(streams, stops)) as merged:
@@ -97,9 +100,11 @@ def _recorder(meter: UsageMeter, count: Callable[[str], None]) -> OnFailover:
     return record
 
 
-def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> list[GenerationRequest]:
+def engine_requests(
+    request: InferenceRequest, tenant: str, account_id: str, trace_context: str = ""
+) -> list[GenerationRequest]:
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
-    within ``tenant``.
+    within ``tenant``. All have ``trace_context``.
 
     Their ids are derived from ``account_id``, which is unique, because two clients may send the same request id. A
     request without a seed gets one here rather than in the engine, so that another engine can continue it.
@@ -113,6 +118,7 @@ def engine_requests(request: InferenceRequest, tenant: str, account_id: str) -> 
             tenant=tenant,
             priority=request.priority,
             deadline_s=request.deadline_s,
+            trace_context=trace_context,
         )
         for index, prompt in enumerate(request.prompts)
     ]

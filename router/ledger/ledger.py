@@ -6,11 +6,11 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
-from router.errors import RefusalError, refusal_of
+from router.errors import SERVICE_FAULTS, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of
 from router.ledger.orphaned_entries import ROUTER_LOST, draft_of, entry_of
@@ -18,7 +18,7 @@ from router.ledger.price import cost_of
 from router.ports.clock import Clock
 from router.ports.ledger_store import LedgerStore
 from router.ports.tier_backend import OrphanedAttempt
-from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
+from router.ports.usage_metrics import REFUSED, NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.usage_meter import MeteredUsage, UsageMeter
 from safety.api import Inspection, Ruling
@@ -82,15 +82,15 @@ class Ledger:
         counts, or if the replica is lost, the router's own are written with ``exact=False``. ``on_settled`` is called
         right before the entry is written.
         """
-        outcome, error = Outcome.CANCELLED, None
+        outcome, refusal = Outcome.CANCELLED, None
         try:
             yield
-            outcome, error = (Outcome.FINISHED, None) if account.fault is None else (Outcome.FAILED, account.fault.code)
+            outcome, refusal = (Outcome.FINISHED if account.fault is None else Outcome.FAILED), account.fault
         except Exception as fault:
-            outcome, error = Outcome.FAILED, refusal_of(fault).code
+            outcome, refusal = Outcome.FAILED, refusal_of(fault)
             raise
         finally:
-            self._close(account, outcome, error, on_settled)
+            self._close(account, outcome, refusal, on_settled)
 
     def draft(self, account: Account) -> str:
         """Returns a JSON draft of the entry of ``account``, from which another router writes the entry if this one
@@ -115,15 +115,18 @@ class Ledger:
         if late:
             await asyncio.wait(late)
 
-    def _close(self, account: Account, outcome: Outcome, error: str | None, on_settled: OnSettled | None) -> None:
-        ended_at = self._clock.now()
+    def _close(
+        self, account: Account, outcome: Outcome, refusal: RefusalError | None, on_settled: OnSettled | None
+    ) -> None:
+        ended_at, error = self._clock.now(), None if refusal is None else refusal.code
+        refused = refusal is not None and refusal.kind not in SERVICE_FAULTS
 
         def write() -> None:
             used = account.meter.total
             if on_settled is not None:
                 on_settled(used, outcome is Outcome.FINISHED)
             entry = self._entry(account, used, outcome, error, ended_at)
-            self._metrics.count(entry.sample)
+            self._metrics.count(replace(entry.sample, outcome=REFUSED) if refused else entry.sample)
             self._store.record(entry.stored())
 
         if account.meter.known:

@@ -110,7 +110,8 @@ class RequestEntry:
         """The request's sample for the Prometheus counters."""
         cost = self.cost / MONEY_UNITS
         tokens = self.input_tokens, self.cached_input_tokens, self.output_tokens
-        return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost)
+        safety = self.safety.decision if self.safety.policy else ""
+        return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost, safety)
 
     def stored(self, part: str = "") -> LedgerEntry:
         """Returns the entry in the form that the ledger store takes. Its time is the time at which the request ended.

@@ -7,11 +7,15 @@ from typing import Protocol
 
 from router.ports.limit_store import LimitName
 
+REFUSED = "refused"
+"""The outcome of a request that was refused for what it asks. In the ledger it has failed, but the service has not."""
+
 
 @dataclass(frozen=True, slots=True)
 class UsageSample:
     """The usage of one request. ``input_tokens`` includes ``cached_input_tokens``. ``cost`` is in the currency of the
-    prices. ``outcome`` is one of a few words."""
+    prices. ``outcome`` is ``finished``, ``cancelled``, ``failed`` by a fault of the service, or REFUSED.
+    ``safety`` is the decision of the guard in one word, and empty for a request that it does not inspect."""
 
     tenant: str
     tier: str
@@ -20,6 +24,7 @@ class UsageSample:
     cached_input_tokens: int
     output_tokens: int
     cost: float
+    safety: str = ""
 
 
 class UsageMetrics(Protocol):

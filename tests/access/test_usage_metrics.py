@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from engine.api import FinishReason, RequestError
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
 from tests.access.service import Service
+from tests.router.backend import ScriptedBackend
 
 
 class Counted:
@@ -36,6 +38,15 @@ async def test_a_request_is_counted_with_its_tokens_and_its_cost() -> None:
     cost = (2 * 1.0 + 1 * 0.25 + 5 * 4.0) / 1e6
     assert counted.samples == [UsageSample("acme", "fast", "finished", 3, 1, 5, cost)]
     assert counted.warnings == counted.refusals == []
+
+
+async def test_what_the_service_is_not_to_blame_for_is_no_failure_of_it() -> None:
+    counted = Counted()
+    backend = ScriptedBackend(fault=RequestError("too long", "prompt"))
+    await Service(backend=backend, metrics=counted).ask("sk-user")
+    await Service(backend=ScriptedBackend(outcome=FinishReason.ERROR), metrics=counted).ask("sk-user")
+
+    assert [sample.outcome for sample in counted.samples] == ["refused", "failed"]
 
 
 async def test_a_limit_that_is_nearly_used_up_is_counted_and_so_is_a_refusal() -> None:

@@ -22,6 +22,7 @@ from engine.api import (
     Usage,
 )
 from engine.config import EngineConfig
+from engine.metrics import EngineMetrics, Recorder
 from router.ports.tier_backend import ReplicaLostError
 
 
@@ -82,6 +83,9 @@ class SteppedEngine:
 
     def load(self) -> EngineLoad:
         return EngineLoad(running=len(self.live), waiting=self.waiting)
+
+    def metrics(self) -> EngineMetrics:
+        return Recorder().snapshot(self.stats(), {})
 
     def check_health(self) -> None: ...
 

@@ -286,3 +286,12 @@ DEFAULTS: dict[type[Any], dict[str, Any]] = {
 def test_the_defaults_of_what_travels_are_those_of_the_protocol(kind: type[Any]) -> None:
     now = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
     assert now | DEFAULTS[kind] == now
+
+
+def test_the_context_of_a_trace_comes_along_where_a_release_without_traces_ignores_it() -> None:
+    traced = GenerationRequest("q", "hi", trace_context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    packed = pack_request(traced)
+
+    assert unpack_request(sent(packed)) == traced
+    assert "trace_context" not in packed["request"]
+    assert "trace" not in pack_request(GenerationRequest("q", "hi"))

@@ -62,3 +62,11 @@ def test_too_many_tenants_share_one_label(metrics: RayUsageMetrics, monkeypatch:
     metrics.refused("d", "tenant", LimitName.TOKENS_PER_DAY)
 
     assert [labels["tenant"] for _, _, labels in Recorded.added] == ["a", "b", OTHERS, "a", OTHERS]
+
+
+def test_decisions_of_the_guard_are_counted_and_those_of_no_guard_are_not(metrics: RayUsageMetrics) -> None:
+    for safety in ("blocked", "", "in doubt"):
+        metrics.count(UsageSample("acme", "fast", "finished", 0, 0, 0, 0.0, safety))
+
+    decisions = [labels["decision"] for name, _, labels in Recorded.added if name == "manta_safety_decisions"]
+    assert decisions == ["blocked", "other"]

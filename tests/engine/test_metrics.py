@@ -48,6 +48,9 @@ def test_every_token_is_in_a_histogram(make_engine: MakeEngine) -> None:
     assert {phase: found.phase_s[phase].count for phase in Phase} == of_each_step
     assert [(found.tenants[name].prompt_tokens, found.tenants[name].generated_tokens) for name in "ab"] == [(3, 5)] * 2
     assert sum(use.finished for use in found.tenants.values()) == 3
+    assert found.step_s.count == found.batch_sequences.count == found.stats.steps
+    assert (found.prompt_length.count, found.prompt_length.total) == (3, 9)  # the one that was aborted never ran
+    assert (found.answer_length.count, found.answer_length.total) == (4, 15)
 
 
 def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
@@ -60,6 +63,8 @@ def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
 
     assert (both.stats.generated_tokens, both.stats.finished) == (10, 2)
     assert both.between_tokens_s.count == 8
+    assert (both.answer_length.total, both.prompt_length.total) == (10, 6)
+    assert both.step_s.count == both.batch_sequences.count == both.stats.steps
     assert sorted(both.tenants) == ["t0", "t1"]
     assert list(both.kernels.values()) == [2]
 

@@ -86,6 +86,9 @@ def _object(version: str, kind: str, spec: Schema) -> Schema:
     return _closed({"apiVersion": {"const": version}, "kind": {"const": kind}, "metadata": _METADATA, "spec": spec})
 
 
+_RECORDING = _closed({"record": _STRING, "expr": _STRING})
+_ALERT = _closed({"alert": _STRING, "expr": _STRING, "for": _DURATION, "labels": _LABELS, "annotations": _LABELS})
+
 _GATEWAY = "gateway.networking.k8s.io/v1"
 OTHER_CRDS: dict[str, Schema] = {
     "Gateway": _object(
@@ -152,6 +155,17 @@ OTHER_CRDS: dict[str, Schema] = {
                 "podMetricsEndpoints": _list(_closed({"port": _NAME}, interval=_DURATION)),
             },
             podTargetLabels=_list(_STRING),
+        ),
+    ),
+    "PrometheusRule": _object(
+        "monitoring.coreos.com/v1",
+        "PrometheusRule",
+        _closed(
+            {
+                "groups": _list(
+                    _closed({"name": _STRING, "interval": _DURATION, "rules": _list({"anyOf": [_RECORDING, _ALERT]})})
+                )
+            }
         ),
     ),
 }

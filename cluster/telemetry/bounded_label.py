@@ -1,0 +1,12 @@
+"""``bounded``: labels of metrics, of which there may only be those that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+OTHER = "other"
+
+
+def bounded(value: str, known: Collection[str]) -> str:
+    """Returns ``value`` if it is one of ``known``, and OTHER if not: each new value of a label is a new series."""
+    return value if value in known else OTHER

@@ -1,0 +1,43 @@
+"""``TelemetryConfig``: the branch ``telemetry`` of the settings, which says where traces go."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+class TelemetryConfig(BaseModel):
+    """Where the traces of requests are sent, and which. Without ``endpoint`` there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = None
+    """The receiver of OTLP: the whole URL for ``http``, such as http://collector:4318/v1/traces; for ``grpc``
+    collector:4317, with TLS if it begins with https://. None: nothing is traced, and no tracing code is loaded."""
+    protocol: Literal["http", "grpc"] = "http"
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Sent with each export, for receivers that want credentials."""
+    service_name: str = "manta"
+    """The resource attribute service.name."""
+    sample_ratio: float = Field(0.05, ge=0, le=1)
+    """The share of requests whose traces are kept in any case. By the trace id, so that router and replica agree."""
+    slow_s: float = Field(10.0, gt=0, allow_inf_nan=False)
+    """Seconds from which a trace is kept whatever ``sample_ratio`` says. Traces with errors are kept too. Router and
+    replica each decide on their own spans, by their own time."""
+    follow_caller: bool = False
+    """Whether a caller's own decision that a trace is sampled is followed. False: any client could have all traced."""
+    max_pending: int = Field(10_000, ge=1)
+    """Requests of a process whose spans wait for their end; further ones are not traced."""
+    timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False)
+    """Seconds that the receiver may take for an export. What it does not take is lost."""
+
+    @model_validator(mode="after")
+    def _check_endpoint(self) -> TelemetryConfig:
+        if (
+            self.endpoint is not None
+            and self.protocol == "http"
+            and not self.endpoint.startswith(("http://", "https://"))
+        ):
+            raise ValueError("endpoint: must begin with http:// or https:// where protocol is http")
+        return self

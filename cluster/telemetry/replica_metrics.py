@@ -1,0 +1,56 @@
+"""``ReplicaMetrics``: exports the metrics of a replica's engine by Ray, to Prometheus. ``engine_totals.py`` lists them.
+
+The engine counts for itself. The replica publishes what was added since the last time, once a second, so that no token
+costs anything here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from ray.util.metrics import Counter, Gauge
+
+from cluster.telemetry.engine_totals import COUNTERS, GAUGES, Series, gauges, totals
+from cluster.telemetry.publication import keep_publishing
+
+if TYPE_CHECKING:
+    from engine.metrics import EngineMetrics
+
+
+class ReplicaMetrics:
+    """The metrics of the engine of the replica in this process. ``tier`` is the label of every series."""
+
+    def __init__(self, tier: str, model_version: str) -> None:
+        self._tier = tier
+        self._model_version = model_version
+        self._release = _release()
+        self._counters = {name: Counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()}
+        self._gauges = {name: Gauge(name, text, ("tier", *labels)) for name, (text, labels) in GAUGES.items()}
+        self._published: dict[Series, float] = {}
+
+    def publish(self, metrics: EngineMetrics) -> None:
+        """Adds what ``metrics`` has counted since the last call to the counters, and sets the gauges."""
+        for series, total in totals(metrics):
+            added = total - self._published.get(series, 0)
+            if added > 0:  # Ray refuses to add 0
+                self._counters[series.name].inc(added, self._labels(series, COUNTERS[series.name].labels))
+                self._published[series] = total
+        for series, value in gauges(metrics, self._model_version, self._release):
+            self._gauges[series.name].set(value, self._labels(series, GAUGES[series.name].labels))
+
+    async def keep_publishing(self, read: Callable[[], EngineMetrics]) -> None:
+        """Publishes what ``read`` returns every PUBLISH_S, until it is cancelled."""
+        await keep_publishing("the publication of the engine's metrics", lambda: self.publish(read()))
+
+    def _labels(self, series: Series, names: tuple[str, ...]) -> dict[str, str]:
+        return {"tier": self._tier, **dict(zip(names, series.labels, strict=True))}
+
+
+def _release() -> str:
+    """Returns the version of this release; ``unknown`` for a checkout that is not installed."""
+    try:
+        return version("manta")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,79 @@
+"""``TraceExport``: decides at the end of a request whether its spans are kept, and has them sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.otlp_exporters import exporter_of
+from cluster.telemetry.trace_record import TraceRecord, caller_of, new_trace_id
+
+MAX_EXPORT_WAIT_MS = 1000.0
+MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dropped
+
+
+class TraceExport:
+    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes."""
+
+    def __init__(self, config: TelemetryConfig, role: str) -> None:
+        self._config = config
+        self._bound = round(config.sample_ratio * 2**64)
+        self._resource = Resource({"service.name": config.service_name, "manta.role": role})
+        self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
+        self._processor = BatchSpanProcessor(
+            exporter_of(config), max_queue_size=MAX_QUEUE, schedule_delay_millis=MAX_EXPORT_WAIT_MS
+        )
+
+    def begin(self, name: str, traceparent: str | None) -> TraceRecord | None:
+        """Begins the trace of a request with its first span in this process. ``traceparent`` names the caller's; None,
+        or a malformed one: there is none. Returns None if as many requests wait for their end as may."""
+        if len(self._pending) >= self._config.max_pending:
+            return None
+        caller = caller_of(traceparent)
+        trace_id = new_trace_id() if caller is None else caller.trace_id
+        followed = self._config.follow_caller and caller is not None and caller.sampled
+        record = TraceRecord(trace_id, followed or (trace_id & (2**64 - 1)) < self._bound)
+        first = record.begin(name, 0 if caller is None else caller.span_id)
+        self._pending.add(first.span_id)
+        return record
+
+    def end(self, record: TraceRecord) -> None:
+        """Ends a trace, whose first span has ended. Its spans are sent if it is sampled, one of them has failed, or it
+        took ``slow_s`` seconds. Those that have not ended are dropped."""
+        first = record.spans[0]
+        self._pending.discard(first.span_id)
+        slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
+        if record.sampled or slow or any(span.failed for span in record.spans):
+            for span in self._readable(record):
+                self._processor.on_end(span)
+
+    def close(self) -> None:
+        """Sends what has ended, and ends the thread."""
+        self._processor.shutdown()
+
+    def _readable(self, record: TraceRecord) -> Iterator[ReadableSpan]:
+        """Yields the spans that have ended, as the SDK's."""
+        for span in record.spans:
+            if span.ended_ns:
+                yield ReadableSpan(
+                    span.name,
+                    _context(record, span.span_id),
+                    _context(record, span.parent_id, remote=span.serves) if span.parent_id else None,
+                    self._resource,
+                    dict(span.attributes),
+                    [Event(name, attributes, at_ns) for name, at_ns, attributes in span.events],
+                    kind=SpanKind.SERVER if span.serves else SpanKind.INTERNAL,
+                    status=Status(StatusCode.ERROR if span.failed else StatusCode.UNSET),
+                    start_time=span.started_ns,
+                    end_time=span.ended_ns,
+                )
+
+
+def _context(record: TraceRecord, span_id: int, *, remote: bool = False) -> SpanContext:
+    # The SDK exports what is sampled; here everything that is kept.
+    return SpanContext(record.trace_id, span_id, remote, TraceFlags(TraceFlags.SAMPLED))

@@ -1,0 +1,176 @@
+"""The alerts that are no objectives: what precedes a broken promise, and what breaks without anyone waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k8s.monitoring.metric_names import (
+    BREAKER_OPEN,
+    BUILD_INFO,
+    FAILOVERS,
+    GENERATED_TOKENS,
+    JOURNAL_BYTES,
+    KV_BLOCKS,
+    LOST_RECORDS,
+    PREEMPTIONS,
+    QUEUE_WAIT,
+    REPAIRS,
+    SAFETY_DECISIONS,
+    UNREADABLE_POLICIES,
+    WAITING,
+    bucket_of,
+    count_of,
+)
+from k8s.monitoring.objectives import OBJECTIVES
+from k8s.monitoring.rule import NONE, PAGE, TICKET, Alert, Group
+
+QUEUE_WAIT_S = 5.0
+"""Seconds that the slowest twentieth of the requests may wait."""
+
+
+def added(counter: str, labels: str, window: str) -> str:
+    """Returns what a rare event has added to ``counter`` in ``window``. Ray exports a counter with its first value, of
+    which ``increase`` knows nothing."""
+    before = f"sum by ({labels}) ({counter} offset {window})"
+    return f"sum by ({labels}) (increase({counter}[{window}])) > 0\nor (sum by ({labels}) ({counter}) unless {before})"
+
+
+def load_alerts() -> list[Alert]:
+    """Returns the alerts about tiers that have too much to do."""
+    tokens = f"sum by (tier) (rate({GENERATED_TOKENS}[5m]))"
+    waits = f"sum by (tier, class, le) (rate({bucket_of(QUEUE_WAIT)}{{class!='batch'}}[10m]))"
+    used = f'{KV_BLOCKS}{{state="used"}} / ignoring (state) {KV_BLOCKS}{{state="total"}}'
+    preempted = f"sum by (tier) (increase({PREEMPTIONS}[10m]))"
+    admitted = f"sum by (tier) (increase({count_of(QUEUE_WAIT)}[10m]))"
+    return [
+        Alert(
+            "MantaWorkWithoutTokens",
+            f"sum by (tier) ({WAITING}) > 0\nunless {tokens} > 0",
+            PAGE,
+            "5m",
+            "Tier {{ $labels.tier }} has requests and writes no tokens.",
+            "{{ $value }} requests wait, and no replica has generated a token for 5 minutes.",
+        ),
+        Alert(
+            "MantaQueueWait",
+            f"histogram_quantile(0.95, {waits}) > {QUEUE_WAIT_S:g}",
+            TICKET,
+            "10m",
+            "Requests of class {{ $labels.class }} wait for tier {{ $labels.tier }}.",
+            "The slowest twentieth waits {{ $value | humanizeDuration }} before its first step.",
+        ),
+        Alert(
+            "MantaKVPressure",
+            f"max by (tier) ({used}) > 0.95",
+            TICKET,
+            "15m",
+            "The KV cache of a replica of tier {{ $labels.tier }} is full.",
+            "{{ $value | humanizePercentage }} of its blocks are held by running sequences.",
+        ),
+        Alert(
+            "MantaPreemptionStorm",
+            f"{preempted} > 0.2 * {admitted}\nand {preempted} > 20",
+            TICKET,
+            "5m",
+            "Tier {{ $labels.tier }} preempts sequences instead of finishing them.",
+            "{{ $value | humanize }} preemptions in 10 minutes, more than one for each five requests.",
+        ),
+    ]
+
+
+def fault_alerts() -> list[Alert]:
+    """Returns the alerts about parts that fail."""
+    inspected = f"sum(rate({SAFETY_DECISIONS}[10m]))"
+    unscanned = f'sum(rate({SAFETY_DECISIONS}{{decision="unscanned"}}[10m]))'
+    waiting = f"sum by (log) (min_over_time({JOURNAL_BYTES}[15m]))"
+    return [
+        Alert(
+            "MantaFailovers",
+            f'sum by (tier) (increase({FAILOVERS}{{kind!="moved"}}[15m])) > 10',
+            TICKET,
+            "1m",
+            "Replicas of tier {{ $labels.tier }} are lost.",
+            "{{ $value | humanize }} requests went on elsewhere in 15 minutes.",
+        ),
+        Alert(
+            "MantaBreakerOpen",
+            f"max by (dependency) (avg_over_time({BREAKER_OPEN}[5m])) > 0.5",
+            PAGE,
+            "2m",
+            "A router does without {{ $labels.dependency }}.",
+            "Its circuit breaker was open for {{ $value | humanizePercentage }} of 5 minutes.",
+        ),
+        Alert(
+            "MantaGuardUnscanned",
+            f"{unscanned} / {inspected} > 0.05",
+            PAGE,
+            "10m",
+            "Requests pass or are refused without having been inspected.",
+            "A check did not run for {{ $value | humanizePercentage }} of the requests that the guard saw.",
+        ),
+        Alert(
+            "MantaJournalGrowing",
+            f"{waiting} > 0\nand sum by (log) (deriv({JOURNAL_BYTES}[15m])) > 0",
+            TICKET,
+            "15m",
+            "Entries of the {{ $labels.log }} log wait on disks, and more come than go.",
+            "{{ $value | humanize1024 }}B at least have been waiting for 15 minutes.",
+        ),
+        Alert(
+            "MantaRecordsLost",
+            added(LOST_RECORDS, "log", "1h"),
+            PAGE,
+            "0s",
+            "Entries of the {{ $labels.log }} log are lost.",
+            "A router had no room for {{ $value | humanize }} entries on its disk.",
+        ),
+        Alert(
+            "MantaPolicyUnreadable",
+            f"sum(increase({UNREADABLE_POLICIES}[15m])) > 0",
+            TICKET,
+            "15m",
+            "Routers cannot read a stored safety policy.",
+            "They go on with the policy that they had. Another release has written it, or it is damaged.",
+        ),
+        Alert(
+            "MantaCacheRepaired",
+            added(REPAIRS, "tier", "1h"),
+            TICKET,
+            "0s",
+            "A replica of tier {{ $labels.tier }} has replaced its KV cache.",
+            "Its bookkeeping was inconsistent, which is a bug of the engine.",
+        ),
+    ]
+
+
+def watch_alerts() -> list[Alert]:
+    """Returns the alerts about the alerting itself."""
+    return [
+        Alert(
+            "MantaMetricsMissing",
+            f"absent({BUILD_INFO})",
+            PAGE,
+            "5m",
+            "Prometheus reads no metrics of any replica.",
+            "All replicas are gone, or Prometheus does not reach them. No other alert can fire.",
+        ),
+        Alert(
+            "MantaDeadMansSwitch",
+            "vector(1)",
+            NONE,
+            "0s",
+            "Always fires.",
+            "Alertmanager sends it on to a service that alerts when it stops.",
+        ),
+    ]
+
+
+def groups() -> Sequence[Group]:
+    """Returns all rules, in the order in which they are evaluated."""
+    return [
+        Group("manta-objectives", [each for objective in OBJECTIVES for each in objective.recordings()]),
+        Group("manta-burn-rates", [each for objective in OBJECTIVES for each in objective.alerts()]),
+        Group("manta-load", load_alerts()),
+        Group("manta-faults", fault_alerts()),
+        Group("manta-watch", watch_alerts()),
+    ]

@@ -1,0 +1,61 @@
+"""The names in traces: of spans, their attributes and events. They are frozen, since others search by them.
+
+Names with ``gen_ai`` and ``error`` are those of OpenTelemetry's semantic conventions for generative AI, as of November
+2026, when none of them was declared stable. The others are ours. No name here is for the text of a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SpanName(StrEnum):
+    """The parts of a request. Those of a router are in the order of ``Pipeline.run``; MODERATE is within ANSWER. A
+    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE."""
+
+    ACCESS = "access"
+    PROMPT = "prompt"
+    ROUTE = "route"
+    LIMITS = "limits"
+    SAFETY = "safety"
+    CACHE = "cache"
+    ANSWER = "answer"
+    MODERATE = "moderate"
+    GENERATE = "generate"
+    QUEUE = "queue"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Attribute(StrEnum):
+    """The attributes of spans."""
+
+    OPERATION = "gen_ai.operation.name"
+    PROVIDER = "gen_ai.provider.name"
+    REQUEST_MODEL = "gen_ai.request.model"
+    REQUEST_STREAM = "gen_ai.request.stream"
+    REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+    REQUEST_CHOICES = "gen_ai.request.choice.count"
+    RESPONSE_MODEL = "gen_ai.response.model"
+    FINISH_REASONS = "gen_ai.response.finish_reasons"
+    TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+    INPUT_TOKENS = "gen_ai.usage.input_tokens"
+    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+    CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+    ERROR = "error.type"
+    REQUEST_ID = "manta.request.id"
+    TENANT = "manta.tenant"
+    TIER = "manta.tier"
+    PRIORITY = "manta.priority"
+    ROUTE_REASON = "manta.route.reason"
+    CACHE = "manta.cache.status"
+    SAFETY = "manta.safety.decision"
+    FAILOVERS = "manta.failovers"
+    FAILOVER_KIND = "manta.failover.kind"
+    RESUMED_TOKENS = "manta.resumed_tokens"
+
+
+class EventName(StrEnum):
+    """The events of spans."""
+
+    FAILOVER = "manta.failover"

@@ -1,0 +1,75 @@
+"""``Tracer``: the port to traces. A request has a trace of the rooms that it passes, over router and replica.
+
+Nothing of a prompt or an answer may be given to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, TypeVar
+
+from router.ports.trace_names import Attribute, EventName, SpanName
+
+T = TypeVar("T")
+
+Value = str | int | float | bool | tuple[str, ...]
+
+
+class Trace(Protocol):
+    """The trace of one request. No method raises; after the end of the request none has an effect."""
+
+    def enter(self, room: SpanName) -> None:
+        """Begins the span of a room, and ends that of the room before."""
+        ...
+
+    def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
+        """Sets attributes of the span of the whole request. None: there is no such attribute."""
+        ...
+
+    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
+        """Adds an event to the span of the current room."""
+        ...
+
+    def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Returns ``items`` with a span around them, within the current room."""
+        ...
+
+    @property
+    def context(self) -> str:
+        """The current span as a W3C traceparent, for who works for it elsewhere. "": there is none."""
+        ...
+
+
+class Tracer(Protocol):
+    """The traces of one router."""
+
+    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
+        """Returns the trace of a request, which ends with the context. ``caller`` is the W3C traceparent that it came
+        with; None, or one that is malformed: it begins here."""
+        ...
+
+
+class NoTrace:
+    """Traces nothing. Implements ``Trace``."""
+
+    context = ""
+
+    def enter(self, room: SpanName) -> None:
+        pass
+
+    def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
+        pass
+
+    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
+        pass
+
+    def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        return items
+
+
+class NoTracer:
+    """Traces nothing. Implements ``Tracer``."""
+
+    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
+        return nullcontext(NoTrace())

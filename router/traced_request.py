@@ -1,0 +1,46 @@
+"""What the trace of a request says of it: numbers and names that are known, and nothing of its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from router.ledger.ledger import Account
+from router.ports.trace_names import Attribute
+from router.ports.tracer import Value
+from router.usage_meter import MeteredUsage
+
+PROVIDER = "manta"
+OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+
+
+def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
+    """Returns what is known of a request when its tier is chosen, for the ``reason``."""
+    request = account.request
+    return {
+        Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
+        Attribute.PROVIDER: PROVIDER,
+        Attribute.REQUEST_MODEL: request.model,
+        Attribute.REQUEST_STREAM: request.stream,
+        Attribute.REQUEST_MAX_TOKENS: request.sampling.max_tokens,
+        Attribute.REQUEST_CHOICES: request.sampling.n,
+        Attribute.RESPONSE_MODEL: account.model,
+        Attribute.REQUEST_ID: account.call.request_id,
+        Attribute.TENANT: account.principal.tenant,
+        Attribute.TIER: account.tier,
+        Attribute.PRIORITY: request.priority.name.lower(),
+        Attribute.ROUTE_REASON: reason,
+    }
+
+
+def answered(account: Account, used: MeteredUsage) -> Mapping[Attribute, Value | None]:
+    """Returns what is known of a request at its end."""
+    first = account.first_event_at
+    return {
+        Attribute.TIME_TO_FIRST_CHUNK: None if first is None else first - account.started_at,
+        Attribute.INPUT_TOKENS: used.usage.prompt_tokens,
+        Attribute.OUTPUT_TOKENS: used.usage.completion_tokens,
+        Attribute.CACHED_TOKENS: used.usage.cached_tokens,
+        Attribute.CACHE: account.cache,
+        Attribute.SAFETY: None if account.ruling is None else account.ruling.label,
+        Attribute.FAILOVERS: account.meter.failovers,
+    }

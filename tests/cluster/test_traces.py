@@ -1,0 +1,304 @@
+"""A request has one trace over router and replica, received by real receivers, and nothing of its texts is in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from cluster.app import make_engine
+from cluster.config import PlacementConfig, TierConfig
+from cluster.lanes.replica_directory import ReplicaDirectory
+from cluster.replica.tier_replica import TierReplica
+from cluster.serve_backend import ServeBackend
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.otel_tracer import OtelTracer
+from cluster.telemetry.trace_record import caller_of
+from engine.config import EngineConfig
+from router.app import build_app
+from router.config import KeyConfig, RouterConfig
+from router.ports.tier_backend import TierDescription
+from router.ports.trace_names import Attribute, SpanName
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
+from safety.policy import PolicyConfig, SafetyPolicies
+from safety.policy_source import ConfiguredPolicies
+from tests.cluster.engines import LocalClient, LocalReplica
+from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
+from tests.cluster.test_lanes import settle
+from tests.safety.scripted_classifier import ScriptedClassifier
+
+FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
+IN, OUT = "zanzibarmarker", "quokkamarker"
+"""What is planted in prompts and answers, and must not come out."""
+KEY = "sk-traces"
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
+ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
+
+
+class Replica:
+    """A real replica with a real engine, in this process."""
+
+    def __init__(self, config: TelemetryConfig) -> None:
+        tier = TierConfig(name="fast", engine=EngineConfig(model=str(FAST), dtype="float32", threads=1))
+        self.actor = TierReplica(tier, make_engine, config)
+        self.dead = False
+
+
+class Service:
+    """A router and its replicas, which send their traces to a receiver."""
+
+    def __init__(self, telemetry: TelemetryConfig, replicas: Mapping[str, Replica]) -> None:
+        self.replicas = replicas
+        backend = ServeBackend(
+            [TierDescription("fast", "fast")],
+            {"fast": LocalClient(cast("dict[str, LocalReplica]", dict(replicas)))},
+            PlacementConfig(wait_s=0),
+        )
+        self.backend = backend
+        self.tracer = OtelTracer(telemetry)
+        policies = ConfiguredPolicies(SafetyPolicies(default=PolicyConfig()))
+        config = RouterConfig.model_validate(
+            {"keys": [KeyConfig(key=KEY, tenant="acme", team="core")], "cache": {"enabled": True}}
+        )
+        self.app = build_app(
+            config,
+            backend,
+            make_guard=lambda oversight, store: PolicyGuard(policies, Parts(ScriptedClassifier()), oversight),
+            tracer=self.tracer,
+        )
+
+    async def ask(self, headers: Mapping[str, str] = {}, **fields: Any) -> httpx.Response:
+        """A chat request, whose prompt and answer have markers."""
+        body = {
+            "model": "fast",
+            "messages": [{"role": "user", "content": f"Say {IN}."}],
+            "guided_choice": [OUT],
+            "max_tokens": 40,
+            **fields,
+        }
+        transport = httpx.ASGITransport(self.app)
+        headers = {"authorization": f"Bearer {KEY}", **headers}
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
+            return await http.post("/v1/chat/completions", json=body, timeout=60)
+
+    def export(self) -> None:
+        """Has all that has ended sent."""
+        self.tracer.close()
+        for replica in self.replicas.values():
+            assert replica.actor._tracer is not None
+            replica.actor._tracer.close()
+
+
+@asynccontextmanager
+async def service(received: Received, names: str = "a", **settings: Any) -> AsyncIterator[Service]:
+    telemetry = TelemetryConfig.model_validate({"endpoint": received.endpoint, "sample_ratio": 1.0, **settings})
+    running = Service(telemetry, {name: Replica(telemetry) for name in names})
+    await running.backend.start(lambda _: None)
+    ReplicaDirectory.publish("fast", frozenset(names))
+    await settle()
+    try:
+        yield running
+    finally:
+        await running.backend.close()
+        ReplicaDirectory.publish("fast", frozenset())
+        for replica in running.replicas.values():
+            replica.actor.__del__()
+
+
+def text_of(answer: httpx.Response) -> str:
+    """The text of a streamed answer."""
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+@pytest.fixture
+def caplog_of_all(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("DEBUG")
+    return caplog
+
+
+async def test_a_streamed_request_has_one_trace_over_router_and_replica(
+    caplog_of_all: pytest.LogCaptureFixture,
+) -> None:
+    with http_receiver() as received:
+        async with service(received, headers={"x-token": "secret"}) as running:
+            answer = await running.ask(PARENT, stream=True, temperature=0)
+            assert text_of(answer) == OUT
+            running.export()
+    root = received.named("chat fast")
+
+    assert {span.trace_id.hex() for span in received.spans} == {TRACE}
+    assert root.parent_span_id.hex() == CALLER
+    assert received.children(root) == ROOMS
+    answered, generate = received.named("answer"), received.named("generate")
+    assert sorted(received.children(answered)) == ["generate", "moderate"]
+    assert received.children(generate) == ["queue", "prefill", "decode"]
+    assert {span.name for span in received.spans} == {"chat fast", *(each.value for each in SpanName)}
+    roles = {name: received.roles[received.named(name).span_id] for name in ("answer", "generate", "decode")}
+    assert roles == {"answer": "router", "generate": "replica", "decode": "replica"}
+    assert received.headers[0]["x-token"] == "secret"
+    for span in received.spans:
+        assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
+        assert not failed(span)
+
+    found = attributes(root.attributes)
+    assert found[Attribute.OPERATION] == "chat"
+    assert found[Attribute.TENANT] == "acme"
+    assert found[Attribute.REQUEST_STREAM] is True
+    assert found[Attribute.OUTPUT_TOKENS] == attributes(generate.attributes)[Attribute.OUTPUT_TOKENS]
+    assert found[Attribute.CACHE] == "miss"
+    assert found[Attribute.SAFETY] == "allowed"
+    names = {pair.key for span in received.spans for pair in span.attributes}
+    assert names <= {each.value for each in Attribute}
+    for text in (*received.bodies, caplog_of_all.text.encode()):
+        assert IN.encode() not in text
+        assert OUT.encode() not in text
+        assert KEY.encode() not in text
+
+
+async def test_a_hit_of_the_cache_reaches_no_replica() -> None:
+    with http_receiver() as received:
+        async with service(received) as running:
+            await running.ask(temperature=0)
+            await running.ask(PARENT, temperature=0)
+            running.export()
+    spans = [span for span in received.spans if span.trace_id.hex() == TRACE]
+
+    assert sorted(span.name for span in spans) == sorted(["chat fast", *ROOMS])
+    (root,) = [span for span in spans if span.name == "chat fast"]
+    assert attributes(root.attributes)[Attribute.CACHE] == "exact"
+
+
+async def test_a_failover_is_in_the_trace_with_both_replicas() -> None:
+    with http_receiver() as received:
+        async with service(received, "ab") as running:
+            lost: list[str] = []
+
+            def lose(name: str) -> None:
+                """Lets a replica die when the engine has made its second step for the request."""
+                replica = running.replicas[name]
+                stepped = replica.actor._tracer.stepped  # type: ignore[union-attr]
+                steps: list[int] = []
+
+                def watched(deltas: Any) -> None:
+                    stepped(deltas)
+                    steps.append(len(deltas))
+                    if len(steps) == 2 and not lost:
+                        lost.append(name)
+                        replica.dead = True
+
+                replica.actor._tracer.stepped = watched  # type: ignore[union-attr, method-assign]
+
+            for name in "ab":
+                lose(name)
+            answer = await running.ask(
+                PARENT, stream=True, guided_choice=None, max_tokens=30, temperature=0, ignore_eos=True
+            )
+            assert answer.text.rstrip().endswith("[DONE]")
+            assert len(lost) == 1
+            for replica in running.replicas.values():  # the lost one is in this process, where it aborts what it ran
+                replica.dead = False
+            await settle()
+            running.export()
+    (event,) = received.named("answer").events
+
+    assert event.name == "manta.failover"
+    assert attributes(event.attributes) == {Attribute.FAILOVER_KIND: "resumed"}
+    assert attributes(received.named("chat fast").attributes)[Attribute.FAILOVERS] == 1
+    second = [span for span in received.spans if attributes(span.attributes).get(Attribute.RESUMED_TOKENS)]
+    assert [span.name for span in second] == ["generate"]
+    assert second[0].parent_span_id == received.named("answer").span_id
+
+
+async def test_a_refusal_is_kept_although_no_request_is_sampled_and_its_message_is_not() -> None:
+    with http_receiver() as received:
+        async with service(received, sample_ratio=0.0) as running:
+            assert (await running.ask()).status_code == 200
+            assert (await running.ask(model=IN)).status_code == 404
+            running.export()
+
+    assert {span.name for span in received.spans} == {"request", "access", "prompt", "route"}
+    assert failed(received.named("request"))
+    assert failed(received.named("route"))
+    assert not failed(received.named("access"))
+    assert attributes(received.named("request").attributes) == {Attribute.ERROR: "model_not_found"}
+    assert IN.encode() not in b"".join(received.bodies)
+
+
+async def test_slow_requests_are_kept_although_none_is_sampled() -> None:
+    with http_receiver() as received:
+        async with service(received, sample_ratio=0.0, slow_s=0.001) as running:
+            await running.ask(PARENT)
+            running.export()
+    assert {"chat fast", "generate"} <= {span.name for span in received.spans}
+
+
+async def test_traces_are_received_by_grpc() -> None:
+    with grpc_receiver() as received:
+        async with service(received, protocol="grpc", headers={"x-token": "secret"}) as running:
+            await running.ask(PARENT)
+            running.export()
+    assert received.children(received.named("chat fast")) == ROOMS
+    assert received.headers[0]["x-token"] == "secret"
+
+
+async def test_requests_go_on_while_there_is_no_receiver(caplog: pytest.LogCaptureFixture) -> None:
+    async with service(Received("http://127.0.0.1:9/v1/traces")) as running:
+        assert (await running.ask()).status_code == 200
+        running.export()
+    assert len([record for record in caplog.records if "traces are lost" in record.message]) == 2  # router and replica
+
+
+async def test_more_requests_than_may_wait_are_not_traced() -> None:
+    with http_receiver() as received:
+        config = TelemetryConfig(endpoint=received.endpoint, sample_ratio=1.0, max_pending=1)
+        tracer = OtelTracer(config)
+        with tracer.request(None) as first, tracer.request(None) as second:
+            assert first.context
+            assert second.context == ""
+        with tracer.request(None) as third:
+            assert third.context
+        tracer.close()
+    assert len(received.spans) == 2
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "garbage",
+        f"00-{'0' * 32}-{CALLER}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-{CALLER}-01",
+        f"00-{TRACE}-{CALLER}-01-more",
+        f"00-{TRACE.upper()}-{CALLER}-01",
+        f"00-{TRACE}-{CALLER}-01\n",
+    ],
+)
+def test_a_malformed_traceparent_is_none(traceparent: str) -> None:
+    assert caller_of(traceparent) is None
+
+
+def test_a_traceparent_of_a_later_version_is_read() -> None:
+    assert caller_of(f"01-{TRACE}-{CALLER}-01-more") is not None
+
+
+def test_nothing_that_traces_is_loaded_at_rest() -> None:
+    names = ("otel_", "trace_", "span_", "otlp_", "replica_tracer")
+    code = (
+        "import sys, cluster.app, cluster.ingress, cluster.replica.tier_replica\n"
+        f"prefixes = tuple('cluster.telemetry.' + name for name in {names}) + ('opentelemetry.proto',)\n"
+        "found = [name for name in sys.modules if name.startswith(prefixes)]\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,155 @@
+"""Every rule and panel uses metrics that exist, every alert has a runbook, and what is written is up to date."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import pytest
+import yaml
+
+from cluster.autoscaling.config import SloConfig
+from cluster.telemetry import cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics
+from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics
+from k8s.monitoring.alerts import groups
+from k8s.monitoring.dashboards import dashboards
+from k8s.monitoring.grafana import Dashboard
+from k8s.monitoring.objectives import BURN_RATES, ITL_BOUND_S, OBJECTIVES, TTFT_BOUND_S
+from k8s.monitoring.rule import Alert, Recording, Severity
+from k8s.monitoring.written_files import DASHBOARDS, ROOT, RULES, written_files
+from router.memory_safety_store import MemorySafetyStore
+from router.ports.clock import SystemClock
+from tests.cluster.ray_metrics import record
+from tests.k8s.overlays import OVERLAYS, objects
+
+METRIC = re.compile(r"\b(ray_manta_\w+|manta:[\w:]+)(\{[^}]*\})?")
+MATCHER = re.compile(r"(\w+)\s*(?:=~|!=|!~|=)")
+BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
+
+
+@pytest.fixture
+def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
+    """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
+    modules = [cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics]
+    recorded = record(monkeypatch, modules)
+    cache_metrics.RayCacheMetrics()
+    fault_metrics.FaultMetrics()
+    usage_metrics.RayUsageMetrics()
+    replica_metrics.ReplicaMetrics("fast", "v1")
+    DependencyMetrics(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
+    series = {each.name: frozenset({"tier"}) for objective in OBJECTIVES for each in objective.recordings()}
+    return recorded.labels | series
+
+
+def alerts() -> list[Alert]:
+    return [rule for group in groups() for rule in group.rules if isinstance(rule, Alert)]
+
+
+def recordings() -> list[Recording]:
+    return [rule for group in groups() for rule in group.rules if isinstance(rule, Recording)]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every expression of rules and dashboards, with where it is."""
+    for alert in alerts():
+        yield alert.name, alert.expression
+    for rule in recordings():
+        yield rule.name, rule.expression
+    for board in dashboards():
+        for panel in board.panels:
+            yield from ((f"{board.uid}: {panel.title}", query.expression) for query in panel.queries)
+        yield from (
+            (f"{board.uid}: {each.label}", f"sum by ({each.label}) ({each.metric})") for each in board.variables
+        )
+
+
+def faults(expression: str, defined: Mapping[str, frozenset[str]]) -> list[str]:
+    """The metrics and labels of an expression that the code does not have."""
+    found = METRIC.findall(expression)
+    unknown = [name for name, _ in found if name not in defined]
+    labels = frozenset().union(*(defined.get(name, frozenset()) for name, _ in found))
+    for name, matchers in found:
+        unknown += [f"{name}.{each}" for each in MATCHER.findall(matchers) if each not in defined.get(name, ())]
+    for group in BY.findall(expression):
+        unknown += [each for each in group.split(", ") if each not in labels]
+    return unknown
+
+
+def test_every_metric_and_label_of_rules_and_dashboards_is_one_that_the_code_has(
+    defined: Mapping[str, frozenset[str]],
+) -> None:
+    assert {place: wrong for place, text in expressions() if (wrong := faults(text, defined))} == {}
+
+
+def test_a_metric_or_a_label_that_does_not_exist_is_found(defined: Mapping[str, frozenset[str]]) -> None:
+    assert faults("rate(ray_manta_steps_total[5m])", defined) == ["ray_manta_steps_total"]
+    assert faults('ray_manta_engine_running{class="batch"}', defined) == ["ray_manta_engine_running.class"]
+    assert faults("sum by (tenant) (ray_manta_engine_running)", defined) == ["tenant"]
+
+
+def test_every_metric_is_in_a_dashboard_or_a_rule(defined: Mapping[str, frozenset[str]]) -> None:
+    used = {name for _, text in expressions() for name, _ in METRIC.findall(text)}
+    histograms = {name.removesuffix("_bucket_total") for name in used if name.endswith("_bucket_total")}
+    parts = {f"{name}{part}_total" for name in histograms for part in ("_bucket", "_count", "_sum")}
+    assert defined.keys() - used - parts == set()
+
+
+def test_the_written_files_are_those_that_make_k8s_would_write_now() -> None:
+    stale = [str(path.relative_to(ROOT)) for path, text in written_files().items() if path.read_text() != text]
+    assert not stale, "run `make k8s`"
+
+
+def test_every_alert_has_a_section_in_the_runbook_that_says_what_to_do() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    sections = dict(re.findall(r"^### (Manta\w+)\n\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
+    assert {alert.name for alert in alerts()} == sections.keys()
+    assert [name for name, section in sections.items() if len(section) < 150] == []
+    for alert in alerts():
+        assert alert.rule()["annotations"]["runbook_url"] == f"docs/operations.md#{alert.name.lower()}"
+
+
+def test_each_objective_has_three_windows_and_asks_for_enough_events() -> None:
+    assert [(each.rate, each.long, each.short) for each in BURN_RATES] == [
+        (14.4, "1h", "5m"),
+        (6, "6h", "30m"),
+        (1, "3d", "6h"),
+    ]
+    recorded = {each.name for each in recordings()}
+    for objective in OBJECTIVES:
+        for alert, burn in zip(objective.alerts(), BURN_RATES, strict=True):
+            assert {objective.ratio(burn.long), objective.ratio(burn.short), objective.events(burn.long)} <= recorded
+            assert f">= {burn.min_events}" in alert.expression
+
+
+def test_the_objectives_are_those_by_which_tiers_are_scaled() -> None:
+    assert SloConfig(ttft_p99_s=TTFT_BOUND_S, itl_p99_s=ITL_BOUND_S) == SloConfig()
+
+
+def test_names_of_alerts_are_told_apart_by_their_labels() -> None:
+    names = [(alert.name, alert.labels) for alert in alerts()]
+    assert len(names) == len(set(names))
+    assert {alert.severity for alert in alerts()} == set(Severity)
+
+
+@pytest.mark.parametrize("board", dashboards(), ids=lambda board: board.uid)
+def test_panels_have_numbers_of_their_own_and_do_not_cover_each_other(board: Dashboard) -> None:
+    panels = board.document()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or above
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_has_the_rules_and_the_dashboards(overlay: str) -> None:
+    (rule,) = objects(overlay, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(RULES.read_text())["spec"]
+    (found,) = [each for each in objects(overlay, "ConfigMap") if each["metadata"]["name"] == "manta-dashboards"]
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    titles = {json.loads(text)["title"] for text in found["data"].values()}
+    assert titles == {board.title for board in dashboards()}
+    assert {path.name for path in DASHBOARDS.glob("*.json")} == found["data"].keys()
