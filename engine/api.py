@@ -6,6 +6,7 @@ Imports no torch, so that router and cluster can use these types without loading
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -335,6 +336,52 @@ class EngineStats:
     guessed_tokens: int = 0  # draft tokens that were verified
     right_guesses: int = 0  # draft tokens that were accepted
     wait_s: float = 0.0  # estimated wait of one more sequence, in seconds
+
+
+LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds, inclusive, of the engine's histogram buckets for latencies, in seconds. One more bucket has what is
+above all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLoad:
+    """Counts of one scheduling class since the start.
+
+    ``arrivals`` include refused requests, and ``finished`` those that ended before their answer was complete. Of
+    ``prompt_tokens`` those are left out that the prefix cache was expected to have. ``ttft`` counts the first tokens by
+    LATENCY_BOUNDS_S.
+    """
+
+    arrivals: int = 0
+    refusals: int = 0  # because the queue was full
+    prompt_tokens: float = 0.0  # of the arrivals that were not refused
+    finished: int = 0
+    output_tokens: int = 0
+    ttft: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What one engine has to do and how fast it does it, for autoscaling. What begins with ``batch`` is that of the
+    class BATCH, which is in the totals too. Rates and durations are recent means, 0 until measured."""
+
+    running: int = 0  # sequences
+    waiting: int = 0  # sequences
+    queued_prompt_tokens: float = 0.0  # not yet computed, without those that the prefix cache is expected to have
+    kv_used_tokens: float = 0.0
+    kv_demand_tokens: float = 0.0  # of running and waiting sequences at their expected ends
+    kv_capacity_tokens: float = 0.0
+    prefill_tokens_per_s: float = 0.0  # of the time that goes into prefill
+    decode_step_s: float = 0.0  # of steps without prefill
+    decode_batch: float = 0.0  # sequences of those steps
+    chunk_tokens: float = 0.0  # prompt tokens of a step that has some
+    batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
+    batch_sequences: int = 0  # of running and waiting
+    batch_kv_tokens: float = 0.0  # of kv_demand_tokens
+    classes: Mapping[Priority, ClassLoad] = field(default_factory=dict)
+    itl: tuple[int, ...] = (0,) * (
+        len(LATENCY_BOUNDS_S) + 1
+    )  # times between tokens by LATENCY_BOUNDS_S, since the start
 
 
 @dataclass(frozen=True, slots=True)

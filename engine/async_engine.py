@@ -16,18 +16,23 @@ from engine.admission import Job
 from engine.api import (
     Delta,
     EngineDeadError,
+    EngineLoad,
     EngineStats,
     FinishReason,
     GenerationRequest,
     Grammar,
     ModelInfo,
     OverloadedError,
+    Priority,
     RequestError,
 )
 from engine.engine import Engine
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics
 from engine.scheduler.queue_limit import check_room
+
+LOAD_PERIOD_S = 0.25
+"""Between two looks at the load while the engine is busy, since one takes time for every sequence."""
 
 OnStep = Callable[[Sequence[Delta]], None]
 
@@ -51,6 +56,8 @@ class AsyncEngine:
         self._arrivals: Counter[str] = Counter()  # jobs in the inbox, by tenant
         self._stats = engine.stats()
         self._queue = engine.queue_state()
+        self._load = engine.load()
+        self._load_at = time.monotonic()
         self._closing = False
         self._aborted: list[Delta] = []  # used by the engine's thread alone
         self._step_began: float | None = None
@@ -84,10 +91,10 @@ class AsyncEngine:
         cannot be compiled at the moment; or EngineDeadError. After an error the request is not queued.
         """
         with self._changed:
-            self._check_room(request.tenant)  # before the work of tokenising
+            self._check_room(request.tenant, request.priority)  # before the work of tokenising
         job = self._engine.prepare(request)
         with self._changed:
-            self._check_room(request.tenant)
+            self._check_room(request.tenant, request.priority)
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
@@ -121,6 +128,12 @@ class AsyncEngine:
         not."""
         return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
 
+    def load(self) -> EngineLoad:
+        """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
+        ago. A request submitted since the last step counts as one waiting sequence."""
+        with self._changed:
+            return replace(self._load, waiting=self._load.waiting + self._arrivals.total())
+
     def check_health(self) -> None:
         """Raises EngineDeadError if the thread has ended or was not started, if the current step takes longer than
         ``step_limit_s``, or if the process of another rank has failed."""
@@ -134,7 +147,7 @@ class AsyncEngine:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
         self._engine.check_health()
 
-    def _check_room(self, tenant: str) -> None:
+    def _check_room(self, tenant: str, priority: Priority) -> None:
         """Raises OverloadedError if the waiting queue is full for ``tenant``, or EngineDeadError. The caller holds the
         lock."""
         if self._closing or self._death is not None:
@@ -143,7 +156,7 @@ class AsyncEngine:
         try:
             check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:
-            self._engine.recorder.refuse(tenant)
+            self._engine.recorder.refuse(tenant, priority)
             raise
 
     def _run(self) -> None:
@@ -199,6 +212,9 @@ class AsyncEngine:
         """Stores the statistics that callers get until the next step. The caller holds the lock."""
         self._stats = self._engine.stats()
         self._queue = self._engine.queue_state()
+        now = time.monotonic()
+        if now - self._load_at >= LOAD_PERIOD_S or not self._engine.has_work:
+            self._load, self._load_at = self._engine.load(), now
 
     def _end_all(self) -> None:
         """Ends every remaining request with an ABORT or ERROR delta, so that no caller waits forever."""

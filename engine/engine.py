@@ -21,6 +21,7 @@ from engine.api import (
     Conversation,
     Delta,
     EngineError,
+    EngineLoad,
     EngineStats,
     GenerationRequest,
     Grammar,
@@ -40,6 +41,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
+from engine.load import StepTimes, demand
 from engine.log_failure import log_failure
 from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
@@ -96,6 +98,7 @@ class Engine:
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._counters = Counters()
+        self._step_times = StepTimes()
         self.recorder = Recorder(config.tenant_weights)
         most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
         self._output_processor = OutputProcessor(
@@ -181,7 +184,7 @@ class Engine:
         try:
             check_room(request.tenant, self.queue_state(), {}, self.config.max_waiting)
         except OverloadedError:
-            self.recorder.refuse(request.tenant)
+            self.recorder.refuse(request.tenant, request.priority)
             raise
         self.enqueue(self.prepare(request))
 
@@ -189,6 +192,7 @@ class Engine:
         """Queues a prepared request without checking whether the queue is full. Raises RequestError for a request id in
         use."""
         self._output_processor.begin(job)
+        self.recorder.arrived(job.sequence.priority, self._uncached * job.sequence.prompt_length)
 
     def abort(self, request_ids: Iterable[str]) -> list[Delta]:
         """Ends requests at once; their KV blocks are free on return. Returns a last delta for each: ABORT with its
@@ -242,6 +246,7 @@ class Engine:
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self._scheduler.took(plan.load, ended - began)
+            self._step_times.observe(plan.load, ended - began, ended)
             if speculates:
                 # Not if the draft model only caught up.
                 if drafting == any(chunk.sequence.drafting for chunk in chunks):
@@ -280,6 +285,37 @@ class Engine:
             guessed_tokens=self._speculator.proposed,
             right_guesses=self._speculator.accepted,
         )
+
+    def load(self) -> EngineLoad:
+        """Returns what the engine has to do and how fast it is. Looks at every sequence, so it is not for every
+        step."""
+        running, waiting = self._scheduler.running, self._scheduler.waiting
+        needs, times = demand(running, waiting, self._uncached, self.recorder.mean_output), self._step_times
+        pool, block = self._cache.largest, self._cache.block_size
+        return EngineLoad(
+            running=len(running),
+            waiting=len(waiting),
+            queued_prompt_tokens=needs.queued_prompt_tokens,
+            kv_used_tokens=block * pool.used,
+            kv_demand_tokens=needs.kv_demand_tokens,
+            kv_capacity_tokens=block * pool.total,
+            prefill_tokens_per_s=times.prefill_tokens_per_s,
+            decode_step_s=times.decode_step_s,
+            decode_batch=times.decode_batch,
+            chunk_tokens=times.chunk_tokens,
+            batch_prompt_tokens=needs.batch_prompt_tokens,
+            batch_sequences=needs.batch_sequences,
+            batch_kv_tokens=needs.batch_kv_tokens,
+            classes=self.recorder.class_loads(),
+            itl=self.recorder.itl,
+        )
+
+    @property
+    def _uncached(self) -> float:
+        """The share of prompt tokens that the prefix cache did not have, up to now."""
+        computed = self._counters.prompt_tokens
+        cached = self._counters.cached_tokens + self._scheduler.cached_tokens
+        return computed / (computed + cached) if computed else 1.0
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the process of another rank has died, failed or hung, because no step can be

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from engine.api import EngineStats, Priority
+from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineStats, Priority
 from engine.kv.prefix import Miss
 from engine.sequence import Sequence
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+SECONDS = LATENCY_BOUNDS_S
 """Upper bounds of the histogram buckets for waiting times, in seconds."""
 
 INSTANTS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, *SECONDS)
@@ -95,6 +95,17 @@ class TenantUse:
     refused: int = 0  # requests refused because the queue was full
 
 
+@dataclass(slots=True)
+class ClassUse:
+    """The counts of one scheduling class, as in ``ClassLoad``, but that ``arrivals`` are without refused requests."""
+
+    arrivals: int = 0
+    refusals: int = 0
+    prompt_tokens: float = 0.0
+    finished: int = 0
+    output_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
     """A snapshot of the metrics of one engine, or the sum of several. Gauges have current values; all else counts since
@@ -149,6 +160,7 @@ class Recorder:
         self._between_tokens_s = Histogram(SECONDS)
         self._phase_s = {phase: Histogram(INSTANTS) for phase in Phase}
         self._misses = dict.fromkeys(Miss, 0)
+        self._classes = {each: ClassUse() for each in Priority}
         self._last_step = 0.0  # end of the last step that emitted tokens
         self.refused = 0
         self.repairs = 0
@@ -163,10 +175,46 @@ class Recorder:
             self._tenants.setdefault(name, TenantUse())
         return self._tenants[name]
 
-    def refuse(self, tenant: str) -> None:
+    def refuse(self, tenant: str, priority: Priority) -> None:
         """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock."""
         self.refused += 1
         self.tenant(tenant).refused += 1
+        self._classes[priority].refusals += 1
+
+    def arrived(self, priority: Priority, prompt_tokens: float) -> None:
+        """Counts a request that was queued. ``prompt_tokens`` are those that are expected to be computed."""
+        use = self._classes[priority]
+        use.arrivals += 1
+        use.prompt_tokens += prompt_tokens
+
+    def broken(self, priority: Priority) -> None:
+        """Counts a request that ended before its answer was complete."""
+        self._classes[priority].finished += 1
+
+    @property
+    def mean_output(self) -> float | None:
+        """The mean tokens of the answers up to now; None if there was none."""
+        finished = sum(use.finished for use in self._classes.values())
+        return sum(use.output_tokens for use in self._classes.values()) / finished if finished else None
+
+    def class_loads(self) -> dict[Priority, ClassLoad]:
+        """Returns the counts of each class up to now."""
+        return {
+            each: ClassLoad(
+                use.arrivals + use.refusals,
+                use.refusals,
+                use.prompt_tokens,
+                use.finished,
+                use.output_tokens,
+                tuple(self._first_token_s[each].counts),
+            )
+            for each, use in self._classes.items()
+        }
+
+    @property
+    def itl(self) -> tuple[int, ...]:
+        """The times between tokens up to now, counted by SECONDS."""
+        return tuple(self._between_tokens_s.counts)
 
     def admitted(self, sequence: Sequence) -> None:
         """Records the wait of a sequence that was admitted for the first time, and why its prefix was not fully
@@ -204,6 +252,9 @@ class Recorder:
             use.prompt_tokens += sequence.prompt_length - sequence.cached_tokens
         use.generated_tokens += generated
         use.finished += finished
+        of_class = self._classes[sequence.priority]
+        of_class.output_tokens += generated
+        of_class.finished += finished
 
     def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:
         """Returns the metrics up to now. ``stats`` becomes part of them. ``waiting`` counts the waiting requests by

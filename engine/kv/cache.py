@@ -54,6 +54,11 @@ class KVCache:
         """The block pool with the smallest share of available blocks, which limits admission first."""
         return min((group.pool for group in self.groups), key=lambda pool: pool.available / pool.total)
 
+    @property
+    def largest(self) -> BlockPool:
+        """The block pool with the most blocks, which holds all tokens of a sequence unless all layers have windows."""
+        return max((group.pool for group in self.groups), key=lambda pool: pool.total)
+
     def needs(self, sequence: Sequence) -> int:
         """Returns how many blocks ``prepare`` takes for a running sequence, in the group that takes most."""
         tables = zip(self.groups, sequence.tables, strict=True)

@@ -1,0 +1,77 @@
+"""What an engine says of its load, by which replicas are scaled."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import GenerationRequest, SamplingParams
+from engine.api import LATENCY_BOUNDS_S, OverloadedError, Priority
+from engine.load import StepTimes, demand
+from engine.scheduler.step_plan import Load
+from tests.engine.conftest import MakeEngine
+from tests.engine.sequences import sequence
+
+PARAMS = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
+
+
+def test_steps_without_prefill_are_averaged_with_their_batches() -> None:
+    times = StepTimes()
+    times.observe(Load(decodes=2), 0.02, 1.0)
+    times.observe(Load(decodes=6), 0.04, 1.0)
+    assert times.decode_step_s == pytest.approx(0.03)
+    assert times.decode_batch == 4
+    assert (times.prefill_tokens_per_s, times.chunk_tokens) == (0, 0)
+
+
+def test_decodes_beside_a_prompt_do_not_slow_the_prefill_rate() -> None:
+    times = StepTimes()
+    times.observe(Load(decodes=4), 0.02, 1.0)
+    times.observe(Load(decodes=4, long=100), 0.12, 1.0)
+    assert times.prefill_tokens_per_s == pytest.approx(1000)
+    assert times.chunk_tokens == 100
+
+
+def test_recent_steps_count_more_and_the_last_ones_are_not_forgotten() -> None:
+    times = StepTimes()
+    times.observe(Load(short=100), 1.0, 0.0)
+    times.observe(Load(short=100), 0.1, 100.0)
+    assert 800 < times.prefill_tokens_per_s < 1000
+    times.observe(Load(decodes=1), 0.01, 10_000.0)
+    assert times.prefill_tokens_per_s > 800
+
+
+def test_demand_counts_what_is_not_computed_and_expects_the_usual_answers() -> None:
+    running, waiting, batch = (sequence(name, [7] * length, 30) for name, length in (("a", 100), ("b", 50), ("c", 10)))
+    running.computed = 60
+    batch.priority = Priority.BATCH
+    found = demand([running], [waiting, batch], uncached=0.5, output=20.0)
+    assert found.queued_prompt_tokens == 40 + 0.5 * 60
+    assert found.kv_demand_tokens == 160 + 3 * 20
+    assert (found.batch_prompt_tokens, found.batch_sequences, found.batch_kv_tokens) == (5, 1, 30)
+    assert demand([running], [], 1.0).kv_demand_tokens == 100 + 30  # no answer is known: the most that may come
+
+
+def test_an_engine_counts_arrivals_refusals_and_answers_by_class(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_waiting=2)
+    for name, priority in (("a", Priority.INTERACTIVE), ("b", Priority.STANDARD)):
+        engine.add(GenerationRequest(name, (1, 2, 3), PARAMS, priority=priority))
+    with pytest.raises(OverloadedError):
+        engine.add(GenerationRequest("c", (1, 2, 3), PARAMS))
+    before = engine.load()
+    assert (before.waiting, before.queued_prompt_tokens, before.kv_demand_tokens) == (2, 6, 2 * (3 + 5))
+    engine.step()
+    engine.abort(["a"])
+    while engine.has_work:
+        engine.step()
+    after = engine.load()
+
+    standard, interactive = after.classes[Priority.STANDARD], after.classes[Priority.INTERACTIVE]
+    assert (standard.arrivals, standard.refusals, standard.prompt_tokens) == (2, 1, 3)
+    assert (standard.finished, standard.output_tokens) == (1, 5)
+    assert (interactive.arrivals, interactive.finished) == (1, 1)
+    assert sum(standard.ttft) == 1
+    assert sum(after.itl) >= 4
+    assert len(after.itl) == len(LATENCY_BOUNDS_S) + 1
+    assert (after.running, after.waiting, after.queued_prompt_tokens, after.kv_demand_tokens) == (0, 0, 0, 0)
+    assert after.kv_capacity_tokens > 0
+    assert min(after.prefill_tokens_per_s, after.decode_step_s, after.decode_batch, after.chunk_tokens) > 0
