@@ -4,13 +4,16 @@
 # make it skip the validation silently.
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig as ServeAutoscalingConfig
+from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.deployment import Application
 
+from cluster.autoscaling.config import AutoscalingConfig
 from cluster.cache.deployment import bind_semantic_cache
 from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.embedder.deployment import bind_embedder
@@ -75,7 +78,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
 
     Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
     """
-    handles: dict[str, Any] = {tier.name: tier_deployment(tier).bind(tier, engine_factory) for tier in config.tiers}
+    handles: dict[str, Any] = {
+        tier.name: tier_deployment(tier, replicas_of(config, tier)).bind(tier, engine_factory) for tier in config.tiers
+    }
     tiers = tuple(
         TierDescription(
             tier.name,
@@ -128,15 +133,50 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
     return forecaster.narrowed(tiers)
 
 
-def tier_deployment(tier: TierConfig) -> Any:
-    """Returns the deployment of a tier's replicas. The caller binds it to the tier's config and an
+def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
+    """Returns the options of a tier's deployment that say how many replicas it has."""
+    scaling = config.autoscaling
+    if scaling is None or tier.name not in scaling.tiers:
+        return {"num_replicas": tier.replicas}
+    gpus = {each.name: each.num_gpus * each.engine.tensor_parallel for each in config.tiers}
+    bounds = scaling.tiers[tier.name]
+    return {"autoscaling_config": serve_autoscaling(scaling, gpus, bounds.min, bounds.max)}
+
+
+def serve_autoscaling(
+    scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int
+) -> ServeAutoscalingConfig:
+    """Returns Serve's autoscaling of a tier between ``least`` and ``most`` replicas, by our policy. ``gpus`` are those
+    of a replica, by tier.
+
+    The policy has its own rules against flapping, so Serve's delays are zero. Reports come once per control interval.
+    """
+    with warnings.catch_warnings():
+        # metrics_interval_s is deprecated for environment variables that Serve does not read yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ServeAutoscalingConfig(
+            min_replicas=least,
+            max_replicas=most,
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            metrics_interval_s=scaling.interval_s,
+            look_back_period_s=2 * scaling.interval_s,
+            policy=AutoscalingPolicy(
+                policy_function="cluster.autoscaling.serve_policy:TierAutoscaler",
+                policy_kwargs={"settings": scaling.model_dump(mode="json"), "gpus": gpus},
+            ),
+        )
+
+
+def tier_deployment(tier: TierConfig, replicas: dict[str, Any]) -> Any:
+    """Returns the deployment of a tier, with the options ``replicas``. The caller binds it to the tier's config and an
     ``EngineFactory``."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
     return serve.deployment(
         name=tier.name,
-        num_replicas=tier.replicas,
+        **replicas,
         ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from cluster.autoscaling.config import AutoscalingConfig
 from cluster.cache.config import SemanticCacheConfig
 from cluster.embedder.config import EmbedderConfig
 from cluster.safety.config import SafetySettings
@@ -48,7 +49,8 @@ class TierConfig(Settings):
     """The sampling parameters of requests to the tier that neither set them nor name a profile. vLLM takes these from
     a model's generation_config.json."""
     replicas: int = Field(1, ge=1)
-    """Replicas of the tier. Each has the whole model, in one actor or, with engine.tensor_parallel, in one per rank."""
+    """Replicas of the tier, if ``autoscaling.tiers`` does not name it. Each has the whole model, in one actor or, with
+    engine.tensor_parallel, in one per rank."""
     num_cpus: float = Field(1.0, ge=0)
     """CPU cores that Ray reserves for each process of a replica. 0 if several replicas share a small machine."""
     num_gpus: float = Field(0.0, ge=0)
@@ -201,6 +203,8 @@ class MantaConfig(Settings):
     safety: SafetySettings = SafetySettings()
     embedder: EmbedderConfig | None = None
     """The model of /v1/embeddings. None: there are no embeddings."""
+    autoscaling: AutoscalingConfig | None = None
+    """How many replicas tiers have by their load. None, and for tiers that are not named there: ``replicas``."""
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
     found by their exact question only. Whether answers are stored, ``router.cache`` says."""
@@ -226,6 +230,11 @@ class MantaConfig(Settings):
         prices = self.router.prices.tiers
         if self.embedder is not None and prices and EMBEDDINGS not in prices:
             raise ValueError(f"router.prices.tiers: {EMBEDDINGS} have no price, and would cost nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _check_autoscaling(self) -> Self:
+        check_autoscaling(self.autoscaling, self.tiers)
         return self
 
     @model_validator(mode="after")
@@ -288,6 +297,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         safety=config.safety,
         embedder=config.embedder,
         cache=config.cache,
+        autoscaling=None if config.autoscaling is None else config.autoscaling.without(missing),
     )
 
 
@@ -333,6 +343,24 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
     for place, key in enumerate(router.keys):
         for name in key.tiers or ():
             check_tier(f"router.keys.{place}.tiers", name, tiers)
+
+
+def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
+    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too, and
+    for what the policy can decide but the service cannot carry out yet."""
+    if autoscaling is None:
+        return
+    for name, scaling in autoscaling.tiers.items():
+        key = f"autoscaling.tiers.{name}"
+        check_tier(key, name, [tier.name for tier in tiers])
+        if any(tier.name == name and "replicas" in tier.model_fields_set for tier in tiers):
+            raise ValueError(f"{key}: the tier has replicas, a fixed number, too")
+        if scaling.warm:
+            raise ValueError(f"{key}.warm: there is no warm pool yet; raise min")
+        if scaling.min == 0:
+            raise ValueError(f"{key}.min: a tier cannot go to zero replicas yet")
+    if autoscaling.followers:
+        raise ValueError("autoscaling.followers: only tiers are scaled yet; these have replicas")
 
 
 def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ All durations are seconds. The defaults suit replicas that start within a minute
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import time
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -190,6 +191,10 @@ class AutoscalingConfig(Settings):
     """The IANA time zone of schedules and of the daily season."""
     fast: FastLoopConfig = FastLoopConfig()
     forecast: ForecastConfig = ForecastConfig()
+
+    def without(self, tiers: Collection[str]) -> Self:
+        """Returns the settings without those of ``tiers``."""
+        return self.model_copy(update={"tiers": {name: each for name, each in self.tiers.items() if name not in tiers}})
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

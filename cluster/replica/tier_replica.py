@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from cluster.autoscaling.latency_window import LatencyWindow
+from cluster.autoscaling.replica_report import to_numbers
 from cluster.config import TierConfig
 from cluster.lanes.dataclass_codec import Record, VersionMismatchError
 from cluster.lanes.lane_messages import (
@@ -33,6 +36,7 @@ from engine.api import (
     Delta,
     EngineDeadError,
     EngineError,
+    EngineLoad,
     EngineStats,
     GenerationRequest,
     Grammar,
@@ -58,6 +62,7 @@ class ReplicaEngine(Protocol):
     def knows_grammar(self, grammar: Grammar) -> bool: ...
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
+    def load(self) -> EngineLoad: ...
     def check_health(self) -> None: ...
     @property
     def model_info(self) -> ModelInfo: ...
@@ -101,12 +106,15 @@ class TierReplica:
     """
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory) -> None:
+        began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
+        self._start_s = time.monotonic() - began
+        self._latencies = LatencyWindow(time.monotonic())
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.
@@ -146,6 +154,12 @@ class TierReplica:
     async def describe(self) -> ReplicaDescription:
         """Returns the process id, the number of unfinished requests, the model and the engine's statistics."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the tier is scaled (``replica_report``). Where a tier is autoscaled,
+        Serve calls it a few times per control interval, and carries them to its controller."""
+        load = self._engine.load()
+        return to_numbers(load, self._latencies.latencies(load, time.monotonic()), self._start_s)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the engine has died or makes no progress. Serve calls it every

@@ -15,6 +15,7 @@ from engine.api import (
     Conversation,
     Delta,
     EngineDeadError,
+    EngineLoad,
     EngineStats,
     FinishReason,
     GenerationRequest,
@@ -120,6 +121,11 @@ class StubEngine:
                 aborted=done.aborted,
                 failed=0,
             )
+
+    def load(self) -> EngineLoad:
+        """Everything runs, nothing waits."""
+        with self._changed:
+            return EngineLoad(running=len(self._live))
 
     def check_health(self) -> None:
         """Raises EngineDeadError unless the thread runs."""

@@ -12,6 +12,7 @@ from cluster.lanes.lane_messages import LaneItem
 from cluster.replica.tier_replica import OnStep, TierReplica
 from engine.api import (
     Delta,
+    EngineLoad,
     EngineStats,
     FinishReason,
     GenerationRequest,
@@ -78,6 +79,9 @@ class SteppedEngine:
     def stats(self) -> EngineStats:
         live, aborted = len(self.live), len(self.aborted)
         return EngineStats(live, self.waiting, 100, live, 0, self.steps, 0, 0, 0, 0, aborted, 0, wait_s=self.wait_s)
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(running=len(self.live), waiting=self.waiting)
 
     def check_health(self) -> None: ...
 

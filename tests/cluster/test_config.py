@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cluster.app import read_forecaster
-from cluster.config import MantaConfig, check_aliases, check_thresholds
+from cluster.app import read_forecaster, replicas_of
+from cluster.autoscaling.config import AutoscalingConfig
+from cluster.config import MantaConfig, check_aliases, check_thresholds, without_tiers
 from load_tests.overhead.graph import StubGraphConfig, stub_config
 from tests.cluster.graph import ROOT, dev_config
 
@@ -174,3 +175,51 @@ def test_the_stub_graph_is_dev_yaml_with_one_tier_and_without_its_forecaster() -
     assert [tier.name for tier in made.tiers] == ["fast"]
     assert read_forecaster(made) is None
     assert [key.key for key in made.router.keys] == [key["key"] for key in dev_config()["router"]["keys"]]
+
+
+def scaled(**scaling: Any) -> MantaConfig:
+    given = {"tiers": tiers("small", "large"), "router": ROUTER, "autoscaling": {"tiers": scaling}}
+    return MantaConfig.model_validate(given)
+
+
+def test_tiers_have_a_fixed_number_of_replicas_unless_they_are_scaled() -> None:
+    found = scaled(large={"min": 2, "max": 8})
+    small, large = found.tiers
+    assert replicas_of(found, small) == {"num_replicas": 1}
+    options = replicas_of(found, large)["autoscaling_config"]
+    assert (options.min_replicas, options.max_replicas) == (2, 8)
+    assert (options.upscale_delay_s, options.downscale_delay_s) == (0, 0)  # our policy has its own rules
+    assert options.policy.policy_function == "cluster.autoscaling.serve_policy:TierAutoscaler"
+    settings = AutoscalingConfig.model_validate(options.policy.policy_kwargs["settings"])
+    assert settings == found.autoscaling
+
+
+def test_an_optional_tier_that_is_missing_is_not_scaled_either() -> None:
+    left = without_tiers(scaled(small={"max": 2}, large={"max": 8}), ["large"])
+    assert left.autoscaling is not None
+    assert set(left.autoscaling.tiers) == {"small"}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "complaint"),
+    [
+        ({"tiny": {"max": 2}}, "autoscaling.tiers.tiny: there is no such tier"),
+        ({"small": {"min": 3, "max": 2}}, "max is 2"),
+        ({"small": {"min": 0, "max": 2}}, "autoscaling.tiers.small.min"),
+        ({"small": {"max": 2, "warm": 1}}, "autoscaling.tiers.small.warm"),
+        ({"small": {"max": 2, "pool": "h100"}}, "no pool 'h100'"),
+    ],
+)
+def test_scaling_that_cannot_be_carried_out_is_refused_at_start(scaling: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        scaled(**scaling)
+
+
+def test_a_scaled_tier_has_no_fixed_number_of_replicas_too() -> None:
+    given = {"tiers": [{"name": "small", "engine": ENGINE, "replicas": 2}], "router": ROUTER}
+    with pytest.raises(ValidationError, match="small: the tier has replicas"):
+        MantaConfig.model_validate({**given, "autoscaling": {"tiers": {"small": {"max": 4}}}})
+
+
+def test_dev_yaml_scales_nothing() -> None:
+    assert MantaConfig.model_validate(dev_config()).autoscaling is None

@@ -64,7 +64,7 @@ class Asker:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         tier = TierConfig.model_validate(TIER)
-        behind = tier_deployment(tier).bind(tier, make_engine)
+        behind = tier_deployment(tier, {"num_replicas": 1}).bind(tier, make_engine)
         # A tier cannot be what HAProxy talks to; nobody asks the one that stands before it.
         front = serve.deployment(ray_actor_options={"num_cpus": 0})(Front).bind(behind)
         serve.run(front, name="split", route_prefix="/split")

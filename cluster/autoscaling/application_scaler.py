@@ -1,0 +1,112 @@
+"""``ApplicationScaler``: decides for all tiers of an application together, from what Serve tells of one at a time.
+
+Serve asks for each deployment's target ten times a second. The scaler keeps what it was told last, and decides once per
+control interval. It lives in Serve's controller; after that has been restarted, it goes on from the replicas that there
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cluster.autoscaling.collector import TierMemory, TierView, collect
+from cluster.autoscaling.config import AutoscalingConfig
+from cluster.autoscaling.decision import Decisions
+from cluster.autoscaling.policy import AutoscalerState, decide
+from cluster.autoscaling.snapshot import Pin, Snapshot
+
+LOST_S = 5.0
+"""Seconds after which a tier is left out that Serve does not ask for any more, and for which others are awaited at the
+start."""
+
+ReadView = Callable[[], TierView | None]
+"""Returns a tier as Serve knows it now; None if it cannot be read, whereupon its target stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    at_s: float
+    read: ReadView
+
+
+class ApplicationScaler:
+    """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
+
+    ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
+    pins.
+    """
+
+    def __init__(
+        self,
+        config: AutoscalingConfig,
+        gpus: dict[str, float],
+        on_decisions: Callable[[Decisions], None] = lambda decisions: None,
+        pins: Callable[[], tuple[Pin, ...]] = tuple,
+    ) -> None:
+        self._config = config
+        self._gpus = gpus
+        self._on_decisions = on_decisions
+        self._pins = pins
+        self._told: dict[str, _Told] = {}
+        self._memories: dict[str, TierMemory] = {}
+        self._state = AutoscalerState()
+        self._began_s: float | None = None
+
+    def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
+        """Takes over changed settings. What was learnt stays."""
+        self._config, self._gpus = config, gpus
+
+    def target(self, tier: str, target: int, read: ReadView, at_s: float) -> int:
+        """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` (Unix seconds).
+
+        ``target`` is the present one. ``read`` returns the tier as Serve knows it; it is called at the next decision,
+        if that comes soon.
+        """
+        self._told[tier] = _Told(at_s, read)
+        self._began_s = at_s if self._began_s is None else self._began_s
+        if self._due(at_s):
+            self._decide(at_s)
+        decisions = self._state.decisions
+        decision = None if decisions is None else decisions.tiers.get(tier)
+        return target if decision is None else decision.target
+
+    def _due(self, at_s: float) -> bool:
+        """Returns whether it is time for a decision. The first one waits until all tiers are known, since they share
+        GPUs."""
+        last = self._state.decisions
+        if last is not None:
+            return not 0 <= at_s - last.at_s < self._config.interval_s
+        complete = self._config.tiers.keys() <= self._told.keys()
+        return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
+
+    def _decide(self, at_s: float) -> None:
+        self._told = {name: told for name, told in self._told.items() if abs(at_s - told.at_s) < LOST_S}
+        tiers = []
+        for name, told in self._told.items():
+            if (view := told.read()) is not None:
+                memory = self._memories.get(name, TierMemory())
+                self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
+                tiers.append(tier)
+        before = self._state
+        self._state, decisions = decide(self._config, before, Snapshot(at_s, tuple(tiers), pins=self._pins()))
+        if decisions is not before.decisions:
+            self._on_decisions(decisions)
+
+
+class ApplicationScalers:
+    """The scalers of this process, by application.
+
+    The registry is class state because Serve creates the policy of each deployment itself, from an import path. It is
+    not in the policy's module, which Serve pickles by value.
+    """
+
+    _scalers: ClassVar[dict[str, ApplicationScaler]] = {}
+
+    @classmethod
+    def of(cls, application: str, make: Callable[[], ApplicationScaler]) -> ApplicationScaler:
+        """Returns the scaler of an application, made by ``make`` at the first call."""
+        if application not in cls._scalers:
+            cls._scalers[application] = make()
+        return cls._scalers[application]

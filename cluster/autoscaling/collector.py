@@ -1,0 +1,200 @@
+"""``collect``: turns what Ray Serve knows of a tier into its ``TierSnapshot``. Pure.
+
+Serve names the running replicas and has the last report of each. From one call to the next, ``TierMemory`` keeps what
+Serve does not say: since when a replica runs, when a report was received, how long a cold start took, and what replicas
+counted that are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from cluster.autoscaling.replica_report import ReplicaReport, from_numbers
+from cluster.autoscaling.snapshot import (
+    ClassCounters,
+    ReplicaSnapshot,
+    ReplicaState,
+    TierSnapshot,
+    WaitingRoom,
+)
+from engine.api import Priority
+
+COLD_STARTS = 5
+"""Cold starts that are remembered. Their median counts."""
+
+Counters = Mapping[Priority, ClassCounters]
+NO_COUNTERS: Counters = {priority: ClassCounters() for priority in Priority}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """A running replica as Serve knows it. ``reported_at_s`` is the instant of its last report by its own clock, None
+    if there is none; ``numbers`` are that report."""
+
+    replica_id: str
+    reported_at_s: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TierView:
+    """A tier as Serve knows it: the replicas that it should have, and those that run. ``queued`` are calls that wait
+    in routers for a replica of it."""
+
+    name: str
+    target: int
+    replicas: tuple[ReplicaView, ...] = ()
+    queued: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A running replica, and its last report. ``before`` are its counts before the collector knew it."""
+
+    since_s: float
+    reported_at_s: float | None = None
+    observed_at_s: float = 0.0
+    report: ReplicaReport | None = None
+    before: Counters | None = None
+
+    @property
+    def counted(self) -> Counters:
+        if self.report is None or self.before is None:
+            return NO_COUNTERS
+        return _combined(self.report.counters, self.before, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A replica that was ordered. ``seen``: the order was, so that its instant is known."""
+
+    at_s: float
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TierMemory:
+    """What is remembered of a tier. ``TierMemory()`` is the memory before the first call."""
+
+    replicas: Mapping[str, _Known] = field(default_factory=dict)
+    orders: tuple[_Order, ...] = ()  # oldest first
+    cold_starts_s: tuple[float, ...] = ()
+    gone: Counters = field(default_factory=lambda: dict(NO_COUNTERS))  # counts of replicas that do not run any more
+    queued_since_s: float | None = None
+    begun: bool = False  # whether there was a call before
+
+
+def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) -> tuple[TierMemory, TierSnapshot]:
+    """Returns the next memory and the snapshot of a tier at the instant ``at_s`` (Unix seconds).
+
+    A report counts from the instant at which it is first seen here, so that clocks of replicas do not matter. One that
+    cannot be read leaves the replica without a sample. Replicas that run at the first call have unknown pasts: their
+    counters start from there.
+    """
+    known = {each.replica_id: _seen(memory, each, at_s) for each in view.replicas}
+    left = {name: old for name, old in memory.replicas.items() if name not in known}
+    new = len(known.keys() - memory.replicas.keys())
+    orders, started = _orders(memory, view, new, at_s)
+    next_memory = TierMemory(
+        known,
+        orders,
+        (*memory.cold_starts_s, *started)[-COLD_STARTS:],
+        _sum([memory.gone, *(old.counted for old in left.values())]),
+        (memory.queued_since_s or at_s) if view.queued else None,
+        begun=True,
+    )
+    return next_memory, _snapshot(next_memory, view, at_s, gpus)
+
+
+def _seen(memory: TierMemory, view: ReplicaView, at_s: float) -> _Known:
+    """Returns what is known of a replica that runs."""
+    old = memory.replicas.get(view.replica_id)
+    known = old or _Known(at_s, before=NO_COUNTERS if memory.begun else None)
+    if view.reported_at_s is None or view.reported_at_s == known.reported_at_s:
+        return known
+    report = from_numbers(view.numbers)
+    if report is None:
+        return replace(known, reported_at_s=view.reported_at_s)
+    before = report.counters if known.before is None else known.before
+    return replace(known, reported_at_s=view.reported_at_s, observed_at_s=at_s, report=report, before=before)
+
+
+def _orders(memory: TierMemory, view: TierView, new: int, at_s: float) -> tuple[tuple[_Order, ...], tuple[float, ...]]:
+    """Returns the orders that are open, and how long those took that were carried out: the oldest are first."""
+    done = memory.orders[:new]
+    started = tuple(at_s - order.at_s for order in done if order.seen)
+    missing = max(0, view.target - len(view.replicas))
+    still = memory.orders[len(done) :][:missing]
+    return (*still, *[_Order(at_s, memory.begun)] * (missing - len(still))), started
+
+
+def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> TierSnapshot:
+    known = memory.replicas
+    reported = {name: each for name, each in known.items() if each.report is not None}
+    replicas = [
+        ReplicaSnapshot(
+            name,
+            ReplicaState.READY,
+            each.since_s,
+            None if each.report is None else replace(each.report.sample, observed_at_s=each.observed_at_s),
+        )
+        for name, each in known.items()
+    ]
+    starting = [
+        ReplicaSnapshot(f"starting-{place}", ReplicaState.STARTING, order.at_s)
+        for place, order in enumerate(memory.orders)
+    ]
+    return TierSnapshot(
+        view.name,
+        view.target,
+        (*replicas, *starting),
+        _sum([memory.gone, *(each.counted for each in known.values())]) if reported or not known else {},
+        max((each.observed_at_s for each in reported.values()), default=at_s),
+        tuple(
+            report
+            for name, each in reported.items()
+            if each.report is not None
+            for report in each.report.latency_reports(name, each.observed_at_s)
+        ),
+        # Where replicas run, a call that waits for one of them is no request.
+        WaitingRoom() if known else _waiting_room(memory, view, at_s),
+        cold_start_s=_cold_start_s(memory),
+        gpus_per_replica=gpus,
+    )
+
+
+def _waiting_room(memory: TierMemory, view: TierView, at_s: float) -> WaitingRoom:
+    since_s = at_s if memory.queued_since_s is None else memory.queued_since_s
+    return WaitingRoom(round(view.queued), oldest_s=at_s - since_s)
+
+
+def _cold_start_s(memory: TierMemory) -> float:
+    """Returns the cold start as measured from orders; until one was, the time in which replicas loaded their model; 0
+    until that is known."""
+    loaded = [each.report.start_s for each in memory.replicas.values() if each.report and each.report.start_s]
+    measured = memory.cold_starts_s or loaded
+    return median(measured) if measured else 0.0
+
+
+def _sum(all_counters: Iterable[Counters]) -> dict[Priority, ClassCounters]:
+    total = dict(NO_COUNTERS)
+    for counters in all_counters:
+        total = _combined(total, counters, 1)
+    return total
+
+
+def _combined(one: Counters, other: Counters, sign: int) -> dict[Priority, ClassCounters]:
+    """Returns the counts of ``one``, and those of ``other`` ``sign`` times."""
+    return {
+        priority: ClassCounters(
+            a.arrivals + sign * b.arrivals,
+            a.refusals + sign * b.refusals,
+            a.prompt_tokens + sign * b.prompt_tokens,
+            a.finished + sign * b.finished,
+            a.output_tokens + sign * b.output_tokens,
+        )
+        for priority in Priority
+        for a, b in [(one.get(priority, ClassCounters()), other.get(priority, ClassCounters()))]
+    }

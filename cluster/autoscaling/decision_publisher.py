@@ -1,0 +1,87 @@
+"""``DecisionPublisher``: tells operators what the autoscaler decides: in the log, in metrics, and in Ray's key-value
+store for ``manta scale``.
+
+======================================  =====================  =======================================================
+gauge                                   labels                 unit
+======================================  =====================  =======================================================
+ray_manta_autoscaling_target_replicas   tier                   replicas that the tier should have
+ray_manta_autoscaling_ready_replicas    tier                   replicas that serve
+ray_manta_autoscaling_needed_replicas   tier                   replicas that the load needs, as a fraction
+ray_manta_autoscaling_cold_start_s      tier                   seconds from the order of a replica until it serves
+======================================  =====================  =======================================================
+
+``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ray.util.metrics import Counter, Gauge
+
+from cluster.autoscaling.decision import Decisions, TierDecision
+from cluster.autoscaling.decision_store import DecisionStore
+from cluster.autoscaling.explain import explain
+from cluster.autoscaling.snapshot import Pin
+
+logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where this runs
+
+
+class DecisionPublisher:
+    """Publishes the decisions for one application. The store is read and written on a thread of its own, since it may
+    block."""
+
+    def __init__(self, application: str, store: DecisionStore | None = None) -> None:
+        self._store = store or DecisionStore(application)
+        self._target = Gauge("manta_autoscaling_target_replicas", "Replicas that a tier should have.", ("tier",))
+        self._ready = Gauge("manta_autoscaling_ready_replicas", "Replicas that serve.", ("tier",))
+        self._needed = Gauge("manta_autoscaling_needed_replicas", "Replicas that the load needs.", ("tier",))
+        self._cold_start = Gauge("manta_autoscaling_cold_start_s", "Seconds until a new replica serves.", ("tier",))
+        self._count = Counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
+        self._changed = threading.Condition()
+        self._latest: Decisions | None = None  # not stored yet
+        self._pins: tuple[Pin, ...] = ()
+        self._failed = False
+        threading.Thread(target=self._run, name="manta-decisions", daemon=True).start()
+
+    def publish(self, decisions: Decisions) -> None:
+        """Counts and logs the decisions, and has them stored soon. Never blocks."""
+        for decision in decisions.tiers.values():
+            self._count_one(decision)
+        with self._changed:
+            self._latest = decisions
+            self._changed.notify()
+
+    def pins(self) -> tuple[Pin, ...]:
+        """Returns the pins as they were at the last decision."""
+        return self._pins
+
+    def _count_one(self, decision: TierDecision) -> None:
+        tier, numbers = {"tier": decision.tier}, decision.numbers
+        self._target.set(decision.target, tier)
+        self._ready.set(numbers.get("ready", 0), tier)
+        self._needed.set(numbers.get("need", 0), tier)
+        self._cold_start.set(numbers.get("cold_start_s", 0), tier)
+        self._count.inc(1, {**tier, "reason": decision.reason.value})
+        if decision.target != decision.previous:
+            logger.info("Autoscaling: %s", explain(decision).replace("\n", " | "))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._latest is not None)
+                latest, self._latest = self._latest, None
+            if latest is not None:
+                self._exchange(latest)
+
+    def _exchange(self, decisions: Decisions) -> None:
+        """Stores the decisions and reads the pins. If the store does not answer, the pins stay as they are."""
+        try:
+            self._store.write(decisions)
+            self._pins = self._store.pins()
+            self._failed = False
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises, the next decision tries again
+            if not self._failed:
+                logger.warning("Autoscaling: decisions cannot be stored for `manta scale`: %s", error)
+            self._failed = True

@@ -1,0 +1,133 @@
+"""``ReplicaReport``: what a replica tells the autoscaler, and its form on the way, a flat mapping of numbers.
+
+Ray Serve carries nothing but numbers by name (``record_autoscaling_stats``), so histograms travel as counts of buckets,
+which can be added over replicas, and not as percentiles, which cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any
+
+from cluster.autoscaling.histogram import LatencyHistogram
+from cluster.autoscaling.snapshot import ClassCounters, LatencyReport, ReplicaSample
+from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineLoad, Priority
+
+WINDOW_S = 30.0
+"""The window of latencies: long enough for a P99, and short enough to be of now."""
+
+Buckets = tuple[int, ...]
+
+WAITED_FOR = (Priority.INTERACTIVE, Priority.STANDARD)
+"""The classes whose latencies are reported. Batch work has no objective."""
+
+SAMPLE = {
+    "queued_prompt_tokens": "queued_prompt_tokens",
+    "running": "running_requests",
+    "waiting": "waiting_requests",
+    "kv_used_tokens": "kv_used_tokens",
+    "kv_demand_tokens": "kv_demand_tokens",
+    "kv_capacity_tokens": "kv_capacity_tokens",
+    "prefill_tokens_per_s": "prefill_tokens_per_s",
+    "decode_step_s": "decode_step_s",
+    "decode_batch": "decode_batch",
+    "chunk_tokens": "chunk_tokens",
+    "batch_prompt_tokens": "batch_prompt_tokens",
+    "batch_sequences": "batch_requests",
+    "batch_kv_tokens": "batch_kv_tokens",
+}
+"""The fields of ``EngineLoad``, and those of ``ReplicaSample`` that they become."""
+
+WHOLE = ("running_requests", "waiting_requests", "batch_requests")
+"""The fields of ``ReplicaSample`` that count."""
+
+COUNTERS = tuple(each.name for each in fields(ClassCounters))
+BUCKETS = len(LATENCY_BOUNDS_S) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedLatencies:
+    """Latencies of the last ``window_s`` seconds, counted by LATENCY_BOUNDS_S."""
+
+    window_s: float = 0.0
+    ttft: Mapping[Priority, Buckets] = field(default_factory=dict)
+    itl: Buckets = (0,) * BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What one replica reported. ``sample`` has the instant 0: when it counts, who receives it knows. ``start_s`` are
+    the seconds in which the replica loaded its model; 0: unknown."""
+
+    sample: ReplicaSample
+    counters: Mapping[Priority, ClassCounters]
+    latencies: WindowedLatencies
+    start_s: float = 0.0
+
+    def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
+        """Returns the latencies by class. The engine does not know the class of an ITL: it is with STANDARD."""
+        empty = LatencyHistogram((0,) * BUCKETS, LATENCY_BOUNDS_S)
+        of_all = LatencyHistogram(self.latencies.itl, LATENCY_BOUNDS_S)
+        return tuple(
+            LatencyReport(
+                source,
+                priority,
+                observed_at_s,
+                LatencyHistogram(self.latencies.ttft[priority], LATENCY_BOUNDS_S),
+                of_all if priority is Priority.STANDARD else empty,
+                self.latencies.window_s,
+            )
+            for priority in WAITED_FOR
+        )
+
+
+def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float) -> dict[str, float]:
+    """Returns the report of a replica as numbers by name, for ``from_numbers``."""
+    numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
+    numbers.update(start_s=start_s, window_s=latencies.window_s)
+    nothing = (0,) * BUCKETS
+    for priority in Priority:
+        name, counts = priority.name.lower(), load.classes.get(priority, ClassLoad())
+        # Whole numbers, whose sums and differences are exact: a counter that seems to fall counts as restarted.
+        numbers.update({f"{name}.{each}": float(int(getattr(counts, each))) for each in COUNTERS})
+    for priority in WAITED_FOR:
+        numbers.update(_bucket_numbers(f"{priority.name.lower()}.ttft", latencies.ttft.get(priority, nothing)))
+    numbers.update(_bucket_numbers("itl", latencies.itl))
+    return numbers
+
+
+def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
+    """Returns the report of a replica. None if a number is missing or not finite: the replica is of another release, or
+    its report is damaged. Numbers that are unknown here are ignored."""
+    try:
+        if not all(isfinite(value) for value in numbers.values()):
+            return None
+        sample: dict[str, Any] = {mine: numbers[its] for its, mine in SAMPLE.items()}
+        sample.update({name: int(sample[name]) for name in WHOLE})
+        return ReplicaReport(
+            ReplicaSample(0.0, **sample),
+            {priority: _counters(numbers, priority) for priority in Priority},
+            WindowedLatencies(
+                numbers["window_s"],
+                {priority: _buckets(numbers, f"{priority.name.lower()}.ttft") for priority in WAITED_FOR},
+                _buckets(numbers, "itl"),
+            ),
+            numbers["start_s"],
+        )
+    except (KeyError, TypeError):
+        return None
+
+
+def _counters(numbers: Mapping[str, float], priority: Priority) -> ClassCounters:
+    arrivals, refusals, prompt, finished, output = (numbers[f"{priority.name.lower()}.{each}"] for each in COUNTERS)
+    return ClassCounters(int(arrivals), int(refusals), prompt, int(finished), output)
+
+
+def _bucket_numbers(name: str, counts: Buckets) -> dict[str, float]:
+    return {f"{name}.{place}": float(count) for place, count in enumerate(counts)}
+
+
+def _buckets(numbers: Mapping[str, float], name: str) -> Buckets:
+    return tuple(int(numbers[f"{name}.{place}"]) for place in range(BUCKETS))

@@ -1,0 +1,85 @@
+"""What replicas report: numbers by name, and windows of latencies."""
+
+from __future__ import annotations
+
+from math import nan
+
+import pytest
+
+from cluster.autoscaling.latency_window import LatencyWindow
+from cluster.autoscaling.replica_report import BUCKETS, WindowedLatencies, from_numbers, to_numbers
+from cluster.autoscaling.snapshot import ClassCounters
+from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineLoad, Priority
+
+
+def buckets(**at: int) -> tuple[int, ...]:
+    """Counts with ``at`` those buckets, such as ``b3=5``."""
+    return tuple(at.get(f"b{place}", 0) for place in range(BUCKETS))
+
+
+LOAD = EngineLoad(
+    running=3,
+    waiting=2,
+    queued_prompt_tokens=700.5,
+    kv_demand_tokens=9000,
+    kv_capacity_tokens=20_000,
+    prefill_tokens_per_s=5000.0,
+    decode_step_s=0.02,
+    decode_batch=2.5,
+    batch_sequences=1,
+    classes={Priority.STANDARD: ClassLoad(10, 1, 2000.7, 6, 300, buckets(b9=4))},
+    itl=buckets(b4=50),
+)
+
+
+def test_a_report_arrives_as_it_was_sent() -> None:
+    window = WindowedLatencies(
+        12.0, {Priority.STANDARD: buckets(b9=4), Priority.INTERACTIVE: buckets()}, buckets(b4=50)
+    )
+    numbers = to_numbers(LOAD, window, 7.5)
+    assert all(type(value) is float for value in numbers.values())  # Serve takes nothing else
+    report = from_numbers(numbers)
+
+    assert report is not None
+    assert report.sample.running_requests == 3
+    assert report.sample.batch_requests == 1
+    assert report.sample.queued_prompt_tokens == 700.5
+    assert report.sample.decode_batch == 2.5
+    assert report.counters[Priority.STANDARD] == ClassCounters(10, 1, 2000.0, 6, 300.0)
+    assert report.counters[Priority.BATCH] == ClassCounters()
+    assert report.latencies == window
+    assert report.start_s == 7.5
+
+
+def test_latencies_are_histograms_by_class_and_those_between_tokens_are_with_the_standard_class() -> None:
+    report = from_numbers(to_numbers(LOAD, WindowedLatencies(30.0, {Priority.STANDARD: buckets(b9=4)}, LOAD.itl), 0.0))
+    assert report is not None
+    by_class = {each.priority: each for each in report.latency_reports("r1", 100.0)}
+    assert set(by_class) == {Priority.INTERACTIVE, Priority.STANDARD}
+    assert by_class[Priority.STANDARD].ttft.quantile(0.99) <= LATENCY_BOUNDS_S[9]
+    assert (by_class[Priority.STANDARD].itl.total, by_class[Priority.INTERACTIVE].itl.total) == (50, 0)
+    assert all(each.observed_at_s == 100.0 and each.ttft.valid and each.itl.valid for each in by_class.values())
+
+
+@pytest.mark.parametrize("name", ["running", "standard.arrivals", "itl.3", "window_s"])
+def test_a_report_that_lacks_a_number_or_has_none_is_not_read(name: str) -> None:
+    numbers = to_numbers(LOAD, WindowedLatencies(), 0.0)
+    assert from_numbers({**numbers, "of another release": 1.0}) is not None
+    assert from_numbers({**numbers, name: nan}) is None
+    del numbers[name]
+    assert from_numbers(numbers) is None
+
+
+def test_a_window_forgets_latencies_after_half_a_minute() -> None:
+    window = LatencyWindow(0.0)
+    first = EngineLoad(itl=buckets(b2=10))
+    assert window.latencies(first, 1.0) == WindowedLatencies(
+        1.0, {Priority.INTERACTIVE: buckets(), Priority.STANDARD: buckets()}, buckets(b2=10)
+    )
+    later = EngineLoad(itl=buckets(b2=10, b5=1))
+    for second in range(2, 31):
+        assert window.latencies(later, float(second)).itl == buckets(b2=10, b5=1)
+    for second in range(31, 60):
+        found = window.latencies(later, float(second))
+    assert found.itl == buckets()
+    assert found.window_s == 30.0
