@@ -1,8 +1,7 @@
-"""``ApplicationScaler``: decides for all tiers of an application together, from what Serve tells of one at a time.
+"""``ApplicationScaler``: decides for all tiers of an application together, as Serve asks for one at a time.
 
-Serve asks for each deployment's target ten times a second. The scaler keeps what it was told last, and decides once per
-control interval. It lives in Serve's controller; after that has been restarted, it goes on from the replicas that there
-are.
+Serve asks for each deployment's target ten times a second. The scaler decides once per control interval. It lives in
+Serve's controller; after that has been restarted, it goes on from the replicas that there are.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ReadView = Callable[[], TierView | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Asked:
     at_s: float
     read: ReadView
 
@@ -49,7 +48,7 @@ class ApplicationScaler:
         self._gpus = gpus
         self._on_decisions = on_decisions
         self._pins = pins
-        self._told: dict[str, _Told] = {}
+        self._asked: dict[str, _Asked] = {}
         self._memories: dict[str, TierMemory] = {}
         self._state = AutoscalerState()
         self._began_s: float | None = None
@@ -64,7 +63,7 @@ class ApplicationScaler:
         ``target`` is the present one. ``read`` returns the tier as Serve knows it; it is called at the next decision,
         if that comes soon.
         """
-        self._told[tier] = _Told(at_s, read)
+        self._asked[tier] = _Asked(at_s, read)
         self._began_s = at_s if self._began_s is None else self._began_s
         if self._due(at_s):
             self._decide(at_s)
@@ -78,14 +77,14 @@ class ApplicationScaler:
         last = self._state.decisions
         if last is not None:
             return not 0 <= at_s - last.at_s < self._config.interval_s
-        complete = self._config.tiers.keys() <= self._told.keys()
+        complete = self._config.tiers.keys() <= self._asked.keys()
         return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
 
     def _decide(self, at_s: float) -> None:
-        self._told = {name: told for name, told in self._told.items() if abs(at_s - told.at_s) < LOST_S}
+        self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
         tiers = []
-        for name, told in self._told.items():
-            if (view := told.read()) is not None:
+        for name, asked in self._asked.items():
+            if (view := asked.read()) is not None:
                 memory = self._memories.get(name, TierMemory())
                 self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
                 tiers.append(tier)

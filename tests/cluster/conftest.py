@@ -25,11 +25,12 @@ os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k no
 
 
 @pytest.fixture(scope="session")
-def graph() -> Iterator[object]:
-    """The dev.yaml graph, started once: it takes half a minute."""
+def serve_port() -> Iterator[int]:
+    """The HTTP port of Ray Serve on a Ray cluster without applications. It takes some ten seconds."""
     import ray
+    from ray import serve
 
-    from tests.cluster.graph import Graph, dev_config, free_port
+    from tests.cluster.graph import free_port
 
     ray.init(
         address="local",
@@ -40,6 +41,18 @@ def graph() -> Iterator[object]:
         configure_logging=False,
         _node_ip_address="127.0.0.1",
     )
-    running = Graph(free_port(), dev_config())
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield port
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def graph(serve_port: int) -> Iterator[object]:
+    """The dev.yaml graph, started once: it takes half a minute."""
+    from tests.cluster.graph import Graph, dev_config
+
+    running = Graph(serve_port, dev_config())
     yield running
     running.stop()

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import httpx
 import openai
 import psutil
-import ray
 import yaml
 from ray import serve
 from ray.exceptions import RayError
@@ -65,7 +64,6 @@ class Graph:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build(MantaConfig.model_validate(arguments)), name=APP, route_prefix="/")
         eventually(self.ready, "every tier is ready")
 
@@ -102,9 +100,8 @@ class Graph:
         return [child.pid for child in children if _title(child).startswith(f"ray::{name}")]
 
     def stop(self) -> None:
-        """Stop Serve and Ray, and with them every process of the graph."""
-        serve.shutdown()
-        ray.shutdown()
+        """Stop the application, and with it every process of the graph."""
+        serve.delete(APP)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,0 +1,145 @@
+"""A tier that is scaled by its load, on a real Ray cluster: more replicas under load, fewer after it, no stream cut."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from cluster.app import build_with
+from cluster.autoscaling.decision_store import DecisionStore
+from cluster.config import MantaConfig
+from tests.cluster.graph import KEY, dev_config, eventually
+from tests.cluster.queueing_engine import EXPECTED, QueueingFactory
+
+pytestmark = pytest.mark.slow
+
+APP = "scaled"
+RATE = 13.0  # requests/s; a replica answers eight, and should need at most four fifths of its KV cache for them
+Answer = tuple[int, str]
+"""The tokens of a streamed answer, and why it ended."""
+
+LONG = 900  # tokens of a stream that outlasts the load by some seconds
+
+
+def scaled_config() -> MantaConfig:
+    """dev.yaml with its first tier alone, of one to two replicas, and a policy that waits for seconds, not minutes."""
+    arguments = dev_config()
+    router = arguments["router"]
+    prices = {**router["prices"], "tiers": {"fast": router["prices"]["tiers"]["fast"]}}
+    tier = {**arguments["tiers"][0], "drain_timeout_s": 30}
+    fast = {"down_window_s": 4, "down_period_s": 3, "up_window_s": 1, "flow_window_s": 10, "default_cold_start_s": 3}
+    scaling = {"interval_s": 0.5, "tiers": {"fast": {"min": 1, "max": 2}}, "fast": fast}
+    return MantaConfig.model_validate(
+        {
+            "router": {"keys": router["keys"], "prices": prices},
+            "ingress": arguments["ingress"],
+            "tiers": [tier],
+            "autoscaling": scaling,
+        }
+    )
+
+
+class Scaled:
+    """The application, as clients and operators see it."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/{APP}"
+        serve.run(build_with(scaled_config(), QueueingFactory()), name=APP, route_prefix=f"/{APP}")
+        eventually(lambda: httpx.get(f"{self.url}/healthz").status_code == 200, "the tier is ready")
+        self.answered: set[str] = set()  # the processes of replicas from which tokens have come
+        self.client = httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+
+    @property
+    def running(self) -> int:
+        """Replicas that serve."""
+        deployment = serve.status().applications[APP].deployments["fast"]
+        return deployment.replica_states.get("RUNNING", 0)
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """The last decision, as ``manta scale explain`` gets it."""
+        return next(iter(DecisionStore(APP).read()), {})
+
+    async def stream(self, tokens: int) -> Answer:
+        """Returns the tokens of a streamed answer, and why it ended."""
+        body = {"model": "fast", "stream": True, "max_tokens": tokens, "temperature": 1}
+        messages = [{"role": "user", "content": f"hello {time.monotonic()}"}]
+        count, reason, done = 0, "", False
+        async with self.client.stream("POST", "/v1/chat/completions", json=body | {"messages": messages}) as response:
+            async for line in response.aiter_lines():
+                done = done or line == "data: [DONE]"
+                count += line.count(" tok")
+                self.answered.update(re.findall(r"@(\d+)", line))
+                reason = "length" if '"length"' in line else reason
+        return count, reason if done else "cut"
+
+    @asynccontextmanager
+    async def load(self) -> AsyncIterator[list[asyncio.Task[Answer]]]:
+        """Sends RATE requests a second for as long as it is entered. Yields the answers."""
+        answers: list[asyncio.Task[Answer]] = []
+
+        async def send() -> None:
+            due = time.monotonic()
+            while True:
+                answers.append(asyncio.create_task(self.stream(EXPECTED)))
+                due += 1 / RATE
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+        sender = asyncio.create_task(send())
+        try:
+            yield answers
+        finally:
+            sender.cancel()
+
+    async def seconds_until(self, condition: Callable[[], bool], what: str) -> float:
+        """Returns how long it takes until ``condition`` holds."""
+        began = time.monotonic()
+        await asyncio.to_thread(eventually, condition, what, 30.0)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def scaled(serve_port: int) -> Iterator[Scaled]:
+    running = Scaled(serve_port)
+    yield running
+    serve.delete(APP)
+
+
+async def test_replicas_follow_the_load_and_no_stream_is_cut(
+    scaled: Scaled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = {}
+    async with scaled.load() as answers:
+        times["target raised"] = await scaled.seconds_until(
+            lambda: scaled.decision.get("target") == 2, "the target is raised"
+        )
+        raised = scaled.decision
+        times["then second replica"] = await scaled.seconds_until(lambda: scaled.running == 2, "two replicas run")
+        times["then both answered"] = await scaled.seconds_until(
+            lambda: len(scaled.answered) == 2, "the second replica answers"
+        )
+        long = [asyncio.create_task(scaled.stream(LONG)) for _ in range(4)]
+        await asyncio.sleep(1)
+    times["target lowered"] = await scaled.seconds_until(
+        lambda: scaled.decision["target"] == 1, "the target is lowered"
+    )
+    assert [each for each in long if not each.done()], times  # one of them runs on the replica that goes
+    lowered = scaled.decision
+    times["then one replica"] = await scaled.seconds_until(lambda: scaled.running == 1, "one replica runs")
+    found = await asyncio.gather(*answers, *long)
+    with capsys.disabled():
+        lines = [*(f"{name}: {seconds:.1f} s" for name, seconds in times.items()), raised["text"], lowered["text"]]
+        sys.stdout.write("\n".join(["", *lines, f"{len(found)} streams, none cut", ""]))
+    assert set(found) == {(EXPECTED, "length"), (LONG, "length")}
+    assert lowered["reason"] in ("low_load", "minimum")
+    assert times["then second replica"] + times["then both answered"] < 15
+    await scaled.client.aclose()
