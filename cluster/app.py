@@ -105,7 +105,17 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     forecaster = read_forecaster(config)
     policies = config.safety.policies
     return router.bind(
-        config.router, config.placement, tiers, handles, forecaster, config.state, classifier, policies, embedder, cache
+        config.router,
+        config.placement,
+        tiers,
+        handles,
+        forecaster,
+        config.state,
+        classifier,
+        policies,
+        embedder,
+        cache,
+        () if config.autoscaling is None else tuple(config.autoscaling.tiers),
     )
 
 

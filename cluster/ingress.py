@@ -14,6 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.autoscaling.decision_store import DecisionStore
+from cluster.autoscaling.serve_scaling import ServeScaling
 from cluster.cache.deployment import SemanticCacheLink, index_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -44,6 +46,7 @@ from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
+from router.ports.tier_scaling import TierScaling
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight
@@ -60,7 +63,7 @@ class Router:
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
-    inspected.
+    inspected. ``scaled_tiers`` are the names of those tiers whose replicas are not fixed in number.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Router:
         policies: SafetyPolicies | None = None,
         embedder: EmbedderLink | None = None,
         cache: SemanticCacheLink | None = None,
+        scaled_tiers: Sequence[str] = (),
     ) -> None:
         self._config = config
         self._placement = placement
@@ -86,6 +90,7 @@ class Router:
         self._policies = policies
         self._embedder = embedder
         self._cache = cache
+        self._scaled_tiers = scaled_tiers
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -110,8 +115,14 @@ class Router:
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
+            scaling=tier_scaling(self._scaled_tiers),
         )
         return without_root_path(without_request_id(app))
+
+
+def tier_scaling(tiers: Sequence[str]) -> TierScaling | None:
+    """Returns the way to the autoscaler of this application, which scales ``tiers``; None if there are none."""
+    return ServeScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
 
 
 def guard_maker(

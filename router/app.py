@@ -27,6 +27,7 @@ from router.admin.cache_api import CacheManagement
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
+from router.admin.scaling_api import ScalingManagement
 from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheDesk
@@ -76,6 +77,7 @@ from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamOwner, StreamStore
 from router.ports.tier_backend import TierBackend
+from router.ports.tier_scaling import TierScaling
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.stored_prompts import PromptBook
 from router.resume.detached_stream import Bodies
@@ -151,6 +153,7 @@ def build_app(
     collections: CollectionStore | None = None,
     streams: StreamStore | None = None,
     idempotency: IdempotencyStore | None = None,
+    scaling: TierScaling | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -163,6 +166,7 @@ def build_app(
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
     process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
+    ``scaling`` decides about the numbers of replicas; None: they are fixed.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -216,6 +220,7 @@ def build_app(
         policies,
         prompt_api,
         cache_api,
+        ScalingManagement(scaling, clock, reviews.record_change),
         clock,
         currency,
         tenants,

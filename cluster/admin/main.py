@@ -15,6 +15,7 @@ from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.command_options import Json, Tenant, client_of, date_text, seconds_of, show
 from cluster.admin.prompt_commands import prompts
 from cluster.admin.review_commands import review
+from cluster.admin.scale_commands import scale
 from cluster.admin.text_tables import table
 from router.access.key_format import ApiKey, new_id, new_secret
 
@@ -27,7 +28,7 @@ USE_COLUMNS = ("scope", "limit", "value", "used", "remaining", "reset_s")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
-ROOT_HELP = """Keys, usage, limits, prompts, reviews, audit log, status of a Manta service.
+ROOT_HELP = """Administers a Manta service.
 
 \b
   MANTA_ADMIN_KEY=sk-manta-admin manta keys create --tenant acme --json
@@ -42,6 +43,7 @@ app.add_typer(review, name="review")
 app.add_typer(audit, name="audit")
 app.add_typer(prompts, name="prompts")
 app.add_typer(cache, name="cache")
+app.add_typer(scale, name="scale")
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]
@@ -61,7 +63,7 @@ def main(
             envvar="MANTA_URL",
             show_envvar=False,
             show_default=False,
-            help="http://127.0.0.1:8000 by default; or MANTA_URL.",
+            help="MANTA_URL, or http://127.0.0.1:8000.",
         ),
     ] = "http://127.0.0.1:8000",
     key_file: Annotated[typer.FileText | None, typer.Option(help="A file with an admin key; -: stdin.")] = None,

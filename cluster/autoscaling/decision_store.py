@@ -29,8 +29,7 @@ class DecisionStore:
 
     def write(self, decisions: Decisions) -> None:
         """Stores the decisions for each tier."""
-        tiers = [_record(decision, decisions.at_s) for decision in decisions.tiers.values()]
-        _internal_kv_put(self._decisions, json.dumps(tiers), overwrite=True, namespace=NAMESPACE)
+        _internal_kv_put(self._decisions, json.dumps(records_of(decisions)), overwrite=True, namespace=NAMESPACE)
 
     def read(self) -> list[dict[str, Any]]:
         """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target``, ``previous``,
@@ -47,6 +46,11 @@ class DecisionStore:
     def set_pins(self, pins: Iterable[Pin]) -> None:
         """Replaces the pins."""
         _internal_kv_put(self._pins, json.dumps(list(map(asdict, pins))), overwrite=True, namespace=NAMESPACE)
+
+
+def records_of(decisions: Decisions) -> list[dict[str, Any]]:
+    """Returns the decisions as JSON, each as ``read`` has them."""
+    return [_record(decision, decisions.at_s) for decision in decisions.tiers.values()]
 
 
 def _record(decision: TierDecision, at_s: float) -> dict[str, Any]:

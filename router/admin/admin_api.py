@@ -16,6 +16,7 @@
     ...    /admin/v1/safety/policies            see ``router.admin.policy_api``
     ...    /admin/v1/prompts                    see ``router.admin.prompt_api``
     ...    /admin/v1/cache, /v1/cache/feedback  see ``router.admin.cache_api``
+    ...    /admin/v1/scaling                    see ``router.admin.scaling_api``
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from router.admin.key_schemas import (
 from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
+from router.admin.scaling_api import ScalingManagement
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
@@ -94,6 +96,7 @@ class Management:
         policies: PolicyManagement,
         prompts: PromptManagement,
         cache: CacheManagement,
+        scaling: ScalingManagement,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
@@ -104,6 +107,7 @@ class Management:
         self._policies = policies
         self._prompts = prompts
         self._cache = cache
+        self._scaling = scaling
         self._authenticator = authenticator
         self._registry = registry
         self._store = store
@@ -122,7 +126,7 @@ class Management:
             case ["", _, "limits"]:
                 return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
-        rooms = (self._reviews, self._policies, self._prompts, self._cache)
+        rooms = (self._reviews, self._policies, self._prompts, self._cache, self._scaling)
         return own.get(path) or next((found for room in rooms if (found := room.methods(path))), None)
 
     async def handle(self, call: ManagementCall) -> Reply:
@@ -155,6 +159,8 @@ class Management:
             return _reply(await self._prompts.answer(call.method, call.path, call.parameters, call.read, principal))
         if self._cache.methods(call.path) is not None:
             return _reply(await self._cache.answer(call.path, call.read, principal))
+        if self._scaling.methods(call.path) is not None:
+            return _reply(await self._scaling.answer(call.method, call.path, call.read, principal))
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

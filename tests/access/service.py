@@ -17,6 +17,7 @@ from router.memory_store import MemoryStore
 from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource
 from router.ports.tier_backend import TierBackend
+from router.ports.tier_scaling import TierScaling
 from router.ports.usage_metrics import UsageMetrics
 from router.review.review_wiring import ReviewService
 from safety.compiled_policy import Parts
@@ -61,6 +62,7 @@ class Service:
         metrics: UsageMetrics | None = None,
         safety_store: MemorySafetyStore | None = None,
         policy: PolicyConfig | None = None,
+        scaling: TierScaling | None = None,
     ) -> None:
         self.virtual = VirtualClock()
         self.clock = clock or self.virtual
@@ -83,6 +85,7 @@ class Service:
             make_guard=None if guard is None else lambda oversight, store: guard,
             metrics=metrics,
             reviews=self.reviews,
+            scaling=scaling,
         )
 
     @asynccontextmanager

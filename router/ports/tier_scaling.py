@@ -1,0 +1,46 @@
+"""``TierScaling``: the port to what decides how many replicas the tiers have.
+
+``cluster.autoscaling.serve_scaling`` implements it for Ray Serve. A service without scaled tiers has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPin:
+    """A number of replicas that an administrator has set for a tier, until ``expires_at`` (Unix seconds)."""
+
+    tier: str
+    replicas: int
+    expires_at: float
+    why: str = ""
+
+
+class TierScaling(Protocol):
+    """All methods raise StateUnavailableError if what they need cannot be reached."""
+
+    @property
+    def tiers(self) -> Sequence[str]:
+        """The tiers that are scaled."""
+        ...
+
+    async def decisions(self) -> Sequence[Mapping[str, object]]:
+        """Returns the last decision for each tier, as JSON: ``tier``, ``at`` (Unix seconds), ``target``, ``previous``,
+        ``reason``, ``needs``, ``numbers``, and ``text``, which explains it in words."""
+        ...
+
+    async def pins(self) -> Sequence[ReplicaPin]:
+        """Returns the pins, one for each tier at most, expired ones too."""
+        ...
+
+    async def pin(self, pin: ReplicaPin) -> None:
+        """Sets the pin of its tier. It counts from the next decision but one on."""
+        ...
+
+    async def unpin(self, tier: str) -> bool:
+        """Removes the pin of a tier. Returns whether there was one."""
+        ...
