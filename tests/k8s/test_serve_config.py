@@ -115,7 +115,7 @@ def test_a_wrong_setting_is_refused_before_it_reaches_a_cluster() -> None:
 
 
 def demands(overlay: str) -> list[tuple[str, dict[str, float]]]:
-    """What each replica of an overlay asks of Ray, with the name of its deployment."""
+    """What each replica of an overlay asks of Ray, with the name of its deployment; of scaled tiers the fewest."""
     config = manta_config(overlay)
     found = [("Router", {"CPU": config.ingress.num_cpus})] * config.ingress.replicas
     services = {
@@ -128,7 +128,9 @@ def demands(overlay: str) -> list[tuple[str, dict[str, float]]]:
         found += [(name, {"CPU": service.num_cpus})] * service.replicas
     for tier in config.tiers:
         asked = {"CPU": tier.num_cpus, "GPU": tier.num_gpus, **tier.resources}
-        found += [(tier.name, {name: amount for name, amount in asked.items() if amount})] * tier.replicas
+        scaled = {} if config.autoscaling is None else config.autoscaling.tiers
+        least = scaled[tier.name].min if tier.name in scaled else tier.replicas
+        found += [(tier.name, {name: amount for name, amount in asked.items() if amount})] * least
     return found
 
 
@@ -209,3 +211,12 @@ def test_the_quota_has_room_for_an_upgrade() -> None:
     (quota,) = objects("prod", "ResourceQuota")
     gpus = sum(group["minReplicas"] for name, group in ray_groups(ray_service("prod")) if name.startswith("gpu-"))
     assert int(quota["spec"]["hard"]["requests.nvidia.com/gpu"]) >= 2 * gpus
+
+
+def test_the_node_groups_can_grow_to_the_most_replicas_of_each_tier() -> None:
+    config = manta_config("prod")
+    assert config.autoscaling is not None
+    groups = {name: group["maxReplicas"] for name, group in ray_groups(ray_service("prod")) if name != "head"}
+    for tier in config.tiers:
+        (group,) = tier.resources
+        assert groups[group] == config.autoscaling.tiers[tier.name].max * tier.num_gpus
