@@ -1,4 +1,6 @@
-"""A tier that is scaled by its load, on a real Ray cluster: more replicas under load, fewer after it, no stream cut."""
+"""A tier that is scaled by its load, on a real Ray cluster: more replicas under load, fewer after it, no stream cut,
+and a controller that is killed goes on.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 from ray import serve
 
 from cluster.app import build_with
-from cluster.autoscaling.decision_store import DecisionStore
 from cluster.config import MantaConfig
 from tests.cluster.graph import KEY, dev_config, eventually
 from tests.cluster.queueing_engine import EXPECTED, QueueingFactory
@@ -23,6 +25,7 @@ from tests.cluster.queueing_engine import EXPECTED, QueueingFactory
 pytestmark = pytest.mark.slow
 
 APP = "scaled"
+ADMIN_KEY = "sk-manta-admin"
 RATE = 13.0  # requests/s; a replica answers eight, and should need at most four fifths of its KV cache for them
 Answer = tuple[int, str]
 """The tokens of a streamed answer, and why it ended."""
@@ -64,10 +67,18 @@ class Scaled:
         deployment = serve.status().applications[APP].deployments["fast"]
         return deployment.replica_states.get("RUNNING", 0)
 
+    def admin(self, method: str, path: str = "", body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Calls ``/admin/v1/scaling``, as ``manta scale`` does."""
+        headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+        answer = httpx.request(method, f"{self.url}/admin/v1/scaling{path}", json=body, headers=headers, timeout=30)
+        document: dict[str, Any] = answer.raise_for_status().json()
+        return document
+
     @property
     def decision(self) -> dict[str, Any]:
-        """The last decision, as ``manta scale explain`` gets it."""
-        return next(iter(DecisionStore(APP).read()), {})
+        """The last decision."""
+        nothing: dict[str, Any] = {"target": None, "at": 0.0}
+        return next(iter(self.admin("GET")["data"]), nothing)
 
     async def stream(self, tokens: int) -> Answer:
         """Returns the tokens of a streamed answer, and why it ended."""
@@ -120,7 +131,7 @@ async def test_replicas_follow_the_load_and_no_stream_is_cut(
     times = {}
     async with scaled.load() as answers:
         times["target raised"] = await scaled.seconds_until(
-            lambda: scaled.decision.get("target") == 2, "the target is raised"
+            lambda: scaled.decision["target"] == 2, "the target is raised"
         )
         raised = scaled.decision
         times["then second replica"] = await scaled.seconds_until(lambda: scaled.running == 2, "two replicas run")
@@ -136,6 +147,16 @@ async def test_replicas_follow_the_load_and_no_stream_is_cut(
     lowered = scaled.decision
     times["then one replica"] = await scaled.seconds_until(lambda: scaled.running == 1, "one replica runs")
     found = await asyncio.gather(*answers, *long)
+    scaled.admin("PUT", "/fast/pin", {"replicas": 2, "expires_in_s": 60})
+    times["pinned, target raised"] = await scaled.seconds_until(
+        lambda: scaled.decision["target"] == 2 and scaled.decision["reason"] == "pinned", "the pin counts"
+    )
+    killed = time.time()
+    ray.kill(ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve"), no_restart=False)
+    times["controller killed, decides again"] = await scaled.seconds_until(
+        lambda: scaled.decision["at"] > killed + 1 and scaled.decision["target"] == 2, "the controller is back"
+    )
+    times["then second replica again"] = await scaled.seconds_until(lambda: scaled.running == 2, "two replicas run")
     with capsys.disabled():
         lines = [*(f"{name}: {seconds:.1f} s" for name, seconds in times.items()), raised["text"], lowered["text"]]
         sys.stdout.write("\n".join(["", *lines, f"{len(found)} streams, none cut", ""]))
