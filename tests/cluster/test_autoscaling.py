@@ -16,6 +16,7 @@ import httpx
 import pytest
 import ray
 from ray import serve
+from ray.serve._private.common import ReplicaState
 
 from cluster.app import build_with
 from cluster.config import MantaConfig
@@ -65,7 +66,7 @@ class Scaled:
     def running(self) -> int:
         """Replicas that serve."""
         deployment = serve.status().applications[APP].deployments["fast"]
-        return deployment.replica_states.get("RUNNING", 0)
+        return deployment.replica_states.get(ReplicaState.RUNNING, 0)
 
     def admin(self, method: str, path: str = "", body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Calls ``/admin/v1/scaling``, as ``manta scale`` does."""
