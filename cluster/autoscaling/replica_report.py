@@ -84,14 +84,14 @@ class ReplicaReport:
 
 
 def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float) -> dict[str, float]:
-    """Returns the report of a replica as numbers by name, for ``from_numbers``."""
+    """Returns the report of a replica as numbers by name, for ``from_numbers``. Counts of 0 are left out: most are."""
     numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
     numbers.update(start_s=start_s, window_s=latencies.window_s)
     nothing = (0,) * BUCKETS
     for priority in Priority:
         name, counts = priority.name.lower(), load.classes.get(priority, ClassLoad())
         # Whole numbers, whose sums and differences are exact: a counter that seems to fall counts as restarted.
-        numbers.update({f"{name}.{each}": float(int(getattr(counts, each))) for each in COUNTERS})
+        numbers.update({f"{name}.{each}": float(int(count)) for each in COUNTERS if (count := getattr(counts, each))})
     for priority in WAITED_FOR:
         numbers.update(_bucket_numbers(f"{priority.name.lower()}.ttft", latencies.ttft.get(priority, nothing)))
     numbers.update(_bucket_numbers("itl", latencies.itl))
@@ -99,8 +99,8 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float) -
 
 
 def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
-    """Returns the report of a replica. None if a number is missing or not finite: the replica is of another release, or
-    its report is damaged. Numbers that are unknown here are ignored."""
+    """Returns the report of a replica. None if a number is not finite, or one is missing that is no count: the replica
+    is of another release, or its report is damaged. Numbers that are unknown here are ignored."""
     try:
         if not all(isfinite(value) for value in numbers.values()):
             return None
@@ -121,13 +121,15 @@ def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
 
 
 def _counters(numbers: Mapping[str, float], priority: Priority) -> ClassCounters:
-    arrivals, refusals, prompt, finished, output = (numbers[f"{priority.name.lower()}.{each}"] for each in COUNTERS)
+    arrivals, refusals, prompt, finished, output = (
+        numbers.get(f"{priority.name.lower()}.{each}", 0.0) for each in COUNTERS
+    )
     return ClassCounters(int(arrivals), int(refusals), prompt, int(finished), output)
 
 
 def _bucket_numbers(name: str, counts: Buckets) -> dict[str, float]:
-    return {f"{name}.{place}": float(count) for place, count in enumerate(counts)}
+    return {f"{name}.{place}": float(count) for place, count in enumerate(counts) if count}
 
 
 def _buckets(numbers: Mapping[str, float], name: str) -> Buckets:
-    return tuple(int(numbers[f"{name}.{place}"]) for place in range(BUCKETS))
+    return tuple(int(numbers.get(f"{name}.{place}", 0.0)) for place in range(BUCKETS))

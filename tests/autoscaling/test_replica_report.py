@@ -61,13 +61,21 @@ def test_latencies_are_histograms_by_class_and_those_between_tokens_are_with_the
     assert all(each.observed_at_s == 100.0 and each.ttft.valid and each.itl.valid for each in by_class.values())
 
 
-@pytest.mark.parametrize("name", ["running", "standard.arrivals", "itl.3", "window_s"])
-def test_a_report_that_lacks_a_number_or_has_none_is_not_read(name: str) -> None:
+@pytest.mark.parametrize("name", ["running", "kv_capacity_tokens", "window_s"])
+def test_a_report_that_lacks_a_number_is_not_read(name: str) -> None:
     numbers = to_numbers(LOAD, WindowedLatencies(), 0.0)
     assert from_numbers({**numbers, "of another release": 1.0}) is not None
-    assert from_numbers({**numbers, name: nan}) is None
     del numbers[name]
     assert from_numbers(numbers) is None
+
+
+@pytest.mark.parametrize("name", ["running", "standard.arrivals", "itl.3"])
+def test_a_report_with_a_number_that_is_none_is_not_read(name: str) -> None:
+    assert from_numbers({**to_numbers(LOAD, WindowedLatencies(), 0.0), name: nan}) is None
+
+
+def test_counts_of_zero_do_not_travel() -> None:
+    assert len(to_numbers(EngineLoad(), WindowedLatencies(), 0.0)) == 15
 
 
 def test_a_window_forgets_latencies_after_half_a_minute() -> None:
