@@ -31,7 +31,7 @@ class RedisStreamStore:
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock, timeout_s = SystemClock(), config.background_timeout_s
         self._script_clock = script_clock
-        self._appends = Channel("streams", config, url, clock, timeout_s, MAX_APPENDS)
+        self._appends = Channel("streams", config, url, clock, timeout_s, MAX_APPENDS, scripts=True)
         self._reads = Channel("streams, resumed", config, url, clock, timeout_s, MAX_READS)
         self._script = Script("streams")
 

@@ -91,14 +91,14 @@ class DetachedStream:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                if self._cut:
-                    raise SlowReaderError("The stream is read too slowly. It can be resumed.")
                 events, self._unread, self._unread_bytes = self._unread, [], 0
                 first, self._sent = self._sent + 1, self._sent + len(events)
                 if first == 1:
                     await self._kept()
                 if events:
                     yield first, events
+                if self._cut:
+                    raise SlowReaderError("The stream is read too slowly. It can be resumed.")
                 if self._ended and not self._unread:
                     break
             if self._fault is not None:

@@ -43,10 +43,11 @@ class SlowStore(MemoryStreamStore):
         return await super().append(tenant, stream_id, owner, first, events, terms, ended=ended)
 
 
-async def pieces(count: int, first: str = "first") -> AsyncGenerator[Sequence[str], None]:
-    yield [first]
-    for _ in range(count):
-        await asyncio.sleep(0)
+async def pieces(count: int, pause_s: float = 0) -> AsyncGenerator[Sequence[str], None]:
+    """A first piece, and ``count`` times PIECE, with a pause after every hundred."""
+    yield ["first"]
+    for number in range(count):
+        await asyncio.sleep(0 if number % 100 else pause_s)
         yield [PIECE]
 
 
@@ -58,7 +59,7 @@ async def test_a_client_that_does_not_read_is_cut_off_with_bounded_memory_and_ma
     store = MemoryStreamStore(SystemClock())
     streams = streams_of(store)
     count = MAX_UNREAD_BYTES // len(PIECE) + 100
-    stream = streams.begin(OWNER, "s", pieces(count), str, 60)
+    stream = streams.begin(OWNER, "s", pieces(count, 0.02), str, 60)
     live = stream.live()
     assert await anext(live) == (1, ["first"])
     for _ in range(2000):
