@@ -43,4 +43,5 @@ def answered(account: Account, used: MeteredUsage) -> Mapping[Attribute, Value |
         Attribute.CACHE: account.cache,
         Attribute.SAFETY: None if account.ruling is None else account.ruling.label,
         Attribute.FAILOVERS: account.meter.failovers,
+        Attribute.ERROR: None if account.fault is None else account.fault.code or account.fault.kind.value,
     }

@@ -36,6 +36,8 @@ class OtelTrace:
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         self._root.describe(attributes)
+        if attributes.get(Attribute.ERROR) is not None:
+            self._root.failed = True
         if Attribute.OPERATION in attributes:
             self._root.name = f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}"
 
@@ -60,7 +62,7 @@ class OtelTrace:
         kind = None if error is None else _kind_of(error)
         for span in (self._current, self._root):
             span.describe({Attribute.ERROR: kind})
-            span.failed = kind not in (None, CANCELLED)
+            span.failed = span.failed or kind not in (None, CANCELLED)
             span.end()
 
     @property
@@ -98,7 +100,7 @@ class OtelTracer:
 
 def _kind_of(error: BaseException) -> str:
     """Returns the code by which the client knows an error. Never its message, which may quote the request."""
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return CANCELLED
     if not isinstance(error, Exception):
         return type(error).__name__

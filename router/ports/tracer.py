@@ -24,7 +24,8 @@ class Trace(Protocol):
         ...
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
-        """Sets attributes of the span of the whole request. None: there is no such attribute."""
+        """Sets attributes of the span of the whole request, which has failed if ERROR is one. None: there is no such
+        attribute."""
         ...
 
     def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from cluster.app import make_engine
 from cluster.config import PlacementConfig, TierConfig
+from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.replica.tier_replica import TierReplica
 from cluster.serve_backend import ServeBackend
@@ -53,16 +56,27 @@ class Replica:
         self.dead = False
 
 
+class LosingClient(LocalClient):
+    """Loses a replica, once, when the router has had the first tokens from it."""
+
+    losing = False
+
+    async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
+        async with aclosing(super().lane(replica_id, lane_id)) as items:
+            async for item in items:
+                yield item
+                if self.losing and item[1]:
+                    self.losing = False
+                    self.replicas[replica_id].dead = True
+
+
 class Service:
     """A router and its replicas, which send their traces to a receiver."""
 
     def __init__(self, telemetry: TelemetryConfig, replicas: Mapping[str, Replica]) -> None:
         self.replicas = replicas
-        backend = ServeBackend(
-            [TierDescription("fast", "fast")],
-            {"fast": LocalClient(cast("dict[str, LocalReplica]", dict(replicas)))},
-            PlacementConfig(wait_s=0),
-        )
+        self.client = LosingClient(cast("dict[str, LocalReplica]", dict(replicas)))
+        backend = ServeBackend([TierDescription("fast", "fast")], {"fast": self.client}, PlacementConfig(wait_s=0))
         self.backend = backend
         self.tracer = OtelTracer(telemetry)
         policies = ConfiguredPolicies(SafetyPolicies(default=PolicyConfig()))
@@ -182,30 +196,12 @@ async def test_a_hit_of_the_cache_reaches_no_replica() -> None:
 async def test_a_failover_is_in_the_trace_with_both_replicas() -> None:
     with http_receiver() as received:
         async with service(received, "ab") as running:
-            lost: list[str] = []
-
-            def lose(name: str) -> None:
-                """Lets a replica die when the engine has made its second step for the request."""
-                replica = running.replicas[name]
-                stepped = replica.actor._tracer.stepped  # type: ignore[union-attr]
-                steps: list[int] = []
-
-                def watched(deltas: Any) -> None:
-                    stepped(deltas)
-                    steps.append(len(deltas))
-                    if len(steps) == 2 and not lost:
-                        lost.append(name)
-                        replica.dead = True
-
-                replica.actor._tracer.stepped = watched  # type: ignore[union-attr, method-assign]
-
-            for name in "ab":
-                lose(name)
+            running.client.losing = True
             answer = await running.ask(
                 PARENT, stream=True, guided_choice=None, max_tokens=30, temperature=0, ignore_eos=True
             )
             assert answer.text.rstrip().endswith("[DONE]")
-            assert len(lost) == 1
+            assert not running.client.losing
             for replica in running.replicas.values():  # the lost one is in this process, where it aborts what it ran
                 replica.dead = False
             await settle()
@@ -233,6 +229,39 @@ async def test_a_refusal_is_kept_although_no_request_is_sampled_and_its_message_
     assert not failed(received.named("access"))
     assert attributes(received.named("request").attributes) == {Attribute.ERROR: "model_not_found"}
     assert IN.encode() not in b"".join(received.bodies)
+
+
+async def test_a_client_that_leaves_ends_the_trace_and_nothing_has_failed() -> None:
+    with http_receiver() as received:
+        async with service(received) as running:
+            gone = asyncio.Event()
+            asked: list[None] = []
+            sent: list[Message] = []
+
+            async def receive() -> Message:
+                asked.append(None)
+                if len(asked) == 1:
+                    body = {"model": "fast", "stream": True, "ignore_eos": True, "max_tokens": 400}
+                    text = json.dumps({**body, "messages": [{"role": "user", "content": IN}]})
+                    return {"type": "http.request", "body": text.encode()}
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Message) -> None:
+                sent.append(message)
+                if len(sent) == 3:
+                    gone.set()
+                await asyncio.sleep(0)
+
+            headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"traceparent", PARENT["traceparent"].encode())]
+            scope = {"type": "http", "path": "/v1/chat/completions", "method": "POST", "headers": headers}
+            await running.app(scope, receive, send)
+            await settle()
+            running.export()
+    root = received.named("chat fast")
+
+    assert attributes(root.attributes)[Attribute.ERROR] == "cancelled"
+    assert not [span for span in received.spans if failed(span)]
 
 
 async def test_slow_requests_are_kept_although_none_is_sampled() -> None:
