@@ -121,6 +121,27 @@ class Found:
         how = f"age={max(0, int(self._age_s))}" if match is None else f"score={match.score:.3f}"
         return f"{self.status}; {self.reason}; {how}" if self.reason else f"{self.status}; {how}"
 
+    @property
+    def max_chars(self) -> int:
+        """The most characters of an answer that ``keep`` wants."""
+        return 0 if self._cache is None else self._cache.max_entry_bytes
+
+    @property
+    def wanted(self) -> bool:
+        """Whether other requests wait for the answer, so that its generation goes on when this client leaves."""
+        return self._cache is not None and self.ticket is not None and self._cache.wanted(self.ticket)
+
+    async def unwanted(self) -> None:
+        """Returns when no other request waits for the answer."""
+        if self._cache is not None and (ticket := self.ticket) is not None:
+            await self._cache.unwanted(ticket)
+
+    def too_large(self) -> None:
+        """The answer has become too large to be stored. Those that wait for it need not wait for its end."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None and self._cache is not None:
+            self._cache.not_kept(ticket, "large")
+
     def keep(
         self, answers: Sequence[Answer], usage: Usage, tier: str, reasoning: int, inspections: Sequence[Inspection]
     ) -> None:
@@ -171,6 +192,11 @@ class AnswerCache:
     def billed(self) -> bool:
         """Whether a hit is billed as if its answer had been generated."""
         return self._config.billing == "full"
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """The largest answer that is stored."""
+        return self._config.max_entry_bytes
 
     async def start(self) -> None:
         """Starts the store."""
@@ -321,21 +347,35 @@ class AnswerCache:
         if not reason and ticket.shadow is not None:
             self._judge(ticket.shadow, stored)
         if not ticket.request.cache.store:
-            return
+            return None
         entry = self._new_entry(ticket, stored)
         if not reason and len(entry.document) + len(entry.question) > self._config.max_entry_bytes:
             reason = "large"
         if not reason and len(self._writes) >= MAX_WRITES:
             reason = "busy"
         if reason:
-            self._metrics.unstored(tenant, reason)
-            if ticket.leading:
-                self._flights.unshared(tenant, key, reason)
-            return
+            return self.not_kept(ticket, reason)
         owner = self._flights.owner(tenant, key) if ticket.leading else ""
         if ticket.leading:
             self._flights.answered(tenant, key, entry)
-        self._write(self._put(ticket, entry, owner))
+        return self._write(self._put(ticket, entry, owner))
+
+    def not_kept(self, ticket: Ticket, reason: str) -> None:
+        """The answer to a request is not stored, for ``reason``. Those that wait go alone."""
+        if not ticket.request.cache.store:
+            return
+        self._metrics.unstored(ticket.tenant, reason)
+        if ticket.leading:
+            self._flights.unshared(ticket.tenant, ticket.keys.exact, reason)
+
+    def wanted(self, ticket: Ticket) -> bool:
+        """Whether other requests wait for the answer."""
+        return ticket.leading and self._flights.wanted(ticket.tenant, ticket.keys.exact)
+
+    async def unwanted(self, ticket: Ticket) -> None:
+        """Returns when no other request waits for the answer."""
+        if ticket.leading:
+            await self._flights.unwanted(ticket.tenant, ticket.keys.exact)
 
     def give_up(self, ticket: Ticket) -> None:
         """Returns the ticket of a request that has failed or whose client has left. The next identical request that

@@ -50,6 +50,7 @@ class _Group:
     parts: dict[int, asyncio.Future[Joined]] = field(default_factory=dict)
     entry: CacheEntry | None = None
     asking: asyncio.Task[None] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # one that waits has left, or the flight has ended
 
 
 def _nothing() -> None:
@@ -75,6 +76,17 @@ class SingleFlight:
         """Returns the name under which this router holds the lease on ``key``; "" if it has no flight for it."""
         group = self._groups.get((tenant, key))
         return "" if group is None else group.owner
+
+    def wanted(self, tenant: str, key: str) -> bool:
+        """Whether requests of this router wait for the answer of its leader."""
+        group = self._groups.get((tenant, key))
+        return group is not None and bool(group.flight.waiting)
+
+    async def unwanted(self, tenant: str, key: str) -> None:
+        """Returns when no request of this router waits for the answer of its leader."""
+        while (group := self._groups.get((tenant, key))) is not None and group.flight.waiting:
+            group.changed.clear()
+            await group.changed.wait()
 
     async def close(self) -> None:
         """Releases all leases of this router, so that other routers need not wait for them to expire."""
@@ -157,6 +169,7 @@ class SingleFlight:
 
     def _leave(self, place: Place, group: _Group, member: int) -> None:
         group.flight.leave(member)
+        group.changed.set()
         if group.flight.state is FlightState.SETTLED and self._groups.get(place) is group and group.entry is None:
             del self._groups[place]
 
@@ -203,6 +216,7 @@ class SingleFlight:
     def _assign(
         self, group: _Group, assigned: Sequence[Assignment], reason: str, entry: CacheEntry | None = None
     ) -> None:
+        group.changed.set()
         for member, part in assigned:
             if (future := group.parts.get(member)) is not None and not future.done():
                 shared = (entry or group.entry) if part is Part.SHARE else None

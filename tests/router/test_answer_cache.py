@@ -64,9 +64,17 @@ class Counted:
 class Cached:
     """A router with an answer cache. ``cache`` are settings of it."""
 
-    def __init__(self, *, guarded: bool = False, store: MemoryEntryStore | None = None, **cache: Any) -> None:
+    def __init__(
+        self,
+        *,
+        guarded: bool = False,
+        store: MemoryEntryStore | None = None,
+        backend: ScriptedBackend | None = None,
+        request_timeout_s: float = 600,
+        **cache: Any,
+    ) -> None:
         self.clock = VirtualClock()
-        self.backend = ScriptedBackend()
+        self.backend = backend or ScriptedBackend()
         self.entries = store or MemoryEntryStore(self.clock)
         self.index = ScriptedIndex(self.entries)
         self.ledger = MemoryStore(self.clock)
@@ -75,7 +83,9 @@ class Cached:
         self.safety = MemorySafetyStore(self.clock)
         guard = PolicyGuard(self.policies, Parts(self.classifier))
         settings = {"enabled": True, "shadow_share": 0.0, **cache}
-        config = RouterConfig.model_validate({"keys": KEYS, "prices": PRICES, "cache": settings})
+        config = RouterConfig.model_validate(
+            {"keys": KEYS, "prices": PRICES, "cache": settings, "request_timeout_s": request_timeout_s}
+        )
         self.app = build_app(
             config,
             self.backend,
