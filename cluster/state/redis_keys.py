@@ -65,7 +65,8 @@ manta:1:{tenant}:collection-order:uid   zset    document id; score = version   t
 manta:1:{tenant}:collection-bytes       string  bytes of all documents         none
 manta:1:{cache-questions}:tenants       set     tenants with questions         none
 manta:1:{cache-questions}:positions     hash    model → position of the feed   none
-manta:1:{cache-questions}:judgements    list    hits with a known outcome      none; bounded
+manta:1:{tenant}:cache-judgements       list    hits with a known outcome      90 days; bounded
+manta:1:{tenant}:cache-refused          zset    pair of questions; expiry      that of the last; bounded
 manta:1:{tenant}:cache-questions        hash    id → question and its vector   none; members leave with answers
 ======================================  ======  =============================  =========================================
 """
@@ -89,7 +90,6 @@ CACHE_FEED = PREFIX + "{cache-feed}:changes"
 CACHE_FEED_LAST = PREFIX + "{cache-feed}:last"
 CACHE_QUESTION_TENANTS = PREFIX + "{cache-questions}:tenants"
 CACHE_QUESTION_POSITIONS = PREFIX + "{cache-questions}:positions"
-CACHE_JUDGEMENTS = PREFIX + "{cache-questions}:judgements"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 AUDIT_IDS_KEPT_MS = 7 * DAY_MS
@@ -201,6 +201,16 @@ def idempotency_keys(tenant: str) -> str:
 def streams(tenant: str) -> str:
     """Returns the name of the sorted set of a tenant's detached streams."""
     return base(tenant) + "streams"
+
+
+def cache_judgements(tenant: str) -> str:
+    """The list of what was found of a tenant's hits."""
+    return base(tenant) + "cache-judgements"
+
+
+def cache_refused(tenant: str) -> str:
+    """The sorted set of the pairs of questions that are no hit for a tenant."""
+    return base(tenant) + "cache-refused"
 
 
 def cache_questions(tenant: str) -> str:

@@ -6,6 +6,7 @@ It fails open: without the store or the index, each look-up is a miss.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -26,6 +27,7 @@ from router.complete_answer import Answer
 from router.config import AnswerCacheConfig, CacheTerms
 from router.inference_request import CacheControls, InferenceRequest
 from router.ports.answer_cache import (
+    REFUSED_BY_SCORE,
     CacheBounds,
     EntryStore,
     HitFeedback,
@@ -72,8 +74,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The right to store the answer to a request. ``leading``: identical requests wait for this answer. ``shadow`` is
-    the semantic hit with which the generated answer is compared; None: there is none."""
+    """The right to store the answer to a request. ``leading``: other requests wait for it. ``shadow``: the semantic hit
+    that the answer is to be compared with. ``near``: the candidate whose answer it is to be compared with, since its
+    score was too low for a hit. None: there is none."""
 
     tenant: str
     keys: CacheKeys
@@ -82,6 +85,7 @@ class Ticket:
     ttl_s: float
     leading: bool = False
     shadow: Hit | None = None
+    near: SemanticMatch | None = None
 
 
 class Found:
@@ -266,7 +270,9 @@ class AnswerCache:
             return Found(self, CacheStatus.BYPASS, "unavailable")
         reason = joined.reason or "new"
         if joined.part is Part.LEAD or not ticket.request.cache.store:
-            hit, reason = await self._by_meaning(ticket, terms, reason)
+            hit, reason, near = await self._by_meaning(ticket, terms, reason)
+            if near is not None and self._draw() < self._config.near_miss_share:
+                ticket = replace(ticket, near=near)
             if hit is not None and self._draw() >= self._config.shadow_share:
                 self._share(ticket, hit)
                 return self._hit(ticket, hit, "")
@@ -284,24 +290,33 @@ class AnswerCache:
         hit = await self._read(ticket, entry)
         return hit, "" if hit is not None else "poisoned"
 
-    async def _by_meaning(self, ticket: Ticket, terms: CacheTerms, reason: str) -> tuple[Hit | None, str]:
-        """Returns the hit by meaning, or why there is none: ``reason`` if no candidate is near."""
+    async def _by_meaning(
+        self, ticket: Ticket, terms: CacheTerms, reason: str
+    ) -> tuple[Hit | None, str, SemanticMatch | None]:
+        """Returns the hit by meaning, or why there is none, ``reason`` if no candidate is near, and the candidate whose
+        score was too low."""
         keys, controls = ticket.keys, ticket.request.cache
         if self._index is None or not (keys.question and controls.semantic and terms.semantic):
-            return None, reason
+            return None, reason, None
         bound = self._config.max_false_hit_rate
         question = SemanticQuestion(ticket.tenant, keys.partition, keys.question, bound, self._min_created_ms(ticket))
         try:
             match = await self._index.lookup(question)
             if match is None:
-                return None, reason
+                return None, reason, None
             if not match.hit:
-                return None, match.refused_by
-            entry = await self._entry(ticket.tenant, key_of(match.entry_id))
+                return None, match.refused_by, match if match.refused_by == REFUSED_BY_SCORE else None
+            hit, reason = await self._matched(ticket, match)
         except (SemanticUnavailableError, StateUnavailableError):
-            return None, "index unavailable"
+            return None, "index unavailable", None
+        return hit, reason, None
+
+    async def _matched(self, ticket: Ticket, match: SemanticMatch) -> tuple[Hit | None, str]:
+        """Returns the stored answers that ``match`` means, or why they cannot be had. Raises StateUnavailableError."""
+        entry = await self._entry(ticket.tenant, key_of(match.entry_id))
         # The index follows the store, and may still have what the store has deleted or replaced.
-        if entry is None or entry.id != match.entry_id or entry.partition != keys.partition or not entry.semantic:
+        partition = ticket.keys.partition
+        if entry is None or entry.id != match.entry_id or entry.partition != partition or not entry.semantic:
             return None, "gone"
         hit = await self._read(ticket, entry)
         return (None, "poisoned") if hit is None else (replace(hit, match=match), "")
@@ -344,8 +359,8 @@ class AnswerCache:
         requests that wait."""
         tenant, key = ticket.tenant, ticket.keys.exact
         reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
-        if not reason and ticket.shadow is not None:
-            self._judge(ticket.shadow, stored)
+        if not reason:
+            self._compare(ticket, stored)
         if not ticket.request.cache.store:
             return None
         entry = self._new_entry(ticket, stored)
@@ -425,11 +440,25 @@ class AnswerCache:
         max_age_s = ticket.request.cache.max_age_s
         return 0 if max_age_s is None else int(1000 * (self._clock.now() - max_age_s))
 
-    def _judge(self, shadow: Hit, stored: StoredAnswers) -> None:
-        """Compares a semantic hit with the answer that was generated all the same, and tells the index."""
-        wrong = not same_answers(shadow.stored.answers, stored.answers)
-        score = None if shadow.match is None else shadow.match.score
-        self.judge(HitFeedback(shadow.entry.tenant, shadow.entry.id, wrong, HitJudge.SHADOW, score))
+    def _compare(self, ticket: Ticket, stored: StoredAnswers) -> None:
+        """Compares the generated answer with that of a semantic hit or of a near miss, and has the index learn of it.
+        What it finds counts as often as such look-ups are not compared."""
+        if ticket.shadow is not None:
+            self._compared(ticket, ticket.shadow, stored, HitJudge.SHADOW, self._config.shadow_share)
+        elif ticket.near is not None and len(self._writes) < MAX_WRITES:
+            self._write(self._compare_near(ticket, ticket.near, stored))
+
+    async def _compare_near(self, ticket: Ticket, near: SemanticMatch, stored: StoredAnswers) -> None:
+        with contextlib.suppress(StateUnavailableError):  # then it is not compared
+            hit, _ = await self._matched(ticket, near)
+            if hit is not None:
+                self._compared(ticket, hit, stored, HitJudge.NEAR_MISS, self._config.near_miss_share)
+
+    def _compared(self, ticket: Ticket, hit: Hit, stored: StoredAnswers, judge: HitJudge, share: float) -> None:
+        wrong = not same_answers(hit.stored.answers, stored.answers)
+        score = None if hit.match is None else hit.match.score
+        question, entry = ticket.keys.question, hit.entry
+        self.judge(HitFeedback(entry.tenant, entry.id, wrong, judge, score, question, 1 / share))
 
     def judge(self, feedback: HitFeedback) -> None:
         """Counts whether a hit was right, and sends the feedback to the index in the background."""

@@ -44,11 +44,12 @@ class CacheDesk:
         """Returns how many entries and bytes each tenant has stored."""
         return await self._store.sizes()
 
-    async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool) -> bool:
-        """Records a client's judgement of a hit, and deletes the entry if it is ``wrong``. Returns whether it was
-        deleted. ``who`` is the name in the audit log.
+    async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool, question: str = "") -> bool:
+        """Takes a client's word on a hit. Returns whether the entry was deleted.
 
-        Raises NotFoundError if the tenant has no such entry.
+        A ``wrong`` answer is deleted, unless it was given to another ``question`` than its own: then it may be right
+        for its own, and only that pair of questions is no hit again. Raises NotFoundError if the tenant has no such
+        entry.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))
@@ -56,11 +57,11 @@ class CacheDesk:
             entry = None
         if entry is None or entry.id != entry_id:
             raise NotFoundError("There is no such stored answer.", "cache_entry_not_found", "entry")
-        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT))
-        deleted = wrong and await self._store.delete(tenant, entry_id)
-        self._record(
-            tenant, {"check": CHECK, "outcome": "wrong" if wrong else "right", "entry": entry_id, "reviewer": who}
-        )
+        other = question if entry.semantic and question != entry.question else ""
+        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT, question=other, who=who))
+        deleted = wrong and not other and await self._store.delete(tenant, entry_id)
+        outcome = ("wrong pair" if other else "wrong") if wrong else "right"
+        self._record(tenant, {"check": CHECK, "outcome": outcome, "entry": entry_id, "reviewer": who})
         return deleted
 
     async def matching(self, which: EntryFilter) -> Matches:

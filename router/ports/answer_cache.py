@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from router.ports.cache_entry import CacheEntry
 
@@ -199,6 +199,10 @@ class SemanticQuestion(NamedTuple):
     min_created_ms: int = 0
 
 
+REFUSED_BY_SCORE: Final = "score"
+"""Why a candidate is no hit that neither guard nor comparison has refused: its score is below the threshold."""
+
+
 class SemanticMatch(NamedTuple):
     """The best candidate for a question.
 
@@ -222,18 +226,26 @@ class HitJudge(StrEnum):
     """The source of a judgement of a hit."""
 
     CLIENT = "client"  # by POST /v1/cache/feedback
-    SHADOW = "shadow"  # the answer was generated all the same, and compared
+    NEAR_MISS = "near_miss"  # the score was too low for a hit, and the new answer was compared with the stored one
+    SHADOW = "shadow"  # the answer was generated, and compared with the stored one
 
 
 class HitFeedback(NamedTuple):
-    """A judgement whether a hit's answer was right for the question. ``score`` is the score of the hit; None: unknown,
-    or the hit was exact."""
+    """Whether the answer of the entry was right for a question.
+
+    ``score`` is that of the candidate; None: not known, or the hit was exact. ``question`` is the text that was asked;
+    "" if it is not known. ``weight`` is one by the probability with which look-ups of this kind are compared. ``who``
+    names the key of the client that says so; "" for a comparison.
+    """
 
     tenant: str
     entry_id: str
     wrong: bool
     judge: HitJudge
     score: float | None = None
+    question: str = ""
+    weight: float = 1.0
+    who: str = ""
 
 
 class SemanticUnavailableError(Exception):
@@ -249,6 +261,7 @@ class SemanticIndex(Protocol):
         ...
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Takes the judgement of a hit into account for the threshold. Raises SemanticUnavailableError if the index
-        does not answer."""
+        """Takes into account, for the tenant's threshold, whether a hit was right. A pair of questions that was found
+        wrong is no hit of the tenant again, until the entry expires. A client that calls an answer wrong and does not
+        say for which question ends its use for all. Raises SemanticUnavailableError."""
         ...
