@@ -403,9 +403,9 @@ class Pipeline:
         request, ruling, principal = account.request, account.ruling, account.principal
         if self._cache is None or (ruling is not None and ruling.refused):
             return Found(None, CacheStatus.BYPASS, "off" if self._cache is None else "refused")
-        policy = "" if ruling is None else ruling.policy
+        policy, checks = ("", "") if ruling is None else (ruling.policy, " ".join(ruling.checks))
         weights = self._weights.get(account.tier, "")
-        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights)
+        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights, checks)
         controls = controlled(request.cache, account.call.cache_control)
         found = await self._cache.find(scope, request, controls, ruling)
         account.cache = found.status.value
@@ -539,7 +539,7 @@ async def _kept(
     if account.request is not looked_up or account.fault is not None or not found.keeps:
         return
     reasoning = account.meter.reasoning_tokens
-    found.keep(collector.answers(), collector.usage, account.tier, reasoning, account.inspections)
+    found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
 
 
 def _characters(event: AnswerEvent) -> int:

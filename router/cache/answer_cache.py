@@ -146,14 +146,11 @@ class Found:
         if ticket is not None and self._cache is not None:
             self._cache.not_kept(ticket, "large")
 
-    def keep(
-        self, answers: Sequence[Answer], usage: Usage, tier: str, reasoning: int, inspections: Sequence[Inspection]
-    ) -> None:
-        """Stores the generated answers in the background, if they may be stored, and returns at once. Identical
-        requests that wait get them too."""
+    def keep(self, answers: Sequence[Answer], usage: Usage, reasoning: int, inspections: Sequence[Inspection]) -> None:
+        """Stores the generated answers soon, if they may be stored, and returns at once. Those that wait share them."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
-            self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, tier, reasoning), inspections)
+            self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, reasoning), inspections)
 
     def __enter__(self) -> Self:
         return self

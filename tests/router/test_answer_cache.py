@@ -532,6 +532,20 @@ async def test_no_answer_of_a_refused_or_unscanned_request_is_stored() -> None:
     assert await cached.status() == "miss; new"  # another policy: the stored answer might not pass it
 
 
+async def test_an_answer_that_another_classifier_or_list_has_passed_is_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cached = Cached(guarded=True)
+    cached.policies.set(content={"block": 0.7}, pii={"answers": "redact"})
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
+    cached.classifier.version = "scripted-2"
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
+    monkeypatch.setattr("safety.answer_checks.PII_VERSION", "another")
+    assert await cached.status() == "miss; new"
+
+
 async def feedback(cached: Cached, entry: str, key: str = "sk-user", **more: Any) -> httpx.Response:
     return await cached.post(FEEDBACK, {"entry": entry, **more}, key)
 
