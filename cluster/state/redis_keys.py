@@ -46,7 +46,10 @@ manta:1:{tenant}:cache-uses             zset    key; score = number of use     n
 manta:1:{tenant}:cache-due              zset    key; score = expiry            none; members leave with answers
 manta:1:{tenant}:cache-bytes            string  bytes of the stored answers    none
 manta:1:{tenant}:cache-ticks            string  number of the last use         none
-manta:1:{tenant}:cache-lease:key        string  owner and end of a lease       ``router.cache.lease_s``
+manta:1:{tenant}:cache-lease:key        string  owner, end, epoch of a lease   ``router.cache.lease_s``
+manta:1:{tenant}:cache-epoch            string  number of the last deletion    none
+manta:1:{tenant}:cache-old:epoch        zset    keys of deleted answers        that of the last answer
+manta:1:{tenant}:cache-olds             list    names of these                 none; members leave with answers
 manta:1:{cache-feed}:changes            stream  changes of stored answers      none; bounded
 manta:1:{cache-feed}:last               string  number of the last change      none
 manta:1:{tenant}:streams                zset    stream; score = its due time   twice that of a stream

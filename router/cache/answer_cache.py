@@ -76,7 +76,8 @@ class Hit:
 class Ticket:
     """The right to store the answer to a request. ``leading``: other requests wait for it. ``shadow``: the semantic hit
     that the answer is to be compared with. ``near``: the candidate whose answer it is to be compared with, since its
-    score was too low for a hit. None: there is none."""
+    score was too low for a hit. None: there is none. ``epoch`` is the tenant's before the answer is
+    generated; None: not known yet."""
 
     tenant: str
     keys: CacheKeys
@@ -86,6 +87,7 @@ class Ticket:
     leading: bool = False
     shadow: Hit | None = None
     near: SemanticMatch | None = None
+    epoch: int | None = None
 
 
 class Found:
@@ -234,10 +236,10 @@ class AnswerCache:
         ttl_s = terms.ttl_s if controls.ttl_s is None else min(terms.ttl_s, controls.ttl_s)
         ticket = Ticket(scope.tenant, cache_keys(scope, request), request, scope.model_version, ttl_s)
         if not controls.lookup:
-            return self._missed(CacheStatus.BYPASS, "no-cache", ticket)
+            return await self._missed(CacheStatus.BYPASS, "no-cache", ticket)
         joined = await self._joined(ticket)
         if joined.part is Part.LEAD:
-            ticket = replace(ticket, leading=True)
+            ticket = replace(ticket, leading=True, epoch=joined.epoch)
         try:
             return await self._answered(ticket, terms, joined)
         except BaseException:  # a cancellation too: those that wait must not wait for this request
@@ -262,7 +264,7 @@ class AnswerCache:
             hit, reason = await self._shared(ticket, joined.entry)
             if hit is not None:
                 return self._hit(ticket, hit, "shared" if joined.waited else "")
-            return self._missed(CacheStatus.MISS, reason, ticket)
+            return await self._missed(CacheStatus.MISS, reason, ticket)
         if joined.reason == "unavailable":
             return Found(self, CacheStatus.BYPASS, "unavailable")
         reason = joined.reason or "new"
@@ -275,7 +277,7 @@ class AnswerCache:
                 return self._hit(ticket, hit, "")
             if hit is not None:
                 ticket, reason = replace(ticket, shadow=hit), "shadow"
-        return self._missed(CacheStatus.MISS, reason, ticket)
+        return await self._missed(CacheStatus.MISS, reason, ticket)
 
     async def _shared(self, ticket: Ticket, entry: CacheEntry) -> tuple[Hit | None, str]:
         """Returns the hit that ``entry`` is, or why it will not do. It has the key of the request, or it is what an
@@ -340,8 +342,13 @@ class AnswerCache:
         status = CacheStatus.EXACT if hit.entry.key == ticket.keys.exact else CacheStatus.SEMANTIC
         return Found(self, status, reason, hit, self._clock.now() - hit.entry.created_ms / 1000)
 
-    def _missed(self, status: CacheStatus, reason: str, ticket: Ticket) -> Found:
+    async def _missed(self, status: CacheStatus, reason: str, ticket: Ticket) -> Found:
         found = Found(self, status, reason)
+        if ticket.request.cache.store and ticket.epoch is None:
+            try:
+                ticket = replace(ticket, epoch=await self._store.epoch(ticket.tenant))
+            except StateUnavailableError:
+                return found  # its answer could not be stored either
         found.ticket = ticket if ticket.request.cache.store or ticket.shadow is not None else None
         return found
 
@@ -397,9 +404,10 @@ class AnswerCache:
 
     async def _put(self, ticket: Ticket, entry: CacheEntry, owner: str) -> None:
         terms = self._config.terms(entry.tenant)
-        kept, reason = False, "bounds"
+        kept, reason = False, "bounds or deletion"
         try:
-            kept = await self._store.put(entry, CacheBounds(terms.max_entries, terms.max_bytes), owner)
+            bounds = CacheBounds(terms.max_entries, terms.max_bytes)
+            kept = await self._store.put(entry, bounds, owner, ticket.epoch)
         except StateUnavailableError:
             reason = "unavailable"
         finally:

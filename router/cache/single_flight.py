@@ -32,13 +32,14 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The role of a request in its flight. ``entry`` is the answer to share, if ``part`` is SHARE. ``waited``: the
-    flight existed when the request came. ``reason`` says why a request goes alone; "" otherwise."""
+    """What a request is to do. ``entry`` is the answer to share. ``waited``: it was under way when the request
+    came. ``reason`` says why a request goes alone; "" otherwise. ``epoch`` is that in which a leader begins."""
 
     part: Part
     entry: CacheEntry | None = None
     waited: bool = False
     reason: str = ""
+    epoch: int | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class _Group:
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)  # the name under which it has the lease
     parts: dict[int, asyncio.Future[Joined]] = field(default_factory=dict)
     entry: CacheEntry | None = None
+    epoch: int | None = None  # in which the lease was granted
     asking: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # one that waits has left, or the flight has ended
 
@@ -209,6 +211,7 @@ class SingleFlight:
             return FlightEvent.UNAVAILABLE, None
         if not isinstance(found, Lease):
             return FlightEvent.FOUND, found
+        group.epoch = found.epoch
         if found.unshared:
             return FlightEvent.UNSHARED, None
         return (FlightEvent.GRANTED if found.leading else FlightEvent.REFUSED), None
@@ -221,7 +224,8 @@ class SingleFlight:
             if (future := group.parts.get(member)) is not None and not future.done():
                 shared = (entry or group.entry) if part is Part.SHARE else None
                 alone = reason if part is Part.ALONE else ""
-                future.set_result(Joined(part, shared, group.entry is not None, alone))
+                epoch = group.epoch if part is Part.LEAD else None
+                future.set_result(Joined(part, shared, group.entry is not None, alone, epoch))
 
     def _leading(self) -> list[tuple[Place, _Group]]:
         return [each for each in self._groups.items() if each[1].flight.state is FlightState.LEADING]

@@ -31,13 +31,14 @@ class Lease:
     """The answer of ``EntryStore.find_or_lead`` without an entry.
 
     ``leading``: the caller is now the leader and generates the answer. ``unshared``: a leader has just found that its
-    answer may not be stored, so that each request needs its own. If both are False, another owner leads, and its lease
-    ends in ``left_ms`` unless it is renewed.
+    answer may not be stored, so that each request needs its own. Neither: another owner leads, and its lease ends in
+    ``left_ms`` unless it is renewed. ``epoch`` is that of the tenant.
     """
 
     leading: bool = False
     unshared: bool = False
     left_ms: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,17 @@ class EntryStore(Protocol):
         """
         ...
 
-    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+    async def epoch(self, tenant: str) -> int:
+        """Returns the tenant's epoch: the number of times that ``clear`` or ``delete_many`` has deleted entries."""
+        ...
+
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "", epoch: int | None = None) -> bool:
         """Stores ``entry`` in place of a former one with its key, announces it on the feed, and ends the lease of
         ``owner`` on the key. Evicts the least recently used entries until the tenant is within ``bounds``.
 
-        Returns False, and stores nothing, if the entry has expired or alone exceeds ``bounds``.
+        ``epoch`` is that of the tenant when the generation of the answer began; None: it is not compared. Returns
+        False, and stores nothing, if it is another one by now, and if the entry has expired or alone exceeds
+        ``bounds``.
         """
         ...
 
@@ -127,9 +134,26 @@ class EntryStore(Protocol):
         another id, stays."""
         ...
 
-    def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
-        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. An entry that
-        is stored or deleted meanwhile may be left out. Poisoned entries are left out."""
+    async def delete_many(self, tenant: str, entry_ids: Sequence[str]) -> Sequence[str]:
+        """Deletes the entries with these ids, in batches, and begins a new epoch. Returns the ids of those there were;
+        a later entry with the same key stays."""
+        ...
+
+    async def clear(self, tenant: str) -> int:
+        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch: what was being
+        generated before is not stored. Returns their number, in which expired ones may be counted."""
+        ...
+
+    async def tenants(self) -> Sequence[str]:
+        """Returns the tenants that may have entries, sorted."""
+        ...
+
+    def entries(
+        self, tenant: str | None = None, *, discard_poisoned: bool = False
+    ) -> AsyncIterator[Sequence[CacheEntry]]:
+        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. One that is
+        stored or deleted meanwhile may be left out. Poisoned entries are left out, and deleted if ``discard_poisoned``.
+        """
         ...
 
     async def sizes(self) -> Sequence[CacheSize]:
@@ -143,11 +167,12 @@ class ChangeKind(StrEnum):
 
     PUT = "put"
     DELETE = "delete"
+    CLEAR = "clear"  # all entries of the tenant that were announced before are deleted
 
 
 class CacheChange(NamedTuple):
-    """A change of the stored entries. ``position`` orders changes. A change of the kind DELETE has ``tenant``, ``id``
-    and ``partition`` alone. Entries without a question are not announced.
+    """A change of the stored entries. ``position`` orders changes. DELETE has ``tenant``, ``id`` and ``partition``
+    alone, CLEAR ``tenant`` alone. Entries without a question are not announced.
 
     The expiry of an entry is not announced.
     """

@@ -223,3 +223,25 @@ async def test_an_answer_that_becomes_too_large_lets_the_others_go_alone_at_once
     backend.gate.set()
     await asyncio.gather(leader.answer(), follower.answer())
     assert follower.status == "miss; large"
+
+
+@pytest.mark.parametrize(
+    "which", [{"tenant": "acme"}, {"tenant": "acme", "model_version": "fast-model"}, {"all": True}]
+)
+@pytest.mark.parametrize("mode", ["default", "no-cache"])
+async def test_an_answer_that_was_begun_before_a_deletion_is_sent_and_not_stored(
+    mode: str, which: dict[str, Any]
+) -> None:
+    cached, backend = shared(2)
+    backend.gate.set()
+    await cached.ask("Another?")
+    backend.gate.clear()
+    asking = Asking(cached, cache={"mode": mode})
+    await turns()
+    said = await cached.post("/admin/v1/cache/invalidate", {**which, "dry_run": False}, "sk-admin")
+    assert (said.json()["count"], len(said.json()["sample"])) == (1, 1)
+    backend.gate.set()
+    assert "[DONE]" in await asking.answer()
+    await turns()
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
