@@ -270,10 +270,10 @@ class NoStage:
     async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
         return [0.0] * len(candidates)
 
-    def __call__(self, max_false_hit_rate: float) -> float:
+    def __call__(self, tenant: str, max_false_hit_rate: float) -> float:
         return 1.0
 
-    def refresh(self) -> None:
+    def refresh(self, tenant: str) -> None:
         """There is no evidence."""
 
 

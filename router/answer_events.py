@@ -67,6 +67,18 @@ class AnswerWriter(Protocol):
         ...
 
 
+class SharedAnswer(Protocol):
+    """The answer to a request, for which others may wait. The transport asks when the client leaves."""
+
+    def client_left(self) -> bool:
+        """The client has left. Returns whether others wait, so that the request is to go on without it."""
+        ...
+
+    async def unwanted(self) -> None:
+        """Returns when no other waits any more, so that the request is to be cancelled."""
+        ...
+
+
 class Routed(NamedTuple):
     """The first event of a request, in a batch of its own.
 
@@ -93,6 +105,7 @@ class Routed(NamedTuple):
     owner: StreamOwner | None = None  # whose stream it is that can be resumed; None: it cannot
     failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)  # how often another replica went on with it, by now,
     # and whether one of them had another version of the model
+    shared: SharedAnswer | None = None  # for which others may wait; None: none does
 
 
 class Repeated(NamedTuple):

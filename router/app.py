@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,7 +29,7 @@ from router.admin.policy_api import PolicyManagement
 from router.admin.prompt_api import PromptManagement
 from router.admin.review_api import ReviewManagement
 from router.admin.scaling_api import ScalingManagement
-from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, Stamp
+from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, SharedAnswer, Stamp
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheDesk
 from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
@@ -89,6 +90,7 @@ from router.retrieval.retriever import Retriever
 from router.review.review_wiring import ReviewService
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
+from router.transport.detached_requests import DetachedRequests
 from router.transport.http_exchange import ClientLeftError, Exchange
 from safety.api import Guard, Oversight
 
@@ -285,6 +287,7 @@ class App:
         self._timeout_s = config.request_timeout_s
         self._clock = clock
         self._created = int(clock.now())
+        self._detached = DetachedRequests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -318,8 +321,7 @@ class App:
         ``request_timeout_s``, and what the handlers raise."""
         if endpoint is not None:
             _expect(exchange, "POST")
-            async with asyncio.timeout(self._timeout_s):
-                await exchange.while_connected(self._serve(exchange, endpoint, errors))
+            await exchange.while_connected(self._serve_in_time(exchange, endpoint, errors))
         elif path == MODERATIONS:
             _expect(exchange, "POST")
             async with asyncio.timeout(self._timeout_s):
@@ -349,6 +351,18 @@ class App:
         else:
             raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
 
+    async def _serve_in_time(self, exchange: Exchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
+        """As ``_serve``. The time is limited here, so that it is for a request whose client has left too."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._serve(exchange, endpoint, errors)
+
+    def _outlives(self, exchange: Exchange, shared: SharedAnswer, working: asyncio.Future[Any]) -> bool:
+        """Has a request go on without its client, if others wait for its answer. Returns whether it does."""
+        if not shared.client_left():
+            return False
+        self._detached.keep(working, shared.unwanted(), exchange.request_id)
+        return True
+
     async def _serve(self, exchange: Exchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
@@ -366,6 +380,8 @@ class App:
             assert isinstance(routed, Routed), "the first event of an answer is Routed"
             exchange.headers += _headers(routed)
             exchange.late_headers = partial(_late_headers, routed)
+            if routed.shared is not None and routed.owner is None:  # a detached stream goes on by itself
+                exchange.outlives = partial(self._outlives, exchange, routed.shared)
             if routed.limits is not None:
                 exchange.headers += rate_limit_headers(routed.limits, self._warn_at)
             errors.usage = routed.usage if routed.stream else errors.usage
@@ -518,6 +534,7 @@ class App:
         await self._backend.start(self._pipeline.adopt)
 
     async def _close(self) -> None:
+        await self._detached.close()
         await self._pipeline.close()
         await self._backend.close()
         await self._collections.close()

@@ -387,6 +387,9 @@ class AnswerCacheConfig(Settings):
     A lower one gives fewer hits."""
     shadow_share: float = Field(0.01, ge=0, le=1)
     """The share of semantic hits whose answer is generated all the same, sent, and compared with the stored one."""
+    near_miss_share: float = Field(0.1, ge=0, le=1)
+    """The share of misses with a candidate that scored too low whose new answer is compared with that of the candidate.
+    It costs a read of the store. Without it the threshold is never lowered."""
     lease_s: float = Field(3.0, ge=0.2, le=60)
     """Seconds after which a request that identical ones wait for is given up, if its router no longer renews this."""
     max_wait_s: float = Field(60.0, gt=0, le=600)

@@ -45,6 +45,12 @@ class _Tenant:
     leases: dict[str, _Held] = field(default_factory=dict)
     due: list[tuple[int, str]] = field(default_factory=list)  # a heap of expiry and key, also of entries that are gone
     bytes: int = 0
+    epoch: int = 0
+
+    def begin_epoch(self) -> None:
+        """Ends all leases, which are of the former epoch."""
+        self.epoch += 1
+        self.leases.clear()
 
 
 class MemoryEntryStore:
@@ -73,12 +79,16 @@ class MemoryEntryStore:
         self._check_open()
         if (entry := self._find(tenant, key)) is not None:
             return entry
-        leases, now = self._tenants[tenant].leases, self._now_ms()
+        leases, epoch, now = self._tenants[tenant].leases, self._tenants[tenant].epoch, self._now_ms()
         held = leases.get(key)
         if held is None or held.expires_ms <= now or held.owner == owner:
             leases[key] = _Held(owner, now + lease_ms)
-            return Lease(leading=True, left_ms=lease_ms)
-        return Lease(unshared=held.owner is None, left_ms=held.expires_ms - now)
+            return Lease(leading=True, left_ms=lease_ms, epoch=epoch)
+        return Lease(unshared=held.owner is None, left_ms=held.expires_ms - now, epoch=epoch)
+
+    async def epoch(self, tenant: str) -> int:
+        self._check_open()
+        return self._tenants[tenant].epoch
 
     async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:
         self._check_open()
@@ -98,9 +108,11 @@ class MemoryEntryStore:
         if unshared_ms > 0:
             leases[key] = _Held(None, self._now_ms() + unshared_ms)
 
-    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "", epoch: int | None = None) -> bool:
         self._check_open()
         data, now = encode_entry(entry), self._now_ms()
+        if epoch not in (None, self._tenants[entry.tenant].epoch):
+            return False
         if entry.expires_ms <= entry.created_ms or len(data) > bounds.max_bytes:
             return False
         tenant = self._tenants[entry.tenant]
@@ -131,14 +143,38 @@ class MemoryEntryStore:
         kept = self._tenants[tenant].entries.get(key)
         return kept is not None and kept.id == entry_id and self._drop(tenant, key)
 
-    async def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
+    async def delete_many(self, tenant: str, entry_ids: Sequence[str]) -> Sequence[str]:
+        self._tenants[tenant].begin_epoch()
+        return [each for each in entry_ids if await self.delete(tenant, each)]
+
+    async def clear(self, tenant: str) -> int:
+        self._check_open()
+        cleared, count = self._tenants[tenant], len(self._tenants[tenant].entries)
+        cleared.begin_epoch()
+        cleared.entries.clear()
+        cleared.due.clear()
+        cleared.bytes = 0
+        self._last += 1
+        self._changes.append(CacheChange(str(self._last), ChangeKind.CLEAR, tenant, "", ""))
+        self._changed.set()
+        return count
+
+    async def tenants(self) -> Sequence[str]:
+        self._check_open()
+        return sorted(self._tenants)
+
+    async def entries(
+        self, tenant: str | None = None, *, discard_poisoned: bool = False
+    ) -> AsyncIterator[Sequence[CacheEntry]]:
         self._check_open()
         for name in sorted(self._tenants) if tenant is None else [tenant]:
             self._drop_expired(name)
             kept = list(self._tenants[name].entries.items())
             for start in range(0, len(kept), BATCH):
-                found = (_readable(each.data, name, key) for key, each in kept[start : start + BATCH])
-                yield [entry for entry in found if entry is not None]
+                found = {key: _readable(each.data, name, key) for key, each in kept[start : start + BATCH]}
+                for key in [key for key, entry in found.items() if entry is None and discard_poisoned]:
+                    self._drop(name, key)
+                yield [entry for entry in found.values() if entry is not None]
                 self._check_open()
 
     async def sizes(self) -> Sequence[CacheSize]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
-from router.answer_events import AnswerEvent, Repeated, Routed
+from router.answer_events import AnswerEvent, Reasoning, Repeated, Routed, Text, ToolCallArguments
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
@@ -414,9 +414,9 @@ class Pipeline:
         request, ruling, principal = account.request, account.ruling, account.principal
         if self._cache is None or (ruling is not None and ruling.refused):
             return Found(None, CacheStatus.BYPASS, "off" if self._cache is None else "refused")
-        policy = "" if ruling is None else ruling.policy
+        policy, checks = ("", "") if ruling is None else (ruling.policy, " ".join(ruling.checks))
         weights = self._weights.get(account.tier, "")
-        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights)
+        scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights, checks)
         controls = controlled(request.cache, account.call.cache_control)
         found = await self._cache.find(scope, request, controls, ruling)
         account.cache = found.status.value
@@ -486,6 +486,7 @@ class Pipeline:
             if request.stream or account.call.idempotency_key is None
             else partial(self._keep, account, claim),
             owner=_owner(principal) if detached else None,
+            shared=_Shared(account, found) if found.keeps else None,
         )
 
     def _generated(self, account: Account, stops: PromptStops) -> AsyncGenerator[Sequence[AnswerEvent], None]:
@@ -541,20 +542,42 @@ async def _kept(
     events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
-    conversation that was looked up, and it was shortened, or they are partial."""
+    conversation that was looked up, and it was shortened, or they are partial. An answer that becomes too large is kept
+    no longer."""
     looked_up = account.request
-    batches: list[Sequence[AnswerEvent]] = []
+    collector, chars = Collector(), 0
     async with aclosing(events):
         async for batch in events:
-            batches.append(batch)
+            if found.keeps:
+                collector.push(batch)
+                chars += sum(map(_characters, batch))
+                if chars > found.max_chars:
+                    found.too_large()
+                    collector = Collector()
             yield batch
-    if account.request is not looked_up or account.fault is not None:
+    if account.request is not looked_up or account.fault is not None or not found.keeps:
         return
-    collector = Collector()
-    for batch in batches:
-        collector.push(batch)
     reasoning = account.meter.reasoning_tokens
-    found.keep(collector.answers(), collector.usage, account.tier, reasoning, account.inspections)
+    found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
+
+
+def _characters(event: AnswerEvent) -> int:
+    return len(event.text) if isinstance(event, Text | Reasoning | ToolCallArguments) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The answer to a request of ``account``. Implements ``SharedAnswer``."""
+
+    account: Account
+    found: Found
+
+    def client_left(self) -> bool:
+        self.account.client_left = self.found.wanted
+        return self.account.client_left
+
+    async def unwanted(self) -> None:
+        await self.found.unwanted()
 
 
 def _cited(

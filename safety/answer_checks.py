@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from safety.api import Action, Origin, Passage, Ruling, Verdict
-from safety.classification import content_verdict
+from safety.classification import CLASSIFIER, content_verdict
 from safety.compiled_policy import CompiledPolicy
 from safety.leak.canary import canary_scanner, marked_place
 from safety.leak.prompt_index import prompt_index
@@ -88,6 +88,22 @@ def answer_plan(compiled: CompiledPolicy, request: Inspected, scanners: Sequence
     """Returns the plan of checks of the answers to ``request``, by the tenant's policy ``compiled``."""
     rules = [rule for make in scanners if (rule := make(compiled, request)) is not None]
     return StreamPlan(tuple(rules), _classifier(compiled, request.streamed))
+
+
+def answer_check_versions(compiled: CompiledPolicy) -> list[str]:
+    """Returns ``name@version`` of each check that a policy may ask for of answers, whatever the request is."""
+    policy, found = compiled.policy, []
+    if compiled.phrases is not None:
+        found.append(f"phrases@{compiled.phrases.version}")
+    if compiled.answer_pii:
+        found.append(f"pii@{PII_VERSION}")
+    if policy.secrets.answers != "off":
+        found.append(f"secrets@{SECRETS_VERSION}")
+    if policy.prompt_leak != "off" or compiled.canary is not None:
+        found.append(f"prompt_leak@{LEAK_VERSION}")
+    if policy.content_answers is not None:
+        found.append(f"{CLASSIFIER}@{compiled.classifier.version}")
+    return found
 
 
 def _classifier(compiled: CompiledPolicy, streamed: bool) -> ClassifierRule | None:

@@ -201,9 +201,9 @@ class Ruling:
 
     ``refused``: the request is blocked, or a person has not approved it. ``reason`` is the verdict that decided that,
     ``refused_field`` the field of the request that it is about; None: no single one. ``as_answer``: the refusal is sent
-    as an answer, not as an error. ``policy`` is the policy's version. ``scanned``: at least one check has read the
-    request. ``banned`` are phrases that no answer may have and that the engine can ban exactly; scanners look for them
-    too.
+    as an answer, not as an error. ``policy`` is the policy's version, and ``checks`` has ``name@version`` of each check
+    of requests and answers that it asks for. ``scanned``: at least one check has read the request. ``banned`` are
+    phrases that no answer may have and that the engine can ban exactly; scanners look for them too.
     """
 
     action: Action
@@ -217,6 +217,7 @@ class Ruling:
     refused_field: str | None = None
     as_answer: bool = False
     policy: str = ""
+    checks: tuple[str, ...] = ()
     scanned: bool = True
     banned: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from safety.answer_checks import SCANNERS, Inspected, MakeScanner, RoleGate, answer_plan
+from safety.answer_checks import SCANNERS, Inspected, MakeScanner, RoleGate, answer_check_versions, answer_plan
 from safety.api import (
     UNREADABLE,
     UNREADABLE_POLICY,
@@ -76,6 +76,12 @@ class Prepared:
     compiled: CompiledPolicy
     checks: tuple[PreparedCheck, ...]
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """``name@version`` of each check of requests and answers, as of now."""
+        found = [f"{each.check.name}@{each.check.version}" for each in self.checks]
+        return tuple(sorted({*found, *answer_check_versions(self.compiled)}))
+
 
 class PolicyGuard:
     """Runs the checks in ``registry`` that the tenant's policy asks for, concurrently and within the policy's deadline.
@@ -132,7 +138,7 @@ class PolicyGuard:
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         ruling = replace(ruling, scanned=_is_read(checks), message=message, restored=restored)
-        ruling = replace(ruling, banned=prepared.compiled.banned)
+        ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions)
         if prepared.compiled.canary is not None:
             ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
         for record in audit_records(policy, subject, passages, scanned, ruling):

@@ -1,4 +1,4 @@
-"""``Thresholds``: the pair score from which a stored question counts as a hit, recalibrated by the judgements of hits.
+"""``Thresholds``: the score from which on a stored question answers another, calibrated anew for each tenant.
 
 ``router.cache.hit_threshold`` decides; this class reads the evidence and keeps the results.
 """
@@ -7,84 +7,122 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from cluster.cache.question_store import QuestionStore
+from cluster.state.judgement import Judgement
 from router.cache.calibration_table import CalibrationTable
 from router.cache.hit_threshold import Evidence, Judged, recalibrated
-from router.ports.answer_cache import HitFeedback, HitJudge
+from router.ports.answer_cache import HitJudge
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
 
 logger = logging.getLogger(__name__)
 
 FRESH_S = 300.0
-"""Seconds after which the evidence is read again, by the next look-up: other replicas add to it."""
+"""Seconds after which a tenant's evidence is read again, by its next look-up: other replicas add to it."""
+MAX_TENANTS = 1000
+"""Tenants whose evidence is kept in memory, those with the latest look-ups."""
+MAX_REPORTS = 50  # of clients that count for a tenant
+MAX_REPORTS_OF_ONE = 5
+"""Reports of one client that count: a client that calls everything wrong raises its tenant's threshold a little."""
+
+
+@dataclass(slots=True)
+class _Tenant:
+    """What is known of a tenant. ``found`` has its thresholds by bound."""
+
+    evidence: Evidence = field(default_factory=Evidence)
+    found: dict[float, float] = field(default_factory=dict)
+    read_at_s: float | None = None
+    reading: asyncio.Task[None] | None = None
 
 
 class Thresholds:
-    """Returns thresholds when called, and keeps them calibrated in one replica. ``table`` is the calibration table that
-    ships with the scorer."""
+    """The thresholds of one replica. ``table`` is that of the scorer that ships. A tenant's evidence moves its own
+    threshold alone."""
 
     def __init__(self, table: CalibrationTable, questions: QuestionStore, clock: Clock) -> None:
         self._table = table
         self._questions = questions
         self._clock = clock
-        self._evidence = Evidence()
-        self._found: dict[float, float] = {}
-        self._read_at_s: float | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
 
     @property
     def version(self) -> str:
         """The version of the scorer that the thresholds are valid for."""
         return self._table.version
 
-    def __call__(self, max_false_hit_rate: float) -> float:
-        """Returns the threshold for a bound, by the evidence read last. Starts to read it if that was long ago."""
-        if self._read_at_s is None or self._clock.monotonic() - self._read_at_s >= FRESH_S:
-            self.refresh()
-        found = self._found.get(max_false_hit_rate)
+    def __call__(self, tenant: str, max_false_hit_rate: float) -> float:
+        """Returns the tenant's threshold for a bound, by the evidence read last. Starts to read it if that was long
+        ago."""
+        known = self._known(tenant)
+        if known.read_at_s is None or self._clock.monotonic() - known.read_at_s >= FRESH_S:
+            self.refresh(tenant)
+        found = known.found.get(max_false_hit_rate)
         if found is None:
-            found = self._found[max_false_hit_rate] = recalibrated(self._table, max_false_hit_rate, self._evidence)
+            found = known.found[max_false_hit_rate] = recalibrated(self._table, max_false_hit_rate, known.evidence)
         return found
 
-    def refresh(self) -> None:
-        """Starts to read the judgements in the background, unless that is under way. The thresholds change when they
-        have been read."""
-        self._read_at_s = self._clock.monotonic()
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self.read())
+    def refresh(self, tenant: str) -> None:
+        """Starts to read a tenant's evidence, unless that is under way. The thresholds change when it has been read."""
+        known = self._known(tenant)
+        known.read_at_s = self._clock.monotonic()
+        if known.reading is None or known.reading.done():
+            known.reading = asyncio.create_task(self.read(tenant))
 
-    async def read(self) -> None:
-        """Reads the judgements and recalibrates the thresholds. If Redis does not answer, the thresholds stay as they
-        are."""
+    async def read(self, tenant: str) -> None:
+        """Reads a tenant's evidence. Without Redis the former evidence counts."""
+        known = self._known(tenant)
         try:
-            self._evidence = evidence(await self._questions.judgements(self.version))
+            known.evidence = evidence(await self._questions.judgements(tenant, self.version))
         except StateUnavailableError as error:
             logger.warning("the thresholds of the semantic cache stay as they are: %s", error)
             return
-        bounds = list(self._found)
-        self._found = {
-            bound: await asyncio.to_thread(recalibrated, self._table, bound, self._evidence) for bound in bounds
+        bounds = list(known.found)
+        known.found = {
+            bound: await asyncio.to_thread(recalibrated, self._table, bound, known.evidence) for bound in bounds
         }
 
+    def _known(self, tenant: str) -> _Tenant:
+        known = self._tenants.setdefault(tenant, _Tenant())
+        self._tenants.move_to_end(tenant)
+        if len(self._tenants) > MAX_TENANTS:
+            self._tenants.popitem(last=False)
+        return known
 
-def evidence(judgements: Sequence[HitFeedback]) -> Evidence:
-    """Returns ``judgements`` as evidence for recalibration.
 
-    Hits whose answer was also generated for comparison are a random sample of all hits. Hits that clients call wrong
-    are not. Hits that clients call right are ignored, since few clients report these. Exact hits have no score, and are
-    ignored too.
+def evidence(judgements: Sequence[Judgement]) -> Evidence:
+    """Returns what the judgements of one tenant, the newest first, say of scores.
+
+    Hits that were generated all the same, and near misses, are a sample of look-ups. What clients call wrong is none.
+    What they call right says nothing, since few would report it. Each pair of questions counts once, the newest
+    judgement of it: a question or a report that is repeated adds nothing.
     """
-    scored = [each for each in judgements if each.score is not None and 0 <= each.score <= 1]
+    scored = [each for each in judgements if 0 <= each.score <= 1]
+    compared = _once(each for each in scored if each.judge is not HitJudge.CLIENT)
+    reported = _once(each for each in scored if each.judge is HitJudge.CLIENT and each.wrong)
     return Evidence(
-        judged=[
-            Judged(each.score, not each.wrong)
-            for each in scored
-            if each.judge is HitJudge.SHADOW and each.score is not None
-        ],
-        reported=[
-            each.score for each in scored if each.judge is HitJudge.CLIENT and each.wrong and each.score is not None
-        ],
+        judged=[Judged(each.score, not each.wrong, each.weight) for each in compared],
+        reported=[each.score for each in _fairly(reported)][:MAX_REPORTS],
     )
+
+
+def _once(judgements: Iterable[Judgement]) -> Iterator[Judgement]:
+    """Yields the first judgement of each pair. One whose pair is not known counts too."""
+    seen: set[str] = set()
+    for each in judgements:
+        if not each.pair or each.pair not in seen:
+            yield each
+        seen.add(each.pair)
+
+
+def _fairly(reports: Iterable[Judgement]) -> Iterator[Judgement]:
+    """Yields the first MAX_REPORTS_OF_ONE reports of each client."""
+    counts: Counter[str] = Counter()
+    for each in reports:
+        counts[each.who] += 1
+        if counts[each.who] <= MAX_REPORTS_OF_ONE:
+            yield each

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from router.ports.answer_cache import SemanticMatch
-
-SCORE: Final = "score"
-"""The reason of a candidate whose score is below the threshold."""
+from router.ports.answer_cache import REFUSED_BY_SCORE, SemanticMatch
 
 
 class Judged(NamedTuple):
@@ -34,7 +31,7 @@ def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | No
     if scored:
         best = max(scored, key=lambda each: (each.score or 0.0, each.similarity))
         score = best.score or 0.0
-        return SemanticMatch(best.entry_id, best.similarity, score, "" if score >= threshold else SCORE)
+        return SemanticMatch(best.entry_id, best.similarity, score, "" if score >= threshold else REFUSED_BY_SCORE)
     if not candidates:
         return None
     nearest = max(candidates, key=lambda each: each.similarity)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -143,6 +143,14 @@ class IndexFollower:
         self._position, self._has_gap = None, True
 
     async def _apply(self, index: VectorIndex, changes: Sequence[CacheChange]) -> None:
+        cleared = {each.tenant: place for place, each in enumerate(changes) if each.kind is ChangeKind.CLEAR}
+        if cleared:
+            await self._forget(index, cleared)
+            changes = [
+                each
+                for place, each in enumerate(changes)
+                if each.kind is not ChangeKind.CLEAR and place > cleared.get(each.tenant, -1)
+            ]
         last = {
             (each.tenant, each.id): each for each in changes
         }  # a repeated write deletes an entry and stores it again
@@ -157,6 +165,15 @@ class IndexFollower:
         for tenant, entry_id in deleted:
             index.remove(tenant, entry_id)
         await self._questions.delete(deleted)
+
+    async def _forget(self, index: VectorIndex, tenants: Collection[str]) -> None:
+        """Removes all entries of some tenants, which the store has deleted at once."""
+        gone = [place for place in index.entries() if place[0] in tenants]
+        for start in range(0, len(gone), MAX_EXPIRED):
+            some = gone[start : start + MAX_EXPIRED]
+            for tenant, entry_id in some:
+                index.remove(tenant, entry_id)
+            await self._questions.delete(some)
 
     async def _add(self, index: VectorIndex, entries: Sequence[CacheChange | CacheEntry]) -> None:
         """Adds entries to the index. Their records are stored first, so that no other replica has to embed them."""

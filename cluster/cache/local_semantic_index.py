@@ -12,6 +12,7 @@ from cluster.cache.candidate_choice import Judged, decide
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.question_store import Guard, QuestionStore, Threshold
 from cluster.cache.recent_vectors import RecentVectors
+from cluster.state.judgement import Judgement, pair_digest
 from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import (
     HitFeedback,
@@ -27,6 +28,8 @@ from router.ports.state_store import StateUnavailableError
 
 logger = logging.getLogger(__name__)
 
+FOUND_WRONG = "found wrong"
+"""The reason of a pair that a comparison or a client has found wrong before."""
 RANKED_AGAIN = 2
 """How many times as many candidates the index gives as are judged: they are ranked again by their exact vectors."""
 
@@ -86,7 +89,8 @@ class LocalSemanticIndex:
             if model_digest(self._embedder.model) != self._follower.model:
                 raise SemanticUnavailableError("the embedder has another model than the index")
             near = await self.candidates(question, vector)
-            match = decide(await self._judge(question.text, near), self._threshold(question.max_false_hit_rate))
+            judged = await self._judge(question, near)
+            match = decide(judged, self._threshold(question.tenant, question.max_false_hit_rate))
         except (EmbedderUnavailableError, StateUnavailableError) as error:
             raise SemanticUnavailableError(str(error)) from error
         if match is not None and match.hit:
@@ -115,18 +119,40 @@ class LocalSemanticIndex:
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Stores the judgement of a hit as labelled data. If a client says that the answer was wrong, the entry is no
-        semantic hit from now on, on any replica. Raises SemanticUnavailableError if Redis does not answer."""
+        """Adds what was found of a pair to the tenant's labelled data, and refuses the pair from now on if it was
+        wrong, on any replica. If a client does not say for which question the answer was wrong, the entry answers no
+        other one. Raises SemanticUnavailableError."""
+        tenant, entry_id, now_ms = feedback.tenant, feedback.entry_id, int(1000 * self._clock.now())
         try:
-            if feedback.wrong and feedback.judge is HitJudge.CLIENT:
+            if feedback.wrong and feedback.judge is HitJudge.CLIENT and not feedback.question:
                 if self._follower.index is not None:
-                    self._follower.index.remove(feedback.tenant, feedback.entry_id)
-                await self._questions.delete([(feedback.tenant, feedback.entry_id)])
-            if feedback.score is not None:  # without one it says nothing of the threshold
-                await self._questions.judge(feedback, self._threshold.version)
-                self._threshold.refresh()
-        except StateUnavailableError as error:
+                    self._follower.index.remove(tenant, entry_id)
+                return await self._questions.delete([(tenant, entry_id)])
+            (record,) = await self._questions.get(tenant, [entry_id])
+            if record is None or feedback.question in ("", record.question):
+                return None
+            pair = pair_digest(record.partition, feedback.question, record.question)
+            if feedback.wrong:
+                await self._questions.refuse(tenant, pair, now_ms, record.expires_ms)
+            score = feedback.score if feedback.score is not None else await self._score(feedback.question, record)
+            if score is not None:
+                judged = feedback.wrong, feedback.judge, score, pair, feedback.weight, feedback.who
+                await self._questions.judge(tenant, Judgement(self._threshold.version, *judged))
+                self._threshold.refresh(tenant)
+        except (EmbedderUnavailableError, StateUnavailableError) as error:
             raise SemanticUnavailableError(str(error)) from error
+
+    async def _score(self, question: str, record: QuestionRecord) -> float | None:
+        """Returns the score of a pair that a client has named; None if it could not have been a hit. It is not asked
+        for: who reports a hit could say any."""
+        vector = None if record.model != self._follower.model else await self._vector(question)
+        if vector is None or self._guard(question, record.question) is not None:
+            return None
+        cosine = float(record.vector @ vector)
+        if cosine < self._limits.min_similarity:
+            return None
+        (score,) = await self._scorer.score(question, [Candidate(record.question, cosine)])
+        return score
 
     async def _vector(self, text: str) -> NDArray[np.float32] | None:
         """Returns the vector of a question; None if it is too long."""
@@ -140,8 +166,10 @@ class LocalSemanticIndex:
             self._recent.put(self._embedder.model, text, vector)
         return vector
 
-    async def _judge(self, text: str, near: list[tuple[QuestionRecord, float]]) -> list[Judged]:
-        """Returns what guard and pair scorer say of each candidate. The scorer is asked about what the guard passes."""
+    async def _judge(self, question: SemanticQuestion, near: list[tuple[QuestionRecord, float]]) -> list[Judged]:
+        """Returns what guard and pair scorer say of each candidate. The scorer is asked about what the guard passes and
+        was not found wrong before."""
+        text = question.text
         judged: list[Judged] = []
         passed: list[tuple[QuestionRecord, float]] = []
         for record, cosine in near:
@@ -153,6 +181,12 @@ class LocalSemanticIndex:
                 passed.append((record, cosine))
             else:
                 judged.append(Judged(record.id, cosine, refused_by=reason))
+        pairs = [pair_digest(record.partition, text, record.question) for record, _ in passed]
+        wrong = await self._questions.refused(question.tenant, pairs, int(1000 * self._clock.now()))
+        if wrong:
+            again = [each for pair, each in zip(pairs, passed, strict=True) if pair in wrong]
+            judged += [Judged(record.id, cosine, refused_by=FOUND_WRONG) for record, cosine in again]
+            passed = [each for pair, each in zip(pairs, passed, strict=True) if pair not in wrong]
         scores = await self._scorer.score(text, [Candidate(record.question, cosine) for record, cosine in passed])
         return judged + [
             Judged(record.id, cosine, score) for (record, cosine), score in zip(passed, scores, strict=True)

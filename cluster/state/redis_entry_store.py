@@ -81,10 +81,13 @@ class RedisEntryStore:
         return None if data is None else decode_entry(data, tenant, key)
 
     async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
-        kind, found = await self._lookups.call(self._calls("lead", tenant, key, owner, lease_ms))
+        kind, found, *epoch = await self._lookups.call(self._calls("lead", tenant, key, owner, lease_ms))
         if kind == b"entry":
             return decode_entry(found, tenant, key)
-        return Lease(leading=kind == b"leading", unshared=kind == b"unshared", left_ms=int(found))
+        return Lease(kind == b"leading", kind == b"unshared", int(found), int(epoch[0]))
+
+    async def epoch(self, tenant: str) -> int:
+        return int(await self._lookups.call(self._calls("epoch", tenant)))
 
     async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:
         return bool(await self._writes.call(self._calls("renew", tenant, key, owner, lease_ms)))
@@ -92,34 +95,60 @@ class RedisEntryStore:
     async def release(self, tenant: str, key: str, owner: str, unshared_ms: int = 0) -> None:
         await self._writes.call(self._calls("release", tenant, key, owner, unshared_ms))
 
-    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "", epoch: int | None = None) -> bool:
         data, lifetime_ms = encode_entry(entry), entry.expires_ms - entry.created_ms
         if lifetime_ms <= 0 or len(data) > bounds.max_bytes:
             return False
         partition = entry.partition if entry.semantic else ""
         limits = lifetime_ms, bounds.max_entries, bounds.max_bytes
-        store = self._calls("put", entry.tenant, entry.key, entry.id, partition, data, *limits, owner)
+        store = self._calls("put", entry.tenant, entry.key, entry.id, partition, data, *limits, owner, _text(epoch))
 
-        async def put(client: Client) -> None:
+        async def put(client: Client) -> bool:
             await self._know(client, entry.tenant)
             removed = await store(client)
+            if removed is None:
+                return False
             changes = _deletions(entry.tenant, removed)
             await self._tell(client, [*changes, *([_put_change(entry)] if entry.semantic else [])])
+            return True
 
-        await self._writes.call(put)
-        return True
+        return await self._writes.call(put)
 
     async def discard(self, tenant: str, key: str) -> bool:
-        return await self._drop(tenant, key, "")
+        return bool(await self._drop(tenant, [(key, "")]))
 
     async def delete(self, tenant: str, entry_id: str) -> bool:
-        return await self._drop(tenant, key_of(entry_id), entry_id)
+        return bool(await self._drop(tenant, [(key_of(entry_id), entry_id)]))
 
-    async def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
-        for name in await self._writes.call(_tenants) if tenant is None else [tenant]:
+    async def delete_many(self, tenant: str, entry_ids: Sequence[str]) -> Sequence[str]:
+        deleted: list[str] = []
+        for start in range(0, len(entry_ids), BATCH):
+            ids = {key_of(each): each for each in entry_ids[start : start + BATCH]}
+            deleted += [ids[key] for key in await self._drop(tenant, list(ids.items()), begins_epoch=True)]
+        return deleted
+
+    async def clear(self, tenant: str) -> int:
+        clear = self._calls("clear", tenant)
+
+        async def run(client: Client) -> int:
+            count = int(await clear(client))
+            await self._tell(client, [json.dumps([ChangeKind.CLEAR.value, tenant, "", ""])])
+            return count
+
+        return await self._writes.call(run)
+
+    async def tenants(self) -> Sequence[str]:
+        return await self._writes.call(_tenants)
+
+    async def entries(
+        self, tenant: str | None = None, *, discard_poisoned: bool = False
+    ) -> AsyncIterator[Sequence[CacheEntry]]:
+        for name in await self.tenants() if tenant is None else [tenant]:
             cursor: int | None = None
             while cursor != 0:
-                cursor, found = await self._writes.call(_page(name, cursor or 0))
+                cursor, found, poisoned = await self._writes.call(_page(name, cursor or 0))
+                if poisoned and discard_poisoned:
+                    await self._drop(name, [(key, "") for key in poisoned])
                 if found:
                     yield found
 
@@ -153,13 +182,14 @@ class RedisEntryStore:
             raise FeedGapError(f"the changes after {after} are gone")
         return changes
 
-    async def _drop(self, tenant: str, key: str, entry_id: str) -> bool:
-        drop = self._calls("drop", tenant, key, entry_id)
+    async def _drop(self, tenant: str, which: Sequence[tuple[str, str]], *, begins_epoch: bool = False) -> list[str]:
+        """Deletes entries by key and id, or by key alone where the id is "". Returns the keys of those there were."""
+        drop = self._calls("drop", tenant, int(begins_epoch), *(part for pair in which for part in pair))
 
-        async def run(client: Client) -> bool:
-            there, removed = await drop(client)
+        async def run(client: Client) -> list[str]:
+            dropped, removed = await drop(client)
             await self._tell(client, _deletions(tenant, removed))
-            return bool(there)
+            return [key.decode() for key in dropped]
 
         return await self._writes.call(run)
 
@@ -188,22 +218,29 @@ async def _tenants(client: Client) -> list[str]:
     return sorted(name.decode() for name in await client.smembers(redis_keys.CACHE_TENANTS))
 
 
-def _page(tenant: str, cursor: int) -> Callable[[Client], Awaitable[tuple[int, list[CacheEntry]]]]:
-    """Returns a function that reads the entries after ``cursor``, and the next cursor, which is 0 at the end."""
+def _page(tenant: str, cursor: int) -> Callable[[Client], Awaitable[tuple[int, list[CacheEntry], list[str]]]]:
+    """Returns a function that reads the entries after ``cursor``. It returns the next cursor, which is 0 at the end,
+    the entries, and the keys of those that cannot be read."""
 
-    async def read(client: Client) -> tuple[int, list[CacheEntry]]:
+    async def read(client: Client) -> tuple[int, list[CacheEntry], list[str]]:
         following, rows = await client.zscan(redis_keys.cache_uses(tenant), cursor, count=BATCH)
         keys = [row[0].decode() for row in rows]
         found = await client.mget([redis_keys.cache_entry(tenant, key) for key in keys]) if keys else []
-        read = (_readable(data, tenant, key) for key, data in zip(keys, found, strict=True))
-        return int(following), [entry for entry in read if entry is not None]
+        stored = {key: data for key, data in zip(keys, found, strict=True) if data is not None}
+        read = {key: _readable(data, tenant, key) for key, data in stored.items()}
+        entries = [entry for entry in read.values() if entry is not None]
+        return int(following), entries, [key for key, entry in read.items() if entry is None]
 
     return read
 
 
-def _readable(data: bytes | None, tenant: str, key: str) -> CacheEntry | None:
+def _text(epoch: int | None) -> str:
+    return "" if epoch is None else str(epoch)
+
+
+def _readable(data: bytes, tenant: str, key: str) -> CacheEntry | None:
     try:
-        return None if data is None else decode_entry(data, tenant, key)
+        return decode_entry(data, tenant, key)
     except PoisonedEntryError:
         return None
 

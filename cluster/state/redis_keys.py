@@ -46,7 +46,10 @@ manta:1:{tenant}:cache-uses             zset    key; score = number of use     n
 manta:1:{tenant}:cache-due              zset    key; score = expiry            none; members leave with answers
 manta:1:{tenant}:cache-bytes            string  bytes of the stored answers    none
 manta:1:{tenant}:cache-ticks            string  number of the last use         none
-manta:1:{tenant}:cache-lease:key        string  owner and end of a lease       ``router.cache.lease_s``
+manta:1:{tenant}:cache-lease:key        string  owner, end, epoch of a lease   ``router.cache.lease_s``
+manta:1:{tenant}:cache-epoch            string  number of the last deletion    none
+manta:1:{tenant}:cache-old:epoch        zset    keys of deleted answers        that of the last answer
+manta:1:{tenant}:cache-olds             list    names of these                 none; members leave with answers
 manta:1:{cache-feed}:changes            stream  changes of stored answers      none; bounded
 manta:1:{cache-feed}:last               string  number of the last change      none
 manta:1:{tenant}:streams                zset    stream; score = its due time   twice that of a stream
@@ -65,7 +68,8 @@ manta:1:{tenant}:collection-order:uid   zset    document id; score = version   t
 manta:1:{tenant}:collection-bytes       string  bytes of all documents         none
 manta:1:{cache-questions}:tenants       set     tenants with questions         none
 manta:1:{cache-questions}:positions     hash    model → position of the feed   none
-manta:1:{cache-questions}:judgements    list    hits with a known outcome      none; bounded
+manta:1:{tenant}:cache-judgements       list    hits with a known outcome      90 days; bounded
+manta:1:{tenant}:cache-refused          zset    pair of questions; expiry      that of the last; bounded
 manta:1:{tenant}:cache-questions        hash    id → question and its vector   none; members leave with answers
 ======================================  ======  =============================  =========================================
 """
@@ -89,7 +93,6 @@ CACHE_FEED = PREFIX + "{cache-feed}:changes"
 CACHE_FEED_LAST = PREFIX + "{cache-feed}:last"
 CACHE_QUESTION_TENANTS = PREFIX + "{cache-questions}:tenants"
 CACHE_QUESTION_POSITIONS = PREFIX + "{cache-questions}:positions"
-CACHE_JUDGEMENTS = PREFIX + "{cache-questions}:judgements"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 AUDIT_IDS_KEPT_MS = 7 * DAY_MS
@@ -201,6 +204,16 @@ def idempotency_keys(tenant: str) -> str:
 def streams(tenant: str) -> str:
     """Returns the name of the sorted set of a tenant's detached streams."""
     return base(tenant) + "streams"
+
+
+def cache_judgements(tenant: str) -> str:
+    """The list of what was found of a tenant's hits."""
+    return base(tenant) + "cache-judgements"
+
+
+def cache_refused(tenant: str) -> str:
+    """The sorted set of the pairs of questions that are no hit for a tenant."""
+    return base(tenant) + "cache-refused"
 
 
 def cache_questions(tenant: str) -> str:

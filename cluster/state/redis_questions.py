@@ -7,7 +7,6 @@ entry, and without reading the answers.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from cluster.config import StateConfig
 from cluster.state import redis_keys
 from cluster.state.guarded_connections import Channel
+from cluster.state.judgement import Judgement, decode_judgement, encode_judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -23,7 +23,6 @@ from cluster.state.question_record import (
     encode_question,
 )
 from cluster.state.redis_client import Client
-from router.ports.answer_cache import HitFeedback, HitJudge
 from router.ports.clock import Clock, SystemClock
 from router.ports.state_store import StateUnavailableError
 
@@ -32,8 +31,11 @@ logger = logging.getLogger(__name__)
 MAX_LOOKUPS = 64  # at a time
 MAX_CHANGES = 4
 PAGE = 500  # records that are read with one call, about 450 kB
-MAX_JUDGEMENTS = 20_000
-"""Hits with a known outcome that are kept, the newest, about 150 bytes each."""
+MAX_JUDGEMENTS = 10_000
+"""Hits and near misses with a known outcome that are kept of a tenant, the newest, about 180 bytes each."""
+JUDGEMENTS_S = 90 * 86_400
+MAX_REFUSED = 10_000
+"""Pairs of questions that are no hit, of a tenant, about 100 bytes each."""
 
 
 class QuestionPage(NamedTuple):
@@ -123,28 +125,50 @@ class RedisQuestions:
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
-    async def judge(self, feedback: HitFeedback, version: str) -> None:
-        """Adds the judgement of a hit to the labelled data, of which the newest MAX_JUDGEMENTS are kept.
-
-        ``version`` is the scorer's version, since scores of different versions are not comparable.
-        """
-        document = json.dumps({**feedback._asdict(), "judge": feedback.judge.value, "version": version})
+    async def judge(self, tenant: str, judgement: Judgement) -> None:
+        """Adds what was found of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
+        JUDGEMENTS_S after the last one."""
+        name = redis_keys.cache_judgements(tenant)
 
         async def add(client: Client) -> None:
-            await client.lpush(redis_keys.CACHE_JUDGEMENTS, document)
-            await client.ltrim(redis_keys.CACHE_JUDGEMENTS, 0, MAX_JUDGEMENTS - 1)
+            await client.lpush(name, encode_judgement(judgement))
+            await client.ltrim(name, 0, MAX_JUDGEMENTS - 1)
+            await client.expire(name, JUDGEMENTS_S)
 
         await self._changes.call(add)
 
-    async def judgements(self, version: str) -> list[HitFeedback]:
-        """Returns the labelled data of a scorer's version, the newest first. Unreadable ones are left out."""
-        found = await self._changes.call(lambda client: client.lrange(redis_keys.CACHE_JUDGEMENTS, 0, -1))
+    async def judgements(self, tenant: str, version: str) -> list[Judgement]:
+        """Returns the tenant's labelled data of a scorer's version, the newest first: scores of another one say nothing
+        about its own. What cannot be read is left out."""
+        found = await self._changes.call(lambda client: client.lrange(redis_keys.cache_judgements(tenant), 0, -1))
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 
+    async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
+        """Notes that a pair of questions is no hit until ``expires_ms``. Beyond MAX_REFUSED pairs of the tenant, those
+        that end first are forgotten."""
+        name = redis_keys.cache_refused(tenant)
 
-def _judgements(documents: Sequence[bytes], version: str) -> list[HitFeedback]:
-    read = (_judgement(document, version) for document in documents)
-    return [each for each in read if each is not None]
+        async def add(client: Client) -> None:
+            await client.zadd(name, {pair: expires_ms}, gt=True)
+            await client.zremrangebyscore(name, "-inf", now_ms)
+            await client.zremrangebyrank(name, 0, -MAX_REFUSED - 1)
+            for _, last_ms in await client.zrange(name, -1, -1, withscores=True):
+                await client.pexpire(name, int(last_ms) - now_ms)
+
+        await self._changes.call(add)
+
+    async def refused(self, tenant: str, pairs: Sequence[str], now_ms: int) -> set[str]:
+        """Returns those of ``pairs`` that are no hit. One round trip."""
+        if not pairs:
+            return set()
+        name = redis_keys.cache_refused(tenant)
+        ends = await self._lookups.call(lambda client: client.zmscore(name, list(pairs)))
+        return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and end > now_ms}
+
+
+def _judgements(documents: Sequence[bytes], version: str) -> list[Judgement]:
+    read = (decode_judgement(document) for document in documents)
+    return [each for each in read if each is not None and each.version == version]
 
 
 def _scan(name: str, cursor: int) -> Callable[[Client], Any]:
@@ -168,21 +192,4 @@ def _readable(data: bytes | None, tenant: str, entry_id: str) -> QuestionRecord 
     try:
         return None if data is None else decode_question(data, tenant, entry_id)
     except PoisonedQuestionError:
-        return None
-
-
-def _judgement(document: bytes, version: str) -> HitFeedback | None:
-    try:
-        members = json.loads(document)
-        if members["version"] != version:
-            return None
-        score = members["score"]
-        return HitFeedback(
-            str(members["tenant"]),
-            str(members["entry_id"]),
-            bool(members["wrong"]),
-            HitJudge(members["judge"]),
-            None if score is None else float(score),
-        )
-    except (ValueError, TypeError, KeyError):
         return None

@@ -32,12 +32,14 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class FeedbackBody(BaseModel):
-    """The body of ``POST /v1/cache/feedback``. ``entry`` is the value of the header x-manta-cache-entry."""
+    """The body of ``POST /v1/cache/feedback``. ``entry`` is the value of the header x-manta-cache-entry, ``question``
+    the last message of the user, for a semantic hit."""
 
     model_config = ConfigDict(extra="forbid")
 
     entry: EntryId
     wrong: bool = True
+    question: Text | None = None
 
 
 class InvalidationBody(BaseModel):
@@ -92,7 +94,9 @@ class CacheManagement:
             return {"object": "list", "data": data}
         if path == FEEDBACK:
             said = parse_document(FeedbackBody, await read(MAX_BODY_BYTES))
-            deleted = await self._desk.judge(principal.tenant, said.entry, principal.key_id, wrong=said.wrong)
+            deleted = await self._desk.judge(
+                principal.tenant, said.entry, principal.key_id, wrong=said.wrong, question=said.question or ""
+            )
             return {"object": "cache_feedback", "entry": said.entry, "wrong": said.wrong, "deleted": deleted}
         return await self._invalidate(self._desk, await read(MAX_BODY_BYTES), principal)
 

@@ -6,6 +6,7 @@ It fails open: without the store or the index, each look-up is a miss.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -26,6 +27,7 @@ from router.complete_answer import Answer
 from router.config import AnswerCacheConfig, CacheTerms
 from router.inference_request import CacheControls, InferenceRequest
 from router.ports.answer_cache import (
+    REFUSED_BY_SCORE,
     CacheBounds,
     EntryStore,
     HitFeedback,
@@ -72,8 +74,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The right to store the answer to a request. ``leading``: identical requests wait for this answer. ``shadow`` is
-    the semantic hit with which the generated answer is compared; None: there is none."""
+    """The right to store the answer to a request. ``leading``: other requests wait for it. ``shadow``: the semantic hit
+    that the answer is to be compared with. ``near``: the candidate whose answer it is to be compared with, since its
+    score was too low for a hit. None: there is none. ``epoch`` is the tenant's before the answer is
+    generated; None: not known yet."""
 
     tenant: str
     keys: CacheKeys
@@ -82,6 +86,8 @@ class Ticket:
     ttl_s: float
     leading: bool = False
     shadow: Hit | None = None
+    near: SemanticMatch | None = None
+    epoch: int | None = None
 
 
 class Found:
@@ -121,14 +127,32 @@ class Found:
         how = f"age={max(0, int(self._age_s))}" if match is None else f"score={match.score:.3f}"
         return f"{self.status}; {self.reason}; {how}" if self.reason else f"{self.status}; {how}"
 
-    def keep(
-        self, answers: Sequence[Answer], usage: Usage, tier: str, reasoning: int, inspections: Sequence[Inspection]
-    ) -> None:
-        """Stores the generated answers in the background, if they may be stored, and returns at once. Identical
-        requests that wait get them too."""
+    @property
+    def max_chars(self) -> int:
+        """The most characters of an answer that ``keep`` wants."""
+        return 0 if self._cache is None else self._cache.max_entry_bytes
+
+    @property
+    def wanted(self) -> bool:
+        """Whether other requests wait for the answer, so that its generation goes on when this client leaves."""
+        return self._cache is not None and self.ticket is not None and self._cache.wanted(self.ticket)
+
+    async def unwanted(self) -> None:
+        """Returns when no other request waits for the answer."""
+        if self._cache is not None and (ticket := self.ticket) is not None:
+            await self._cache.unwanted(ticket)
+
+    def too_large(self) -> None:
+        """The answer has become too large to be stored. Those that wait for it need not wait for its end."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
-            self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, tier, reasoning), inspections)
+            self._cache.not_kept(ticket, "large")
+
+    def keep(self, answers: Sequence[Answer], usage: Usage, reasoning: int, inspections: Sequence[Inspection]) -> None:
+        """Stores the generated answers soon, if they may be stored, and returns at once. Those that wait share them."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None and self._cache is not None:
+            self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, reasoning), inspections)
 
     def __enter__(self) -> Self:
         return self
@@ -172,6 +196,11 @@ class AnswerCache:
         """Whether a hit is billed as if its answer had been generated."""
         return self._config.billing == "full"
 
+    @property
+    def max_entry_bytes(self) -> int:
+        """The largest answer that is stored."""
+        return self._config.max_entry_bytes
+
     async def start(self) -> None:
         """Starts the store."""
         await self._store.start()
@@ -207,10 +236,10 @@ class AnswerCache:
         ttl_s = terms.ttl_s if controls.ttl_s is None else min(terms.ttl_s, controls.ttl_s)
         ticket = Ticket(scope.tenant, cache_keys(scope, request), request, scope.model_version, ttl_s)
         if not controls.lookup:
-            return self._missed(CacheStatus.BYPASS, "no-cache", ticket)
+            return await self._missed(CacheStatus.BYPASS, "no-cache", ticket)
         joined = await self._joined(ticket)
         if joined.part is Part.LEAD:
-            ticket = replace(ticket, leading=True)
+            ticket = replace(ticket, leading=True, epoch=joined.epoch)
         try:
             return await self._answered(ticket, terms, joined)
         except BaseException:  # a cancellation too: those that wait must not wait for this request
@@ -235,18 +264,20 @@ class AnswerCache:
             hit, reason = await self._shared(ticket, joined.entry)
             if hit is not None:
                 return self._hit(ticket, hit, "shared" if joined.waited else "")
-            return self._missed(CacheStatus.MISS, reason, ticket)
+            return await self._missed(CacheStatus.MISS, reason, ticket)
         if joined.reason == "unavailable":
             return Found(self, CacheStatus.BYPASS, "unavailable")
         reason = joined.reason or "new"
         if joined.part is Part.LEAD or not ticket.request.cache.store:
-            hit, reason = await self._by_meaning(ticket, terms, reason)
+            hit, reason, near = await self._by_meaning(ticket, terms, reason)
+            if near is not None and self._draw() < self._config.near_miss_share:
+                ticket = replace(ticket, near=near)
             if hit is not None and self._draw() >= self._config.shadow_share:
                 self._share(ticket, hit)
                 return self._hit(ticket, hit, "")
             if hit is not None:
                 ticket, reason = replace(ticket, shadow=hit), "shadow"
-        return self._missed(CacheStatus.MISS, reason, ticket)
+        return await self._missed(CacheStatus.MISS, reason, ticket)
 
     async def _shared(self, ticket: Ticket, entry: CacheEntry) -> tuple[Hit | None, str]:
         """Returns the hit that ``entry`` is, or why it will not do. It has the key of the request, or it is what an
@@ -258,24 +289,33 @@ class AnswerCache:
         hit = await self._read(ticket, entry)
         return hit, "" if hit is not None else "poisoned"
 
-    async def _by_meaning(self, ticket: Ticket, terms: CacheTerms, reason: str) -> tuple[Hit | None, str]:
-        """Returns the hit by meaning, or why there is none: ``reason`` if no candidate is near."""
+    async def _by_meaning(
+        self, ticket: Ticket, terms: CacheTerms, reason: str
+    ) -> tuple[Hit | None, str, SemanticMatch | None]:
+        """Returns the hit by meaning, or why there is none, ``reason`` if no candidate is near, and the candidate whose
+        score was too low."""
         keys, controls = ticket.keys, ticket.request.cache
         if self._index is None or not (keys.question and controls.semantic and terms.semantic):
-            return None, reason
+            return None, reason, None
         bound = self._config.max_false_hit_rate
         question = SemanticQuestion(ticket.tenant, keys.partition, keys.question, bound, self._min_created_ms(ticket))
         try:
             match = await self._index.lookup(question)
             if match is None:
-                return None, reason
+                return None, reason, None
             if not match.hit:
-                return None, match.refused_by
-            entry = await self._entry(ticket.tenant, key_of(match.entry_id))
+                return None, match.refused_by, match if match.refused_by == REFUSED_BY_SCORE else None
+            hit, reason = await self._matched(ticket, match)
         except (SemanticUnavailableError, StateUnavailableError):
-            return None, "index unavailable"
+            return None, "index unavailable", None
+        return hit, reason, None
+
+    async def _matched(self, ticket: Ticket, match: SemanticMatch) -> tuple[Hit | None, str]:
+        """Returns the stored answers that ``match`` means, or why they cannot be had. Raises StateUnavailableError."""
+        entry = await self._entry(ticket.tenant, key_of(match.entry_id))
         # The index follows the store, and may still have what the store has deleted or replaced.
-        if entry is None or entry.id != match.entry_id or entry.partition != keys.partition or not entry.semantic:
+        partition = ticket.keys.partition
+        if entry is None or entry.id != match.entry_id or entry.partition != partition or not entry.semantic:
             return None, "gone"
         hit = await self._read(ticket, entry)
         return (None, "poisoned") if hit is None else (replace(hit, match=match), "")
@@ -302,8 +342,13 @@ class AnswerCache:
         status = CacheStatus.EXACT if hit.entry.key == ticket.keys.exact else CacheStatus.SEMANTIC
         return Found(self, status, reason, hit, self._clock.now() - hit.entry.created_ms / 1000)
 
-    def _missed(self, status: CacheStatus, reason: str, ticket: Ticket) -> Found:
+    async def _missed(self, status: CacheStatus, reason: str, ticket: Ticket) -> Found:
         found = Found(self, status, reason)
+        if ticket.request.cache.store and ticket.epoch is None:
+            try:
+                ticket = replace(ticket, epoch=await self._store.epoch(ticket.tenant))
+            except StateUnavailableError:
+                return found  # its answer could not be stored either
         found.ticket = ticket if ticket.request.cache.store or ticket.shadow is not None else None
         return found
 
@@ -318,24 +363,38 @@ class AnswerCache:
         requests that wait."""
         tenant, key = ticket.tenant, ticket.keys.exact
         reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
-        if not reason and ticket.shadow is not None:
-            self._judge(ticket.shadow, stored)
+        if not reason:
+            self._compare(ticket, stored)
         if not ticket.request.cache.store:
-            return
+            return None
         entry = self._new_entry(ticket, stored)
         if not reason and len(entry.document) + len(entry.question) > self._config.max_entry_bytes:
             reason = "large"
         if not reason and len(self._writes) >= MAX_WRITES:
             reason = "busy"
         if reason:
-            self._metrics.unstored(tenant, reason)
-            if ticket.leading:
-                self._flights.unshared(tenant, key, reason)
-            return
+            return self.not_kept(ticket, reason)
         owner = self._flights.owner(tenant, key) if ticket.leading else ""
         if ticket.leading:
             self._flights.answered(tenant, key, entry)
-        self._write(self._put(ticket, entry, owner))
+        return self._write(self._put(ticket, entry, owner))
+
+    def not_kept(self, ticket: Ticket, reason: str) -> None:
+        """The answer to a request is not stored, for ``reason``. Those that wait go alone."""
+        if not ticket.request.cache.store:
+            return
+        self._metrics.unstored(ticket.tenant, reason)
+        if ticket.leading:
+            self._flights.unshared(ticket.tenant, ticket.keys.exact, reason)
+
+    def wanted(self, ticket: Ticket) -> bool:
+        """Whether other requests wait for the answer."""
+        return ticket.leading and self._flights.wanted(ticket.tenant, ticket.keys.exact)
+
+    async def unwanted(self, ticket: Ticket) -> None:
+        """Returns when no other request waits for the answer."""
+        if ticket.leading:
+            await self._flights.unwanted(ticket.tenant, ticket.keys.exact)
 
     def give_up(self, ticket: Ticket) -> None:
         """Returns the ticket of a request that has failed or whose client has left. The next identical request that
@@ -345,9 +404,10 @@ class AnswerCache:
 
     async def _put(self, ticket: Ticket, entry: CacheEntry, owner: str) -> None:
         terms = self._config.terms(entry.tenant)
-        kept, reason = False, "bounds"
+        kept, reason = False, "bounds or deletion"
         try:
-            kept = await self._store.put(entry, CacheBounds(terms.max_entries, terms.max_bytes), owner)
+            bounds = CacheBounds(terms.max_entries, terms.max_bytes)
+            kept = await self._store.put(entry, bounds, owner, ticket.epoch)
         except StateUnavailableError:
             reason = "unavailable"
         finally:
@@ -385,11 +445,25 @@ class AnswerCache:
         max_age_s = ticket.request.cache.max_age_s
         return 0 if max_age_s is None else int(1000 * (self._clock.now() - max_age_s))
 
-    def _judge(self, shadow: Hit, stored: StoredAnswers) -> None:
-        """Compares a semantic hit with the answer that was generated all the same, and tells the index."""
-        wrong = not same_answers(shadow.stored.answers, stored.answers)
-        score = None if shadow.match is None else shadow.match.score
-        self.judge(HitFeedback(shadow.entry.tenant, shadow.entry.id, wrong, HitJudge.SHADOW, score))
+    def _compare(self, ticket: Ticket, stored: StoredAnswers) -> None:
+        """Compares the generated answer with that of a semantic hit or of a near miss, and has the index learn of it.
+        What it finds counts as often as such look-ups are not compared."""
+        if ticket.shadow is not None:
+            self._compared(ticket, ticket.shadow, stored, HitJudge.SHADOW, self._config.shadow_share)
+        elif ticket.near is not None and len(self._writes) < MAX_WRITES:
+            self._write(self._compare_near(ticket, ticket.near, stored))
+
+    async def _compare_near(self, ticket: Ticket, near: SemanticMatch, stored: StoredAnswers) -> None:
+        with contextlib.suppress(StateUnavailableError):  # then it is not compared
+            hit, _ = await self._matched(ticket, near)
+            if hit is not None:
+                self._compared(ticket, hit, stored, HitJudge.NEAR_MISS, self._config.near_miss_share)
+
+    def _compared(self, ticket: Ticket, hit: Hit, stored: StoredAnswers, judge: HitJudge, share: float) -> None:
+        wrong = not same_answers(hit.stored.answers, stored.answers)
+        score = None if hit.match is None else hit.match.score
+        question, entry = ticket.keys.question, hit.entry
+        self.judge(HitFeedback(entry.tenant, entry.id, wrong, judge, score, question, 1 / share))
 
     def judge(self, feedback: HitFeedback) -> None:
         """Counts whether a hit was right, and sends the feedback to the index in the background."""

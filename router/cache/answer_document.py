@@ -16,12 +16,10 @@ USAGE = tuple(field.name for field in fields(Usage))
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswers:
-    """The complete answers to a request, in the order of their index, with the token counts of their generation.
-    ``tier`` is the tier that generated them."""
+    """The whole answers to a request, in the order of their index, and what their generation used."""
 
     answers: tuple[Answer, ...]
     usage: Usage
-    tier: str
     reasoning_tokens: int = 0
 
 
@@ -41,7 +39,6 @@ def encode_answers(stored: StoredAnswers) -> str:
     document = {
         "answers": rows,
         "usage": {name: getattr(stored.usage, name) for name in USAGE},
-        "tier": stored.tier,
         "reasoning_tokens": stored.reasoning_tokens,
     }
     return json.dumps(document, separators=(",", ":"))
@@ -58,7 +55,7 @@ def decode_answers(document: str, prompts: Sequence[int]) -> StoredAnswers:
         members = json.loads(document)
         answers = tuple(_answer(index, row) for index, row in enumerate(members["answers"]))
         usage = Usage(**{name: int(members["usage"][name]) for name in USAGE})
-        stored = StoredAnswers(answers, usage, str(members["tier"]), int(members["reasoning_tokens"]))
+        stored = StoredAnswers(answers, usage, int(members["reasoning_tokens"]))
     except (ValueError, TypeError, KeyError, IndexError):
         raise PoisonedEntryError("the answers cannot be read") from None
     if [answer.prompt for answer in answers] != list(prompts):

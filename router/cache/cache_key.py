@@ -29,7 +29,8 @@ NO_CUTS = (None, 0.0, 0, 1.0, 0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """The inputs beside the request itself that decide an answer."""
+    """The inputs beside the request itself that decide an answer. ``policy`` is the version of the tenant's safety
+    policy, and ``checks`` has those of its classifier and lists."""
 
     tenant: str
     tier: str
@@ -37,6 +38,7 @@ class CacheScope:
     policy: str = ""
     role: str = ""
     weights: str = ""
+    checks: str = ""
 
 
 @dataclass(frozen=True, slots=True)

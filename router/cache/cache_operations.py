@@ -7,7 +7,8 @@ Each deletion is in the audit log, with the name of who asked for it, and no tex
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
 from router.cache.answer_cache import AnswerCache
@@ -44,11 +45,12 @@ class CacheDesk:
         """Returns how many entries and bytes each tenant has stored."""
         return await self._store.sizes()
 
-    async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool) -> bool:
-        """Records a client's judgement of a hit, and deletes the entry if it is ``wrong``. Returns whether it was
-        deleted. ``who`` is the name in the audit log.
+    async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool, question: str = "") -> bool:
+        """Takes a client's word on a hit. Returns whether the entry was deleted.
 
-        Raises NotFoundError if the tenant has no such entry.
+        A ``wrong`` answer is deleted, unless it was given to another ``question`` than its own: then it may be right
+        for its own, and only that pair of questions is no hit again. Raises NotFoundError if the tenant has no such
+        entry.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))
@@ -56,11 +58,11 @@ class CacheDesk:
             entry = None
         if entry is None or entry.id != entry_id:
             raise NotFoundError("There is no such stored answer.", "cache_entry_not_found", "entry")
-        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT))
-        deleted = wrong and await self._store.delete(tenant, entry_id)
-        self._record(
-            tenant, {"check": CHECK, "outcome": "wrong" if wrong else "right", "entry": entry_id, "reviewer": who}
-        )
+        other = question if entry.semantic and question != entry.question else ""
+        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT, question=other, who=who))
+        deleted = wrong and not other and await self._store.delete(tenant, entry_id)
+        outcome = ("wrong pair" if other else "wrong") if wrong else "right"
+        self._record(tenant, {"check": CHECK, "outcome": outcome, "entry": entry_id, "reviewer": who})
         return deleted
 
     async def matching(self, which: EntryFilter) -> Matches:
@@ -73,16 +75,15 @@ class CacheDesk:
         return Matches(count, sample)
 
     async def invalidate(self, which: EntryFilter, who: str) -> Matches:
-        """Deletes the entries that match ``which``, and returns them. ``who`` is the name in the audit log."""
+        """Deletes the entries that ``which`` means, and returns them. Whole tenants are deleted at once, with the
+        entries that cannot be read; otherwise those that cannot be read are deleted as far as they are come across."""
         deleted: Counter[str] = Counter()
         sample = list[CacheEntry]()
         try:
-            async for entry in self._found(which):
-                if not await self._store.delete(entry.tenant, entry.id):
-                    continue
-                deleted[entry.tenant] += 1
-                if len(sample) < MAX_SAMPLE:
-                    sample.append(entry)
+            if which in (EntryFilter(), EntryFilter(tenant=which.tenant)):
+                await self._clear(which.tenant, deleted, sample)
+            else:
+                await self._delete(which, deleted, sample)
         finally:  # what was deleted before an outage is recorded too
             asked = {name: value for name, value in asdict(which).items() if value is not None}
             asked = {name: "(text)" if name == "question_prefix" else value for name, value in asked.items()}
@@ -91,6 +92,28 @@ class CacheDesk:
                     tenant, {"check": CHECK, "outcome": "invalidated", "count": count, "filter": asked, "reviewer": who}
                 )
         return Matches(deleted.total(), sample)
+
+    async def _clear(self, tenant: str | None, deleted: Counter[str], sample: list[CacheEntry]) -> None:
+        for name in await self._store.tenants() if tenant is None else [tenant]:
+            if len(sample) < MAX_SAMPLE:
+                async with aclosing(self._pages(name)) as pages:
+                    sample += (await anext(pages, []))[: MAX_SAMPLE - len(sample)]
+            if count := await self._store.clear(name):
+                deleted[name] += count
+
+    async def _delete(self, which: EntryFilter, deleted: Counter[str], sample: list[CacheEntry]) -> None:
+        async for batch in self._store.entries(which.tenant, discard_poisoned=True):
+            meant = {entry.id: entry for entry in batch if which.matches(entry)}
+            if not meant:
+                continue
+            tenant = batch[0].tenant  # a batch is of one tenant
+            gone = await self._store.delete_many(tenant, list(meant))
+            deleted[tenant] += len(gone)
+            sample += [meant[each] for each in gone[: MAX_SAMPLE - len(sample)]]
+
+    async def _pages(self, tenant: str) -> AsyncGenerator[Sequence[CacheEntry], None]:
+        async for batch in self._store.entries(tenant):
+            yield batch
 
     async def _found(self, which: EntryFilter) -> AsyncIterator[CacheEntry]:
         async for batch in self._store.entries(which.tenant):

@@ -20,21 +20,6 @@ def keeps_bound(hits: float, trials: float, bound: float, confidence: float = CO
     return hits < trials and incomplete_beta(bound, hits + 1, trials - hits) >= confidence
 
 
-def upper_limit(hits: float, trials: float, confidence: float = CONFIDENCE) -> float:
-    """Returns the upper confidence limit of the rate ``hits`` / ``trials``, from 0 to 1: the quantile of the beta
-    distribution with hits + 1 and trials - hits."""
-    if hits >= trials:
-        return 1.0
-    low, high = 0.0, 1.0
-    while high - low > PRECISION:
-        middle = (low + high) / 2
-        if keeps_bound(hits, trials, middle, confidence):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def incomplete_beta(x: float, a: float, b: float) -> float:
     """Returns the regularised incomplete beta function at ``x``, from 0 to 1; ``a`` and ``b`` are above 0.
 

@@ -32,13 +32,14 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The role of a request in its flight. ``entry`` is the answer to share, if ``part`` is SHARE. ``waited``: the
-    flight existed when the request came. ``reason`` says why a request goes alone; "" otherwise."""
+    """What a request is to do. ``entry`` is the answer to share. ``waited``: it was under way when the request
+    came. ``reason`` says why a request goes alone; "" otherwise. ``epoch`` is that in which a leader begins."""
 
     part: Part
     entry: CacheEntry | None = None
     waited: bool = False
     reason: str = ""
+    epoch: int | None = None
 
 
 @dataclass(slots=True)
@@ -49,7 +50,9 @@ class _Group:
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)  # the name under which it has the lease
     parts: dict[int, asyncio.Future[Joined]] = field(default_factory=dict)
     entry: CacheEntry | None = None
+    epoch: int | None = None  # in which the lease was granted
     asking: asyncio.Task[None] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # one that waits has left, or the flight has ended
 
 
 def _nothing() -> None:
@@ -75,6 +78,17 @@ class SingleFlight:
         """Returns the name under which this router holds the lease on ``key``; "" if it has no flight for it."""
         group = self._groups.get((tenant, key))
         return "" if group is None else group.owner
+
+    def wanted(self, tenant: str, key: str) -> bool:
+        """Whether requests of this router wait for the answer of its leader."""
+        group = self._groups.get((tenant, key))
+        return group is not None and bool(group.flight.waiting)
+
+    async def unwanted(self, tenant: str, key: str) -> None:
+        """Returns when no request of this router waits for the answer of its leader."""
+        while (group := self._groups.get((tenant, key))) is not None and group.flight.waiting:
+            group.changed.clear()
+            await group.changed.wait()
 
     async def close(self) -> None:
         """Releases all leases of this router, so that other routers need not wait for them to expire."""
@@ -157,6 +171,7 @@ class SingleFlight:
 
     def _leave(self, place: Place, group: _Group, member: int) -> None:
         group.flight.leave(member)
+        group.changed.set()
         if group.flight.state is FlightState.SETTLED and self._groups.get(place) is group and group.entry is None:
             del self._groups[place]
 
@@ -196,6 +211,7 @@ class SingleFlight:
             return FlightEvent.UNAVAILABLE, None
         if not isinstance(found, Lease):
             return FlightEvent.FOUND, found
+        group.epoch = found.epoch
         if found.unshared:
             return FlightEvent.UNSHARED, None
         return (FlightEvent.GRANTED if found.leading else FlightEvent.REFUSED), None
@@ -203,11 +219,13 @@ class SingleFlight:
     def _assign(
         self, group: _Group, assigned: Sequence[Assignment], reason: str, entry: CacheEntry | None = None
     ) -> None:
+        group.changed.set()
         for member, part in assigned:
             if (future := group.parts.get(member)) is not None and not future.done():
                 shared = (entry or group.entry) if part is Part.SHARE else None
                 alone = reason if part is Part.ALONE else ""
-                future.set_result(Joined(part, shared, group.entry is not None, alone))
+                epoch = group.epoch if part is Part.LEAD else None
+                future.set_result(Joined(part, shared, group.entry is not None, alone, epoch))
 
     def _leading(self) -> list[tuple[Place, _Group]]:
         return [each for each in self._groups.items() if each[1].flight.state is FlightState.LEADING]

@@ -50,6 +50,7 @@ class Account:
     cache: str | None = None  # how the response cache answered, such as exact, semantic or miss; None: it was not asked
     fault: RefusalError | None = None  # that has cut off an answer of which the client got a part
     inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
+    client_left: bool = False  # its answer is generated to the end for others that wait for the same one
 
 
 class Ledger:
@@ -86,6 +87,8 @@ class Ledger:
         try:
             yield
             outcome, refusal = (Outcome.FINISHED if account.fault is None else Outcome.FAILED), account.fault
+            if account.client_left and account.fault is None:
+                outcome = Outcome.CANCELLED
         except Exception as fault:
             outcome, refusal = Outcome.FAILED, refusal_of(fault)
             raise

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from router.ports.cache_entry import CacheEntry
 
@@ -31,13 +31,14 @@ class Lease:
     """The answer of ``EntryStore.find_or_lead`` without an entry.
 
     ``leading``: the caller is now the leader and generates the answer. ``unshared``: a leader has just found that its
-    answer may not be stored, so that each request needs its own. If both are False, another owner leads, and its lease
-    ends in ``left_ms`` unless it is renewed.
+    answer may not be stored, so that each request needs its own. Neither: another owner leads, and its lease ends in
+    ``left_ms`` unless it is renewed. ``epoch`` is that of the tenant.
     """
 
     leading: bool = False
     unshared: bool = False
     left_ms: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,17 @@ class EntryStore(Protocol):
         """
         ...
 
-    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "") -> bool:
+    async def epoch(self, tenant: str) -> int:
+        """Returns the tenant's epoch: the number of times that ``clear`` or ``delete_many`` has deleted entries."""
+        ...
+
+    async def put(self, entry: CacheEntry, bounds: CacheBounds, owner: str = "", epoch: int | None = None) -> bool:
         """Stores ``entry`` in place of a former one with its key, announces it on the feed, and ends the lease of
         ``owner`` on the key. Evicts the least recently used entries until the tenant is within ``bounds``.
 
-        Returns False, and stores nothing, if the entry has expired or alone exceeds ``bounds``.
+        ``epoch`` is that of the tenant when the generation of the answer began; None: it is not compared. Returns
+        False, and stores nothing, if it is another one by now, and if the entry has expired or alone exceeds
+        ``bounds``.
         """
         ...
 
@@ -127,9 +134,26 @@ class EntryStore(Protocol):
         another id, stays."""
         ...
 
-    def entries(self, tenant: str | None = None) -> AsyncIterator[Sequence[CacheEntry]]:
-        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. An entry that
-        is stored or deleted meanwhile may be left out. Poisoned entries are left out."""
+    async def delete_many(self, tenant: str, entry_ids: Sequence[str]) -> Sequence[str]:
+        """Deletes the entries with these ids, in batches, and begins a new epoch. Returns the ids of those there were;
+        a later entry with the same key stays."""
+        ...
+
+    async def clear(self, tenant: str) -> int:
+        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch: what was being
+        generated before is not stored. Returns their number, in which expired ones may be counted."""
+        ...
+
+    async def tenants(self) -> Sequence[str]:
+        """Returns the tenants that may have entries, sorted."""
+        ...
+
+    def entries(
+        self, tenant: str | None = None, *, discard_poisoned: bool = False
+    ) -> AsyncIterator[Sequence[CacheEntry]]:
+        """Yields the entries of ``tenant``, or of all tenants, in batches, without counting them as used. One that is
+        stored or deleted meanwhile may be left out. Poisoned entries are left out, and deleted if ``discard_poisoned``.
+        """
         ...
 
     async def sizes(self) -> Sequence[CacheSize]:
@@ -143,11 +167,12 @@ class ChangeKind(StrEnum):
 
     PUT = "put"
     DELETE = "delete"
+    CLEAR = "clear"  # all entries of the tenant that were announced before are deleted
 
 
 class CacheChange(NamedTuple):
-    """A change of the stored entries. ``position`` orders changes. A change of the kind DELETE has ``tenant``, ``id``
-    and ``partition`` alone. Entries without a question are not announced.
+    """A change of the stored entries. ``position`` orders changes. DELETE has ``tenant``, ``id`` and ``partition``
+    alone, CLEAR ``tenant`` alone. Entries without a question are not announced.
 
     The expiry of an entry is not announced.
     """
@@ -199,6 +224,10 @@ class SemanticQuestion(NamedTuple):
     min_created_ms: int = 0
 
 
+REFUSED_BY_SCORE: Final = "score"
+"""Why a candidate is no hit that neither guard nor comparison has refused: its score is below the threshold."""
+
+
 class SemanticMatch(NamedTuple):
     """The best candidate for a question.
 
@@ -222,18 +251,26 @@ class HitJudge(StrEnum):
     """The source of a judgement of a hit."""
 
     CLIENT = "client"  # by POST /v1/cache/feedback
-    SHADOW = "shadow"  # the answer was generated all the same, and compared
+    NEAR_MISS = "near_miss"  # the score was too low for a hit, and the new answer was compared with the stored one
+    SHADOW = "shadow"  # the answer was generated, and compared with the stored one
 
 
 class HitFeedback(NamedTuple):
-    """A judgement whether a hit's answer was right for the question. ``score`` is the score of the hit; None: unknown,
-    or the hit was exact."""
+    """Whether the answer of the entry was right for a question.
+
+    ``score`` is that of the candidate; None: not known, or the hit was exact. ``question`` is the text that was asked;
+    "" if it is not known. ``weight`` is one by the probability with which look-ups of this kind are compared. ``who``
+    names the key of the client that says so; "" for a comparison.
+    """
 
     tenant: str
     entry_id: str
     wrong: bool
     judge: HitJudge
     score: float | None = None
+    question: str = ""
+    weight: float = 1.0
+    who: str = ""
 
 
 class SemanticUnavailableError(Exception):
@@ -249,6 +286,7 @@ class SemanticIndex(Protocol):
         ...
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Takes the judgement of a hit into account for the threshold. Raises SemanticUnavailableError if the index
-        does not answer."""
+        """Takes into account, for the tenant's threshold, whether a hit was right. A pair of questions that was found
+        wrong is no hit of the tenant again, until the entry expires. A client that calls an answer wrong and does not
+        say for which question ends its use for all. Raises SemanticUnavailableError."""
         ...

@@ -54,6 +54,8 @@ class Exchange:
 
     ``headers`` are added to every response, errors included. So are the headers that ``late_headers`` returns, which is
     called when the status line is sent. ``started``: the status line was sent. ``streaming``: an SSE stream is open.
+    ``outlives`` is called when the client leaves, or the server ends the request: it takes the work over and returns
+    True, or returns False.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +70,8 @@ class Exchange:
         self.late_headers: Callable[[], list[tuple[bytes, bytes]]] = list
         self.started = False
         self.streaming = False
+        self.outlives: Callable[[asyncio.Future[Any]], bool] = lambda working: False
+        self._left = False
         self._received = asyncio.Event()  # whether the whole body was received
 
     def header(self, name: str) -> str | None:
@@ -115,7 +119,8 @@ class Exchange:
 
     async def while_connected(self, work: Awaitable[T]) -> T:
         """Runs ``work``, which must receive the body first. Returns its result, or raises its error. If the client
-        disconnects before ``work`` ends, cancels ``work`` and raises ClientLeftError."""
+        disconnects before ``work`` ends, cancels ``work`` unless it ``outlives`` the client, and raises
+        ClientLeftError. What such work sends is dropped."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
@@ -126,6 +131,8 @@ class Exchange:
         finally:
             watching.cancel()
             if not working.done():
+                self._left = self.outlives(working)
+            if not (working.done() or self._left):
                 working.cancel()
                 await asyncio.wait({working})
                 if not working.cancelled():
@@ -138,6 +145,8 @@ class Exchange:
 
     async def answer_text(self, status: int, body: str, media_type: str = "application/json") -> None:
         """Sends a whole response."""
+        if self._left:
+            return
         await self._answer(status, body.encode(), [], media_type)
 
     async def fail(self, refusal: RefusalError, body: str) -> None:
@@ -166,7 +175,7 @@ class Exchange:
         The status line is sent with the first write, so that an error before it still sets the HTTP status.
         """
         async for batch in batches:
-            if bodies := bodies_of(batch):
+            if not self._left and (bodies := bodies_of(batch)):
                 await self._send_frames("".join(map(event, bodies)))
         await self._end_stream()
 
@@ -189,6 +198,8 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
 
     async def _end_stream(self) -> None:
+        if self._left:
+            return
         if not self.started:  # nothing was sent
             await self._start(200, HEADERS)
         self.streaming = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
+from cluster.state.judgement import Judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -11,7 +12,6 @@ from cluster.state.question_record import (
     encode_question,
 )
 from cluster.state.redis_questions import QuestionPage
-from router.ports.answer_cache import HitFeedback
 from router.ports.state_store import StateUnavailableError
 
 
@@ -22,7 +22,8 @@ class MemoryQuestions:
         self.available = True
         self.data: dict[tuple[str, str], bytes] = {}
         self.positions: dict[int, str] = {}
-        self.judged: list[tuple[str, HitFeedback]] = []
+        self.judged: list[tuple[str, Judgement]] = []
+        self.refusals: dict[tuple[str, str], int] = {}
 
     async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]:
         self._check()
@@ -51,13 +52,21 @@ class MemoryQuestions:
         self._check()
         self.positions[model] = position
 
-    async def judge(self, feedback: HitFeedback, version: str) -> None:
+    async def judge(self, tenant: str, judgement: Judgement) -> None:
         self._check()
-        self.judged.insert(0, (version, feedback))
+        self.judged.insert(0, (tenant, judgement))
 
-    async def judgements(self, version: str) -> list[HitFeedback]:
+    async def judgements(self, tenant: str, version: str) -> list[Judgement]:
         self._check()
-        return [feedback for scorer, feedback in self.judged if scorer == version]
+        return [each for owner, each in self.judged if (owner, each.version) == (tenant, version)]
+
+    async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
+        self._check()
+        self.refusals[tenant, pair] = max(expires_ms, self.refusals.get((tenant, pair), 0))
+
+    async def refused(self, tenant: str, pairs: Sequence[str], now_ms: int) -> set[str]:
+        self._check()
+        return {pair for pair in pairs if self.refusals.get((tenant, pair), 0) > now_ms}
 
     def _read(self, tenant: str, entry_id: str) -> QuestionRecord | None:
         data = self.data.get((tenant, entry_id))

@@ -127,6 +127,23 @@ async def test_a_new_replica_reads_the_vectors_and_embeds_nothing(
     assert len(embedder.calls) == calls
 
 
+async def test_a_tenant_that_was_deleted_at_once_leaves_the_index_and_what_came_later_stays(
+    entries: Entries, make: Make, questions: Questions
+) -> None:
+    follower = make()
+    for number in range(6):
+        await entries.put(entry(number), ROOM)
+        await entries.put(entry(number, "other"), ROOM)
+    await steps(follower)
+    await entries.put(entry(6), ROOM)
+    await entries.clear("acme")
+    await entries.put(entry(7), ROOM)
+    index = await steps(follower)
+    assert {place for place in index.entries() if place[0] == "acme"} == {("acme", entry(7).id)}
+    assert len(index) == 7
+    assert await questions.get("acme", [entry(1).id]) == [None]
+
+
 async def test_what_was_stored_before_the_first_replica_is_embedded(entries: Entries, make: Make) -> None:
     for number in range(150):  # more than the feed keeps
         await entries.put(entry(number), ROOM)

@@ -55,10 +55,10 @@ class WordThreshold:
 
     version = "words@1"
 
-    def __call__(self, max_false_hit_rate: float) -> float:
+    def __call__(self, tenant: str, max_false_hit_rate: float) -> float:
         return 1 - max_false_hit_rate
 
-    def refresh(self) -> None:
+    def refresh(self, tenant: str) -> None:
         """There is no evidence."""
 
 
@@ -186,35 +186,92 @@ async def test_at_most_the_nearest_candidates_are_judged(cache: Cache) -> None:
     assert [len(each) for each in cache.scorer.asked] == [3]
 
 
-async def test_a_wrong_answer_is_used_no_more_on_any_replica(cache: Cache) -> None:
-    await cache.store("how do I reset my password")
+def replica_beside(cache: Cache) -> Cache:
+    """Another replica on the same stores."""
     second = Cache(cache.clock)
     second.index._questions = cache.questions
     second.follower._questions = cache.questions
     second.follower._entries = second.follower._feed = cache.entries
+    return second
+
+
+async def test_a_wrong_answer_is_used_no_more_on_any_replica(cache: Cache) -> None:
+    await cache.store("how do I reset my password")
+    second = replica_beside(cache)
     await second.follower.step()
     assert await second.ask("how can I reset my password") is not None
-    feedback = HitFeedback("acme", entry(0).id, True, HitJudge.CLIENT, 0.7)
-    await cache.index.feedback(feedback)
+    await cache.index.feedback(HitFeedback("acme", entry(0).id, True, HitJudge.CLIENT))
     assert await cache.ask("how can I reset my password") is None
     assert await second.ask("how can I reset my password") is None
-    assert await cache.questions.judgements("words@1") == [feedback]
+    assert await cache.questions.judgements("acme", "words@1") == []
 
 
-@pytest.mark.parametrize(
-    "feedback",
-    [
-        HitFeedback("acme", entry(0).id, False, HitJudge.CLIENT, 0.7),
-        HitFeedback("acme", entry(0).id, True, HitJudge.SHADOW, 0.7),
-        HitFeedback("other", entry(0).id, True, HitJudge.CLIENT, 0.7),
-    ],
-    ids=["right", "shadow", "tenant"],
-)
-async def test_other_feedback_is_kept_as_data_alone(cache: Cache, feedback: HitFeedback) -> None:
-    await cache.store("how do I reset my password")
-    await cache.index.feedback(feedback)
-    assert await cache.ask("how can I reset my password") is not None
-    assert await cache.questions.judgements("words@1") == [feedback]
+STORED, ASKED = "how do I reset my password", "how can I reset my password"
+
+
+@pytest.mark.parametrize("judge", HitJudge)
+async def test_a_pair_that_was_found_wrong_is_no_hit_again_on_any_replica_in_either_order(
+    cache: Cache, judge: HitJudge
+) -> None:
+    await cache.store(STORED)
+    second = replica_beside(cache)
+    await second.follower.step()
+    assert (found := await second.ask(ASKED)) is not None
+    assert found.hit
+    await cache.index.feedback(HitFeedback("acme", entry(0).id, True, judge, 0.7, ASKED))
+    for replica in (cache, second):
+        assert (again := await replica.ask(ASKED)) is not None
+        assert (again.entry_id, again.refused_by) == (entry(0).id, "found wrong")
+        assert (other := await replica.ask("how may I reset my password")) is not None
+        assert other.hit
+    await cache.entries.delete("acme", entry(0).id)
+    await cache.store(ASKED, version=1)
+    assert (turned := await cache.ask(STORED)) is not None
+    assert turned.refused_by == "found wrong"
+
+
+async def test_another_candidate_takes_the_place_of_a_refused_one(cache: Cache) -> None:
+    await cache.store(STORED, "how can I reset the password")
+    await cache.index.feedback(HitFeedback("acme", entry(0).id, True, HitJudge.SHADOW, 0.7, ASKED))
+    assert (found := await cache.ask(ASKED)) is not None
+    assert (found.entry_id, found.hit) == (entry(1).id, True)
+
+
+async def test_a_refusal_ends_with_its_entry(cache: Cache) -> None:
+    await cache.store(STORED)
+    await cache.index.feedback(HitFeedback("acme", entry(0).id, True, HitJudge.SHADOW, 0.7, ASKED))
+    cache.clock.advance(61)
+    now_ms = int(1000 * cache.clock.now())
+    await cache.store(STORED, version=1, created_ms=now_ms, expires_ms=now_ms + 60_000)
+    assert (found := await cache.ask(ASKED)) is not None
+    assert found.hit
+
+
+async def test_feedback_of_another_tenant_refuses_nothing(cache: Cache) -> None:
+    await cache.store(STORED)
+    await cache.index.feedback(HitFeedback("other", entry(0).id, True, HitJudge.CLIENT, None, ASKED))
+    assert (found := await cache.ask(ASKED)) is not None
+    assert found.hit
+    assert cache.questions.judged == []
+
+
+async def test_what_was_found_of_a_pair_is_kept_for_the_tenant(cache: Cache) -> None:
+    await cache.store(STORED)
+    await cache.index.feedback(HitFeedback("acme", entry(0).id, False, HitJudge.SHADOW, 0.7, ASKED, 100.0))
+    (judged,) = await cache.questions.judgements("acme", "words@1")
+    assert (judged.wrong, judged.judge, judged.score, judged.weight) == (False, HitJudge.SHADOW, 0.7, 100.0)
+    assert (found := await cache.ask(ASKED)) is not None
+    assert found.hit
+
+
+async def test_the_score_of_a_reported_pair_is_the_scorers(cache: Cache) -> None:
+    await cache.store(STORED)
+    for question in (ASKED, "how do I not reset my password", "bananas", STORED):
+        report = HitFeedback("acme", entry(0).id, True, HitJudge.CLIENT, None, question, who="key-1")
+        await cache.index.feedback(report)
+    (judged,) = await cache.questions.judgements("acme", "words@1")
+    assert judged.score == pytest.approx(5 / 7)
+    assert judged.who == "key-1"
 
 
 async def test_faults_of_what_it_needs_are_one_error(cache: Cache) -> None:

@@ -10,6 +10,7 @@ import redis
 
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
+from cluster.state.judgement import Judgement, decode_judgement, pair_digest
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -17,8 +18,8 @@ from cluster.state.question_record import (
     encode_question,
     model_digest,
 )
-from cluster.state.redis_questions import MAX_JUDGEMENTS, RedisQuestions
-from router.ports.answer_cache import HitFeedback, HitJudge
+from cluster.state.redis_questions import MAX_JUDGEMENTS, MAX_REFUSED, RedisQuestions
+from router.ports.answer_cache import HitJudge
 from router.ports.state_store import StateUnavailableError
 from tests.cache_index.memory_questions import MemoryQuestions
 
@@ -90,15 +91,49 @@ async def test_a_position_belongs_to_a_model(questions: Questions) -> None:
     assert await questions.position(MODEL + 1) is None
 
 
-async def test_judgements_come_newest_first(questions: Questions) -> None:
+async def test_judgements_of_a_tenant_come_newest_first(questions: Questions) -> None:
     judged = [
-        HitFeedback("acme", "id-1", True, HitJudge.CLIENT, 0.75),
-        HitFeedback("acme", "id-2", False, HitJudge.SHADOW, None),
+        Judgement("s@1", True, HitJudge.CLIENT, 0.75, "ab", 1.0, "key-1"),
+        Judgement("s@1", False, HitJudge.SHADOW, 0.5, "cd", 100.0),
     ]
     for each in judged:
-        await questions.judge(each, "s@1")
-    assert await questions.judgements("s@1") == judged[::-1]
-    assert await questions.judgements("s@2") == []
+        await questions.judge("acme", each)
+    assert await questions.judgements("acme", "s@1") == judged[::-1]
+    assert await questions.judgements("acme", "s@2") == await questions.judgements("other", "s@1") == []
+
+
+async def test_a_pair_is_refused_for_its_tenant_until_its_time_ends(questions: Questions) -> None:
+    await questions.refuse("acme", "ab", 1000, 3000)
+    await questions.refuse("acme", "ab", 1000, 2000)
+    await questions.refuse("acme", "cd", 1000, 2000)
+    assert await questions.refused("acme", ["ab", "cd", "ef"], 1999) == {"ab", "cd"}
+    assert await questions.refused("acme", ["ab", "cd", "ef"], 2000) == {"ab"}
+    assert await questions.refused("other", ["ab"], 1000) == set()
+    assert await questions.refused("acme", [], 1000) == set()
+
+
+def test_a_pair_has_one_name_in_both_orders_and_another_in_another_partition() -> None:
+    assert pair_digest("p", "a", "bc") == pair_digest("p", "bc", "a")
+    assert len({pair_digest("p", "a", "bc"), pair_digest("p", "ab", "c"), pair_digest("q", "a", "bc")}) == 3
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"version":"s@1","wrong":true,"judge":"x","score":1}'])
+def test_what_is_no_judgement_is_left_out(data: bytes) -> None:
+    assert decode_judgement(data) is None
+
+
+async def test_refused_pairs_of_a_tenant_are_bounded_in_redis(redis_server: RedisServer, state: object) -> None:
+    made = RedisQuestions(state, redis_server.url)  # type: ignore[arg-type]
+    name = redis_keys.cache_refused("acme")
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.zadd(name, {f"p{number}": 10_000 + number for number in range(MAX_REFUSED)} | {"old": 500})
+        await made.refuse("acme", "ab", 1000, 50_000)
+        assert client.zcard(name) == MAX_REFUSED
+        assert client.zscore(name, "old") is None
+        assert client.zscore(name, "p0") is None
+        assert client.zscore(name, "ab") == 50_000
+        assert 0 < client.pttl(name) <= 49_000
+    await made.close()
 
 
 async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
@@ -108,13 +143,15 @@ async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
     await made.put([record(1), record(2)])
     with redis.Redis.from_url(redis_server.url) as client:
         client.hset(redis_keys.cache_questions("acme"), "id-1", b"spoilt")
-        client.lpush(redis_keys.CACHE_JUDGEMENTS, "{}", "[", *["{}"] * MAX_JUDGEMENTS)
-        await made.judge(HitFeedback("acme", "id-1", True, HitJudge.CLIENT), "s@1")
-        assert client.llen(redis_keys.CACHE_JUDGEMENTS) == MAX_JUDGEMENTS
+        name = redis_keys.cache_judgements("acme")
+        client.lpush(name, "{}", "[", *["{}"] * MAX_JUDGEMENTS)
+        await made.judge("acme", Judgement("s@1", True, HitJudge.CLIENT, 0.9))
+        assert client.llen(name) == MAX_JUDGEMENTS
+        assert client.ttl(name) > 0
     pages = [page async for page in made.pages()]
     assert [each.id for page in pages for each in page.records] == ["id-2"]
     assert [each for page in pages for each in page.poisoned] == [("acme", "id-1")]
-    assert len(await made.judgements("s@1")) == 1
+    assert len(await made.judgements("acme", "s@1")) == 1
     await made.close()
     with pytest.raises(StateUnavailableError):
         await made.get("acme", ["id-1"])

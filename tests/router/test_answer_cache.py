@@ -64,9 +64,17 @@ class Counted:
 class Cached:
     """A router with an answer cache. ``cache`` are settings of it."""
 
-    def __init__(self, *, guarded: bool = False, store: MemoryEntryStore | None = None, **cache: Any) -> None:
+    def __init__(
+        self,
+        *,
+        guarded: bool = False,
+        store: MemoryEntryStore | None = None,
+        backend: ScriptedBackend | None = None,
+        request_timeout_s: float = 600,
+        **cache: Any,
+    ) -> None:
         self.clock = VirtualClock()
-        self.backend = ScriptedBackend()
+        self.backend = backend or ScriptedBackend()
         self.entries = store or MemoryEntryStore(self.clock)
         self.index = ScriptedIndex(self.entries)
         self.ledger = MemoryStore(self.clock)
@@ -75,7 +83,9 @@ class Cached:
         self.safety = MemorySafetyStore(self.clock)
         guard = PolicyGuard(self.policies, Parts(self.classifier))
         settings = {"enabled": True, "shadow_share": 0.0, **cache}
-        config = RouterConfig.model_validate({"keys": KEYS, "prices": PRICES, "cache": settings})
+        config = RouterConfig.model_validate(
+            {"keys": KEYS, "prices": PRICES, "cache": settings, "request_timeout_s": request_timeout_s}
+        )
         self.app = build_app(
             config,
             self.backend,
@@ -467,10 +477,47 @@ async def test_a_share_of_semantic_hits_is_generated_and_compared(monkeypatch: p
     assert await cached.status("What are quarks?") == "miss; shadow"
     monkeypatch.setattr("tests.router.backend.WORDS", ("Something ", "else"))
     assert await cached.status("Who was Quark?") == "miss; shadow"
-    assert [(told.wrong, told.judge.value, told.score) for told in cached.index.told] == [
-        (False, "shadow", 0.97),
-        (True, "shadow", 0.96),
+    assert [(told.wrong, told.judge.value, told.score, told.question, told.weight) for told in cached.index.told] == [
+        (False, "shadow", 0.97, "What are quarks?", 1.0),
+        (True, "shadow", 0.96, "Who was Quark?", 1.0),
     ]
+
+
+async def test_a_share_of_near_misses_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = Cached(near_miss_share=1.0)
+    await cached.ask()
+    cached.index.same("What are quarks?", "What is a quark?", 0.7, "score")
+    cached.index.same("Who was Quark?", "What is a quark?", 0.6, "score")
+    cached.index.same("What is no quark?", "What is a quark?", 0.0, "negation")
+    assert await cached.status("What are quarks?") == "miss; score"
+    monkeypatch.setattr("tests.router.backend.WORDS", ("Something ", "else"))
+    assert await cached.status("Who was Quark?") == "miss; score"
+    assert await cached.status("What is no quark?") == "miss; negation"
+    assert [(told.wrong, told.judge.value, told.score) for told in cached.index.told] == [
+        (False, "near_miss", 0.7),
+        (True, "near_miss", 0.6),
+    ]
+
+
+async def test_no_near_miss_is_compared_where_the_share_is_none() -> None:
+    cached = Cached(near_miss_share=0.0)
+    await cached.ask()
+    cached.index.same("What are quarks?", "What is a quark?", 0.7, "score")
+    assert await cached.status("What are quarks?") == "miss; score"
+    assert cached.index.told == []
+
+
+async def test_an_answer_that_was_wrong_for_another_question_stays_for_its_own(cached: Cached) -> None:
+    await cached.ask()
+    cached.index.same("What are quarks?", "What is a quark?", 0.97)
+    entry = (await cached.ask("What are quarks?")).headers["x-manta-cache-entry"]
+    said = await feedback(cached, entry, question="What are quarks?")
+    assert said.json()["deleted"] is False
+    (told,) = cached.index.told
+    assert (told.wrong, told.question, told.score) == (True, "What are quarks?", None)
+    assert told.who
+    assert await cached.status() == "exact; age=0"
+    assert (await feedback(cached, entry, question="What is a quark?")).json()["deleted"] is True
 
 
 async def test_no_answer_of_a_refused_or_unscanned_request_is_stored() -> None:
@@ -483,6 +530,20 @@ async def test_no_answer_of_a_refused_or_unscanned_request_is_stored() -> None:
     cached.classifier.mode = "well"
     cached.policies.set(when_unavailable="pass", content={"block": 0.8})
     assert await cached.status() == "miss; new"  # another policy: the stored answer might not pass it
+
+
+async def test_an_answer_that_another_classifier_or_list_has_passed_is_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cached = Cached(guarded=True)
+    cached.policies.set(content={"block": 0.7}, pii={"answers": "redact"})
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
+    cached.classifier.version = "scripted-2"
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
+    monkeypatch.setattr("safety.answer_checks.PII_VERSION", "another")
+    assert await cached.status() == "miss; new"
 
 
 async def feedback(cached: Cached, entry: str, key: str = "sk-user", **more: Any) -> httpx.Response:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import betainc, betaincinv
 
 from router.cache.calibration_table import CalibrationTable, CalibrationTableError, Scored, tabulated
-from router.cache.confidence_limit import incomplete_beta, keeps_bound, upper_limit
+from router.cache.confidence_limit import incomplete_beta, keeps_bound
 from router.cache.hit_threshold import NEVER, Evidence, Judged, Limits, recalibrated, threshold_for
 
 
@@ -39,10 +39,15 @@ def test_the_beta_function_is_scipys(x: float, a: float, b: float) -> None:
     assert incomplete_beta(x, a, b) == pytest.approx(float(betainc(a, b, x)), abs=1e-8)
 
 
-@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (0, 300), (3, 10), (49, 6270), (9.5, 700.25), (10, 10)])
-def test_the_limit_is_scipys(hits: float, trials: float) -> None:
-    expected = 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 0.95))
-    assert upper_limit(hits, trials) == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (0, 300), (3, 10), (49, 6270), (9.5, 700.25)])
+def test_a_bound_is_kept_from_scipys_limit_on(hits: float, trials: float) -> None:
+    limit = float(betaincinv(hits + 1, trials - hits, 0.95))
+    assert keeps_bound(hits, trials, limit + 1e-9)
+    assert not keeps_bound(hits, trials, limit - 1e-9)
+
+
+def test_nothing_is_promised_where_all_are_hits() -> None:
+    assert not keeps_bound(10, 10, 0.999)
 
 
 @pytest.mark.parametrize("bound", [0.005, 0.01, 0.03, 0.1])

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
+from cluster.state import redis_keys
 from cluster.state.redis_entry_store import RedisEntryStore
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
@@ -210,6 +212,87 @@ async def test_all_entries_of_a_tenant_or_of_all_are_listed(entries: Store) -> N
     assert sorted(await all_of(entries.entries()), key=lambda each: (each.tenant, each.id)) == made
 
 
+async def test_all_entries_of_a_tenant_are_deleted_at_once_and_those_of_others_stay(entries: Store) -> None:
+    for number in range(5):
+        await entries.put(entry(number), ROOM)
+        await entries.put(entry(number, "other"), ROOM)
+    assert await entries.clear("acme") == 5
+    assert await entries.clear("acme") == 0
+    assert await entries.get("acme", key(1)) is None
+    assert await all_of(entries.entries("acme")) == []
+    assert [each.tenant for each in await entries.sizes()] == ["other"]
+    assert await entries.get("other", key(1)) == entry(1, "other")
+    assert await entries.put(entry(1, version=1), ROOM)
+    assert await entries.get("acme", key(1)) == entry(1, version=1)
+    assert [(each.tenant, each.entries) for each in await entries.sizes()] == [("acme", 1), ("other", 5)]
+
+
+@pytest.mark.parametrize("deletes", ["clear", "many"])
+async def test_an_answer_that_began_before_a_deletion_is_not_stored_after_it(entries: Store, deletes: str) -> None:
+    led = await entries.find_or_lead("acme", key(1), "one", LEASE_MS)
+    assert isinstance(led, Lease)
+    assert led.leading
+    assert led.epoch == await entries.epoch("acme")
+    await (entries.clear("acme") if deletes == "clear" else entries.delete_many("acme", [entry(2).id]))
+    assert await entries.epoch("acme") == led.epoch + 1
+    assert await entries.epoch("other") == led.epoch
+    assert not await entries.put(entry(1), ROOM, "one", led.epoch)
+    assert await entries.get("acme", key(1)) is None
+    assert not await entries.renew("acme", key(1), "one", LEASE_MS)
+    again = await entries.find_or_lead("acme", key(1), "two", LEASE_MS)
+    assert again == Lease(leading=True, left_ms=LEASE_MS, epoch=led.epoch + 1)
+    assert await entries.put(entry(1), ROOM, "two", again.epoch)
+    assert await entries.get("acme", key(1)) == entry(1)
+
+
+async def test_many_entries_are_deleted_by_their_ids(entries: Store) -> None:
+    for number in range(450):
+        await entries.put(entry(number), ROOM)
+    await entries.put(entry(7, version=1), ROOM)
+    ids = [entry(number).id for number in range(430)]
+    deleted = await entries.delete_many("acme", [*ids, "0" * 64 + "-unknown", entry(600).id])
+    assert sorted(deleted) == sorted(set(ids) - {entry(7).id})
+    left = {each.id for each in await all_of(entries.entries("acme"))}
+    assert left == {entry(7, version=1).id, *(entry(number).id for number in range(430, 450))}
+
+
+async def test_poisoned_entries_are_deleted_where_they_are_come_across(
+    entries: Store, server: RedisServer | None
+) -> None:
+    for number in range(3):
+        await entries.put(entry(number), ROOM)
+    spoil(entries, server, "acme", key(1), b"spoilt")
+    assert len(await all_of(entries.entries("acme"))) == 2
+    assert [each.entries for each in await entries.sizes()] == [3]
+    assert len(await all_of(entries.entries(discard_poisoned=True))) == 2
+    assert [each.entries for each in await entries.sizes()] == [2]
+    spoil(entries, server, "acme", key(2), b"spoilt")
+    assert await entries.clear("acme") == 2
+    assert await entries.get("acme", key(2)) is None
+
+
+async def test_what_was_deleted_at_once_is_freed_bit_by_bit_and_what_is_new_stays(
+    redis_server: RedisServer, clock: VirtualClock, tmp_path: Path
+) -> None:
+    config = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    store = RedisEntryStore(config, redis_server.url, script_clock=clock)
+    for number in range(500):
+        await store.put(entry(number), ROOM)
+    assert await store.clear("acme") == 500
+    with redis.Redis.from_url(redis_server.url) as client:
+
+        def stored() -> int:
+            return len(client.keys(redis_keys.cache_entry("acme", "*")))
+
+        assert stored() == 500
+        for number in range(4):
+            await store.put(entry(number, version=1), ROOM)
+        assert stored() == 4
+        assert client.keys(redis_keys.base("acme") + "cache-old*") == []
+    assert len(await all_of(store.entries("acme"))) == 4
+    await store.close()
+
+
 async def changes(entries: Store, after: str = "0", wait_s: float = 0.01) -> list[CacheChange]:
     return list(await entries.changes(after, 100, wait_s))
 
@@ -241,6 +324,12 @@ async def test_the_feed_tells_what_is_stored_replaced_evicted_and_deleted(entrie
     assert await entries.position() == "6"
     assert await changes(entries, "4") == told[4:]
     assert list(await entries.changes("0", 2, 0.01)) == told[:2]
+
+
+async def test_the_feed_says_that_all_entries_of_a_tenant_are_deleted(entries: Store) -> None:
+    await entries.put(entry(1), ROOM)
+    await entries.clear("acme")
+    assert await changes(entries, "1") == [CacheChange("2", ChangeKind.CLEAR, "acme", "", "")]
 
 
 async def test_a_reader_of_the_feed_waits_for_the_next_change(entries: Store) -> None:

@@ -5,7 +5,9 @@
 -- tag of KEYS[1].
 --
 -- `known` maps a key to "bytes expiry id partition" of its entry; the partition is "" if the feed was not told of it.
--- Uses are numbered, so that their order is exact.
+-- What it does not have is no entry: all of a tenant's are gone when it is. Uses are numbered, so that their order is
+-- exact. The epoch counts deletions on request: a lease of another epoch is none, and an answer whose generation began
+-- in another epoch is not stored.
 
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs it to write after it has read the time
 
@@ -19,9 +21,12 @@ if not now then
 end
 
 local known, due, total, ticks = base .. 'cache-known', base .. 'cache-due', base .. 'cache-bytes', base .. 'cache-ticks'
+local epoch_key, olds = base .. 'cache-epoch', base .. 'cache-olds'
 local function entry_key(key) return base .. 'cache:' .. key end
 local function lease_key(key) return base .. 'cache-lease:' .. key end
 local function whole(number) return string.format('%.0f', number) end
+
+local function epoch() return redis.call('GET', epoch_key) or '0' end
 
 local removed = {} -- "id partition" of the entries that are gone and of which the feed was told
 
@@ -47,7 +52,7 @@ local function find(key)
   local data = redis.call('GET', entry_key(key))
   if not data then return nil end
   local facts = redis.call('HGET', known, key)
-  if facts and tonumber(string.match(facts, '^%d+ (%d+)')) <= now then
+  if not facts or tonumber(string.match(facts, '^%d+ (%d+)')) <= now then
     drop(key)
     return nil
   end
@@ -58,13 +63,13 @@ end
 local function lease_of(key)
   local held = redis.call('GET', lease_key(key))
   if not held then return nil, 0 end
-  local owner, expires = string.match(held, '^(%S+) (%d+)$')
-  if tonumber(expires) <= now then return nil, 0 end
+  local owner, expires, began = string.match(held, '^(%S+) (%d+) (%d+)$')
+  if not owner or began ~= epoch() or tonumber(expires) <= now then return nil, 0 end
   return owner, tonumber(expires) - now
 end
 
 local function hold(key, owner, length)
-  redis.call('SET', lease_key(key), owner .. ' ' .. whole(now + length), 'PX', whole(length))
+  redis.call('SET', lease_key(key), owner .. ' ' .. whole(now + length) .. ' ' .. epoch(), 'PX', whole(length))
 end
 
 -- key, owner, lease in milliseconds → the entry, or the state of the lease: leading, unshared or following
@@ -74,9 +79,9 @@ local function find_or_lead(key, owner, length)
   local leader, left = lease_of(key)
   if not leader or leader == owner then
     hold(key, owner, length)
-    return {'leading', whole(length)}
+    return {'leading', whole(length), epoch()}
   end
-  return {leader == UNSHARED and 'unshared' or 'following', whole(left)}
+  return {leader == UNSHARED and 'unshared' or 'following', whole(left), epoch()}
 end
 
 local function release(key, owner, unshared)
@@ -95,8 +100,34 @@ local function evict(max_entries, max_bytes)
   end
 end
 
+-- Frees some of what was deleted with all of the tenant's entries: their names were kept, least recently used first.
+local function sweep()
+  local old = redis.call('LINDEX', olds, 0)
+  if not old then return end
+  local found = redis.call('ZPOPMIN', old, MAX_DROPPED)
+  for place = 1, #found, 2 do -- followed by its score
+    if redis.call('HEXISTS', known, found[place]) == 0 then redis.call('UNLINK', entry_key(found[place])) end
+  end
+  if #found < 2 * MAX_DROPPED then redis.call('LPOP', olds) end
+end
+
+-- Deletes all entries, in a time that does not depend on their number → their number
+local function clear()
+  local number, count = redis.call('INCR', epoch_key), redis.call('ZCARD', uses)
+  if count > 0 then
+    local last = redis.call('ZREVRANGE', due, 0, 0, 'WITHSCORES')[2] -- when Redis itself has freed all of them
+    local old = base .. 'cache-old:' .. whole(number)
+    redis.call('RENAME', uses, old)
+    redis.call('PEXPIRE', old, whole(math.max(1, tonumber(last or now) - now)))
+    redis.call('RPUSH', olds, old)
+  end
+  redis.call('UNLINK', known, due, total)
+  return count
+end
+
 -- key, id, partition or "", entry, lifetime in milliseconds, bounds, owner or "" → nothing
 local function put(key, id, partition, data, lifetime, max_entries, max_bytes, owner)
+  sweep()
   drop(key)
   redis.call('SET', entry_key(key), data, 'PX', whole(lifetime))
   redis.call('HSET', known, key, string.format('%d %s %s %s', #data, whole(now + lifetime), id, partition))
@@ -119,12 +150,24 @@ elseif operation == 'renew' then
 elseif operation == 'release' then
   release(ARGV[4], ARGV[5], tonumber(ARGV[6]))
   return 1
-elseif operation == 'put' then
+elseif operation == 'put' then -- as above, and the epoch in which the generation began, or ""
+  if ARGV[12] ~= '' and ARGV[12] ~= epoch() then return false end
   put(ARGV[4], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11])
   return removed
-elseif operation == 'drop' then -- key, and its id or "" → whether it was there, and what the feed is to be told
-  local facts = redis.call('HGET', known, ARGV[4])
-  if ARGV[5] ~= '' and (not facts or string.match(facts, '^%d+ %d+ (%S+)') ~= ARGV[5]) then return {0, removed} end
-  return {drop(ARGV[4]) and 1 or 0, removed}
+elseif operation == 'drop' then -- 1 to begin an epoch; keys, each with its id or "" → keys dropped, and for the feed
+  if ARGV[4] == '1' then redis.call('INCR', epoch_key) end
+  local dropped = {}
+  for place = 5, #ARGV, 2 do
+    local key, id = ARGV[place], ARGV[place + 1]
+    local facts = redis.call('HGET', known, key)
+    if id == '' or (facts and string.match(facts, '^%d+ %d+ (%S+)') == id) then
+      if drop(key) then dropped[#dropped + 1] = key end
+    end
+  end
+  return {dropped, removed}
+elseif operation == 'clear' then
+  return clear()
+elseif operation == 'epoch' then
+  return epoch()
 end
 return redis.error_reply('unknown operation')

@@ -47,9 +47,3 @@ def numbers_differ(one: Reading, other: Reading) -> bool:
     """Returns whether each question has a number that the other does not have."""
     first, second = numbers(one), numbers(other)
     return bool(first - second) and bool(second - first)
-
-
-def fewer_numbers(one: Reading, other: Reading) -> bool:
-    """Returns whether both questions have numbers, and one has all numbers of the other and more."""
-    first, second = set(numbers(one)), set(numbers(other))
-    return bool(first and second) and first != second and (first < second or second < first)

@@ -1,0 +1,49 @@
+"""``Judgement``: what was found of one pair of questions, and how it is kept in Redis. Pure. It has no texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import NamedTuple
+
+from router.ports.answer_cache import HitJudge
+
+
+class Judgement(NamedTuple):
+    """Whether the stored answer to one question was right for another. ``score`` is that of the scorer named by
+    ``version``, ``pair`` the ``pair_digest`` of the questions; "": not known. The others are as in ``HitFeedback``."""
+
+    version: str
+    wrong: bool
+    judge: HitJudge
+    score: float
+    pair: str = ""
+    weight: float = 1.0
+    who: str = ""
+
+
+def pair_digest(partition: str, one: str, other: str) -> str:
+    """Returns 128 bits, in hexadecimal, that name a pair of questions of a partition, in whichever order."""
+    digest = hashlib.blake2b(partition.encode(), digest_size=16)
+    for text in sorted((one, other)):
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def encode_judgement(judgement: Judgement) -> str:
+    """Returns ``judgement`` as JSON."""
+    return json.dumps({**judgement._asdict(), "judge": judgement.judge.value}, separators=(",", ":"))
+
+
+def decode_judgement(document: bytes) -> Judgement | None:
+    """Returns what ``encode_judgement`` has written; None if it cannot be read."""
+    try:
+        members = json.loads(document)
+        score, weight = float(members["score"]), float(members["weight"])
+        found = bool(members["wrong"]), HitJudge(members["judge"]), score
+        judgement = Judgement(str(members["version"]), *found, str(members["pair"]), weight, str(members["who"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+    return judgement if 0 < weight < math.inf and math.isfinite(score) else None

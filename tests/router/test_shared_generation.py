@@ -1,0 +1,247 @@
+"""A generation that identical requests share goes on when the client that began it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from engine.api import Delta, GenerationRequest, Usage
+from router.config import KeyConfig
+from router.ports.tier_backend import OnUsage
+from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.test_answer_cache import Cached
+from tests.router.test_last_resort import Client
+
+BODY: dict[str, Any] = {
+    "model": "fast",
+    "temperature": 0,
+    "messages": [{"role": "user", "content": "What is a quark?"}],
+}
+KEY = KeyConfig(key="sk-user", tenant="acme", team="core")
+
+
+class Gated(ScriptedBackend):
+    """Waits before delta number ``gate_at`` until ``gate`` is set, and then raises ``then``, if that is set."""
+
+    def __init__(self, gate_at: int) -> None:
+        super().__init__()
+        self.gate_at = gate_at
+        self.gate = asyncio.Event()
+        self.then: Exception | None = None
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        number = 0
+        try:
+            async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+                async for batch in batches:
+                    if number == self.gate_at:
+                        await self.gate.wait()
+                        if self.then is not None:
+                            raise self.then
+                    number += 1
+                    yield batch
+        finally:
+            if on_usage is not None:
+                on_usage(Usage(3, number, 1))  # as an engine reports after an abort
+
+
+class Asking:
+    """A client that may leave."""
+
+    def __init__(self, cached: Cached, stream: bool = True, **more: Any) -> None:
+        self.client = Client({**BODY, **more, "stream": stream})
+        scope = {**self.client.scope(), "headers": [(b"authorization", b"Bearer sk-user")]}
+        self.task = asyncio.ensure_future(cached.app(scope, self.client.receive, self.client.send))
+
+    async def leave(self) -> None:
+        self.client.left.set()
+        await asyncio.wait_for(self.task, timeout=5)
+
+    async def answer(self) -> str:
+        await asyncio.wait_for(self.task, timeout=5)
+        return self.client.text
+
+    @property
+    def status(self) -> str:
+        headers = dict(self.client.sent[0]["headers"])
+        return str(headers[b"x-manta-cache"].decode())
+
+
+async def turns() -> None:
+    await asyncio.sleep(0.02)
+
+
+def shared(gate_at: int, **settings: Any) -> tuple[Cached, Gated]:
+    backend = Gated(gate_at)
+    return Cached(backend=backend, **settings), backend
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("gate_at", [0, 2, len(WORDS)])
+async def test_the_others_get_the_answer_when_the_client_that_began_it_leaves(gate_at: int, stream: bool) -> None:
+    cached, backend = shared(gate_at)
+    leader = Asking(cached, stream)
+    await turns()
+    followers = [Asking(cached) for _ in range(3)]
+    await turns()
+    await leader.leave()
+    late = Asking(cached)
+    await turns()
+    assert backend.closed == 0
+    backend.gate.set()
+    for each in (*followers, late):
+        assert "🎉" in await each.answer() or "\\ud83c" in await each.answer()
+        assert each.status == "exact; shared; age=0"
+    await turns()
+    assert len(backend.requests) == backend.closed == 1
+    assert (await cached.status()) == "exact; age=0"
+
+
+async def test_the_one_that_began_it_pays_once_and_its_entry_says_that_it_left() -> None:
+    cached, backend = shared(2)
+    leader = Asking(cached)
+    await turns()
+    follower = Asking(cached)
+    await turns()
+    await leader.leave()
+    await turns()
+    assert cached.documents() == []
+    backend.gate.set()
+    await follower.answer()
+    await turns()
+    entries = {document["cache"]: document for document in cached.documents()}
+    assert set(entries) == {"miss", "exact"}
+    assert (entries["miss"]["outcome"], entries["miss"]["output_tokens"]) == ("cancelled", len(WORDS))
+    assert (entries["exact"]["outcome"], entries["exact"]["output_tokens"]) == ("finished", 0)
+    assert entries["exact"]["cost"] == 0
+    assert entries["miss"]["exact"]
+
+
+@pytest.mark.parametrize("gate_at", [0, 2])
+async def test_when_the_last_one_leaves_the_generation_is_aborted(gate_at: int) -> None:
+    cached, backend = shared(gate_at)
+    leader = Asking(cached)
+    await turns()
+    followers = [Asking(cached) for _ in range(2)]
+    await turns()
+    await leader.leave()
+    await followers[0].leave()
+    await turns()
+    assert backend.closed == 0
+    await followers[1].leave()
+    await turns()
+    assert backend.closed == len(backend.requests) == 1
+    assert {document["outcome"] for document in cached.documents()} == {"cancelled"}
+    assert len(cached.documents()) == 3
+    backend.gate.set()
+    assert (await cached.status()) == "miss; new"
+
+
+async def test_without_others_a_client_that_leaves_aborts_its_generation() -> None:
+    cached, backend = shared(2)
+    leader = Asking(cached)
+    await turns()
+    await leader.leave()
+    assert backend.closed == 1
+
+
+async def test_a_failure_after_the_client_has_left_reaches_all_others() -> None:
+    cached, backend = shared(2)
+    leader = Asking(cached)
+    await turns()
+    followers = [Asking(cached, stream=False) for _ in range(4)]
+    await turns()
+    await leader.leave()
+    backend.then = ValueError("broken")
+    backend.gate.set()
+    for each in followers:
+        await each.answer()
+        assert each.client.sent[0]["status"] == 500
+    await turns()
+    assert backend.closed == len(backend.requests)
+    assert not cached.app._detached._watching  # type: ignore[attr-defined]
+
+
+async def test_a_request_that_is_cut_from_above_leaves_the_others_their_answer() -> None:
+    cached, backend = shared(2)
+    leader = Asking(cached)
+    await turns()
+    follower = Asking(cached)
+    await turns()
+    leader.task.cancel()
+    await asyncio.wait({leader.task})
+    assert '"request_cancelled"' in leader.client.text
+    sent = len(leader.client.sent)
+    backend.gate.set()
+    await follower.answer()
+    assert len(backend.requests) == 1
+    assert len(leader.client.sent) == sent
+
+
+async def test_a_generation_without_its_client_ends_at_the_time_limit() -> None:
+    cached, backend = shared(2, request_timeout_s=0.2)
+    leader = Asking(cached)
+    await turns()
+    follower = Asking(cached)
+    await leader.leave()
+    await asyncio.sleep(0.3)
+    assert backend.closed >= 1
+    await follower.answer()
+
+
+async def test_the_router_ends_what_has_no_client_when_it_stops() -> None:
+    cached, backend = shared(2)
+    leader = Asking(cached)
+    await turns()
+    follower = Asking(cached)
+    await turns()
+    await leader.leave()
+    follower.task.cancel()
+    await cached.app._detached.close()  # type: ignore[attr-defined]
+    assert backend.closed == 1
+
+
+async def test_an_answer_that_becomes_too_large_lets_the_others_go_alone_at_once() -> None:
+    cached, backend = shared(1, max_entry_bytes=1024)
+    backend._words = lambda request: ("x" * 600, "y" * 600, *WORDS)  # type: ignore[method-assign]
+    leader = Asking(cached)
+    await turns()
+    follower = Asking(cached)
+    await turns()
+    assert len(backend.requests) == 1
+    backend.gate.set()
+    await asyncio.gather(leader.answer(), follower.answer())
+    assert follower.status == "miss; large"
+
+
+@pytest.mark.parametrize(
+    "which", [{"tenant": "acme"}, {"tenant": "acme", "model_version": "fast-model"}, {"all": True}]
+)
+@pytest.mark.parametrize("mode", ["default", "no-cache"])
+async def test_an_answer_that_was_begun_before_a_deletion_is_sent_and_not_stored(
+    mode: str, which: dict[str, Any]
+) -> None:
+    cached, backend = shared(2)
+    backend.gate.set()
+    await cached.ask("Another?")
+    backend.gate.clear()
+    asking = Asking(cached, cache={"mode": mode})
+    await turns()
+    said = await cached.post("/admin/v1/cache/invalidate", {**which, "dry_run": False}, "sk-admin")
+    assert (said.json()["count"], len(said.json()["sample"])) == (1, 1)
+    backend.gate.set()
+    assert "[DONE]" in await asking.answer()
+    await turns()
+    assert await cached.status() == "miss; new"
+    assert await cached.status() == "exact; age=0"
