@@ -6,10 +6,12 @@ module of this folder is.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +27,22 @@ os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k no
 
 
 @pytest.fixture(scope="session")
-def serve_port() -> Iterator[int]:
+def handle_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The event loop that Serve handles belong to for as long as they live; tests come and go."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     """The HTTP port of Ray Serve on a Ray cluster without applications. It takes some ten seconds."""
+    # Serve closes its handles when it is shut down, on their loop, which must run until then.
+    del handle_loop
     import ray
     from ray import serve
 
@@ -49,10 +65,10 @@ def serve_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def graph(serve_port: int) -> Iterator[object]:
+def graph(serve_port: int, handle_loop: asyncio.AbstractEventLoop) -> Iterator[object]:
     """The dev.yaml graph, started once: it takes half a minute."""
     from tests.cluster.graph import Graph, dev_config
 
-    running = Graph(serve_port, dev_config())
+    running = Graph(serve_port, dev_config(), handle_loop)
     yield running
     running.stop()

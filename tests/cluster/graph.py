@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -58,12 +57,9 @@ def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 60.0
 class Graph:
     """The graph and the ways tests look at it: HTTP from outside, Serve handles from inside."""
 
-    def __init__(self, port: int, arguments: dict[str, Any]) -> None:
+    def __init__(self, port: int, arguments: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        # Serve handles belong to one event loop for as long as they live; tests come and go.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._loop = loop  # that Serve handles live on
         serve.run(build(MantaConfig.model_validate(arguments)), name=APP, route_prefix="/")
         eventually(self.ready, "every tier is ready")
 
@@ -102,9 +98,6 @@ class Graph:
     def stop(self) -> None:
         """Stop the application, and with it every process of the graph."""
         serve.delete(APP)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     async def _describe(self, tier: str, application: str) -> list[ReplicaDescription]:
         handle = serve.get_deployment_handle(tier, application)
