@@ -21,7 +21,7 @@ from k8s.monitoring.metric_names import (
     bucket_of,
     count_of,
 )
-from k8s.monitoring.objectives import OBJECTIVES
+from k8s.monitoring.objectives import objectives
 from k8s.monitoring.rule import NONE, PAGE, TICKET, Alert, Group
 
 QUEUE_WAIT_S = 5.0
@@ -167,9 +167,10 @@ def watch_alerts() -> list[Alert]:
 
 def groups() -> Sequence[Group]:
     """Returns all rules, in the order in which they are evaluated."""
+    promises = objectives()
     return [
-        Group("manta-objectives", [each for objective in OBJECTIVES for each in objective.recordings()]),
-        Group("manta-burn-rates", [each for objective in OBJECTIVES for each in objective.alerts()]),
+        Group("manta-objectives", [each for objective in promises for each in objective.recordings()]),
+        Group("manta-burn-rates", [each for objective in promises for each in objective.alerts()]),
         Group("manta-load", load_alerts()),
         Group("manta-faults", fault_alerts()),
         Group("manta-watch", watch_alerts()),
