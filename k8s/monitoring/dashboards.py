@@ -197,6 +197,21 @@ def engine() -> Dashboard:
                 ],
             ),
             Row(
+                "Scaling",
+                [
+                    Panel(
+                        "Replicas wanted and had",
+                        [
+                            Query(f"max by (tier) ({m.TARGET_REPLICAS}{TIER})", "{{tier}} target"),
+                            Query(f"max by (tier) ({m.NEEDED_REPLICAS}{TIER})", "{{tier}} needed"),
+                            Query(f"max by (tier) ({m.READY_REPLICAS}{TIER})", "{{tier}} ready"),
+                        ],
+                    ),
+                    Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
+                    Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
+                ],
+            ),
+            Row(
                 "What runs",
                 [
                     Panel(

@@ -88,6 +88,13 @@ def decisions(unscanned: int) -> Series:
     }
 
 
+def replicas(target: int, ready: int) -> Series:
+    return {
+        'ray_manta_autoscaling_target_replicas{tier="fast"}': f"{target}x60",
+        'ray_manta_autoscaling_ready_replicas{tier="fast"}': f"{ready}x60",
+    }
+
+
 WAITING = {'ray_manta_engine_waiting{tier="fast", class="standard"}': "3x60"}
 TOKENS = "ray_manta_engine_generated_tokens_total"
 
@@ -120,6 +127,8 @@ CASES = [
     Case("MantaPreemptionStorm", "few", preemptions(3), 30, 0),
     Case("MantaFailovers", "one a minute", {'ray_manta_failovers_total{tier="fast", kind="resumed"}': "0+1x60"}, 30, 1),
     Case("MantaFailovers", "planned moves", {'ray_manta_failovers_total{tier="fast", kind="moved"}': "0+9x60"}, 30, 0),
+    Case("MantaReplicasMissing", "one of two", replicas(2, 1), 50, 1),
+    Case("MantaReplicasMissing", "all are there", replicas(2, 2), 50, 0),
     Case("MantaBreakerOpen", "open", {BREAKER: "1x60"}, 30, 1),
     Case("MantaBreakerOpen", "open for a moment", {BREAKER: "0x20 1 0x39"}, 24, 0),
     Case("MantaGuardUnscanned", "a tenth", decisions(12), 30, 1),

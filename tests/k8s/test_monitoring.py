@@ -6,10 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import cast
 
 import pytest
 import yaml
 
+from cluster.autoscaling import decision_publisher
+from cluster.autoscaling.decision_publisher import DecisionPublisher
+from cluster.autoscaling.decision_store import DecisionStore
 from cluster.telemetry import cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics
 from k8s.monitoring.alerts import groups
@@ -31,12 +35,13 @@ BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 @pytest.fixture
 def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
-    modules = [cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics]
+    modules = [cache_metrics, dependency_metrics, decision_publisher, fault_metrics, replica_metrics, usage_metrics]
     recorded = record(monkeypatch, modules)
     cache_metrics.RayCacheMetrics()
     fault_metrics.FaultMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
+    DecisionPublisher("manta", cast("DecisionStore", object()))
     DependencyMetrics(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
     series = {each.name: frozenset({"tier"}) for objective in objectives() for each in objective.recordings()}
     return recorded.labels | series
