@@ -14,14 +14,16 @@ from k8s.monitoring.metric_names import (
     LOST_RECORDS,
     PREEMPTIONS,
     QUEUE_WAIT,
+    READY_REPLICAS,
     REPAIRS,
     SAFETY_DECISIONS,
+    TARGET_REPLICAS,
     UNREADABLE_POLICIES,
     WAITING,
     bucket_of,
     count_of,
 )
-from k8s.monitoring.objectives import OBJECTIVES
+from k8s.monitoring.objectives import objectives
 from k8s.monitoring.rule import NONE, PAGE, TICKET, Alert, Group
 
 QUEUE_WAIT_S = 5.0
@@ -91,6 +93,14 @@ def fault_alerts() -> list[Alert]:
             "1m",
             "Replicas of tier {{ $labels.tier }} are lost.",
             "{{ $value | humanize }} requests went on elsewhere in 15 minutes.",
+        ),
+        Alert(
+            "MantaReplicasMissing",
+            f"max by (tier) ({TARGET_REPLICAS}) - max by (tier) ({READY_REPLICAS}) > 0",
+            TICKET,
+            "30m",
+            "Tier {{ $labels.tier }} has fewer replicas than it should.",
+            "{{ $value }} replicas have not started for 30 minutes.",
         ),
         Alert(
             "MantaBreakerOpen",
@@ -167,9 +177,10 @@ def watch_alerts() -> list[Alert]:
 
 def groups() -> Sequence[Group]:
     """Returns all rules, in the order in which they are evaluated."""
+    promises = objectives()
     return [
-        Group("manta-objectives", [each for objective in OBJECTIVES for each in objective.recordings()]),
-        Group("manta-burn-rates", [each for objective in OBJECTIVES for each in objective.alerts()]),
+        Group("manta-objectives", [each for objective in promises for each in objective.recordings()]),
+        Group("manta-burn-rates", [each for objective in promises for each in objective.alerts()]),
         Group("manta-load", load_alerts()),
         Group("manta-faults", fault_alerts()),
         Group("manta-watch", watch_alerts()),

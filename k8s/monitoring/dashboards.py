@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from k8s.monitoring import metric_names as m
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 from k8s.monitoring.metric_names import bucket_of, count_of, sum_of
-from k8s.monitoring.objectives import ITL_BOUND_S, OBJECTIVES, TTFT_BOUND_S
+from k8s.monitoring.objectives import objectives
 
 TIER, TENANT = '{tier=~"$tier"}', '{tenant=~"$tenant"}'
 STEP_OF_RATES = "$__rate_interval"
@@ -50,7 +50,7 @@ def service() -> Dashboard:
             objective.promise,
             limit=round(1 - objective.target, 6),
         )
-        for objective in OBJECTIVES
+        for objective in objectives()
     ]
     return Dashboard(
         "manta-service",
@@ -80,9 +80,8 @@ def service() -> Dashboard:
                         "Time to first token",
                         quantiles(m.TTFT, "tier, class", 0.5, 0.99),
                         Unit.SECONDS,
-                        limit=TTFT_BOUND_S,
                     ),
-                    Panel("Between tokens", quantiles(m.ITL, "tier", 0.5, 0.99), Unit.SECONDS, limit=ITL_BOUND_S),
+                    Panel("Between tokens", quantiles(m.ITL, "tier", 0.5, 0.99), Unit.SECONDS),
                 ],
             ),
             Row(
@@ -195,6 +194,21 @@ def engine() -> Dashboard:
                         [Query(f"{rate(m.ACCEPTED_TOKENS, 'tier')} / {rate(m.DRAFT_TOKENS, 'tier')}", "{{tier}}")],
                         Unit.SHARE,
                     ),
+                ],
+            ),
+            Row(
+                "Scaling",
+                [
+                    Panel(
+                        "Replicas wanted and had",
+                        [
+                            Query(f"max by (tier) ({m.TARGET_REPLICAS}{TIER})", "{{tier}} target"),
+                            Query(f"max by (tier) ({m.NEEDED_REPLICAS}{TIER})", "{{tier}} needed"),
+                            Query(f"max by (tier) ({m.READY_REPLICAS}{TIER})", "{{tier}} ready"),
+                        ],
+                    ),
+                    Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
+                    Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
                 ],
             ),
             Row(

@@ -41,6 +41,12 @@ ACCEPTED_TOKENS = "ray_manta_engine_accepted_tokens_total"
 PREFIX_MISSES = "ray_manta_engine_prefix_misses_total"
 PHASE_SECONDS = "ray_manta_engine_phase_seconds_total"
 
+TARGET_REPLICAS = "ray_manta_autoscaling_target_replicas"
+NEEDED_REPLICAS = "ray_manta_autoscaling_needed_replicas"
+READY_REPLICAS = "ray_manta_autoscaling_ready_replicas"
+COLD_START = "ray_manta_autoscaling_cold_start_s"
+SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
+
 # Histograms: ``bucket_of`` and ``count_of`` name their series.
 TTFT = "ray_manta_ttft_seconds"
 ITL = "ray_manta_itl_seconds"

@@ -7,11 +7,18 @@ says nothing: one failure of two requests would be half of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
+
+from cluster.autoscaling.config import AutoscalingConfig, SloConfig
+from engine.api import LATENCY_BOUNDS_S, Priority
 from k8s.monitoring.metric_names import ITL, REQUESTS, TTFT, bucket_of, count_of
 from k8s.monitoring.rule import PAGE, TICKET, Alert, Recording, Severity
+
+PROD = Path(__file__).resolve().parents[2] / "deployments" / "prod.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +45,15 @@ WINDOWS = tuple(dict.fromkeys(window for each in BURN_RATES for window in (each.
 class Objective:
     """A share of events, ``target``, that is to be good, for each tier.
 
-    ``good`` and ``total`` are the counters, with their matchers. ``name`` is part of the names of rules, ``title`` of
-    those of alerts.
+    ``good`` and ``total`` are the counters, with their matchers; those of ``good`` have no tier in common. ``name`` is
+    part of the names of rules, ``title`` of those of alerts.
     """
 
     name: str
     title: str
     promise: str
     target: float
-    good: str
+    good: tuple[str, ...]
     total: str
 
     def ratio(self, window: str) -> str:
@@ -88,36 +95,62 @@ class Objective:
     def _errors(self, window: str) -> str:
         """Returns the share of bad events. Where no event was good, ``good`` has no series."""
         total = f"sum by (tier) (rate({self.total}[{window}]))"
-        good = f"sum by (tier) (rate({self.good}[{window}]))"
+        good = " or ".join(f"sum by (tier) (rate({each}[{window}]))" for each in self.good)
         return f"({total} - ({good} or 0 * {total})) / {total}"
 
 
-TTFT_BOUND_S, ITL_BOUND_S = 2.0, 0.1
-"""Seconds of the objectives: those of ``cluster.autoscaling.config.SloConfig``, and bounds of the engine's buckets."""
+def bound_within(seconds: float) -> float:
+    """Returns the highest bound of the engine's buckets up to an objective. Raises ValueError if there is none."""
+    return max(bound for bound in LATENCY_BOUNDS_S if bound <= seconds)
 
-OBJECTIVES: Sequence[Objective] = (
-    Objective(
-        "availability",
-        "Availability",
-        "999 of 1,000 requests end without a fault of the service.",
-        0.999,
-        f'{REQUESTS}{{outcome=~"finished|cancelled"}}',
-        f'{REQUESTS}{{outcome=~"finished|cancelled|failed"}}',
-    ),
-    Objective(
-        "ttft",
-        "FirstToken",
-        f"99 of 100 first tokens that a user waits for come within {TTFT_BOUND_S:g} s.",
-        0.99,
-        f'{bucket_of(TTFT)}{{class!="batch", le="{TTFT_BOUND_S}"}}',
-        f'{count_of(TTFT)}{{class!="batch"}}',
-    ),
-    Objective(
-        "itl",
-        "TokenInterval",
-        f"99 of 100 tokens come within {ITL_BOUND_S:g} s of the one before.",
-        0.99,
-        f'{bucket_of(ITL)}{{le="{ITL_BOUND_S}"}}',
-        count_of(ITL),
-    ),
-)
+
+def promised(path: Path = PROD) -> Mapping[str, SloConfig]:
+    """Returns the objectives by which the tiers of a Serve config are scaled, of the class standard, by tier."""
+    (application,) = yaml.safe_load(path.read_text(encoding="utf-8"))["applications"]
+    scaling = AutoscalingConfig.model_validate(application["args"].get("autoscaling") or {})
+    slos = {name: tier.slo(Priority.STANDARD) for name, tier in scaling.tiers.items()}
+    return {name: slo for name, slo in slos.items() if slo is not None}
+
+
+def objectives() -> Sequence[Objective]:
+    """Returns the objectives. Tiers without latencies of their own in deployments/prod.yaml have the usual ones."""
+    slos, usual = promised(), SloConfig()
+    ttft = {name: bound_within(slo.ttft_p99_s) for name, slo in slos.items()}
+    itl = {name: bound_within(slo.itl_p99_s) for name, slo in slos.items()}
+    return (
+        Objective(
+            "availability",
+            "Availability",
+            "999 of 1,000 requests end without a fault of the service.",
+            0.999,
+            (f'{REQUESTS}{{outcome=~"finished|cancelled"}}',),
+            f'{REQUESTS}{{outcome=~"finished|cancelled|failed"}}',
+        ),
+        Objective(
+            "ttft",
+            "FirstToken",
+            f"99 of 100 first tokens that a user waits for come within {_in_words(ttft, usual.ttft_p99_s)}.",
+            0.99,
+            _up_to(bucket_of(TTFT), ttft, usual.ttft_p99_s, 'class!="batch", '),
+            f'{count_of(TTFT)}{{class!="batch"}}',
+        ),
+        Objective(
+            "itl",
+            "TokenInterval",
+            f"99 of 100 tokens follow the one before within {_in_words(itl, usual.itl_p99_s)}.",
+            0.99,
+            _up_to(bucket_of(ITL), itl, usual.itl_p99_s),
+            count_of(ITL),
+        ),
+    )
+
+
+def _up_to(buckets: str, bounds: Mapping[str, float], usual: float, matchers: str = "") -> tuple[str, ...]:
+    """Returns the buckets up to the bound of each tier, and to the usual one of all others."""
+    own = [f'{buckets}{{{matchers}tier="{tier}", le="{bound}"}}' for tier, bound in bounds.items()]
+    return (*own, f'{buckets}{{{matchers}tier!~"{"|".join(bounds)}", le="{usual}"}}')
+
+
+def _in_words(bounds: Mapping[str, float], usual: float) -> str:
+    """Returns the bounds of all tiers for people."""
+    return "".join(f"{bound:g} s ({tier}), " for tier, bound in bounds.items()) + f"{usual:g} s (others)"

@@ -31,6 +31,7 @@ class Case(NamedTuple):
 REQUESTS = "ray_manta_requests_total"
 TTFT, ITL, WAIT = "ray_manta_ttft_seconds", "ray_manta_itl_seconds", "ray_manta_queue_wait_seconds"
 STANDARD, BATCH = 'tier="fast", class="standard"', 'tier="fast", class="batch"'
+OTHER = 'tier="general", class="standard"'
 BREAKER = 'ray_manta_breaker_open{dependency="classifier"}'
 INFO = {'ray_manta_build_info{tier="fast"}': "1x600"}
 
@@ -87,6 +88,13 @@ def decisions(unscanned: int) -> Series:
     }
 
 
+def replicas(target: int, ready: int) -> Series:
+    return {
+        'ray_manta_autoscaling_target_replicas{tier="fast"}': f"{target}x60",
+        'ray_manta_autoscaling_ready_replicas{tier="fast"}': f"{ready}x60",
+    }
+
+
 WAITING = {'ray_manta_engine_waiting{tier="fast", class="standard"}': "3x60"}
 TOKENS = "ray_manta_engine_generated_tokens_total"
 
@@ -97,15 +105,17 @@ CASES = [
     Case("MantaAvailabilityBudgetBurn", "40 in an hour are too few", {
         f'{REQUESTS}{{tier="fast", tenant="a", outcome="failed"}}': "0x30 0+1x40",
     }, 70, 0),
-    Case("MantaFirstTokenBudgetBurn", "a fifth is late", histogram(TTFT, STANDARD, "2.0", 8, 10), 70, 3),
-    Case("MantaFirstTokenBudgetBurn", "all are late: no such bucket", histogram(TTFT, STANDARD, "2.0", 0, 10), 70, 3),
-    Case("MantaFirstTokenBudgetBurn", "one of 200 is late", histogram(TTFT, STANDARD, "2.0", 199, 200), 400, 0),
-    Case("MantaFirstTokenBudgetBurn", "batch work may wait", histogram(TTFT, BATCH, "2.0", 1, 10), 70, 0),
+    Case("MantaFirstTokenBudgetBurn", "a fifth is late", histogram(TTFT, STANDARD, "1.0", 8, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "all are late: no such bucket", histogram(TTFT, STANDARD, "1.0", 0, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "one of 200 is late", histogram(TTFT, STANDARD, "1.0", 199, 200), 400, 0),
+    Case("MantaFirstTokenBudgetBurn", "batch work may wait", histogram(TTFT, BATCH, "1.0", 1, 10), 70, 0),
     Case("MantaFirstTokenBudgetBurn", "ten events in an hour", {
         f"{TTFT}_count_total{{{STANDARD}}}": "0+0x55 1+1x12",
     }, 70, 0),
-    Case("MantaTokenIntervalBudgetBurn", "a fifth is late", histogram(ITL, 'tier="fast"', "0.1", 800, 1000), 70, 3),
-    Case("MantaTokenIntervalBudgetBurn", "none is late", histogram(ITL, 'tier="fast"', "0.1", 1000, 1000), 70, 0),
+    Case("MantaTokenIntervalBudgetBurn", "a fifth is late", histogram(ITL, 'tier="fast"', "0.05", 800, 1000), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "another tier may take 2 s", histogram(TTFT, OTHER, "2.0", 10, 10), 70, 0),
+    Case("MantaFirstTokenBudgetBurn", "and no longer", histogram(TTFT, OTHER, "2.0", 8, 10), 70, 3),
+    Case("MantaTokenIntervalBudgetBurn", "none is late", histogram(ITL, 'tier="fast"', "0.05", 1000, 1000), 70, 0),
     Case("MantaWorkWithoutTokens", "none was ever written", WAITING, 10, 1),
     Case("MantaWorkWithoutTokens", "none any more", {**WAITING, f'{TOKENS}{{tier="fast"}}': "0+100x10 1000x50"}, 30, 1),
     Case("MantaWorkWithoutTokens", "tokens are written", {**WAITING, f'{TOKENS}{{tier="fast"}}': "0+100x60"}, 30, 0),
@@ -117,6 +127,8 @@ CASES = [
     Case("MantaPreemptionStorm", "few", preemptions(3), 30, 0),
     Case("MantaFailovers", "one a minute", {'ray_manta_failovers_total{tier="fast", kind="resumed"}': "0+1x60"}, 30, 1),
     Case("MantaFailovers", "planned moves", {'ray_manta_failovers_total{tier="fast", kind="moved"}': "0+9x60"}, 30, 0),
+    Case("MantaReplicasMissing", "one of two", replicas(2, 1), 50, 1),
+    Case("MantaReplicasMissing", "all are there", replicas(2, 2), 50, 0),
     Case("MantaBreakerOpen", "open", {BREAKER: "1x60"}, 30, 1),
     Case("MantaBreakerOpen", "open for a moment", {BREAKER: "0x20 1 0x39"}, 24, 0),
     Case("MantaGuardUnscanned", "a tenth", decisions(12), 30, 1),

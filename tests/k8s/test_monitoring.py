@@ -6,17 +6,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import cast
 
 import pytest
 import yaml
 
-from cluster.autoscaling.config import SloConfig
+from cluster.autoscaling import decision_publisher
+from cluster.autoscaling.decision_publisher import DecisionPublisher
+from cluster.autoscaling.decision_store import DecisionStore
 from cluster.telemetry import cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
-from k8s.monitoring.objectives import BURN_RATES, ITL_BOUND_S, OBJECTIVES, TTFT_BOUND_S
+from k8s.monitoring.objectives import BURN_RATES, bound_within, objectives, promised
 from k8s.monitoring.rule import Alert, Recording, Severity
 from k8s.monitoring.written_files import DASHBOARDS, ROOT, RULES, written_files
 from router.memory_safety_store import MemorySafetyStore
@@ -32,14 +35,15 @@ BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 @pytest.fixture
 def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
-    modules = [cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics]
+    modules = [cache_metrics, dependency_metrics, decision_publisher, fault_metrics, replica_metrics, usage_metrics]
     recorded = record(monkeypatch, modules)
     cache_metrics.RayCacheMetrics()
     fault_metrics.FaultMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
+    DecisionPublisher("manta", cast("DecisionStore", object()))
     DependencyMetrics(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
-    series = {each.name: frozenset({"tier"}) for objective in OBJECTIVES for each in objective.recordings()}
+    series = {each.name: frozenset({"tier"}) for objective in objectives() for each in objective.recordings()}
     return recorded.labels | series
 
 
@@ -117,14 +121,22 @@ def test_each_objective_has_three_windows_and_asks_for_enough_events() -> None:
         (1, "3d", "6h"),
     ]
     recorded = {each.name for each in recordings()}
-    for objective in OBJECTIVES:
+    for objective in objectives():
         for alert, burn in zip(objective.alerts(), BURN_RATES, strict=True):
             assert {objective.ratio(burn.long), objective.ratio(burn.short), objective.events(burn.long)} <= recorded
             assert f">= {burn.min_events}" in alert.expression
 
 
-def test_the_objectives_are_those_by_which_tiers_are_scaled() -> None:
-    assert SloConfig(ttft_p99_s=TTFT_BOUND_S, itl_p99_s=ITL_BOUND_S) == SloConfig()
+def test_each_tier_is_held_to_the_objective_by_which_it_is_scaled() -> None:
+    availability, ttft, itl = objectives()
+    assert set(promised()) == {"fast", "balanced", "frontier"}
+    for tier, slo in promised().items():
+        for objective, seconds in ((ttft, slo.ttft_p99_s), (itl, slo.itl_p99_s)):
+            (own,) = [each for each in objective.good if f'tier="{tier}"' in each]
+            assert f'le="{bound_within(seconds)}"' in own
+    assert 'tier!~"fast|balanced|frontier", le="2.0"' in ttft.good[-1]
+    assert len(availability.good) == 1
+    assert (bound_within(3.0), bound_within(2.5)) == (2.5, 2.5)
 
 
 def test_names_of_alerts_are_told_apart_by_their_labels() -> None:
