@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from engine.api import Delta, GenerationRequest, Usage
-from router.config import KeyConfig
+from router.config import AnswerCacheConfig
 from router.ports.tier_backend import OnUsage
 from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.conftest import CONFIG, Served
 from tests.router.test_answer_cache import Cached
 from tests.router.test_last_resort import Client
 
@@ -21,7 +24,6 @@ BODY: dict[str, Any] = {
     "temperature": 0,
     "messages": [{"role": "user", "content": "What is a quark?"}],
 }
-KEY = KeyConfig(key="sk-user", tenant="acme", team="core")
 
 
 class Gated(ScriptedBackend):
@@ -245,3 +247,37 @@ async def test_an_answer_that_was_begun_before_a_deletion_is_sent_and_not_stored
     await turns()
     assert await cached.status() == "miss; new"
     assert await cached.status() == "exact; age=0"
+
+
+class Slow(ScriptedBackend):
+    """Takes 0.5 s for each delta."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+            async for batch in batches:
+                await asyncio.sleep(0.5)
+                yield batch
+
+
+def test_over_a_socket_too_the_others_get_the_answer_when_the_first_client_closes_its_connection() -> None:
+    served = Served(CONFIG.model_copy(update={"cache": AnswerCacheConfig(enabled=True)}))
+    try:
+        served.backend = Slow()
+        with ThreadPoolExecutor(1) as pool:
+            with served.http.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as leader:
+                next(leader.iter_lines())
+                other = pool.submit(served.http.post, "/v1/chat/completions", json=BODY)
+                time.sleep(1)  # until the other waits
+            answer = other.result(timeout=20)
+        assert answer.headers["x-manta-cache"].startswith("exact; shared")
+        assert answer.json()["choices"][0]["message"]["content"] == "".join(WORDS)
+        assert len(served.backend.requests) == 1
+    finally:
+        served.stop()
