@@ -272,7 +272,8 @@ def test_over_a_socket_too_the_others_get_the_answer_when_the_first_client_close
         served.backend = Slow()
         with ThreadPoolExecutor(1) as pool:
             with served.http.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as leader:
-                next(leader.iter_lines())
+                lines = leader.iter_lines()  # kept, since its end would close the connection
+                next(lines)
                 other = pool.submit(served.http.post, "/v1/chat/completions", json=BODY)
                 time.sleep(1)  # until the other waits
             answer = other.result(timeout=20)
