@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.serve_scaling import ServeScaling
+from cluster.autoscaling.stored_tier_scaling import ServeScaling
 from cluster.cache.deployment import SemanticCacheLink, index_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -34,7 +34,7 @@ from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics, Guarded
+from cluster.telemetry.dependency_gauges import Dependencies, DependencyMetrics, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics

@@ -108,12 +108,11 @@ class OutputProcessor:
 
     def emit(self, sequence: Sequence, outcome: SampleOutcome) -> list[Delta]:
         """Applies the outcome of a step to ``sequence``: appends the sampled tokens, starts further choices or beams
-        after the prompt, and ends the choice or the beam search. Returns the resulting deltas, one for each choice
-        concerned.
+        after the prompt, and ends the choice or the beam search if it is finished. Returns the resulting deltas, one
+        for each choice concerned; none if the choice has ended in this step already.
 
-        After an error the whole request ends with one ERROR or REFUSED delta. After a FailedDraftError the sequence is
-        queued again, gets no more tokens from prompt lookup, and has no delta. There is also none if the choice has
-        ended in this step already."""
+        A FailedDraftError yields no delta: the sequence is queued again, and gets no more tokens from prompt lookup.
+        Any other error ends the whole request with one delta; see ``fail``."""
         group = self._groups.get(sequence.request_id)
         if group is None or sequence.choice not in group.live:
             return []  # the request has ended in this step by the failure of another choice

@@ -90,7 +90,7 @@ from router.retrieval.retriever import Retriever
 from router.review.review_wiring import ReviewService
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
-from router.transport.detached_requests import DetachedRequests
+from router.transport.coalesced_requests import DetachedRequests
 from router.transport.http_exchange import ClientLeftError, Exchange
 from safety.api import Guard, Oversight
 

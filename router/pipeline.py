@@ -39,6 +39,7 @@ from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
 from router.limits.fanout_limit import check_answer_count
 from router.limits.limiter import Hold, Limiter
 from router.limits.router_concurrency import ConcurrencyLimit
+from router.per_prompt_stops import PromptStops
 from router.ports.clock import Clock
 from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
@@ -48,7 +49,6 @@ from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
-from router.prompt_cancellation import PromptStops
 from router.prompt_report import PromptReport
 from router.prompts.context_overflow import Overflow, TierRoom, limits_of
 from router.prompts.off_event_loop import in_thread_if_long
@@ -62,7 +62,7 @@ from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
-from router.traced_request import accepted, answered
+from router.trace_attributes import accepted, answered
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.autoscaling.collector import TierMemory, TierView, collect
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.policy import AutoscalerState, decide
 from cluster.autoscaling.snapshot import Pin, Snapshot
+from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
 
 LOST_S = 5.0
 """Seconds after which a tier is left out that Serve does not ask for any more, and for which others are awaited at the

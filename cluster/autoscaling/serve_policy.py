@@ -15,9 +15,9 @@ from typing import Any
 from ray.serve.config import AutoscalingContext
 
 from cluster.autoscaling.application_scaler import ApplicationScaler, ApplicationScalers
-from cluster.autoscaling.collector import ReplicaView, TierView
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision_publisher import DecisionPublisher
+from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 
 logger = logging.getLogger("ray.serve")
 

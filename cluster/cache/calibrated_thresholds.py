@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cluster.cache.question_store import QuestionStore
-from cluster.state.judgement import Judgement
+from cluster.state.pair_judgement import Judgement
 from router.cache.calibration_table import CalibrationTable
 from router.cache.hit_threshold import Evidence, Judged, recalibrated
 from router.ports.answer_cache import HitJudge

@@ -12,7 +12,7 @@ from cluster.cache.candidate_choice import Judged, decide
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.question_store import Guard, QuestionStore, Threshold
 from cluster.cache.recent_vectors import RecentVectors
-from cluster.state.judgement import Judgement, pair_digest
+from cluster.state.pair_judgement import Judgement, pair_digest
 from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import (
     HitFeedback,

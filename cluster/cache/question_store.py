@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
-from cluster.state.judgement import Judgement
+from cluster.state.pair_judgement import Judgement
 from cluster.state.question_record import QuestionRecord
 from cluster.state.redis_questions import QuestionPage
 

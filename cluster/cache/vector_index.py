@@ -51,7 +51,7 @@ class Neighbour(NamedTuple):
 
 
 class IndexSize(NamedTuple):
-    """The number of entries and their size. ``bytes`` is an estimate; it is compared with the bounds."""
+    """The number of entries of an index, and their size in bytes, which is an estimate. ``IndexBounds`` limits both."""
 
     entries: int
     partitions: int

@@ -67,7 +67,8 @@ class LaneOutbox:
         return [*(orphan for at, orphan in self._ended if at >= first), *self._orphans]
 
     def put(self, row: Row) -> None:
-        """Adds a row to the buffer and wakes a waiting ``take``. The row goes out with the lane's next item."""
+        """Adds a row to the buffer of the lane, and wakes the call of ``take`` that waits for one. ``take`` returns all
+        buffered rows, which go to the router as one item."""
         self._rows.append(row)
         self.wake()
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cluster.config import StateConfig
 from cluster.state import redis_keys
 from cluster.state.guarded_connections import Channel
-from cluster.state.judgement import Judgement, decode_judgement, encode_judgement
+from cluster.state.pair_judgement import Judgement, decode_judgement, encode_judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,

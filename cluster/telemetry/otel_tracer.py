@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, aclosing, contextmanager, nullcon
 from typing import TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.trace_export import TraceExport
 from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
+from cluster.telemetry.trace_sampling import TraceExport
 from router.errors import refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import NoTrace, Trace, Value

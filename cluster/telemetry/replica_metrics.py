@@ -1,4 +1,6 @@
-"""``ReplicaMetrics``: exports the metrics of a replica's engine by Ray, to Prometheus. ``engine_totals.py`` lists them.
+"""``ReplicaMetrics``: exports the metrics of a replica's engine by Ray, to Prometheus.
+
+``engine_metric_definitions.py`` lists them.
 
 The engine counts for itself. The replica publishes what was added since the last time, once a second, so that no token
 costs anything here.
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.telemetry.engine_totals import COUNTERS, GAUGES, Series, gauges, totals
+from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES, Series, gauges, totals
 from cluster.telemetry.publication import keep_publishing
 
 if TYPE_CHECKING:

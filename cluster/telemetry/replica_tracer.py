@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.trace_export import TraceExport
 from cluster.telemetry.trace_record import TraceRecord, caller_of
+from cluster.telemetry.trace_sampling import TraceExport
 from engine.api import FAILURE_REASONS, Delta, FinishReason, GenerationRequest
 from router.ports.trace_names import Attribute, SpanName
 

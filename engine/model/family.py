@@ -58,7 +58,8 @@ def no_experts(values: Values, layer: int) -> ExpertSpec | None:
 
 
 def mixtral_experts(values: Values, layer: int) -> ExpertSpec | None:
-    """Returns the experts of Mixtral (Jiang et al. 2024), which every layer has."""
+    """Returns the experts of Mixtral (Jiang et al. 2024); never None, since every layer has the same. ``layer`` is not
+    used."""
     return ExpertSpec(values["num_local_experts"], values["num_experts_per_tok"], values["intermediate_size"], True)
 
 

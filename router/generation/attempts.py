@@ -20,6 +20,7 @@ from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
 from router.generation.sent_answer import Continuation, SentAnswer, continuations
+from router.per_prompt_stops import PromptStops
 from router.ports.tier_backend import (
     BackendError,
     PoisonRequestError,
@@ -29,7 +30,6 @@ from router.ports.tier_backend import (
     TierBackend,
     TierUnavailableError,
 )
-from router.prompt_cancellation import PromptStops
 from router.usage_meter import AttemptMeter
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts
 from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
+from router.per_prompt_stops import PromptStops
 from router.ports.tier_backend import TierBackend
-from router.prompt_cancellation import PromptStops
 from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
 

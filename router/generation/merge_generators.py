@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
-from router.prompt_cancellation import PromptStops
+from router.per_prompt_stops import PromptStops
 
 T = TypeVar("T")
 

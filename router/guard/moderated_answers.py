@@ -24,7 +24,7 @@ from router.answer_events import (
     Routed,
 )
 from router.guard.moderated_choice import ModeratedChoice
-from router.prompt_cancellation import PromptStops
+from router.per_prompt_stops import PromptStops
 from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 from safety.api import AnswerGuard
 

@@ -1,6 +1,6 @@
 """``TierScaling``: the port to what decides how many replicas the tiers have.
 
-``cluster.autoscaling.serve_scaling`` implements it for Ray Serve. A service without scaled tiers has none.
+``cluster.autoscaling.stored_tier_scaling`` implements it for Ray Serve. A service without scaled tiers has none.
 """
 
 from __future__ import annotations

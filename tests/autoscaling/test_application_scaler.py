@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster.autoscaling.application_scaler import LOST_S, ApplicationScaler
-from cluster.autoscaling.collector import ReplicaView, TierView
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, TierScalingConfig
 from cluster.autoscaling.decision import Decisions, Reason
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
 from cluster.autoscaling.snapshot import Pin
+from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 from engine.api import ClassLoad, EngineLoad, Priority
 
 T = 1_767_600_000.0

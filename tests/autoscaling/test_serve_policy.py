@@ -12,9 +12,9 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingContext
 
 from cluster.autoscaling.application_scaler import ApplicationScaler, ApplicationScalers
-from cluster.autoscaling.collector import ReplicaView, TierView
 from cluster.autoscaling.config import AutoscalingConfig, TierScalingConfig
 from cluster.autoscaling.serve_policy import TierAutoscaler, view_of
+from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 
 SETTINGS = AutoscalingConfig(tiers={"fast": TierScalingConfig(min=2, max=4)})
 

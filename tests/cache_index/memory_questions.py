@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from cluster.state.judgement import Judgement
+from cluster.state.pair_judgement import Judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,

@@ -15,7 +15,7 @@ from cluster.cache.calibrated_thresholds import (
     Thresholds,
     evidence,
 )
-from cluster.state.judgement import Judgement
+from cluster.state.pair_judgement import Judgement
 from router.cache.calibration_table import CalibrationTable, Row
 from router.cache.hit_threshold import Evidence, Judged, threshold_for
 from router.ports.answer_cache import HitJudge

@@ -10,7 +10,7 @@ import redis
 
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.judgement import Judgement, decode_judgement, pair_digest
+from cluster.state.pair_judgement import Judgement, decode_judgement, pair_digest
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,

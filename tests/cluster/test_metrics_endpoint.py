@@ -6,7 +6,7 @@ import httpx
 import pytest
 import ray
 
-from cluster.telemetry.engine_totals import COUNTERS, GAUGES
+from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES
 from tests.cluster.graph import Graph, eventually
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from cluster.autoscaling.config import SloConfig
 from cluster.telemetry import replica_metrics
 from cluster.telemetry.bounded_label import OTHER, bounded
-from cluster.telemetry.engine_totals import KERNELS, MISSES, PHASES
+from cluster.telemetry.engine_metric_definitions import KERNELS, MISSES, PHASES
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from engine.api import EngineStats, Priority
 from engine.kv.prefix import Miss

@@ -14,8 +14,8 @@ import yaml
 from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.telemetry import cache_metrics, dependency_metrics, fault_metrics, replica_metrics, usage_metrics
-from cluster.telemetry.dependency_metrics import Dependencies, DependencyMetrics
+from cluster.telemetry import cache_metrics, dependency_gauges, fault_metrics, replica_metrics, usage_metrics
+from cluster.telemetry.dependency_gauges import Dependencies, DependencyMetrics
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
@@ -35,7 +35,7 @@ BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 @pytest.fixture
 def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
-    modules = [cache_metrics, dependency_metrics, decision_publisher, fault_metrics, replica_metrics, usage_metrics]
+    modules = [cache_metrics, dependency_gauges, decision_publisher, fault_metrics, replica_metrics, usage_metrics]
     recorded = record(monkeypatch, modules)
     cache_metrics.RayCacheMetrics()
     fault_metrics.FaultMetrics()

@@ -19,8 +19,8 @@ from router.inference_request import InferenceRequest
 from router.ledger.max_usage import prompt_tokens
 from router.memory_store import MemoryStore
 from router.openai.completions_writer import CompletionWriter
+from router.per_prompt_stops import PromptStops
 from router.ports.clock import SystemClock
-from router.prompt_cancellation import PromptStops
 from router.usage_meter import UsageMeter
 from safety.api import (
     Action,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.autoscaling.collector import ReplicaView, TierMemory, TierView, collect
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
 from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot
+from cluster.autoscaling.snapshot_collector import ReplicaView, TierMemory, TierView, collect
 from engine.api import ClassLoad, EngineLoad, Priority
 
 T = 1_767_600_000.0
