@@ -37,8 +37,8 @@ def marked(system_prompt: str, token: str) -> str:
 
 
 def marked_place(passages: Sequence[Passage]) -> int | None:
-    """Returns the index of the passage that gets the canary token: the content of the last system message; None without a
-    system message."""
+    """Returns the index of the passage that gets the canary token: the content of the last system message; None
+    without a system message."""
     system = [
         place
         for place, passage in enumerate(passages)
