@@ -99,7 +99,7 @@ class DetachedStream:
                     await self._kept()
                 if events:
                     yield first, events
-                if self._ended and not self._unread:
+                if self._ended and not self._unread and not self._cut:
                     break
             if self._fault is not None:
                 raise self._fault
