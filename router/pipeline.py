@@ -170,7 +170,9 @@ class Pipeline:
                 yield [Repeated(claim.stored)]
                 return
             async with claim:
-                account = Account(call, principal, request, route.tier, version, started_at, id=claim.account)
+                account = Account(
+                    call, principal, request, route.tier, version, started_at, id=claim.account, run=claim.run
+                )
                 hold = await self._reserve(account)
                 with self._accounted(account, hold):
                     answer_guard = await self._inspect(account)
@@ -489,6 +491,7 @@ class Pipeline:
             self._ledger.draft(account),
             stops,
             partial(self._metrics.failover, account.tier),
+            account.run,
         )
 
     async def _generated_when_it_fits(
