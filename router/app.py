@@ -439,7 +439,8 @@ class App:
         await exchange.body(0)
         last = exchange.header("last-event-id") or "0"
         if not re.fullmatch(r"[0-9]{1,9}", last):
-            raise InvalidRequestError("The header last-event-id is not the id of an event.", "invalid_header")
+            message = "The header last-event-id is not the id of an event."
+            raise InvalidRequestError(message, "invalid_header", "last-event-id")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, STREAMS)
         # The id of the answer will do too: that of the stream after the format's prefix.
         async with aclosing(self._pipeline.resume(call, stream_id.rpartition("-")[2], int(last))) as parts:

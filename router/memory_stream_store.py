@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
-from router.ports.stream_store import GONE_MS, StreamPart, StreamState, StreamTerms
+from router.ports.stream_store import GONE_MS, MAX_GONE, StreamPart, StreamState, StreamTerms
 
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream. ``events`` None: they are deleted. ``due_ms``: when they will be, or when they were."""
+    """A stream with its events. ``due_ms``: when they are deleted."""
 
     owner: str
-    events: list[str] | None = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     bytes: int = 0
     ended: bool = False
     lease_ends_ms: int = 0
@@ -23,12 +23,51 @@ class _Stream:
     read_ms: int | None = None
 
 
+@dataclass(slots=True)
+class _Gone:
+    """A stream whose events were deleted at ``at_ms``."""
+
+    owner: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class _Tenant:
+    """The streams of a tenant by their ids. ``gone`` has those first that have been gone for longest."""
+
+    streams: dict[str, _Stream] = field(default_factory=dict)
+    gone: dict[str, _Gone] = field(default_factory=dict)
+
+    def expire(self, now: int) -> None:
+        """Deletes the events of streams whose time has ended, and forgets what has been gone for long."""
+        for stream_id in [each for each, stream in self.streams.items() if stream.due_ms <= now]:
+            self.delete_events(stream_id, self.streams[stream_id].due_ms)
+        while self.gone and next(iter(self.gone.values())).at_ms + GONE_MS <= now:
+            self._forget_first()
+
+    def make_room(self, terms: StreamTerms, now: int) -> None:
+        """Deletes the events of the streams whose time ends first until the others are within the bounds."""
+        total = sum(stream.bytes for stream in self.streams.values())
+        while self.streams and (len(self.streams) > terms.max_streams or total > terms.max_bytes):
+            first = min(self.streams, key=lambda each: self.streams[each].due_ms)
+            total -= self.streams[first].bytes
+            self.delete_events(first, now)
+
+    def delete_events(self, stream_id: str, at_ms: int) -> None:
+        self.gone[stream_id] = _Gone(self.streams.pop(stream_id).owner, at_ms)
+        if len(self.gone) > MAX_GONE:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        del self.gone[next(iter(self.gone))]
+
+
 class MemoryStreamStore:
     """Implements ``StreamStore``. Methods do not wait, so each is atomic among the tasks of one event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tenants: dict[str, dict[str, _Stream]] = {}
+        self._tenants: dict[str, _Tenant] = {}
         self._closed = False
 
     async def start(self) -> None:
@@ -48,9 +87,12 @@ class MemoryStreamStore:
         *,
         ended: bool = False,
     ) -> int | None:
-        streams, now = self._streams(tenant), self._now_ms()
-        stream = streams.setdefault(stream_id, _Stream(owner))
-        if stream.events is None:
+        kept, now = self._tenant(tenant), self._now_ms()
+        if stream_id in kept.gone:
+            return None
+        stream = kept.streams.setdefault(stream_id, _Stream(owner))
+        if len(stream.events) < first - 1:
+            kept.delete_events(stream_id, now)
             return None
         new = events[max(0, len(stream.events) - first + 1) :]
         stream.events.extend(new)
@@ -58,45 +100,31 @@ class MemoryStreamStore:
         stream.ended = stream.ended or ended
         stream.lease_ends_ms = now + terms.lease_ms
         stream.due_ms = now + terms.window_ms + (0 if stream.ended else terms.lease_ms)
-        self._make_room(streams, terms, now)
-        if stream.events is None:
+        kept.make_room(terms, now)
+        if stream_id in kept.gone:
             return None
         return -1 if stream.read_ms is None else now - stream.read_ms
 
     async def read(self, tenant: str, stream_id: str, owner: str, after: int, count: int) -> StreamPart | None:
-        stream, now = self._streams(tenant).get(stream_id), self._now_ms()
-        if stream is None or stream.owner != owner:
+        kept, now = self._tenant(tenant), self._now_ms()
+        found = kept.streams.get(stream_id) or kept.gone.get(stream_id)
+        if found is None or found.owner != owner:
             return None
-        if stream.events is None:
+        if isinstance(found, _Gone):
             return StreamPart((), StreamState.GONE)
-        stream.read_ms = now
-        found = tuple(stream.events[after : after + count])
-        if stream.ended:
-            return StreamPart(found, StreamState.ENDED)
-        return StreamPart(found, StreamState.OPEN if now < stream.lease_ends_ms else StreamState.LOST)
+        found.read_ms = now
+        events = tuple(found.events[after : after + count])
+        if found.ended:
+            return StreamPart(events, StreamState.ENDED)
+        return StreamPart(events, StreamState.OPEN if now < found.lease_ends_ms else StreamState.LOST)
 
-    def _streams(self, tenant: str) -> dict[str, _Stream]:
+    def _tenant(self, tenant: str) -> _Tenant:
         """Returns the streams of a tenant, after the time of some has ended. Raises StateUnavailableError."""
         if self._closed:
             raise StateUnavailableError("the store is closed", sent=False)
-        now, streams = self._now_ms(), self._tenants.setdefault(tenant, {})
-        for stream_id, stream in list(streams.items()):
-            if stream.events is not None and stream.due_ms <= now:
-                _delete_events(stream, stream.due_ms)
-            if stream.events is None and stream.due_ms + GONE_MS <= now:
-                del streams[stream_id]
-        return streams
-
-    def _make_room(self, streams: dict[str, _Stream], terms: StreamTerms, now: int) -> None:
-        kept = sorted((each for each in streams.values() if each.events is not None), key=lambda each: each.due_ms)
-        total = sum(each.bytes for each in kept)
-        while kept and (len(kept) > terms.max_streams or total > terms.max_bytes):
-            total -= kept[0].bytes
-            _delete_events(kept.pop(0), now)
+        kept = self._tenants.setdefault(tenant, _Tenant())
+        kept.expire(self._now_ms())
+        return kept
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
-
-
-def _delete_events(stream: _Stream, at_ms: int) -> None:
-    stream.events, stream.due_ms = None, at_ms

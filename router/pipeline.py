@@ -175,7 +175,9 @@ class Pipeline:
                 yield [Repeated(claim.stored)]
                 return
             async with claim:
-                account = Account(call, principal, request, route.tier, version, started_at, id=claim.account)
+                account = Account(
+                    call, principal, request, route.tier, version, started_at, id=claim.account, run=claim.run
+                )
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
                 hold = await self._reserve(account)
@@ -504,6 +506,7 @@ class Pipeline:
             stops,
             partial(self._failover, account),
             account.call.trace.context,
+            account.run,
         )
 
     def _failover(self, account: Account, kind: str) -> None:

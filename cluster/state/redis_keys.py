@@ -54,6 +54,7 @@ manta:1:{cache-feed}:changes            stream  changes of stored answers      n
 manta:1:{cache-feed}:last               string  number of the last change      none
 manta:1:{tenant}:streams                zset    stream; score = its due time   twice that of a stream
 manta:1:{tenant}:streams-bytes          string  bytes of all events            twice that of a stream
+manta:1:{tenant}:streams-gone           list    streams whose events are gone  1 hour
 manta:1:{tenant}:stream:id              hash    facts of a detached stream     ``router.resume.window_s`` + 1 hour
 manta:1:{tenant}:stream-events:id       list    its events                     the same; deleted after the window
 manta:1:{tenant}:idempotency            zset    key; score = its due time      twice that of a key

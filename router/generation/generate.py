@@ -34,13 +34,14 @@ async def generate(
     stops: PromptStops | None = None,
     count_failover: Callable[[str], None] = lambda kind: None,
     trace_context: str = "",
+    run: str = "",
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
     ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
-    a prompt, for attempts whose counts are lost. ``account_id`` is unique, and ``account`` as in
+    a prompt, for attempts whose counts are lost. ``account_id`` and ``run`` are unique together, and ``account`` as in
     ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
@@ -54,7 +55,7 @@ async def generate(
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
-    requests = engine_requests(request, tenant, account_id, trace_context)
+    requests = engine_requests(request, tenant, account_id, run, trace_context)
     streams = [
         run_attempts(
             backend,
@@ -101,17 +102,18 @@ def _recorder(meter: UsageMeter, count: Callable[[str], None]) -> OnFailover:
 
 
 def engine_requests(
-    request: InferenceRequest, tenant: str, account_id: str, trace_context: str = ""
+    request: InferenceRequest, tenant: str, account_id: str, run: str, trace_context: str = ""
 ) -> list[GenerationRequest]:
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
     within ``tenant``. All have ``trace_context``.
 
-    Their ids are derived from ``account_id``, which is unique, because two clients may send the same request id. A
-    request without a seed gets one here rather than in the engine, so that another engine can continue it.
+    Their ids are derived from ``account_id`` and ``run``, which are unique together, because two clients may send the
+    same request id. A request without a seed gets one here rather than in the engine, so that another engine can
+    continue it.
     """
     return [
         GenerationRequest(
-            engine_request_id(account_id, index),
+            engine_request_id(account_id, index, run),
             prompt,
             _seeded(request.sampling),
             cache_salt=tenant,
@@ -129,9 +131,9 @@ def _seeded(sampling: SamplingParams) -> SamplingParams:
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(63))
 
 
-def engine_request_id(account_id: str, index: int) -> str:
+def engine_request_id(account_id: str, index: int, run: str) -> str:
     """Returns the id of the engine request of the first attempt at the prompt with this index."""
-    return f"{account_id}-{index}"
+    return f"{account_id}-{index}.{run}" if run else f"{account_id}-{index}"
 
 
 def total_usage(usages: Sequence[Usage]) -> Usage:

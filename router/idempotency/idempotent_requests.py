@@ -35,11 +35,13 @@ KEY = re.compile(r"[ -~]{1,255}")
 
 class Claim:
     """What a request with a key, or without one, may do. ``stored``: the answer that was given before, which is given
-    again; None: there is none. ``account``: the id of the ledger entry. ``ignored``: the request has a key that has no
-    effect. As a context it holds the key.
+    again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells the request from another one with
+    the same account, which may still run; "": there is none. ``ignored``: the request has a key that has no effect. As
+    a context it holds the key.
     """
 
     stored: str | None = None
+    run: str = ""
 
     def __init__(self, account: str, *, ignored: bool = False) -> None:
         self.account = account
@@ -154,7 +156,7 @@ class IdempotentRequests:
             return Claim(account)
         if not KEY.fullmatch(key):
             message = "The header idempotency-key must be 1 to 255 printable ASCII characters."
-            raise InvalidRequestError(message, "invalid_header")
+            raise InvalidRequestError(message, "invalid_header", "idempotency-key")
         if not self._config.enabled:
             return Claim(account, ignored=True)
         name = digest(key_id.encode(), key.encode())
@@ -163,7 +165,8 @@ class IdempotentRequests:
         try:
             state, value = await self._store.claim(tenant, name, request, owner, account, terms_of(self._config))
         except StateUnavailableError:
-            return Claim(account, ignored=True)
+            # With an account of its own: the store may have the key all the same, and give the first one to a retry.
+            return Claim(uuid.uuid4().hex, ignored=True)
         if state is KeyState.RUNNING:
             message = "Another request with this idempotency key is in progress."
             raise ConflictError(message, "idempotency_key_in_use", retry_after_s=RETRY_AFTER_S)
@@ -174,6 +177,7 @@ class IdempotentRequests:
             return Answered(value)
         held = HeldKey(self._store, tenant, name, owner, value, self._config)
         held.whole = not streamed
+        held.run = "" if value == account else owner[:8]
         return held
 
 

@@ -44,6 +44,7 @@ class Account:
     started_at: float  # seconds since the epoch
     meter: UsageMeter = field(default_factory=UsageMeter)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run: str = ""  # tells a retry from the request with the same id, which may still run; "": there is none
     first_event_at: float | None = None
     ruling: Ruling | None = None  # of the guard; None: the request was not inspected
     variant: str | None = None  # of a rollout or an experiment; None: the request was in none

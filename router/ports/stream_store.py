@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 GONE_MS = 3_600_000
 """Milliseconds for which a stream is known to have existed after its events are deleted."""
+MAX_GONE = 4096
+"""The most such streams of a tenant. The one that has been gone for longest is forgotten, as if it had never been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class StreamStore(Protocol):
         creates the stream. Events that are there already are not added again, so a call may be repeated.
 
         ``ended``: these are the last events. Returns the milliseconds since the last ``read``, -1 if there was none;
-        None if the stream is gone, and nothing is added.
+        None if the stream is gone, and nothing is added. A stream of which the store has lost events is gone.
         """
         ...
 

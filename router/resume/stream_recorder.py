@@ -31,7 +31,8 @@ def terms_of(config: ResumeConfig) -> StreamTerms:
 
 
 class StreamRecorder:
-    """The recorder of one stream. ``run`` writes until ``end``. ``kept``: the store has the stream, as far as known.
+    """The recorder of one stream. ``run`` writes until ``end``, and if the store cannot be reached then, for at most
+    LEASE_S longer, after which the stream counts as lost. ``kept``: the store has the stream, as far as known.
     ``begun`` is set when the store was asked to keep it, with success or without.
     ``last_read_at``: when it was last read from the store, in monotonic seconds; None: not yet."""
 
@@ -46,7 +47,7 @@ class StreamRecorder:
         self._pending: list[str] = []
         self._pending_bytes = 0
         self._written = 0  # events in the store
-        self._ended = False
+        self._ended_at: float | None = None  # in monotonic seconds
         self._changed = asyncio.Event()
         self.begun = asyncio.Event()
         self.kept = True
@@ -64,7 +65,7 @@ class StreamRecorder:
 
     def end(self) -> None:
         """There are no more events. ``run`` returns when all are written."""
-        self._ended = True
+        self._ended_at = self._clock.monotonic()
         self._changed.set()
 
     async def run(self) -> None:
@@ -81,21 +82,21 @@ class StreamRecorder:
                 await self._changed.wait()
         except TimeoutError:
             return
-        if not self._ended:
+        if self._ended_at is None:
             await asyncio.sleep(BATCH_S)
 
     async def _write(self) -> bool:
         """Writes a batch. Returns whether the stream has ended and all of it is written."""
         self._changed.clear()
         batch = self._pending[:MAX_BATCH]
-        last = self._ended and len(batch) == len(self._pending)
+        last = self._ended_at is not None and len(batch) == len(self._pending)
         owner, first = self._owner, self._written + 1
         try:
             read_ms_ago = await self._store.append(
                 owner.tenant, self._stream_id, owner.key_id, first, batch, self._terms, ended=last
             )
         except StateUnavailableError as error:
-            if self._ended:  # a stream that has ended does not wait for a store that is down
+            if self._ended_at is not None and self._clock.monotonic() - self._ended_at > LEASE_S:
                 self._give_up(str(error))
             self._changed.set()
             self.begun.set()
@@ -110,7 +111,7 @@ class StreamRecorder:
         del self._pending[: len(batch)]
         self._pending_bytes -= sum(map(len, batch))
         self._written += len(batch)
-        if self._pending or (self._ended and not last):
+        if self._pending or (self._ended_at is not None and not last):
             self._changed.set()
         return last
 

@@ -10,6 +10,7 @@ import pytest
 from router.config import ResumeConfig
 from router.memory_stream_store import MemoryStreamStore
 from router.ports.clock import SystemClock
+from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner, StreamState, StreamTerms
 from router.ports.tier_backend import SlowReaderError
 from router.resume.detached_stream import MAX_UNREAD_BYTES
@@ -43,12 +44,47 @@ class SlowStore(MemoryStreamStore):
         return await super().append(tenant, stream_id, owner, first, events, terms, ended=ended)
 
 
-async def pieces(count: int, pause_s: float = 0) -> AsyncGenerator[Sequence[str], None]:
-    """A first piece, and ``count`` times PIECE, with a pause after every hundred."""
+class FailingStore(MemoryStreamStore):
+    """Fails the first ``faults`` appends of events."""
+
+    def __init__(self, faults: int) -> None:
+        super().__init__(SystemClock())
+        self.faults = faults
+
+    async def append(
+        self,
+        tenant: str,
+        stream_id: str,
+        owner: str,
+        first: int,
+        events: Sequence[str],
+        terms: StreamTerms,
+        *,
+        ended: bool = False,
+    ) -> int | None:
+        if events and self.faults:
+            self.faults -= 1
+            raise StateUnavailableError("the shared state did not answer within 2 s")
+        return await super().append(tenant, stream_id, owner, first, events, terms, ended=ended)
+
+
+async def pieces(count: int, store: MemoryStreamStore | None = None) -> AsyncGenerator[Sequence[str], None]:
+    """``store``: the pieces come as fast as it takes them; None: at once."""
     yield ["first"]
     for number in range(count):
-        await asyncio.sleep(0 if number % 100 else pause_s)
+        await asyncio.sleep(0)
+        if store is not None and number % 400 == 399:
+            await written(store, number)
         yield [PIECE]
+
+
+async def written(store: MemoryStreamStore, number: int) -> None:
+    for _ in range(1000):
+        part = await store.read("acme", "s", "k1", number - 1, 1)
+        if part is not None and part.events:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"event {number} is not kept")
 
 
 def streams_of(store: MemoryStreamStore) -> DetachedStreams:
@@ -59,7 +95,7 @@ async def test_a_client_that_does_not_read_is_cut_off_with_bounded_memory_and_ma
     store = MemoryStreamStore(SystemClock())
     streams = streams_of(store)
     count = MAX_UNREAD_BYTES // len(PIECE) + 100
-    stream = streams.begin(OWNER, "s", pieces(count, 0.02), str, 60)
+    stream = streams.begin(OWNER, "s", pieces(count, store), str, 60)
     live = stream.live()
     assert await anext(live) == (1, ["first"])
     for _ in range(2000):
@@ -73,6 +109,17 @@ async def test_a_client_that_does_not_read_is_cut_off_with_bounded_memory_and_ma
         await anext(live)
     rest = [number async for number, _ in streams.read(OWNER, "s", 1)]
     assert rest[0] == 2
+    await streams.close()
+
+
+async def test_a_store_that_fails_for_a_moment_at_the_end_of_a_stream_gets_its_last_events() -> None:
+    store = FailingStore(faults=3)
+    streams = streams_of(store)
+    stream = streams.begin(OWNER, "s", pieces(3), str, 60)
+    received = [event async for _, events in stream.live() for event in events]
+    read = [event async for _, events in streams.read(OWNER, "s", 0) for event in events]
+    assert read == received == ["first", PIECE, PIECE, PIECE]
+    assert store.faults == 0
     await streams.close()
 
 

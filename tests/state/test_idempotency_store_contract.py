@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,6 +108,19 @@ async def test_a_tenant_has_a_number_of_keys_and_bytes(keys: IdempotencyStore, c
     assert (await claim(keys, "k3", owner="o2")).state is KeyState.ANSWERED
     assert (await claim(keys, "k2", owner="o2")).state is KeyState.ANSWERED
     assert (await claim(keys, "k1", owner="o2")).state is KeyState.CLAIMED, "its bytes made room"
+
+
+async def test_the_time_of_a_claim_does_not_grow_with_the_keys_of_the_tenant(clock: VirtualClock) -> None:
+    keys = MemoryIdempotencyStore(clock)
+    terms = KeyTerms(lease_ms=5000, window_ms=86_400_000, max_keys=20_000, max_bytes=2**30)
+    for number in range(20_000):
+        await keys.claim("t", f"k{number}", "r", "o", "a", terms)
+        await keys.answer("t", f"k{number}", "o", "x" * 2000, terms)
+    started = time.perf_counter()
+    for number in range(200):
+        await keys.claim("t", "k0", "r", "o", "a", terms)
+        await keys.claim("t", f"{number}", "r", "o", "a", terms)
+    assert time.perf_counter() - started < 0.2, "it is 0.5 ms or more for each if all keys are looked at"
 
 
 async def test_a_closed_store_says_so(keys: IdempotencyStore) -> None:

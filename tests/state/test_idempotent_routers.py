@@ -20,12 +20,18 @@ from cluster.local.redis_server import RedisServer
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from engine.api import Delta, GenerationRequest, Usage
 from router.app import build_app
-from router.config import FailoverConfig, KeyConfig, RouterConfig
+from router.config import FailoverConfig, IdempotencyConfig, KeyConfig, RouterConfig
+from router.idempotency.idempotent_requests import IdempotentRequests
+from router.ledger.orphaned_entries import part_of
+from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
+from router.ports.idempotency_store import KeyClaim, KeyTerms
 from router.ports.ledger_store import LedgerQuery, Resolution
+from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import OnUsage, OrphanedAttempt
 from tests.router.backend import WORDS, ScriptedBackend
+from tests.state.clock import VirtualClock
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = "/v1/chat/completions"
@@ -61,6 +67,18 @@ class GatedBackend(ScriptedBackend):
             async for batch in batches:
                 await self.gate.wait()
                 yield batch
+
+
+class SlowToAnswer(MemoryIdempotencyStore):
+    """Takes a key, and does not answer in time unless ``answers``."""
+
+    answers = False
+
+    async def claim(self, tenant: str, key: str, request: str, owner: str, account: str, terms: KeyTerms) -> KeyClaim:
+        claimed = await super().claim(tenant, key, request, owner, account, terms)
+        if not self.answers:
+            raise StateUnavailableError("the shared state did not answer within 0.1 s")
+        return claimed
 
 
 class KeyedRouter:
@@ -159,11 +177,46 @@ async def test_a_streamed_or_very_long_answer_is_run_again(redis_server: RedisSe
 
 async def test_a_wrong_key_is_refused_and_one_without_redis_is_named(redis_server: RedisServer, tmp_path: Path) -> None:
     async with routers(1, redis_server, tmp_path) as (router,):
-        assert (await router.ask("x" * 256)).status_code == 400
+        refused = await router.ask("x" * 256)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "idempotency-key"
         redis_server.kill()
         answer = await router.ask()
         assert answer.status_code == 200
         assert answer.headers["x-manta-ignored"] == "idempotency-key"
+
+
+async def test_a_retry_runs_beside_a_request_that_has_lost_its_lease_and_one_is_billed(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path) as (one, two):
+        one.backend.gate.clear()
+        first = asyncio.create_task(one.ask())
+        for _ in range(500):
+            if one.backend.requests:
+                break
+            await asyncio.sleep(0.01)
+        await one.keys.close()  # as if Redis could not be reached from there
+        await asyncio.sleep(1.5 * LEASE_S)
+        retry = await two.ask()
+        one.backend.gate.set()
+        assert (await first).status_code == retry.status_code == 200
+        ids = [router.backend.requests[0].request_id for router in (one, two)]
+        assert ids[0] != ids[1], "a replica would take them for one request"
+        assert part_of(ids[0]) == part_of(ids[1])
+        assert await one.billed() == (1, len(WORDS))
+
+
+async def test_a_request_whose_claim_was_not_answered_shares_no_account_with_its_retry(clock: VirtualClock) -> None:
+    slow = SlowToAnswer(clock)
+    requests = IdempotentRequests(slow, IdempotencyConfig())
+    first = await requests.claim("acme", "k", "key-1", (CHAT, b""), streamed=False)
+    assert first.ignored
+    slow.answers = True
+    clock.advance(6)
+    retry = await requests.claim("acme", "k", "key-1", (CHAT, b""), streamed=False)
+    assert not retry.ignored
+    assert retry.account != first.account, "both may run at the same time, and each is billed"
 
 
 CHILD = """

@@ -262,6 +262,7 @@ def test_a_wrong_event_id_is_refused(fleet: Fleet) -> None:
     stream, _ = cut(fleet, 3)
     answer = fleet.routers[0].http.get(f"/v1/streams/{stream}", headers={"last-event-id": "x"})
     assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "last-event-id"
 
 
 def test_a_router_that_stops_ends_its_detached_streams_with_an_error(fleet: Fleet) -> None:

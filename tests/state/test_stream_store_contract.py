@@ -12,7 +12,7 @@ from cluster.config import StateConfig
 from cluster.state.redis_stream_store import RedisStreamStore
 from router.memory_stream_store import MemoryStreamStore
 from router.ports.state_store import StateUnavailableError
-from router.ports.stream_store import GONE_MS, StreamPart, StreamState, StreamStore, StreamTerms
+from router.ports.stream_store import GONE_MS, MAX_GONE, StreamPart, StreamState, StreamStore, StreamTerms
 from tests.state.clock import VirtualClock
 
 TERMS = StreamTerms(lease_ms=5000, window_ms=30_000, max_streams=3, max_bytes=100)
@@ -119,6 +119,23 @@ async def test_the_router_of_a_stream_learns_when_it_was_last_read(streams: Stre
     await streams.read("acme", "s", "k1", 0, 9)
     clock.advance(7)
     assert await streams.append("acme", "s", "k1", 2, [], terms) == 7000
+
+
+async def test_a_stream_of_which_events_were_lost_is_gone_and_not_numbered_anew(streams: StreamStore) -> None:
+    assert await streams.append("acme", "s", "k1", 3, ["c"], TERMS) is None, "as after a restart of Redis"
+    assert await streams.read("acme", "s", "k1", 0, 9) == GONE
+    await streams.append("acme", "t", "k1", 1, ["a"], TERMS)
+    assert await streams.append("acme", "t", "k1", 3, ["c"], TERMS, ended=True) is None
+    assert await streams.read("acme", "t", "k1", 0, 9) == GONE
+    assert await streams.append("acme", "u", "k1", 1, ["x" * 100], TERMS) == -1, "its bytes are free again"
+
+
+async def test_a_number_of_streams_that_are_gone_is_remembered(streams: StreamStore) -> None:
+    for number in range(MAX_GONE + 2 + TERMS.max_streams):
+        await streams.append("acme", f"{number}", "k1", 1, ["a"], TERMS, ended=True)
+    found = [await streams.read("acme", f"{number}", "k1", 0, 9) for number in range(MAX_GONE + 2 + TERMS.max_streams)]
+    assert found.count(GONE) == MAX_GONE
+    assert found.count(None) == 2
 
 
 async def test_a_closed_store_says_so(streams: StreamStore) -> None:

@@ -9,6 +9,7 @@
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs it to write after it has read the time
 
 local MAX_DROPPED = 200 -- streams that one call expires, or evicts
+local MAX_GONE = 4096 -- streams of a tenant that are known to be gone
 
 local due, base, now, id, owner = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 if not now then
@@ -16,20 +17,27 @@ if not now then
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
-local total = base .. 'streams-bytes'
+local total, gone = base .. 'streams-bytes', base .. 'streams-gone'
 local function facts_key(stream) return base .. 'stream:' .. stream end
 local function events_key(stream) return base .. 'stream-events:' .. stream end
 local function whole(number) return string.format('%.0f', number) end
 
+-- Remembers that a stream existed, and forgets the one that has been gone for longest.
+local function remember(stream, gone_ms)
+  redis.call('HSET', facts_key(stream), 'gone', 1, 'bytes', 0)
+  redis.call('PEXPIRE', facts_key(stream), gone_ms)
+  redis.call('RPUSH', gone, stream)
+  redis.call('PEXPIRE', gone, gone_ms)
+  if redis.call('LLEN', gone) > MAX_GONE then redis.call('DEL', facts_key(redis.call('LPOP', gone))) end
+end
+
 local function delete_events(stream, gone_ms)
-  local facts = facts_key(stream)
-  local bytes = redis.call('HGET', facts, 'bytes')
+  local bytes = redis.call('HGET', facts_key(stream), 'bytes')
   redis.call('ZREM', due, stream)
   redis.call('DEL', events_key(stream))
   if not bytes then return end
   redis.call('DECRBY', total, bytes)
-  redis.call('HSET', facts, 'gone', 1, 'bytes', 0)
-  redis.call('PEXPIRE', facts, gone_ms)
+  remember(stream, gone_ms)
 end
 
 local function expire(gone_ms)
@@ -58,6 +66,12 @@ local function append(first, ended, lease, window, max_streams, max_bytes, gone_
   if redis.call('HEXISTS', facts, 'gone') == 1 then return false end
   redis.call('HSETNX', facts, 'owner', owner)
   local known = redis.call('LLEN', events)
+  -- Redis has lost events, by a restart or a failover: what follows would take their numbers.
+  if known < first - 1 then
+    redis.call('HSETNX', facts, 'bytes', 0)
+    delete_events(id, gone_ms)
+    return false
+  end
   local added = 0
   for place = math.max(0, known - first + 1) + 13, #ARGV do
     redis.call('RPUSH', events, ARGV[place])
