@@ -79,7 +79,7 @@ static void screen_roughly(const Screen *screen, const void *codes, Seen *seen, 
   for (long panel = panels * me / threads, count; panel < end; panel += count) {
     count = least(BLOCK, end - panel);
     Linear part = coded_part(&screen->numbers, panel, count);
-    Product rough = {&part, codes, logits, rows, 0};
+    Product rough = {.linear = &part, .x = codes, .y = logits, .rows = rows};
     multiply_coded(&rough, 0, count);
     for (long row = 0; row < rows; row++) {
       vec lower = splat(-INFINITY);
@@ -136,7 +136,7 @@ static long screen_exactly(Seen *seen, const Linear *head, const void *x, const 
     Linear part = *head;
     part.weights = (const char *)head->weights + panel * panel_bytes(head->inputs, head->type);
     part.outputs = PANEL;
-    Product exact = {&part, x, logits, rows, 0};
+    Product exact = {.linear = &part, .x = x, .y = logits, .rows = rows};
     multiply_panels(&exact, 0, 1);
     for (long row = 0; row < rows; row++)
       find_largest(&seen[row], logits + row * PANEL, panel * PANEL, least(PANEL, head->outputs - panel * PANEL));
