@@ -21,10 +21,10 @@ class TelemetryConfig(BaseModel):
     service_name: str = "manta"
     """The resource attribute service.name."""
     sample_ratio: float = Field(0.05, ge=0, le=1)
-    """The share of requests whose traces are kept in any case. By the trace id, so that router and replica agree."""
+    """The share of requests whose traces are kept in any case. The router draws them, and the replica follows."""
     slow_s: float = Field(10.0, gt=0, allow_inf_nan=False)
-    """Seconds from which a trace is kept whatever ``sample_ratio`` says. Traces with errors are kept too. Router and
-    replica each decide on their own spans, by their own time."""
+    """Seconds from which a trace is kept whatever ``sample_ratio`` says. Traces with faults of the service are kept
+    too. Router and replica each decide on their own spans, by their own time."""
     follow_caller: bool = False
     """Whether a caller's own decision that a trace is sampled is followed. False: any client could have all traced."""
     max_pending: int = Field(10_000, ge=1)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
 from cluster.telemetry.trace_sampling import TraceExport
-from router.errors import refusal_of
+from router.errors import SERVICE_FAULTS, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import NoTrace, Trace, Value
 
@@ -58,11 +58,12 @@ class OtelTrace:
         return self._record.traceparent(self._current)
 
     def end(self, error: BaseException | None) -> None:
-        """Ends the trace. The room in which ``error`` was raised has failed, and so has the request."""
-        kind = None if error is None else _kind_of(error)
+        """Ends the trace. If ``error`` is the service's fault, the room in which it was raised has failed, and so has
+        the request. Requests that were refused for what they ask are sampled as others are: anybody can send them."""
+        kind, failed = (None, False) if error is None else _kind_of(error)
         for span in (self._current, self._root):
             span.describe({Attribute.ERROR: kind})
-            span.failed = span.failed or kind not in (None, CANCELLED)
+            span.failed = span.failed or failed
             span.end()
 
     @property
@@ -74,7 +75,7 @@ class OtelTracer:
     """The traces of this router. Implements ``Tracer``."""
 
     def __init__(self, config: TelemetryConfig) -> None:
-        self._export = TraceExport(config, "router")
+        self._export = TraceExport(config, "router", follows=config.follow_caller)
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
         record = self._export.begin(UNNAMED, caller)
@@ -98,11 +99,12 @@ class OtelTracer:
             self._export.end(record)
 
 
-def _kind_of(error: BaseException) -> str:
-    """Returns the code by which the client knows an error. Never its message, which may quote the request."""
+def _kind_of(error: BaseException) -> tuple[str, bool]:
+    """Returns the code by which the client knows an error, and whether it is the service's fault. Never the error's
+    message, which may quote the request."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return CANCELLED
+        return CANCELLED, False
     if not isinstance(error, Exception):
-        return type(error).__name__
+        return type(error).__name__, True
     refusal = refusal_of(error)
-    return refusal.code or refusal.kind.value
+    return refusal.code or refusal.kind.value, refusal.kind in SERVICE_FAULTS

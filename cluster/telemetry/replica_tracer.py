@@ -29,7 +29,7 @@ class ReplicaTracer:
     """The traces of the replica of ``tier`` in this process."""
 
     def __init__(self, config: TelemetryConfig, tier: str) -> None:
-        self._export = TraceExport(config, "replica")
+        self._export = TraceExport(config, "replica", follows=True)
         self._tier = tier
         self._running: dict[str, _Traced] = {}
 

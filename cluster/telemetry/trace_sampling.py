@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 from opentelemetry.sdk.resources import Resource
@@ -18,11 +19,13 @@ MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dro
 
 
 class TraceExport:
-    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes."""
+    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``:
+    what the caller has sampled is sampled here. Where clients are not followed, their trace ids decide nothing."""
 
-    def __init__(self, config: TelemetryConfig, role: str) -> None:
+    def __init__(self, config: TelemetryConfig, role: str, *, follows: bool) -> None:
         self._config = config
-        self._bound = round(config.sample_ratio * 2**64)
+        self._follows = follows
+        self._decides = role == "router"  # a replica samples what its router has sampled
         self._resource = Resource({"service.name": config.service_name, "manta.role": role})
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
         self._processor = BatchSpanProcessor(
@@ -36,8 +39,8 @@ class TraceExport:
             return None
         caller = caller_of(traceparent)
         trace_id = new_trace_id() if caller is None else caller.trace_id
-        followed = self._config.follow_caller and caller is not None and caller.sampled
-        record = TraceRecord(trace_id, followed or (trace_id & (2**64 - 1)) < self._bound)
+        followed = self._follows and caller is not None and caller.sampled
+        record = TraceRecord(trace_id, followed or (self._decides and random.random() < self._config.sample_ratio))
         first = record.begin(name, 0 if caller is None else caller.span_id)
         self._pending.add(first.span_id)
         return record

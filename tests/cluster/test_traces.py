@@ -216,19 +216,37 @@ async def test_a_failover_is_in_the_trace_with_both_replicas() -> None:
     assert second[0].parent_span_id == received.named("answer").span_id
 
 
-async def test_a_refusal_is_kept_although_no_request_is_sampled_and_its_message_is_not() -> None:
+async def test_a_refusal_is_traced_without_its_message_and_is_no_failure() -> None:
     with http_receiver() as received:
-        async with service(received, sample_ratio=0.0) as running:
-            assert (await running.ask()).status_code == 200
+        async with service(received) as running:
             assert (await running.ask(model=IN)).status_code == 404
             running.export()
 
     assert {span.name for span in received.spans} == {"request", "access", "prompt", "route"}
-    assert failed(received.named("request"))
-    assert failed(received.named("route"))
-    assert not failed(received.named("access"))
+    assert not [span for span in received.spans if failed(span)]
     assert attributes(received.named("request").attributes) == {Attribute.ERROR: "model_not_found"}
     assert IN.encode() not in b"".join(received.bodies)
+
+
+async def test_failures_are_kept_although_no_request_is_sampled_and_refusals_are_not() -> None:
+    """Else anybody could have all requests traced: by refusals, or by the choice of a trace id."""
+    lowest_id = {"traceparent": f"00-{'a' * 16}{1:016x}-{'b' * 16}-01"}
+    with http_receiver() as received:
+        async with service(received, sample_ratio=0.0) as running:
+            assert (await running.ask(lowest_id)).status_code == 200
+            assert (await running.ask(model=IN)).status_code == 404
+            running.export()
+        assert received.spans == []
+        async with service(received, sample_ratio=0.0) as running:
+            for replica in running.replicas.values():
+                replica.dead = True
+            assert (await running.ask()).status_code >= 500
+            for replica in running.replicas.values():
+                replica.dead = False
+            await settle()
+            running.export()
+
+    assert failed(received.named("chat fast"))
 
 
 async def test_a_client_that_leaves_ends_the_trace_and_nothing_has_failed() -> None:
