@@ -60,7 +60,9 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
         {name: outcome.decision for name, outcome in outcomes.items()},
         {name: decision for name, (_, decision) in followers.items()},
     )
-    tiers = {name: _changed(outcome, snapshot.at_s) for name, outcome in outcomes.items()}
+    # A tier that is missing from one snapshot, since it could not be read, is the same one afterwards.
+    kept = {name: tier for name, tier in state.tiers.items() if name in config.tiers}
+    tiers = {**kept, **{name: _changed(outcome, snapshot.at_s) for name, outcome in outcomes.items()}}
     return AutoscalerState(decisions, tiers, {name: kept for name, (kept, _) in followers.items()}), decisions
 
 

@@ -8,6 +8,7 @@ of one application share an ``ApplicationScaler``, so that there is one decision
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,20 +22,23 @@ from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 
 logger = logging.getLogger("ray.serve")
 
+LOG_AGAIN_S = 300.0
+"""Seconds after which an error that lasts is logged again."""
+
 
 class TierAutoscaler:
     """The policy of one tier. ``settings`` are those of the application as JSON, and ``gpus`` the GPUs of a replica by
     tier.
 
-    Serve stops autoscaling all applications for as long as a policy raises. So an error is logged, once, and the
-    target stays.
+    Serve stops autoscaling all applications for as long as a policy raises. So an error is logged, and the target
+    stays.
     """
 
     def __init__(self, settings: Mapping[str, Any], gpus: Mapping[str, float]) -> None:
         self._settings = settings
         self._gpus = dict(gpus)
         self._scaler: ApplicationScaler | None = None
-        self._failed = False
+        self._logged = ("", -math.inf)  # the last error that was logged, and when, by the monotonic clock
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Returns the target. Serve calls it in each round of its control loop, ten times a second, and again at
@@ -57,9 +61,11 @@ class TierAutoscaler:
             return None
 
     def _log(self, context: AutoscalingContext, error: Exception) -> None:
-        if not self._failed:
+        """Logs an error, unless it is the last one again within LOG_AGAIN_S: Serve asks ten times a second."""
+        now_s, what = time.monotonic(), repr(error)
+        if what != self._logged[0] or now_s - self._logged[1] >= LOG_AGAIN_S:
             logger.error("Autoscaling of %s fails; its target stays", context.deployment_name, exc_info=error)
-        self._failed = True
+            self._logged = (what, now_s)
 
     def _connect(self, application: str) -> ApplicationScaler:
         """Returns the scaler of the application, with these settings."""

@@ -24,6 +24,10 @@ from engine.api import Priority
 COLD_STARTS = 5
 """Cold starts that are remembered. Their median counts."""
 
+ABSENT_S = 60.0
+"""Seconds for which a replica is remembered that Serve does not call running. With new settings, and after a restart of
+the controller, replicas are updated or recovered first, and are the same ones afterwards."""
+
 Counters = Mapping[Priority, ClassCounters]
 NO_COUNTERS: Counters = {priority: ClassCounters() for priority in Priority}
 
@@ -51,13 +55,15 @@ class TierView:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A running replica, and its last report. ``before`` are its counts before the collector knew it."""
+    """A replica that runs or ran, and its last report. ``before`` are its counts before the collector knew it; None:
+    unknown until its next report. ``left_at_s`` is when it was first missing; None: it runs."""
 
     since_s: float
     reported_at_s: float | None = None
     observed_at_s: float = 0.0
     report: ReplicaReport | None = None
     before: Counters | None = None
+    left_at_s: float | None = None
 
     @property
     def counted(self) -> Counters:
@@ -79,6 +85,7 @@ class TierMemory:
     """What is remembered of a tier. ``TierMemory()`` is the memory before the first call."""
 
     replicas: Mapping[str, _Known] = field(default_factory=dict)
+    absent: Mapping[str, _Known] = field(default_factory=dict)  # ran within ABSENT_S
     orders: tuple[_Order, ...] = ()  # oldest first
     cold_starts_s: tuple[float, ...] = ()
     gone: Counters = field(default_factory=lambda: dict(NO_COUNTERS))  # counts of replicas that do not run any more
@@ -90,28 +97,47 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
     """Returns the next memory and the snapshot of a tier at the instant ``at_s`` (Unix seconds).
 
     A report counts from the instant at which it is first seen here, so that clocks of replicas do not matter. One that
-    cannot be read leaves the replica without a sample. Replicas that run at the first call have unknown pasts: their
-    counters start from there.
+    cannot be read leaves the replica without a sample. A replica that is new without an order that was seen has an
+    unknown past: its counters start from its first report.
     """
-    known = {each.replica_id: _seen(memory, each, at_s) for each in view.replicas}
-    left = {name: old for name, old in memory.replicas.items() if name not in known}
-    new = len(known.keys() - memory.replicas.keys())
-    orders, started = _orders(memory, view, new, at_s)
+    remembered = {**memory.absent, **memory.replicas}
+    new = [each.replica_id for each in view.replicas if each.replica_id not in remembered]
+    pasts = dict(zip(new, memory.orders, strict=False))
+    known = {
+        each.replica_id: _seen(remembered.get(each.replica_id) or _new(pasts.get(each.replica_id), at_s), each, at_s)
+        for each in view.replicas
+    }
+    left = {name: _leaving(old, at_s) for name, old in remembered.items() if name not in known}
+    absent = {name: old for name, old in left.items() if at_s - (old.left_at_s or at_s) < ABSENT_S}
+    orders, started = _orders(memory, view, len(new), at_s)
     next_memory = TierMemory(
         known,
+        absent,
         orders,
         (*memory.cold_starts_s, *started)[-COLD_STARTS:],
-        _sum([memory.gone, *(old.counted for old in left.values())]),
+        _sum([memory.gone, *(old.counted for name, old in left.items() if name not in absent)]),
         (memory.queued_since_s or at_s) if view.queued else None,
         begun=True,
     )
     return next_memory, _snapshot(next_memory, view, at_s, gpus)
 
 
-def _seen(memory: TierMemory, view: ReplicaView, at_s: float) -> _Known:
+def _new(order: _Order | None, at_s: float) -> _Known:
+    """Returns what is known of a replica that runs for the first time. ``order`` is the one that it fills; None: none.
+
+    One whose order was seen has counted nothing before. Any other may be one that ran long ago: its counts would look
+    like a surge.
+    """
+    return _Known(at_s, before=NO_COUNTERS if order is not None and order.seen else None)
+
+
+def _leaving(known: _Known, at_s: float) -> _Known:
+    return known if known.left_at_s is not None else replace(known, left_at_s=at_s)
+
+
+def _seen(known: _Known, view: ReplicaView, at_s: float) -> _Known:
     """Returns what is known of a replica that runs."""
-    old = memory.replicas.get(view.replica_id)
-    known = old or _Known(at_s, before=NO_COUNTERS if memory.begun else None)
+    known = replace(known, left_at_s=None)
     if view.reported_at_s is None or view.reported_at_s == known.reported_at_s:
         return known
     report = from_numbers(view.numbers)
@@ -150,7 +176,9 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
         view.name,
         view.target,
         (*replicas, *starting),
-        _sum([memory.gone, *(each.counted for each in known.values())]) if reported or not known else {},
+        _sum([memory.gone, *(each.counted for each in (*memory.absent.values(), *known.values()))])
+        if reported or not known
+        else {},
         max((each.observed_at_s for each in reported.values()), default=at_s),
         tuple(
             report

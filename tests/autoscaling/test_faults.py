@@ -216,6 +216,23 @@ def test_a_policy_that_starts_anew_goes_on_from_the_present_target() -> None:
     assert decisions[0].why_not_fewer.reason is Reason.STABILISING
 
 
+def test_a_tier_that_is_missing_from_one_snapshot_is_remembered_until_it_is_not_configured() -> None:
+    config = config_of()
+    config = config.model_copy(update={"tiers": {**config.tiers, "other": config.tiers["fast"]}})
+    bench = Bench(replicas=1, rate=40, running=40)
+    state = AutoscalerState()
+    for second in range(5):
+        fast = bench.snapshot().tiers[0]
+        tiers = (fast,) if second == 4 else (fast, replace(fast, name="other"))
+        before = state
+        state, _ = decide(config, state, Snapshot(bench.at_s, tiers))
+        bench.at_s, bench.arrivals = bench.at_s + 1, bench.arrivals + 40
+
+    assert state.tiers["other"] == before.tiers["other"]
+    alone = config.model_copy(update={"tiers": {"fast": config.tiers["fast"]}})
+    assert decide(alone, state, Snapshot(bench.at_s, bench.snapshot().tiers))[0].tiers.keys() == {"fast"}
+
+
 def test_a_class_without_latencies_is_no_fault() -> None:
     report = replace(report_of(START_S, 0.1), priority=Priority.INTERACTIVE)
     bench = Bench(replicas=2, rate=5, latencies=lambda at_s: (replace(report, observed_at_s=at_s),))

@@ -125,6 +125,40 @@ def test_replicas_that_a_restarted_controller_finds_again_are_no_cold_starts() -
     assert serve.tick(0.2).cold_start_s == 0.0
 
 
+def test_counts_of_replicas_that_a_restarted_controller_finds_again_are_no_surge() -> None:
+    serve = Serve(2)
+    serve.tick()  # they are recovered first
+    serve.set(view("a", 1.0, arrivals=100_000), view("b", 1.0, arrivals=100_000))
+    found = [serve.tick().counters[Priority.STANDARD].arrivals]
+    serve.set(view("a", 2.0, arrivals=100_007))
+    found.append(serve.tick().counters[Priority.STANDARD].arrivals)
+    assert found == [0, 7]
+
+
+def test_a_replica_that_is_updated_is_neither_a_surge_nor_a_cold_start() -> None:
+    serve = Serve(1, view("a", 1.0, arrivals=100_000, start_s=30.0))
+    serve.tick()
+    serve.set(view("a", 2.0, arrivals=100_010, start_s=30.0))
+    assert serve.tick().counters[Priority.STANDARD].arrivals == 10
+    serve.replicas = {}
+    assert serve.tick().counters[Priority.STANDARD].arrivals == 10
+    serve.set(view("a", 3.0, arrivals=100_012, start_s=30.0))
+    found = serve.tick()
+    assert found.counters[Priority.STANDARD].arrivals == 12
+    assert found.cold_start_s == 30.0
+    assert states(found) == [ReplicaState.READY]
+
+
+def test_a_replica_that_is_gone_for_good_is_forgotten_but_for_its_counts() -> None:
+    serve = Serve(2, view("a", 1.0, arrivals=5), view("b", 1.0, arrivals=5))
+    serve.tick()
+    serve.set(view("a", 2.0, arrivals=9))
+    serve.tick()
+    del serve.replicas["a"]
+    assert [serve.tick(40.0).counters[Priority.STANDARD].arrivals for _ in range(4)] == [4] * 4
+    assert serve.memory.absent == {}
+
+
 def test_an_order_that_is_withdrawn_is_not_awaited() -> None:
     serve = Serve(1, view("a"))
     serve.tick()
