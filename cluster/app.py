@@ -25,6 +25,7 @@ from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, T
 from cluster.safety.deployment import bind_classifier
 from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
+from router.ports.tier_scaling import ReplicaBounds
 from router.tiers.quality_forecast import Forecaster
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         policies,
         embedder,
         cache,
-        () if config.autoscaling is None else tuple(config.autoscaling.tiers),
+        replica_bounds(config),
         config.telemetry,
     )
 
@@ -143,6 +144,12 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
         fitted, here = ", ".join(forecaster.tiers), ", ".join(tiers)
         raise ValueError(f"router.auto.forecast: {path} is fitted to the tiers {fitted}, but configured are {here}")
     return forecaster.narrowed(tiers)
+
+
+def replica_bounds(config: MantaConfig) -> dict[str, ReplicaBounds]:
+    """Returns the bounds of each tier whose number of replicas is not fixed."""
+    tiers = {} if config.autoscaling is None else config.autoscaling.tiers
+    return {name: ReplicaBounds(tier.min, tier.max) for name, tier in tiers.items()}
 
 
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
-from router.ports.tier_scaling import TierScaling
+from router.ports.tier_scaling import ReplicaBounds, TierScaling
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
@@ -71,7 +71,7 @@ class Router:
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
-    inspected. ``scaled_tiers`` are the names of the tiers whose number of replicas is not fixed.
+    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Router:
         policies: SafetyPolicies | None = None,
         embedder: EmbedderLink | None = None,
         cache: SemanticCacheLink | None = None,
-        scaled_tiers: Sequence[str] = (),
+        scaled_tiers: Mapping[str, ReplicaBounds] | None = None,
         telemetry: TelemetryConfig | None = None,
     ) -> None:
         self._telemetry = telemetry or TelemetryConfig()
@@ -100,7 +100,7 @@ class Router:
         self._policies = policies
         self._embedder = embedder
         self._cache = cache
-        self._scaled_tiers = scaled_tiers
+        self._scaled_tiers = scaled_tiers or {}
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -148,7 +148,7 @@ async def publish_until_end(metrics: DependencyMetrics, tracer: OtelTracer | Non
             await asyncio.to_thread(tracer.close)
 
 
-def tier_scaling(tiers: Sequence[str]) -> TierScaling | None:
+def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
     """Returns the way to the autoscaler of this application, which scales ``tiers``; None if there are none."""
     return ServeScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
 

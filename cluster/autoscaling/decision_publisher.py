@@ -76,10 +76,10 @@ class DecisionPublisher:
                 self._exchange(latest)
 
     def _exchange(self, decisions: Decisions) -> None:
-        """Stores the decisions and reads the pins. If the store does not answer, the pins stay as they are."""
+        """Reads the pins and stores the decisions. If the store does not answer, the pins stay as they are."""
         try:
-            self._store.write(decisions)
             self._pins = self._store.pins()
+            self._store.write(decisions)
             self._failed = False
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, the next decision tries again
             if not self._failed:

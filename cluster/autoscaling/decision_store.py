@@ -7,15 +7,18 @@ survives a restart of either; the shared state in Redis may not be configured, a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 
 from cluster.autoscaling.decision import Decisions, TierDecision
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.snapshot import Pin
+
+logger = logging.getLogger("ray.serve")
 
 NAMESPACE = "manta"
 
@@ -25,7 +28,7 @@ class DecisionStore:
 
     def __init__(self, application: str) -> None:
         self._decisions = f"autoscaling/{application}/decisions"
-        self._pins = f"autoscaling/{application}/pins"
+        self._pins = f"autoscaling/{application}/pins/"
 
     def write(self, decisions: Decisions) -> None:
         """Stores the decisions for each tier."""
@@ -39,13 +42,28 @@ class DecisionStore:
         return found
 
     def pins(self) -> tuple[Pin, ...]:
-        """Returns the pins, the latest last, expired ones too."""
-        stored = _internal_kv_get(self._pins, namespace=NAMESPACE)
-        return tuple(Pin(**each) for each in json.loads(stored)) if stored else ()
+        """Returns the pins, one for each tier at most, expired ones too. Those that cannot be read are left out."""
+        keys = _internal_kv_list(self._pins, namespace=NAMESPACE)
+        stored = (_internal_kv_get(key, namespace=NAMESPACE) for key in keys)
+        return tuple(pin for each in stored if (pin := read_pin(each)) is not None)
 
-    def set_pins(self, pins: Iterable[Pin]) -> None:
-        """Replaces the pins."""
-        _internal_kv_put(self._pins, json.dumps(list(map(asdict, pins))), overwrite=True, namespace=NAMESPACE)
+    def set_pin(self, pin: Pin) -> None:
+        """Stores the pin of a tier. Each tier has a key of its own, so that two administrators do not lose each other's
+        pins."""
+        _internal_kv_put(self._pins + pin.tier, json.dumps(asdict(pin)), overwrite=True, namespace=NAMESPACE)
+
+    def delete_pin(self, tier: str) -> bool:
+        """Deletes the pin of a tier. Returns whether there was one."""
+        return bool(_internal_kv_del(self._pins + tier, namespace=NAMESPACE))
+
+
+def read_pin(stored: bytes) -> Pin | None:
+    """Returns a stored pin; None for one that cannot be read, such as another release's."""
+    try:
+        return Pin(**json.loads(stored))
+    except (TypeError, ValueError) as error:
+        logger.warning("A stored pin of a tier cannot be read: %s", type(error).__name__)
+        return None
 
 
 def records_of(decisions: Decisions) -> list[dict[str, Any]]:

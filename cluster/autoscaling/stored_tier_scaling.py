@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RpcError
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.snapshot import Pin
 from router.ports.state_store import StateUnavailableError
-from router.ports.tier_scaling import ReplicaPin
+from router.ports.tier_scaling import ReplicaBounds, ReplicaPin
 
 T = TypeVar("T")
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 class ServeScaling:
     """The scaling of ``tiers``, those of the application that ``store`` belongs to. Implements ``TierScaling``."""
 
-    def __init__(self, store: DecisionStore, tiers: Sequence[str]) -> None:
+    def __init__(self, store: DecisionStore, tiers: Mapping[str, ReplicaBounds]) -> None:
         self._store = store
-        self.tiers: Sequence[str] = tiers
+        self.tiers: Mapping[str, ReplicaBounds] = tiers
 
     async def decisions(self) -> Sequence[Mapping[str, object]]:
         return await _off_loop(self._store.read)
@@ -32,19 +32,10 @@ class ServeScaling:
 
     async def pin(self, pin: ReplicaPin) -> None:
         new = Pin(pin.tier, pin.replicas, pin.expires_at, pin.why)
-        await _off_loop(lambda: self._store.set_pins([*self._others(pin.tier), new]))
+        await _off_loop(lambda: self._store.set_pin(new))
 
     async def unpin(self, tier: str) -> bool:
-        def remove() -> bool:
-            left = self._others(tier)
-            before = len(self._store.pins())
-            self._store.set_pins(left)
-            return len(left) < before
-
-        return await _off_loop(remove)
-
-    def _others(self, tier: str) -> list[Pin]:
-        return [pin for pin in self._store.pins() if pin.tier != tier]
+        return await _off_loop(lambda: self._store.delete_pin(tier))
 
 
 async def _off_loop(call: Callable[[], T]) -> T:

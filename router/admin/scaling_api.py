@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.admin.key_schemas import parse_document
-from router.errors import NotFoundError
+from router.errors import InvalidRequestError, NotFoundError
 from router.ports.clock import Clock
-from router.ports.tier_scaling import ReplicaPin, TierScaling
+from router.ports.tier_scaling import ReplicaBounds, ReplicaPin, TierScaling
 from router.principal import Principal
 
 SCALING = "/admin/v1/scaling"
@@ -77,13 +77,21 @@ class ScalingManagement:
             return {"object": "pin", "tier": tier, "deleted": deleted}
         asked = parse_document(PinBody, await read(MAX_BODY_BYTES))
         pin = ReplicaPin(tier, asked.replicas, now + asked.expires_in_s, asked.why)
+        _check(pin, scaling.tiers[tier])
         await scaling.pin(pin)
-        self._record(principal, tier, f"pinned to {pin.replicas}")
+        self._record(principal, tier, f"pinned to {pin.replicas} for {asked.expires_in_s:g} s")
         return {"object": "pin", "tier": tier, **(_document(pin) or {})}
 
     def _record(self, principal: Principal, tier: str, outcome: str) -> None:
         change = {"check": f"scaling:{tier}", "outcome": outcome, "reviewer": principal.key_id}
         self._record_change(principal.tenant, change)
+
+
+def _check(pin: ReplicaPin, bounds: ReplicaBounds) -> None:
+    """Raises InvalidRequestError for a number that the tier cannot have."""
+    if not bounds.least <= pin.replicas <= bounds.most:
+        message = f"The tier '{pin.tier}' has {bounds.least} to {bounds.most} replicas, so not {pin.replicas}."
+        raise InvalidRequestError(message, "replicas")
 
 
 def _document(pin: ReplicaPin | None) -> dict[str, Any] | None:

@@ -20,12 +20,20 @@ class ReplicaPin:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaBounds:
+    """The least and the most replicas that a tier may have."""
+
+    least: int
+    most: int
+
+
 class TierScaling(Protocol):
     """All methods raise StateUnavailableError if what they need cannot be reached."""
 
     @property
-    def tiers(self) -> Sequence[str]:
-        """The tiers that are scaled."""
+    def tiers(self) -> Mapping[str, ReplicaBounds]:
+        """The tiers that are scaled, by name, with their bounds."""
         ...
 
     async def decisions(self) -> Sequence[Mapping[str, object]]:
@@ -38,7 +46,7 @@ class TierScaling(Protocol):
         ...
 
     async def pin(self, pin: ReplicaPin) -> None:
-        """Sets the pin of its tier. It counts from the next decision but one on."""
+        """Sets the pin of its tier, which must be within the bounds. It counts from the next decision but one on."""
         ...
 
     async def unpin(self, tier: str) -> bool:

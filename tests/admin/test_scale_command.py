@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import pytest
 
 from cluster.autoscaling.decision import Decisions, Need, Reason, TierDecision, WhyNot
 from cluster.autoscaling.decision_store import records_of
-from router.ports.tier_scaling import ReplicaPin
+from router.ports.tier_scaling import ReplicaBounds, ReplicaPin
 from tests.access.service import Service
 from tests.admin.test_command import document, manta
 
@@ -28,7 +29,7 @@ DECISION = TierDecision(
 class ScriptedScaling:
     """A ``TierScaling`` with one tier."""
 
-    tiers = ("fast",)
+    tiers: ClassVar = {"fast": ReplicaBounds(1, 8)}
 
     def __init__(self, at_s: float) -> None:
         self.at_s = at_s
@@ -95,6 +96,7 @@ def test_a_pin_is_set_shown_and_removed_and_the_audit_log_has_it(service: Servic
     [
         ("frontier", {"replicas": 2, "expires_in_s": 60}, 404),
         ("fast", {"replicas": 0, "expires_in_s": 60}, 400),
+        ("fast", {"replicas": 9, "expires_in_s": 60}, 400),
         ("fast", {"replicas": 2}, 400),
         ("fast", {"replicas": 2, "expires_in_s": 1e9}, 400),
     ],
