@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 
 from opentelemetry.sdk.resources import Resource
@@ -15,6 +16,7 @@ from cluster.telemetry.otlp_exporters import exporter_of
 from cluster.telemetry.trace_record import TraceRecord, caller_of, new_trace_id
 
 MAX_EXPORT_WAIT_MS = 1000.0
+CLOSE_S = 2.0
 MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dropped
 
 
@@ -56,8 +58,10 @@ class TraceExport:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Sends what has ended, and ends the thread."""
-        self._processor.shutdown()
+        """Sends what has ended, for CLOSE_S seconds at most: Serve waits for it when a replica ends."""
+        closing = threading.Thread(target=self._processor.shutdown, name="manta-last-traces", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def _readable(self, record: TraceRecord) -> Iterator[ReadableSpan]:
         """Yields the spans that have ended, as the SDK's."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.replica.tier_replica import TierReplica
 from cluster.serve_backend import ServeBackend
+from cluster.telemetry import trace_sampling
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otel_tracer import OtelTracer
 from cluster.telemetry.trace_record import caller_of
@@ -304,6 +308,23 @@ async def test_requests_go_on_while_there_is_no_receiver(caplog: pytest.LogCaptu
         assert (await running.ask()).status_code == 200
         running.export()
     assert len([record for record in caplog.records if "traces are lost" in record.message]) == 2  # router and replica
+
+
+def test_a_receiver_that_does_not_answer_does_not_hold_a_replica_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_sampling, "CLOSE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        config = TelemetryConfig(endpoint=f"http://127.0.0.1:{port}/v1/traces", sample_ratio=1.0, timeout_s=5.0)
+        tracer = OtelTracer(config)
+        with tracer.request(None):
+            pass
+        began = time.monotonic()
+        tracer.close()
+        took_s = time.monotonic() - began
+    for thread in threading.enumerate():
+        if thread.name == "manta-last-traces":
+            thread.join()
+    assert took_s < 2.0
 
 
 async def test_more_requests_than_may_wait_are_not_traced() -> None:
