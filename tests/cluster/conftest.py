@@ -1,29 +1,14 @@
-"""A Ray cluster of the tests' own.
-
-Ray and Serve read their settings from the environment when they are imported, so it is composed here, before any test
-module of this folder is.
-"""
+"""A Ray cluster of the tests' own."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster.local.environment import local_environment, prepare_directory
-
-DIRECTORY = Path(tempfile.mkdtemp(prefix="manta-", dir="/tmp"))  # short: Ray's sockets have long names
-atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)  # also when no test asks for the cluster
-prepare_directory(DIRECTORY)
-# HOME and TMPDIR stay the tests' own: pytest and hypothesis keep their caches there.
-os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k not in ("HOME", "TMPDIR")})
+import tests.ray_settings  # noqa: F401 - before Ray is imported
 
 
 @pytest.fixture(scope="session")
