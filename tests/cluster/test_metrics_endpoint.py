@@ -57,6 +57,7 @@ def test_prometheus_reads_the_engines_metrics_of_every_tier(graph: Graph) -> Non
     assert count == highest >= 2
     assert {value for _, value in samples(text, "ray_manta_breaker_open")} == {0}
     assert {value for series, value in samples(text, "ray_manta_journal_bytes") if 'log="audit"' in series} == {0}
-    (info,) = [series for series, _ in samples(text, "ray_manta_build_info") if 'tier="fast"' in series]
-    assert 'kernels="' in info
+    # Replicas of earlier tests may still be exported.
+    infos = [series for series, _ in samples(text, "ray_manta_build_info") if 'tier="fast"' in series]
+    assert any('kernels="compiled' in info for info in infos), infos
     assert len([line for line in text.splitlines() if line.startswith("ray_manta_")]) < 2000
