@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.stored_tier_scaling import ServeScaling
+from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
 from cluster.cache.deployment import SemanticCacheLink, index_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -34,7 +34,7 @@ from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.dependency_gauges import Dependencies, DependencyMetrics, Guarded
+from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -115,7 +115,7 @@ class Router:
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
         tracer = router_tracer(self._telemetry)
-        depends = DependencyMetrics(Dependencies(store, reviews.store.audit, used))
+        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used))
         app = build_app(
             self._config,
             backend,
@@ -139,7 +139,7 @@ class Router:
         return with_task(without_root_path(without_request_id(app)), partial(publish_until_end, depends, tracer))
 
 
-async def publish_until_end(metrics: DependencyMetrics, tracer: OtelTracer | None) -> None:
+async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None) -> None:
     """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer``."""
     try:
         await metrics.keep_publishing()
@@ -150,7 +150,7 @@ async def publish_until_end(metrics: DependencyMetrics, tracer: OtelTracer | Non
 
 def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
     """Returns the way to the autoscaler of this application, which scales ``tiers``; None if there are none."""
-    return ServeScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
+    return StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
 
 
 def guard_maker(

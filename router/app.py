@@ -90,7 +90,7 @@ from router.retrieval.retriever import Retriever
 from router.review.review_wiring import ReviewService
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
-from router.transport.coalesced_requests import DetachedRequests
+from router.transport.coalesced_requests import CoalescedRequests
 from router.transport.http_exchange import ClientLeftError, Exchange
 from safety.api import Guard, Oversight
 
@@ -170,8 +170,8 @@ def build_app(
     makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
     process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
-    ``scaling`` decides about the numbers of replicas; None: they are fixed.
-    ``tracer`` traces inference requests; None: nothing is traced.
+    ``scaling`` decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None:
+    nothing is traced.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -287,7 +287,7 @@ class App:
         self._timeout_s = config.request_timeout_s
         self._clock = clock
         self._created = int(clock.now())
-        self._detached = DetachedRequests()
+        self._detached = CoalescedRequests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

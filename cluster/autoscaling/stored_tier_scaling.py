@@ -1,4 +1,4 @@
-"""``ServeScaling``: the router's port ``TierScaling``, by way of the store that the autoscaler writes to."""
+"""``StoredTierScaling``: the router's port ``TierScaling``, by way of the store that the autoscaler writes to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.ports.tier_scaling import ReplicaBounds, ReplicaPin
 T = TypeVar("T")
 
 
-class ServeScaling:
+class StoredTierScaling:
     """The scaling of ``tiers``, those of the application that ``store`` belongs to. Implements ``TierScaling``."""
 
     def __init__(self, store: DecisionStore, tiers: Mapping[str, ReplicaBounds]) -> None:

@@ -1,4 +1,4 @@
-"""``DependencyMetrics``: what a router depends on, as gauges in Ray's metrics, which Prometheus reads from every node.
+"""``DependencyGauges``: what a router depends on, as gauges in Ray's metrics, which Prometheus reads from every node.
 
 ======================================  ======================================  ======================================
 gauge                                   labels                                  unit
@@ -41,7 +41,7 @@ class Dependencies:
     services: Mapping[str, Guarded]
 
 
-class DependencyMetrics:
+class DependencyGauges:
     """The gauges of the router in this process."""
 
     def __init__(self, dependencies: Dependencies) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
-from cluster.telemetry.trace_sampling import TraceExport
+from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import NoTrace, Trace, Value
@@ -75,7 +75,7 @@ class OtelTracer:
     """The traces of this router. Implements ``Tracer``."""
 
     def __init__(self, config: TelemetryConfig) -> None:
-        self._export = TraceExport(config, "router", follows=config.follow_caller)
+        self._export = TraceSampler(config, "router", follows=config.follow_caller)
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
         record = self._export.begin(UNNAMED, caller)

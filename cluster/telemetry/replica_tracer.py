@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.trace_record import TraceRecord, caller_of
-from cluster.telemetry.trace_sampling import TraceExport
+from cluster.telemetry.trace_sampling import TraceSampler
 from engine.api import FAILURE_REASONS, Delta, FinishReason, GenerationRequest
 from router.ports.trace_names import Attribute, SpanName
 
@@ -29,7 +29,7 @@ class ReplicaTracer:
     """The traces of the replica of ``tier`` in this process."""
 
     def __init__(self, config: TelemetryConfig, tier: str) -> None:
-        self._export = TraceExport(config, "replica", follows=True)
+        self._export = TraceSampler(config, "replica", follows=True)
         self._tier = tier
         self._running: dict[str, _Traced] = {}
 

@@ -1,4 +1,4 @@
-"""``TraceExport``: decides at the end of a request whether its spans are kept, and has them sent."""
+"""``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOSE_S = 2.0
 MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dropped
 
 
-class TraceExport:
+class TraceSampler:
     """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``:
     what the caller has sampled is sampled here. Where clients are not followed, their trace ids decide nothing."""
 

@@ -102,130 +102,160 @@ def service() -> Dashboard:
     )
 
 
+def load_row() -> Row:
+    """Returns the panels of what runs and what waits."""
+    return Row(
+        "Load",
+        [
+            Panel("Running sequences", [Query(gauge(m.RUNNING, "tier"), "{{tier}}")]),
+            Panel("Waiting", [Query(gauge(m.WAITING, "tier, class"), "{{tier}} {{class}}")], stacked=True),
+            Panel("Queue wait", quantiles(m.QUEUE_WAIT, "tier, class", 0.5, 0.95), Unit.SECONDS),
+            Panel(
+                "Expected wait",
+                [Query(f"max by (tier) ({m.EXPECTED_WAIT}{TIER})", "{{tier}}")],
+                Unit.SECONDS,
+                "Of one more sequence, on the replica where it is longest.",
+            ),
+        ],
+    )
+
+
+def kv_cache_row() -> Row:
+    """Returns the panels of KV blocks and the prefix cache."""
+    used = f'sum by (tier) ({m.KV_BLOCKS}{{tier=~"$tier", state="%s"}})'
+    return Row(
+        "KV cache",
+        [
+            Panel(
+                "Blocks in use",
+                [
+                    Query(f"{used % 'used'} / {used % 'total'}", "{{tier}} held"),
+                    Query(f"{used % 'cached'} / {used % 'total'}", "{{tier}} cached"),
+                ],
+                Unit.SHARE,
+                limit=0.95,
+            ),
+            Panel(
+                "Prompt tokens from the prefix cache",
+                [Query(share(m.CACHED_TOKENS, m.PROMPT_TOKENS, "tier"), "{{tier}}")],
+                Unit.SHARE,
+            ),
+            Panel(
+                "Prefix misses",
+                [Query(rate(m.PREFIX_MISSES, "reason"), "{{reason}}")],
+                Unit.PER_SECOND,
+                stacked=True,
+            ),
+            Panel(
+                "Preemptions and repairs",
+                [
+                    Query(rate(m.PREEMPTIONS, "tier"), "{{tier}} preempted"),
+                    Query(rate(m.REPAIRS, "tier"), "{{tier}} repaired"),
+                ],
+                Unit.PER_SECOND,
+            ),
+        ],
+    )
+
+
+def steps_row() -> Row:
+    """Returns the panels of the engine's steps."""
+    return Row(
+        "Steps",
+        [
+            Panel("Duration", quantiles(m.STEP, "tier", 0.5, 0.99), Unit.SECONDS),
+            Panel(
+                "Time by phase",
+                [Query(rate(m.PHASE_SECONDS, "phase"), "{{phase}}")],
+                Unit.SECONDS,
+                "Seconds of each second, of all replicas.",
+                stacked=True,
+            ),
+            Panel("Batch", [*quantiles(m.BATCH, "tier", 0.5), mean(m.BATCH, "tier")]),
+            Panel(
+                "Steps and tokens",
+                [
+                    Query(rate(m.STEPS, "tier"), "{{tier}} steps"),
+                    Query(rate(m.GENERATED_TOKENS, "tier"), "{{tier}} tokens"),
+                ],
+                Unit.PER_SECOND,
+            ),
+        ],
+    )
+
+
+def requests_row() -> Row:
+    """Returns the panels of the lengths and ends of requests."""
+    return Row(
+        "Requests",
+        [
+            Panel("Prompt length", quantiles(m.PROMPT_LENGTH, "tier", 0.5, 0.95)),
+            Panel("Answer length", quantiles(m.ANSWER_LENGTH, "tier", 0.5, 0.95)),
+            Panel(
+                "Ends",
+                [Query(rate(m.ENGINE_REQUESTS, "outcome"), "{{outcome}}")],
+                Unit.PER_SECOND,
+                stacked=True,
+            ),
+            Panel(
+                "Draft tokens accepted",
+                [Query(f"{rate(m.ACCEPTED_TOKENS, 'tier')} / {rate(m.DRAFT_TOKENS, 'tier')}", "{{tier}}")],
+                Unit.SHARE,
+            ),
+        ],
+    )
+
+
+def scaling_row() -> Row:
+    """Returns the panels of the autoscaler."""
+    return Row(
+        "Scaling",
+        [
+            Panel(
+                "Replicas wanted and had",
+                [
+                    Query(f"max by (tier) ({m.TARGET_REPLICAS}{TIER})", "{{tier}} target"),
+                    Query(f"max by (tier) ({m.NEEDED_REPLICAS}{TIER})", "{{tier}} needed"),
+                    Query(f"max by (tier) ({m.READY_REPLICAS}{TIER})", "{{tier}} ready"),
+                ],
+            ),
+            Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
+            Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
+        ],
+    )
+
+
+def replicas_row() -> Row:
+    """Returns the panel of the replicas that run, with their kernels and versions."""
+    return Row(
+        "What runs",
+        [
+            Panel(
+                "Replicas",
+                [
+                    Query(
+                        f"count by (tier, kernels, model_version, release) ({m.BUILD_INFO}{TIER})",
+                        "{{tier}} {{kernels}} {{model_version}} {{release}}",
+                    )
+                ],
+                stacked=True,
+            )
+        ],
+    )
+
+
 def engine() -> Dashboard:
     """A tier and its engines: where a request waits, and what a step does."""
-    used = f'sum by (tier) ({m.KV_BLOCKS}{{tier=~"$tier", state="%s"}})'
     return Dashboard(
         "manta-engine",
         "Manta / Tiers and engines",
         [
-            Row(
-                "Load",
-                [
-                    Panel("Running sequences", [Query(gauge(m.RUNNING, "tier"), "{{tier}}")]),
-                    Panel("Waiting", [Query(gauge(m.WAITING, "tier, class"), "{{tier}} {{class}}")], stacked=True),
-                    Panel("Queue wait", quantiles(m.QUEUE_WAIT, "tier, class", 0.5, 0.95), Unit.SECONDS),
-                    Panel(
-                        "Expected wait",
-                        [Query(f"max by (tier) ({m.EXPECTED_WAIT}{TIER})", "{{tier}}")],
-                        Unit.SECONDS,
-                        "Of one more sequence, on the replica where it is longest.",
-                    ),
-                ],
-            ),
-            Row(
-                "KV cache",
-                [
-                    Panel(
-                        "Blocks in use",
-                        [
-                            Query(f"{used % 'used'} / {used % 'total'}", "{{tier}} held"),
-                            Query(f"{used % 'cached'} / {used % 'total'}", "{{tier}} cached"),
-                        ],
-                        Unit.SHARE,
-                        limit=0.95,
-                    ),
-                    Panel(
-                        "Prompt tokens from the prefix cache",
-                        [Query(share(m.CACHED_TOKENS, m.PROMPT_TOKENS, "tier"), "{{tier}}")],
-                        Unit.SHARE,
-                    ),
-                    Panel(
-                        "Prefix misses",
-                        [Query(rate(m.PREFIX_MISSES, "reason"), "{{reason}}")],
-                        Unit.PER_SECOND,
-                        stacked=True,
-                    ),
-                    Panel(
-                        "Preemptions and repairs",
-                        [
-                            Query(rate(m.PREEMPTIONS, "tier"), "{{tier}} preempted"),
-                            Query(rate(m.REPAIRS, "tier"), "{{tier}} repaired"),
-                        ],
-                        Unit.PER_SECOND,
-                    ),
-                ],
-            ),
-            Row(
-                "Steps",
-                [
-                    Panel("Duration", quantiles(m.STEP, "tier", 0.5, 0.99), Unit.SECONDS),
-                    Panel(
-                        "Time by phase",
-                        [Query(rate(m.PHASE_SECONDS, "phase"), "{{phase}}")],
-                        Unit.SECONDS,
-                        "Seconds of each second, of all replicas.",
-                        stacked=True,
-                    ),
-                    Panel("Batch", [*quantiles(m.BATCH, "tier", 0.5), mean(m.BATCH, "tier")]),
-                    Panel(
-                        "Steps and tokens",
-                        [
-                            Query(rate(m.STEPS, "tier"), "{{tier}} steps"),
-                            Query(rate(m.GENERATED_TOKENS, "tier"), "{{tier}} tokens"),
-                        ],
-                        Unit.PER_SECOND,
-                    ),
-                ],
-            ),
-            Row(
-                "Requests",
-                [
-                    Panel("Prompt length", quantiles(m.PROMPT_LENGTH, "tier", 0.5, 0.95)),
-                    Panel("Answer length", quantiles(m.ANSWER_LENGTH, "tier", 0.5, 0.95)),
-                    Panel(
-                        "Ends",
-                        [Query(rate(m.ENGINE_REQUESTS, "outcome"), "{{outcome}}")],
-                        Unit.PER_SECOND,
-                        stacked=True,
-                    ),
-                    Panel(
-                        "Draft tokens accepted",
-                        [Query(f"{rate(m.ACCEPTED_TOKENS, 'tier')} / {rate(m.DRAFT_TOKENS, 'tier')}", "{{tier}}")],
-                        Unit.SHARE,
-                    ),
-                ],
-            ),
-            Row(
-                "Scaling",
-                [
-                    Panel(
-                        "Replicas wanted and had",
-                        [
-                            Query(f"max by (tier) ({m.TARGET_REPLICAS}{TIER})", "{{tier}} target"),
-                            Query(f"max by (tier) ({m.NEEDED_REPLICAS}{TIER})", "{{tier}} needed"),
-                            Query(f"max by (tier) ({m.READY_REPLICAS}{TIER})", "{{tier}} ready"),
-                        ],
-                    ),
-                    Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
-                    Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
-                ],
-            ),
-            Row(
-                "What runs",
-                [
-                    Panel(
-                        "Replicas",
-                        [
-                            Query(
-                                f"count by (tier, kernels, model_version, release) ({m.BUILD_INFO}{TIER})",
-                                "{{tier}} {{kernels}} {{model_version}} {{release}}",
-                            )
-                        ],
-                        stacked=True,
-                    )
-                ],
-            ),
+            load_row(),
+            kv_cache_row(),
+            steps_row(),
+            requests_row(),
+            scaling_row(),
+            replicas_row(),
         ],
         [Variable("tier", m.BUILD_INFO)],
     )
@@ -288,85 +318,98 @@ def tenants() -> Dashboard:
     )
 
 
-def safety_and_cache() -> Dashboard:
-    """What the guard decides, and what the answer cache spares."""
+def safety_row() -> Row:
+    """Returns the panels of what the guard decides."""
+    return Row(
+        "Safety",
+        [
+            Panel(
+                "Decisions",
+                [Query(rate(m.SAFETY_DECISIONS, "decision", TENANT), "{{decision}}")],
+                Unit.PER_SECOND,
+                "unscanned: a check did not run.",
+                stacked=True,
+            ),
+            Panel(
+                "Blocked, by tenant",
+                [
+                    Query(
+                        f"topk(20, {rate(m.SAFETY_DECISIONS, 'tenant', _BLOCKED)})",
+                        "{{tenant}}",
+                    )
+                ],
+                Unit.PER_SECOND,
+            ),
+            Panel(
+                "Policies that cannot be read",
+                [Query(f"sum(rate({m.UNREADABLE_POLICIES}[{STEP_OF_RATES}]))", "readings")],
+                Unit.PER_SECOND,
+            ),
+        ],
+    )
+
+
+def cache_row() -> Row:
+    """Returns the panels of what the answer cache gives again."""
     hits = f'sum(rate({m.CACHE_REQUESTS}{{tenant=~"$tenant", status=~"exact|semantic"}}[{STEP_OF_RATES}]))'
     asked = f'sum(rate({m.CACHE_REQUESTS}{{tenant=~"$tenant", status!="bypass"}}[{STEP_OF_RATES}]))'
+    return Row(
+        "Answer cache",
+        [
+            Panel("Hits", [Query(f"{hits} / {asked}", "of the requests that may be answered so")], Unit.SHARE),
+            Panel(
+                "Requests",
+                [Query(rate(m.CACHE_REQUESTS, "status", TENANT), "{{status}}")],
+                Unit.PER_SECOND,
+                stacked=True,
+            ),
+            Panel(
+                "Why not",
+                [
+                    Query(
+                        rate(m.CACHE_REQUESTS, "reason", '{tenant=~"$tenant", status=~"miss|bypass"}'),
+                        "{{reason}}",
+                    )
+                ],
+                Unit.PER_SECOND,
+            ),
+        ],
+    )
+
+
+def stored_answers_row() -> Row:
+    """Returns the panels of what the answer cache stores, and of hits that were wrong."""
     wrong = f'sum by (judge) (rate({m.CACHE_JUDGED}{{tenant=~"$tenant", wrong="true"}}[1h]))'
     judged = f"sum by (judge) (rate({m.CACHE_JUDGED}{TENANT}[1h]))"
+    return Row(
+        "Stored answers",
+        [
+            Panel("Stored", [Query(rate(m.CACHE_STORED, "tenant", TENANT), "{{tenant}}")], Unit.PER_SECOND),
+            Panel("Not stored", [Query(rate(m.CACHE_UNSTORED, "reason", TENANT), "{{reason}}")], Unit.PER_SECOND),
+            Panel(
+                "Wrong hits",
+                [Query(f"{wrong} / {judged}", "{{judge}}")],
+                Unit.SHARE,
+                "Of those that were judged. The bound is router.cache.max_false_hit_rate.",
+            ),
+            Panel(
+                "Entries that cannot be read",
+                [Query(f"sum(rate({m.CACHE_POISONED}[{STEP_OF_RATES}]))", "entries")],
+                Unit.PER_SECOND,
+            ),
+        ],
+    )
+
+
+def safety_and_cache() -> Dashboard:
+    """What the guard decides, and what the answer cache spares."""
     return Dashboard(
         "manta-safety-cache",
         "Manta / Safety and cache",
         [
-            Row(
-                "Safety",
-                [
-                    Panel(
-                        "Decisions",
-                        [Query(rate(m.SAFETY_DECISIONS, "decision", TENANT), "{{decision}}")],
-                        Unit.PER_SECOND,
-                        "unscanned: a check did not run.",
-                        stacked=True,
-                    ),
-                    Panel(
-                        "Blocked, by tenant",
-                        [
-                            Query(
-                                f"topk(20, {rate(m.SAFETY_DECISIONS, 'tenant', _BLOCKED)})",
-                                "{{tenant}}",
-                            )
-                        ],
-                        Unit.PER_SECOND,
-                    ),
-                    Panel(
-                        "Policies that cannot be read",
-                        [Query(f"sum(rate({m.UNREADABLE_POLICIES}[{STEP_OF_RATES}]))", "readings")],
-                        Unit.PER_SECOND,
-                    ),
-                ],
-            ),
-            Row(
-                "Answer cache",
-                [
-                    Panel("Hits", [Query(f"{hits} / {asked}", "of the requests that may be answered so")], Unit.SHARE),
-                    Panel(
-                        "Requests",
-                        [Query(rate(m.CACHE_REQUESTS, "status", TENANT), "{{status}}")],
-                        Unit.PER_SECOND,
-                        stacked=True,
-                    ),
-                    Panel(
-                        "Why not",
-                        [
-                            Query(
-                                rate(m.CACHE_REQUESTS, "reason", '{tenant=~"$tenant", status=~"miss|bypass"}'),
-                                "{{reason}}",
-                            )
-                        ],
-                        Unit.PER_SECOND,
-                    ),
-                ],
-            ),
-            Row(
-                "Stored answers",
-                [
-                    Panel("Stored", [Query(rate(m.CACHE_STORED, "tenant", TENANT), "{{tenant}}")], Unit.PER_SECOND),
-                    Panel(
-                        "Not stored", [Query(rate(m.CACHE_UNSTORED, "reason", TENANT), "{{reason}}")], Unit.PER_SECOND
-                    ),
-                    Panel(
-                        "Wrong hits",
-                        [Query(f"{wrong} / {judged}", "{{judge}}")],
-                        Unit.SHARE,
-                        "Of those that were judged. The bound is router.cache.max_false_hit_rate.",
-                    ),
-                    Panel(
-                        "Entries that cannot be read",
-                        [Query(f"sum(rate({m.CACHE_POISONED}[{STEP_OF_RATES}]))", "entries")],
-                        Unit.PER_SECOND,
-                    ),
-                ],
-            ),
+            safety_row(),
+            cache_row(),
+            stored_answers_row(),
         ],
         [Variable("tenant", m.REQUESTS)],
     )

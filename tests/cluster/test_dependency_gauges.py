@@ -12,7 +12,7 @@ import pytest
 from cluster.ingress import with_task
 from cluster.state.circuit_breaker import BreakerState
 from cluster.telemetry import dependency_gauges
-from cluster.telemetry.dependency_gauges import Dependencies, DependencyMetrics
+from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
@@ -35,7 +35,7 @@ class Store(MemoryStore):
 def test_open_breakers_and_growing_journals_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = record(monkeypatch, [dependency_gauges])
     classifier, audit = Client(), MemorySafetyStore(SystemClock()).audit
-    metrics = DependencyMetrics(Dependencies(Store(SystemClock()), audit, {"classifier": classifier}))
+    metrics = DependencyGauges(Dependencies(Store(SystemClock()), audit, {"classifier": classifier}))
     metrics.publish()
     names = ("classifier", "reservations", "reports")
     assert [recorded.value("ray_manta_breaker_open", dependency=name) for name in names] == [0, 0, 1]

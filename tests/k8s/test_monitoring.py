@@ -15,7 +15,7 @@ from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.telemetry import cache_metrics, dependency_gauges, fault_metrics, replica_metrics, usage_metrics
-from cluster.telemetry.dependency_gauges import Dependencies, DependencyMetrics
+from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
@@ -42,7 +42,7 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
     DecisionPublisher("manta", cast("DecisionStore", object()))
-    DependencyMetrics(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
+    DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
     series = {each.name: frozenset({"tier"}) for objective in objectives() for each in objective.recordings()}
     return recorded.labels | series
 
