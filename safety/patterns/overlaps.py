@@ -17,9 +17,11 @@ class Found(NamedTuple):
     continues: bool = False
 
 
-def order(found: Found) -> tuple[int, int, int]:
-    """Returns the sort key of the order of resolution: by start; the longest first, then the most specific."""
-    return found.start, -found.end, -found.specificity
+def order(found: Found) -> tuple[int, int, int, bool, str]:
+    """Returns the sort key of the order of resolution: by start; the longest first, then the most specific, then one
+    that does not continue another. The kind decides between equals, so that the order in which they are found, which
+    depends on where the text is cut, does not."""
+    return found.start, -found.end, -found.specificity, found.continues, found.kind
 
 
 def resolve(pending: list[Found], decided: int) -> list[Found]:

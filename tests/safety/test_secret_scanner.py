@@ -140,6 +140,14 @@ def test_any_cut_finds_the_same(text: str, data: st.DataObject) -> None:
     assert joined(whole) == find(RECOGNISERS, text)
 
 
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_without_a_space_between_them_are_found_alike_wherever_they_are_cut(kind: str) -> None:
+    """The second may be the rest of the first as well as a value of its own, of the same length."""
+    for other in VALUES.values():
+        text = VALUES[kind] + other
+        assert scan(text, list(range(7, len(text), 7)))[0] == scan(text, [])[0]
+
+
 def test_prose_is_held_by_a_word() -> None:
     text = "The quick brown fox jumps over the lazy dog, and keeps a secret token in the garden at night. " * 4
     _, held = scan(text, list(range(3, len(text), 3)))
