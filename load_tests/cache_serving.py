@@ -149,7 +149,8 @@ async def _throughput(url: str, numbers: Iterator[int], options: argparse.Namesp
         nonlocal count
         while time.perf_counter() < end:
             body = {"prompt": f"{QUESTION} {next(numbers)}", "max_tokens": options.tokens, "temperature": 0}
-            count += (await stream(url, ADMIN_KEY, body)).whole
+            whole = (await stream(url, ADMIN_KEY, body)).whole
+            count += whole  # not in one line, which would read the count before the stream and lose what others add
 
     await asyncio.gather(*(client() for _ in range(options.streams)))
     return count / (time.perf_counter() - started)

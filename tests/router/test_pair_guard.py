@@ -45,6 +45,17 @@ REFUSED = [
     ("Marie Curie was born where?", "Rosa Parks was born where?", "name"),
     ("Tell me of Anna Smith.", "Tell me of Peter Jones.", "name"),
     ("When was it built?", "Where was it built?", "asked"),
+    ("Is it warm at -5 degrees?", "Is it warm at 5 degrees?", "number"),
+    ("What is minus 3 squared?", "What is 3 squared?", "number"),
+    ("Wake me at 5 am", "Wake me at 5 pm", "half of the day"),
+    ("Do you open at 8:30am?", "Do you open at 8:30 P.M.?", "half of the day"),
+    ("What can I get for $100?", "What can I get for €100?", "units"),
+    ("Is £20 enough?", "Is 20 dollars enough?", "units"),
+    ("What does a == b mean?", "What does a != b mean?", "operator"),
+    ("if x<5 then", "if x>5 then", "operator"),
+    ("What is 5 + 3?", "What is 5 - 3?", "operator"),
+    ("what is 12*4", "what is 12/4", "operator"),
+    ("What does '&&' do in bash?", "What does '||' do in bash?", "operator"),
 ]  # fmt: skip
 
 LEFT_ALONE = [
@@ -68,6 +79,15 @@ LEFT_ALONE = [
     ("Who sells cakes in Bath?", "Where can I order a cake in Bath?"),
     ("How To Lose Weight Fast", "What Is The Best Way To Lose Weight"),
     ("How do I take a test?", "How do I give a test?"),
+    ("What is -5 plus 2?", "What is negative 5 plus 2?"),
+    ("Is covid-19 over?", "Is COVID 19 over?"),
+    ("Who ruled from 1990-1995?", "Who ruled in 1990 to 1995?"),
+    ("I am 5 minutes late", "5 minutes late, am I?"),
+    ("Is $20 enough?", "Are 20 dollars enough?"),
+    ("What does a >= b mean?", "What does a ≥ b mean?"),
+    ("Is it legal and/or safe?", "Is it legal or safe?"),
+    ("Is C++ hard?", "Is it hard, C++?"),
+    ("Is a well-known x-ray safe?", "Are well known x-rays safe?"),
 ]  # fmt: skip
 
 

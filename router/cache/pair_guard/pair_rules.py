@@ -7,7 +7,8 @@ from functools import partial
 from typing import Final
 
 from router.cache.pair_guard.names import identifiers_differ, names_differ
-from router.cache.pair_guard.numbers import numbers_differ
+from router.cache.pair_guard.numbers import half_days_differ, numbers_differ
+from router.cache.pair_guard.operators import operators_differ
 from router.cache.pair_guard.opposites import negations_differ, opposites_differ
 from router.cache.pair_guard.parsed_question import Reading, reading
 from router.cache.pair_guard.question_types import asks_differ
@@ -18,6 +19,8 @@ Rule = Callable[[Reading, Reading], bool]
 
 RULES: Final[Mapping[str, Rule]] = {
     "number": numbers_differ,
+    "half of the day": half_days_differ,
+    "operator": operators_differ,
     **{name: partial(kinds_differ, name=name) for name in TABLES},
     "opposite": opposites_differ,
     "negation": negations_differ,

@@ -24,12 +24,16 @@ def table(kinds: Iterable[Iterable[str]]) -> dict[str, tuple[int, str]]:
 TABLES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     name: table(kinds) for name, kinds in word_lists()["kinds"].items()
 }
+CURRENCIES: Final = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee", "₩": "krw", "₽": "rouble"}
+"""The names of currency signs, as they are in the table "units"."""
+
 GLUED: Final = re.compile(r"(?<=\d)(?=[a-z])")
 
 
 def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
     """Returns the words of a question that are in the table ``name``, by the number of their kind."""
     words = [part for word in text.words for part in GLUED.split(word)]
+    words += [CURRENCIES[sign] for sign in text.text if sign in CURRENCIES]
     found: dict[int, set[str]] = {}
     for word in words:
         if entry := TABLES[name].get(word):
