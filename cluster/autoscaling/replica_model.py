@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
 
-from cluster.autoscaling.arrival_rate import Flow
+from cluster.autoscaling.arrival_rate import ArrivalRate
 
 PLAUSIBLE = 1.5
 """A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""
@@ -59,7 +59,7 @@ class ReplicaModel:
         ``itl_s``."""
         return min(1.0, max(MIN_BUSY_LIMIT, 1.0 - self.step_s / itl_s))
 
-    def replicas(self, flow: Flow, itl_s: float) -> float:
+    def replicas(self, flow: ArrivalRate, itl_s: float) -> float:
         """Returns the number of replicas, as a fraction, that ``flow`` keeps busy on average, at the limit of
         inter-token latency or of KV cache, whichever is reached first."""
         work_s = self.work_s(flow.prompt_tokens, flow.output_tokens)

@@ -1,11 +1,11 @@
-"""``Recency``: keeps slots in LRU order, in several rings. Pure."""
+"""``LruSlots``: keeps slots in LRU order, in several rings. Pure."""
 
 from __future__ import annotations
 
 from array import array
 
 
-class Recency:
+class LruSlots:
     """Rings of slots, from the least to the most recently used one: doubly linked lists in two arrays.
 
     A ring begins at its head, which is a slot that holds nothing else. A slot takes eight bytes: an OrderedDict takes

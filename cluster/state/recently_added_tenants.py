@@ -1,4 +1,4 @@
-"""``KnownTenants``: remembers the tenants that this process has recently added to a set in Redis."""
+"""``RecentlyAddedTenants``: remembers the tenants that this process has recently added to a set in Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KNOWN_S = 60.0
 MAX_KNOWN = 10_000  # tenants; one that is forgotten is added again
 
 
-class KnownTenants:
+class RecentlyAddedTenants:
     """A bounded set of tenants, each with the time of its last addition."""
 
     def __init__(self, clock: Clock) -> None:

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from cluster.state import redis_keys
-from cluster.state.disk_journal import Journal
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
-from cluster.state.recently_added_tenants import KnownTenants
+from cluster.state.disk_journal import DiskJournal
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
+from cluster.state.recently_added_tenants import RecentlyAddedTenants
 from cluster.state.redis_client import Client
 from cluster.state.redis_reviews import tenants
 from cluster.state.write_behind import WriteBehind
@@ -60,7 +60,7 @@ class RedisAudit:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: GuardedConnections,
         journal: Path,
         max_bytes: int,
         kept_ms: int,
@@ -71,11 +71,13 @@ class RedisAudit:
         self._channel = channel
         self._kept_ms = kept_ms
         self._script_clock = script_clock
-        self._script = Script("audit")
+        self._script = LuaScript("audit")
         self._heads: defaultdict[str, Head] = defaultdict(Head)  # by tenant, as this router knows them
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # calls here do not race each other
-        self._known_tenants = KnownTenants(clock)  # in the set of tenants
-        self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append, on_lost)
+        self._known_tenants = RecentlyAddedTenants(clock)  # in the set of tenants
+        self._writer = WriteBehind(
+            "the audit log", DiskJournal(journal, max_bytes), encode, decode, self.append, on_lost
+        )
 
     def start(self) -> None:
         """Starts the background task that writes the records in the journal."""

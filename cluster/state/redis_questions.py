@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.pair_judgement import Judgement, decode_judgement, encode_judgement
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.pair_judgement import PairJudgement, decode_judgement, encode_judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -53,8 +53,8 @@ class RedisQuestions:
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
         background_s = config.background_timeout_s
-        self._lookups = Channel("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._changes = Channel("questions, changes", config, url, clock, background_s, MAX_CHANGES)
+        self._lookups = GuardedConnections("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._changes = GuardedConnections("questions, changes", config, url, clock, background_s, MAX_CHANGES)
 
     async def start(self) -> None:
         """Makes the first connections. Does not fail if Redis is down."""
@@ -125,7 +125,7 @@ class RedisQuestions:
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
-    async def judge(self, tenant: str, judgement: Judgement) -> None:
+    async def judge(self, tenant: str, judgement: PairJudgement) -> None:
         """Adds what was found of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
         JUDGEMENTS_S after the last one."""
         name = redis_keys.cache_judgements(tenant)
@@ -137,7 +137,7 @@ class RedisQuestions:
 
         await self._changes.call(add)
 
-    async def judgements(self, tenant: str, version: str) -> list[Judgement]:
+    async def judgements(self, tenant: str, version: str) -> list[PairJudgement]:
         """Returns the tenant's labelled data of a scorer's version, the newest first: scores of another one say nothing
         about its own. What cannot be read is left out."""
         found = await self._changes.call(lambda client: client.lrange(redis_keys.cache_judgements(tenant), 0, -1))
@@ -166,7 +166,7 @@ class RedisQuestions:
         return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and end > now_ms}
 
 
-def _judgements(documents: Sequence[bytes], version: str) -> list[Judgement]:
+def _judgements(documents: Sequence[bytes], version: str) -> list[PairJudgement]:
     read = (decode_judgement(document) for document in documents)
     return [each for each in read if each is not None and each.version == version]
 

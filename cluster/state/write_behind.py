@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from cluster.state.disk_journal import Journal, JournalFullError
+from cluster.state.disk_journal import DiskJournal, JournalFullError
 from router.bounded_gather import bounded_gather
 from router.keep_running import keep_running
 from router.ports.state_store import StateUnavailableError
@@ -55,7 +55,7 @@ class WriteBehind(Generic[E]):
     def __init__(
         self,
         name: str,
-        journal: Journal,
+        journal: DiskJournal,
         encode: Callable[[E], bytes],
         decode: Callable[[bytes], E],
         append: Callable[[Sequence[E]], Awaitable[int]],

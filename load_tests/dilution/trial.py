@@ -12,10 +12,10 @@ from load_tests.dilution.haystack import Planted
 from router.prompts.compress import compress
 from router.prompts.prompt_size import prompt_characters
 from router.prompts.retrieve_turns import retrieve
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, Task
 
 STUFFING = "stuffing"
-SHORTEN: Mapping[str, Callable[[Task], Shortened | None]] = {"retrieval": retrieve, "compression": compress}
+SHORTEN: Mapping[str, Callable[[Task], ShortenedConversation | None]] = {"retrieval": retrieve, "compression": compress}
 STRATEGIES = (STUFFING, *SHORTEN)
 ANSWER_TOKENS = 24
 

@@ -1,5 +1,5 @@
-"""``CacheDesk``: the operations of clients and administrators on stored answers: report a wrong one, count them, delete
-them.
+"""``CacheOperations``: the operations of clients and administrators on stored answers: report a wrong one, count
+them, delete them.
 
 Each deletion is in the audit log, with the name of who asked for it, and no text.
 """
@@ -32,7 +32,7 @@ class Matches:
     sample: Sequence[CacheEntry]
 
 
-class CacheDesk:
+class CacheOperations:
     """Carries out the operations on stored answers. ``record`` adds to the audit log. Each coroutine raises
     StateUnavailableError if the store cannot be reached."""
 

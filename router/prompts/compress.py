@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, Task
 from router.prompts.text_segments import GAP, MAX_GAP, Kind, Segment, joined, segments_of
 
 MIN_QUESTION = 400  # characters at the end of the last message that are taken for the question
@@ -29,10 +29,10 @@ class _Body:
     kept: set[int] = field(default_factory=set)
 
 
-def compress(task: Task, score: Relevance = relevance) -> Shortened | None:
+def compress(task: Task, score: Relevance = relevance) -> ShortenedConversation | None:
     """Returns the conversation with its messages shortened; None if it does not fit even so. ``score`` returns the
     relevance of each segment to the question."""
-    if (whole := Shortened.whole(task)).fits:
+    if (whole := ShortenedConversation.whole(task)).fits:
         return whole
     groups = droppable(units_of(task.messages, task.fixed))
     return _compressed(task, groups, (), score) or _compressed(task, groups, _of_last_turn(task, groups), score)
@@ -79,7 +79,7 @@ def _of_last_turn(task: Task, groups: Sequence[tuple[int, ...]]) -> tuple[int, .
 
 def _compressed(
     task: Task, groups: Sequence[tuple[int, ...]], pinned: Sequence[int], score: Relevance
-) -> Shortened | None:
+) -> ShortenedConversation | None:
     """Returns the conversation with the messages of ``groups`` and those at ``pinned`` shortened."""
     messages = task.messages
     group_of = {place: number for number, group in enumerate(groups) for place in group}
@@ -111,7 +111,7 @@ def _compressed(
         for place, message in enumerate(messages)
         if place not in group_of or group_of[place] in opened
     }
-    made = Shortened(task, contents)
+    made = ShortenedConversation(task, contents)
     return made if made.fits else None
 
 

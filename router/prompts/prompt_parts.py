@@ -8,7 +8,7 @@ from engine.api import Conversation
 from router.inference_request import InferenceRequest
 from router.prompt_report import Part, PartCount
 from router.prompts.conversation_units import SYSTEM_ROLES, last_user_place
-from router.prompts.prompt_size import Measure, message_characters
+from router.prompts.prompt_size import TokensPerCharacter, message_characters
 
 ORDER = tuple(Part)
 
@@ -23,7 +23,7 @@ def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]
     return frozenset([*range(min(request.template_messages, len(conversation.messages))), *found])
 
 
-def prompt_parts(request: InferenceRequest, measure: Measure, context: str = "") -> tuple[PartCount, ...]:
+def prompt_parts(request: InferenceRequest, measure: TokensPerCharacter, context: str = "") -> tuple[PartCount, ...]:
     """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):

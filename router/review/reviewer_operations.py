@@ -1,4 +1,4 @@
-"""``ReviewDesk``: the operations of reviewers on the review queue."""
+"""``ReviewerOperations``: the operations of reviewers on the review queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReviewCase:
     text: str | None = None
 
 
-class ReviewDesk:
+class ReviewerOperations:
     """Lists, shows and decides items of ``store``. What a reviewer reads and does is in the audit log.
 
     Each method raises StateUnavailableError.

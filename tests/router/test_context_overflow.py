@@ -14,18 +14,18 @@ from router.config import OverflowConfig, PromptsConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.prompts.compress import compress, grain_of
-from router.prompts.context_overflow import Overflow, TierRoom, prompt_room
+from router.prompts.context_overflow import ContextOverflow, TierRoom, prompt_room
 from router.prompts.conversation_units import droppable, last_user_place, units_of
-from router.prompts.prompt_size import Measure, prompt_characters
+from router.prompts.prompt_size import TokensPerCharacter, prompt_characters
 from router.prompts.relevance import relevance
 from router.prompts.retrieve_turns import HEAD, retrieve
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, Task
 from router.prompts.text_segments import GAP, Kind, joined, segments_of
 from router.prompts.trim import trim
 from tests.router.conversations import contents, conversations
 
 POLICIES = [trim, compress, retrieve]
-Shorten = Callable[[Task], Shortened | None]
+Shorten = Callable[[Task], ShortenedConversation | None]
 
 
 def user(text: str) -> Message:
@@ -226,7 +226,7 @@ def test_relevance_weighs_rare_words_and_knows_plurals() -> None:
     assert relevance("x", []) == []
 
 
-ROOM = Measure(0.25, 0.3)
+ROOM = TokensPerCharacter(0.25, 0.3)
 
 
 def request(messages: list[Message], truncation: str | None = None, max_tokens: int | None = 50) -> InferenceRequest:
@@ -235,8 +235,8 @@ def request(messages: list[Message], truncation: str | None = None, max_tokens: 
     return replace(made, truncation=truncation)  # type: ignore[arg-type]
 
 
-def overflow(*policies: str, **further: object) -> Overflow:
-    return Overflow(PromptsConfig(overflow=OverflowConfig.model_validate({"policies": policies, **further})))
+def overflow(*policies: str, **further: object) -> ContextOverflow:
+    return ContextOverflow(PromptsConfig(overflow=OverflowConfig.model_validate({"policies": policies, **further})))
 
 
 SMALL, LARGE = TierRoom(300, ROOM), TierRoom(4_000, ROOM)
@@ -278,7 +278,8 @@ def test_a_tenants_settings_come_before_a_tiers() -> None:
     )
 
     reports = [
-        Overflow(config).fit(request(LONG), name, "fast", {"fast": SMALL}).request.report for name in ("acme", "o")
+        ContextOverflow(config).fit(request(LONG), name, "fast", {"fast": SMALL}).request.report
+        for name in ("acme", "o")
     ]
 
     assert [report and report.policy for report in reports] == ["trim", "compress"]

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import Reading
+from router.cache.pair_guard.parsed_question import ParsedQuestion
 
 NUMBER: Final = re.compile(r"(?<![\w.])v?(\d+(?:[.,:]\d+)*)(k|m|st|nd|rd|th|%|[a-z]{1,3})?(?!\w)", re.IGNORECASE)
 UP_TO_NINETEEN: Final = """
@@ -28,7 +28,7 @@ WORDS: Final = {
 THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+")
 
 
-def numbers(text: Reading) -> Counter[str]:
+def numbers(text: ParsedQuestion) -> Counter[str]:
     """Returns the numbers of a question in one spelling: "1,000", "1k" and "1000" are one; 3.1 and 3.10 are two."""
     found = [value(match[1], match[2] or "") for match in NUMBER.finditer(text.text)]
     return Counter([*found, *(WORDS[word] for word in text.words if word in WORDS)])
@@ -43,7 +43,7 @@ def value(digits: str, suffix: str) -> str:
     return digits.lstrip("0") or "0"
 
 
-def numbers_differ(one: Reading, other: Reading) -> bool:
+def numbers_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether each question has a number that the other does not have."""
     first, second = numbers(one), numbers(other)
     return bool(first - second) and bool(second - first)

@@ -1,4 +1,7 @@
-"""Kinds of words of which one cannot stand for another: units, days, places, programming languages, colours."""
+"""Categories of words, such as units, days, places and colours: no word can stand for another of its category.
+
+"May" does not mean "June": two questions that differ in such a word alone have different answers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import Reading
+from router.cache.pair_guard.parsed_question import ParsedQuestion
 from router.cache.pair_guard.word_lists import word_lists
 
 
@@ -27,7 +30,7 @@ TABLES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
 GLUED: Final = re.compile(r"(?<=\d)(?=[a-z])")
 
 
-def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
+def members(text: ParsedQuestion, name: str) -> dict[int, frozenset[str]]:
     """Returns the words of a question that are in the table ``name``, by the number of their kind."""
     words = [part for word in text.words for part in GLUED.split(word)]
     found: dict[int, set[str]] = {}
@@ -37,7 +40,7 @@ def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
     return {kind: frozenset(each) for kind, each in found.items()}
 
 
-def kinds_differ(one: Reading, other: Reading, name: str) -> bool:
+def kinds_differ(one: ParsedQuestion, other: ParsedQuestion, name: str) -> bool:
     """Returns whether both questions name something of one kind, and each names one that the other does not."""
     first, second = members(one, name), members(other, name)
     return any(first[kind] - second[kind] and second[kind] - first[kind] for kind in first.keys() & second.keys())

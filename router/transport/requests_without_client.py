@@ -1,4 +1,4 @@
-"""``CoalescedRequests``: requests that go on after their client has left, since others wait for the same answer."""
+"""``RequestsWithoutClient``: requests that go on after their client has left, since others wait for the same answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class CoalescedRequests:
+class RequestsWithoutClient:
     """The requests of one router without a client. Each keeps its place in the router's concurrency limit, so there are
     at most as many as that allows, and its time-out."""
 
