@@ -248,7 +248,10 @@ def build_app(
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
-    """Returns the retriever of passages from a request's documents and from the collections of ``store``."""
+    """Returns the retriever of passages from a request's documents and from the collections of ``store``.
+
+    Without an ``embedder``, passages are found by their words alone.
+    """
     chunk_embedder = None if embedder is None else ChunkEmbedder(embedder)
     named = Collections(config.retrieval, store, chunk_embedder, clock)
     return Retriever(config.retrieval, named, chunk_embedder)

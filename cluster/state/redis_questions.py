@@ -114,14 +114,16 @@ class RedisQuestions:
                 yield await asyncio.to_thread(_page, tenant, found[1])
 
     async def position(self, model: int) -> str | None:
-        """Returns the position of the feed up to which all questions have a record of this model; None: unknown."""
+        """Returns the position of the feed up to which all questions have a record of the model with the digest
+        ``model``; None: unknown."""
         found = await self._changes.call(
             lambda client: client.hget(redis_keys.CACHE_QUESTION_POSITIONS, f"{model:016x}")
         )
         return None if found is None else str(int(found))
 
     async def note_position(self, model: int, position: str) -> None:
-        """Stores the position that ``position`` returns."""
+        """Records that all questions up to ``position`` of the feed have a record of the model with the digest
+        ``model``."""
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
@@ -144,8 +146,8 @@ class RedisQuestions:
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 
     async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
-        """Notes that a pair of questions is no hit until ``expires_ms``. Beyond MAX_REFUSED pairs of the tenant, those
-        that end first are forgotten."""
+        """Notes that a pair of questions, by its ``pair_digest``, is no hit until ``expires_ms``, in milliseconds since
+        the epoch. Beyond MAX_REFUSED pairs of the tenant, those that end first are forgotten."""
         name = redis_keys.cache_refused(tenant)
 
         async def add(client: Client) -> None:
@@ -158,7 +160,8 @@ class RedisQuestions:
         await self._changes.call(add)
 
     async def refused(self, tenant: str, pairs: Sequence[str], now_ms: int) -> set[str]:
-        """Returns those of ``pairs`` that are no hit. One round trip."""
+        """Returns those of ``pairs``, by their ``pair_digest``, that ``refuse`` has noted and that have not expired at
+        ``now_ms``. One round trip."""
         if not pairs:
             return set()
         name = redis_keys.cache_refused(tenant)

@@ -80,12 +80,14 @@ class SingleFlight:
         return "" if group is None else group.owner
 
     def wanted(self, tenant: str, key: str) -> bool:
-        """Whether requests of this router wait for the answer of its leader."""
+        """Returns whether requests of this router wait for the answer of the leading request with the cache key
+        ``key``."""
         group = self._groups.get((tenant, key))
         return group is not None and bool(group.flight.waiting)
 
     async def unwanted(self, tenant: str, key: str) -> None:
-        """Returns when no request of this router waits for the answer of its leader."""
+        """Waits until no request of this router waits for the answer of the leading request with the cache key
+        ``key``."""
         while (group := self._groups.get((tenant, key))) is not None and group.flight.waiting:
             group.changed.clear()
             await group.changed.wait()

@@ -157,7 +157,7 @@ MAX_CACHED = 4096  # characters whose gates are remembered
 
 @cache
 def beginnings(gates: tuple[str, ...]) -> Beginnings:
-    """Returns the table of ``gates``, which scanners share."""
+    """Returns the table of the patterns ``gates`` by first character. Scanners with the same gates share it."""
     return Beginnings(gates)
 
 
