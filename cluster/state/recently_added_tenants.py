@@ -12,7 +12,7 @@ MAX_KNOWN = 10_000  # tenants; one that is forgotten is added again
 
 
 class RecentlyAddedTenants:
-    """A bounded set of tenants, each with the time of its last addition."""
+    """The tenants that this process added to a set in Redis within the last KNOWN_S; at most MAX_KNOWN of them."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -41,7 +41,8 @@ class BlockTable:
         return self._packed.buffer_info()[0]
 
     def changed(self, ready_for: int) -> None:
-        """Records that the blocks, or the sequences that share them, have changed. Sets ``ready_for``, in tokens."""
+        """Records that the blocks, or the sequences that share them, have changed, so that ``address`` is no longer
+        valid. ``ready_for``: up to this number of tokens the next step needs no ``prepare``; 0: it always does."""
         self.ready_for = ready_for
         self._packed = None
 

@@ -75,7 +75,7 @@ class Run:
         return time.monotonic() - self.lost_at
 
     def failed(self, error: ReplicaError) -> None:
-        """Records the failure of an attempt."""
+        """Records ``error``, with which an attempt ended; for a lost replica also the time and its model's version."""
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version

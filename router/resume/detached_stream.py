@@ -65,7 +65,8 @@ class DetachedStream:
         self._generating: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Generates the answer to its end. Returns when the store has all events, as far as it is reached."""
+        """Generates the answer to its end, and waits until all its events are in the store, or the store was given
+        up."""
         recording = asyncio.create_task(self._recorder.run())
         self._generating = asyncio.create_task(self._generate())
         try:
