@@ -39,7 +39,9 @@ class ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
         ``point`` has the counters; None: unknown. ``confirmed`` is the share of the arrivals, 0 to 1, that other
-        signals confirm, so that the forecasts do not learn from a wrong counter.
+        signals confirm, so that the forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a
+        replica takes to start: the forecast looks that far ahead. ``utc_offset_s`` is added to Unix seconds to get
+        local time, by which days repeat.
         """
         if point is None or not config.enabled:
             return self

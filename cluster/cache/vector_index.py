@@ -181,7 +181,8 @@ class VectorIndex:
             self._recency.append(found.head, slot)
 
     def expire(self, now_ms: int, count: int) -> list[tuple[str, str]]:
-        """Removes at most ``count`` entries that have expired. Returns tenant and id of each."""
+        """Removes at most ``count`` entries that have expired. Returns tenant and id of each. ``now_ms`` is in
+        milliseconds since the epoch."""
         removed: list[tuple[str, str]] = []
         while len(removed) < count and (slot := self._expiry.expired(now_ms)) is not None:
             shelf = self._shelves[slot]

@@ -55,7 +55,7 @@ class RedisAudit:
     records, in milliseconds. ``script_clock`` replaces the Redis server's time in tests. ``on_lost`` is called for each
     record that is lost.
 
-    Raises OSError if the journal cannot be used.
+    Raises OSError if the journal cannot be used. The journal holds at most ``max_bytes`` bytes.
     """
 
     def __init__(

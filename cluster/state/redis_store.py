@@ -72,8 +72,9 @@ def default_journal(url: str, parent: Path | None = None) -> Path:
 class RedisStore:
     """The shared state in the Redis at ``url``. Implements ``StateStore``.
 
-    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests.
-    Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
+    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests. Raises OSError if
+    the journal's directory cannot be used, and ValueError for a wrong URL. ``on_lost`` is called for each ledger entry
+    that found no room in the journal.
     """
 
     def __init__(

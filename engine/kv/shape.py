@@ -68,7 +68,7 @@ def group_shapes(
     spec: ModelSpec, *, blocks: int, block_size: int, longest_chunk: int, sequences: int
 ) -> tuple[GroupShape, ...]:
     """Returns the KV cache groups of a model. Each has ``blocks`` blocks; a sliding-window group has no more than
-    ``sequences`` sequences can hold."""
+    ``sequences`` sequences can hold. ``longest_chunk`` is the most tokens of one sequence in a step."""
     return tuple(
         GroupShape(window, blocks if most is None else min(blocks, most * sequences), block_size, longest_chunk)
         for window in windows_of(spec)

@@ -33,7 +33,9 @@ _FAREWELL_S = 2.0  # in which workers that see their connection closed may end b
 
 
 class Crew:
-    """The ranks of an engine from 1 up. ``exchange`` has rank 0's collective operations."""
+    """The ranks of an engine from 1 up. ``exchange`` has rank 0's collective operations. ``connections`` and
+    ``workers`` are those of ranks 1, 2, and so on. A step may take ``limit_s`` seconds; ``directory`` has their
+    socket."""
 
     def __init__(
         self,

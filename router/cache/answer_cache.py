@@ -361,7 +361,8 @@ class AnswerCache:
 
     def keep(self, ticket: Ticket, stored: StoredAnswers, inspections: Sequence[Inspection]) -> None:
         """Stores the answers to a request in the background, if they may be stored, and gives them to the identical
-        requests that wait."""
+        requests that wait. ``inspections`` are the guard's records of the answers: those that it changed or halted are
+        not stored."""
         tenant, key = ticket.tenant, ticket.keys.exact
         reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
         if not reason:

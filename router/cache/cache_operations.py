@@ -50,7 +50,7 @@ class CacheOperations:
 
         A ``wrong`` answer is deleted, unless it was given to another ``question`` than its own: then it may be right
         for its own, and only that pair of questions is no hit again. Raises NotFoundError if the tenant has no such
-        entry.
+        entry. ``who`` is the client's name in the audit log.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))

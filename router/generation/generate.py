@@ -132,7 +132,8 @@ def _seeded(sampling: SamplingParams) -> SamplingParams:
 
 
 def engine_request_id(account_id: str, index: int, run: str) -> str:
-    """Returns the id of the engine request of the first attempt at the prompt with this index."""
+    """Returns the id of the engine request of the first attempt at the prompt with this index. ``run`` tells the ids of
+    several runs of one account apart; "" for the first."""
     return f"{account_id}-{index}.{run}" if run else f"{account_id}-{index}"
 
 

@@ -49,7 +49,8 @@ class Hold:
 
 
 class Limiter:
-    """Reserves and settles the usage of all requests of one router. ``tenants`` are the limits of tenants, by name."""
+    """Reserves and settles the usage of all requests of one router. ``policy`` says how limits are enforced,
+    ``tenants`` has the limits of each tenant, by name, and ``cost_of`` returns what tokens cost on a tier."""
 
     def __init__(
         self, store: LimitStore, policy: LimitPolicy, tenants: dict[str, LimitsConfig], cost_of: CostOf

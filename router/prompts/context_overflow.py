@@ -94,7 +94,8 @@ class ContextOverflow:
         not allowed or does not help.
 
         The refusal shows that the prompt has more tokens than the room, so a character takes more tokens than was
-        estimated.
+        estimated. ``here`` is the tier's room; ``context`` is the message with retrieved passages, which is never
+        shortened.
         """
         settings = self._settings(request, tenant, tier)
         policies = [policy for policy in settings.policies if policy != "larger_tier"]

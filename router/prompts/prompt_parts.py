@@ -24,7 +24,8 @@ def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]
 
 
 def prompt_parts(request: InferenceRequest, measure: TokensPerCharacter, context: str = "") -> tuple[PartCount, ...]:
-    """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation."""
+    """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation.
+    ``context`` is the content of the message with retrieved passages; "" for none."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return ()

@@ -35,7 +35,7 @@ class DetachedStream:
     """The answer to one request. ``run`` generates it; ``live`` yields it to the client of the request.
 
     ``error_of`` writes the body of an error, with which a stream ends that cannot be finished. An answer that has no
-    reader for ``window_s`` seconds is aborted.
+    reader for ``window_s`` seconds is aborted. It may take ``timeout_s`` seconds.
     """
 
     def __init__(

@@ -18,7 +18,8 @@ class RequestsWithoutClient:
         self._watching: set[asyncio.Task[None]] = set()
 
     def keep(self, working: asyncio.Future[Any], unwanted: Coroutine[Any, Any, None], request_id: str) -> None:
-        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before."""
+        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before. ``request_id`` is
+        for the log."""
         task = asyncio.create_task(_watch(working, unwanted, request_id))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)

@@ -44,7 +44,8 @@ class CheckSchedule:
         return self.approved == self._length
 
     def push(self, piece: str, now: float, *, final: bool = False) -> None:
-        """Takes the next piece. ``now`` is in seconds of any monotonic clock."""
+        """Takes the next piece. ``now`` is in seconds of any monotonic clock. ``final``: no piece follows, so that what
+        has come is due at once."""
         self._final = self._final or final
         if not piece:
             return

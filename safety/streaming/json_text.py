@@ -59,7 +59,7 @@ class JsonText:
         self.written = 0
 
     def push(self, piece: str, *, final: bool = False) -> str:
-        """Takes the next raw piece and returns the readable text that it completes."""
+        """Takes the next raw piece and returns the readable text that it completes. ``final``: no piece follows."""
         self._final = self._final or final
         raw, self._partial = self._partial + piece, ""
         readable: list[str] = []
