@@ -31,7 +31,7 @@ def load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device, 
 
 
 class _Loader:
-    """Reads one checkpoint, once."""
+    """Reads the weights of one model from its checkpoint. It is used once."""
 
     def __init__(
         self, checkpoint: TensorSource, spec: ModelSpec, names: TensorNames, dtype: torch.dtype, share: Share

@@ -86,7 +86,7 @@ class Track:
 
 
 class Group:
-    """The tracks of recognisers with the same boundary. One search finds the starts of all.
+    """Runs the recognisers that have the same ``boundary`` over one text: one search finds the starts of all.
 
     Usually most tracks have no open match. All of these are at the position ``front``, so that a piece of text costs
     nothing for them unless it has a character that can begin one of their matches. ``open`` are the other tracks.
@@ -176,7 +176,7 @@ def starts(boundary: str, gates: tuple[str, ...]) -> re.Pattern[str]:
 
 
 class PatternScanner:
-    """A ``StreamScanner`` of recognisers."""
+    """Runs ``recognisers`` over one text that arrives in pieces. Implements ``StreamScanner``."""
 
     def __init__(self, recognisers: Sequence[Recogniser]) -> None:
         self._groups = grouped(recognisers)

@@ -14,8 +14,8 @@ from router.cache.pair_guard.word_lists import word_lists
 
 
 def table(kinds: Iterable[Iterable[str]]) -> dict[str, tuple[int, str]]:
-    """Returns, for each word, the number of its kind and its common name. Each kind lists its members as
-    ``name/spelling/…``."""
+    """Returns, for each word, the number of its category and its common name. Each of ``kinds``, the categories, lists
+    its members as ``name/spelling/…``."""
     found = {}
     for number, kind in enumerate(kinds):
         for member in kind:
@@ -31,7 +31,7 @@ GLUED: Final = re.compile(r"(?<=\d)(?=[a-z])")
 
 
 def members(text: ParsedQuestion, name: str) -> dict[int, frozenset[str]]:
-    """Returns the words of a question that are in the table ``name``, by the number of their kind."""
+    """Returns the words of a question that are in the table ``name`` of TABLES, by the number of their category."""
     words = [part for word in text.words for part in GLUED.split(word)]
     found: dict[int, set[str]] = {}
     for word in words:
@@ -41,6 +41,7 @@ def members(text: ParsedQuestion, name: str) -> dict[int, frozenset[str]]:
 
 
 def kinds_differ(one: ParsedQuestion, other: ParsedQuestion, name: str) -> bool:
-    """Returns whether both questions name something of one kind, and each names one that the other does not."""
+    """Returns whether both questions have words of one category of the table ``name``, such as two months, and each has
+    one that the other has not."""
     first, second = members(one, name), members(other, name)
     return any(first[kind] - second[kind] and second[kind] - first[kind] for kind in first.keys() & second.keys())
