@@ -88,6 +88,7 @@ def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
 
 
 def context_of(spec: ModelSpec, config: EngineConfig, shapes: Sequence[GroupShape]) -> int:
-    """Returns the context length of an engine with this ``config``: the most tokens of one sequence."""
+    """Returns the context length of an engine with this ``config``, the most tokens of one sequence: that of the
+    config, or else of the model, but no more than the KV cache of ``shapes`` holds."""
     limits = [shape.longest for shape in shapes if shape.longest is not None]
     return min([config.context_length or spec.context_length, *limits])

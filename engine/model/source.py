@@ -75,7 +75,7 @@ class ModelSource(Protocol):
 
 
 class ModelDirectory:
-    """A Hugging Face directory: config.json and safetensors."""
+    """A model in a Hugging Face directory: config.json and safetensors. Implements ``ModelSource``."""
 
     def __init__(self, directory: Path) -> None:
         """Raises FileNotFoundError, UnsupportedModelError, or KeyError for a key that config.json lacks."""
@@ -89,7 +89,8 @@ class ModelDirectory:
 
 
 class GGUFModel:
-    """A GGUF file, or the first part of a split one."""
+    """A model in a GGUF file. ``path`` is that of the file, or of the first part of a split one. Implements
+    ``ModelSource``."""
 
     def __init__(self, path: Path) -> None:
         """Raises FileNotFoundError, GGUFError, or UnsupportedModelError."""
