@@ -30,7 +30,7 @@ class Silence:
 
     @property
     def seconds(self) -> float:
-        """How long the replica was not heard. At most a tick too long."""
+        """The seconds since the replica was heard last; TICK_S more at most."""
         return self.ticks * TICK_S
 
     @property

@@ -46,11 +46,12 @@ class CacheOperations:
         return await self._store.sizes()
 
     async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool, question: str = "") -> bool:
-        """Takes a client's word on a hit. Returns whether the entry was deleted.
+        """Records the judgement of the client ``who`` that a stored answer was right, or ``wrong``. Returns whether the
+        entry was deleted.
 
-        A ``wrong`` answer is deleted, unless it was given to another ``question`` than its own: then it may be right
-        for its own, and only that pair of questions is no hit again. Raises NotFoundError if the tenant has no such
-        entry. ``who`` is the client's name in the audit log.
+        ``question`` is the one that the answer was given to; "": the entry's own. A wrong answer is deleted, unless it
+        was given to another question than its own: then it may be right for its own, and only that pair of questions is
+        no hit again. Raises NotFoundError if the tenant has no such entry.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))
@@ -75,8 +76,9 @@ class CacheOperations:
         return Matches(count, sample)
 
     async def invalidate(self, which: EntryFilter, who: str) -> Matches:
-        """Deletes the entries that ``which`` means, and returns them. Whole tenants are deleted at once, with the
-        entries that cannot be read; otherwise those that cannot be read are deleted as far as they are come across."""
+        """Deletes the entries that match ``which``, and returns their number and a sample. ``who`` is the
+        administrator's name in the audit log. Whole tenants are deleted at once, with the entries that cannot be read;
+        otherwise those that cannot be read are deleted as far as they are come across."""
         deleted: Counter[str] = Counter()
         sample = list[CacheEntry]()
         try:
