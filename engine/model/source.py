@@ -115,5 +115,6 @@ def is_gguf(path: Path) -> bool:
 
 
 def open_model(path: Path) -> ModelSource:
-    """Returns the model at ``path``. Raises as ``ModelDirectory`` and ``GGUFModel`` do."""
+    """Returns the model at ``path``, a directory or a GGUF file. Raises FileNotFoundError, GGUFError,
+    UnsupportedModelError, or KeyError for a key that config.json lacks."""
     return GGUFModel(path) if is_gguf(path) else ModelDirectory(path)

@@ -186,7 +186,7 @@ class PatternScanner:
         self._pending: list[Found] = []  # positions in the plain text
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """Reads the next piece; see ``StreamScanner``."""
+        """Takes the next piece of the text and returns the spans that became certain. ``final``: no piece follows."""
         self._text += self._plain.push(piece)
         decided = len(self._text)
         for group in self._groups:
