@@ -107,7 +107,8 @@ def _largest_within(
     row: tl.tensor, temperature: tl.tensor, listed: tl.tensor, end: tl.tensor, vocab: tl.tensor,
     lo: tl.tensor, hi: tl.tensor,
 ) -> tl.tensor:  # fmt: skip
-    """The largest key above ``lo`` and not above ``hi``, ``lo`` if there is none; and how many there are."""
+    """Returns the largest key above ``lo`` and not above ``hi``, or ``lo`` if there is none; and the number of such
+    keys."""
     largest = tl.zeros([STEP, GROUP], tl.int32) + lo
     count = tl.zeros([STEP, GROUP], tl.int32)
     for start in range(0, end, STEP):
