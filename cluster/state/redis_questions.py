@@ -46,9 +46,9 @@ class QuestionPage(NamedTuple):
 
 
 class RedisQuestions:
-    """The records in the Redis at ``url``. Each coroutine but ``start`` and ``close`` raises StateUnavailableError
-    if Redis does not answer. Creating the object raises ValueError for a wrong URL. ``clock`` times the circuit
-    breakers."""
+    """The stored questions and the judgements of hits, in the Redis at ``url``. Implements ``QuestionStore``. Each
+    coroutine but ``start`` and ``close`` raises StateUnavailableError if Redis does not answer. Creating the object
+    raises ValueError for a wrong URL. ``clock`` times the circuit breakers."""
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
