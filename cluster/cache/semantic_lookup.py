@@ -119,7 +119,7 @@ class SemanticLookup:
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Adds what was found of a pair to the tenant's labelled data, and refuses the pair from now on if it was
+        """Adds the judgement of a pair to the tenant's labelled data, and refuses the pair from now on if it was
         wrong, on any replica. If a client does not say for which question the answer was wrong, the entry answers no
         other one. Raises SemanticUnavailableError."""
         tenant, entry_id, now_ms = feedback.tenant, feedback.entry_id, int(1000 * self._clock.now())

@@ -1,4 +1,7 @@
-"""``PairJudgement``: what was found of one pair of questions, and how it is kept in Redis. Pure. It has no texts."""
+"""``PairJudgement``: whether the stored answer to one question was right for another, and its form in Redis. Pure.
+
+It has no texts: the pair is named by a digest.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ class PairJudgement(NamedTuple):
 
 
 def pair_digest(partition: str, one: str, other: str) -> str:
-    """Returns 128 bits, in hexadecimal, that name a pair of questions of a partition, in whichever order."""
+    """Returns a digest of a pair of questions of a partition, 128 bits in hexadecimal. It does not depend on the order
+    of the two questions."""
     digest = hashlib.blake2b(partition.encode(), digest_size=16)
     for text in sorted((one, other)):
         data = text.encode("utf-8", "surrogatepass")
@@ -38,7 +42,7 @@ def encode_judgement(judgement: PairJudgement) -> str:
 
 
 def decode_judgement(document: bytes) -> PairJudgement | None:
-    """Returns what ``encode_judgement`` has written; None if it cannot be read."""
+    """Returns the judgement in ``document``, which ``encode_judgement`` has written; None if it cannot be read."""
     try:
         members = json.loads(document)
         score, weight = float(members["score"]), float(members["weight"])

@@ -147,7 +147,7 @@ class PipelinedClient:
         return await self.execute_command("PING")
 
     async def aclose(self) -> None:
-        """Closes the connection."""
+        """Closes the connection. Commands that have no answer yet fail with ConnectionError."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})

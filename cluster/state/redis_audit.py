@@ -87,7 +87,8 @@ class RedisAudit:
         return AuditHealth(self._writer.waiting_bytes, self._writer.lost)
 
     async def close(self, timeout_s: float) -> None:
-        """Waits for at most ``timeout_s`` seconds until all records are written. The others stay in the journal."""
+        """Waits for at most ``timeout_s`` seconds until all records are written, then stops the background task and
+        closes the journal. Records that are not written stay there, for the next process."""
         await self._writer.close(timeout_s)
 
     def record(self, entry: AuditEntry) -> None:

@@ -128,7 +128,7 @@ class RedisQuestions:
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
     async def judge(self, tenant: str, judgement: PairJudgement) -> None:
-        """Adds what was found of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
+        """Adds the judgement of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
         JUDGEMENTS_S after the last one."""
         name = redis_keys.cache_judgements(tenant)
 

@@ -84,7 +84,8 @@ class WriteBehind(Generic[E]):
         self._task = asyncio.create_task(keep_running(self._name, self._run, RETRY_S))
 
     async def close(self, timeout_s: float) -> None:
-        """Waits for at most ``timeout_s`` seconds until the store has all entries. The others stay in the journal."""
+        """Waits for at most ``timeout_s`` seconds until the store has all entries, then stops the background task and
+        closes the journal. Entries that the store has not stay there, for the next process."""
         if self._task is None:
             return
         try:

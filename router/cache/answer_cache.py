@@ -207,7 +207,8 @@ class AnswerCache:
         await self._store.start()
 
     async def close(self) -> None:
-        """Waits a little for background writes, after the last request, and closes the store."""
+        """Waits at most CLOSE_S seconds for background writes, releases the leases of this router, and closes the
+        store. It is called after the last request."""
         if self._writes:
             await asyncio.wait(set(self._writes), timeout=CLOSE_S)
         await self._flights.close()

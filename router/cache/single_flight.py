@@ -93,7 +93,8 @@ class SingleFlight:
             await group.changed.wait()
 
     async def close(self) -> None:
-        """Releases all leases of this router, so that other routers need not wait for them to expire."""
+        """Stops the background tasks and releases all leases of this router, so that other routers need not wait for
+        them to expire."""
         tasks = [group.asking for group in self._groups.values() if group.asking is not None]
         tasks += [self._renewing] if self._renewing is not None else []
         for task in tasks:

@@ -73,7 +73,7 @@ class Limiter:
         self._renewing = asyncio.create_task(keep_running("the renewal of leases", self._renew, self._renew_s))
 
     async def close(self) -> None:
-        """Waits a little for running settlements, and stops the background tasks."""
+        """Waits for running settlements, as ``SettlementSender.close``, and stops the background tasks."""
         await self._settler.close()
         if self._renewing is not None:
             self._renewing.cancel()

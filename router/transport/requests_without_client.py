@@ -25,7 +25,7 @@ class RequestsWithoutClient:
         task.add_done_callback(self._watching.discard)
 
     async def close(self) -> None:
-        """Cancels all of them, and waits until they have ended."""
+        """Cancels all requests that ``keep`` was given and that still run, and waits until they have ended."""
         tasks = set(self._watching)
         for task in tasks:
             task.cancel()

@@ -136,8 +136,8 @@ def merge_kernel(
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Merges the partial results of ``split_kernel`` into ``out`` [rows, heads, head_dim]: in order if SPLIT is set,
-    else SPLITS parts at a time. Grid (QUERIES * GROUP, kv_heads, tiles). The
-    other arguments are those of ``split_kernel``."""
+    else SPLITS parts at a time. Grid (QUERIES * GROUP, kv_heads, tiles). The other arguments are those of
+    ``split_kernel``."""
     m = tl.program_id(0)
     head = tl.program_id(1)
     tile = tl.program_id(2)
