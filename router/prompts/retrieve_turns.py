@@ -37,7 +37,8 @@ class _Passage:
 
 
 def retrieve(task: Task, score: Relevance = relevance) -> ShortenedConversation | None:
-    """Returns the conversation with passages instead of older turns; None if it does not fit even so.
+    """Returns the conversation of ``task``, whole if it fits, else with passages instead of older turns; None if it
+    does not fit even so. ``score`` rates passages by their relevance to the last turn.
 
     Where the user's last message alone is too long, its own passages are chosen as ``compress`` chooses sentences.
     """
