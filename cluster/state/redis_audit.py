@@ -37,7 +37,7 @@ MAX_TENANTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """The head of a tenant's chain: the day, number and hash of its last record."""
 
     day: int = 0
@@ -72,7 +72,7 @@ class RedisAudit:
         self._kept_ms = kept_ms
         self._script_clock = script_clock
         self._script = LuaScript("audit")
-        self._heads: defaultdict[str, Head] = defaultdict(Head)  # by tenant, as this router knows them
+        self._heads: defaultdict[str, ChainHead] = defaultdict(ChainHead)  # by tenant, as this router knows them
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # calls here do not race each other
         self._known_tenants = RecentlyAddedTenants(clock)  # in the set of tenants
         self._writer = WriteBehind(
@@ -122,7 +122,7 @@ class RedisAudit:
         raise StateUnavailableError(f"other routers were faster {MAX_TRIES} times")
 
     async def _try(
-        self, tenant: str, head: Head, entries: Sequence[AuditEntry], lines: Sequence[str]
+        self, tenant: str, head: ChainHead, entries: Sequence[AuditEntry], lines: Sequence[str]
     ) -> tuple[bool, frozenset[str]]:
         """Adds ``lines`` if ``head`` is the head still. Returns whether it was, and which entries were there before.
 
@@ -142,7 +142,7 @@ class RedisAudit:
 
         added, present, _, *known = await self._channel.call(add)
         day, records, last = present.decode().split()
-        self._heads[tenant] = Head(int(day), int(records), last)
+        self._heads[tenant] = ChainHead(int(day), int(records), last)
         return bool(added), frozenset(each.decode() for each in known)
 
     async def days(self, tenant: str | None = None) -> Sequence[AuditDay]:

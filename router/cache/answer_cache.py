@@ -21,7 +21,7 @@ from router.cache.answer_agreement import same_answers
 from router.cache.answer_document import StoredAnswers, decode_answers, encode_answers
 from router.cache.cache_eligibility import bypass_reason, unstorable_reason
 from router.cache.cache_key import CacheKeys, CacheScope, cache_keys
-from router.cache.flight_states import Part
+from router.cache.flight_states import FlightRole
 from router.cache.single_flight import UNSHARED_MS, Joined, SingleFlight
 from router.complete_answer import Answer
 from router.config import AnswerCacheConfig, CacheTerms
@@ -240,7 +240,7 @@ class AnswerCache:
         if not controls.lookup:
             return await self._missed(CacheStatus.BYPASS, "no-cache", ticket)
         joined = await self._joined(ticket)
-        if joined.part is Part.LEAD:
+        if joined.role is FlightRole.LEAD:
             ticket = replace(ticket, leading=True, epoch=joined.epoch)
         try:
             return await self._answered(ticket, terms, joined)
@@ -257,8 +257,8 @@ class AnswerCache:
         try:
             entry = await self._entry(tenant, key)
         except StateUnavailableError:
-            return Joined(Part.ALONE, reason="unavailable")
-        return Joined(Part.ALONE if entry is None else Part.SHARE, entry, reason="no-store")
+            return Joined(FlightRole.ALONE, reason="unavailable")
+        return Joined(FlightRole.ALONE if entry is None else FlightRole.SHARE, entry, reason="no-store")
 
     async def _answered(self, ticket: Ticket, terms: CacheTerms, joined: Joined) -> Found:
         """Returns the hit, if there is one that will do; else what is to be done with the generated answer."""
@@ -270,7 +270,7 @@ class AnswerCache:
         if joined.reason == "unavailable":
             return Found(self, CacheStatus.BYPASS, "unavailable")
         reason = joined.reason or "new"
-        if joined.part is Part.LEAD or not ticket.request.cache.store:
+        if joined.role is FlightRole.LEAD or not ticket.request.cache.store:
             hit, reason, near = await self._by_meaning(ticket, terms, reason)
             if near is not None and self._draw() < self._config.near_miss_share:
                 ticket = replace(ticket, near=near)

@@ -19,10 +19,10 @@ from router.prompts.compress import compress
 from router.prompts.prompt_parts import fixed_places
 from router.prompts.prompt_size import TokensPerCharacter, prompt_characters
 from router.prompts.retrieve_turns import retrieve
-from router.prompts.shortened_conversation import ShortenedConversation, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.trim import trim
 
-SHORTEN: Mapping[OverflowPolicy, Callable[[Task], ShortenedConversation | None]] = {
+SHORTEN: Mapping[OverflowPolicy, Callable[[ShorteningTask], ShortenedConversation | None]] = {
     "trim": trim,
     "compress": compress,
     "retrieve": retrieve,
@@ -152,7 +152,7 @@ def _shortened(
     conversation = request.prompts[0]
     if not _is_conversation(request) or not isinstance(conversation, Conversation):
         return None
-    made = SHORTEN[policy](Task(conversation, measure.room(room), fixed_places(request, context)))
+    made = SHORTEN[policy](ShorteningTask(conversation, measure.room(room), fixed_places(request, context)))
     if made is None:
         return None
     earlier = request.report

@@ -13,7 +13,7 @@ from router.prompts.compress import compress, grain_of, question_of
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
-from router.prompts.shortened_conversation import ShortenedConversation, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import segments_of
 
 MIN_PASSAGE, MAX_PASSAGE = 120, 600  # characters up to which segments are put together; a quarter of the room
@@ -36,7 +36,7 @@ class _Passage:
         return f"<excerpt from={self.role}>\n{self.text.strip()}\n</excerpt>"
 
 
-def retrieve(task: Task, score: Relevance = relevance) -> ShortenedConversation | None:
+def retrieve(task: ShorteningTask, score: Relevance = relevance) -> ShortenedConversation | None:
     """Returns the conversation of ``task``, whole if it fits, else with passages instead of older turns; None if it
     does not fit even so. ``score`` rates passages by their relevance to the last turn.
 
@@ -73,7 +73,7 @@ def retrieve(task: Task, score: Relevance = relevance) -> ShortenedConversation 
     return made if made.fits else None
 
 
-def _passages(task: Task, places: Sequence[int], length: int) -> list[_Passage]:
+def _passages(task: ShorteningTask, places: Sequence[int], length: int) -> list[_Passage]:
     found: list[_Passage] = []
     for place in sorted(places):
         message, text = task.messages[place], ""

@@ -11,7 +11,7 @@ from router.prompts.prompt_size import TokensPerCharacter, message_characters, o
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ShorteningTask:
     """A conversation that has to fit ``room`` characters. ``fixed`` are the indices of messages that must not be
     changed: those of a template and retrieved context."""
 
@@ -36,7 +36,7 @@ class ShortenedConversation:
     """A shortened conversation. ``contents`` has the new content of each message that stays, by its index in the former
     conversation."""
 
-    task: Task
+    task: ShorteningTask
     contents: Mapping[int, str]
 
     @property
@@ -50,7 +50,7 @@ class ShortenedConversation:
         return replace(self.task.conversation, messages=messages)
 
     @classmethod
-    def whole(cls, task: Task) -> ShortenedConversation:
+    def whole(cls, task: ShorteningTask) -> ShortenedConversation:
         """Returns the unshortened conversation of ``task``."""
         return cls(task, {place: message.content for place, message in enumerate(task.messages)})
 

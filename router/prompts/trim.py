@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from router.prompts.conversation_units import droppable, units_of
 from router.prompts.prompt_size import message_characters
-from router.prompts.shortened_conversation import ShortenedConversation, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 
 
-def trim(task: Task) -> ShortenedConversation | None:
+def trim(task: ShorteningTask) -> ShortenedConversation | None:
     """Returns the conversation without its oldest turns, as many as needed to make it fit; None if it does not fit even
     without all of them. Within the last turn, the oldest tool calls are dropped together with their results."""
     sizes = [message_characters(message) for message in task.messages]

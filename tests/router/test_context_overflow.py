@@ -19,13 +19,13 @@ from router.prompts.conversation_units import droppable, last_user_place, units_
 from router.prompts.prompt_size import TokensPerCharacter, prompt_characters
 from router.prompts.relevance import relevance
 from router.prompts.retrieve_turns import HEAD, retrieve
-from router.prompts.shortened_conversation import ShortenedConversation, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import GAP, Kind, joined, segments_of
 from router.prompts.trim import trim
 from tests.router.conversations import contents, conversations
 
 POLICIES = [trim, compress, retrieve]
-Shorten = Callable[[Task], ShortenedConversation | None]
+Shorten = Callable[[ShorteningTask], ShortenedConversation | None]
 
 
 def user(text: str) -> Message:
@@ -40,8 +40,8 @@ def result(text: str, call: str) -> Message:
     return Message("tool", text, tool_call_id=call)
 
 
-def task(messages: list[Message], room: int, *fixed: int) -> Task:
-    return Task(Conversation(tuple(messages)), room, frozenset(fixed))
+def task(messages: list[Message], room: int, *fixed: int) -> ShorteningTask:
+    return ShorteningTask(Conversation(tuple(messages)), room, frozenset(fixed))
 
 
 def whole(messages: list[Message]) -> int:
@@ -68,7 +68,7 @@ def test_what_is_left_fits_and_parts_nothing(
     shorten: Shorten, messages: list[Message], share: float, template: int
 ) -> None:
     fixed = frozenset(range(min(template, len(messages))))
-    asked = Task(Conversation(tuple(messages)), int(whole(messages) * share), fixed)
+    asked = ShorteningTask(Conversation(tuple(messages)), int(whole(messages) * share), fixed)
 
     made = shorten(asked)
 
@@ -321,7 +321,7 @@ def test_each_refusal_of_the_engine_shortens_more() -> None:
 
 def test_tools_take_room_too() -> None:
     messages = [user("a" * 100), assistant("b" * 100), user("c")]
-    without = Task(Conversation(tuple(messages)), whole(messages))
+    without = ShorteningTask(Conversation(tuple(messages)), whole(messages))
     with_tools = replace(without, conversation=Conversation(tuple(messages), tools=("x" * 50,)))
 
     made = [trim(each) for each in (without, with_tools)]
