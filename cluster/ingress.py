@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster.access.jwks_sources import jwks_source
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
-from cluster.cache.deployment import SemanticCacheLink, index_client
+from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.serve_replica_client import ServeReplicaClient
@@ -109,7 +109,7 @@ class Router:
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
-        index = None if self._cache is None else index_client(self._cache)
+        index = None if self._cache is None else semantic_cache_client(self._cache)
         store = shared_state(self._state, faults.lost("ledger"))
         reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}

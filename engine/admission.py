@@ -112,7 +112,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Turns the requests to one model into jobs."""
+    """Checks the requests to one model, and turns each into a ``Job``: tokens, rules, grammar and limits."""
 
     tokenizer: Tokenizer | TokenIds
     vocab_size: int

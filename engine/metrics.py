@@ -67,7 +67,7 @@ class Histogram:
         return sum(self.counts)
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Adds ``value``, ``times`` times."""
+        """Counts ``value``, in the histogram's unit, ``times`` times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 

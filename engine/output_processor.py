@@ -28,8 +28,9 @@ from engine.sequence_group import SequenceGroup
 
 
 class OutputProcessor:
-    """The requests in progress of one engine. ``scheduler`` is the current scheduler, which the engine may replace.
-    ``clock`` returns seconds. ``most_forced`` limits the forced tokens per sequence and step."""
+    """Turns the results of steps into deltas, and ends the requests that are complete. It owns the requests in progress
+    of one engine. ``scheduler`` is the current scheduler, which the engine may replace. ``clock`` returns seconds.
+    ``most_forced`` limits the forced tokens per sequence and step."""
 
     def __init__(
         self,

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from cluster.cache.candidate_choice import Judged
 from cluster.cache.index_follower import IndexFollower
-from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
-from cluster.cache.question_store import QuestionStore
+from cluster.cache.ports import QuestionStore
 from cluster.cache.recent_vectors import RecentVectors
+from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, IndexedEntry, VectorIndex
 from cluster.cache.vector_quantisation import unit_rows
 from cluster.config import StateConfig
@@ -284,7 +284,7 @@ class Cosines:
         self, follower: IndexFollower, questions: QuestionStore, embedder: NoModel, recent: RecentVectors
     ) -> None:
         stage, limits = NoStage(), LookupLimits(CANDIDATES, -1.0)
-        self._index = LocalSemanticIndex(
+        self._index = SemanticLookup(
             follower, questions, embedder, recent, stage, lambda one, other: None, stage, limits, SystemClock()
         )
 

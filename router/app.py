@@ -23,15 +23,15 @@ from router.access.authenticator import Authenticator
 from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
-from router.admin.admin_api import Management, ManagementCall
-from router.admin.cache_api import CacheManagement
-from router.admin.policy_api import PolicyManagement
-from router.admin.prompt_api import PromptManagement
-from router.admin.review_api import ReviewManagement
-from router.admin.scaling_api import ScalingManagement
+from router.admin.admin_api import AdminApi, AdminCall
+from router.admin.cache_api import CacheApi
+from router.admin.policy_api import PolicyApi
+from router.admin.prompt_api import PromptApi
+from router.admin.review_api import ReviewApi
+from router.admin.scaling_api import ScalingApi
 from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, SharedAnswer, Stamp
 from router.cache.answer_cache import AnswerCache
-from router.cache.cache_operations import CacheDesk
+from router.cache.cache_operations import CacheOperations
 from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
 from router.config import AnswerCacheConfig, RouterConfig
 from router.embedding_request import EmbeddingAccepted, EmbeddingResult
@@ -81,7 +81,7 @@ from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
 from router.ports.tracer import NoTracer, Tracer
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
-from router.prompts.stored_prompts import PromptBook
+from router.prompts.stored_prompts import StoredPrompts
 from router.resume.detached_stream import Bodies
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.chunk_embedder import ChunkEmbedder
@@ -90,8 +90,8 @@ from router.retrieval.retriever import Retriever
 from router.review.review_wiring import ReviewService
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
-from router.transport.coalesced_requests import CoalescedRequests
-from router.transport.http_exchange import ClientLeftError, Exchange
+from router.transport.http_exchange import ClientLeftError, HttpExchange
+from router.transport.requests_without_client import RequestsWithoutClient
 from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
@@ -186,13 +186,13 @@ def build_app(
     metrics = metrics or NoUsageMetrics()
     ledger = Ledger(store, config.prices, clock, metrics)
     reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
-    review_api = ReviewManagement(reviews.desk, reviews.audit, clock)
+    review_api = ReviewApi(reviews.desk, reviews.audit, clock)
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
-    policies = PolicyManagement(None if guard is None else guard.admin)
-    book = PromptBook(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
+    policies = PolicyApi(None if guard is None else guard.admin)
+    book = StoredPrompts(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
     parts = cache or CacheParts(MemoryEntryStore(clock))
     answers = answer_cache(config.cache, parts, clock)
-    stored = None if answers is None else CacheDesk(parts.store, answers, reviews.record_change)
+    stored = None if answers is None else CacheOperations(parts.store, answers, reviews.record_change)
     retriever = make_retriever(config, collections or MemoryCollectionStore(), embedder, clock)
     detached = DetachedStreams(streams or MemoryStreamStore(clock), config.resume, config.tenants, clock)
     pipeline = Pipeline(
@@ -214,9 +214,9 @@ def build_app(
     )
     tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
     currency = config.prices.currency
-    prompt_api, audit = PromptManagement(book, reviews.record_change), reviews.store.audit
-    cache_api = CacheManagement(stored, clock)
-    management = Management(
+    prompt_api, audit = PromptApi(book, reviews.record_change), reviews.store.audit
+    cache_api = CacheApi(stored, clock)
+    management = AdminApi(
         authenticator,
         registry,
         store,
@@ -225,7 +225,7 @@ def build_app(
         policies,
         prompt_api,
         cache_api,
-        ScalingManagement(scaling, clock, reviews.record_change),
+        ScalingApi(scaling, clock, reviews.record_change),
         clock,
         currency,
         tenants,
@@ -248,7 +248,10 @@ def build_app(
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
-    """Returns the retriever of passages from a request's documents and from the collections of ``store``."""
+    """Returns the retriever of passages from a request's documents and from the collections of ``store``.
+
+    Without an ``embedder``, passages are found by their words alone.
+    """
     chunk_embedder = None if embedder is None else ChunkEmbedder(embedder)
     named = Collections(config.retrieval, store, chunk_embedder, clock)
     return Retriever(config.retrieval, named, chunk_embedder)
@@ -262,7 +265,7 @@ class App:
         config: RouterConfig,
         backend: TierBackend,
         pipeline: Pipeline,
-        management: Management,
+        management: AdminApi,
         store: StateStore,
         reviews: ReviewService,
         clock: Clock,
@@ -287,14 +290,14 @@ class App:
         self._timeout_s = config.request_timeout_s
         self._clock = clock
         self._created = int(clock.now())
-        self._detached = CoalescedRequests()
+        self._detached = RequestsWithoutClient()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._lifespan(receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1003})
-        exchange = Exchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send)
         path = exchange.path.rstrip("/")
         endpoint = self._endpoints.get(path)
         errors = ErrorBodies(error_body if endpoint is None else endpoint.error)
@@ -316,7 +319,7 @@ class App:
                 exchange.headers.append((b"x-manta-safety", refusal.safety.encode()))
             await exchange.fail(refusal, errors.body(refusal))
 
-    async def _route(self, exchange: Exchange, path: str, endpoint: Endpoint | None, errors: ErrorBodies) -> None:
+    async def _route(self, exchange: HttpExchange, path: str, endpoint: Endpoint | None, errors: ErrorBodies) -> None:
         """Answers the request by its path. Raises NotFoundError and MethodNotAllowedError, TimeoutError after
         ``request_timeout_s``, and what the handlers raise."""
         if endpoint is not None:
@@ -351,19 +354,19 @@ class App:
         else:
             raise NotFoundError(f"Unknown request URL: {exchange.method} {_printable(exchange.path)}.", "unknown_url")
 
-    async def _serve_in_time(self, exchange: Exchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
+    async def _serve_in_time(self, exchange: HttpExchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
         """As ``_serve``. The time is limited here, so that it is for a request whose client has left too."""
         async with asyncio.timeout(self._timeout_s):
             await self._serve(exchange, endpoint, errors)
 
-    def _outlives(self, exchange: Exchange, shared: SharedAnswer, working: asyncio.Future[Any]) -> bool:
+    def _outlives(self, exchange: HttpExchange, shared: SharedAnswer, working: asyncio.Future[Any]) -> bool:
         """Has a request go on without its client, if others wait for its answer. Returns whether it does."""
         if not shared.client_left():
             return False
         self._detached.keep(working, shared.unwanted(), exchange.request_id)
         return True
 
-    async def _serve(self, exchange: Exchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
+    async def _serve(self, exchange: HttpExchange, endpoint: Endpoint, errors: ErrorBodies) -> None:
         """Answers an inference request. Raises what the pipeline raises, and ClientLeftError."""
         path, feature = exchange.path.rstrip("/"), exchange.header("x-manta-feature")
         control = exchange.header("cache-control")
@@ -405,7 +408,7 @@ class App:
 
     async def _answer(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         routed: Routed,
         writer: AnswerWriter,
         batches: AsyncGenerator[Sequence[AnswerEvent], None],
@@ -421,7 +424,7 @@ class App:
             await exchange.answer_text(200, body)
 
     async def _answer_detached(
-        self, exchange: Exchange, errors: ErrorBodies, owner: StreamOwner, stream_id: str, bodies: Bodies
+        self, exchange: HttpExchange, errors: ErrorBodies, owner: StreamOwner, stream_id: str, bodies: Bodies
     ) -> None:
         """Streams an answer that goes on when the client leaves, and that it can resume."""
         exchange.headers.append((b"x-manta-stream", stream_id.encode()))
@@ -431,7 +434,7 @@ class App:
         async with aclosing(stream.live()) as parts:
             await exchange.stream_numbered(parts)
 
-    async def _resume(self, exchange: Exchange, stream_id: str) -> None:
+    async def _resume(self, exchange: HttpExchange, stream_id: str) -> None:
         """Answers /v1/streams/ID with the events after that of the header last-event-id, or with all.
 
         Raises what ``Pipeline.resume`` raises, and InvalidRequestError for a wrong header.
@@ -457,7 +460,7 @@ class App:
             failovers=routed.failovers,
         )
 
-    async def _health(self, exchange: Exchange) -> None:
+    async def _health(self, exchange: HttpExchange) -> None:
         """Answers /healthz: 200 when every tier has a ready replica, otherwise 503."""
         tiers = self._backend.snapshot()
         ready = bool(tiers) and all(tier.ready for tier in tiers)
@@ -467,7 +470,7 @@ class App:
         }
         await exchange.answer(200 if ready else 503, document)
 
-    async def _models(self, exchange: Exchange, name: str) -> None:
+    async def _models(self, exchange: HttpExchange, name: str) -> None:
         """Answers /v1/models with the models that the API key may use, or with the one called ``name``.
 
         Raises AuthenticationError, and NotFoundError for a model that the key may not use or that does not exist.
@@ -481,14 +484,14 @@ class App:
             raise NotFoundError(f"The model '{_printable(name)}' does not exist.", "model_not_found", "model")
         return await exchange.answer(200, found)
 
-    async def _moderate(self, exchange: Exchange, path: str) -> None:
+    async def _moderate(self, exchange: HttpExchange, path: str) -> None:
         """Answers /v1/moderations. Raises what ``Pipeline.moderate`` raises."""
         feature = exchange.header("x-manta-feature")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
         model, results = await self._pipeline.moderate(call, moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))
 
-    async def _embed(self, exchange: Exchange, path: str) -> None:
+    async def _embed(self, exchange: HttpExchange, path: str) -> None:
         """Answers /v1/embeddings. Raises what ``Pipeline.embed`` raises, and ClientLeftError."""
         feature = exchange.header("x-manta-feature")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
@@ -501,17 +504,17 @@ class App:
             assert isinstance(result, EmbeddingResult), "the second step is the result"
         await exchange.answer_text(200, await asyncio.to_thread(embeddings_body, result))
 
-    async def _manage_collections(self, exchange: Exchange, path: str) -> None:
+    async def _manage_collections(self, exchange: HttpExchange, path: str) -> None:
         """Answers /v1/collections. Raises what ``CollectionApi.answer`` raises."""
         feature = exchange.header("x-manta-feature")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, COLLECTIONS, feature)
         asked = CollectionCall(exchange.method, path, exchange.parameters(), call)
         await exchange.answer(200, await self._collection_api.answer(asked))
 
-    async def _manage(self, exchange: Exchange, path: str) -> None:
-        """Answers /admin/v1 and /v1/usage. Raises what ``Management.handle`` raises."""
+    async def _manage(self, exchange: HttpExchange, path: str) -> None:
+        """Answers /admin/v1 and /v1/usage. Raises what ``AdminApi.handle`` raises."""
         credentials = exchange.header("authorization")
-        call = ManagementCall(exchange.method, path, exchange.parameters(), credentials, exchange.body)
+        call = AdminCall(exchange.method, path, exchange.parameters(), credentials, exchange.body)
         reply = await self._management.handle(call)
         exchange.headers.append((b"cache-control", b"no-store"))  # a new key is shown once, and kept by no proxy
         await exchange.answer_text(200, reply.body, reply.media_type)
@@ -582,7 +585,7 @@ def _late_headers(routed: Routed) -> list[tuple[bytes, bytes]]:
 
 
 @contextmanager
-def _retried_only_unpaid(exchange: Exchange, routed: Routed) -> Iterator[None]:
+def _retried_only_unpaid(exchange: HttpExchange, routed: Routed) -> Iterator[None]:
     """Tells client libraries not to repeat a request by themselves that fails after it has generated tokens: they would
     be paid for twice. The header is that of OpenAI's libraries; a client may still repeat the request itself."""
     try:
@@ -593,7 +596,7 @@ def _retried_only_unpaid(exchange: Exchange, routed: Routed) -> Iterator[None]:
         raise
 
 
-def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:
+def _log(exchange: HttpExchange, error: Exception, refusal: RefusalError) -> None:
     """Logs errors of the service. Internal ones have a traceback, but not their message, which may quote a prompt."""
     if refusal.kind is RefusalKind.INTERNAL:
         frames = "".join(traceback.format_tb(error.__traceback__))
@@ -602,7 +605,7 @@ def _log(exchange: Exchange, error: Exception, refusal: RefusalError) -> None:
         logger.warning("request %s failed: %s", exchange.request_id, refusal.code)
 
 
-def _expect(exchange: Exchange, *methods: str) -> None:
+def _expect(exchange: HttpExchange, *methods: str) -> None:
     """Raises MethodNotAllowedError, with the header ``allow``, unless the request has one of ``methods``."""
     if exchange.method not in methods:
         exchange.headers.append((b"allow", ", ".join(methods).encode()))

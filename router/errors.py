@@ -163,8 +163,9 @@ class RateLimitError(RefusalError):
 
 
 class LimitExceededError(RateLimitError):
-    """A limit of the API key or of the tenant leaves no room for the request. ``decision`` has the state of all
-    limits."""
+    """A limit of the API key or of the tenant leaves no room for the request. ``decision`` has the state of all limits.
+    ``retry_after_s`` is in seconds, None if waiting does not help. ``should_retry``: client libraries may retry by
+    themselves."""
 
     def __init__(
         self, message: str, code: str, decision: LimitDecision, retry_after_s: float | None, *, should_retry: bool

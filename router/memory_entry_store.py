@@ -55,7 +55,7 @@ class _Tenant:
 
 class MemoryEntryStore:
     """Implements ``EntryStore`` and ``EntryFeed``. Methods do not wait, so each is atomic among the tasks of one event
-    loop."""
+    loop. The feed keeps the last ``max_changes`` changes."""
 
     def __init__(self, clock: Clock, max_changes: int = MAX_CHANGES) -> None:
         self._clock = clock

@@ -21,12 +21,12 @@ from router.embeddings.embedding import check_embedding, embedded, embedding, em
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
 from router.generation.collect import Collector
+from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import generate
-from router.generation.partial_answer import partial_answer
 from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
-from router.guard.inline_moderation import judge_of, moderated_input, with_scores
 from router.guard.moderated_answers import moderate
+from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
 from router.guard.refused_answer import refused_answer
 from router.guard.request_texts import continued_text, passages_of, with_texts
@@ -39,7 +39,6 @@ from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
 from router.limits.fanout_limit import check_answer_count
 from router.limits.limiter import Hold, Limiter
 from router.limits.router_concurrency import ConcurrencyLimit
-from router.per_prompt_stops import PromptStops
 from router.ports.clock import Clock
 from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
@@ -50,17 +49,18 @@ from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.prompt_report import PromptReport
-from router.prompts.context_overflow import Overflow, TierRoom, limits_of
+from router.prompts.context_overflow import ContextOverflow, TierRoom, limits_of
 from router.prompts.off_event_loop import in_thread_if_long
 from router.prompts.prepend_prompt import assemble
 from router.prompts.prompt_parts import assembly_of, prompt_parts
-from router.prompts.prompt_size import Measure
-from router.prompts.stored_prompts import PromptBook
+from router.prompts.prompt_size import TokensPerCharacter
+from router.prompts.stored_prompts import StoredPrompts
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.cited_answers import cited
 from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
+from router.stopped_prompts import StoppedPrompts
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
 from router.trace_attributes import accepted, answered
 from router.usage_meter import MeteredUsage
@@ -95,7 +95,7 @@ class Pipeline:
         embedder: Embedder | None = None,
         cache: AnswerCache | None = None,
         *,
-        prompts: PromptBook,
+        prompts: StoredPrompts,
         retriever: Retriever,
         streams: DetachedStreams,
         idempotency: IdempotentRequests,
@@ -103,7 +103,7 @@ class Pipeline:
         self._config = config
         self._embedder = embedder
         self._prompts = prompts
-        self._overflow = Overflow(config.prompts)
+        self._overflow = ContextOverflow(config.prompts)
         self._retriever = retriever
         self._streams = streams
         self._idempotency = idempotency
@@ -396,7 +396,7 @@ class Pipeline:
         report = request.report
         if report is None and request.template_version is None and not request.include_assembly:
             return None
-        measure = Measure(*self._limiter.tokens_per_character(account.tier))
+        measure = TokensPerCharacter(*self._limiter.tokens_per_character(account.tier))
         report = replace(report or PromptReport(), parts=prompt_parts(request, measure, request.context_text))
         shown = {"template": request.template_version, **report.fields}
         return {**shown, "assembly": assembly_of(request)} if request.include_assembly else shown
@@ -437,11 +437,11 @@ class Pipeline:
             return refused_answer(account.ruling.message, prompts)
         if found.hit is not None:
             return replay(found.hit.stored)
-        stops = PromptStops()
+        stops = StoppedPrompts()
         shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
         events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
         if self._gives_part(account):
-            events = partial_answer(events, prompts, account.meter, partial(setattr, account, "fault"))
+            events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
         if guard is not None:
             events = moderate(events, guard, account.meter, prompts, stops)
             events = account.call.trace.around(SpanName.MODERATE, events)
@@ -491,7 +491,7 @@ class Pipeline:
             shared=_Shared(account, found) if found.keeps else None,
         )
 
-    def _generated(self, account: Account, stops: PromptStops) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    def _generated(self, account: Account, stops: StoppedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
         return generate(
             self._backend,
@@ -515,7 +515,7 @@ class Pipeline:
         account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
-        self, account: Account, stops: PromptStops
+        self, account: Account, stops: StoppedPrompts
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
         last refusal is raised."""

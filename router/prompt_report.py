@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Part(StrEnum):
+class PromptPart(StrEnum):
     """The kind of a message of a prompt. Kinds that change less often come first, so that prefixes are cached."""
 
     TEMPLATE = "template"  # of a stored prompt
@@ -24,7 +24,7 @@ class PartCount:
     """The size of one part of the prompt. ``tokens`` is an estimate. ``messages`` is the number of messages; for the
     part ``tools``, that of tools."""
 
-    part: Part
+    part: PromptPart
     messages: int
     tokens: int
 

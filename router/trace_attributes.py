@@ -14,7 +14,8 @@ OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completio
 
 
 def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
-    """Returns what is known of a request when its tier is chosen, for the ``reason``."""
+    """Returns the attributes of a request's span that are known once its tier is chosen. ``reason`` says why that one,
+    as in ``Route``. None: the request has no such attribute."""
     request = account.request
     return {
         Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
@@ -33,7 +34,8 @@ def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
 
 
 def answered(account: Account, used: MeteredUsage) -> Mapping[Attribute, Value | None]:
-    """Returns what is known of a request at its end."""
+    """Returns the attributes of a request's span that are known at its end: tokens, time to first chunk in seconds, and
+    the error if it has failed. None: the request has no such attribute."""
     first = account.first_event_at
     return {
         Attribute.TIME_TO_FIRST_CHUNK: None if first is None else first - account.started_at,

@@ -137,5 +137,6 @@ class RoleGate:
         return needs_arguments(self.compiled.policy.tools, self.role, name)
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Returns a verdict on a complete call; None: the call is allowed."""
+        """Returns the verdict that denies a complete call of the tool ``name`` with ``arguments``, in JSON; None: the
+        call is allowed."""
         return called(self.compiled.policy.tools, self.role, name, arguments)

@@ -17,7 +17,7 @@ class BlockedRate:
         self._times: OrderedDict[tuple[str, ...], deque[float]] = OrderedDict()
 
     def add(self, subject: tuple[str, ...]) -> None:
-        """Counts a blocked request."""
+        """Counts a request of ``subject``, such as a tenant and a key, that is blocked now."""
         self._times.setdefault(subject, deque(maxlen=MAX_TIMES)).append(self._now())
         self._times.move_to_end(subject)
         if len(self._times) > MAX_SUBJECTS:

@@ -39,7 +39,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class CompiledPolicy:
-    """A policy and its parts, for the texts of one tenant."""
+    """The policy of one tenant, with the checks and lists that are made from it once instead of for each request."""
 
     policy: PolicyConfig
     parts: Parts

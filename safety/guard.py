@@ -262,8 +262,8 @@ def replaced_verdicts(policy: PolicyConfig, replaced: bool) -> list[Verdict]:
 
 
 def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:
-    """Returns a verdict for a request of more characters than the policy allows. Its texts are not scanned, since that
-    would take long."""
+    """Returns one verdict that blocks a request of more characters than the policy allows; [] if it has not more, or
+    the policy does not block such requests. It is for use before all other checks, which would take long."""
     sizes = policy.sizes
     if sizes.max_characters is None or sizes.action != "block":
         return []
@@ -272,7 +272,8 @@ def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> lis
 
 
 def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> list[Verdict]:
-    """Returns a verdict for the first tool that ``role`` may not offer to the model."""
+    """Returns one verdict for the first of ``tools``, by name, that ``role`` may not offer to the model; [] if there is
+    none."""
     for place, name in enumerate(tools):
         if (verdict := offered(policy.tools, role, name)) is not None:
             return [replace(verdict, passage=place)]

@@ -40,7 +40,8 @@ class Read(NamedTuple):
 
 class PolicyBook:
     """Implements ``PolicySource`` and ``safety.api.PolicyAdmin``. ``has_classifier``: the service has a classifier, so
-    that policies may need one. ``on_unreadable`` is called each time that a stored policy cannot be read."""
+    that policies may need one. ``on_unreadable`` is called each time that a stored policy cannot be read. A stored
+    policy is read again after ``cache_s`` seconds of the clock ``now``."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from safety.policy import PolicyConfig, SafetyPolicies
 
 
 class ConfiguredPolicies:
-    """Implements ``PolicySource`` with ``policies``."""
+    """Returns each tenant's policy from the settings in ``policies``. Implements ``PolicySource``."""
 
     def __init__(self, policies: SafetyPolicies) -> None:
         self._policies = policies

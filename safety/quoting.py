@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 
 DROPPED = "[Removed: this text tried to give instructions.]"
-"""Takes the place of a dropped passage."""
+"""The text in the place of a dropped passage."""
 
 
 def opening_mark(text: str) -> str:
@@ -17,7 +17,7 @@ def opening_mark(text: str) -> str:
 
 
 def closing_mark(text: str) -> str:
-    """Returns the mark after a quoted text."""
+    """Returns the mark after a quoted text, with the tag of ``opening_mark``."""
     return f"\n</data-{_tag(text)}>"
 
 

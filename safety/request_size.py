@@ -13,7 +13,8 @@ MIN_LETTERS = 20
 
 
 class SizeCheck:
-    """Checks the total size of all passages, and the script of each. Implements ``Check``."""
+    """Checks the number of characters of all passages together, and the writing system (script, such as LATIN) of each.
+    A passage beyond a limit of ``policy`` has a verdict with the policy's action. Implements ``Check``."""
 
     name = "sizes"
     version = "1"
@@ -48,8 +49,8 @@ def exceeding(passages: Sequence[Passage], limit: int) -> int | None:
 
 
 def main_script(text: str) -> str | None:
-    """Returns the script of most letters, by the first word of their Unicode names, such as LATIN; None for a text of
-    few letters."""
+    """Returns the writing system of most letters, by the first word of their Unicode names, such as LATIN; None for a
+    text of few letters."""
     if sum(map(str.isalpha, text[: 4 * MIN_LETTERS])) < MIN_LETTERS and len(text) < 16 * MIN_LETTERS:
         return None
     shares = scripts(text)

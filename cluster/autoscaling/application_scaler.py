@@ -54,7 +54,7 @@ class ApplicationScaler:
         self._began_s: float | None = None
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
-        """Takes over changed settings. What was learnt stays."""
+        """Replaces the settings. ``gpus`` has the GPUs of each tier's replica. What was learnt from the load stays."""
         self._config, self._gpus = config, gpus
 
     def target(self, tier: str, target: int, read: ReadView, at_s: float) -> int:

@@ -1,4 +1,4 @@
-"""``Flow``: the arrival rate of requests at a tier, from counters that count up. Batch work is left out."""
+"""``ArrivalRate``: the arrival rate of requests at a tier, from counters that count up. Batch work is left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_COUNTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class FlowPoint:
+class ArrivalCounts:
     """The counters of a tier at an instant, summed over the classes that users wait for."""
 
     at_s: float
@@ -36,7 +36,7 @@ class FlowPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ArrivalRate:
     """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
     The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone.
@@ -49,14 +49,14 @@ class Flow:
     mean_rate: float = 0.0
 
 
-def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> FlowPoint | None:
+def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> ArrivalCounts | None:
     """Returns the counters of ``tier`` at ``at_s``. None if there are none, they are older than ``stale_s`` seconds, or
     they are not finite numbers."""
     counted_at_s = at_s if tier.counted_at_s is None else tier.counted_at_s
     waited_for = [counters for priority, counters in tier.counters.items() if priority is not Priority.BATCH]
     if not tier.counters or not -1.0 <= at_s - counted_at_s <= stale_s:
         return None
-    point = FlowPoint(
+    point = ArrivalCounts(
         at_s,
         sum(each.arrivals for each in waited_for),
         sum(each.refusals for each in waited_for),
@@ -68,7 +68,9 @@ def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> FlowPoint | Non
     return point if all(map(isfinite, numbers)) and min(numbers[1:]) >= 0 else None
 
 
-def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: float) -> tuple[FlowPoint, ...]:
+def remembered(
+    points: tuple[ArrivalCounts, ...], new: ArrivalCounts | None, window_s: float
+) -> tuple[ArrivalCounts, ...]:
     """Returns ``points`` with ``new`` added, and without points that are too old for the window.
 
     If the counters fell, their source was restarted, and all earlier points are dropped.
@@ -84,7 +86,7 @@ def remembered(points: tuple[FlowPoint, ...], new: FlowPoint | None, window_s: f
     return (*kept[max(0, start - 1) :], new)
 
 
-def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
+def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate | None:
     """Returns the flow over the last ``window_s`` seconds. None if fewer than two points are known.
 
     The rate is that of the whole window, or that of a shorter one if it is higher by more than chance explains.
@@ -99,7 +101,7 @@ def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
         recent, recent_s = _difference(points, window_s / part)
         if max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s > rate:
             rate = recent.arrivals / recent_s
-    return Flow(
+    return ArrivalRate(
         rate=rate,
         prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
         output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
@@ -108,7 +110,7 @@ def flow_of(points: tuple[FlowPoint, ...], window_s: float) -> Flow | None:
     )
 
 
-def _dispersion(points: tuple[FlowPoint, ...], recent_s: float) -> float:
+def _dispersion(points: tuple[ArrivalCounts, ...], recent_s: float) -> float:
     """Returns the variance of arrivals between two points by their mean, before the last ``recent_s`` seconds: 1 for a
     Poisson process, more if requests come in batches. At least 1, also if too little is known.
 
@@ -122,7 +124,7 @@ def _dispersion(points: tuple[FlowPoint, ...], recent_s: float) -> float:
     return max(1.0, variance * len(counts) / sum(counts))
 
 
-def _difference(points: tuple[FlowPoint, ...], window_s: float) -> tuple[FlowPoint, float]:
+def _difference(points: tuple[ArrivalCounts, ...], window_s: float) -> tuple[ArrivalCounts, float]:
     """Returns what was counted within the window, and its length in seconds: above 0, at least to the point before the
     last."""
     last = points[-1]
@@ -131,7 +133,7 @@ def _difference(points: tuple[FlowPoint, ...], window_s: float) -> tuple[FlowPoi
         first = point
         if point.at_s <= last.at_s - window_s:
             break
-    return FlowPoint(
+    return ArrivalCounts(
         last.at_s,
         last.arrivals - first.arrivals,
         last.refusals - first.refusals,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil, isfinite
 
-from cluster.autoscaling.arrival_rate import FlowPoint, flow_of, remembered
+from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, remembered
 from cluster.autoscaling.config import FastLoopConfig, FollowerConfig
 from cluster.autoscaling.decision import Reason, TierDecision, WhyNot
 from cluster.autoscaling.snapshot import FollowerSnapshot
@@ -21,7 +21,7 @@ class FollowerState:
     """The state that the policy keeps of a follower: its counters, the seconds that a request takes, and its recent
     needs."""
 
-    points: tuple[FlowPoint, ...] = ()
+    points: tuple[ArrivalCounts, ...] = ()
     request_s: float = 0.0
     needs: tuple[NeedPoint, ...] = ()
     changed_at_s: float | None = None
@@ -33,7 +33,7 @@ def follow(
     """Returns the next state and the target. The need is requests per second x seconds of a replica per request /
     ``config.utilisation``. The target is raised at once, and lowered to the peak need of the down window."""
     sound = isfinite(seen.busy_s) and min(seen.requests, seen.busy_s, seen.target, seen.ready) >= 0
-    point = FlowPoint(at_s, arrivals=seen.requests, prompt_tokens=seen.busy_s) if sound else None
+    point = ArrivalCounts(at_s, arrivals=seen.requests, prompt_tokens=seen.busy_s) if sound else None
     points = remembered(state.points, point, fast.flow_window_s)
     flow = flow_of(points, fast.flow_window_s)
     if flow is None or point is None:

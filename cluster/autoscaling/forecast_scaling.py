@@ -1,10 +1,10 @@
-"""``SlowLoop``: forecasts the flow of requests into a tier, which sets a minimum number of replicas."""
+"""``ForecastScaling``: forecasts the flow of requests into a tier, which sets a minimum number of replicas."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaling.arrival_rate import Flow, FlowPoint
+from cluster.autoscaling.arrival_rate import ArrivalCounts, ArrivalRate
 from cluster.autoscaling.config import ForecastConfig
 from cluster.autoscaling.forecast import Forecast
 
@@ -13,7 +13,7 @@ MAX_GAP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class SlowLoop:
+class ForecastScaling:
     """The forecasts of arrivals per second and of their lengths, and the counters at the start of the present interval.
 
     ``ahead`` is the highest forecast flow until replicas that are ordered now would be ready; None until there are
@@ -21,25 +21,27 @@ class SlowLoop:
     confirmed.
     """
 
-    start: FlowPoint | None = None
+    start: ArrivalCounts | None = None
     confirmed: float = 1.0
     rate: Forecast = field(default_factory=Forecast)
     prompt_tokens: Forecast = field(default_factory=Forecast)
     output_tokens: Forecast = field(default_factory=Forecast)
-    ahead: Flow | None = None
+    ahead: ArrivalRate | None = None
 
     def observe(
         self,
-        point: FlowPoint | None,
+        point: ArrivalCounts | None,
         confirmed: float,
         cold_start_s: float,
         utc_offset_s: float,
         config: ForecastConfig,
-    ) -> SlowLoop:
+    ) -> ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
         ``point`` has the counters; None: unknown. ``confirmed`` is the share of the arrivals, 0 to 1, that other
-        signals confirm, so that the forecasts do not learn from a wrong counter.
+        signals confirm, so that the forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a
+        replica takes to start: the forecast looks that far ahead. ``utc_offset_s`` is added to Unix seconds to get
+        local time, by which days repeat.
         """
         if point is None or not config.enabled:
             return self
@@ -53,8 +55,8 @@ class SlowLoop:
         return self._with_interval(self.start, point, cold_start_s, utc_offset_s, config)
 
     def _with_interval(
-        self, start: FlowPoint, end: FlowPoint, cold_start_s: float, utc_offset_s: float, config: ForecastConfig
-    ) -> SlowLoop:
+        self, start: ArrivalCounts, end: ArrivalCounts, cold_start_s: float, utc_offset_s: float, config: ForecastConfig
+    ) -> ForecastScaling:
         local_s = end.at_s + utc_offset_s
         arrivals = end.arrivals - start.arrivals
         finished = end.finished - start.finished
@@ -67,9 +69,9 @@ class SlowLoop:
         horizon_s = cold_start_s + config.interval_s
         ahead = None
         if (expected := rate.ahead(local_s, horizon_s, config)) is not None:
-            ahead = Flow(
+            ahead = ArrivalRate(
                 expected,
                 prompts.ahead(local_s, horizon_s, config) or 0.0,
                 outputs.ahead(local_s, horizon_s, config) or 0.0,
             )
-        return SlowLoop(end, 1.0, rate, prompts, outputs, ahead)
+        return ForecastScaling(end, 1.0, rate, prompts, outputs, ahead)

@@ -28,7 +28,8 @@ class LatencyHistogram:
 
     @classmethod
     def of(cls, latencies_s: Iterable[float], bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S) -> Self:
-        """Returns the histogram of ``latencies_s``, in seconds."""
+        """Returns the histogram of ``latencies_s``, in seconds. ``bounds_s`` are the upper bounds of the buckets, in
+        seconds."""
         counts = [0] * (len(bounds_s) + 1)
         for latency in latencies_s:
             counts[bisect_left(bounds_s, latency)] += 1

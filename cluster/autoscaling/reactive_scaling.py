@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from cluster.autoscaling.consolidation import Objection, fewest
 from cluster.autoscaling.decision import Reason, WhyNot
+from cluster.autoscaling.scale_down_check import Objection, fewest
 from cluster.autoscaling.signal_agreement import Confirmed
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.staffing import EPSILON, whole
 from cluster.autoscaling.tier_state import NeedPoint
 
@@ -30,7 +30,7 @@ class Proposal(NamedTuple):
 
 
 def proposed(
-    evidence: Evidence,
+    evidence: SignalInputs,
     target: int,
     need: Confirmed,
     needs: Sequence[NeedPoint],
@@ -71,7 +71,7 @@ def proposed(
 
 
 def _lowered(
-    evidence: Evidence,
+    evidence: SignalInputs,
     target: int,
     lowest: int,
     needs: Sequence[NeedPoint],
@@ -101,7 +101,7 @@ def _lowered(
     return Proposal(fewer, Reason.LOW_LOAD, why_more, rest, latest, peak)
 
 
-def _why_not_more(evidence: Evidence, target: int, need: Confirmed, latest: float) -> WhyNot:
+def _why_not_more(evidence: SignalInputs, target: int, need: Confirmed, latest: float) -> WhyNot:
     load = evidence.load
     if need.asked > need.replicas + EPSILON and need.asked > target:
         return WhyNot(Reason.UNCONFIRMED, {"asked": need.asked, "confirmed": need.replicas})

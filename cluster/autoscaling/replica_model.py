@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
 
-from cluster.autoscaling.arrival_rate import Flow
+from cluster.autoscaling.arrival_rate import ArrivalRate
 
 PLAUSIBLE = 1.5
 """A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""
@@ -59,9 +59,10 @@ class ReplicaModel:
         ``itl_s``."""
         return min(1.0, max(MIN_BUSY_LIMIT, 1.0 - self.step_s / itl_s))
 
-    def replicas(self, flow: Flow, itl_s: float) -> float:
+    def replicas(self, flow: ArrivalRate, itl_s: float) -> float:
         """Returns the number of replicas, as a fraction, that ``flow`` keeps busy on average, at the limit of
-        inter-token latency or of KV cache, whichever is reached first."""
+        inter-token latency or of KV cache, whichever is reached first. ``itl_s`` is the limit of the inter-token
+        latency, in seconds."""
         work_s = self.work_s(flow.prompt_tokens, flow.output_tokens)
         by_latency = work_s / self.busy_limit(itl_s)
         by_cache = work_s + flow.output_tokens * self.step_s / self.sequences if self.sequences else 0.0
@@ -102,7 +103,8 @@ class ReplicaMeasurements:
         return replace(self, prefill=self.prefill.after(tokens_per_s)) if tokens_per_s > 0 else self
 
     def with_step(self, batch: float, seconds: float) -> ReplicaMeasurements:
-        """Returns the measurements with one more decode step. 0 means no measurement, and changes nothing."""
+        """Returns the measurements with one more decode step. 0 means no measurement, and changes nothing. ``batch`` is
+        its number of sequences."""
         if batch <= 0 or seconds <= 0:
             return self
         bucket = min(15, max(0, round(log2(max(1.0, batch)))))

@@ -98,7 +98,7 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
 
     A report counts from the instant at which it is first seen here, so that clocks of replicas do not matter. One that
     cannot be read leaves the replica without a sample. A replica that is new without an order that was seen has an
-    unknown past: its counters start from its first report.
+    unknown past: its counters start from its first report. ``gpus`` is the number of GPUs of one replica.
     """
     remembered = {**memory.absent, **memory.replicas}
     new = [each.replica_id for each in view.replicas if each.replica_id not in remembered]

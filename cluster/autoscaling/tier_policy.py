@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from cluster.autoscaling.arrival_rate import FlowPoint, flow_of, point_of, remembered
+from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
 from cluster.autoscaling.reactive_scaling import Proposal, proposed
 from cluster.autoscaling.replica_bounds import Bounds, bounds_of
 from cluster.autoscaling.signal_agreement import Confirmed, confirmed
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.signals.backlog import backlog, backlog_s
 from cluster.autoscaling.signals.batch_deadline import batch_deadline
 from cluster.autoscaling.signals.kv_demand import kv_demand
@@ -86,7 +86,7 @@ def decide_tier(
 
 def _observed(
     config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, at_s: float, seen: TierSnapshot
-) -> tuple[TierState, Evidence]:
+) -> tuple[TierState, SignalInputs]:
     """Returns the state with what the snapshot teaches, and the evidence."""
     fast = config.fast
     cold_start_s = seen.cold_start_s if 0 < seen.cold_start_s < float("inf") else fast.default_cold_start_s
@@ -106,7 +106,7 @@ def _observed(
     )
     if flow is not None:
         flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
-    evidence = Evidence(
+    evidence = SignalInputs(
         at_s=at_s,
         load=load,
         flow=flow,
@@ -131,7 +131,7 @@ def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
     return margin * load.kv_capacity_tokens / learnt.kv_tokens if learnt.kv_tokens else 0.0
 
 
-def _needs(evidence: Evidence, floor: float) -> tuple[Need, ...]:
+def _needs(evidence: SignalInputs, floor: float) -> tuple[Need, ...]:
     """Returns what each signal asks for, highest first."""
     found = [need for signal in SIGNALS if (need := signal(evidence)) is not None]
     if (batch := batch_deadline(evidence, floor)) is not None:
@@ -139,7 +139,7 @@ def _needs(evidence: Evidence, floor: float) -> tuple[Need, ...]:
     return tuple(sorted(found, key=lambda need: -need.replicas))
 
 
-def _floor(state: TierState, evidence: Evidence) -> float:
+def _floor(state: TierState, evidence: SignalInputs) -> float:
     """Returns the replicas, as a fraction, for the flow that is forecast. 0 if there is no forecast or hardly a
     request in it."""
     ahead = state.slow.ahead
@@ -151,13 +151,13 @@ def _floor(state: TierState, evidence: Evidence) -> float:
 def _with_forecast(
     config: AutoscalingConfig,
     state: TierState,
-    evidence: Evidence,
+    evidence: SignalInputs,
     needs: Sequence[Need],
     need: Confirmed,
     zone: ZoneInfo,
 ) -> TierState:
     """Returns the state with the forecasts after this tick."""
-    point: FlowPoint | None = state.points[-1] if state.points and state.points[-1].at_s == evidence.at_s else None
+    point: ArrivalCounts | None = state.points[-1] if state.points and state.points[-1].at_s == evidence.at_s else None
     asked = next((each.replicas for each in needs if each.reason is Reason.FLOW), 0.0)
     believed = min(1.0, need.replicas / asked) if asked else 1.0
     slow = state.slow.observe(
@@ -166,7 +166,7 @@ def _with_forecast(
     return replace(state, slow=slow)
 
 
-def _idle_since(state: TierState, evidence: Evidence) -> float | None:
+def _idle_since(state: TierState, evidence: SignalInputs) -> float | None:
     load, flow = evidence.load, evidence.flow
     busy = load.in_flight or load.batch_in_flight or evidence.waiting_room.requests or evidence.batch_work
     if busy or flow is None or flow.mean_rate > 0:
@@ -174,14 +174,14 @@ def _idle_since(state: TierState, evidence: Evidence) -> float | None:
     return evidence.at_s if state.idle_since_s is None else state.idle_since_s
 
 
-def _is_idle(state: TierState, evidence: Evidence) -> bool:
+def _is_idle(state: TierState, evidence: SignalInputs) -> bool:
     """Whether the tier may go to zero: it was idle for ``idle_s``, and no requests are forecast."""
     since_s = state.idle_since_s
     idle = since_s is not None and evidence.at_s - since_s >= evidence.tier.idle_s
     return idle and _floor(state, evidence) == 0 and evidence.load.fresh == evidence.load.ready
 
 
-def _from_zero(evidence: Evidence, need: Confirmed) -> Proposal:
+def _from_zero(evidence: SignalInputs, need: Confirmed) -> Proposal:
     """Returns the proposal for a tier at zero: replicas at once if a request has come."""
     room, flow = evidence.waiting_room, evidence.flow
     numbers = {"waiting": float(room.requests), "cold_start_s": evidence.cold_start_s}
@@ -198,7 +198,7 @@ def _held(target: int, why: WhyNot) -> Proposal:
 
 def _bounded(
     state: TierState,
-    evidence: Evidence,
+    evidence: SignalInputs,
     seen: TierSnapshot,
     bounds: Bounds,
     proposal: Proposal,
@@ -235,7 +235,7 @@ def _bounded(
     return TierOutcome(state, decision, need, min(bounds.least, bounds.most))
 
 
-def numbers_of(state: TierState, evidence: Evidence, proposal: Proposal, floor: int) -> dict[str, float]:
+def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, floor: int) -> dict[str, float]:
     """Returns the numbers behind a decision, by name. Unknown numbers are left out."""
     load, flow, model = evidence.load, evidence.flow, evidence.model
     numbers: dict[str, float] = {

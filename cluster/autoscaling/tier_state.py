@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cluster.autoscaling.arrival_rate import FlowPoint
-from cluster.autoscaling.forecast_scaling import SlowLoop
+from cluster.autoscaling.arrival_rate import ArrivalCounts
+from cluster.autoscaling.forecast_scaling import ForecastScaling
 from cluster.autoscaling.replica_model import ReplicaMeasurements
 
 
@@ -21,21 +21,21 @@ class NeedPoint(NamedTuple):
 class TierState:
     """The state that the policy keeps of a tier. Instants are Unix seconds; None: it has not happened."""
 
-    points: tuple[FlowPoint, ...] = ()
+    points: tuple[ArrivalCounts, ...] = ()
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
     kv_tokens: float = 0.0
     chunk_tokens: float = 0.0
     needs: tuple[NeedPoint, ...] = ()
-    slow: SlowLoop = field(default_factory=SlowLoop)
+    slow: ForecastScaling = field(default_factory=ForecastScaling)
     raised_at_s: float | None = None
     changed_at_s: float | None = None
     idle_since_s: float | None = None
 
     def after_clock_change(self) -> TierState:
         """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""
-        slow = SlowLoop(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
+        slow = ForecastScaling(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
         return replace(self, points=(), needs=(), slow=slow, raised_at_s=None, changed_at_s=None, idle_since_s=None)
 
 

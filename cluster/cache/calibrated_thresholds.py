@@ -1,4 +1,4 @@
-"""``Thresholds``: the score from which on a stored question answers another, calibrated anew for each tenant.
+"""``CalibratedThresholds``: the score from which on a stored question answers another, calibrated anew for each tenant.
 
 ``router.cache.hit_threshold`` decides; this class reads the evidence and keeps the results.
 """
@@ -11,8 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cluster.cache.question_store import QuestionStore
-from cluster.state.pair_judgement import Judgement
+from cluster.cache.ports import QuestionStore
+from cluster.state.pair_judgement import PairJudgement
 from router.cache.calibration_table import CalibrationTable
 from router.cache.hit_threshold import Evidence, Judged, recalibrated
 from router.ports.answer_cache import HitJudge
@@ -40,7 +40,7 @@ class _Tenant:
     reading: asyncio.Task[None] | None = None
 
 
-class Thresholds:
+class CalibratedThresholds:
     """The thresholds of one replica. ``table`` is that of the scorer that ships. A tenant's evidence moves its own
     threshold alone."""
 
@@ -94,7 +94,7 @@ class Thresholds:
         return known
 
 
-def evidence(judgements: Sequence[Judgement]) -> Evidence:
+def evidence(judgements: Sequence[PairJudgement]) -> Evidence:
     """Returns what the judgements of one tenant, the newest first, say of scores.
 
     Hits that were generated all the same, and near misses, are a sample of look-ups. What clients call wrong is none.
@@ -110,7 +110,7 @@ def evidence(judgements: Sequence[Judgement]) -> Evidence:
     )
 
 
-def _once(judgements: Iterable[Judgement]) -> Iterator[Judgement]:
+def _once(judgements: Iterable[PairJudgement]) -> Iterator[PairJudgement]:
     """Yields the first judgement of each pair. One whose pair is not known counts too."""
     seen: set[str] = set()
     for each in judgements:
@@ -119,7 +119,7 @@ def _once(judgements: Iterable[Judgement]) -> Iterator[Judgement]:
         seen.add(each.pair)
 
 
-def _fairly(reports: Iterable[Judgement]) -> Iterator[Judgement]:
+def _fairly(reports: Iterable[PairJudgement]) -> Iterator[PairJudgement]:
     """Yields the first MAX_REPORTS_OF_ONE reports of each client."""
     counts: Counter[str] = Counter()
     for each in reports:

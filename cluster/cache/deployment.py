@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.pair_stage import PairStage, read_pair_stage
 from cluster.cache.replica_parts import RedisParts
-from cluster.cache.semantic_cache_client import IndexClient
+from cluster.cache.semantic_cache_client import SemanticCacheClient
 from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplica
 from cluster.config import StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -84,13 +84,13 @@ def redis_parts(
     return RedisParts(config, state, url, embedder_client(embedder), make_pair_stage(config))
 
 
-def index_client(link: SemanticCacheLink) -> IndexClient:
+def semantic_cache_client(link: SemanticCacheLink) -> SemanticCacheClient:
     """Returns a router's client of the semantic index. It is called in the router's process."""
-    return IndexClient(ServeAsk(link.handle), link.config)
+    return SemanticCacheClient(ServeAsk(link.handle), link.config)
 
 
 class ServeAsk:
-    """Sends a call to one of the deployment's replicas. Implements ``index_client.Ask``."""
+    """Sends a call to one of the deployment's replicas. Implements ``semantic_cache_client.Ask``."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)

@@ -16,7 +16,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cache.question_store import QuestionStore
+from cluster.cache.ports import QuestionStore
 from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.vector_index import IndexedEntry, VectorIndex
 from cluster.state.question_record import QuestionRecord, model_digest

@@ -1,11 +1,11 @@
-"""``Recency``: keeps slots in LRU order, in several rings. Pure."""
+"""``LruSlots``: keeps slots in LRU order, in several rings. Pure."""
 
 from __future__ import annotations
 
 from array import array
 
 
-class Recency:
+class LruSlots:
     """Rings of slots, from the least to the most recently used one: doubly linked lists in two arrays.
 
     A ring begins at its head, which is a slot that holds nothing else. A slot takes eight bytes: an OrderedDict takes
@@ -17,17 +17,17 @@ class Recency:
         self._previous = array("i")
 
     def grow(self, slots: int) -> None:
-        """Makes room for the slots 0 to ``slots`` - 1."""
+        """Makes the slots 0 to ``slots`` - 1 known. Those that are new are in no ring. ``slots`` never falls."""
         more = slots - len(self._next)
         self._next.extend([-1] * more)
         self._previous.extend([-1] * more)
 
     def start(self, head: int) -> None:
-        """Makes ``head`` the head of an empty ring."""
+        """Makes the slot ``head``, which is in no ring, the head of a new, empty ring."""
         self._next[head] = self._previous[head] = head
 
     def append(self, head: int, slot: int) -> None:
-        """Adds ``slot``, which is in no ring, as the most recently used one."""
+        """Adds ``slot``, which is in no ring, to the ring of ``head`` as its most recently used one."""
         last = self._previous[head]
         self._next[last] = self._previous[head] = slot
         self._previous[slot], self._next[slot] = last, head
@@ -39,6 +39,7 @@ class Recency:
         self._next[slot] = self._previous[slot] = -1
 
     def oldest(self, head: int) -> int | None:
-        """Returns the least recently used slot; None if the ring is empty."""
+        """Returns the least recently used slot of the ring of ``head``; None if the ring is empty. The slot stays in
+        it."""
         slot = self._next[head]
         return None if slot == head else slot

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.lazy_scorer import LazyScorer
-from cluster.cache.question_store import Guard
+from cluster.cache.ports import PairGuard
 from cluster.pair_scorer.pair_model_files import read_artefact
 from router.cache.calibration_table import CalibrationTable
 from router.cache.pair_guard.pair_rules import refusal
@@ -20,7 +20,7 @@ class PairStage(NamedTuple):
     ``guard`` does not refuse."""
 
     scorer: PairScorer
-    guard: Guard
+    guard: PairGuard
     table: CalibrationTable
 
 

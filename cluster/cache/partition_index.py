@@ -1,4 +1,4 @@
-"""``Partition``: the vectors of one partition, searched exactly while they are few, and by a graph beyond that."""
+"""``PartitionIndex``: the vectors of one partition, searched exactly while they are few, and by a graph beyond that."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Found(NamedTuple):
     similarity: float
 
 
-class Partition:
+class PartitionIndex:
     """The vectors of one partition: unit vectors in 8 bits. Each has a slot, a number from 0 that the caller chooses.
 
     The newest ``max_rows`` are rows of a matrix. Each further one moves the oldest of them to a graph (HNSW: Malkov and
-    Yashunin, 2016), so no call ever has to build a graph of many vectors. A search reads both.
+    Yashunin, 2016), so no call ever has to build a graph of many vectors. A search reads both. ``dimensions`` is the
+    length of a vector.
     """
 
     __slots__ = ("_graph", "_lengths", "_max_rows", "_places", "_rows", "_slots")

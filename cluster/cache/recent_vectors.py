@@ -20,7 +20,8 @@ class RecentVectors:
         return len(self._vectors)
 
     def get(self, model: str, text: str) -> NDArray[np.float32] | None:
-        """Returns the vector, float32 [dimensions]; None if it is not in the cache."""
+        """Returns the vector, float32 [dimensions]; None if it is not in the cache. ``model`` is the embedding model's
+        name and version."""
         found = self._vectors.get((model, text))
         return None if found is None else found.astype(np.float32)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.cache.calibrated_thresholds import Thresholds
+from cluster.cache.calibrated_thresholds import CalibratedThresholds
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.index_follower import IndexFollower
-from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
 from cluster.cache.pair_stage import PairStage
 from cluster.cache.recent_vectors import RecentVectors
+from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from cluster.config import StateConfig
 from cluster.state.redis_entry_store import RedisEntryStore
@@ -38,9 +38,9 @@ class RedisParts:
         self.follower = IndexFollower(
             self._entries, self._entries, self._questions, embedder, recent, index_maker(config, embedder), clock
         )
-        threshold = Thresholds(pairs.table, self._questions, clock)
+        threshold = CalibratedThresholds(pairs.table, self._questions, clock)
         limits = LookupLimits(config.candidates, config.min_similarity)
-        self.index = LocalSemanticIndex(
+        self.index = SemanticLookup(
             self.follower, self._questions, embedder, recent, pairs.scorer, pairs.guard, threshold, limits, clock
         )
 

@@ -1,4 +1,5 @@
-"""``IndexClient``: the routers' semantic index. It calls the deployment, with a deadline and a circuit breaker."""
+"""``SemanticCacheClient``: the routers' semantic index. It calls the deployment ``SemanticCache``, with a
+deadline and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ class Ask(Protocol):
     async def feedback(self, feedback: HitFeedback) -> object: ...
 
 
-class IndexClient:
+class SemanticCacheClient:
     """Implements ``SemanticIndex``. A replica that is lost or late counts as a fault for the breaker. A reply that the
     replica cannot search, for example without Redis, does not: it came in time."""
 

@@ -24,7 +24,8 @@ class FollowerStoppedError(RuntimeError):
 
 
 class LocalParts(Protocol):
-    """The parts of a replica, in its process. ``cluster.cache.replica_parts.RedisParts`` implements it."""
+    """The parts of a replica of the semantic cache, in its process: the index, and the follower that updates it.
+    ``cluster.cache.replica_parts.RedisParts`` implements it."""
 
     @property
     def index(self) -> SemanticIndex: ...

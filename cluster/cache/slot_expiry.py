@@ -1,4 +1,4 @@
-"""``Expiry``: keeps slots in the order in which they expire. Pure."""
+"""``SlotExpiry``: keeps slots in the order in which they expire. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SLOT_BITS = 32
 MIN_STALE = 1024
 
 
-class Expiry:
+class SlotExpiry:
     """A heap of slots by expiry time, in milliseconds since the epoch, above 0."""
 
     def __init__(self) -> None:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cache.lru_slots import Recency
-from cluster.cache.partition_index import CONNECTIVITY, MAX_ROWS, Partition
-from cluster.cache.slot_expiry import Expiry
+from cluster.cache.lru_slots import LruSlots
+from cluster.cache.partition_index import CONNECTIVITY, MAX_ROWS, PartitionIndex
+from cluster.cache.slot_expiry import SlotExpiry
 from cluster.cache.vector_quantisation import to_int8
 
 ENTRY_BYTES = 570 + 8 * CONNECTIVITY
@@ -77,7 +77,7 @@ class _Shelf:
 
     __slots__ = ("name", "partition", "tenant")
 
-    def __init__(self, name: str, tenant: _Tenant, partition: Partition) -> None:
+    def __init__(self, name: str, tenant: _Tenant, partition: PartitionIndex) -> None:
         self.name = name
         self.tenant = tenant
         self.partition = partition
@@ -99,8 +99,8 @@ class VectorIndex:
         self._ids: list[str] = []  # by slot, as all that follow
         self._shelves: list[_Shelf | None] = []  # None: the slot is free, or a head
         self._created = array("q")
-        self._expiry = Expiry()
-        self._recency = Recency()
+        self._expiry = SlotExpiry()
+        self._recency = LruSlots()
         self._free = array("i")
         self._entries = 0
         self._partitions = 0
@@ -181,7 +181,8 @@ class VectorIndex:
             self._recency.append(found.head, slot)
 
     def expire(self, now_ms: int, count: int) -> list[tuple[str, str]]:
-        """Removes at most ``count`` entries that have expired. Returns tenant and id of each."""
+        """Removes at most ``count`` entries that have expired. Returns tenant and id of each. ``now_ms`` is in
+        milliseconds since the epoch."""
         removed: list[tuple[str, str]] = []
         while len(removed) < count and (slot := self._expiry.expired(now_ms)) is not None:
             shelf = self._shelves[slot]
@@ -216,7 +217,7 @@ class VectorIndex:
             self._recency.start(owner.head)
         shelf = owner.shelves.get(partition)
         if shelf is None:
-            shelf = owner.shelves[partition] = _Shelf(partition, owner, Partition(self.dimensions, self._max_rows))
+            shelf = owner.shelves[partition] = _Shelf(partition, owner, PartitionIndex(self.dimensions, self._max_rows))
             self._partitions += 1
             self._count(owner, PARTITION_BYTES)
         return shelf

@@ -29,7 +29,7 @@ class Model(Protocol):
 
 class BatchingEmbedder:
     """Implements ``Embedder`` with a model in this process. All calls are on one event loop. ``runner`` queues the
-    texts."""
+    texts. A batch has at most ``max_batch_tokens`` tokens."""
 
     def __init__(self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
         self._model = model

@@ -30,7 +30,8 @@ class ReplicaDirectory:
 
     @classmethod
     def subscribe(cls, deployment: str, listener: ReplicaListener) -> None:
-        """Calls ``listener`` with the ids of the running replicas: now, if they are known, and after each change."""
+        """Calls ``listener`` with the ids of the running replicas: now, if they are known, and after each change.
+        ``deployment`` is the deployment's name."""
         cls._listeners[deployment].append(listener)
         if deployment in cls._running:
             listener(cls._running[deployment])

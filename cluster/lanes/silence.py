@@ -30,7 +30,7 @@ class Silence:
 
     @property
     def seconds(self) -> float:
-        """How long the replica was not heard. At most a tick too long."""
+        """The seconds since the replica was heard last; TICK_S more at most."""
         return self.ticks * TICK_S
 
     @property
@@ -39,5 +39,6 @@ class Silence:
         return self.seconds >= QUIET_S
 
     def is_lost(self, another_is_heard: bool) -> bool:
-        """Returns whether the replica is lost."""
+        """Returns whether the replica counts as lost. ``another_is_heard``: this router hears another replica of the
+        tier, so that the fault is not its own; else the limit is MAX_SILENCE_S."""
         return self.seconds >= (self.limit_s if another_is_heard else MAX_SILENCE_S)

@@ -69,7 +69,7 @@ class StopSignals:
             signal.signal(number, self._arrived)
 
     def ignore(self) -> None:
-        """Ignores these signals from now on."""
+        """Ignores SIGINT, SIGTERM and SIGHUP from now on."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 

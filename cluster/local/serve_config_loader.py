@@ -35,7 +35,7 @@ class ConfigFileError(ValueError):
 
 def load(path: Path, port: int | None) -> dict[str, Any]:
     """Returns the Serve config in the file ``path``, completed by ``resolve``. Raises ConfigFileError, which names the
-    file, if it is missing, no YAML or no valid config."""
+    file, if it is missing, no YAML or no valid config. ``port`` replaces the HTTP port in the file; None keeps it."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

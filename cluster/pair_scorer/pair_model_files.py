@@ -1,5 +1,7 @@
-"""``Artefact``: the description of a pair model in its ``config.json``. deployments/models/cache_pairs/FORMAT.md
-describes the files."""
+"""``PairModelArtefact``: the description of a pair model in its ``config.json``.
+
+deployments/models/cache_pairs/FORMAT.md describes the files.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class Combination:
 
 
 @dataclass(frozen=True, slots=True)
-class Artefact:
+class PairModelArtefact:
     """A pair model without its weights. ``version`` is ``name@version`` of model and combination. ``max_tokens`` is the
     maximum number of tokens of a pair, special tokens included."""
 
@@ -36,7 +38,7 @@ class Artefact:
     combination: Combination
 
 
-def read_artefact(directory: Path) -> Artefact:
+def read_artefact(directory: Path) -> PairModelArtefact:
     """Reads ``config.json`` in ``directory``. Raises OSError if it cannot be read, and ArtefactError for a member that
     is missing or wrong."""
     path = directory / "config.json"
@@ -76,12 +78,12 @@ class _Config(BaseModel):
     combination: _Combination
 
 
-def _artefact(config: _Config) -> Artefact:
+def _artefact(config: _Config) -> PairModelArtefact:
     """Raises ValueError for a pair that is longer than the encoder reads."""
     shape = config.architecture
     if config.max_tokens > shape.positions:
         raise ValueError("max_tokens exceeds architecture.positions")
-    return Artefact(
+    return PairModelArtefact(
         version=config.version,
         architecture=Architecture(
             layers=shape.layers,

@@ -55,7 +55,8 @@ class ClassifierReplica:
 
 
 def load_classifier(config: ClassifierConfig) -> LocalClassifier:
-    """Loads the model of ``config`` and returns the classifier. Raises as ``WindowClassifier`` does."""
+    """Loads the model of ``config`` and returns the classifier. Raises OSError for a missing file, and ArtefactError or
+    UnsupportedEncoderError for files that do not fit."""
     from safety.classifier.batching_classifier import BatchingClassifier
     from safety.classifier.window_classifier import WindowClassifier
 

@@ -1,1 +1,1 @@
-"""The shared state in Redis: API keys, limits and the ledger."""
+"""The shared state in Redis: API keys, limits, the ledger, stored answers, prompts, collections, streams and safety."""

@@ -61,7 +61,7 @@ class CircuitBreaker:
         return self if self.state is BreakerState.OPEN else CircuitBreaker(self.policy)
 
     def fault(self, now_s: float) -> CircuitBreaker:
-        """Returns the breaker after a call that failed, or took too long."""
+        """Returns the breaker after a call that failed, or took too long. ``now_s`` is in monotonic seconds."""
         faults, policy = self.faults + 1, self.policy
         if self.state is BreakerState.OPEN:
             return self

@@ -1,4 +1,4 @@
-"""``Journal``: lines on disk that wait to be written elsewhere. A bounded queue that survives its process.
+"""``DiskJournal``: lines on disk that wait to be written elsewhere. A bounded queue that survives its process.
 
 A journal is a directory of segments, files that are only appended to. A process locks its segments. If it dies, the
 lock is released and another process adopts them. A line is in the operating system's cache when ``append`` returns: it
@@ -35,7 +35,7 @@ class Segment:
     read: int = 0
 
 
-class Journal:
+class DiskJournal:
     """The queue in ``directory``. ``max_bytes`` includes adopted segments. It is used on one thread.
 
     Creating it makes the directory and adopts the segments of processes that have ended. Raises OSError.

@@ -1,4 +1,5 @@
-"""``Channel``: one class of calls to Redis, with connections, a deadline and a circuit breaker of their own."""
+"""``GuardedConnections``: the connections to Redis for one kind of calls, with a deadline and a circuit breaker of
+their own."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cluster.config import StateConfig
+from cluster.state.call_guard import CallGuard
 from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
-from cluster.state.guarded_call import Guard
 from cluster.state.pipelined_client import PipelinedClient
 from cluster.state.redis_client import Client, connect
 from router.ports.clock import Clock
@@ -17,7 +18,7 @@ from router.ports.state_store import StateUnavailableError
 T = TypeVar("T")
 
 
-class Channel:
+class GuardedConnections:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
     ``name`` is the name of the class of calls, for the log. Classes of calls with separate channels do not use each
@@ -38,12 +39,12 @@ class Channel:
     ) -> None:
         self.name = name
         policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
-        self._start_guard = Guard(name, config.background_timeout_s, policy, clock, 1)
+        self._start_guard = CallGuard(name, config.background_timeout_s, policy, clock, 1)
         # Twice as many: a call that was given up may hold its connection for a moment longer.
         self._client: Client = connect(config, url, 2 * max_in_flight)
         if scripts and not config.cluster:  # of a cluster, the tenant decides on the node
             self._client = PipelinedClient(self._client, config.background_timeout_s)
-        self._guard = Guard(name, timeout_s, policy, clock, max_in_flight)
+        self._guard = CallGuard(name, timeout_s, policy, clock, max_in_flight)
         self._closed = False
         self._in_flight = 0
         self._idle = asyncio.Event()  # no call is in flight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from cluster.state.disk_journal import Journal
+from cluster.state.disk_journal import DiskJournal
 from cluster.state.write_behind import WriteBehind
 from router.ports.ledger_store import LedgerEntry
 
@@ -16,7 +16,7 @@ class LedgerWriter(WriteBehind[LedgerEntry]):
 
     def __init__(
         self,
-        journal: Journal,
+        journal: DiskJournal,
         append: Callable[[Sequence[LedgerEntry]], Awaitable[int]],
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""``Script``: a Lua script in Redis, run with EVALSHA."""
+"""``LuaScript``: a Lua script in Redis, run with EVALSHA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 from cluster.state.redis_client import Client
 
 
-class Script:
+class LuaScript:
     """The script ``cluster/state/scripts/NAME.lua``. Redis runs it atomically. ``text`` is its source."""
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,7 @@
-"""``Judgement``: what was found of one pair of questions, and how it is kept in Redis. Pure. It has no texts."""
+"""``PairJudgement``: whether the stored answer to one question was right for another, and its form in Redis. Pure.
+
+It has no texts: the pair is named by a digest.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import NamedTuple
 from router.ports.answer_cache import HitJudge
 
 
-class Judgement(NamedTuple):
+class PairJudgement(NamedTuple):
     """Whether the stored answer to one question was right for another. ``score`` is that of the scorer named by
     ``version``, ``pair`` the ``pair_digest`` of the questions; "": not known. The others are as in ``HitFeedback``."""
 
@@ -24,7 +27,8 @@ class Judgement(NamedTuple):
 
 
 def pair_digest(partition: str, one: str, other: str) -> str:
-    """Returns 128 bits, in hexadecimal, that name a pair of questions of a partition, in whichever order."""
+    """Returns a digest of a pair of questions of a partition, 128 bits in hexadecimal. It does not depend on the order
+    of the two questions."""
     digest = hashlib.blake2b(partition.encode(), digest_size=16)
     for text in sorted((one, other)):
         data = text.encode("utf-8", "surrogatepass")
@@ -32,18 +36,18 @@ def pair_digest(partition: str, one: str, other: str) -> str:
     return digest.hexdigest()
 
 
-def encode_judgement(judgement: Judgement) -> str:
+def encode_judgement(judgement: PairJudgement) -> str:
     """Returns ``judgement`` as JSON."""
     return json.dumps({**judgement._asdict(), "judge": judgement.judge.value}, separators=(",", ":"))
 
 
-def decode_judgement(document: bytes) -> Judgement | None:
-    """Returns what ``encode_judgement`` has written; None if it cannot be read."""
+def decode_judgement(document: bytes) -> PairJudgement | None:
+    """Returns the judgement in ``document``, which ``encode_judgement`` has written; None if it cannot be read."""
     try:
         members = json.loads(document)
         score, weight = float(members["score"]), float(members["weight"])
         found = bool(members["wrong"]), HitJudge(members["judge"]), score
-        judgement = Judgement(str(members["version"]), *found, str(members["pair"]), weight, str(members["who"]))
+        judgement = PairJudgement(str(members["version"]), *found, str(members["pair"]), weight, str(members["who"]))
     except (ValueError, TypeError, KeyError):
         return None
     return judgement if 0 < weight < math.inf and math.isfinite(score) else None

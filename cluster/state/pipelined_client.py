@@ -131,21 +131,23 @@ class PipelinedClient:
         return await (self._live() or await self._connected()).send(parts)
 
     async def evalsha(self, digest: str, key_count: int, *parts: str | int | bytes) -> Any:
-        """Runs a script by its digest. Raises NoScriptError if the server does not know it, and as ``execute_command``
-        does."""
+        """Runs the script with the SHA-1 ``digest`` and returns its answer. The first ``key_count`` of ``parts`` are
+        its KEYS, the others its ARGV. Raises NoScriptError if the server does not know it, and RedisError or OSError,
+        as ``execute_command``."""
         return await self.execute_command("EVALSHA", digest, key_count, *parts)
 
     async def eval(self, text: str, key_count: int, *parts: str | int | bytes) -> Any:
-        """Runs the script ``text`` and returns its answer. Raises as ``execute_command`` does."""
+        """Runs the script ``text`` and returns its answer. The first ``key_count`` of ``parts`` are its KEYS, the
+        others its ARGV. Raises RedisError or OSError, as ``execute_command``."""
         return await self.execute_command("EVAL", text, key_count, *parts)
 
     async def ping(self) -> Any:
-        """Sends PING and returns Redis' answer. It makes the connection if there is none. Raises as ``execute_command``
-        does."""
+        """Sends PING and returns Redis' answer. It makes the connection if there is none. Raises RedisError or OSError,
+        as ``execute_command``."""
         return await self.execute_command("PING")
 
     async def aclose(self) -> None:
-        """Closes the connection."""
+        """Closes the connection. Commands that have no answer yet fail with ConnectionError."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})

@@ -1,4 +1,4 @@
-"""``KnownTenants``: remembers the tenants that this process has recently added to a set in Redis."""
+"""``RecentlyAddedTenants``: remembers the tenants that this process has recently added to a set in Redis."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ KNOWN_S = 60.0
 MAX_KNOWN = 10_000  # tenants; one that is forgotten is added again
 
 
-class KnownTenants:
-    """A bounded set of tenants, each with the time of its last addition."""
+class RecentlyAddedTenants:
+    """The tenants that this process added to a set in Redis within the last KNOWN_S; at most MAX_KNOWN of them."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from cluster.state import redis_keys
-from cluster.state.disk_journal import Journal
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
-from cluster.state.recently_added_tenants import KnownTenants
+from cluster.state.disk_journal import DiskJournal
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
+from cluster.state.recently_added_tenants import RecentlyAddedTenants
 from cluster.state.redis_client import Client
 from cluster.state.redis_reviews import tenants
 from cluster.state.write_behind import WriteBehind
@@ -37,7 +37,7 @@ MAX_TENANTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """The head of a tenant's chain: the day, number and hash of its last record."""
 
     day: int = 0
@@ -55,12 +55,12 @@ class RedisAudit:
     records, in milliseconds. ``script_clock`` replaces the Redis server's time in tests. ``on_lost`` is called for each
     record that is lost.
 
-    Raises OSError if the journal cannot be used.
+    Raises OSError if the journal cannot be used. The journal holds at most ``max_bytes`` bytes.
     """
 
     def __init__(
         self,
-        channel: Channel,
+        channel: GuardedConnections,
         journal: Path,
         max_bytes: int,
         kept_ms: int,
@@ -71,11 +71,13 @@ class RedisAudit:
         self._channel = channel
         self._kept_ms = kept_ms
         self._script_clock = script_clock
-        self._script = Script("audit")
-        self._heads: defaultdict[str, Head] = defaultdict(Head)  # by tenant, as this router knows them
+        self._script = LuaScript("audit")
+        self._heads: defaultdict[str, ChainHead] = defaultdict(ChainHead)  # by tenant, as this router knows them
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # calls here do not race each other
-        self._known_tenants = KnownTenants(clock)  # in the set of tenants
-        self._writer = WriteBehind("the audit log", Journal(journal, max_bytes), encode, decode, self.append, on_lost)
+        self._known_tenants = RecentlyAddedTenants(clock)  # in the set of tenants
+        self._writer = WriteBehind(
+            "the audit log", DiskJournal(journal, max_bytes), encode, decode, self.append, on_lost
+        )
 
     def start(self) -> None:
         """Starts the background task that writes the records in the journal."""
@@ -85,7 +87,8 @@ class RedisAudit:
         return AuditHealth(self._writer.waiting_bytes, self._writer.lost)
 
     async def close(self, timeout_s: float) -> None:
-        """Waits for at most ``timeout_s`` seconds until all records are written. The others stay in the journal."""
+        """Waits for at most ``timeout_s`` seconds until all records are written, then stops the background task and
+        closes the journal. Records that are not written stay there, for the next process."""
         await self._writer.close(timeout_s)
 
     def record(self, entry: AuditEntry) -> None:
@@ -119,7 +122,7 @@ class RedisAudit:
         raise StateUnavailableError(f"other routers were faster {MAX_TRIES} times")
 
     async def _try(
-        self, tenant: str, head: Head, entries: Sequence[AuditEntry], lines: Sequence[str]
+        self, tenant: str, head: ChainHead, entries: Sequence[AuditEntry], lines: Sequence[str]
     ) -> tuple[bool, frozenset[str]]:
         """Adds ``lines`` if ``head`` is the head still. Returns whether it was, and which entries were there before.
 
@@ -139,7 +142,7 @@ class RedisAudit:
 
         added, present, _, *known = await self._channel.call(add)
         day, records, last = present.decode().split()
-        self._heads[tenant] = Head(int(day), int(records), last)
+        self._heads[tenant] = ChainHead(int(day), int(records), last)
         return bool(added), frozenset(each.decode() for each in known)
 
     async def days(self, tenant: str | None = None) -> Sequence[AuditDay]:

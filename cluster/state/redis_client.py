@@ -25,7 +25,7 @@ def connect(config: StateConfig, url: str, max_connections: int) -> Client:
     flight.
 
     A command is sent once more at once if its connection turns out to be closed: each command that Manta sends is safe
-    to repeat. The deadlines are the caller's (``Guard``).
+    to repeat. The deadlines are the caller's (``CallGuard``).
     """
     options: dict[str, Any] = {
         "protocol": 2,

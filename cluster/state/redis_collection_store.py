@@ -12,8 +12,8 @@ from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
 from router.ports.clock import Clock, SystemClock
 from router.ports.collection_store import (
     CollectionFullError,
@@ -37,9 +37,11 @@ class RedisCollections:
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
-        self._lookups = Channel("collections", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._transfers = Channel("documents", config, url, clock, config.background_timeout_s, MAX_DOCUMENT_CALLS)
-        self._script = Script("collections")
+        self._lookups = GuardedConnections("collections", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._transfers = GuardedConnections(
+            "documents", config, url, clock, config.background_timeout_s, MAX_DOCUMENT_CALLS
+        )
+        self._script = LuaScript("collections")
 
     async def start(self) -> None:
         try:
@@ -95,7 +97,9 @@ class RedisCollections:
     async def put_vectors(self, tenant: str, uid: str, document: str, version: int, vectors: bytes) -> bool:
         return bool(await self._call(self._transfers, tenant, "vectors", uid, document, version, vectors))
 
-    async def _call(self, channel: Channel, tenant: str, operation: str, *arguments: str | int | bytes) -> Any:
+    async def _call(
+        self, channel: GuardedConnections, tenant: str, operation: str, *arguments: str | int | bytes
+    ) -> Any:
         sent: list[Any] = [operation, redis_keys.base(tenant), *arguments]
         return await channel.call(lambda client: self._script.run(client, [redis_keys.collection_names(tenant)], sent))
 

@@ -16,8 +16,8 @@ from typing import Any
 from cluster.config import StateConfig
 from cluster.state import redis_keys
 from cluster.state.circuit_breaker import BreakerState
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
 from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError, decode_entry, encode_entry, key_of
@@ -53,12 +53,12 @@ class RedisEntryStore:
         self._script_clock = script_clock
         self._max_changes = max_changes
         background_s = config.background_timeout_s
-        self._lookups = Channel("answer cache", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._writes = Channel("answer cache, writes", config, url, clock, background_s, MAX_WRITES)
-        self._reads = Channel("answer cache, feed", config, url, clock, background_s, 1)
+        self._lookups = GuardedConnections("answer cache", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._writes = GuardedConnections("answer cache, writes", config, url, clock, background_s, MAX_WRITES)
+        self._reads = GuardedConnections("answer cache, feed", config, url, clock, background_s, 1)
         self._max_wait_s = background_s / 2  # a call that waits for a change must end before its deadline
-        self._script = Script("cache")
-        self._feed_script = Script("cache_feed")
+        self._script = LuaScript("cache")
+        self._feed_script = LuaScript("cache_feed")
         self._known_tenants: dict[str, float] = {}  # when each was added to the set, in monotonic seconds
 
     @property

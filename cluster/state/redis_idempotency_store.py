@@ -10,8 +10,8 @@ from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
 from router.ports.clock import Clock, SystemClock
 from router.ports.idempotency_store import KeyClaim, KeyState, KeyTerms
@@ -30,10 +30,10 @@ class RedisIdempotencyStore:
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock = SystemClock()
         self._script_clock = script_clock
-        self._claims = Channel("idempotency keys", config, url, clock, config.timeout_s, MAX_CALLS)
+        self._claims = GuardedConnections("idempotency keys", config, url, clock, config.timeout_s, MAX_CALLS)
         background_s = config.background_timeout_s
-        self._changes = Channel("idempotency keys, changes", config, url, clock, background_s, MAX_CALLS)
-        self._script = Script("idempotency")
+        self._changes = GuardedConnections("idempotency keys, changes", config, url, clock, background_s, MAX_CALLS)
+        self._script = LuaScript("idempotency")
 
     async def start(self) -> None:
         try:
@@ -59,7 +59,14 @@ class RedisIdempotencyStore:
         await self._run(self._changes, "release", tenant, key, owner, NO_TERMS)
 
     async def _run(
-        self, channel: Channel, operation: str, tenant: str, key: str, owner: str, terms: KeyTerms, *arguments: str
+        self,
+        channel: GuardedConnections,
+        operation: str,
+        tenant: str,
+        key: str,
+        owner: str,
+        terms: KeyTerms,
+        *arguments: str,
     ) -> Any:
         """Runs the script, and returns its answer. Raises StateUnavailableError."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)

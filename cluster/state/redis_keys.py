@@ -208,7 +208,7 @@ def streams(tenant: str) -> str:
 
 
 def cache_judgements(tenant: str) -> str:
-    """The list of what was found of a tenant's hits."""
+    """Returns the name of the list with the judgements of a tenant's hits."""
     return base(tenant) + "cache-judgements"
 
 

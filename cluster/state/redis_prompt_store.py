@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
+from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.redis_client import Client
 from router.ports.clock import Clock, SystemClock
 from router.ports.prompt_store import (
@@ -36,8 +36,10 @@ class RedisPromptStore:
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
-        self._lookups = Channel("prompts", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._admin = Channel("prompt changes", config, url, clock, config.background_timeout_s, MAX_ADMIN_CALLS)
+        self._lookups = GuardedConnections("prompts", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._admin = GuardedConnections(
+            "prompt changes", config, url, clock, config.background_timeout_s, MAX_ADMIN_CALLS
+        )
 
     async def start(self) -> None:
         try:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.pair_judgement import Judgement, decode_judgement, encode_judgement
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.pair_judgement import PairJudgement, decode_judgement, encode_judgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -46,15 +46,15 @@ class QuestionPage(NamedTuple):
 
 
 class RedisQuestions:
-    """The records in the Redis at ``url``. Each coroutine but ``start`` and ``close`` raises StateUnavailableError
-    if Redis does not answer. Creating the object raises ValueError for a wrong URL. ``clock`` times the circuit
-    breakers."""
+    """The stored questions and the judgements of hits, in the Redis at ``url``. Implements ``QuestionStore``. Each
+    coroutine but ``start`` and ``close`` raises StateUnavailableError if Redis does not answer. Creating the object
+    raises ValueError for a wrong URL. ``clock`` times the circuit breakers."""
 
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
         background_s = config.background_timeout_s
-        self._lookups = Channel("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._changes = Channel("questions, changes", config, url, clock, background_s, MAX_CHANGES)
+        self._lookups = GuardedConnections("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._changes = GuardedConnections("questions, changes", config, url, clock, background_s, MAX_CHANGES)
 
     async def start(self) -> None:
         """Makes the first connections. Does not fail if Redis is down."""
@@ -114,19 +114,21 @@ class RedisQuestions:
                 yield await asyncio.to_thread(_page, tenant, found[1])
 
     async def position(self, model: int) -> str | None:
-        """Returns the position of the feed up to which all questions have a record of this model; None: unknown."""
+        """Returns the position of the feed up to which all questions have a record of the model with the digest
+        ``model``; None: unknown."""
         found = await self._changes.call(
             lambda client: client.hget(redis_keys.CACHE_QUESTION_POSITIONS, f"{model:016x}")
         )
         return None if found is None else str(int(found))
 
     async def note_position(self, model: int, position: str) -> None:
-        """Stores the position that ``position`` returns."""
+        """Records that all questions up to ``position`` of the feed have a record of the model with the digest
+        ``model``."""
         name = redis_keys.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
-    async def judge(self, tenant: str, judgement: Judgement) -> None:
-        """Adds what was found of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
+    async def judge(self, tenant: str, judgement: PairJudgement) -> None:
+        """Adds the judgement of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
         JUDGEMENTS_S after the last one."""
         name = redis_keys.cache_judgements(tenant)
 
@@ -137,15 +139,15 @@ class RedisQuestions:
 
         await self._changes.call(add)
 
-    async def judgements(self, tenant: str, version: str) -> list[Judgement]:
+    async def judgements(self, tenant: str, version: str) -> list[PairJudgement]:
         """Returns the tenant's labelled data of a scorer's version, the newest first: scores of another one say nothing
         about its own. What cannot be read is left out."""
         found = await self._changes.call(lambda client: client.lrange(redis_keys.cache_judgements(tenant), 0, -1))
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 
     async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
-        """Notes that a pair of questions is no hit until ``expires_ms``. Beyond MAX_REFUSED pairs of the tenant, those
-        that end first are forgotten."""
+        """Notes that a pair of questions, by its ``pair_digest``, is no hit until ``expires_ms``, in milliseconds since
+        the epoch. Beyond MAX_REFUSED pairs of the tenant, those that end first are forgotten."""
         name = redis_keys.cache_refused(tenant)
 
         async def add(client: Client) -> None:
@@ -158,7 +160,8 @@ class RedisQuestions:
         await self._changes.call(add)
 
     async def refused(self, tenant: str, pairs: Sequence[str], now_ms: int) -> set[str]:
-        """Returns those of ``pairs`` that are no hit. One round trip."""
+        """Returns those of ``pairs``, by their ``pair_digest``, that ``refuse`` has noted and that have not expired at
+        ``now_ms``. One round trip."""
         if not pairs:
             return set()
         name = redis_keys.cache_refused(tenant)
@@ -166,7 +169,7 @@ class RedisQuestions:
         return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and end > now_ms}
 
 
-def _judgements(documents: Sequence[bytes], version: str) -> list[Judgement]:
+def _judgements(documents: Sequence[bytes], version: str) -> list[PairJudgement]:
     read = (decode_judgement(document) for document in documents)
     return [each for each in read if each is not None and each.version == version]
 

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
 from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock
@@ -31,11 +31,13 @@ class RedisReviews:
     """The review queues and exceptions. ``requests`` is the channel of calls that a request waits for, ``people`` that
     of all other calls. ``script_clock`` replaces the Redis server's time in tests."""
 
-    def __init__(self, requests: Channel, people: Channel, script_clock: Clock | None = None) -> None:
+    def __init__(
+        self, requests: GuardedConnections, people: GuardedConnections, script_clock: Clock | None = None
+    ) -> None:
         self._requests = requests
         self._people = people
         self._script_clock = script_clock
-        self._script = Script("review")
+        self._script = LuaScript("review")
 
     async def submit(self, item: NewReviewItem, max_open: int) -> str:
         text = item.text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
+from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.redis_audit import RedisAudit
 from cluster.state.redis_client import Client
 from cluster.state.redis_reviews import RedisReviews
@@ -45,9 +45,11 @@ class RedisSafetyStore:
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         clock = clock or SystemClock()
-        self._lookups = Channel("exceptions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._people = Channel("reviews", config, url, clock, config.background_timeout_s, MAX_REVIEW_CALLS)
-        self._records = Channel("audit log", config, url, clock, config.background_timeout_s, MAX_AUDIT_CALLS)
+        self._lookups = GuardedConnections("exceptions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._people = GuardedConnections("reviews", config, url, clock, config.background_timeout_s, MAX_REVIEW_CALLS)
+        self._records = GuardedConnections(
+            "audit log", config, url, clock, config.background_timeout_s, MAX_AUDIT_CALLS
+        )
         self.reviews = RedisReviews(self._lookups, self._people, script_clock)
         journal = (config.journal or default_journal(url)) / AUDIT_JOURNAL
         kept_ms = audit_days * DAY_MS
@@ -66,7 +68,7 @@ class RedisSafetyStore:
             await channel.close()
 
     @property
-    def _channels(self) -> tuple[Channel, ...]:
+    def _channels(self) -> tuple[GuardedConnections, ...]:
         return self._lookups, self._people, self._records
 
     async def policy(self, tenant: str) -> str | None:

@@ -23,11 +23,11 @@ from typing import Any
 from cluster.config import StateConfig
 from cluster.state import redis_keys
 from cluster.state.circuit_breaker import BreakerState
-from cluster.state.disk_journal import Journal
-from cluster.state.guarded_connections import Channel
+from cluster.state.disk_journal import DiskJournal
+from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.ledger_writer import LedgerWriter
-from cluster.state.lua_script import Script
-from cluster.state.recently_added_tenants import KnownTenants
+from cluster.state.lua_script import LuaScript
+from cluster.state.recently_added_tenants import RecentlyAddedTenants
 from cluster.state.redis_client import Client
 from router.bounded_gather import bounded_gather, results_of
 from router.ports.clock import Clock, SystemClock
@@ -72,8 +72,9 @@ def default_journal(url: str, parent: Path | None = None) -> Path:
 class RedisStore:
     """The shared state in the Redis at ``url``. Implements ``StateStore``.
 
-    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests.
-    Raises OSError if the journal's directory cannot be used, and ValueError for a wrong URL.
+    ``clock`` times the circuit breakers. ``script_clock`` replaces the Redis server's time in tests. Raises OSError if
+    the journal's directory cannot be used, and ValueError for a wrong URL. ``on_lost`` is called for each ledger entry
+    that found no room in the journal.
     """
 
     def __init__(
@@ -87,18 +88,22 @@ class RedisStore:
         clock = clock or SystemClock()
         self._script_clock = script_clock
         wait_s, later_s = config.timeout_s, config.background_timeout_s
-        self._reservations = Channel("reservations", config, url, clock, wait_s, MAX_LIMIT_CALLS, scripts=True)
-        self._settlements = Channel("settlements", config, url, clock, later_s, MAX_LIMIT_CALLS, scripts=True)
-        self._key_lookups = Channel("key lookups", config, url, clock, wait_s, MAX_KEY_CALLS)
-        self._background = Channel("background", config, url, clock, later_s, MAX_BACKGROUND_CALLS)
-        self._reports = Channel("reports", config, url, clock, later_s, MAX_REPORT_CALLS)
-        self._limits = Script("limits")
-        self._ledger = Script("ledger")
-        self._replace_key = Script("replace_key")
+        self._reservations = GuardedConnections(
+            "reservations", config, url, clock, wait_s, MAX_LIMIT_CALLS, scripts=True
+        )
+        self._settlements = GuardedConnections(
+            "settlements", config, url, clock, later_s, MAX_LIMIT_CALLS, scripts=True
+        )
+        self._key_lookups = GuardedConnections("key lookups", config, url, clock, wait_s, MAX_KEY_CALLS)
+        self._background = GuardedConnections("background", config, url, clock, later_s, MAX_BACKGROUND_CALLS)
+        self._reports = GuardedConnections("reports", config, url, clock, later_s, MAX_REPORT_CALLS)
+        self._limits = LuaScript("limits")
+        self._ledger = LuaScript("ledger")
+        self._replace_key = LuaScript("replace_key")
         self._entries_kept_ms = config.entries_kept_days * DAY_MS
         directory = config.journal or default_journal(url)
-        self._writer = LedgerWriter(Journal(directory, config.journal_max_bytes), self.append, on_lost)
-        self._known_tenants = KnownTenants(clock)  # in the set of tenants
+        self._writer = LedgerWriter(DiskJournal(directory, config.journal_max_bytes), self.append, on_lost)
+        self._known_tenants = RecentlyAddedTenants(clock)  # in the set of tenants
 
     @property
     def breaker(self) -> BreakerState:
@@ -122,7 +127,7 @@ class RedisStore:
         return StateHealth(breakers, self._writer.waiting_bytes, self._writer.lost)
 
     @property
-    def _channels(self) -> tuple[Channel, ...]:
+    def _channels(self) -> tuple[GuardedConnections, ...]:
         return self._reservations, self._settlements, self._key_lookups, self._background, self._reports
 
     # API keys

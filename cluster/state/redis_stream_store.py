@@ -11,8 +11,8 @@ from typing import Any
 
 from cluster.config import StateConfig
 from cluster.state import redis_keys
-from cluster.state.guarded_connections import Channel
-from cluster.state.lua_script import Script
+from cluster.state.guarded_connections import GuardedConnections
+from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
 from router.ports.clock import Clock, SystemClock
 from router.ports.state_store import StateUnavailableError
@@ -31,9 +31,9 @@ class RedisStreamStore:
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock, timeout_s = SystemClock(), config.background_timeout_s
         self._script_clock = script_clock
-        self._appends = Channel("streams", config, url, clock, timeout_s, MAX_APPENDS, scripts=True)
-        self._reads = Channel("streams, resumed", config, url, clock, timeout_s, MAX_READS)
-        self._script = Script("streams")
+        self._appends = GuardedConnections("streams", config, url, clock, timeout_s, MAX_APPENDS, scripts=True)
+        self._reads = GuardedConnections("streams, resumed", config, url, clock, timeout_s, MAX_READS)
+        self._script = LuaScript("streams")
 
     async def start(self) -> None:
         try:
@@ -68,7 +68,7 @@ class RedisStreamStore:
         state, events = found
         return StreamPart(tuple(event.decode() for event in events), StreamState(state.decode()))
 
-    async def _run(self, channel: Channel, operation: str, tenant: str, *arguments: str | int) -> Any:
+    async def _run(self, channel: GuardedConnections, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Runs the script, and returns its answer. Raises StateUnavailableError."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
         sent = [operation, redis_keys.base(tenant), now, *arguments]

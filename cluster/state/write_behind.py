@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from cluster.state.disk_journal import Journal, JournalFullError
+from cluster.state.disk_journal import DiskJournal, JournalFullError
 from router.bounded_gather import bounded_gather
 from router.keep_running import keep_running
 from router.ports.state_store import StateUnavailableError
@@ -55,7 +55,7 @@ class WriteBehind(Generic[E]):
     def __init__(
         self,
         name: str,
-        journal: Journal,
+        journal: DiskJournal,
         encode: Callable[[E], bytes],
         decode: Callable[[bytes], E],
         append: Callable[[Sequence[E]], Awaitable[int]],
@@ -84,7 +84,8 @@ class WriteBehind(Generic[E]):
         self._task = asyncio.create_task(keep_running(self._name, self._run, RETRY_S))
 
     async def close(self, timeout_s: float) -> None:
-        """Waits for at most ``timeout_s`` seconds until the store has all entries. The others stay in the journal."""
+        """Waits for at most ``timeout_s`` seconds until the store has all entries, then stops the background task and
+        closes the journal. Entries that the store has not stay there, for the next process."""
         if self._task is None:
             return
         try:

@@ -1,1 +1,1 @@
-"""The metrics that the service exports to Prometheus."""
+"""Telemetry: the metrics that the service exports to Prometheus, and the traces that it sends by OpenTelemetry."""

@@ -1,4 +1,4 @@
-"""``bounded``: labels of metrics, of which there may only be those that are known."""
+"""``bounded``: keeps the values of a metric's label to a known set, so that clients cannot add series."""
 
 from __future__ import annotations
 

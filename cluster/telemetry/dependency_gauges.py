@@ -20,7 +20,7 @@ from typing import Protocol
 from ray.util.metrics import Gauge
 
 from cluster.state.circuit_breaker import BreakerState
-from cluster.telemetry.publication import keep_publishing
+from cluster.telemetry.keep_publishing import keep_publishing
 from router.ports.audit_store import AuditStore
 from router.ports.state_store import StateStore
 

@@ -72,7 +72,7 @@ class OtelTrace:
 
 
 class OtelTracer:
-    """The traces of this router. Implements ``Tracer``."""
+    """Makes the traces of the requests to this router, and sends them by OpenTelemetry. Implements ``Tracer``."""
 
     def __init__(self, config: TelemetryConfig) -> None:
         self._export = TraceSampler(config, "router", follows=config.follow_caller)
@@ -82,7 +82,7 @@ class OtelTracer:
         return nullcontext(NoTrace()) if record is None else self._traced(record)
 
     def close(self) -> None:
-        """Exports what has ended."""
+        """Sends the spans that have ended, before the process ends."""
         self._export.close()
 
     @contextmanager

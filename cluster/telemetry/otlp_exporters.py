@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.span_encoding import export_request
+from cluster.telemetry.otlp_encoding import export_request
 
 logger = logging.getLogger(__name__)
 

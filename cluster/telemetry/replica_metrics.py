@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ray.util.metrics import Counter, Gauge
 
 from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES, Series, gauges, totals
-from cluster.telemetry.publication import keep_publishing
+from cluster.telemetry.keep_publishing import keep_publishing
 
 if TYPE_CHECKING:
     from engine.metrics import EngineMetrics

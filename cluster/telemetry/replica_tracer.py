@@ -26,7 +26,7 @@ class _Traced:
 
 
 class ReplicaTracer:
-    """The traces of the replica of ``tier`` in this process."""
+    """The traces of the requests that this process, a replica of ``tier``, runs. No method raises."""
 
     def __init__(self, config: TelemetryConfig, tier: str) -> None:
         self._export = TraceSampler(config, "replica", follows=True)
@@ -34,7 +34,7 @@ class ReplicaTracer:
         self._running: dict[str, _Traced] = {}
 
     def came(self, request: GenerationRequest) -> None:
-        """Begins the span of a request, if its router traces it."""
+        """Begins the span of a request that has arrived, if its ``trace_context`` says that its router traces it."""
         if request.request_id in self._running or caller_of(request.trace_context) is None:
             return
         record = self._export.begin(SpanName.GENERATE.value, request.trace_context)
@@ -50,7 +50,7 @@ class ReplicaTracer:
         self._running[request.request_id] = _Traced(record)
 
     def refused(self, request_id: str, error: BaseException) -> None:
-        """Ends the span of a request that the engine has not taken."""
+        """Ends the span of a request that the engine refused with ``error``, as failed."""
         if (traced := self._running.pop(request_id, None)) is not None:
             span = traced.record.spans[0]
             span.describe({Attribute.ERROR: type(error).__name__})
@@ -59,7 +59,8 @@ class ReplicaTracer:
             self._export.end(traced.record)
 
     def stepped(self, deltas: Sequence[Delta]) -> None:
-        """Notes what a step has brought."""
+        """Takes the deltas of an engine step: notes the first tokens of traced requests, and ends the spans of those
+        whose last delta is among them."""
         if not self._running:
             return
         for delta in deltas:
@@ -72,7 +73,7 @@ class ReplicaTracer:
                 self._end(traced, delta)
 
     def close(self) -> None:
-        """Exports what has ended."""
+        """Sends the spans that have ended, before the process ends."""
         self._export.close()
 
     def _end(self, traced: _Traced, last: Delta) -> None:

@@ -23,7 +23,8 @@ MAX_TEXT = 128  # characters of an attribute
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The span elsewhere for which a request is done."""
+    """The span of another process on whose behalf this one does a request, by its W3C trace id and span id.
+    ``sampled``: that process keeps its trace."""
 
     trace_id: int
     span_id: int
@@ -46,13 +47,13 @@ class RecordedSpan:
     events: list[tuple[str, int, dict[str, Value]]] = field(default_factory=list)
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
-        """Sets attributes; None: there is no such one."""
+        """Sets attributes. Those whose value is None are left out; texts are cut to MAX_TEXT characters."""
         for name, value in attributes.items():
             if value is not None:
                 self.attributes[name.value] = value[:MAX_TEXT] if isinstance(value, str) else value
 
     def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        """Adds an event that happens now."""
+        """Adds an event with the time of now."""
         self.events.append((name.value, time.time_ns(), {key.value: value for key, value in attributes.items()}))
 
     def end(self, ended_ns: int | None = None) -> None:
@@ -70,7 +71,8 @@ class TraceRecord:
     spans: list[RecordedSpan] = field(default_factory=list)
 
     def begin(self, name: str, parent_id: int, started_ns: int | None = None) -> RecordedSpan:
-        """Begins a span. After MAX_SPANS it is not part of the trace."""
+        """Begins a span and returns it. ``parent_id`` is the id of its parent, or 0; ``started_ns`` its beginning in
+        nanoseconds since 1970, None for now. A span beyond MAX_SPANS can be used, but is not kept."""
         serves = not self.spans
         span = RecordedSpan(name, _new_id(64), parent_id, started_ns or time.time_ns(), serves=serves)
         if len(self.spans) < MAX_SPANS:
@@ -78,7 +80,7 @@ class TraceRecord:
         return span
 
     def traceparent(self, span: RecordedSpan) -> str:
-        """Returns the traceparent of a span, for those that work for it."""
+        """Returns the W3C traceparent that names ``span`` as the parent of spans in another process."""
         return f"00-{self.trace_id:032x}-{span.span_id:016x}-{int(self.sampled):02x}"
 
 

@@ -58,7 +58,7 @@ class TraceSampler:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Sends what has ended, for CLOSE_S seconds at most: Serve waits for it when a replica ends."""
+        """Sends the traces that have ended, for CLOSE_S seconds at most: Serve waits for it when a replica ends."""
         closing = threading.Thread(target=self._processor.shutdown, name="manta-last-traces", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

@@ -1,4 +1,4 @@
-"""``router_tracer`` and ``replica_tracer``: what traces, if the settings ask for traces.
+"""``router_tracer`` and ``replica_tracer``: make the tracers of a process, if the settings ask for traces.
 
 OpenTelemetry's SDK and its exporters are loaded here, in the processes that trace, and nowhere else.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def router_tracer(config: TelemetryConfig) -> OtelTracer | None:
-    """Returns what traces the requests of a router; None: there is no receiver."""
+    """Returns the tracer of a router's requests; None if the settings name no receiver of traces."""
     if config.endpoint is None:
         return None
     from cluster.telemetry.otel_tracer import OtelTracer
@@ -24,7 +24,7 @@ def router_tracer(config: TelemetryConfig) -> OtelTracer | None:
 
 
 def replica_tracer(config: TelemetryConfig, tier: str) -> ReplicaTracer | None:
-    """Returns what traces the requests of a replica of ``tier``; None: there is no receiver."""
+    """Returns the tracer of the requests of a replica of ``tier``; None if the settings name no receiver of traces."""
     if config.endpoint is None:
         return None
     from cluster.telemetry.replica_tracer import ReplicaTracer

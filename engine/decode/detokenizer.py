@@ -20,7 +20,7 @@ U+FFFD."""
 
 
 class Detokenizer(Protocol):
-    """The detokenisation of one sequence."""
+    """Turns the tokens of one sequence into text, as they come."""
 
     @property
     def added(self) -> bytes:

@@ -148,21 +148,22 @@ def check(
 
 
 def draw_tokens(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> list[int]:
-    """Samples a token for each draw from the row of ``logits`` [rows, vocab] float32 that ``rows`` gives; several draws
-    may use one row. The token of a faulty row is meaningless."""
+    """Samples a token for each draw, and returns their ids, one per draw. ``rows`` has the row of ``logits`` [rows,
+    vocab] float32 of each draw; several draws may use one row. The token of a faulty row is meaningless."""
     tokens: list[int] = draw_there(logits, draws, rows).tolist()
     return tokens
 
 
 @torch.inference_mode()
 def draw_there(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """Samples as ``draw_tokens`` does, but returns a tensor [draws] int64 on the device of ``logits``. Only typical-p
-    waits for the device."""
+    """Samples a token for each draw, and returns their ids, [draws] int64, on the device of ``logits``. ``rows`` has
+    the row of ``logits`` [rows, vocab] float32 of each draw. Only typical-p waits for the device."""
     return (draw_fused if logits.is_cuda else draw_plain)(logits, draws, rows)
 
 
 def draw_fused(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """Samples as ``draw_there`` does, with Triton kernels. Draws that they do not support use ``draw_plain``."""
+    """Samples a token for each draw with Triton kernels. Draws that they do not support use ``draw_plain``. Arguments
+    and result are those of ``draw_there``."""
     from engine.kernels.triton.sampling import can_draw, sample_tokens, settings_of
 
     chosen = sample_tokens(logits, settings_of(draws, rows, logits.shape[1]).to(logits.device))
@@ -174,7 +175,9 @@ def draw_fused(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Te
 
 
 def draw_plain(logits: Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> Tensor:
-    """Samples as ``draw_there`` does, with torch operations on any device. It is the reference for ``draw_fused``."""
+    """Samples a token for each draw with torch operations, on any device. It is the reference for ``draw_fused``.
+    ``rows`` has the row of ``logits`` [rows, vocab] float32 of each draw. Returns token ids, [draws] int64, on that
+    device."""
     index = torch.tensor(list(rows), dtype=torch.int64, device=logits.device)
     chosen = logits.argmax(-1)[index]
     drawn = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]

@@ -37,7 +37,8 @@ class EndedError(SandboxError):
 
 
 class Sandbox:
-    """Tries out grammars for one vocabulary. May be used from any thread."""
+    """Compiles grammars for one vocabulary in a process of its own, with limits on time and memory, to learn whether
+    they are safe for the engine. The first trial starts the process. May be used from any thread."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -46,8 +47,9 @@ class Sandbox:
         self._process: _Process | None = None
 
     def attempt(self, definition: str) -> Verdict:
-        """Returns the verdict on a grammar in llguidance's language. Raises SandboxError if there is none, and
-        ValueError for a vocabulary that llguidance cannot read."""
+        """Compiles ``definition``, a grammar in llguidance's language, in the process, and returns whether it passed,
+        with the reason. Waits for the process. Raises SandboxError if there is no verdict, and ValueError for a
+        vocabulary that llguidance cannot read."""
         with self._slots:
             try:
                 return self._started().attempt(definition)

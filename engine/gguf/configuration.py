@@ -64,14 +64,15 @@ class _Keys:
     architecture: str
 
     def whole(self, key: str) -> int:
-        """A whole number of at least 1. A list stands for one number if all its numbers are equal."""
+        """Returns the whole number of at least 1 in ``key``. A list stands for one number if all its numbers are equal.
+        Raises GGUFError for another value, or without this key."""
         found = self.optional_whole(key)
         if found is None:
             raise GGUFError(f"{self.architecture}.{key} is missing")
         return found
 
     def optional_whole(self, key: str) -> int | None:
-        """The same, or None if it is not there."""
+        """Returns the number in ``key``, as ``whole`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(found, list) and found and len(set(found)) == 1:
             found = found[0]
@@ -82,14 +83,14 @@ class _Keys:
         return found
 
     def positive(self, key: str) -> float:
-        """A number above 0."""
+        """Returns the number above 0 in ``key``. Raises GGUFError for another value, or without this key."""
         found = self.optional_positive(key)
         if found is None:
             raise GGUFError(f"{self.architecture}.{key} is missing")
         return found
 
     def optional_positive(self, key: str) -> float | None:
-        """The same, or None if it is not there."""
+        """Returns the number in ``key``, as ``positive`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if found is None:
             return None
@@ -184,7 +185,8 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
 
 
 def _factors(file: GGUFFile, name: str, count: int) -> list[float]:
-    """Divisors of frequencies. Raises GGUFError for another number of them."""
+    """Returns the divisors of frequencies in the tensor ``name``. Raises GGUFError if they are not ``count``
+    numbers."""
     (found,) = _shape(file, name, 1)
     _agree(f"the number of frequencies in {name}", found, count, "rope.dimension_count")
     tensor = file.tensors[name]
@@ -197,7 +199,7 @@ def _factors(file: GGUFFile, name: str, count: int) -> list[float]:
 
 
 def _shape(file: GGUFFile, name: str, dimensions: int) -> tuple[int, ...]:
-    """That of a tensor. Raises GGUFError if it is missing or has another number of dimensions."""
+    """Returns the shape of a tensor. Raises GGUFError if it is missing or has another number of dimensions."""
     if name not in file.tensors:
         raise GGUFError(f"the tensor {name!r} is missing")
     shape = file.tensors[name].shape
@@ -216,7 +218,7 @@ def _nothing(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experts_used(keys: _Keys, experts: int) -> int:
-    """Experts per token. Raises GGUFError if there are fewer ``experts``."""
+    """Returns the number of experts per token. Raises GGUFError if it exceeds ``experts``, the number of all."""
     used = keys.whole("expert_used_count")
     if used > experts:
         raise GGUFError(f"{keys.architecture}.expert_used_count is {used}, but expert_count is {experts}")

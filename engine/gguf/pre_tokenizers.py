@@ -128,4 +128,5 @@ _BY_NAMES: Mapping[str, PreTokenizer] = {
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     name: pre_tokenizer for names, pre_tokenizer in _BY_NAMES.items() for name in names.split()
 }
-"""Those of the families that the engine runs, and others with the same expressions."""
+"""The pre-tokenizers by their names in GGUF files: those of the families that the engine runs, and others with the same
+expressions."""

@@ -25,7 +25,7 @@ class ValueReader:
         self.position = 0
 
     def take(self, count: int, what: str) -> memoryview:
-        """Returns the next ``count`` bytes."""
+        """Returns the next ``count`` bytes of the file, without a copy. ``what`` names them for errors."""
         if count > len(self._data) - self.position:
             raise GGUFError(f"the file ends within {what}")
         self.position += count

@@ -41,7 +41,8 @@ class BlockTable:
         return self._packed.buffer_info()[0]
 
     def changed(self, ready_for: int) -> None:
-        """Records that the blocks, or the sequences that share them, have changed. Sets ``ready_for``, in tokens."""
+        """Records that the blocks, or the sequences that share them, have changed, so that ``address`` is no longer
+        valid. ``ready_for``: up to this number of tokens the next step needs no ``prepare``; 0: it always does."""
         self.ready_for = ready_for
         self._packed = None
 
@@ -62,7 +63,8 @@ class BlockGroup:
 
     def longest_known(self, digests: Sequence[bytes], most: int) -> int:
         """Returns the largest number of leading blocks, at most ``most``, such that every block of them that the next
-        query attends to is in the prefix index."""
+        query attends to is in the prefix index. ``digests`` are the hashes of the sequence's blocks, in order of
+        position."""
         if self.shape.window is None:
             return len(self.index.match(digests[:most]))
         count = position = most
@@ -74,7 +76,8 @@ class BlockGroup:
 
     def cost(self, digests: Sequence[bytes], count: int, tokens: int) -> int:
         """Returns by how many the available blocks decrease when a sequence of ``tokens`` tokens is admitted whose
-        first ``count`` blocks are in the prefix index."""
+        first ``count`` blocks are in the prefix index. ``digests`` are the hashes of the sequence's blocks, in order of
+        position."""
         gone = self._seen_after(count)
         shared = self.index.match(digests[gone:count])
         cached = sum(map(self.pool.is_cached, shared))
@@ -95,8 +98,8 @@ class BlockGroup:
         return max(0, self.needs(table, start, tokens) - self.pool.available)
 
     def needs(self, table: BlockTable, start: int, tokens: int) -> int:
-        """Returns by how many ``prepare`` decreases the available blocks; those that leave the window are
-        subtracted."""
+        """Returns by how many ``prepare`` decreases the available blocks; those that leave the window are subtracted.
+        The sequence has ``tokens`` tokens and is computed from position ``start`` on."""
         first = max(table.gone, self.shape.first_seen(start))
         missing = max(0, self._end(first, tokens) - len(table.blocks))
         copied = self._copied(table, start) and not self.pool.cost_of_sharing
@@ -159,7 +162,8 @@ class BlockGroup:
         self.pool.release(table.held, self.index.__contains__)
 
     def commit(self, table: BlockTable, digests: Sequence[bytes], first: int, end: int) -> None:
-        """Adds the computed blocks at positions ``first`` to ``end`` - 1 to the prefix index."""
+        """Adds the computed blocks at positions ``first`` to ``end`` - 1 to the prefix index. ``digests`` are the
+        hashes of the sequence's blocks, in order of position."""
         for position in range(max(first, table.gone), end):
             self.index.insert(digests[position], table.blocks[position])
 

@@ -28,7 +28,8 @@ from engine.sequence import Sequence
 
 class KVCache:
     """The KV cache manager of one engine (vLLM's ``KVCacheManager``). ``version`` names the model and its KV format;
-    block hashes contain it."""
+    block hashes contain it. ``shapes`` are those of the groups. Without ``prefix_caching``, no block is shared between
+    requests."""
 
     def __init__(self, shapes: Ordered[GroupShape], prefix_caching: bool, version: str = "") -> None:
         self.block_size = shapes[0].block_size

@@ -46,7 +46,8 @@ class KVPlan:
     def within(
         cls, spec: ModelSpec, form: KVFormat, memory: int, *, block_size: int, longest_chunk: int, sequences: int
     ) -> KVPlan:
-        """Returns the largest cache that fits into ``memory`` bytes and is of use to ``sequences`` sequences."""
+        """Returns the largest cache that fits into ``memory`` bytes and is of use to ``sequences`` sequences.
+        ``longest_chunk`` is the most tokens of one sequence in a step, ``block_size`` the tokens of a block."""
 
         def of(blocks: int) -> KVPlan:
             sizes = {"blocks": blocks, "block_size": block_size, "longest_chunk": longest_chunk}

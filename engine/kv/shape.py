@@ -68,7 +68,7 @@ def group_shapes(
     spec: ModelSpec, *, blocks: int, block_size: int, longest_chunk: int, sequences: int
 ) -> tuple[GroupShape, ...]:
     """Returns the KV cache groups of a model. Each has ``blocks`` blocks; a sliding-window group has no more than
-    ``sequences`` sequences can hold."""
+    ``sequences`` sequences can hold. ``longest_chunk`` is the most tokens of one sequence in a step."""
     return tuple(
         GroupShape(window, blocks if most is None else min(blocks, most * sequences), block_size, longest_chunk)
         for window in windows_of(spec)
@@ -88,6 +88,7 @@ def shapes_of(spec: ModelSpec, config: EngineConfig) -> tuple[GroupShape, ...]:
 
 
 def context_of(spec: ModelSpec, config: EngineConfig, shapes: Sequence[GroupShape]) -> int:
-    """Returns the context length of an engine with this ``config``: the most tokens of one sequence."""
+    """Returns the context length of an engine with this ``config``, the most tokens of one sequence: that of the
+    config, or else of the model, but no more than the KV cache of ``shapes`` holds."""
     limits = [shape.longest for shape in shapes if shape.longest is not None]
     return min([config.context_length or spec.context_length, *limits])

@@ -31,7 +31,7 @@ def load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device, 
 
 
 class _Loader:
-    """Reads one checkpoint, once."""
+    """Reads the weights of one model from its checkpoint. It is used once."""
 
     def __init__(
         self, checkpoint: TensorSource, spec: ModelSpec, names: TensorNames, dtype: torch.dtype, share: Share
@@ -106,7 +106,8 @@ class _Loader:
         )
 
         def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut, *shape: int) -> Tensor:
-            """Into one tensor expert by expert: all of them twice would be most of the model twice."""
+            """Returns one tensor of all experts. It is filled expert by expert, since a copy of all at once would need
+            twice the memory."""
             every = torch.empty(experts.count, *shape, dtype=self._dtype, device=self._checkpoint.device)
             for expert in range(experts.count):
                 every[expert] = self._fused(prefix, tuple(part.format(expert) for part in parts), rows, columns)

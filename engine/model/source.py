@@ -75,7 +75,7 @@ class ModelSource(Protocol):
 
 
 class ModelDirectory:
-    """A Hugging Face directory: config.json and safetensors."""
+    """A model in a Hugging Face directory: config.json and safetensors. Implements ``ModelSource``."""
 
     def __init__(self, directory: Path) -> None:
         """Raises FileNotFoundError, UnsupportedModelError, or KeyError for a key that config.json lacks."""
@@ -89,7 +89,8 @@ class ModelDirectory:
 
 
 class GGUFModel:
-    """A GGUF file, or the first part of a split one."""
+    """A model in a GGUF file. ``path`` is that of the file, or of the first part of a split one. Implements
+    ``ModelSource``."""
 
     def __init__(self, path: Path) -> None:
         """Raises FileNotFoundError, GGUFError, or UnsupportedModelError."""
@@ -114,5 +115,6 @@ def is_gguf(path: Path) -> bool:
 
 
 def open_model(path: Path) -> ModelSource:
-    """Returns the model at ``path``. Raises as ``ModelDirectory`` and ``GGUFModel`` do."""
+    """Returns the model at ``path``, a directory or a GGUF file. Raises FileNotFoundError, GGUFError,
+    UnsupportedModelError, or KeyError for a key that config.json lacks."""
     return GGUFModel(path) if is_gguf(path) else ModelDirectory(path)

@@ -33,7 +33,9 @@ _FAREWELL_S = 2.0  # in which workers that see their connection closed may end b
 
 
 class Crew:
-    """The ranks of an engine from 1 up. ``exchange`` has rank 0's collective operations."""
+    """The ranks of an engine from 1 up. ``exchange`` has rank 0's collective operations. ``connections`` and
+    ``workers`` are those of ranks 1, 2, and so on. A step may take ``limit_s`` seconds; ``directory`` has their
+    socket."""
 
     def __init__(
         self,
@@ -125,7 +127,8 @@ class Crew:
 
 
 def _welcome(door: socket.socket, workers: Sequence[Worker], limit_s: float) -> list[Connection]:
-    """The connections of all workers, by rank. Raises OSError for those that do not come."""
+    """Returns the connections of all workers, in the order of their ranks. Raises OSError if one does not connect in
+    time, or has ended."""
     guests: dict[int, Connection] = {}
     deadline = time.monotonic() + START_LIMIT_S
     door.settimeout(_LOOK_S)
@@ -163,7 +166,8 @@ def _end(
 def _dismiss(
     connections: Sequence[Connection], workers: Sequence[Worker], directory: tempfile.TemporaryDirectory[str]
 ) -> None:
-    """Closed connections are what workers end on; those that do not are killed."""
+    """Ends the workers: closes their connections, upon which they end by themselves, and kills those that have not
+    after _FAREWELL_S. Deletes ``directory``."""
     for connection in connections:
         connection.close()
     deadline = time.monotonic() + _FAREWELL_S

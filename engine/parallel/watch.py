@@ -22,7 +22,7 @@ class Watch:
     """Watches the workers of an engine. ``connections`` and ``workers`` are those of ranks 1, 2, and so on.
 
     The first fault ends the crew: ``abort`` is called, which ends the operations between ranks, and the workers are
-    killed.
+    killed. A step that takes more than ``limit_s`` seconds is a fault.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def serve(invitation: Invitation, gpu: int) -> NoReturn:
 
 
 def _connect(invitation: Invitation) -> Connection:
-    """Says which rank it is."""
+    """Connects to rank 0, and sends it the rank of this worker."""
     door = socket.socket(socket.AF_UNIX)
     door.connect(invitation.address)
     connection = Connection(door.detach())

@@ -20,7 +20,8 @@ tenant would be raised anyway."""
 
 
 class TokenCounters:
-    """The counters of all tenants. ``weights`` gives their weights, by name; a tenant without one has weight 1."""
+    """Counts, for each tenant, the tokens that were computed for it, divided by its weight. ``weights`` gives their
+    weights, by name; a tenant without one has weight 1."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._weights = dict(weights or {})

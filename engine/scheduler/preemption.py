@@ -28,6 +28,7 @@ def strength(sequence: Sequence, cooldown: int) -> Strength:
     """Returns the sort key of running sequences: the sequence that is preempted last comes first.
 
     The first one is never preempted while there is another, so every preemption lets some sequence continue.
+    ``cooldown`` is as in ``protected``, in tokens.
     """
     return (
         not sequence.reserve,
@@ -42,7 +43,8 @@ def strength(sequence: Sequence, cooldown: int) -> Strength:
 
 
 def weakest(running: Ordered[Sequence], cooldown: int) -> Sequence:
-    """Returns the sequence to preempt when blocks run out. There must be one without reserved blocks."""
+    """Returns the sequence to preempt when blocks run out. There must be one without reserved blocks. ``cooldown`` is
+    as in ``protected``, in tokens."""
     return max((one for one in running if not one.reserve), key=lambda one: strength(one, cooldown))
 
 

@@ -36,7 +36,7 @@ MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabiliti
 
 @dataclass(slots=True)
 class _StepBudget:
-    """The tokens that prompts may still get in the step being planned."""
+    """The number of prompt tokens that may still be added to the step that is being planned."""
 
     tokens: int
     long: int  # tokens left for prompts that take more than one step

@@ -26,7 +26,7 @@ from load_tests.cache.table import BOUNDS, SetFigures, markdown, set_figures
 from router.cache.calibration_table import CalibrationTable
 from router.cache.hit_threshold import threshold_for
 from router.cache.pair_guard.pair_rules import RULES
-from router.cache.pair_guard.parsed_question import reading
+from router.cache.pair_guard.parsed_question import parse_question
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NEIGHBOURS: Final = 4
@@ -117,7 +117,7 @@ def ablation(pairs: Sequence[LabelledPair], scores: Scores, threshold: float) ->
     same, different = int(scores.same.sum()), int((~scores.same).sum())
     lines = ["| rule | same pairs lost | different pairs kept out |", "| --- | --- | --- |"]
     for name, rule in RULES.items():
-        refused = [at for at in hits if rule(reading(pairs[at].text_a), reading(pairs[at].text_b))]
+        refused = [at for at in hits if rule(parse_question(pairs[at].text_a), parse_question(pairs[at].text_b))]
         lost = sum(bool(scores.same[at]) for at in refused)
         lines.append(f"| {name} | {lost} of {same:,} | {len(refused) - lost} of {different:,} |")
     free, guarded = (at_threshold(each, scores.same, threshold) for each in (scores.score, scores.guarded))

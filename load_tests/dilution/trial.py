@@ -12,10 +12,13 @@ from load_tests.dilution.haystack import Planted
 from router.prompts.compress import compress
 from router.prompts.prompt_size import prompt_characters
 from router.prompts.retrieve_turns import retrieve
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 
 STUFFING = "stuffing"
-SHORTEN: Mapping[str, Callable[[Task], Shortened | None]] = {"retrieval": retrieve, "compression": compress}
+SHORTEN: Mapping[str, Callable[[ShorteningTask], ShortenedConversation | None]] = {
+    "retrieval": retrieve,
+    "compression": compress,
+}
 STRATEGIES = (STUFFING, *SHORTEN)
 ANSWER_TOKENS = 24
 
@@ -45,7 +48,7 @@ def put(planted: Planted, strategy: str, budget: int, tokens_per_character: floa
     room = int(budget / tokens_per_character)
     if prompt_characters(whole) <= room:
         return whole
-    made = SHORTEN[strategy](Task(whole, room))
+    made = SHORTEN[strategy](ShorteningTask(whole, room))
     return whole if made is None else made.conversation
 
 

@@ -27,7 +27,8 @@ def check_admin(principal: Principal) -> None:
 
 
 def check_endpoint(principal: Principal, endpoint: str, *, inference: bool = True) -> None:
-    """Raises PermissionDeniedError unless ``principal`` may call the path ``endpoint``, such as ``/v1/completions``."""
+    """Raises PermissionDeniedError unless ``principal`` may call the path ``endpoint``, such as ``/v1/completions``.
+    ``inference``: the endpoint runs a model, which the role ``viewer`` may not do."""
     if inference and principal.role is Role.VIEWER:
         message = f"This key has the role 'viewer', which may not call the endpoint '{endpoint}'."
         raise PermissionDeniedError(message, "endpoint_not_allowed")

@@ -36,14 +36,16 @@ class PrincipalCache:
         return len(self._found)
 
     def get(self, digest: str) -> Verified | None:
-        """Returns the cached verification of a key, however old it is; None if there is none."""
+        """Returns the cached verification of a key, however old it is; None if there is none. ``digest`` is that of the
+        key or token."""
         found = self._found.get(digest)
         if found is not None:
             self._found.move_to_end(digest)
         return found
 
     def put(self, digest: str, verified: Verified) -> None:
-        """Stores a verification. The least recently used one is evicted if the cache is full."""
+        """Stores a verification. The least recently used one is evicted if the cache is full. ``digest`` is that of the
+        key or token."""
         self._found[digest] = verified
         self._found.move_to_end(digest)
         if len(self._found) > self._size:

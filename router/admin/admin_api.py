@@ -1,4 +1,4 @@
-"""``Management``: the requests to ``/admin/v1`` and ``/v1/usage``, independent of the transport.
+"""``AdminApi``: the requests to ``/admin/v1`` and ``/v1/usage``, independent of the transport.
 
 ::
 
@@ -30,7 +30,7 @@ from router.access.authenticator import Authenticator
 from router.access.key_registry import KeyRegistry
 from router.access.permissions import check_admin, check_endpoint
 from router.access.stored_key import StoredKey
-from router.admin.cache_api import FEEDBACK, CacheManagement
+from router.admin.cache_api import FEEDBACK, CacheApi
 from router.admin.key_schemas import (
     KeyChange,
     NewKey,
@@ -40,10 +40,10 @@ from router.admin.key_schemas import (
     limit_document,
     parse_document,
 )
-from router.admin.policy_api import PolicyManagement
-from router.admin.prompt_api import PromptManagement
-from router.admin.review_api import ReviewManagement
-from router.admin.scaling_api import ScalingManagement
+from router.admin.policy_api import PolicyApi
+from router.admin.prompt_api import PromptApi
+from router.admin.review_api import ReviewApi
+from router.admin.scaling_api import ScalingApi
 from router.config import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
@@ -60,7 +60,7 @@ JSON, CSV, JSON_LINES = "application/json", "text/csv; charset=utf-8", "applicat
 
 
 @dataclass(frozen=True, slots=True)
-class ManagementCall:
+class AdminCall:
     """One HTTP request to the admin API.
 
     ``read`` returns the body; its argument is the largest size accepted, in bytes. ``parameters`` are those of the
@@ -82,7 +82,7 @@ class Reply:
     media_type: str = JSON
 
 
-class Management:
+class AdminApi:
     """Answers requests for keys, usage, status, reviews, the audit log and stored answers. All under ``/admin/v1`` need
     the role ``admin``."""
 
@@ -92,11 +92,11 @@ class Management:
         registry: KeyRegistry,
         store: StateStore,
         backend: TierBackend,
-        reviews: ReviewManagement,
-        policies: PolicyManagement,
-        prompts: PromptManagement,
-        cache: CacheManagement,
-        scaling: ScalingManagement,
+        reviews: ReviewApi,
+        policies: PolicyApi,
+        prompts: PromptApi,
+        cache: CacheApi,
+        scaling: ScalingApi,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
@@ -129,7 +129,7 @@ class Management:
         rooms = (self._reviews, self._policies, self._prompts, self._cache, self._scaling)
         return own.get(path) or next((found for room in rooms if (found := room.methods(path))), None)
 
-    async def handle(self, call: ManagementCall) -> Reply:
+    async def handle(self, call: AdminCall) -> Reply:
         """Answers a request whose method and path are among ``methods``.
 
         Raises AuthenticationError, PermissionDeniedError, InvalidRequestError, NotFoundError, ConflictError, and
@@ -149,7 +149,7 @@ class Management:
             message = "The shared state cannot be reached at the moment."
             raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
 
-    async def _administer(self, call: ManagementCall, principal: Principal) -> Reply:
+    async def _administer(self, call: AdminCall, principal: Principal) -> Reply:
         if self._reviews.methods(call.path) is not None:
             answer = await self._reviews.answer(call.method, call.path, call.parameters, call.read, principal)
             return Reply(answer, JSON_LINES) if isinstance(answer, str) else _reply(answer)
@@ -170,7 +170,7 @@ class Management:
         key_id, _, action = call.path.removeprefix(f"{KEYS}/").partition("/")
         return _reply(await self._one(call, key_id, action))
 
-    async def _one(self, call: ManagementCall, key_id: str, action: str) -> dict[str, Any]:
+    async def _one(self, call: AdminCall, key_id: str, action: str) -> dict[str, Any]:
         """Answers a request about one key."""
         registry, now = self._registry, self._clock.now()
         if action == "limits":
@@ -192,14 +192,14 @@ class Management:
         uses = await self._store.limit_uses(stored.tenant, scopes) if scopes else ()
         return {"object": "list", "data": [limit_document(use) for use in uses]}
 
-    async def _create(self, call: ManagementCall) -> dict[str, Any]:
+    async def _create(self, call: AdminCall) -> dict[str, Any]:
         new = parse_document(NewKey, await call.read(MAX_BODY_BYTES))
         check_tiers(new, [tier.name for tier in self._backend.tiers()])
         now = self._clock.now()
         stored, key = await self._registry.create(new, new.expiry(now))
         return key_document(stored, now, key)
 
-    async def _list(self, call: ManagementCall) -> dict[str, Any]:
+    async def _list(self, call: AdminCall) -> dict[str, Any]:
         parameters, now = call.parameters, self._clock.now()
         for name in parameters.keys() - {"tenant", "include_revoked"}:
             shown = name.encode("ascii", "backslashreplace").decode()[:64]
@@ -209,7 +209,7 @@ class Management:
         shown_keys = [key_document(stored, now) for stored in found if revoked or stored.revoked_at is None]
         return {"object": "list", "data": shown_keys}
 
-    async def _usage(self, call: ManagementCall, tenant: str | None) -> Reply:
+    async def _usage(self, call: AdminCall, tenant: str | None) -> Reply:
         """Answers with the usage of ``tenant``; None: of the tenant that the request names, or of all."""
         question = question_of(call.parameters, self._clock.now(), tenant)
         rows = rows_of(question, await self._store.sums(question.query))

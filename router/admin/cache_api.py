@@ -1,4 +1,4 @@
-"""``CacheManagement``: the requests about stored answers, independent of the transport.
+"""``CacheApi``: the requests about stored answers, independent of the transport.
 
 ::
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.admin.key_schemas import parse_document
-from router.cache.cache_operations import CacheDesk
+from router.cache.cache_operations import CacheOperations
 from router.errors import NotFoundError
 from router.ports.answer_cache import EntryFilter
 from router.ports.cache_entry import CacheEntry
@@ -71,10 +71,10 @@ class InvalidationBody(BaseModel):
         return EntryFilter(self.tenant, *versions, self.question_prefix, before_ms, self.entry)
 
 
-class CacheManagement:
+class CacheApi:
     """Answers requests about stored answers. ``desk`` carries them out; None: the service has no answer cache."""
 
-    def __init__(self, desk: CacheDesk | None, clock: Clock) -> None:
+    def __init__(self, desk: CacheOperations | None, clock: Clock) -> None:
         self._desk = desk
         self._clock = clock
 
@@ -100,7 +100,7 @@ class CacheManagement:
             return {"object": "cache_feedback", "entry": said.entry, "wrong": said.wrong, "deleted": deleted}
         return await self._invalidate(self._desk, await read(MAX_BODY_BYTES), principal)
 
-    async def _invalidate(self, desk: CacheDesk, body: bytes, principal: Principal) -> dict[str, Any]:
+    async def _invalidate(self, desk: CacheOperations, body: bytes, principal: Principal) -> dict[str, Any]:
         asked = parse_document(InvalidationBody, body)
         which = asked.filter(self._clock.now())
         found = await (desk.matching(which) if asked.dry_run else desk.invalidate(which, principal.key_id))

@@ -1,4 +1,4 @@
-"""``PolicyManagement``: the requests to ``/admin/v1/safety/policies``, independent of the transport.
+"""``PolicyApi``: the requests to ``/admin/v1/safety/policies``, independent of the transport.
 
 ::
 
@@ -23,7 +23,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024  # a policy may have long lists of phrases
 TENANT = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}")
 
 
-class PolicyManagement:
+class PolicyApi:
     """Answers requests of administrators about safety policies. ``admin`` None: the service has no policies."""
 
     def __init__(self, admin: PolicyAdmin | None) -> None:

@@ -1,4 +1,4 @@
-"""``PromptManagement``: the requests to ``/admin/v1/prompts``, independent of the transport.
+"""``PromptApi``: the requests to ``/admin/v1/prompts``, independent of the transport.
 
 ::
 
@@ -24,7 +24,7 @@ from router.errors import InvalidRequestError, NotFoundError
 from router.ports.prompt_store import Activation
 from router.principal import Principal
 from router.prompts.prompt_template import MAX_DOCUMENT_BYTES
-from router.prompts.stored_prompts import PromptBook, VersionDetail
+from router.prompts.stored_prompts import StoredPrompts, VersionDetail
 
 PROMPTS = "/admin/v1/prompts"
 MAX_BODY_BYTES = 2 * MAX_DOCUMENT_BYTES  # in JSON, a character may take six bytes
@@ -62,11 +62,11 @@ class RenderBody(BaseModel):
     variables: dict[str, Any] = {}
 
 
-class PromptManagement:
+class PromptApi:
     """Answers requests of administrators about stored prompts. Each coroutine raises StateUnavailableError if the store
     cannot be reached."""
 
-    def __init__(self, book: PromptBook, record_change: RecordChange) -> None:
+    def __init__(self, book: StoredPrompts, record_change: RecordChange) -> None:
         self._book = book
         self._record_change = record_change
 

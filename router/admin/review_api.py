@@ -1,4 +1,4 @@
-"""``ReviewManagement``: the requests to ``/admin/v1/review`` and ``/admin/v1/audit``, independent of the transport.
+"""``ReviewApi``: the requests to ``/admin/v1/review`` and ``/admin/v1/audit``, independent of the transport.
 
 ::
 
@@ -40,7 +40,7 @@ from router.ports.clock import Clock
 from router.ports.review_store import ReviewAction
 from router.principal import Principal
 from router.review.audit_reader import AuditReader
-from router.review.reviewer_operations import ReviewDesk
+from router.review.reviewer_operations import ReviewerOperations
 
 REVIEW, AUDIT = "/admin/v1/review", "/admin/v1/audit"
 EXCEPTIONS, EXPORT, VERIFY = f"{REVIEW}/exceptions", f"{REVIEW}/export", f"{AUDIT}/verify"
@@ -54,11 +54,11 @@ Read = Callable[[int], Awaitable[bytes]]
 """Returns the body of a request, of at most that many bytes."""
 
 
-class ReviewManagement:
+class ReviewApi:
     """Answers requests of administrators about reviews and the audit log. Each coroutine raises StateUnavailableError
     if the store cannot be reached."""
 
-    def __init__(self, desk: ReviewDesk, audit: AuditReader, clock: Clock) -> None:
+    def __init__(self, desk: ReviewerOperations, audit: AuditReader, clock: Clock) -> None:
         self._desk = desk
         self._audit = audit
         self._clock = clock

@@ -1,4 +1,4 @@
-"""``ScalingManagement``: the requests to ``/admin/v1/scaling``, independent of the transport.
+"""``ScalingApi``: the requests to ``/admin/v1/scaling``, independent of the transport.
 
 ::
 
@@ -40,7 +40,7 @@ class PinBody(BaseModel):
     why: str = Field("", max_length=200)
 
 
-class ScalingManagement:
+class ScalingApi:
     """Answers requests of administrators about the number of replicas. ``scaling`` None: all numbers are fixed."""
 
     def __init__(self, scaling: TierScaling | None, clock: Clock, record_change: RecordChange) -> None:

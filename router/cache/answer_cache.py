@@ -21,7 +21,7 @@ from router.cache.answer_agreement import same_answers
 from router.cache.answer_document import StoredAnswers, decode_answers, encode_answers
 from router.cache.cache_eligibility import bypass_reason, unstorable_reason
 from router.cache.cache_key import CacheKeys, CacheScope, cache_keys
-from router.cache.flight_states import Part
+from router.cache.flight_states import FlightRole
 from router.cache.single_flight import UNSHARED_MS, Joined, SingleFlight
 from router.complete_answer import Answer
 from router.config import AnswerCacheConfig, CacheTerms
@@ -138,18 +138,19 @@ class Found:
         return self._cache is not None and self.ticket is not None and self._cache.wanted(self.ticket)
 
     async def unwanted(self) -> None:
-        """Returns when no other request waits for the answer."""
+        """Waits until no other request waits for the answer."""
         if self._cache is not None and (ticket := self.ticket) is not None:
             await self._cache.unwanted(ticket)
 
     def too_large(self) -> None:
-        """The answer has become too large to be stored. Those that wait for it need not wait for its end."""
+        """Says that the answer has become too large to be stored. Identical requests that wait for it stop waiting."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
             self._cache.not_kept(ticket, "large")
 
     def keep(self, answers: Sequence[Answer], usage: Usage, reasoning: int, inspections: Sequence[Inspection]) -> None:
-        """Stores the generated answers soon, if they may be stored, and returns at once. Those that wait share them."""
+        """Stores the generated answers in the background, if they may be stored, and returns at once. Identical
+        requests that wait get them. ``usage`` has the request's tokens, ``reasoning`` those of its reasoning alone."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
             self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, reasoning), inspections)
@@ -198,7 +199,7 @@ class AnswerCache:
 
     @property
     def max_entry_bytes(self) -> int:
-        """The largest answer that is stored."""
+        """The size of the largest answer that is stored, with its question, in characters."""
         return self._config.max_entry_bytes
 
     async def start(self) -> None:
@@ -206,7 +207,8 @@ class AnswerCache:
         await self._store.start()
 
     async def close(self) -> None:
-        """Waits a little for background writes, after the last request, and closes the store."""
+        """Waits at most CLOSE_S seconds for background writes, releases the leases of this router, and closes the
+        store. It is called after the last request."""
         if self._writes:
             await asyncio.wait(set(self._writes), timeout=CLOSE_S)
         await self._flights.close()
@@ -238,7 +240,7 @@ class AnswerCache:
         if not controls.lookup:
             return await self._missed(CacheStatus.BYPASS, "no-cache", ticket)
         joined = await self._joined(ticket)
-        if joined.part is Part.LEAD:
+        if joined.role is FlightRole.LEAD:
             ticket = replace(ticket, leading=True, epoch=joined.epoch)
         try:
             return await self._answered(ticket, terms, joined)
@@ -255,8 +257,8 @@ class AnswerCache:
         try:
             entry = await self._entry(tenant, key)
         except StateUnavailableError:
-            return Joined(Part.ALONE, reason="unavailable")
-        return Joined(Part.ALONE if entry is None else Part.SHARE, entry, reason="no-store")
+            return Joined(FlightRole.ALONE, reason="unavailable")
+        return Joined(FlightRole.ALONE if entry is None else FlightRole.SHARE, entry, reason="no-store")
 
     async def _answered(self, ticket: Ticket, terms: CacheTerms, joined: Joined) -> Found:
         """Returns the hit, if there is one that will do; else what is to be done with the generated answer."""
@@ -268,7 +270,7 @@ class AnswerCache:
         if joined.reason == "unavailable":
             return Found(self, CacheStatus.BYPASS, "unavailable")
         reason = joined.reason or "new"
-        if joined.part is Part.LEAD or not ticket.request.cache.store:
+        if joined.role is FlightRole.LEAD or not ticket.request.cache.store:
             hit, reason, near = await self._by_meaning(ticket, terms, reason)
             if near is not None and self._draw() < self._config.near_miss_share:
                 ticket = replace(ticket, near=near)
@@ -360,7 +362,8 @@ class AnswerCache:
 
     def keep(self, ticket: Ticket, stored: StoredAnswers, inspections: Sequence[Inspection]) -> None:
         """Stores the answers to a request in the background, if they may be stored, and gives them to the identical
-        requests that wait."""
+        requests that wait. ``inspections`` are the guard's records of the answers: those that it changed or halted are
+        not stored."""
         tenant, key = ticket.tenant, ticket.keys.exact
         reason = unstorable_reason(stored.answers, len(ticket.request.choice_prompts), inspections)
         if not reason:
@@ -380,7 +383,8 @@ class AnswerCache:
         return self._write(self._put(ticket, entry, owner))
 
     def not_kept(self, ticket: Ticket, reason: str) -> None:
-        """The answer to a request is not stored, for ``reason``. Those that wait go alone."""
+        """Counts that the answer of ``ticket`` is not stored, for ``reason`` (a word or two). If identical requests
+        wait for the answer, each of them is generated by itself."""
         if not ticket.request.cache.store:
             return
         self._metrics.unstored(ticket.tenant, reason)
@@ -392,7 +396,7 @@ class AnswerCache:
         return ticket.leading and self._flights.wanted(ticket.tenant, ticket.keys.exact)
 
     async def unwanted(self, ticket: Ticket) -> None:
-        """Returns when no other request waits for the answer."""
+        """Waits until no other request of this router waits for the answer."""
         if ticket.leading:
             await self._flights.unwanted(ticket.tenant, ticket.keys.exact)
 

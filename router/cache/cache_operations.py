@@ -1,5 +1,5 @@
-"""``CacheDesk``: the operations of clients and administrators on stored answers: report a wrong one, count them, delete
-them.
+"""``CacheOperations``: the operations of clients and administrators on stored answers: report a wrong one, count
+them, delete them.
 
 Each deletion is in the audit log, with the name of who asked for it, and no text.
 """
@@ -32,7 +32,7 @@ class Matches:
     sample: Sequence[CacheEntry]
 
 
-class CacheDesk:
+class CacheOperations:
     """Carries out the operations on stored answers. ``record`` adds to the audit log. Each coroutine raises
     StateUnavailableError if the store cannot be reached."""
 
@@ -46,11 +46,12 @@ class CacheDesk:
         return await self._store.sizes()
 
     async def judge(self, tenant: str, entry_id: str, who: str, *, wrong: bool, question: str = "") -> bool:
-        """Takes a client's word on a hit. Returns whether the entry was deleted.
+        """Records the judgement of the client ``who`` that a stored answer was right, or ``wrong``. Returns whether the
+        entry was deleted.
 
-        A ``wrong`` answer is deleted, unless it was given to another ``question`` than its own: then it may be right
-        for its own, and only that pair of questions is no hit again. Raises NotFoundError if the tenant has no such
-        entry.
+        ``question`` is the one that the answer was given to; "": the entry's own. A wrong answer is deleted, unless it
+        was given to another question than its own: then it may be right for its own, and only that pair of questions is
+        no hit again. Raises NotFoundError if the tenant has no such entry.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))
@@ -75,8 +76,9 @@ class CacheDesk:
         return Matches(count, sample)
 
     async def invalidate(self, which: EntryFilter, who: str) -> Matches:
-        """Deletes the entries that ``which`` means, and returns them. Whole tenants are deleted at once, with the
-        entries that cannot be read; otherwise those that cannot be read are deleted as far as they are come across."""
+        """Deletes the entries that match ``which``, and returns their number and a sample. ``who`` is the
+        administrator's name in the audit log. Whole tenants are deleted at once, with the entries that cannot be read;
+        otherwise those that cannot be read are deleted as far as they are come across."""
         deleted: Counter[str] = Counter()
         sample = list[CacheEntry]()
         try:

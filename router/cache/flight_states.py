@@ -72,7 +72,7 @@ class IllegalFlightError(RuntimeError):
     """The event is not allowed in the flight's present state."""
 
 
-class Part(StrEnum):
+class FlightRole(StrEnum):
     """The role of a request in its flight."""
 
     LEAD = "lead"  # generate for all
@@ -84,7 +84,7 @@ class Assignment(NamedTuple):
     """The role that request ``member`` of a flight gets. Each request gets one, once."""
 
     member: int
-    part: Part
+    role: FlightRole
 
 
 class Flight:
@@ -122,18 +122,18 @@ class Flight:
             case FlightEvent.GRANTED:
                 return [self._promote()]
             case FlightEvent.FOUND:
-                return self._assign_all(Part.SHARE)
+                return self._assign_all(FlightRole.SHARE)
             case FlightEvent.REFUSED:
                 return []
             case _:
-                return self._assign_all(Part.ALONE)
+                return self._assign_all(FlightRole.ALONE)
 
     def answered(self) -> list[Assignment]:
         """Takes the event that the leader has an answer which all may share. Returns the roles of the waiting
         requests."""
         self._step(FlightEvent.ANSWERED)
         self.leader = None
-        return self._assign_all(Part.SHARE)
+        return self._assign_all(FlightRole.SHARE)
 
     def unshared(self) -> list[Assignment]:
         """Takes the event that the leader has an answer which others may not share. Returns the roles of the waiting
@@ -161,15 +161,15 @@ class Flight:
     def _end(self) -> list[Assignment]:
         self._step(FlightEvent.ENDED)
         self.leader = None
-        return self._assign_all(Part.ALONE)
+        return self._assign_all(FlightRole.ALONE)
 
     def _promote(self) -> Assignment:
         self.leader = next(iter(self._waiting))
         del self._waiting[self.leader]
-        return Assignment(self.leader, Part.LEAD)
+        return Assignment(self.leader, FlightRole.LEAD)
 
-    def _assign_all(self, part: Part) -> list[Assignment]:
-        assigned = [Assignment(member, part) for member in self._waiting]
+    def _assign_all(self, role: FlightRole) -> list[Assignment]:
+        assigned = [Assignment(member, role) for member in self._waiting]
         self._waiting.clear()
         return assigned
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from router.bounded_gather import bounded_gather
-from router.cache.flight_states import ASKED, Assignment, Flight, FlightEvent, FlightState, Part
+from router.cache.flight_states import ASKED, Assignment, Flight, FlightEvent, FlightRole, FlightState
 from router.ports.answer_cache import EntryStore, Lease
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError
 from router.ports.state_store import StateUnavailableError
@@ -35,7 +35,7 @@ class Joined:
     """What a request is to do. ``entry`` is the answer to share. ``waited``: it was under way when the request
     came. ``reason`` says why a request goes alone; "" otherwise. ``epoch`` is that in which a leader begins."""
 
-    part: Part
+    role: FlightRole
     entry: CacheEntry | None = None
     waited: bool = False
     reason: str = ""
@@ -48,7 +48,7 @@ class _Group:
 
     flight: Flight = field(default_factory=Flight)
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)  # the name under which it has the lease
-    parts: dict[int, asyncio.Future[Joined]] = field(default_factory=dict)
+    roles: dict[int, asyncio.Future[Joined]] = field(default_factory=dict)
     entry: CacheEntry | None = None
     epoch: int | None = None  # in which the lease was granted
     asking: asyncio.Task[None] | None = None
@@ -80,18 +80,21 @@ class SingleFlight:
         return "" if group is None else group.owner
 
     def wanted(self, tenant: str, key: str) -> bool:
-        """Whether requests of this router wait for the answer of its leader."""
+        """Returns whether requests of this router wait for the answer of the leading request with the cache key
+        ``key``."""
         group = self._groups.get((tenant, key))
         return group is not None and bool(group.flight.waiting)
 
     async def unwanted(self, tenant: str, key: str) -> None:
-        """Returns when no request of this router waits for the answer of its leader."""
+        """Waits until no request of this router waits for the answer of the leading request with the cache key
+        ``key``."""
         while (group := self._groups.get((tenant, key))) is not None and group.flight.waiting:
             group.changed.clear()
             await group.changed.wait()
 
     async def close(self) -> None:
-        """Releases all leases of this router, so that other routers need not wait for them to expire."""
+        """Stops the background tasks and releases all leases of this router, so that other routers need not wait for
+        them to expire."""
         tasks = [group.asking for group in self._groups.values() if group.asking is not None]
         tasks += [self._renewing] if self._renewing is not None else []
         for task in tasks:
@@ -114,26 +117,26 @@ class SingleFlight:
         place = tenant, key
         group = self._groups.get(place)
         if group is not None and group.entry is not None:
-            return Joined(Part.SHARE, group.entry, waited=True)  # answered, and about to be stored
+            return Joined(FlightRole.SHARE, group.entry, waited=True)  # answered, and about to be stored
         if group is None:
             group = self._groups[place] = _Group()
             group.asking = asyncio.create_task(self._ask(place, group))
         waited = group.flight.state is not FlightState.ASKING
         member = group.flight.join()
         mine: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
-        group.parts[member] = mine
+        group.roles[member] = mine
         try:
             await asyncio.wait((mine,), timeout=limit_s)
         except asyncio.CancelledError:
-            if mine.done() and mine.result().part is Part.LEAD:
+            if mine.done() and mine.result().role is FlightRole.LEAD:
                 self.failed(tenant, key)  # it was to lead and is cancelled in one breath: the next one leads
             raise
         finally:
-            del group.parts[member]
+            del group.roles[member]
             if not mine.done():
                 self._leave(place, group, member)
         if not mine.done():
-            return Joined(Part.ALONE, reason="wait")
+            return Joined(FlightRole.ALONE, reason="wait")
         joined = mine.result()
         return replace(joined, waited=waited or joined.waited)
 
@@ -220,12 +223,12 @@ class SingleFlight:
         self, group: _Group, assigned: Sequence[Assignment], reason: str, entry: CacheEntry | None = None
     ) -> None:
         group.changed.set()
-        for member, part in assigned:
-            if (future := group.parts.get(member)) is not None and not future.done():
-                shared = (entry or group.entry) if part is Part.SHARE else None
-                alone = reason if part is Part.ALONE else ""
-                epoch = group.epoch if part is Part.LEAD else None
-                future.set_result(Joined(part, shared, group.entry is not None, alone, epoch))
+        for member, role in assigned:
+            if (future := group.roles.get(member)) is not None and not future.done():
+                shared = (entry or group.entry) if role is FlightRole.SHARE else None
+                alone = reason if role is FlightRole.ALONE else ""
+                epoch = group.epoch if role is FlightRole.LEAD else None
+                future.set_result(Joined(role, shared, group.entry is not None, alone, epoch))
 
     def _leading(self) -> list[tuple[Place, _Group]]:
         return [each for each in self._groups.items() if each[1].flight.state is FlightState.LEADING]

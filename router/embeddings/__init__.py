@@ -1,0 +1,1 @@
+"""Requests for embeddings: names, checks, and vectors of fewer dimensions."""

@@ -1,0 +1,2 @@
+"""Generation: sends a request to replicas, tries again after failures, and turns the engine's deltas into answer
+events."""

@@ -20,7 +20,6 @@ from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
 from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
 from router.generation.sent_answer import Continuation, SentAnswer, continuations
-from router.per_prompt_stops import PromptStops
 from router.ports.tier_backend import (
     BackendError,
     PoisonRequestError,
@@ -30,6 +29,7 @@ from router.ports.tier_backend import (
     TierBackend,
     TierUnavailableError,
 )
+from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import AttemptMeter
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Run:
         return time.monotonic() - self.lost_at
 
     def failed(self, error: ReplicaError) -> None:
-        """Records the failure of an attempt."""
+        """Records ``error``, with which an attempt ended; for a lost replica also the time and its model's version."""
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version
@@ -189,7 +189,7 @@ async def _choices(
         )
         for place, each in enumerate(rest)
     ]
-    async with aclosing(merge(streams, PromptStops())) as merged:
+    async with aclosing(merge(streams, StoppedPrompts())) as merged:
         async for events in merged:
             yield events
 

@@ -16,8 +16,8 @@ from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts
 from router.generation.merge_generators import merge
 from router.inference_request import InferenceRequest
-from router.per_prompt_stops import PromptStops
 from router.ports.tier_backend import TierBackend
+from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
 
@@ -31,7 +31,7 @@ async def generate(
     prompt_tokens: Callable[[Prompt], int],
     account_id: str,
     account: str,
-    stops: PromptStops | None = None,
+    stops: StoppedPrompts | None = None,
     count_failover: Callable[[str], None] = lambda kind: None,
     trace_context: str = "",
     run: str = "",
@@ -50,7 +50,7 @@ async def generate(
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
     """
-    stops = stops or PromptStops()
+    stops = stops or StoppedPrompts()
     on_failover = _recorder(meter, count_failover)
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
@@ -132,7 +132,8 @@ def _seeded(sampling: SamplingParams) -> SamplingParams:
 
 
 def engine_request_id(account_id: str, index: int, run: str) -> str:
-    """Returns the id of the engine request of the first attempt at the prompt with this index."""
+    """Returns the id of the engine request of the first attempt at the prompt with this index. ``run`` tells the ids of
+    several runs of one account apart; "" for the first."""
     return f"{account_id}-{index}.{run}" if run else f"{account_id}-{index}"
 
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
-from router.per_prompt_stops import PromptStops
+from router.stopped_prompts import StoppedPrompts
 
 T = TypeVar("T")
 
 
-def merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> AsyncGenerator[T, None]:
+def merge(streams: Sequence[AsyncGenerator[T, None]], stops: StoppedPrompts) -> AsyncGenerator[T, None]:
     """Returns a generator of the items of all ``streams``, in the order in which they arrive.
 
     Closing it closes all ``streams``. An error of one stream ends it, and closes the others. ``stops`` closes single
@@ -22,7 +22,7 @@ def merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> Asy
     return streams[0] if len(streams) == 1 else _merge(streams, stops)
 
 
-async def _merge(streams: Sequence[AsyncGenerator[T, None]], stops: PromptStops) -> AsyncGenerator[T, None]:
+async def _merge(streams: Sequence[AsyncGenerator[T, None]], stops: StoppedPrompts) -> AsyncGenerator[T, None]:
     async with AsyncExitStack() as stack:
         for stream in streams:
             await stack.enter_async_context(aclosing(stream))

@@ -24,7 +24,7 @@ from router.answer_events import (
     Routed,
 )
 from router.guard.moderated_choice import ModeratedChoice
-from router.per_prompt_stops import PromptStops
+from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 from safety.api import AnswerGuard
 
@@ -35,7 +35,7 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 
 
 async def moderate(
-    events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], stops: PromptStops | None = None
+    events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], stops: StoppedPrompts | None = None
 ) -> Batches:
     """Yields those of ``events`` that may be sent, in batches. The last event is Finished.
 
@@ -50,7 +50,7 @@ async def moderate(
 
     Raises what ``events`` raises, and any unexpected exception of a check.
     """
-    answers = ModeratedAnswers(guard, prompts, stops or PromptStops())
+    answers = ModeratedAnswers(guard, prompts, stops or StoppedPrompts())
     moderated = _moderated_beside(events, answers) if guard.waits else _moderated_in_place(events, answers)
     try:
         async with aclosing(moderated):
@@ -70,7 +70,7 @@ class ModeratedAnswers:
     is stopped. ``on_check`` is called whenever a check has ended.
     """
 
-    def __init__(self, guard: AnswerGuard, prompts: Sequence[int], stops: PromptStops) -> None:
+    def __init__(self, guard: AnswerGuard, prompts: Sequence[int], stops: StoppedPrompts) -> None:
         self._guard = guard
         self._prompts = prompts
         self._stops = stops

@@ -71,7 +71,7 @@ class ModeratedChoice:
     """One choice of a request. ``halted``: a verdict has ended it; ``ended``: its last event was returned.
 
     The order of its events is kept. Text that was held is sent in fewer, longer pieces. A tool call begins when the
-    first of its arguments may be sent.
+    first of its arguments may be sent. ``notify`` is called when a check has ended.
     """
 
     def __init__(self, choice: int, guard: AnswerGuard, notify: Callable[[], None]) -> None:

@@ -63,7 +63,7 @@ class Claim:
 
 
 class Answered(Claim):
-    """The claim of a request that was answered before."""
+    """The claim of a request that was answered before. ``stored`` is the stored answer, as ``keep`` got it."""
 
     def __init__(self, stored: str) -> None:
         super().__init__("")
@@ -188,5 +188,5 @@ def terms_of(config: IdempotencyConfig) -> KeyTerms:
 
 
 def digest(first: bytes, second: bytes) -> str:
-    """Returns a digest of two texts."""
+    """Returns a digest of two byte strings. It depends on where the first ends."""
     return hashlib.sha256(b"%d:%b%b" % (len(first), first, second)).hexdigest()

@@ -99,8 +99,8 @@ def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) ->
 
 
 def expire(state: LimitState, now_ms: int) -> LimitState:
-    """Settles the reservations whose lease has run out to the usage that was reported last, and deletes those that
-    expired over an hour ago."""
+    """Returns the state at the time ``now_ms``, in milliseconds since the epoch: reservations whose lease has run out
+    are settled to the usage that was reported last. They are kept for an hour, since their request may still report."""
     for key, held in state.held.items():
         if held.expires_ms > now_ms:
             continue

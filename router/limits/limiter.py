@@ -20,8 +20,8 @@ from router.inference_request import InferenceRequest
 from router.keep_running import keep_running
 from router.limits.limit_refusal import refusal
 from router.limits.limit_scopes import scopes_of
-from router.limits.settlement_sender import Settler
-from router.limits.usage_estimator import Estimator
+from router.limits.settlement_sender import SettlementSender
+from router.limits.usage_estimator import UsageEstimator
 from router.ports.limit_store import Charge, LimitDecision, LimitStore, Renewal, Reservation
 from router.ports.state_store import StateUnavailableError
 
@@ -49,7 +49,8 @@ class Hold:
 
 
 class Limiter:
-    """Reserves and settles the usage of all requests of one router. ``tenants`` are the limits of tenants, by name."""
+    """Reserves and settles the usage of all requests of one router. ``policy`` says how limits are enforced,
+    ``tenants`` has the limits of each tenant, by name, and ``cost_of`` returns what tokens cost on a tier."""
 
     def __init__(
         self, store: LimitStore, policy: LimitPolicy, tenants: dict[str, LimitsConfig], cost_of: CostOf
@@ -58,11 +59,11 @@ class Limiter:
         self._policy = policy
         self._tenants = tenants
         self._cost_of = cost_of
-        self._estimator = Estimator(policy.usual_output_tokens)
+        self._estimator = UsageEstimator(policy.usual_output_tokens)
         self._lease_ms = round(policy.lease_s * 1000)
         self._holds: set[Hold] = set()  # of the requests that run
         self._renew_s = policy.lease_s / RENEWALS_PER_LEASE
-        self._settler = Settler(store, self._renew_s)
+        self._settler = SettlementSender(store, self._renew_s)
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,7 +73,7 @@ class Limiter:
         self._renewing = asyncio.create_task(keep_running("the renewal of leases", self._renew, self._renew_s))
 
     async def close(self) -> None:
-        """Waits a little for running settlements, and stops the background tasks."""
+        """Waits for running settlements, as ``SettlementSender.close``, and stops the background tasks."""
         await self._settler.close()
         if self._renewing is not None:
             self._renewing.cancel()

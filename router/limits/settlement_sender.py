@@ -1,4 +1,4 @@
-"""``Settler``: sends settlements to the store until it has taken them."""
+"""``SettlementSender``: sends settlements to the store until it has taken them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_AT_ONCE = 8
 CLOSE_S = 2.0  # the longest that ``close`` waits for settlements
 
 
-class Settler:
+class SettlementSender:
     """The settlements of one router. Those that the store did not take are sent again every ``retry_s`` seconds."""
 
     def __init__(self, store: LimitStore, retry_s: float) -> None:

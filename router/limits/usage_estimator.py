@@ -1,4 +1,4 @@
-"""``Estimator``: estimates the tokens that a request may use, before its prompts are tokenised.
+"""``UsageEstimator``: estimates the tokens that a request may use, before its prompts are tokenised.
 
 Tokens per character are learnt for each tier, and the length of answers for each tenant on each tier, from requests
 that have finished. An estimate is the mean plus two standard deviations, so that few requests exceed their reservation.
@@ -44,7 +44,7 @@ class Statistic:
         return self.mean + DEVIATIONS * math.sqrt(self.variance)
 
 
-class Estimator:
+class UsageEstimator:
     """The estimates of one router. ``usual_tokens`` is the assumed length of an answer, in tokens, until one is
     learnt."""
 

@@ -106,5 +106,5 @@ def document_fields(
 
 
 def list_fields(items: Sequence[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
-    """Returns a list as OpenAI's list object."""
+    """Returns ``items`` as OpenAI's list object. ``has_more``: items after the last of them exist."""
     return {"object": "list", "data": list(items), "has_more": has_more}

@@ -88,7 +88,7 @@ def check_moderation_model(name: str | None, model: str, field: str = "model") -
 
 
 def moderation_body(answer_id: str, model: str, results: Sequence[Moderation]) -> str:
-    """Returns the JSON body of the response."""
+    """Returns the JSON body of the response. ``results`` has one item for each text, in order."""
     return json.dumps({"id": f"modr-{answer_id}", "model": model, "results": [result_fields(each) for each in results]})
 
 

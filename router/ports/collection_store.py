@@ -109,7 +109,8 @@ class CollectionStore(Protocol):
         ...
 
     async def documents(self, tenant: str, uid: str, ids: Sequence[str]) -> Sequence[StoredDocument]:
-        """Returns those of the documents ``ids`` that exist, in the order of ``ids``."""
+        """Returns those of the documents ``ids`` that exist, in the order of ``ids``. ``uid`` is that of the
+        collection."""
         ...
 
     async def delete_document(self, tenant: str, uid: str, document: str) -> bool:

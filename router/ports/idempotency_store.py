@@ -24,7 +24,7 @@ class KeyTerms:
 
 
 class KeyState(StrEnum):
-    """What ``claim`` has found."""
+    """The state in which ``claim`` has found an idempotency key."""
 
     CLAIMED = "claimed"  # the caller has the key now
     RUNNING = "running"  # another request has it

@@ -160,5 +160,5 @@ class ReviewStore(Protocol):
         ...
 
     async def delete_exception(self, tenant: str, fingerprint: str) -> bool:
-        """Ends an exception. Returns whether there was one."""
+        """Ends the exception for texts with this fingerprint. Returns whether there was one."""
         ...

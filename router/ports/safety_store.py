@@ -42,7 +42,7 @@ class SafetyStore(Protocol):
         ...
 
     async def put_policy(self, tenant: str, document: str) -> None:
-        """Stores the policy of a tenant."""
+        """Stores the policy of a tenant, as the JSON text ``document``, in place of an earlier one."""
         ...
 
     async def delete_policy(self, tenant: str) -> bool:

@@ -42,7 +42,7 @@ class StreamOwner(NamedTuple):
 
 
 class StreamState(StrEnum):
-    """What has become of a stream."""
+    """The state of a stream."""
 
     OPEN = "open"  # more events may come
     ENDED = "ended"  # its last event is there

@@ -1,4 +1,4 @@
-"""``Tracer``: the port to traces. A request has a trace of the rooms that it passes, over router and replica.
+"""``Tracer``: the port to traces. A request has a trace of the stages that it passes, over router and replica.
 
 Nothing of a prompt or an answer may be given to it.
 """
@@ -20,7 +20,7 @@ class Trace(Protocol):
     """The trace of one request. No method raises; after the end of the request none has an effect."""
 
     def enter(self, room: SpanName) -> None:
-        """Begins the span of a room, and ends that of the room before."""
+        """Begins the span of a stage of the request, such as authentication, and ends that of the stage before."""
         ...
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
@@ -29,16 +29,18 @@ class Trace(Protocol):
         ...
 
     def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        """Adds an event to the span of the current room."""
+        """Adds an event, with the time of now, to the span of the current stage."""
         ...
 
     def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Returns ``items`` with a span around them, within the current room."""
+        """Returns ``items`` within a span ``name``, which ends when they do. Its parent is the span of the current
+        stage."""
         ...
 
     @property
     def context(self) -> str:
-        """The current span as a W3C traceparent, for who works for it elsewhere. "": there is none."""
+        """The current span as a W3C traceparent, to be sent along with calls to other processes; "" if the request is
+        not traced."""
         ...
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import GAP, MAX_GAP, Kind, Segment, joined, segments_of
 
 MIN_QUESTION = 400  # characters at the end of the last message that are taken for the question
@@ -29,16 +29,16 @@ class _Body:
     kept: set[int] = field(default_factory=set)
 
 
-def compress(task: Task, score: Relevance = relevance) -> Shortened | None:
+def compress(task: ShorteningTask, score: Relevance = relevance) -> ShortenedConversation | None:
     """Returns the conversation with its messages shortened; None if it does not fit even so. ``score`` returns the
     relevance of each segment to the question."""
-    if (whole := Shortened.whole(task)).fits:
+    if (whole := ShortenedConversation.whole(task)).fits:
         return whole
     groups = droppable(units_of(task.messages, task.fixed))
     return _compressed(task, groups, (), score) or _compressed(task, groups, _of_last_turn(task, groups), score)
 
 
-def question_of(task: Task) -> str:
+def question_of(task: ShorteningTask) -> str:
     """Returns the text to which segments are compared: the first sentence and the end of the user's last message."""
     place = last_user_place(task.messages, task.fixed)
     if place is None:
@@ -47,7 +47,7 @@ def question_of(task: Task) -> str:
     return "".join(segments[each].text for each in sorted(ends_of(segments)))[-MAX_QUESTION:]
 
 
-def grain_of(task: Task) -> int:
+def grain_of(task: ShorteningTask) -> int:
     """Returns the minimum length of a segment, in characters, with which a conversation has about MAX_SEGMENTS."""
     return sum(len(message.content) for message in task.messages) // MAX_SEGMENTS
 
@@ -66,7 +66,7 @@ def ends_of(segments: Sequence[Segment]) -> set[int]:
     return kept
 
 
-def _of_last_turn(task: Task, groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _of_last_turn(task: ShorteningTask, groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Returns the places of the user's last message and of the results of tools that are pinned."""
     loose = {place for group in groups for place in group}
     question = last_user_place(task.messages, task.fixed)
@@ -78,8 +78,8 @@ def _of_last_turn(task: Task, groups: Sequence[tuple[int, ...]]) -> tuple[int, .
 
 
 def _compressed(
-    task: Task, groups: Sequence[tuple[int, ...]], pinned: Sequence[int], score: Relevance
-) -> Shortened | None:
+    task: ShorteningTask, groups: Sequence[tuple[int, ...]], pinned: Sequence[int], score: Relevance
+) -> ShortenedConversation | None:
     """Returns the conversation with the messages of ``groups`` and those at ``pinned`` shortened."""
     messages = task.messages
     group_of = {place: number for number, group in enumerate(groups) for place in group}
@@ -111,11 +111,11 @@ def _compressed(
         for place, message in enumerate(messages)
         if place not in group_of or group_of[place] in opened
     }
-    made = Shortened(task, contents)
+    made = ShortenedConversation(task, contents)
     return made if made.fits else None
 
 
-def _frame(task: Task, body: _Body) -> int:
+def _frame(task: ShorteningTask, body: _Body) -> int:
     """Returns the characters of a message beside its segments that are not kept yet."""
     message = task.messages[body.place]
     kept = sum(len(body.segments[each].text) + MAX_GAP for each in body.kept)

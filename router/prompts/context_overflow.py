@@ -1,5 +1,5 @@
-"""``Overflow``: applies the policies for a conversation that does not fit the context of its tier, or is longer than
-the settings allow. Pure.
+"""``ContextOverflow``: applies the policies for a conversation that does not fit the context of its tier, or is
+longer than the settings allow. Pure.
 
 A router only estimates the size of a prompt. If the estimate says that a conversation fits, it is sent whole; if the
 engine then refuses it as too long, it is shortened with a corrected estimate (``after_refusal``).
@@ -17,12 +17,12 @@ from router.inference_request import InferenceRequest
 from router.prompt_report import PromptReport
 from router.prompts.compress import compress
 from router.prompts.prompt_parts import fixed_places
-from router.prompts.prompt_size import Measure, prompt_characters
+from router.prompts.prompt_size import TokensPerCharacter, prompt_characters
 from router.prompts.retrieve_turns import retrieve
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.trim import trim
 
-SHORTEN: Mapping[OverflowPolicy, Callable[[Task], Shortened | None]] = {
+SHORTEN: Mapping[OverflowPolicy, Callable[[ShorteningTask], ShortenedConversation | None]] = {
     "trim": trim,
     "compress": compress,
     "retrieve": retrieve,
@@ -39,7 +39,7 @@ class TierRoom:
     replica has reported it."""
 
     context_length: int | None
-    measure: Measure
+    measure: TokensPerCharacter
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Fitted:
     tier: str
 
 
-class Overflow:
+class ContextOverflow:
     """Makes conversations fit their tiers by the policies of a router's settings."""
 
     def __init__(self, config: PromptsConfig) -> None:
@@ -94,7 +94,8 @@ class Overflow:
         not allowed or does not help.
 
         The refusal shows that the prompt has more tokens than the room, so a character takes more tokens than was
-        estimated.
+        estimated. ``here`` is the tier's room; ``context`` is the message with retrieved passages, which is never
+        shortened.
         """
         settings = self._settings(request, tenant, tier)
         policies = [policy for policy in settings.policies if policy != "larger_tier"]
@@ -103,7 +104,7 @@ class Overflow:
             return None
         shown = room / max(1, sum(map(prompt_characters, request.prompts)))
         factor = SAFETY_FACTORS[tries - 1]
-        measure = Measure(max(here.measure.mean, shown), max(here.measure.high, shown) * factor)
+        measure = TokensPerCharacter(max(here.measure.mean, shown), max(here.measure.high, shown) * factor)
         made = (_shortened(request, policy, measure, room, context) for policy in policies)
         return next((each for each in made if each is not None), None)
 
@@ -145,13 +146,13 @@ def prompt_room(context_length: int | None, max_tokens: int | None, settings: Ov
 
 
 def _shortened(
-    request: InferenceRequest, policy: OverflowPolicy, measure: Measure, room: int, context: str
+    request: InferenceRequest, policy: OverflowPolicy, measure: TokensPerCharacter, room: int, context: str
 ) -> InferenceRequest | None:
     """Returns ``request`` with its conversation made to fit ``room`` tokens by ``policy``; None if it cannot."""
     conversation = request.prompts[0]
     if not _is_conversation(request) or not isinstance(conversation, Conversation):
         return None
-    made = SHORTEN[policy](Task(conversation, measure.room(room), fixed_places(request, context)))
+    made = SHORTEN[policy](ShorteningTask(conversation, measure.room(room), fixed_places(request, context)))
     if made is None:
         return None
     earlier = request.report
@@ -185,6 +186,6 @@ def _too_long(tokens: int, limit: int, field: str) -> InvalidRequestError:
 def limits_of(
     tiers: Sequence[str], lengths: Mapping[str, int | None], ratio: Callable[[str], tuple[float, float]]
 ) -> dict[str, TierRoom]:
-    """Returns the tiers in the form that ``Overflow.fit`` takes. ``ratio`` returns the tokens per character on a tier:
-    the mean, and a value that few texts exceed."""
-    return {tier: TierRoom(lengths.get(tier), Measure(*ratio(tier))) for tier in tiers}
+    """Returns the tiers in the form that ``ContextOverflow.fit`` takes. ``ratio`` returns the tokens per character on a
+    tier: the mean, and a value that few texts exceed."""
+    return {tier: TierRoom(lengths.get(tier), TokensPerCharacter(*ratio(tier))) for tier in tiers}

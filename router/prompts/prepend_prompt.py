@@ -8,10 +8,10 @@ from engine.api import Conversation, Message
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.prompts.prompt_template import texts_of
-from router.prompts.stored_prompts import PromptBook
+from router.prompts.stored_prompts import StoredPrompts
 
 
-async def assemble(book: PromptBook, tenant: str, request: InferenceRequest) -> InferenceRequest:
+async def assemble(book: StoredPrompts, tenant: str, request: InferenceRequest) -> InferenceRequest:
     """Returns ``request`` with the messages of the stored prompt that it names before its own; unchanged if it names
     none.
 

@@ -6,11 +6,11 @@ from collections import Counter
 
 from engine.api import Conversation
 from router.inference_request import InferenceRequest
-from router.prompt_report import Part, PartCount
+from router.prompt_report import PartCount, PromptPart
 from router.prompts.conversation_units import SYSTEM_ROLES, last_user_place
-from router.prompts.prompt_size import Measure, message_characters
+from router.prompts.prompt_size import TokensPerCharacter, message_characters
 
-ORDER = tuple(Part)
+ORDER = tuple(PromptPart)
 
 
 def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]:
@@ -23,28 +23,29 @@ def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]
     return frozenset([*range(min(request.template_messages, len(conversation.messages))), *found])
 
 
-def prompt_parts(request: InferenceRequest, measure: Measure, context: str = "") -> tuple[PartCount, ...]:
-    """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation."""
+def prompt_parts(request: InferenceRequest, measure: TokensPerCharacter, context: str = "") -> tuple[PartCount, ...]:
+    """Returns the parts of a request's conversation in their usual order; () if the prompt is not a conversation.
+    ``context`` is the content of the message with retrieved passages; "" for none."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return ()
     question = last_user_place(conversation.messages, fixed_places(request, context))
-    messages: Counter[Part] = Counter()
-    characters: Counter[Part] = Counter()
+    messages: Counter[PromptPart] = Counter()
+    characters: Counter[PromptPart] = Counter()
     for place, message in enumerate(conversation.messages):
         if place < request.template_messages:
-            part = Part.TEMPLATE
+            part = PromptPart.TEMPLATE
         elif context and message.content == context:
-            part = Part.CONTEXT
+            part = PromptPart.CONTEXT
         elif message.role in SYSTEM_ROLES:
-            part = Part.SYSTEM
+            part = PromptPart.SYSTEM
         else:
-            part = Part.LAST_TURN if question is not None and place >= question else Part.CONVERSATION
+            part = PromptPart.LAST_TURN if question is not None and place >= question else PromptPart.CONVERSATION
         messages[part] += 1
         characters[part] += message_characters(message)
     if conversation.tools:
-        messages[Part.TOOLS] = len(conversation.tools)
-        characters[Part.TOOLS] = sum(map(len, conversation.tools))
+        messages[PromptPart.TOOLS] = len(conversation.tools)
+        characters[PromptPart.TOOLS] = sum(map(len, conversation.tools))
     return tuple(PartCount(part, messages[part], measure.tokens(characters[part])) for part in ORDER if messages[part])
 
 

@@ -1,4 +1,4 @@
-"""``Measure``: how large messages are, in characters and in estimated tokens. Pure.
+"""The size of messages and prompts, in characters and in estimated tokens. Pure.
 
 A router has no tokenizers. It knows how many tokens a character takes on each tier, from requests that have finished
 (``router.limits.usage_estimator``), and adds CHARACTERS_PER_MESSAGE for the text that a chat template writes around a
@@ -35,7 +35,7 @@ def prompt_characters(prompt: Prompt) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class TokensPerCharacter:
     """Converts characters to tokens on a tier, by two ratios of tokens per character: the mean, and one that few texts
     exceed."""
 

@@ -13,7 +13,7 @@ from router.prompts.compress import compress, grain_of, question_of
 from router.prompts.conversation_units import droppable, last_user_place, units_of
 from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import segments_of
 
 MIN_PASSAGE, MAX_PASSAGE = 120, 600  # characters up to which segments are put together; a quarter of the room
@@ -36,12 +36,13 @@ class _Passage:
         return f"<excerpt from={self.role}>\n{self.text.strip()}\n</excerpt>"
 
 
-def retrieve(task: Task, score: Relevance = relevance) -> Shortened | None:
-    """Returns the conversation with passages instead of older turns; None if it does not fit even so.
+def retrieve(task: ShorteningTask, score: Relevance = relevance) -> ShortenedConversation | None:
+    """Returns the conversation of ``task``, whole if it fits, else with passages instead of older turns; None if it
+    does not fit even so. ``score`` rates passages by their relevance to the last turn.
 
     Where the user's last message alone is too long, its own passages are chosen as ``compress`` chooses sentences.
     """
-    if (as_it_is := Shortened.whole(task)).fits:
+    if (as_it_is := ShortenedConversation.whole(task)).fits:
         return as_it_is
     question = last_user_place(task.messages, task.fixed)
     if question is None:
@@ -68,11 +69,11 @@ def retrieve(task: Task, score: Relevance = relevance) -> Shortened | None:
     if chosen:
         shown = "\n".join(each.shown for each in chosen)
         contents[question] = f"{HEAD}\n{shown}\n{TAIL}\n\n{contents[question]}"
-    made = Shortened(task, contents)
+    made = ShortenedConversation(task, contents)
     return made if made.fits else None
 
 
-def _passages(task: Task, places: Sequence[int], length: int) -> list[_Passage]:
+def _passages(task: ShorteningTask, places: Sequence[int], length: int) -> list[_Passage]:
     found: list[_Passage] = []
     for place in sorted(places):
         message, text = task.messages[place], ""

@@ -1,4 +1,4 @@
-"""``Shortened``: a shortened conversation, and the sizes of the texts that were left out. Pure."""
+"""``ShortenedConversation``: a shortened conversation, and the sizes of the texts that were left out. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from engine.api import Conversation, Message
 from router.prompt_report import Removed
-from router.prompts.prompt_size import Measure, message_characters, other_characters
+from router.prompts.prompt_size import TokensPerCharacter, message_characters, other_characters
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ShorteningTask:
     """A conversation that has to fit ``room`` characters. ``fixed`` are the indices of messages that must not be
     changed: those of a template and retrieved context."""
 
@@ -32,11 +32,11 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Shortened:
+class ShortenedConversation:
     """A shortened conversation. ``contents`` has the new content of each message that stays, by its index in the former
     conversation."""
 
-    task: Task
+    task: ShorteningTask
     contents: Mapping[int, str]
 
     @property
@@ -50,7 +50,7 @@ class Shortened:
         return replace(self.task.conversation, messages=messages)
 
     @classmethod
-    def whole(cls, task: Task) -> Shortened:
+    def whole(cls, task: ShorteningTask) -> ShortenedConversation:
         """Returns the unshortened conversation of ``task``."""
         return cls(task, {place: message.content for place, message in enumerate(task.messages)})
 
@@ -65,7 +65,7 @@ class Shortened:
         """Whether the new conversation fits its room."""
         return self.characters <= self.task.room
 
-    def removed(self, measure: Measure) -> Removed:
+    def removed(self, measure: TokensPerCharacter) -> Removed:
         """Returns the sizes of the texts that were left out, in estimated tokens."""
         messages = self.task.messages
         dropped = [place for place in range(len(messages)) if place not in self.contents]

@@ -1,4 +1,4 @@
-"""``PromptBook``: the stored prompts of all tenants as requests and administrators use them.
+"""``StoredPrompts``: the stored prompts of all tenants as requests and administrators use them.
 
 A version never changes, so a compiled one is kept. The number of the active version is cached for ``cache_s`` seconds,
 then read again in the background, so that no request but the first waits for the store. While the store does not
@@ -52,7 +52,7 @@ class _Active(NamedTuple):
     at: float
 
 
-class PromptBook:
+class StoredPrompts:
     """The prompts in ``store``. ``clock`` stamps changes; ``now`` is a clock in seconds for the expiry of cached
     versions."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from router.prompts.conversation_units import droppable, units_of
 from router.prompts.prompt_size import message_characters
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 
 
-def trim(task: Task) -> Shortened | None:
+def trim(task: ShorteningTask) -> ShortenedConversation | None:
     """Returns the conversation without its oldest turns, as many as needed to make it fit; None if it does not fit even
     without all of them. Within the last turn, the oldest tool calls are dropped together with their results."""
     sizes = [message_characters(message) for message in task.messages]
@@ -19,5 +19,5 @@ def trim(task: Task) -> Shortened | None:
         dropped |= set(group)
     if size > task.spare:
         return None
-    kept = Shortened.whole(task).contents
-    return Shortened(task, {place: content for place, content in kept.items() if place not in dropped})
+    kept = ShortenedConversation.whole(task).contents
+    return ShortenedConversation(task, {place: content for place, content in kept.items() if place not in dropped})

@@ -1,0 +1,1 @@
+"""Resumable streams: an answer is generated and stored whether its client is connected or not."""

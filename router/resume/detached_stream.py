@@ -35,7 +35,7 @@ class DetachedStream:
     """The answer to one request. ``run`` generates it; ``live`` yields it to the client of the request.
 
     ``error_of`` writes the body of an error, with which a stream ends that cannot be finished. An answer that has no
-    reader for ``window_s`` seconds is aborted.
+    reader for ``window_s`` seconds is aborted. It may take ``timeout_s`` seconds.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class DetachedStream:
         self._generating: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Generates the answer to its end. Returns when the store has all events, as far as it is reached."""
+        """Generates the answer to its end, and waits until all its events are in the store, or the store was given
+        up."""
         recording = asyncio.create_task(self._recorder.run())
         self._generating = asyncio.create_task(self._generate())
         try:

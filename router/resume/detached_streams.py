@@ -18,7 +18,8 @@ CLOSE_S = 2.0
 
 
 class DetachedStreams:
-    """Runs detached streams, whose events are kept in ``store``."""
+    """Runs detached streams, whose events are kept in ``store``. ``tenants`` are the settings of tenants, by name:
+    streams of a tenant can be switched off there."""
 
     def __init__(
         self, store: StreamStore, config: ResumeConfig, tenants: Mapping[str, TenantConfig], clock: Clock
@@ -56,7 +57,9 @@ class DetachedStreams:
         error_of: Callable[[Exception], str],
         timeout_s: float,
     ) -> DetachedStream:
-        """Starts to generate an answer in the background, for at most ``timeout_s`` seconds, and returns its stream."""
+        """Starts to generate an answer in the background, for at most ``timeout_s`` seconds, and returns its stream.
+        ``bodies`` are the bodies of its events, in order; ``error_of`` writes the body of the error with which a stream
+        ends that fails."""
         recorder = StreamRecorder(self._store, owner, stream_id, terms_of(self._config), self._clock)
         stream = DetachedStream(bodies, recorder, error_of, self._clock, self._config.window_s, timeout_s)
         # Outside the context of the HTTP request: Serve cancels what belongs to a request when its client leaves.

@@ -19,7 +19,7 @@ K1, B = 1.2, 0.75
 
 class Bm25Index:
     """The index. Rows are numbered from 0 in the order in which they are added. A removed row keeps its number, and its
-    score is 0."""
+    score is 0. ``k1`` and ``b`` are BM25's parameters: saturation of term frequency, and normalisation by length."""
 
     def __init__(self, k1: float = K1, b: float = B) -> None:
         self._k1 = k1

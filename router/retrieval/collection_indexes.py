@@ -72,7 +72,7 @@ class CollectionIndexes:
         return sum(len(held.index) for held in self._held.values())
 
     def drop(self, uid: str) -> None:
-        """Drops the index of a collection that was deleted."""
+        """Drops the index of a collection that was deleted. ``uid`` is its id in the store."""
         self._held.pop(uid, None)
 
     @asynccontextmanager

@@ -173,7 +173,8 @@ class Collections:
     async def search(
         self, tenant: str, name: str, query: Query, mode: SearchMode, count: int, trade_off: float, field: str | None
     ) -> Found:
-        """Returns the best chunks of a collection, ``count`` at most. Raises NotFoundError, which names ``field``."""
+        """Returns the best chunks of a collection, ``count`` at most, diversified as by ``found_in``. Raises
+        NotFoundError, which names ``field``, if there is no such collection, and StateUnavailableError."""
         record = (await self.get(tenant, name, field)).record
         async with self._indexes.open(tenant, record) as index:
             return await asyncio.to_thread(found_in, index, query, mode, count, trade_off)
@@ -202,8 +203,9 @@ class Collections:
 
 
 def found_in(index: PassageIndex, query: Query, mode: SearchMode, count: int, trade_off: float) -> Found:
-    """Returns the best chunks of an index, ``count`` at most, diversified by maximal marginal relevance with
-    ``trade_off``."""
+    """Returns the best chunks of an index, ``count`` at most, diversified by maximal marginal relevance.
+
+    ``trade_off`` is between 0, as different chunks as possible, and 1, the most relevant ones."""
     hits = index.diverse(index.search(query, mode), count, trade_off)
     with_vectors = query.vector is not None and index.vectors > 0 and mode is not SearchMode.BM25
     return Found([candidate_of(index, hit.row, hit.score) for hit in hits], len(index), with_vectors)

@@ -44,7 +44,8 @@ def packed(
 
     ``candidates`` come in the order of preference. A candidate that is too long for the rest of the budget is passed
     over, and a shorter one after it may still be packed. Chunks of a document that touch become one passage.
-    ``complete``: the candidates are all chunks that exist, so that all of them may be packed in document order.
+    ``complete``: the candidates are all chunks that exist, so that all of them may be packed in document order. At most
+    ``top_k`` candidates are packed. ``order`` is the order of the passages.
     """
     chosen: list[Candidate] = []
     tokens = HEAD_TOKENS

@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
 class EmbeddingWorker:
     """Embeds the queued documents of one router. Two routers may embed the same document: the vectors of the second are
-    equal, or come too late and are dropped."""
+    equal, or come too late and are dropped. ``pause_s`` is the first pause after a failure, in seconds."""
 
     def __init__(self, store: CollectionStore, embedder: ChunkEmbedder, pause_s: float = FIRST_PAUSE_S) -> None:
         self._store = store

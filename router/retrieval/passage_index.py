@@ -52,7 +52,8 @@ class Query(NamedTuple):
 
     @classmethod
     def of(cls, text: str, vector: NDArray[np.float32] | None = None) -> Query:
-        """Returns the query for ``text``. At most MAX_QUERY_TERMS different terms of it are used."""
+        """Returns the query for ``text``. At most MAX_QUERY_TERMS different terms of it are used. ``vector`` is that of
+        ``text``; None: it is searched by its words alone."""
         return cls(list(dict.fromkeys(terms(text)))[:MAX_QUERY_TERMS], vector)
 
 
@@ -152,7 +153,8 @@ class PassageIndex:
         return [Hit(row, score) for row, score in fused(rankings, weights, RRF_K).items()]
 
     def diverse(self, hits: Sequence[Hit], count: int, trade_off: float) -> list[Hit]:
-        """Returns ``count`` of ``hits`` by maximal marginal relevance, in the order in which they are chosen."""
+        """Returns ``count`` of ``hits`` by maximal marginal relevance, in the order in which they are chosen.
+        ``trade_off`` is as in ``found_in``: 1 is relevance alone, less prefers chunks that differ."""
         best = hits[: max(count, MAX_DIVERSIFIED)]
         if not best:
             return []

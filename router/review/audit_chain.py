@@ -58,7 +58,8 @@ def chained(previous: str, record: str) -> str:
 
 
 class ChainVerifier:
-    """Reads the lines of one day in order, in any number of pieces, and keeps the first fault."""
+    """Reads the lines of one day in order, in any number of pieces, and keeps the first fault. ``opening`` is the hash
+    of the last line before this day."""
 
     def __init__(self, opening: str) -> None:
         self._hash = opening
@@ -101,7 +102,8 @@ class ChainVerifier:
 
 
 def verify(day: AuditDay, lines: Iterable[str]) -> ChainFault | None:
-    """Returns the first bad record of a day; None if all records are unchanged."""
+    """Returns the first bad record of a day; None if all records are unchanged. ``lines`` are the lines of that day, in
+    order."""
     verifier = ChainVerifier(day.opening)
     verifier.push(lines)
     return verifier.end(day)

@@ -72,7 +72,7 @@ class AuditRecorder:
         self._add(item.tenant, document)
 
     def record_revocation(self, tenant: str, text_fingerprint: str, reviewer: str) -> None:
-        """Records that ``reviewer`` has ended an exception."""
+        """Records that ``reviewer`` has ended the exception for texts with the fingerprint ``text_fingerprint``."""
         document = {"stage": "review", "outcome": "revoked", "fingerprint": text_fingerprint, "reviewer": reviewer}
         self._add(tenant, document)
 

@@ -1,4 +1,4 @@
-"""``StoredOversight``: the guards' access to the review queue, its exceptions and the audit log."""
+"""``GuardReview``: the guards' access to the review queue, its exceptions and the audit log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTCOMES = {
 }
 
 
-class StoredOversight:
+class GuardReview:
     """Implements ``safety.api.Oversight``. ``keys`` has the keys of fingerprints and of stored texts."""
 
     def __init__(

@@ -9,9 +9,9 @@ from router.ports.clock import Clock
 from router.ports.safety_store import SafetyStore
 from router.review.audit_reader import AuditReader
 from router.review.audit_recorder import AuditRecorder
-from router.review.guard_review import StoredOversight
+from router.review.guard_review import GuardReview
 from router.review.review_keys import ReviewKeys
-from router.review.reviewer_operations import ReviewDesk
+from router.review.reviewer_operations import ReviewerOperations
 
 
 class ReviewService:
@@ -25,8 +25,8 @@ class ReviewService:
         self.store = store
         keys = ReviewKeys(config.read_secret(), store.secret)
         self._recorder = AuditRecorder(store.audit, keys, clock)
-        self.oversight = StoredOversight(store.reviews, self._recorder, keys, config, clock)
-        self.desk = ReviewDesk(store.reviews, self._recorder, keys, config)
+        self.oversight = GuardReview(store.reviews, self._recorder, keys, config, clock)
+        self.desk = ReviewerOperations(store.reviews, self._recorder, keys, config)
         self.audit = AuditReader(store.audit, config.audit_days)
 
     def record_change(self, tenant: str, change: Mapping[str, object]) -> None:

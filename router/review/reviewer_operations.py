@@ -1,4 +1,4 @@
-"""``ReviewDesk``: the operations of reviewers on the review queue."""
+"""``ReviewerOperations``: the operations of reviewers on the review queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReviewCase:
     text: str | None = None
 
 
-class ReviewDesk:
+class ReviewerOperations:
     """Lists, shows and decides items of ``store``. What a reviewer reads and does is in the audit log.
 
     Each method raises StateUnavailableError.
@@ -44,13 +44,14 @@ class ReviewDesk:
         self._config = config
 
     async def list(self, tenant: str | None, state: ReviewState | None, limit: int) -> Sequence[ReviewCase]:
-        """Returns items without their texts, as ``ReviewStore.items`` orders them."""
+        """Returns items without their texts, as ``ReviewStore.items`` orders them. At most ``limit`` items; ``tenant``
+        None: of all tenants."""
         found = await self._store.items(tenant, state, limit)
         return [ReviewCase(item, decode(item.document)) for item in found]
 
     async def show(self, item_id: str, reviewer: str) -> ReviewCase:
-        """Returns an item with its text. Raises NotFoundError for an unknown item. The audit log records the
-        reading."""
+        """Returns an item with its text. Raises NotFoundError for an unknown item. The audit log records the reading.
+        ``reviewer`` is the name of who reads it."""
         item = await self._store.item(item_id)
         if item is None:
             raise _not_found()
@@ -84,7 +85,8 @@ class ReviewDesk:
         return await self._with_text(after)
 
     async def decided(self, tenant: str | None, since_ms: int, limit: int) -> Sequence[ReviewCase]:
-        """Returns approved and rejected items with the texts that were kept, in the order of their decisions."""
+        """Returns approved and rejected items with the texts that were kept, in the order of their decisions. At most
+        ``limit`` items, decided at or after ``since_ms``, in milliseconds since the epoch."""
         found = await self._store.decided(tenant, since_ms, limit)
         return [await self._with_text(item) for item in found]
 
@@ -93,7 +95,8 @@ class ReviewDesk:
         return await self._store.exceptions(tenant)
 
     async def revoke(self, tenant: str, fingerprint: str, reviewer: str) -> None:
-        """Ends an exception. Raises NotFoundError if there is none."""
+        """Ends the exception for texts with this fingerprint; the audit log records that ``reviewer`` did. Raises
+        NotFoundError if there is none."""
         if not await self._store.delete_exception(tenant, fingerprint):
             raise NotFoundError("There is no such exception.", "exception_not_found")
         self._recorder.record_revocation(tenant, fingerprint, reviewer)

@@ -1,4 +1,4 @@
-"""``Exchange``: one HTTP request and its response over ASGI, independent of the wire format.
+"""``HttpExchange``: one HTTP request and its response over ASGI, independent of the wire format.
 
 It reads the body within a limit, sends whole responses and SSE streams, and notices when the client disconnects. It
 uses ASGI without a framework because this is the hot path: a stream costs one ``send`` for each batch of events.
@@ -49,7 +49,7 @@ class ClientLeftError(Exception):
     """The client closed the connection, so that no response can be sent."""
 
 
-class Exchange:
+class HttpExchange:
     """One HTTP request and its response.
 
     ``headers`` are added to every response, errors included. So are the headers that ``late_headers`` returns, which is

@@ -33,7 +33,7 @@ class Model(Protocol):
 
 class BatchingClassifier:
     """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` queues
-    the windows."""
+    the windows. A batch has at most ``max_batch_tokens`` tokens."""
 
     def __init__(
         self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, max_tenant_windows: int = MAX_TENANT_WINDOWS

@@ -18,7 +18,8 @@ from safety.encoder.word_pieces import WordPieces
 
 
 class WindowClassifier:
-    """A loaded classifier. ``windows`` may be called on any thread, ``score`` on one thread at a time."""
+    """A loaded text classifier. ``windows`` cuts a text into windows of token ids, ``score`` returns the probability of
+    each of the model's labels for each window. ``windows`` may be called on any thread, ``score`` on one at a time."""
 
     def __init__(self, directory: Path, precision: Precision = Precision.INT8) -> None:
         """Loads ``config.json``, ``vocab.txt`` and ``model.safetensors``.

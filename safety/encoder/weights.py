@@ -23,7 +23,8 @@ Stored = Mapping[str, NDArray[np.generic]]
 
 
 class Weights:
-    """The tensors of a file by name. Matrices may be float32, or int8 with the tensor ``NAME.scale`` beside them."""
+    """The tensors of a file by name. Matrices may be float32, or int8 with the tensor ``NAME.scale`` beside them.
+    ``prefix`` stands before their names in the file."""
 
     def __init__(self, stored: Stored, prefix: str = "") -> None:
         self._stored = stored

@@ -79,7 +79,8 @@ def prompt_index(text: str) -> PromptIndex:
 
 
 class Run:
-    """The longest run of the last words of a text that occurs in the indexed text."""
+    """Compares a text with the indexed one, word by word. ``length`` is the number of its last words that occur, in
+    this order, in the indexed text."""
 
     def __init__(self, index: PromptIndex) -> None:
         self._index = index
@@ -87,5 +88,5 @@ class Run:
         self.length = 0
 
     def read(self, word: str) -> None:
-        """Reads the next word."""
+        """Takes the next word of the text, and updates ``length``."""
         self._state, self.length = self._index.advance(self._state, self.length, word)

@@ -46,7 +46,7 @@ class LeakScanner:
         self._reported = 0
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """Reads the next piece; see ``StreamScanner.push``."""
+        """Takes the next piece of the text and returns the spans that became certain. ``final``: no piece follows."""
         self._length += len(piece)
         found = [span for word in self._reader.push(piece, final=final) if (span := self._read(word))]
         if final:

@@ -26,8 +26,8 @@ class Word:
 
 
 class WordReader:
-    """Reads one text once. ``unfinished`` is the offset at which the last word begins if it may still grow; else
-    None."""
+    """Splits one text, which arrives in pieces, into words. ``unfinished`` is the offset at which the last word begins
+    if it may still grow; else None."""
 
     def __init__(self) -> None:
         self._normaliser = Normaliser()

@@ -34,7 +34,7 @@ OTHER = regex.compile(r"[[\p{Nd}\p{Pd}\p{Zs}\uff01-\uff5e\u2212\u3002\uff61]--[\
 
 
 def plain(text: str) -> str:
-    """Returns ``text`` with the characters of ``PLAIN`` replaced."""
+    """Returns ``text``, of the same length, with digits, dashes, spaces and full-width forms in ASCII (``PLAIN``)."""
     return str(OTHER.sub(lambda other: PLAIN.get(ord(other[0]), other[0]), text))
 
 

@@ -69,12 +69,12 @@ class Recogniser:
 
     @cached_property
     def gated(self) -> re.Pattern[str]:
-        """The compiled ``gate``."""
+        """The compiled ``gate``: a cheap test of whether a value may begin at a place."""
         return re.compile(self.gate)
 
     @cached_property
     def matched(self) -> regex.Pattern[str]:
-        """The compiled ``pattern``."""
+        """The compiled ``pattern``: matches a candidate, which ``validate`` then accepts or rejects."""
         return regex.compile(self.pattern)
 
     @cached_property
@@ -85,12 +85,14 @@ class Recogniser:
 
     @cached_property
     def continued(self) -> regex.Pattern[str] | None:
-        """The compiled ``more``; None without one."""
+        """The compiled ``more``: matches the next part of a value that is longer than one match. None if ``more`` is
+        None: then no value of this kind is reported in parts."""
         return None if self.more is None else regex.compile(self.more)
 
     @cached_property
     def continuing(self) -> regex.Pattern[str]:
-        """The pattern of ``growing`` for ``more``."""
+        """The pattern of ``growing`` for ``more``: it matches partially where further characters can belong to the next
+        part. Without ``more`` it matches the end of the text alone."""
         return growing(self.more or "")
 
 

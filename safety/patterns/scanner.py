@@ -86,7 +86,7 @@ class Track:
 
 
 class Group:
-    """The tracks of recognisers with the same boundary. One search finds the starts of all.
+    """Runs the recognisers that have the same ``boundary`` over one text: one search finds the starts of all.
 
     Usually most tracks have no open match. All of these are at the position ``front``, so that a piece of text costs
     nothing for them unless it has a character that can begin one of their matches. ``open`` are the other tracks.
@@ -157,7 +157,7 @@ MAX_CACHED = 4096  # characters whose gates are remembered
 
 @cache
 def beginnings(gates: tuple[str, ...]) -> Beginnings:
-    """Returns the table of ``gates``, which scanners share."""
+    """Returns the table of the patterns ``gates`` by first character. Scanners with the same gates share it."""
     return Beginnings(gates)
 
 
@@ -176,7 +176,7 @@ def starts(boundary: str, gates: tuple[str, ...]) -> re.Pattern[str]:
 
 
 class PatternScanner:
-    """A ``StreamScanner`` of recognisers."""
+    """Runs ``recognisers`` over one text that arrives in pieces. Implements ``StreamScanner``."""
 
     def __init__(self, recognisers: Sequence[Recogniser]) -> None:
         self._groups = grouped(recognisers)
@@ -186,7 +186,7 @@ class PatternScanner:
         self._pending: list[Found] = []  # positions in the plain text
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """Reads the next piece; see ``StreamScanner``."""
+        """Takes the next piece of the text and returns the spans that became certain. ``final``: no piece follows."""
         self._text += self._plain.push(piece)
         decided = len(self._text)
         for group in self._groups:

@@ -48,7 +48,7 @@ class State(dict[str, "State"]):
         return state
 
     def read(self, letter: str) -> State:
-        """Returns the state after one more folded letter."""
+        """Returns the state of the automaton after one more letter, which is folded (lower case, without accents)."""
         state = self
         while letter not in state.children:
             if state.fail is None:

@@ -57,12 +57,14 @@ def _before(text: str, position: int, *, leet: bool) -> tuple[bool, bool]:
 
 
 def border_before(text: str, position: int) -> bool:
-    """Returns whether a word may begin at ``position``."""
+    """Returns whether a word may begin at ``position``, an offset into ``text``: a separator or a character of a script
+    without spaces is before it."""
     return _before(text, position, leet=False)[1]
 
 
 def border_after(text: str, end: int, *, final: bool) -> bool | None:
-    """Returns whether a word may end at ``end``; None if that depends on text that has not arrived."""
+    """Returns whether a word may end before ``end``, an offset into ``text``; None if that depends on text that has not
+    arrived. ``final``: no more will."""
     for index in range(end, min(len(text), end + MAX_IGNORED)):
         folded = fold(text[index])
         if folded:

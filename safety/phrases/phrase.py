@@ -112,7 +112,8 @@ def compile_phrase(text: str, kind: str | None, *, leet: bool = False, within_wo
     """Returns the pattern of a phrase. ``leet``: digits and signs of the phrase fold as those of the text.
 
     Raises ValueError if it has fewer than two letters (one in scripts without spaces), such as ``c++``, which would be
-    found in each ``c``, or too many letters.
+    found in each ``c``, or too many letters. ``kind`` and ``within_words`` are as in ``Phrase``; ``kind`` None: the
+    phrase is an allowed one.
     """
     folded, plain, spaced, gap = [], [], [], False
     for char in text:

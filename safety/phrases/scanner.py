@@ -40,7 +40,7 @@ class PhraseScanner:
         self._reported = 0  # the end of the last reported match
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """Reads the next piece; see ``StreamScanner.push``."""
+        """Takes the next piece of the text and returns the spans that became certain. ``final``: no piece follows."""
         text = self._tail + piece
         state = self._state
         for end, char in enumerate(piece, len(self._tail) + 1):

@@ -31,7 +31,7 @@ def recognisers_of(kinds: Collection[str] = DEFAULT_KINDS) -> Sequence[Recognise
 
 
 class PiiScanner(PatternScanner):
-    """A ``StreamScanner`` of personal data."""
+    """Finds personal data of ``kinds`` in one text that arrives in pieces. Implements ``StreamScanner``."""
 
     def __init__(self, kinds: Collection[str] = DEFAULT_KINDS) -> None:
         super().__init__(recognisers_of(kinds))

@@ -1,4 +1,8 @@
-"""Makes patterns of other projects safe to run on hostile text: it bounds each quantifier, and adds a gate."""
+"""Makes patterns of other projects safe to run on hostile text, by two functions of the pattern.
+
+``bounded`` gives each quantifier an upper bound. ``gate_of`` makes a cheap pattern of the first characters, so that the
+expensive one is tried only where those match (``Recogniser.gate``).
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def recognisers_of(kinds: Collection[str] = KINDS) -> Sequence[Recogniser]:
 
 
 class SecretScanner(PatternScanner):
-    """A ``StreamScanner`` of secrets."""
+    """Finds secrets of ``kinds`` in one text that arrives in pieces. Implements ``StreamScanner``."""
 
     def __init__(self, kinds: Collection[str] = KINDS) -> None:
         super().__init__(recognisers_of(kinds))

@@ -1,0 +1,1 @@
+"""Moderation of answers while they are generated: scanners and classifier over text that arrives in pieces."""

@@ -70,7 +70,8 @@ class PlannedGuard:
         return self.gate is not None and self.gate.holds_call(name)
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Returns a verdict on a complete call; None: it is allowed."""
+        """Returns the verdict that denies a complete call of the tool ``name`` with ``arguments``, in JSON; None: it is
+        allowed."""
         return None if self.gate is None else self.gate.call(name, arguments)
 
     def record(self, choice: int, inspection: Inspection) -> None:

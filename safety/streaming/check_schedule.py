@@ -20,7 +20,8 @@ class Due:
 
 
 class CheckSchedule:
-    """The checks of one text. One runs at a time. The text continues ``before``, which is read as context.
+    """Decides when the next piece of one growing text is classified, and with which context. One check runs at a time.
+    ``pace`` sets their sizes. The text continues ``before``, which is read as context.
 
     ``approved`` is the offset up to which checks have ended without a finding. Text before it is classified again only
     as context.
@@ -44,7 +45,8 @@ class CheckSchedule:
         return self.approved == self._length
 
     def push(self, piece: str, now: float, *, final: bool = False) -> None:
-        """Takes the next piece. ``now`` is in seconds of any monotonic clock."""
+        """Takes the next piece. ``now`` is in seconds of any monotonic clock. ``final``: no piece follows, so that what
+        has come is due at once."""
         self._final = self._final or final
         if not piece:
             return

@@ -26,7 +26,7 @@ class ContinuedScanner:
         self._length = len(self._before)
 
     def push(self, piece: str, *, final: bool = False) -> Scan:
-        """Reads the next piece; see ``StreamScanner``."""
+        """Takes the next piece of the text and returns the spans that became certain. ``final``: no piece follows."""
         scan = self._scanner.push(piece, final=final)
         if self._across is None:
             return scan

@@ -21,7 +21,7 @@ class JsonModerator:
         return self._inner.halted
 
     def push(self, piece: str, *, final: bool = False) -> Release:
-        """Takes the next piece of the JSON."""
+        """Takes the next piece of the JSON. ``final``: no piece follows."""
         return self._written(self._inner.push(self._json.push(piece, final=final), final=final))
 
     def resume(self) -> Release:

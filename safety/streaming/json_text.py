@@ -43,10 +43,11 @@ class _Unit:
 
 
 class JsonText:
-    """The JSON that has arrived and was not written again yet. Text that is no JSON is kept as it is.
+    """Decodes one JSON text that arrives in pieces, and writes it again with replacements.
 
-    ``written`` is the number of raw characters that were written or replaced.
-    """
+    ``push`` takes a piece of raw JSON and returns readable text. ``write`` returns the JSON of the readable text up to
+    an offset. What was pushed and not written yet is held. Text that is no JSON is kept as it is. ``written`` is the
+    number of raw characters that were written or replaced."""
 
     def __init__(self) -> None:
         self._units: deque[_Unit] = deque()
@@ -59,7 +60,7 @@ class JsonText:
         self.written = 0
 
     def push(self, piece: str, *, final: bool = False) -> str:
-        """Takes the next raw piece and returns the readable text that it completes."""
+        """Takes the next raw piece and returns the readable text that it completes. ``final``: no piece follows."""
         self._final = self._final or final
         raw, self._partial = self._partial + piece, ""
         readable: list[str] = []

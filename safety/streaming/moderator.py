@@ -32,7 +32,7 @@ MAX_REPORTED_SPANS = 1000
 
 class StreamModerator:
     """The checks of one text. Implements ``TextModerator``. ``plan`` holds the rules for texts of ``origin``. The text
-    continues ``before``."""
+    continues ``before``. ``notify`` is called when a check has ended."""
 
     def __init__(self, origin: Origin, plan: StreamPlan, notify: Callable[[], None], before: str = "") -> None:
         self._origin = origin
@@ -55,7 +55,7 @@ class StreamModerator:
 
     def push(self, piece: str, *, final: bool = False) -> Release:
         """Takes the next piece, and may start a check. Raises the unexpected exception of an earlier check, if there
-        was one."""
+        was one. ``final``: no piece follows."""
         if self._halt is not None or self._final:
             return self._release()
         self._final = final

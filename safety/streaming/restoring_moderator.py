@@ -34,7 +34,7 @@ class RestoringModerator:
         return self._inner.halted
 
     def push(self, piece: str, *, final: bool = False) -> Release:
-        """Takes the next piece."""
+        """Takes the next piece. ``final``: no piece follows."""
         return self._rewritten(self._inner.push(piece, final=final))
 
     def resume(self) -> Release:

@@ -21,7 +21,8 @@ class _Redaction:
 
 
 class Window:
-    """The held text. Offsets count characters from the beginning of the whole text.
+    """Holds the end of one text that arrives in pieces, until it may be sent. Offsets count characters from the
+    beginning of the whole text.
 
     ``sent`` is the offset up to which text was released, ``length`` the length of the text so far::
 

@@ -57,7 +57,8 @@ _CIPHERS = (
 
 
 def decode_ciphers(text: str) -> Iterator[Decoded]:
-    """Yields the texts that are encoded in ``text`` by such ciphers."""
+    """Yields the texts that are encoded in ``text`` by rot13, atbash, reversal, leetspeak or spaced-out letters, with
+    their places."""
     words = set(_WORD.findall(text.lower()))
     for cipher in _CIPHERS:
         if len(words & cipher.encoded) >= _MIN_WORDS:

@@ -43,8 +43,9 @@ class Normalised:
 
 
 class Normaliser:
-    """Reads one text in pieces. A letter does not depend on what follows it, so nothing is held back. ``spaced``: the
-    last character read is a separator, or nothing was read yet."""
+    """Turns one text, which arrives in pieces, into folded letters. ``leet``: digits and signs that stand for letters
+    are folded to these. A letter does not depend on what follows it, so nothing is held back. ``spaced``: the last
+    character read is a separator, or nothing was read yet."""
 
     def __init__(self, *, leet: bool = False) -> None:
         self._leet = leet

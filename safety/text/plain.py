@@ -1,4 +1,5 @@
-"""``plain_form``: removes invisible characters and compatible forms from a text, and keeps its punctuation and case."""
+"""``plain_form``: a text without invisible characters and with each character in its compatible form (NFKC), such as
+ASCII for full-width letters. Punctuation and case stay."""
 
 from __future__ import annotations
 

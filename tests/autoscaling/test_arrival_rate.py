@@ -5,24 +5,24 @@ from random import Random
 
 import pytest
 
-from cluster.autoscaling.arrival_rate import FlowPoint, flow_of, point_of, remembered
+from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, point_of, remembered
 from cluster.autoscaling.snapshot import ClassCounters, TierSnapshot
 from engine.api import Priority
 
 WINDOW_S = 60.0
 
 
-def points_of(rate: Callable[[float], float], seconds: int, step_s: float = 1.0) -> tuple[FlowPoint, ...]:
-    points: tuple[FlowPoint, ...] = ()
+def points_of(rate: Callable[[float], float], seconds: int, step_s: float = 1.0) -> tuple[ArrivalCounts, ...]:
+    points: tuple[ArrivalCounts, ...] = ()
     arrivals = 0.0
     for i in range(int(seconds / step_s)):
         at_s = i * step_s
-        points = remembered(points, FlowPoint(at_s, arrivals, 0, 10 * arrivals, arrivals, 5 * arrivals), WINDOW_S)
+        points = remembered(points, ArrivalCounts(at_s, arrivals, 0, 10 * arrivals, arrivals, 5 * arrivals), WINDOW_S)
         arrivals += rate(at_s) * step_s
     return points
 
 
-def rate_of(points: tuple[FlowPoint, ...]) -> float:
+def rate_of(points: tuple[ArrivalCounts, ...]) -> float:
     flow = flow_of(points, WINDOW_S)
     assert flow is not None
     return flow.rate
@@ -47,10 +47,10 @@ def test_a_fall_is_averaged() -> None:
 def test_chance_does_not_pass_for_a_higher_rate() -> None:
     random = Random(7)
     counts = [sum(random.random() < 0.01 for _ in range(1000)) for _ in range(600)]  # 10 a second, nearly Poisson
-    points: tuple[FlowPoint, ...] = ()
+    points: tuple[ArrivalCounts, ...] = ()
     found, arrivals = [], 0
     for second, count in enumerate(counts):
-        points = remembered(points, FlowPoint(float(second), arrivals), WINDOW_S)
+        points = remembered(points, ArrivalCounts(float(second), arrivals), WINDOW_S)
         arrivals += count
         if second > WINDOW_S:
             found.append(rate_of(points))
@@ -76,7 +76,7 @@ def test_batch_work_is_not_counted() -> None:
         Priority.STANDARD: ClassCounters(arrivals=3, prompt_tokens=30.0),
         Priority.INTERACTIVE: ClassCounters(arrivals=2, prompt_tokens=10.0),
     }
-    assert point_of(TierSnapshot("fast", 1, counters=counters), 5.0, 5.0) == FlowPoint(5.0, 5, 0, 40.0)
+    assert point_of(TierSnapshot("fast", 1, counters=counters), 5.0, 5.0) == ArrivalCounts(5.0, 5, 0, 40.0)
 
 
 @pytest.mark.parametrize("counted_at_s", [0.0, 12.0])
@@ -86,5 +86,5 @@ def test_old_and_future_counters_are_none(counted_at_s: float) -> None:
 
 
 def test_one_point_is_no_flow() -> None:
-    assert flow_of((FlowPoint(0.0),), WINDOW_S) is None
+    assert flow_of((ArrivalCounts(0.0),), WINDOW_S) is None
     assert flow_of((), WINDOW_S) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaling.arrival_rate import Flow
+from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.replica_model import ReplicaMeasurements, ReplicaModel
 
 MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001)
@@ -16,7 +16,7 @@ MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001
 def test_the_closed_form_is_the_balance_of_tokens(rate: float, prompt: float, output: float) -> None:
     """At the rate that one replica serves, steps of the batch by Little's law take as long as the objective says."""
     itl_s = 0.08
-    rate = 1.0 / MODEL.replicas(Flow(1.0, prompt, output), itl_s)
+    rate = 1.0 / MODEL.replicas(ArrivalRate(1.0, prompt, output), itl_s)
 
     batch = rate * output * itl_s
     share = 1.0 - rate * MODEL.prefill_s(prompt)
@@ -25,7 +25,7 @@ def test_the_closed_form_is_the_balance_of_tokens(rate: float, prompt: float, ou
 
 
 def test_the_cache_limits_what_the_objective_would_allow() -> None:
-    flow, small = Flow(10.0, 100.0, 200.0), ReplicaModel(10_000.0, 0.02, 0.001, sequences=8.0)
+    flow, small = ArrivalRate(10.0, 100.0, 200.0), ReplicaModel(10_000.0, 0.02, 0.001, sequences=8.0)
 
     needed = small.replicas(flow, 0.08)
 
@@ -38,7 +38,7 @@ def test_the_cache_limits_what_the_objective_would_allow() -> None:
 def test_chunks_are_prefilled_in_steps_that_read_the_weights_anyway() -> None:
     chunked = replace(MODEL, chunk_tokens=500.0)
     assert chunked.work_s(1000.0, 100.0) == pytest.approx(0.1 - 2 * 0.02 + 0.1)
-    assert chunked.replicas(Flow(5.0, 1000.0, 100.0), 1e6) == pytest.approx(1.0)  # each step has a chunk
+    assert chunked.replicas(ArrivalRate(5.0, 1000.0, 100.0), 1e6) == pytest.approx(1.0)  # each step has a chunk
 
 
 def test_steps_are_fitted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from cluster.state.pair_judgement import Judgement
+from cluster.state.pair_judgement import PairJudgement
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -22,7 +22,7 @@ class MemoryQuestions:
         self.available = True
         self.data: dict[tuple[str, str], bytes] = {}
         self.positions: dict[int, str] = {}
-        self.judged: list[tuple[str, Judgement]] = []
+        self.judged: list[tuple[str, PairJudgement]] = []
         self.refusals: dict[tuple[str, str], int] = {}
 
     async def get(self, tenant: str, ids: Sequence[str]) -> list[QuestionRecord | None]:
@@ -52,11 +52,11 @@ class MemoryQuestions:
         self._check()
         self.positions[model] = position
 
-    async def judge(self, tenant: str, judgement: Judgement) -> None:
+    async def judge(self, tenant: str, judgement: PairJudgement) -> None:
         self._check()
         self.judged.insert(0, (tenant, judgement))
 
-    async def judgements(self, tenant: str, version: str) -> list[Judgement]:
+    async def judgements(self, tenant: str, version: str) -> list[PairJudgement]:
         self._check()
         return [each for owner, each in self.judged if (owner, each.version) == (tenant, version)]
 

@@ -12,10 +12,10 @@ from cluster.cache.calibrated_thresholds import (
     MAX_REPORTS,
     MAX_REPORTS_OF_ONE,
     MAX_TENANTS,
-    Thresholds,
+    CalibratedThresholds,
     evidence,
 )
-from cluster.state.pair_judgement import Judgement
+from cluster.state.pair_judgement import PairJudgement
 from router.cache.calibration_table import CalibrationTable, Row
 from router.cache.hit_threshold import Evidence, Judged, threshold_for
 from router.ports.answer_cache import HitJudge
@@ -30,30 +30,30 @@ SHIPPED = threshold_for(TABLE, 0.01)
 
 def judged(
     score: float, wrong: bool, judge: HitJudge = HitJudge.SHADOW, pair: str = "", weight: float = 1.0, who: str = ""
-) -> Judgement:
-    return Judgement("s@1", wrong, judge, score, pair, weight, who)
+) -> PairJudgement:
+    return PairJudgement("s@1", wrong, judge, score, pair, weight, who)
 
 
-async def moved(judgements: Iterable[Judgement], tenant: str = "acme", bound: float = 0.01) -> tuple[float, float]:
+async def moved(judgements: Iterable[PairJudgement], tenant: str = "acme", bound: float = 0.01) -> tuple[float, float]:
     """The thresholds of acme and of another tenant, after ``judgements`` of ``tenant``."""
     questions = MemoryQuestions()
     for each in judgements:
         await questions.judge(tenant, each)
-    thresholds = Thresholds(TABLE, questions, VirtualClock())
+    thresholds = CalibratedThresholds(TABLE, questions, VirtualClock())
     for name in ("acme", "other"):
         thresholds(name, bound)
         await settled(thresholds, name)
     return thresholds("acme", bound), thresholds("other", bound)
 
 
-async def settled(thresholds: Thresholds, tenant: str = "acme") -> None:
+async def settled(thresholds: CalibratedThresholds, tenant: str = "acme") -> None:
     reading = thresholds._tenants[tenant].reading
     assert reading is not None
     await reading
 
 
 async def test_without_evidence_the_shipped_calibration_counts() -> None:
-    thresholds = Thresholds(TABLE, MemoryQuestions(), VirtualClock())
+    thresholds = CalibratedThresholds(TABLE, MemoryQuestions(), VirtualClock())
     assert thresholds("acme", 0.01) == threshold_for(TABLE, 0.01)
     assert thresholds("acme", 0.03) == threshold_for(TABLE, 0.03)
     assert thresholds("acme", 0.03) < thresholds("acme", 0.01)
@@ -62,7 +62,7 @@ async def test_without_evidence_the_shipped_calibration_counts() -> None:
 
 async def test_wrong_hits_raise_the_threshold_of_their_tenant_alone_once_they_are_read() -> None:
     questions, clock = MemoryQuestions(), VirtualClock()
-    thresholds = Thresholds(TABLE, questions, clock)
+    thresholds = CalibratedThresholds(TABLE, questions, clock)
     for tenant in ("acme", "other"):
         assert thresholds(tenant, 0.01) == SHIPPED
         await settled(thresholds, tenant)
@@ -114,7 +114,7 @@ def test_a_pair_counts_once_with_its_newest_judgement() -> None:
 
 
 async def test_the_tenants_in_memory_are_bounded() -> None:
-    thresholds = Thresholds(TABLE, MemoryQuestions(), VirtualClock())
+    thresholds = CalibratedThresholds(TABLE, MemoryQuestions(), VirtualClock())
     for number in range(MAX_TENANTS + 5):
         thresholds._known(str(number))
     assert len(thresholds._tenants) == MAX_TENANTS
@@ -123,7 +123,7 @@ async def test_the_tenants_in_memory_are_bounded() -> None:
 
 async def test_without_redis_the_former_thresholds_count() -> None:
     questions = MemoryQuestions()
-    thresholds = Thresholds(TABLE, questions, VirtualClock())
+    thresholds = CalibratedThresholds(TABLE, questions, VirtualClock())
     before = thresholds("acme", 0.01)
     await settled(thresholds)
     questions.available = False
@@ -133,7 +133,7 @@ async def test_without_redis_the_former_thresholds_count() -> None:
 
 
 async def test_many_look_ups_read_the_evidence_once() -> None:
-    thresholds = Thresholds(TABLE, MemoryQuestions(), VirtualClock())
+    thresholds = CalibratedThresholds(TABLE, MemoryQuestions(), VirtualClock())
     thresholds("acme", 0.01)
     reading = thresholds._tenants["acme"].reading
     for _ in range(10):
@@ -155,5 +155,5 @@ async def test_many_look_ups_read_the_evidence_once() -> None:
     ],
     ids=["shadow-wrong", "shadow-right", "near", "client-wrong", "client-right", "nan", "range"],
 )
-def test_what_a_judgement_says(judgement: Judgement, expected: Evidence) -> None:
+def test_what_a_judgement_says(judgement: PairJudgement, expected: Evidence) -> None:
     assert evidence([judgement]) == expected

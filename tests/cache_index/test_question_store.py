@@ -10,7 +10,7 @@ import redis
 
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.pair_judgement import Judgement, decode_judgement, pair_digest
+from cluster.state.pair_judgement import PairJudgement, decode_judgement, pair_digest
 from cluster.state.question_record import (
     PoisonedQuestionError,
     QuestionRecord,
@@ -93,8 +93,8 @@ async def test_a_position_belongs_to_a_model(questions: Questions) -> None:
 
 async def test_judgements_of_a_tenant_come_newest_first(questions: Questions) -> None:
     judged = [
-        Judgement("s@1", True, HitJudge.CLIENT, 0.75, "ab", 1.0, "key-1"),
-        Judgement("s@1", False, HitJudge.SHADOW, 0.5, "cd", 100.0),
+        PairJudgement("s@1", True, HitJudge.CLIENT, 0.75, "ab", 1.0, "key-1"),
+        PairJudgement("s@1", False, HitJudge.SHADOW, 0.5, "cd", 100.0),
     ]
     for each in judged:
         await questions.judge("acme", each)
@@ -145,7 +145,7 @@ async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
         client.hset(redis_keys.cache_questions("acme"), "id-1", b"spoilt")
         name = redis_keys.cache_judgements("acme")
         client.lpush(name, "{}", "[", *["{}"] * MAX_JUDGEMENTS)
-        await made.judge("acme", Judgement("s@1", True, HitJudge.CLIENT, 0.9))
+        await made.judge("acme", PairJudgement("s@1", True, HitJudge.CLIENT, 0.9))
         assert client.llen(name) == MAX_JUDGEMENTS
         assert client.ttl(name) > 0
     pages = [page async for page in made.pages()]

@@ -17,9 +17,9 @@ from ray import serve
 
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
-from cluster.cache.deployment import SemanticCacheLink, bind_semantic_cache, index_client
+from cluster.cache.deployment import SemanticCacheLink, bind_semantic_cache, semantic_cache_client
 from cluster.cache.pair_stage import PairStage
-from cluster.cache.semantic_cache_client import IndexClient
+from cluster.cache.semantic_cache_client import SemanticCacheClient
 from cluster.cache.semantic_cache_replica import FollowerStoppedError, SemanticCacheReplica
 from cluster.config import MantaConfig, StateConfig
 from cluster.embedder.deployment import bind_embedder
@@ -86,7 +86,7 @@ class ScriptedReplica:
 )
 async def test_each_failure_is_unavailable_and_opens_the_breaker(step: object, message: str) -> None:
     clock, replica = VirtualClock(), ScriptedReplica(step, step)
-    index = IndexClient(replica, config(), clock)
+    index = SemanticCacheClient(replica, config(), clock)
     for _ in range(2):
         with pytest.raises(SemanticUnavailableError, match=message):
             await index.lookup(QUESTION)
@@ -101,7 +101,9 @@ async def test_each_failure_is_unavailable_and_opens_the_breaker(step: object, m
 async def test_a_replica_that_says_why_it_cannot_look_is_no_fault_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    index = IndexClient(ScriptedReplica(*[CacheReply(failure="the embedder was lost")] * 5, CacheReply()), config())
+    index = SemanticCacheClient(
+        ScriptedReplica(*[CacheReply(failure="the embedder was lost")] * 5, CacheReply()), config()
+    )
     caplog.set_level(logging.INFO)
     for _ in range(5):
         with pytest.raises(SemanticUnavailableError, match="embedder was lost"):
@@ -113,7 +115,7 @@ async def test_a_replica_that_says_why_it_cannot_look_is_no_fault_and_is_logged_
 
 async def test_feedback_that_is_lost_is_an_error() -> None:
     feedback = HitFeedback("acme", "id", True, HitJudge.CLIENT)
-    index = IndexClient(ScriptedReplica(CacheReply(failure="no Redis"), CacheReply()), config())
+    index = SemanticCacheClient(ScriptedReplica(CacheReply(failure="no Redis"), CacheReply()), config())
     with pytest.raises(SemanticUnavailableError, match="no Redis"):
         await index.feedback(feedback)
     await index.feedback(feedback)
@@ -189,7 +191,7 @@ def test_the_deployment_finds_what_is_stored_also_after_a_crash(
         await entries.close()
 
     async def lookup(question: SemanticQuestion = QUESTION) -> SemanticMatch | None:
-        return await index_client(link).lookup(question)
+        return await semantic_cache_client(link).lookup(question)
 
     async def status() -> dict[str, Any]:
         found: dict[str, Any] = await link.handle.status.remote()
@@ -217,5 +219,5 @@ def test_the_deployment_finds_what_is_stored_also_after_a_crash(
     assert after["pid"] != before["pid"]
     assert after["embedded"] == 0, "the vector is in Redis"
 
-    graph.run(index_client(link).feedback(HitFeedback("acme", entry.id, True, HitJudge.CLIENT, match.score)))
+    graph.run(semantic_cache_client(link).feedback(HitFeedback("acme", entry.id, True, HitJudge.CLIENT, match.score)))
     assert graph.run(lookup()) is None

@@ -14,18 +14,18 @@ from router.config import OverflowConfig, PromptsConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.prompts.compress import compress, grain_of
-from router.prompts.context_overflow import Overflow, TierRoom, prompt_room
+from router.prompts.context_overflow import ContextOverflow, TierRoom, prompt_room
 from router.prompts.conversation_units import droppable, last_user_place, units_of
-from router.prompts.prompt_size import Measure, prompt_characters
+from router.prompts.prompt_size import TokensPerCharacter, prompt_characters
 from router.prompts.relevance import relevance
 from router.prompts.retrieve_turns import HEAD, retrieve
-from router.prompts.shortened_conversation import Shortened, Task
+from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import GAP, Kind, joined, segments_of
 from router.prompts.trim import trim
 from tests.router.conversations import contents, conversations
 
 POLICIES = [trim, compress, retrieve]
-Shorten = Callable[[Task], Shortened | None]
+Shorten = Callable[[ShorteningTask], ShortenedConversation | None]
 
 
 def user(text: str) -> Message:
@@ -40,8 +40,8 @@ def result(text: str, call: str) -> Message:
     return Message("tool", text, tool_call_id=call)
 
 
-def task(messages: list[Message], room: int, *fixed: int) -> Task:
-    return Task(Conversation(tuple(messages)), room, frozenset(fixed))
+def task(messages: list[Message], room: int, *fixed: int) -> ShorteningTask:
+    return ShorteningTask(Conversation(tuple(messages)), room, frozenset(fixed))
 
 
 def whole(messages: list[Message]) -> int:
@@ -68,7 +68,7 @@ def test_what_is_left_fits_and_parts_nothing(
     shorten: Shorten, messages: list[Message], share: float, template: int
 ) -> None:
     fixed = frozenset(range(min(template, len(messages))))
-    asked = Task(Conversation(tuple(messages)), int(whole(messages) * share), fixed)
+    asked = ShorteningTask(Conversation(tuple(messages)), int(whole(messages) * share), fixed)
 
     made = shorten(asked)
 
@@ -226,7 +226,7 @@ def test_relevance_weighs_rare_words_and_knows_plurals() -> None:
     assert relevance("x", []) == []
 
 
-ROOM = Measure(0.25, 0.3)
+ROOM = TokensPerCharacter(0.25, 0.3)
 
 
 def request(messages: list[Message], truncation: str | None = None, max_tokens: int | None = 50) -> InferenceRequest:
@@ -235,8 +235,8 @@ def request(messages: list[Message], truncation: str | None = None, max_tokens: 
     return replace(made, truncation=truncation)  # type: ignore[arg-type]
 
 
-def overflow(*policies: str, **further: object) -> Overflow:
-    return Overflow(PromptsConfig(overflow=OverflowConfig.model_validate({"policies": policies, **further})))
+def overflow(*policies: str, **further: object) -> ContextOverflow:
+    return ContextOverflow(PromptsConfig(overflow=OverflowConfig.model_validate({"policies": policies, **further})))
 
 
 SMALL, LARGE = TierRoom(300, ROOM), TierRoom(4_000, ROOM)
@@ -278,7 +278,8 @@ def test_a_tenants_settings_come_before_a_tiers() -> None:
     )
 
     reports = [
-        Overflow(config).fit(request(LONG), name, "fast", {"fast": SMALL}).request.report for name in ("acme", "o")
+        ContextOverflow(config).fit(request(LONG), name, "fast", {"fast": SMALL}).request.report
+        for name in ("acme", "o")
     ]
 
     assert [report and report.policy for report in reports] == ["trim", "compress"]
@@ -320,7 +321,7 @@ def test_each_refusal_of_the_engine_shortens_more() -> None:
 
 def test_tools_take_room_too() -> None:
     messages = [user("a" * 100), assistant("b" * 100), user("c")]
-    without = Task(Conversation(tuple(messages)), whole(messages))
+    without = ShorteningTask(Conversation(tuple(messages)), whole(messages))
     with_tools = replace(without, conversation=Conversation(tuple(messages), tools=("x" * 50,)))
 
     made = [trim(each) for each in (without, with_tools)]

@@ -17,9 +17,9 @@ from router.cache.flight_states import (
     Assignment,
     Flight,
     FlightEvent,
+    FlightRole,
     FlightState,
     IllegalFlightError,
-    Part,
 )
 from router.cache.single_flight import Joined, SingleFlight
 from router.memory_entry_store import MemoryEntryStore
@@ -50,21 +50,21 @@ def test_a_transition_that_is_not_in_the_table_raises_and_changes_nothing(
 
 
 class FlightMachine(RuleBasedStateMachine):
-    """Any course of events: each request gets one part, and one leads at a time."""
+    """Any course of events: each request gets one role, and one leads at a time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flight = Flight()
         self.waiting: set[int] = {self.flight.join()}
-        self.parts: dict[int, Part] = {}
+        self.roles: dict[int, FlightRole] = {}
         self.leaders: list[int] = []
 
     def take(self, assigned: Sequence[Assignment]) -> None:
-        for member, part in assigned:
+        for member, role in assigned:
             assert member in self.waiting, "a request that waits, once"
             self.waiting.remove(member)
-            self.parts[member] = part
-            if part is Part.LEAD:
+            self.roles[member] = role
+            if role is FlightRole.LEAD:
                 self.leaders.append(member)
 
     @precondition(lambda self: self.flight.state is not FlightState.SETTLED)
@@ -128,7 +128,7 @@ async def led(tasks: Sequence[asyncio.Task[Joined]]) -> asyncio.Task[Joined]:
     """The one of ``tasks`` that is to lead."""
     for _ in range(500):
         for task in tasks:
-            if task.done() and not task.cancelled() and task.result().part is Part.LEAD:
+            if task.done() and not task.cancelled() and task.result().role is FlightRole.LEAD:
                 return task
         await asyncio.sleep(0.005)
     raise AssertionError("none leads")
@@ -144,7 +144,7 @@ async def test_requests_of_two_routers_wait_for_one_answer() -> None:
     assert sum(task.done() for task in tasks) == 1
     await store_of(one, store)
     joined = [await task for task in tasks if task is not leader]
-    assert {(each.part, each.entry) for each in joined} == {(Part.SHARE, entry(1))}
+    assert {(each.role, each.entry) for each in joined} == {(FlightRole.SHARE, entry(1))}
     assert not one._groups
     assert not two._groups
 
@@ -152,7 +152,7 @@ async def test_requests_of_two_routers_wait_for_one_answer() -> None:
 async def test_other_keys_and_tenants_do_not_wait() -> None:
     (flight,) = flights(MemoryEntryStore(VirtualClock()))
     joined = await asyncio.gather(*(flight.join(tenant, key(n)) for tenant in ("acme", "other") for n in range(3)))
-    assert [each.part for each in joined] == [Part.LEAD] * 6
+    assert [each.role for each in joined] == [FlightRole.LEAD] * 6
 
 
 async def test_a_leader_that_fails_is_followed_by_one_request_and_after_some_all_go_alone() -> None:
@@ -160,10 +160,10 @@ async def test_a_leader_that_fails_is_followed_by_one_request_and_after_some_all
     tasks = [asyncio.create_task(flight.join("acme", key(1))) for _ in range(6)]
     for count in range(1, 2 + MAX_PROMOTIONS):
         await asyncio.sleep(0.01)
-        assert [task.result().part for task in tasks if task.done()] == [Part.LEAD] * count
+        assert [task.result().role for task in tasks if task.done()] == [FlightRole.LEAD] * count
         flight.failed("acme", key(1))
     joined = await asyncio.gather(*tasks)
-    assert [each.part for each in joined[1 + MAX_PROMOTIONS :]] == [Part.ALONE] * (5 - MAX_PROMOTIONS)
+    assert [each.role for each in joined[1 + MAX_PROMOTIONS :]] == [FlightRole.ALONE] * (5 - MAX_PROMOTIONS)
     assert not flight._groups
 
 
@@ -176,13 +176,13 @@ async def test_a_request_whose_client_leaves_harms_no_other() -> None:
         task.cancel()
     await asyncio.sleep(0.01)
     await store_of(flight, store)
-    assert {(await task).part for task in tasks[3:]} == {Part.SHARE}
+    assert {(await task).role for task in tasks[3:]} == {FlightRole.SHARE}
 
 
 async def test_all_that_wait_may_leave() -> None:
     store = MemoryEntryStore(VirtualClock())
     one, two = flights(store, 2)
-    assert (await one.join("acme", key(1))).part is Part.LEAD
+    assert (await one.join("acme", key(1))).role is FlightRole.LEAD
     tasks = [asyncio.create_task(two.join("acme", key(1))) for _ in range(3)]
     await asyncio.sleep(0.05)
     for task in tasks:
@@ -202,13 +202,13 @@ async def test_a_request_that_is_cancelled_as_it_gets_the_lead_passes_it_on() ->
         if group.flight.state is FlightState.LEADING:
             break
     tasks[0].cancel()
-    assert (await tasks[1]).part is Part.LEAD
+    assert (await tasks[1]).role is FlightRole.LEAD
 
 
 async def test_a_router_that_dies_is_followed_by_another_when_its_lease_ends() -> None:
     store = MemoryEntryStore(clock := VirtualClock())
     dead, living = flights(store, 2, lease_s=5)
-    assert (await dead.join("acme", key(1))).part is Part.LEAD
+    assert (await dead.join("acme", key(1))).role is FlightRole.LEAD
     assert dead._renewing is not None
     dead._renewing.cancel()  # it is gone: it renews nothing, and releases nothing
     tasks = [asyncio.create_task(living.join("acme", key(1))) for _ in range(4)]
@@ -217,18 +217,18 @@ async def test_a_router_that_dies_is_followed_by_another_when_its_lease_ends() -
     clock.advance(5)
     leader = await led(tasks)
     await store_of(living, store)
-    assert {(await task).part for task in tasks if task is not leader} == {Part.SHARE}
+    assert {(await task).role for task in tasks if task is not leader} == {FlightRole.SHARE}
 
 
 async def test_a_leader_keeps_its_lease_while_it_generates() -> None:
     store = MemoryEntryStore(SystemClock())
     one, two = flights(store, 2, lease_s=0.3)
-    assert (await one.join("acme", key(1))).part is Part.LEAD
+    assert (await one.join("acme", key(1))).role is FlightRole.LEAD
     follower = asyncio.create_task(two.join("acme", key(1)))
     await asyncio.sleep(0.8)
     assert not follower.done()
     await one.close()
-    assert (await follower).part is Part.LEAD
+    assert (await follower).role is FlightRole.LEAD
 
 
 async def test_an_answer_that_may_not_be_stored_lets_all_go_at_once_in_all_routers() -> None:
@@ -238,14 +238,14 @@ async def test_an_answer_that_may_not_be_stored_lets_all_go_at_once_in_all_route
     await asyncio.sleep(0.05)
     one.unshared("acme", key(1), "length")
     joined = [await task for task in tasks if task is not leader]
-    assert {each.part for each in joined} == {Part.ALONE}
+    assert {each.role for each in joined} == {FlightRole.ALONE}
     assert {each.reason for each in joined} == {"length", "unshared"}
 
 
 async def test_a_wait_is_bounded() -> None:
     one, two = flights(MemoryEntryStore(VirtualClock()), 2, max_wait_s=0.1)
-    assert (await one.join("acme", key(1))).part is Part.LEAD
-    assert await two.join("acme", key(1)) == Joined(Part.ALONE, waited=False, reason="wait")
+    assert (await one.join("acme", key(1))).role is FlightRole.LEAD
+    assert await two.join("acme", key(1)) == Joined(FlightRole.ALONE, waited=False, reason="wait")
     assert not two._groups
 
 
@@ -256,7 +256,7 @@ async def test_without_the_store_all_go_alone() -> None:
 
     (flight,) = flights(Gone(VirtualClock()))
     joined = await asyncio.gather(*(flight.join("acme", key(1)) for _ in range(3)))
-    assert {(each.part, each.reason) for each in joined} == {(Part.ALONE, "unavailable")}
+    assert {(each.role, each.reason) for each in joined} == {(FlightRole.ALONE, "unavailable")}
 
 
 @given(st.lists(st.sampled_from(("fail", "store")), max_size=6))
@@ -273,7 +273,7 @@ def test_whatever_leaders_do_every_request_gets_its_part(courses: list[str]) -> 
                 if number in seen or not task.done():
                     continue
                 seen.add(number)
-                if task.result().part is Part.LEAD:
+                if task.result().role is FlightRole.LEAD:
                     if left and left.pop(0) == "fail":
                         flight.failed("acme", key(1))
                     else:

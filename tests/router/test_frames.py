@@ -16,7 +16,7 @@ from router.generation.answer_event_builder import AnswerEventBuilder
 from router.openai.chat import ChatEndpoint
 from router.openai.common_response import DONE
 from router.openai.completions import CompletionEndpoint
-from router.transport.http_exchange import Exchange
+from router.transport.http_exchange import HttpExchange
 
 STAMP = Stamp("id-1", 1_700_000_000, "fast")
 CHAT, COMPLETIONS = ChatEndpoint(), CompletionEndpoint()
@@ -55,7 +55,7 @@ async def written(
         if body := message.get("body"):
             sent.append(body)
 
-    exchange = Exchange({"type": "http", "path": "/", "method": "POST", "headers": []}, receive, send)
+    exchange = HttpExchange({"type": "http", "path": "/", "method": "POST", "headers": []}, receive, send)
     await exchange.stream(events(), writer.chunks)
     return sent
 

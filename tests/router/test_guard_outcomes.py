@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from engine.api import Conversation, GenerationRequest, Usage
-from router.limits.usage_estimator import Estimator
+from router.limits.usage_estimator import UsageEstimator
 from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.guarded import CHAT, TEXT, Guarded
@@ -400,7 +400,7 @@ def test_a_refusal_as_an_answer_teaches_nothing_about_the_length_of_answers(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt: list[Usage] = []
-    monkeypatch.setattr(Estimator, "learn", lambda *given: learnt.append(given[-1]))
+    monkeypatch.setattr(UsageEstimator, "learn", lambda *given: learnt.append(given[-1]))
     guarded.policies.set(on_block="answer")
     guarded.ask("HARM")
     guarded.ask("fine")

@@ -19,8 +19,8 @@ from router.inference_request import InferenceRequest
 from router.ledger.max_usage import prompt_tokens
 from router.memory_store import MemoryStore
 from router.openai.completions_writer import CompletionWriter
-from router.per_prompt_stops import PromptStops
 from router.ports.clock import SystemClock
+from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import UsageMeter
 from safety.api import (
     Action,
@@ -116,7 +116,7 @@ async def answers(
     backend: EngineBackend, asked: InferenceRequest, guard: AnswerGuard, meter: UsageMeter
 ) -> list[AnswerEvent]:
     """The events of the request under the guard."""
-    stops = PromptStops()
+    stops = StoppedPrompts()
     events: AsyncGenerator[Sequence[AnswerEvent], None]
     events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, "account", "", stops)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]

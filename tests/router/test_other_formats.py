@@ -33,7 +33,7 @@ from router.memory_stream_store import MemoryStreamStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.ports.clock import SystemClock
-from router.prompts.stored_prompts import PromptBook
+from router.prompts.stored_prompts import StoredPrompts
 from router.resume.detached_streams import DetachedStreams
 from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -95,7 +95,7 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(CONFIG.access, ConfigKeys(CONFIG.keys), registry, None, clock)
     ledger = Ledger(store, CONFIG.prices, clock)
-    prompts = PromptBook(MemoryPromptStore(), clock)
+    prompts = StoredPrompts(MemoryPromptStore(), clock)
     retriever = make_retriever(CONFIG, MemoryCollectionStore(), None, clock)
     choice = TierChoice(TIERS, AutoConfig())
     streams = DetachedStreams(MemoryStreamStore(clock), CONFIG.resume, CONFIG.tenants, clock)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.cache.pair_guard.pair_rules import MAX_CHARACTERS, RULES, refusal
-from router.cache.pair_guard.parsed_question import reading
+from router.cache.pair_guard.parsed_question import parse_question
 
 REFUSED = [
     ("How do I enable dark mode?", "How do I disable dark mode?", "opposite"),
@@ -94,7 +94,7 @@ LEFT_ALONE = [
 @pytest.mark.parametrize(("one", "other", "reason"), REFUSED)
 def test_a_difference_that_counts_is_refused_in_both_orders(one: str, other: str, reason: str) -> None:
     assert refusal(one, other) is not None
-    assert RULES[reason](reading(one), reading(other))
+    assert RULES[reason](parse_question(one), parse_question(other))
     assert refusal(other, one) is not None
 
 

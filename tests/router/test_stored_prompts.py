@@ -13,7 +13,7 @@ from router.ports.prompt_store import Activation, ActivationKind, StoredVersion
 from router.ports.state_store import StateUnavailableError
 from router.prompts import stored_prompts
 from router.prompts.rollback_target import previous_version
-from router.prompts.stored_prompts import PromptBook
+from router.prompts.stored_prompts import StoredPrompts
 from tests.state.clock import VirtualClock
 
 
@@ -49,15 +49,15 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
-def book(store: Store, clock: VirtualClock) -> PromptBook:
-    return PromptBook(store, clock, cache_s=5, now=clock.now)
+def book(store: Store, clock: VirtualClock) -> StoredPrompts:
+    return StoredPrompts(store, clock, cache_s=5, now=clock.now)
 
 
 def document(text: str) -> bytes:
     return json.dumps({"messages": [{"role": "system", "content": text}]}).encode()
 
 
-async def said(made: PromptBook, version: int | None = None) -> str:
+async def said(made: StoredPrompts, version: int | None = None) -> str:
     return (await made.template("acme", "greet", version)).messages({})[0].content
 
 

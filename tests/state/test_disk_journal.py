@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.state.disk_journal import Journal, JournalFullError
+from cluster.state.disk_journal import DiskJournal, JournalFullError
 from cluster.state.ledger_writer import LedgerWriter, decode, encode
 from cluster.state.redis_store import default_journal
 from router.ports.ledger_store import LedgerEntry
@@ -20,7 +20,7 @@ from router.ports.state_store import StateUnavailableError
 MAX_BYTES = 100_000
 
 
-def drain(journal: Journal, at_once: int = 3) -> list[bytes]:
+def drain(journal: DiskJournal, at_once: int = 3) -> list[bytes]:
     found: list[bytes] = []
     while lines := journal.peek(at_once):
         found += lines
@@ -30,7 +30,7 @@ def drain(journal: Journal, at_once: int = 3) -> list[bytes]:
 
 @pytest.mark.parametrize("segment_bytes", [1, 50, 10**6])
 def test_lines_come_out_in_order_and_leave_no_file(tmp_path: Path, segment_bytes: int) -> None:
-    journal = Journal(tmp_path, MAX_BYTES, segment_bytes)
+    journal = DiskJournal(tmp_path, MAX_BYTES, segment_bytes)
     lines = [b"line %d" % n for n in range(100)]
     for line in lines:
         journal.append(line)
@@ -44,26 +44,26 @@ def test_lines_come_out_in_order_and_leave_no_file(tmp_path: Path, segment_bytes
 
 
 def test_what_is_not_released_comes_again_after_the_end_of_the_process(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, MAX_BYTES)
+    journal = DiskJournal(tmp_path, MAX_BYTES)
     for line in (b"a", b"b", b"c"):
         journal.append(line)
     journal.release(journal.peek(1))
     journal.close()
 
-    assert set(drain(Journal(tmp_path, MAX_BYTES))) >= {b"b", b"c"}
+    assert set(drain(DiskJournal(tmp_path, MAX_BYTES))) >= {b"b", b"c"}
 
 
 def test_the_segments_of_a_living_process_are_left_alone_and_those_of_a_dead_one_adopted(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from cluster.state.disk_journal import Journal\n"
-        f"journal = Journal(Path({str(tmp_path)!r}), {MAX_BYTES})\n"
+        "import sys, time; from pathlib import Path; from cluster.state.disk_journal import DiskJournal\n"
+        f"journal = DiskJournal(Path({str(tmp_path)!r}), {MAX_BYTES})\n"
         "journal.append(b'left'); print('ready', flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        journal = Journal(tmp_path, MAX_BYTES)
+        journal = DiskJournal(tmp_path, MAX_BYTES)
         assert journal.peek(9) == ()
 
         process.send_signal(signal.SIGKILL)
@@ -75,21 +75,21 @@ def test_the_segments_of_a_living_process_are_left_alone_and_those_of_a_dead_one
 
 def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     (tmp_path / "left.journal").write_bytes(b"whole\nha")
-    journal = Journal(tmp_path, MAX_BYTES)
+    journal = DiskJournal(tmp_path, MAX_BYTES)
     journal.append(b"next")
 
     assert drain(journal) == [b"whole", b"ha", b"next"]
 
 
 def test_a_line_longer_than_a_read_comes_out_whole(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 10**7)
+    journal = DiskJournal(tmp_path, 10**7)
     journal.append(b"x" * 10**6)
 
     assert drain(journal) == [b"x" * 10**6]
 
 
 def test_a_full_journal_refuses_and_has_room_again_when_lines_are_released(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 20)
+    journal = DiskJournal(tmp_path, 20)
     journal.append(b"x" * 15)
     with pytest.raises(JournalFullError):
         journal.append(b"y" * 15)
@@ -116,7 +116,7 @@ async def test_the_writer_appends_again_until_the_store_has_taken_an_entry(tmp_p
         return len(entries)
 
     (tmp_path / "left.journal").write_bytes(b"no entry\n")
-    writer = LedgerWriter(Journal(tmp_path, MAX_BYTES), append)
+    writer = LedgerWriter(DiskJournal(tmp_path, MAX_BYTES), append)
     writer.start()
     writer.record(ENTRY)
     await writer.close(5.0)
@@ -129,7 +129,7 @@ async def test_entries_without_room_are_counted(tmp_path: Path) -> None:
     async def append(entries: Sequence[LedgerEntry]) -> int:
         raise StateUnavailableError("down")
 
-    writer = LedgerWriter(Journal(tmp_path, 100), append)
+    writer = LedgerWriter(DiskJournal(tmp_path, 100), append)
     for _ in range(3):
         writer.record(ENTRY)
 
@@ -164,5 +164,5 @@ def test_a_segment_that_is_a_link_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     (tmp_path / "journal" / "x.journal").symlink_to(target)
 
-    assert Journal(tmp_path / "journal", 1 << 20).waiting_bytes == 0
+    assert DiskJournal(tmp_path / "journal", 1 << 20).waiting_bytes == 0
     assert target.read_text() == "precious"

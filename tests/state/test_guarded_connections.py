@@ -10,13 +10,13 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state.guarded_connections import Channel
+from cluster.state.guarded_connections import GuardedConnections
 from router.ports.clock import SystemClock
 from router.ports.state_store import StateUnavailableError
 
 
-def channel(server: RedisServer, journal: Path) -> Channel:
-    return Channel("calls", StateConfig(journal=journal), server.url, SystemClock(), 2.0, 8)
+def channel(server: RedisServer, journal: Path) -> GuardedConnections:
+    return GuardedConnections("calls", StateConfig(journal=journal), server.url, SystemClock(), 2.0, 8)
 
 
 def connections(server: RedisServer) -> int:
@@ -48,7 +48,7 @@ async def test_a_closed_channel_takes_no_call(redis_server: RedisServer, tmp_pat
 
 
 async def test_a_call_past_its_deadline_does_not_hold_up_the_end(redis_server: RedisServer, tmp_path: Path) -> None:
-    calls = Channel("calls", StateConfig(journal=tmp_path), redis_server.url, SystemClock(), 0.1, 8)
+    calls = GuardedConnections("calls", StateConfig(journal=tmp_path), redis_server.url, SystemClock(), 0.1, 8)
     late = asyncio.create_task(calls.call(lambda client: client.blpop("nothing", 5)))
     await asyncio.sleep(0)
     async with asyncio.timeout(2):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.state import write_behind
-from cluster.state.disk_journal import Journal
+from cluster.state.disk_journal import DiskJournal
 from cluster.state.ledger_writer import LedgerWriter, encode
 from router.ports.ledger_store import LedgerEntry
 from router.ports.state_store import StateUnavailableError
@@ -45,7 +45,7 @@ async def test_a_failure_of_the_journal_costs_one_round(
 ) -> None:
     monkeypatch.setattr(write_behind, "RETRY_S", 0.01)
     monkeypatch.setattr(write_behind, "ADOPT_S", 0.0)
-    journal, ledger = Journal(tmp_path, 65536), Ledger()
+    journal, ledger = DiskJournal(tmp_path, 65536), Ledger()
     works = getattr(journal, operation)
     failed = asyncio.Event()
 
@@ -71,9 +71,9 @@ async def test_a_failure_of_the_journal_costs_one_round(
 async def test_a_busy_writer_adopts_what_others_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_behind, "ADOPT_S", 1.0)
     ledger = Ledger()
-    writer = LedgerWriter(Journal(tmp_path, 65536), ledger.append)
+    writer = LedgerWriter(DiskJournal(tmp_path, 65536), ledger.append)
     writer.start()
-    other = Journal(tmp_path, 65536)
+    other = DiskJournal(tmp_path, 65536)
     other.append(encode(entry(1)))
     other.close()
 
@@ -96,7 +96,7 @@ async def test_a_tenant_whose_entries_fail_holds_up_no_other(tmp_path: Path) -> 
             raise StateUnavailableError("no node answers")
         return await ledger.append(entries)
 
-    writer = LedgerWriter(Journal(tmp_path, 65536), append)
+    writer = LedgerWriter(DiskJournal(tmp_path, 65536), append)
     for number, tenant in enumerate(["lost", "acme", "lost", "other"]):
         writer.record(entry(number, tenant))
     writer.start()
@@ -119,7 +119,7 @@ async def test_a_tenant_that_always_fails_holds_up_no_later_batch(
             raise error
         return await ledger.append(entries)
 
-    writer = LedgerWriter(Journal(tmp_path, 10**6), append)
+    writer = LedgerWriter(DiskJournal(tmp_path, 10**6), append)
     for number in range(2 * write_behind.BATCH):
         writer.record(entry(number, "lost"))
     writer.record(entry(-1))
@@ -144,7 +144,7 @@ async def test_a_full_journal_keeps_what_the_store_does_not_take(
         return await ledger.append(entries)
 
     line = len(encode(entry(1))) + 1
-    writer = LedgerWriter(Journal(tmp_path, 3 * line), append)
+    writer = LedgerWriter(DiskJournal(tmp_path, 3 * line), append)
     for number in (1, 2, 3):
         writer.record(entry(number))
     writer.start()

@@ -10,7 +10,7 @@ import redis
 
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.lua_script import Script
+from cluster.state.lua_script import LuaScript
 from router.limits import limit_transitions
 from router.limits.limit_transitions import LimitState
 from router.ports.limit_store import Charge, LimitName, LimitUse, Renewal, Reservation, Scope
@@ -90,7 +90,7 @@ async def test_the_script_decides_as_the_pure_functions_do(redis_server: RedisSe
     steps = Steps(seed)
     for _ in range(STEPS):
         steps.step()
-    script = Script("limits")
+    script = LuaScript("limits")
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as client:
         digest = await client.script_load(script.text)
         for first in range(0, len(steps.calls), 1000):
@@ -108,7 +108,7 @@ async def test_everything_of_a_tenant_shares_a_slot_and_has_a_time_to_live(redis
     scopes = (Scope("key:1", ((LimitName.CONCURRENT_REQUESTS, 2), (LimitName.TOKENS_PER_DAY, 9))), TENANT)
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as client:
         arguments: list[str | int] = ["reserve", redis_keys.base(tenant), "", "id", 5000, 1, 1, scopes_json(scopes)]
-        await Script("limits").run(client, [redis_keys.leases(tenant)], arguments)
+        await LuaScript("limits").run(client, [redis_keys.leases(tenant)], arguments)
 
         names = [name.decode() async for name in client.scan_iter()]
         assert {name.split("{")[1].split("}")[0] for name in names} == {"a%7Bb%7D%3Ac"}

@@ -13,7 +13,7 @@ import redis
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state import redis_keys
-from cluster.state.lua_script import Script
+from cluster.state.lua_script import LuaScript
 from cluster.state.recently_added_tenants import KNOWN_S
 from cluster.state.redis_store import MAX_INTERVALS_AT_ONCE, RedisStore
 from router.ports.key_store import KeyRecord
@@ -97,7 +97,7 @@ async def test_an_append_that_fails_adds_nothing_and_may_be_made_again(
 
 
 async def test_a_limit_of_features_is_the_same_in_the_script(redis_store: RedisStore) -> None:
-    assert f"local MAX_VALUES = {MAX_VALUES}\n" in Script("ledger").text
+    assert f"local MAX_VALUES = {MAX_VALUES}\n" in LuaScript("ledger").text
 
 
 class TestKeysOfOtherReleases:

@@ -1,1 +1,2 @@
-"""The signals. Each is a function from the evidence to the number of replicas that a tier needs, or to None. Pure."""
+"""The signals. Each is a function from ``SignalInputs`` to the number of replicas that a tier needs, or to None.
+Pure."""

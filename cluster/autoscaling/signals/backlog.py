@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 
 
-def backlog_s(evidence: Evidence, replicas: float) -> float:
+def backlog_s(evidence: SignalInputs, replicas: float) -> float:
     """Returns the seconds that ``replicas`` need to prefill all queued prompts."""
     return evidence.model.prefill_s(evidence.queued_prompt_tokens) / max(1.0, replicas)
 
 
-def backlog(evidence: Evidence) -> Need | None:
+def backlog(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas whose queues would stay within the TTFT objective's budget, limited by
-    ``Evidence.lasting``. None if no prefill rate was measured."""
+    ``SignalInputs.lasting``. None if no prefill rate was measured."""
     if not evidence.model.prefill_tokens_per_s:
         return None
     queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)

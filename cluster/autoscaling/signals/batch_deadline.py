@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import isfinite
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.snapshot import BatchWork
 
 MARGIN = 1.1
 """Batch work counts as this many times what it is estimated to be."""
 
 
-def batch_deadline(evidence: Evidence, floor: float) -> Need | None:
+def batch_deadline(evidence: SignalInputs, floor: float) -> Need | None:
     """Returns the number of replicas for the flow of other classes and the batch work. None if ``floor`` replicas
     finish the batch work in time.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 
 
-def kv_demand(evidence: Evidence) -> Need | None:
+def kv_demand(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas whose KV caches hold the demand within the margin. None if the capacity is
     unknown."""
     capacity = evidence.load.kv_capacity_tokens

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cluster.autoscaling.config import SloConfig
 from cluster.autoscaling.decision import Need, Reason
 from cluster.autoscaling.histogram import LatencyHistogram, merged
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.snapshot import LatencyReport
 from engine.api import Priority
 
@@ -21,21 +21,21 @@ NEWCOMERS = 0.05
 """If more than this part of the ready replicas came within the reports' window, latencies are from before they came."""
 
 
-def observed_ttft(evidence: Evidence) -> Need | None:
+def observed_ttft(evidence: SignalInputs) -> Need | None:
     """Returns ``ready * P99 / objective`` of the class that misses its TTFT objective by most. None if all meet
     theirs, or too few latencies are known."""
     queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
     return _worst(evidence, Reason.OBSERVED_TTFT, lambda report: report.ttft, lambda slo: slo.ttft_p99_s, queue_s)
 
 
-def observed_itl(evidence: Evidence) -> Need | None:
+def observed_itl(evidence: SignalInputs) -> Need | None:
     """Returns ``ready * P99 / objective`` of the class that misses its ITL objective by most. See ``observed_ttft``."""
     work_s = evidence.in_flight_work_s
     return _worst(evidence, Reason.OBSERVED_ITL, lambda report: report.itl, lambda slo: slo.itl_p99_s, work_s)
 
 
 def _worst(
-    evidence: Evidence,
+    evidence: SignalInputs,
     reason: Reason,
     histogram_of: Callable[[LatencyReport], LatencyHistogram],
     limit_of: Callable[[SloConfig], float],
@@ -58,7 +58,7 @@ def _worst(
 
 
 def _p99_s(
-    evidence: Evidence, priority: Priority, histogram_of: Callable[[LatencyReport], LatencyHistogram]
+    evidence: SignalInputs, priority: Priority, histogram_of: Callable[[LatencyReport], LatencyHistogram]
 ) -> float | None:
     """Returns the P99 of all fresh and sound reports on the class. None if they have too few latencies."""
     total = merged(

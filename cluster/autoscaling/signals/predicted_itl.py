@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 
 
-def step_s(evidence: Evidence, replicas: float) -> float:
+def step_s(evidence: SignalInputs, replicas: float) -> float:
     """Returns the predicted seconds of a decode step when ``replicas`` replicas share all requests."""
     return evidence.model.step(evidence.in_flight / max(1.0, replicas))
 
 
-def predicted_itl(evidence: Evidence) -> Need | None:
+def predicted_itl(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas whose steps would be within the margin of the ITL objective. None if the
     dependence of step time on batch size is unknown, or no number of replicas is enough."""
     limit, model = evidence.itl_limit_s, evidence.model

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.signals.backlog import backlog_s
 
 MARGIN = 0.9
 """Of the objective that the prediction may take."""
 
 
-def ttft_s(evidence: Evidence, replicas: float) -> float:
+def ttft_s(evidence: SignalInputs, replicas: float) -> float:
     """Returns the predicted seconds to a first token with ``replicas``: the queue, the prompt's own prefill, and one
     decode step at the resulting batch size."""
     model = evidence.model
@@ -18,7 +18,7 @@ def ttft_s(evidence: Evidence, replicas: float) -> float:
     return backlog_s(evidence, replicas) + evidence.own_prefill_s + step_s
 
 
-def predicted_ttft(evidence: Evidence) -> Need | None:
+def predicted_ttft(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas with which the prediction is at most MARGIN x the objective. None if no prefill
     rate was measured, or if no number of replicas is enough: more replicas do not speed up a prompt's own prefill."""
     limit = MARGIN * evidence.slo.ttft_p99_s

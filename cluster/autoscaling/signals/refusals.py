@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 
 MAX_REFUSED = 0.5
 """The part of the requests that counts: beyond, the need would be more than twice the ready replicas."""
 
 
-def refusals(evidence: Evidence) -> Need | None:
+def refusals(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas that would have served the refused requests too. None if no request was
     refused."""
     if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:

@@ -7,10 +7,10 @@ while replicas start.
 from __future__ import annotations
 
 from cluster.autoscaling.decision import Need, Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 
 
-def request_flow(evidence: Evidence) -> Need | None:
+def request_flow(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas for the flow, with headroom for random peaks. None if the flow or the replicas'
     speed is unknown."""
     mean = evidence.flow_replicas

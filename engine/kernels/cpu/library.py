@@ -13,7 +13,7 @@ FLOAT32, BFLOAT16, INT8, FP8, INT4, GROUPED4, GROUPED8 = range(7)
 
 
 class Linear(ctypes.Structure):
-    """A packed weight matrix."""
+    """The C structure of a packed weight matrix. ``type`` is one of the constants above."""
 
     _fields_ = [
         ("weights", c_void_p),
@@ -26,7 +26,7 @@ class Linear(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """The weights and the KV cache of one layer."""
+    """The C structure of one layer: its weights and its KV cache."""
 
     _fields_ = [
         ("before_attention", c_void_p),
@@ -49,13 +49,14 @@ class Layer(ctypes.Structure):
 
 
 class Screen(ctypes.Structure):
-    """The 8-bit copy of the output layer for screening."""
+    """The C structure of the 8-bit copy of the output layer, by which the largest logits are found first
+    (screening)."""
 
     _fields_ = [("numbers", Linear), ("errors", c_void_p), ("sizes", c_void_p)]
 
 
 class Model(ctypes.Structure):
-    """A decoder."""
+    """The C structure of a model: its layers, other weights and sizes."""
 
     _fields_ = [
         ("layers", POINTER(Layer)),
@@ -82,13 +83,14 @@ class Model(ctypes.Structure):
 
 
 class Span(ctypes.Structure):
-    """Consecutive tokens of one sequence."""
+    """The C structure of consecutive tokens of one sequence in a step: ``rows`` rows from ``row`` on, the first of
+    which is at ``position`` of the sequence, and the sequence's block table."""
 
     _fields_ = [("row", c_long), ("rows", c_long), ("position", c_long), ("table", POINTER(c_int32))]
 
 
 class Step(ctypes.Structure):
-    """One step: its tokens, its spans, and the rows whose logits are wanted."""
+    """The C structure of one step: its tokens, its spans, and the rows whose logits are wanted."""
 
     _fields_ = [
         ("tokens", POINTER(c_int64)),

@@ -104,7 +104,8 @@ class CompiledRunner:
         self._end_threads()
 
     def _kernels(self) -> str:
-        """Float32 weights are multiplied without tiles; whole numbers and bfloat16 with them, if there are any."""
+        """Returns the name of the kernels, for metrics: with AMX tiles if the machine has them and the weights are
+        whole numbers or bfloat16."""
         if self._packed.model.type == FLOAT32 and not self._packed.model.coded:
             return "compiled"
         return {Tiles.NONE: "compiled", Tiles.HARDWARE: "compiled-amx", Tiles.EMULATED: "compiled-amx-emulated"}[
@@ -112,7 +113,8 @@ class CompiledRunner:
         ]
 
     def _logits_for(self, rows: int, screened: bool) -> Tensor:
-        """Where logits may lie that nobody will see; screened ones are no more than a bound for each panel."""
+        """Returns the buffer for the logits of ``rows`` rows, which only the kernels read. ``screened``: it has one
+        bound for each panel instead."""
         floats = rows * (self._screening.panels if screened else self._vocab_size)
         if self._logits.numel() < floats:
             self._logits = torch.empty(floats)

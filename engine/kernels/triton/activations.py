@@ -39,7 +39,8 @@ def gated_kernel(
     OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Writes activation(gate) * up to ``out`` [rows, size], which is contiguous. Rows of ``gate_up`` [rows, 2 * size]
-    are ``stride`` elements apart. Grid (rows, size / BLOCK)."""
+    are ``stride`` elements apart. Grid (rows, size / BLOCK). KIND is the activation, OVERLAP as in
+    ``wait_for_inputs``."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = columns < size

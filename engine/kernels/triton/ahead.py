@@ -44,7 +44,8 @@ class _Expected:
         return cls(chunk.start, tables, tuple(table.blocks[chunk.start // block_size] for table in tables))
 
     def is_that_of(self, other: _Expected) -> bool:
-        """Tables that hold the same by chance are not the same."""
+        """Returns whether both have the same tables, start and blocks. Tables are compared by identity, since two may
+        hold the same ids by chance."""
         same = len(self.tables) == len(other.tables) and all(map(is_, self.tables, other.tables))
         return same and (self.start, self.blocks) == (other.start, other.blocks)
 

@@ -45,7 +45,8 @@ def split_kernel(
     one split, which is written to ``out`` instead.
 
     A split has SPLIT keys or, if SPLIT is 0, an equal share of the tile's keys, but at least MIN_KEYS. Both are
-    multiples of BLOCK_N.
+    multiples of BLOCK_N. ``numbers``, ``scales``, ``bend``, ``unit`` and the constants are as in ``walk``; ``width`` is
+    that of the block tables.
     """
     head = tl.program_id(0)
     split = tl.program_id(1)
@@ -135,7 +136,8 @@ def merge_kernel(
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Merges the partial results of ``split_kernel`` into ``out`` [rows, heads, head_dim]: in order if SPLIT is set,
-    else SPLITS parts at a time. Grid (QUERIES * GROUP, kv_heads, tiles)."""
+    else SPLITS parts at a time. Grid (QUERIES * GROUP, kv_heads, tiles). The other arguments are those of
+    ``split_kernel``."""
     m = tl.program_id(0)
     head = tl.program_id(1)
     tile = tl.program_id(2)

@@ -50,7 +50,8 @@ def tiles_kernel(
 ) -> None:  # fmt: skip
     """Computes the attention of one tile of queries. Grid (kv_heads, tiles). Shapes are those of ``PagedPlan``;
     ``query`` [rows, heads, head_dim] with ``row_stride``, ``out`` contiguous. If SPLIT is set, parts of SPLIT keys are
-    computed separately and merged in order."""
+    computed separately and merged in order. ``numbers``, ``scales``, ``bend``, ``unit`` and the constants are as in
+    ``walk``; ``width`` is that of the block tables."""
     head = tl.program_id(0)
     tile = tl.program_id(1)
     wait_for_inputs(OVERLAP)

@@ -25,7 +25,8 @@ def place_of(
     QUERIES: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """Returns the first row of a tile, counted over all rows of the step; its number of rows; and the position of its
-    first row in the sequence."""
+    first row in the sequence. ``tiles``, ``starts``, ``counts`` and ``lengths`` are those of ``PagedPlan``; ``tile``
+    and ``sequence`` are indices into them. QUERIES is the most rows of a tile."""
     offset = tl.load(tiles + 2 * tile + 1)
     count = tl.load(counts + sequence)
     rows = tl.minimum(count - offset, QUERIES)
@@ -34,7 +35,8 @@ def place_of(
 
 @triton.jit
 def first_seen(position: tl.tensor, WINDOW: tl.constexpr) -> tl.tensor:
-    """Returns the position of the first key that the query at ``position`` attends to."""
+    """Returns the position of the first key that the query at ``position`` attends to. WINDOW is the most keys that a
+    query attends to, itself included; 0: all."""
     return tl.maximum(position - (WINDOW - 1), 0) if WINDOW > 0 else position * 0
 
 
@@ -43,7 +45,9 @@ def load_queries(
     query: tl.tensor, row: tl.tensor, rows: tl.tensor, row_stride: tl.tensor, head: tl.tensor, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Returns the queries of a tile, [BLOCK_M, BLOCK_D], with zeros beyond the tile's rows and the head's elements."""
+    """Returns the queries of a tile, [BLOCK_M, BLOCK_D], with zeros beyond the tile's rows and the head's elements.
+    ``query`` is [rows, heads, head_dim] with rows ``row_stride`` elements apart; the tile has ``rows`` rows from
+    ``row`` on, and the GROUP query heads of the KV head ``head``."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     at = (row + m // GROUP).to(tl.int64) * row_stride + (head * GROUP + m % GROUP) * HEAD_DIM
@@ -121,7 +125,10 @@ def walk(
 
     Nothing before ``low`` or from ``end`` on is read. Without MASKED, every row must see all keys from ``lo`` to the
     end of the last key tile. ``position`` [BLOCK_M] is that of each row's query. A score times ``unit`` is an exponent
-    of two.
+    of two. ``numbers`` and ``scales`` are those of ``KVPages``, ``table`` is the sequence's block table, ``head`` the
+    KV head. WINDOW is as in ``first_seen``. CAPPED: scores are capped by ``bend`` (``capped``). SCALED: keys and values
+    have scales. WORDS is the format, ``int8`` or ``fp8``, of numbers that are read two at a time, as words; "": they
+    are read one by one.
     """
     block = _load_blocks(table, lo + tl.arange(0, BLOCK_N), low, end, BLOCK_SIZE)
     for first in tl.range(lo, hi, BLOCK_N):
@@ -175,7 +182,8 @@ def store_rows(
     out: tl.tensor, acc: tl.tensor, total: tl.tensor, row: tl.tensor, rows: tl.tensor, head: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Divides ``acc`` by ``total``, and writes the tile's rows to ``out`` [rows, heads, head_dim]."""
+    """Divides ``acc`` by ``total``, and writes the tile's rows to ``out`` [rows, heads, head_dim]. ``row``, ``rows``,
+    ``head`` and GROUP are as in ``load_queries``."""
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     at = (row + m // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + head * GROUP + m % GROUP

@@ -35,7 +35,7 @@ _E4M3_LOW, _E4M3_HIGH = tl.constexpr(_e4m3(8)), tl.constexpr(_e4m3(0))
 
 @triton.jit
 def through(words: tl.tensor, code: tl.constexpr) -> tl.tensor:
-    """Applies the PTX ``code`` to two words at a time."""
+    """Returns bfloat16 of ``words`` by the PTX ``code``, which converts two int16 words at a time, as one register."""
     return tl.inline_asm_elementwise(code, "=r,r", [words], dtype=tl.bfloat16, is_pure=True, pack=2)
 
 

@@ -22,7 +22,7 @@ _CAPABILITY = (9, 0)  # Hopper
 @triton.jit
 def wait_for_inputs(OVERLAP: tl.constexpr) -> None:
     """Lets the next kernel launch, then waits until all earlier ones finish. Before this call, touch only memory that
-    no earlier kernel writes, and write nothing they read."""
+    no earlier kernel writes, and write nothing they read. Without OVERLAP, it does nothing."""
     if OVERLAP:
         gdc_launch_dependents()
         gdc_wait()

@@ -29,7 +29,8 @@ def tiles_kernel(
     bounds: tl.tensor, tiles: tl.tensor, experts: tl.tensor, block_rows: tl.constexpr, size: tl.constexpr
 ) -> None:
     """Writes the expert, the first row and the end row of one tile; a superfluous tile has no rows. ``size`` is a power
-    of two of at least the number of experts."""
+    of two of at least the number of experts. ``bounds`` [experts + 1] has the first row of each expert, and the number
+    of rows. ``tiles`` is as in ``Sorted``. Grid (tiles)."""
     tile = tl.program_id(0)
     expert = tl.arange(0, size)
     known = expert < experts
@@ -63,7 +64,10 @@ def grouped_kernel(
     group: tl.constexpr,
 ) -> None:
     """Computes one tile of the rows of one expert. If ``gather``, rows are read in token order and written sorted by
-    expert; if not, they are read sorted and written in token order."""
+    expert; if not, they are read sorted and written in token order. ``weights`` is [experts, count, inputs]. ``tiles``
+    and ``order`` are as in ``Sorted``, ``tile_count`` is the number of tiles. A tile is [block_outputs, block_rows];
+    ``whole`` and ``step`` are as in ``sum_plain``, ``group`` as in ``tile_order``. Grid (tiles of rows * tiles of
+    outputs)."""
     place, output_tile = tile_order(tl.program_id(0), tile_count, tl.cdiv(count, block_outputs), group)
     expert = tl.load(tiles + place * 3).to(tl.int64)
     own = tl.load(tiles + place * 3 + 1) + tl.arange(0, block_rows)
@@ -88,7 +92,9 @@ def weighted_kernel(
     per_token: tl.constexpr,
     size: tl.constexpr,
 ) -> None:
-    """Adds up a part of the outputs of one token's experts, each times its weight, the likeliest expert's first."""
+    """Adds up a part of the outputs of one token's experts, each times its weight, the likeliest expert's first.
+    ``outputs`` is [tokens * per_token, hidden], ``shares`` [tokens, per_token] are the weights, ``result`` is [tokens,
+    hidden]. Grid (tokens, hidden / size)."""
     token = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * size + tl.arange(0, size)
     inside = at < hidden

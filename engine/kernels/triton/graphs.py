@@ -17,7 +17,8 @@ WARM_UPS = 2  # runs before a capture: kernels are compiled and libraries take t
 
 
 class Steps(Protocol[Size]):
-    """Runs steps of a padded size from buffers at fixed addresses."""
+    """Runs steps whose inputs are in buffers at fixed addresses, so that CUDA graphs can replay them. Steps are padded
+    to one of a few sizes."""
 
     def prepare(self, size: Size, clear: Callable[[Size], None]) -> None:
         """Prepares steps of a size, once. ``clear`` fills the buffers of a size with a step of padding, which may be

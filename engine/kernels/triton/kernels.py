@@ -64,5 +64,5 @@ class TritonKernels:
 
 
 def _multiprocessors(device: torch.device) -> int:
-    """Of a card; 1 where there is none."""
+    """Returns the number of multiprocessors of the GPU ``device``; 1 for another device."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

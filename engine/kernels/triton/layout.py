@@ -65,7 +65,8 @@ class Tiling(Protocol):
 
 
 def blank(sizes: Sizes, tiles: Tiling) -> NDArray[np.int32]:
-    """Returns the array of a step of padding alone. Raises ValueError as ``lay_out`` does."""
+    """Returns the array, int32, of a step of padding alone, of the size ``sizes``. Raises ValueError for sizes that do
+    not fit ``tiles``."""
     return lay_out((), (), False, sizes, tiles)
 
 

@@ -83,7 +83,12 @@ def product_kernel(
     all parts.
 
     The last program of a tile to finish adds up the partial sums that all its programs have left in ``partial``, in
-    their order.
+    their order. The product is of ``x`` [rows, inputs], whose rows are ``stride`` elements apart, and ``weights``
+    [count, width], of words with ``bits`` bits per number if they are int16. ``scales`` are those of the weights,
+    ``row_scales`` [rows] those of ``x``; ``arrivals`` counts the finished programs of each tile (``new_arrivals``).
+    Grid (tiles, parts), or (tiles, 1) without ``alone``. A tile is [block_outputs, block_rows] and takes ``step``
+    inputs at a time; ``group`` is as in ``tile_order``, ``fast`` and ``whole`` as in ``sum_words``, ``overlap`` as in
+    ``wait_for_inputs``.
     """
     tile = tl.program_id(0)
     row_tile, output_tile = tile_order(tile, tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs), group)
@@ -159,7 +164,9 @@ def launch(
     fixed: bool,
 ) -> Tensor:
     """Runs ``product_kernel`` and returns its output, [rows, outputs] in ``dtype``. ``weights`` [outputs, columns] may
-    be of any kind; ``x`` [rows, inputs] has contiguous rows. The grid depends on these shapes."""
+    be of any kind; ``x`` [rows, inputs] has contiguous rows. The grid depends on these shapes. ``arrivals`` comes from
+    ``new_arrivals``. ``bits`` is the size of a packed number. ``fixed``: the order of summation depends on the shape of
+    ``weights`` alone."""
     rows, (count, width) = x.shape[0], weights.shape
     output = torch.empty(rows, count, dtype=dtype, device=x.device)
     if not rows:
@@ -210,7 +217,7 @@ def launch(
 
 def parts_of(tiles: int, steps: int, tile: Tiling) -> int:
     """Returns the number of parts into which the ``steps`` over the inputs are split: no more than fill the device,
-    with at least two steps each."""
+    with at least two steps each. ``tiles`` is the number of tiles of the output."""
     return max(1, min(tile.programs // tiles, steps // 2))
 
 

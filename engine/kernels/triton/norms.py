@@ -41,7 +41,8 @@ def norm_kernel(
     ADD: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OVERLAP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Computes the norm of one row; if ADD is set, adds ``update`` to ``stream`` first. Grid (rows). ``out`` [rows,
-    size] is contiguous. WHOLE: a block holds a whole row."""
+    size] is contiguous. WHOLE: a block holds a whole row. ``weight`` is [size], ``eps`` is added to the mean square.
+    OVERLAP is as in ``wait_for_inputs``."""
     row = tl.program_id(0).to(tl.int64)
     stream += row * stream_stride
     update += row * update_stride

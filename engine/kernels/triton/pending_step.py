@@ -47,7 +47,9 @@ class Launch:
 
 
 def launched(chunks: tuple[Chunk, ...], sampled: tuple[Chunk, ...], output: Tensor, padded: int) -> Launch:
-    """Starts copying the ``output`` of a step to the host, after all work launched so far, and returns the launch."""
+    """Starts copying the ``output`` of a step to the host, after all work launched so far, and returns the launch.
+    ``chunks`` are those of the step, ``sampled`` those after which a token is sampled, ``padded`` is the number of
+    tokens in ``output``, padding included: the first of its numbers, as in ``Launch``."""
     if output.device.type != "cuda":
         return Launch(chunks, sampled, output.clone(), padded, None)
     told = torch.empty_like(output, device="cpu", pin_memory=True)

@@ -46,8 +46,8 @@ def sum_plain(
     step: tl.constexpr,
 ) -> tl.tensor:
     """Returns the sums of products, [outputs, rows], over the inputs from ``start`` up to ``end``. ``rows`` and
-    ``weights`` point to the starts of rows of inputs and of weights. ``whole``: the inputs are a multiple of
-    ``step``."""
+    ``weights`` point to the starts of rows of inputs and of weights. ``whole``: the inputs are a multiple of ``step``.
+    ``seen``: whether a row exists; others count as zeros. ``step`` inputs are multiplied at a time."""
     total = tl.zeros((weights.shape[0], rows.shape[0]), tl.float32)
     for first in range(start, end, step):
         at = first + tl.arange(0, step)
@@ -72,7 +72,8 @@ def sum_eights(
     whole: tl.constexpr,
     step: tl.constexpr,
 ) -> tl.tensor:
-    """Returns the sums as ``sum_plain`` does, for one-byte numbers on both sides: int8, summed in int32, or float8."""
+    """Returns the sums of products, [outputs, rows], as ``sum_plain``, whose arguments it has, but of one-byte numbers
+    on both sides: int8, summed in int32, or float8."""
     exact: tl.constexpr = rows.dtype.element_ty == tl.int8
     kind: tl.constexpr = tl.int32 if exact else tl.float32
     none: tl.constexpr = 0 if exact else 0.0
@@ -108,7 +109,7 @@ def _unpacked_fast(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr) ->
 @triton.jit
 def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl.constexpr) -> tl.tensor:
     """Returns number ``place`` of each of the int16 ``words``, exactly: in bfloat16 if ``fast``, with PTX, which
-    Triton's interpreter cannot run; else in float32."""
+    Triton's interpreter cannot run; else in float32. A word has 16 / ``bits`` numbers."""
     if fast:
         numbers = _unpacked_fast(words, place, bits)
     elif bits == 4:
@@ -143,8 +144,10 @@ def sum_words(
     step: tl.constexpr,
 ) -> tl.tensor:
     """Returns the sums as ``sum_plain`` does, for weights packed into words (quant/matrix.py), over the words from
-    ``start`` up to ``end`` of the ``width`` of a row. Scales of groups are applied here, scales of outputs (if ``bits``
-    is 8) are not. ``outputs`` are the outputs of this tile, ``count`` is the number of outputs of the matrix."""
+    ``start`` up to ``end`` of a row of ``width`` words, which are ``inputs`` numbers. Scales of groups are applied
+    here, scales of outputs (if ``bits`` is 8) are not. ``outputs`` are the outputs of this tile, ``count`` is the
+    number of outputs of the matrix. ``bits``, of a number, is 4 or 8; ``fast`` is as in ``unpacked``; the other
+    arguments are those of ``sum_plain``."""
     size: tl.constexpr = weights.shape[0]
     total = tl.zeros((size, rows.shape[0]), tl.float32)
     for first in range(start, end, step):
@@ -185,7 +188,8 @@ def store_tile(
     seen: tl.tensor,
 ) -> tl.tensor:
     """Writes a tile [outputs, rows], multiplied by the scales of outputs and of rows, if any, plus the bias. ``target``
-    points to the starts of the rows."""
+    points to the starts of the rows. ``total`` has the sums; outputs from ``count`` on, and rows that are not ``seen``,
+    are not written."""
     kept = outputs < count
     result = total.to(tl.float32)
     if by_output is not None:

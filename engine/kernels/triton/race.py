@@ -57,7 +57,9 @@ def survey_kernel(
 ) -> None:  # fmt: skip
     """Surveys PART groups of one row. Grid (draws, parts). Writes ``tops`` [draws, parts] float32, the largest number
     of the part, and ``notes`` [draws, parts] int32, its token; for rows with cuts, the bits of a float32 instead, the
-    sum of exp(x - top). ``maxima`` [draws, groups] float32 is written for rows with cuts only."""
+    sum of exp(x - top). ``maxima`` [draws, groups] float32 is written for rows with cuts only. ``settings`` has FIELDS
+    numbers for each draw. ``logits`` has ``vocab`` columns, and rows ``stride`` elements apart; ``groups`` is the
+    number of groups of a row."""
     draw = tl.program_id(0)
     part = tl.program_id(1)
     fields = settings + draw * FIELDS
@@ -181,7 +183,8 @@ def settle_kernel(
 ) -> None:  # fmt: skip
     """Chooses the token of one row from the results of the survey, and writes it to ``chosen`` [draws] int64. Grid
     (draws). ``listed`` [draws, groups] int32 is work space. PARTS and PADDED are powers of two of at least the numbers
-    of parts and groups. CUTS: some rows may have cuts (top-k, top-p, min-p)."""
+    of parts and groups. CUTS: some rows may have cuts (top-k, top-p, min-p). The other arguments are those of
+    ``survey_kernel``."""
     draw = tl.program_id(0)
     fields = settings + draw * FIELDS
     part = tl.arange(0, PARTS)

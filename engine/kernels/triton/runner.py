@@ -113,7 +113,7 @@ class TritonRunner:
         copy_blocks(self._cache, self._groups, copies)
 
     def _run_for_logits(self, chunks: tuple[Chunk, ...]) -> StepResult:
-        """With the logits, for those who do more with them than the device can."""
+        """Runs a step and returns its logits, for sampling that the kernels do not support."""
         part, longest = self._sent(chunks, len(rows_wanted(chunks)))
         plan = self._plans.of(part, longest)
         logits, sound = self._model.forward(part["tokens"], plan, self._cache, part["wanted"].long())

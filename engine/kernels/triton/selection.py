@@ -51,7 +51,7 @@ def list_groups(
     maxima: tl.tensor, groups: tl.tensor, lo: tl.tensor, listed: tl.tensor, PADDED: tl.constexpr
 ) -> tl.tensor:
     """Writes the numbers of the groups with tokens above ``lo`` to ``listed``, in order, and returns how many these
-    are."""
+    are. ``maxima`` has the largest logit of each group. PADDED is a power of two of at least ``groups``."""
     at = tl.arange(0, PADDED)
     some = (key_of(tl.load(maxima + at, at < groups, other=float("-inf"))) > lo).to(tl.int32)
     tl.debug_barrier()  # all have read the list that is there
@@ -65,7 +65,7 @@ def read_groups(
     row: tl.tensor, temperature: tl.tensor, listed: tl.tensor, start: tl.tensor, end: tl.tensor, vocab: tl.tensor
 ) -> tl.tensor:  # fmt: skip
     """Returns token ids and logits, [STEP, GROUP], of STEP groups from the index ``start`` of ``listed``, which has
-    ``end`` groups."""
+    ``end`` groups. The logits are those of ``row`` divided by ``temperature``; those from ``vocab`` on are -inf."""
     at = start + tl.arange(0, STEP)
     group = tl.load(listed + at, at < end, other=0)
     columns = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
@@ -107,7 +107,8 @@ def _largest_within(
     row: tl.tensor, temperature: tl.tensor, listed: tl.tensor, end: tl.tensor, vocab: tl.tensor,
     lo: tl.tensor, hi: tl.tensor,
 ) -> tl.tensor:  # fmt: skip
-    """The largest key above ``lo`` and not above ``hi``, ``lo`` if there is none; and how many there are."""
+    """Returns the largest key above ``lo`` and not above ``hi``, or ``lo`` if there is none; and the number of such
+    keys."""
     largest = tl.zeros([STEP, GROUP], tl.int32) + lo
     count = tl.zeros([STEP, GROUP], tl.int32)
     for start in range(0, end, STEP):
@@ -129,7 +130,8 @@ def search(
     from rounding.
 
     Returns that key, the mass and the number of tokens above it, the number of tokens with this key, and the number of
-    groups that are still listed.
+    groups that are still listed. ``row``, ``temperature`` and ``vocab`` are as in ``read_groups``; ``maxima`` and
+    PADDED as in ``list_groups``; ``top`` is the largest logit.
     """
     hi = key_of(top)
     hi_count = 0
@@ -167,7 +169,7 @@ def lowest_of_top(
     maxima: tl.tensor, groups: tl.tensor, top: tl.tensor, wanted: tl.tensor, PADDED: tl.constexpr
 ) -> tl.tensor:
     """Returns a key that at least ``wanted`` of the groups' maxima exceed, and not many more; LOWEST if there are
-    fewer."""
+    fewer. ``maxima`` and PADDED are as in ``list_groups``; ``top`` is the largest of them."""
     at = tl.arange(0, PADDED)
     values = tl.load(maxima + at, at < groups, other=float("-inf"))
     keys = key_of(values)

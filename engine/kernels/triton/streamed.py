@@ -39,7 +39,8 @@ def streamed_kernel(
     overlap: tl.constexpr,
 ) -> None:
     """Computes one tile of ``output`` [rows, count]. ``x`` [rows, width] and ``weight`` [count, width] are descriptors
-    of tiles [block_rows, step] and [block_outputs, step]; elements beyond the ends are read as zeros."""
+    of tiles [block_rows, step] and [block_outputs, step]; elements beyond the ends are read as zeros. ``bias`` is
+    [count]. ``group`` is as in ``tile_order``, ``overlap`` as in ``wait_for_inputs``."""
     row_tiles, output_tiles = tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs)
     row_tile, output_tile = tile_order(tl.program_id(0), row_tiles, output_tiles, group)
     first_row = row_tile * block_rows

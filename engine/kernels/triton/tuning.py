@@ -46,7 +46,8 @@ class AttentionTuning:
     exact_split: int = 512  # keys of every part where all are to be alike; multiples of the keys of a tile, both
 
     def rows(self, deterministic: bool) -> tuple[int, int]:
-        """Returns the number of rows of a tile of few queries, and that of a tile of many."""
+        """Returns the number of rows of a tile of few queries, and that of a tile of many. ``deterministic``: a row's
+        result must not depend on the other rows of its step."""
         return FEW_ROWS, (self.exact if deterministic else self.many).rows
 
 

@@ -50,7 +50,8 @@ def vector_kernel(
     overlap: tl.constexpr,
 ) -> None:
     """Computes ``block`` outputs of ``weight`` [count, inputs] times ``x`` [inputs]. Grid (count / block). It
-    prefetches the next step's weights; the first load starts before ``x`` is ready."""
+    prefetches the next step's weights; the first load starts before ``x`` is ready. ``bias`` is [count]. ``whole``:
+    ``inputs`` is a multiple of ``step``. ``overlap`` is as in ``wait_for_inputs``."""
     outputs = tl.program_id(0) * block + tl.arange(0, block)
     lines = weight + tl.minimum(outputs, count - 1).to(tl.int64) * inputs
     columns = tl.arange(0, step)

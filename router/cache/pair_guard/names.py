@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import Reading, listed
+from router.cache.pair_guard.parsed_question import ParsedQuestion, listed
 
 IDENTIFIER: Final = re.compile(
     r"`([^`]+)`|(?<!\w)("
@@ -38,12 +38,12 @@ SAME: Final = {
 NO_NAMES: Final = listed("i i'm what how why is are can do does if the a an and or for in of to on")
 
 
-def identifiers(text: Reading) -> frozenset[str]:
+def identifiers(text: ParsedQuestion) -> frozenset[str]:
     """Returns the identifiers of a question."""
     return frozenset(match[1] or match[2] for match in IDENTIFIER.finditer(text.text))
 
 
-def identifiers_differ(one: Reading, other: Reading) -> bool:
+def identifiers_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether each question has an identifier that does not occur in the other, in any spelling."""
     first, second = _bare(one.text), _bare(other.text)
     return any(_bare(each) not in second for each in identifiers(one)) and any(
@@ -56,7 +56,7 @@ def _bare(text: str) -> str:
     return "".join(filter(str.isalnum, text.lower()))
 
 
-def names(text: Reading) -> dict[str, frozenset[str]]:
+def names(text: ParsedQuestion) -> dict[str, frozenset[str]]:
     """Returns the capitalised words of a question that do not begin a sentence, each with the words of its name.
 
     All are lower-cased. The first word of a sentence is not returned itself, but is one of the words of a name that it
@@ -71,7 +71,7 @@ def names(text: Reading) -> dict[str, frozenset[str]]:
     return found
 
 
-def names_differ(one: Reading, other: Reading) -> bool:
+def names_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether the questions differ in a name alone: each has a name that does not occur in the other, and the
     words outside of these names are the same."""
     found = names(one), names(other)
@@ -82,7 +82,7 @@ def names_differ(one: Reading, other: Reading) -> bool:
     return not (set(one.words) ^ set(other.words)) - first - second - inside
 
 
-def _absent(found: frozenset[str], text: Reading) -> set[str]:
+def _absent(found: frozenset[str], text: ParsedQuestion) -> set[str]:
     """The ones of which no word begins with the other's, or is its beginning: "China" and "Chinese" are one."""
     words = [SAME.get(word, word) for word in text.words]
     lowered = text.text.lower()

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import Reading
+from router.cache.pair_guard.parsed_question import ParsedQuestion
 
 NUMBER: Final = re.compile(
     r"(?:(?<![\w)\]\d.])(-|−|minus |negative )|(?<![\w.]))v?(\d+(?:[.,:]\d+)*)(k|m|st|nd|rd|th|%|[a-z]{1,3})?(?!\w)",
@@ -34,7 +34,7 @@ WORDS: Final = {
 THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+")
 
 
-def numbers(text: Reading) -> Counter[str]:
+def numbers(text: ParsedQuestion) -> Counter[str]:
     """Returns the numbers of a question in one spelling: "1,000", "1k" and "1000" are one; 3.1 and 3.10 are two,
     as 5 and -5."""
     found = [("-" if match[1] else "") + value(match[2], match[3] or "") for match in NUMBER.finditer(text.text)]
@@ -50,18 +50,18 @@ def value(digits: str, suffix: str) -> str:
     return digits.lstrip("0") or "0"
 
 
-def numbers_differ(one: Reading, other: Reading) -> bool:
+def numbers_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether each question has a number that the other does not have."""
     first, second = numbers(one), numbers(other)
     return bool(first - second) and bool(second - first)
 
 
-def half_days(text: Reading) -> frozenset[str]:
+def half_days(text: ParsedQuestion) -> frozenset[str]:
     """Returns the halves of the day in which the times of a question are: "a" for a.m., "p" for p.m."""
     return frozenset(match[1].lower() for match in HALF_DAY.finditer(text.text))
 
 
-def half_days_differ(one: Reading, other: Reading) -> bool:
+def half_days_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether each question has times in a half of the day in which the other has none."""
     first, second = half_days(one), half_days(other)
     return bool(first - second) and bool(second - first)

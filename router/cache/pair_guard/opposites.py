@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import NEGATORS, Reading, listed, own_stems, stem
+from router.cache.pair_guard.parsed_question import NEGATORS, ParsedQuestion, listed, own_stems, stem
 from router.cache.pair_guard.word_lists import word_lists
 
 PREFIXES: Final = ("un", "dis", "in", "im", "il", "ir", "non", "mis")
@@ -45,7 +45,7 @@ def opposite(one: str, other: str) -> bool:
     return made in {prefix + root for prefix in prefixes} or (len(root) >= MIN_ROOT_DE and made == "de" + root)
 
 
-def opposites_differ(one: Reading, other: Reading) -> bool:
+def opposites_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether a word of one question has its opposite in the other.
 
     Where one of them also denies, the two may cancel out: "not illegal" and "legal". Then only a word that itself
@@ -60,7 +60,7 @@ def opposites_differ(one: Reading, other: Reading) -> bool:
     )
 
 
-def negations_differ(one: Reading, other: Reading) -> bool:
+def negations_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether the two questions differ in a negation alone, with the words that it needs."""
     if (one.negations - other.negations) % 2 == 0:
         return False

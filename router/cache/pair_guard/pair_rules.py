@@ -10,12 +10,12 @@ from router.cache.pair_guard.names import identifiers_differ, names_differ
 from router.cache.pair_guard.numbers import half_days_differ, numbers_differ
 from router.cache.pair_guard.operators import operators_differ
 from router.cache.pair_guard.opposites import negations_differ, opposites_differ
-from router.cache.pair_guard.parsed_question import Reading, reading
+from router.cache.pair_guard.parsed_question import ParsedQuestion, parse_question
 from router.cache.pair_guard.question_types import asks_differ
-from router.cache.pair_guard.word_classes import TABLES, kinds_differ
+from router.cache.pair_guard.word_categories import TABLES, kinds_differ
 from router.cache.pair_guard.word_order import exchanged, reversed_direction
 
-Rule = Callable[[Reading, Reading], bool]
+Rule = Callable[[ParsedQuestion, ParsedQuestion], bool]
 
 RULES: Final[Mapping[str, Rule]] = {
     "number": numbers_differ,
@@ -46,5 +46,5 @@ def refusal(question: str, candidate: str, rules: Mapping[str, Rule] = RULES) ->
         return None
     if max(len(question), len(candidate)) > MAX_CHARACTERS:
         return "length"
-    one, other = reading(question), reading(candidate)
+    one, other = parse_question(question), parse_question(candidate)
     return next((reason for reason, rule in rules.items() if rule(one, other)), None)

@@ -1,4 +1,4 @@
-"""``Reading``: a question, parsed into words, stems and counts for the rules of the pair guard."""
+"""``ParsedQuestion``: a question, parsed into words, stems and counts for the rules of the pair guard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUANTITY: Final = re.compile(r"\b(?:at (?:least|most)|(?:no )?(?:more|less|fewer
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedQuestion:
     """A parsed question. ``text`` is the question as it was written, with plain apostrophes instead of typographic
     ones."""
 
@@ -76,12 +76,12 @@ class Reading:
         return sum(word in NEGATORS for word in self.words)
 
 
-def reading(text: str) -> Reading:
+def parse_question(text: str) -> ParsedQuestion:
     """Returns the parsed question ``text``."""
-    return Reading(text.translate(APOSTROPHES))
+    return ParsedQuestion(text.translate(APOSTROPHES))
 
 
-def own_stems(one: Reading, other: Reading) -> tuple[frozenset[str], frozenset[str]]:
+def own_stems(one: ParsedQuestion, other: ParsedQuestion) -> tuple[frozenset[str], frozenset[str]]:
     """Returns the stems that only ``one`` has, and those that only ``other`` has."""
     return frozenset(one.counts - other.counts), frozenset(other.counts - one.counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import FUNCTION_WORDS, Reading, own_stems, stem
+from router.cache.pair_guard.parsed_question import FUNCTION_WORDS, ParsedQuestion, own_stems, stem
 
 ASKED: Final = {"who": "person", "whom": "person", "when": "time", "where": "place", "why": "reason"}
 """What and how are left out: they ask for anything."""
@@ -12,13 +12,13 @@ ASKED: Final = {"who": "person", "whom": "person", "when": "time", "where": "pla
 FUNCTION_STEMS: Final = frozenset(map(stem, FUNCTION_WORDS))
 
 
-def asked(text: Reading) -> str | None:
+def asked(text: ParsedQuestion) -> str | None:
     """Returns what the first word of a question asks for, such as a person; None if the first word does not decide
     it."""
     return ASKED.get(text.words[0]) if text.words else None
 
 
-def asks_differ(one: Reading, other: Reading) -> bool:
+def asks_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether both questions begin with a question word, the two words ask for different things, and all other
     content is the same.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import FUNCTION_WORDS, Reading, listed
+from router.cache.pair_guard.parsed_question import FUNCTION_WORDS, ParsedQuestion, listed
 
 EVEN: Final = listed("""
     and or vs versus between both difference differences different differ compare comparison common same similar
@@ -22,7 +22,7 @@ DIRECTED: Final = re.compile(
 RELATED: Final = re.compile(r"\b([\w+#]+) (?:in)?(to|than|over|against|before|after) ([\w+#]+)")
 
 
-def exchanged(one: Reading, other: Reading) -> bool:
+def exchanged(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether the two questions are the same but for two exchanged parts, with words between these.
 
     Both have the same words then, in the form ``a X b Y c`` and ``a Y b X c``.
@@ -47,7 +47,7 @@ def _content(words: tuple[str, ...]) -> bool:
     return any(word not in FUNCTION_WORDS for word in words)
 
 
-def directions(text: Reading) -> set[tuple[str, str]]:
+def directions(text: ParsedQuestion) -> set[tuple[str, str]]:
     """Returns the ordered pairs of words that are connected by "from … to", "to", "than" and the like."""
     joined = " ".join(text.words)
     found = set()
@@ -58,7 +58,7 @@ def directions(text: Reading) -> set[tuple[str, str]]:
     return {(a, b) for a, b in found if a not in FUNCTION_WORDS and b not in FUNCTION_WORDS and a != b}
 
 
-def reversed_direction(one: Reading, other: Reading) -> bool:
+def reversed_direction(one: ParsedQuestion, other: ParsedQuestion) -> bool:
     """Returns whether one question goes from A to B and the other from B to A."""
     second = directions(other)
     return any((b, a) in second and (a, b) not in second for a, b in directions(one))

@@ -1,4 +1,4 @@
-"""``Guard``: makes each call to the store within a deadline and behind a circuit breaker."""
+"""``CallGuard``: makes each call to the store within a deadline and behind a circuit breaker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_LATENESS = 2.0
 logger = logging.getLogger(__name__)
 
 
-class Guard:
+class CallGuard:
     """The deadline and the circuit breaker of one class of calls: requests or background.
 
     ``name`` is for the log. ``timeout_s`` is the deadline of a call in seconds, which includes the wait for one of

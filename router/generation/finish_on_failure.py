@@ -1,5 +1,7 @@
-"""``partial_answer``: the part of an answer that was generated until it failed, where a client would rather have that
-than an error."""
+"""``finish_on_failure``: finishes a request that fails while its answers are sent, with those answers as cut off.
+
+It is for clients that would rather have the part that was generated than an error.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ FAULTS = (RefusalKind.INTERNAL, RefusalKind.UNAVAILABLE)
 """The kinds of errors for which the service is at fault. Others say that the request was wrong or took too long."""
 
 
-async def partial_answer(
+async def finish_on_failure(
     events: AsyncGenerator[Sequence[AnswerEvent], None],
     prompts: Sequence[int],
     meter: UsageMeter,

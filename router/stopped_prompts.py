@@ -1,11 +1,11 @@
-"""``PromptStops``: ends the generation for single prompts of a request, while the other prompts go on."""
+"""``StoppedPrompts``: the prompts of one request whose generation is ended, while its other prompts go on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class PromptStops:
+class StoppedPrompts:
     """The prompts whose generation is stopped. ``stopped`` has their indices; none is ever removed."""
 
     def __init__(self) -> None:

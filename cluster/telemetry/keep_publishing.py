@@ -1,4 +1,4 @@
-"""``keep_publishing``: publishes metrics again and again."""
+"""``keep_publishing``: publishes the metrics of a process once a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``CoalescedRequests``: requests that go on after their client has left, since others wait for the same answer."""
+"""``RequestsWithoutClient``: requests that go on after their client has left, since others wait for the same answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class CoalescedRequests:
+class RequestsWithoutClient:
     """The requests of one router without a client. Each keeps its place in the router's concurrency limit, so there are
     at most as many as that allows, and its time-out."""
 
@@ -18,13 +18,14 @@ class CoalescedRequests:
         self._watching: set[asyncio.Task[None]] = set()
 
     def keep(self, working: asyncio.Future[Any], unwanted: Coroutine[Any, Any, None], request_id: str) -> None:
-        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before."""
+        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before. ``request_id`` is
+        for the log."""
         task = asyncio.create_task(_watch(working, unwanted, request_id))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
 
     async def close(self) -> None:
-        """Cancels all of them, and waits until they have ended."""
+        """Cancels all requests that ``keep`` was given and that still run, and waits until they have ended."""
         tasks = set(self._watching)
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""``LocalSemanticIndex``: looks a question up in the index of this process, in two stages and with a guard."""
+"""``SemanticLookup``: finds the stored question that means the same: vector search, pair scorer, pair guard."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cluster.cache.candidate_choice import Judged, decide
 from cluster.cache.index_follower import IndexFollower
-from cluster.cache.question_store import Guard, QuestionStore, Threshold
+from cluster.cache.ports import PairGuard, QuestionStore, Threshold
 from cluster.cache.recent_vectors import RecentVectors
-from cluster.state.pair_judgement import Judgement, pair_digest
+from cluster.state.pair_judgement import PairJudgement, pair_digest
 from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import (
     HitFeedback,
@@ -43,7 +43,7 @@ class LookupLimits:
     min_similarity: float
 
 
-class LocalSemanticIndex:
+class SemanticLookup:
     """The semantic index in a replica's process. Implements ``SemanticIndex``. All calls are on one event loop.
 
     Each look-up reads the candidates' questions from Redis, so that deleted entries are no hits on any replica.
@@ -56,7 +56,7 @@ class LocalSemanticIndex:
         embedder: Embedder,
         recent: RecentVectors,
         scorer: PairScorer,
-        guard: Guard,
+        guard: PairGuard,
         threshold: Threshold,
         limits: LookupLimits,
         clock: Clock,
@@ -119,7 +119,7 @@ class LocalSemanticIndex:
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Adds what was found of a pair to the tenant's labelled data, and refuses the pair from now on if it was
+        """Adds the judgement of a pair to the tenant's labelled data, and refuses the pair from now on if it was
         wrong, on any replica. If a client does not say for which question the answer was wrong, the entry answers no
         other one. Raises SemanticUnavailableError."""
         tenant, entry_id, now_ms = feedback.tenant, feedback.entry_id, int(1000 * self._clock.now())
@@ -137,7 +137,7 @@ class LocalSemanticIndex:
             score = feedback.score if feedback.score is not None else await self._score(feedback.question, record)
             if score is not None:
                 judged = feedback.wrong, feedback.judge, score, pair, feedback.weight, feedback.who
-                await self._questions.judge(tenant, Judgement(self._threshold.version, *judged))
+                await self._questions.judge(tenant, PairJudgement(self._threshold.version, *judged))
                 self._threshold.refresh(tenant)
         except (EmbedderUnavailableError, StateUnavailableError) as error:
             raise SemanticUnavailableError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Inline moderation: scores of the request's texts, and of the answers to it as they are sent."""
+"""Scores the texts of a request, and the answers to it, as OpenAI's request member ``moderation`` asks for."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""``fewest``: predicts the fewest replicas that would still meet the objectives. Checked before a scale-down."""
+"""The check before a scale-down: which objective fewer replicas would miss, and the fewest that meet all. Pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from cluster.autoscaling.decision import Reason
-from cluster.autoscaling.signal_readings import Evidence
+from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.signals.backlog import backlog_s
 from cluster.autoscaling.signals.predicted_itl import step_s
 from cluster.autoscaling.signals.predicted_ttft import MARGIN, ttft_s
@@ -20,7 +20,7 @@ class Objection(NamedTuple):
     limit: float
 
 
-def objection(evidence: Evidence, replicas: int) -> Objection | None:
+def objection(evidence: SignalInputs, replicas: int) -> Objection | None:
     """Returns the first objective that ``replicas`` would miss. None if they meet all objectives, or nothing is known.
 
     An objective that a replica misses even with empty queues does not count: more replicas would not help.
@@ -45,7 +45,7 @@ def objection(evidence: Evidence, replicas: int) -> Objection | None:
     return None
 
 
-def fewest(evidence: Evidence, at_least: int, below: int) -> tuple[int, Objection | None]:
+def fewest(evidence: SignalInputs, at_least: int, below: int) -> tuple[int, Objection | None]:
     """Returns the fewest replicas from ``at_least`` to ``below`` that meet all objectives, and the objection to one
     replica fewer. Prediction falls as replicas rise, so the number is found by bisection."""
     low, high, against = at_least, below, None

@@ -1,4 +1,4 @@
-"""``export_request``: finished spans as the message of OTLP, which its receivers take by HTTP and gRPC."""
+"""``export_request``: encodes finished spans as the message of OTLP, which its receivers take by HTTP and gRPC."""
 
 from __future__ import annotations
 

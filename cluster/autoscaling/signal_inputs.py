@@ -1,11 +1,11 @@
-"""``Evidence``: the inputs of one tier's signals at one instant."""
+"""``SignalInputs``: the inputs of one tier's signals at one instant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaling.arrival_rate import Flow
+from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.replica_model import ReplicaModel
 from cluster.autoscaling.snapshot import BatchWork, LatencyReport, WaitingRoom
@@ -14,7 +14,7 @@ from cluster.autoscaling.tier_load import TierLoad
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class SignalInputs:
     """The load of a tier, the flow into it, and the speed of its replicas.
 
     ``flow`` is None if it is unknown; its lengths are the last known ones. ``slo`` has the objectives of the strictest
@@ -23,7 +23,7 @@ class Evidence:
 
     at_s: float
     load: TierLoad
-    flow: Flow | None
+    flow: ArrivalRate | None
     model: ReplicaModel
     tier: TierScalingConfig
     slo: SloConfig
@@ -68,7 +68,7 @@ class Evidence:
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 
-    def staffed(self, replicas: float, flow: Flow | None) -> float:
+    def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
         average."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0

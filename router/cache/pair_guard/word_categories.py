@@ -1,4 +1,7 @@
-"""Kinds of words of which one cannot stand for another: units, days, places, programming languages, colours."""
+"""Categories of words, such as units, days, places and colours: no word can stand for another of its category.
+
+"May" does not mean "June": two questions that differ in such a word alone have different answers.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from router.cache.pair_guard.parsed_question import Reading
+from router.cache.pair_guard.parsed_question import ParsedQuestion
 from router.cache.pair_guard.word_lists import word_lists
 
 
 def table(kinds: Iterable[Iterable[str]]) -> dict[str, tuple[int, str]]:
-    """Returns, for each word, the number of its kind and its common name. Each kind lists its members as
-    ``name/spelling/…``."""
+    """Returns, for each word, the number of its category and its common name. Each of ``kinds``, the categories, lists
+    its members as ``name/spelling/…``."""
     found = {}
     for number, kind in enumerate(kinds):
         for member in kind:
@@ -30,8 +33,8 @@ CURRENCIES: Final = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen"
 GLUED: Final = re.compile(r"(?<=\d)(?=[a-z])")
 
 
-def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
-    """Returns the words of a question that are in the table ``name``, by the number of their kind."""
+def members(text: ParsedQuestion, name: str) -> dict[int, frozenset[str]]:
+    """Returns the words of a question that are in the table ``name`` of TABLES, by the number of their category."""
     words = [part for word in text.words for part in GLUED.split(word)]
     words += [CURRENCIES[sign] for sign in text.text if sign in CURRENCIES]
     found: dict[int, set[str]] = {}
@@ -41,7 +44,8 @@ def members(text: Reading, name: str) -> dict[int, frozenset[str]]:
     return {kind: frozenset(each) for kind, each in found.items()}
 
 
-def kinds_differ(one: Reading, other: Reading, name: str) -> bool:
-    """Returns whether both questions name something of one kind, and each names one that the other does not."""
+def kinds_differ(one: ParsedQuestion, other: ParsedQuestion, name: str) -> bool:
+    """Returns whether both questions have words of one category of the table ``name``, such as two months, and each has
+    one that the other has not."""
     first, second = members(one, name), members(other, name)
     return any(first[kind] - second[kind] and second[kind] - first[kind] for kind in first.keys() & second.keys())

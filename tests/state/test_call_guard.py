@@ -10,17 +10,17 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError, RedisClusterException
 
+from cluster.state.call_guard import CallGuard
 from cluster.state.circuit_breaker import BreakerPolicy, BreakerState
-from cluster.state.guarded_call import Guard
 from router.ports.clock import SystemClock
 from router.ports.state_store import StateUnavailableError
 
 
-def guard(timeout_s: float = 0.05, max_in_flight: int = 1) -> Guard:
-    return Guard("test", timeout_s, BreakerPolicy(max_faults=1, open_s=60), SystemClock(), max_in_flight)
+def guard(timeout_s: float = 0.05, max_in_flight: int = 1) -> CallGuard:
+    return CallGuard("test", timeout_s, BreakerPolicy(max_faults=1, open_s=60), SystemClock(), max_in_flight)
 
 
-async def fails(guard: Guard, error: Exception | None = None, *, block_s: float = 0.0) -> StateUnavailableError:
+async def fails(guard: CallGuard, error: Exception | None = None, *, block_s: float = 0.0) -> StateUnavailableError:
     """The error of a call that raises ``error``, or never ends after it has blocked the event loop."""
 
     async def call() -> None:

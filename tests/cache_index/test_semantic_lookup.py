@@ -11,8 +11,8 @@ import pytest
 from cluster.cache.candidate_choice import Judged, decide
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.lazy_scorer import LazyScorer
-from cluster.cache.local_semantic_index import LocalSemanticIndex, LookupLimits
 from cluster.cache.recent_vectors import RecentVectors
+from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.answer_cache import (
@@ -81,7 +81,7 @@ class Cache:
             lambda: VectorIndex(self.embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30)),
             clock,
         )
-        self.index = LocalSemanticIndex(
+        self.index = SemanticLookup(
             self.follower,
             self.questions,
             self.embedder,
