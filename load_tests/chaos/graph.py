@@ -119,7 +119,12 @@ class Graph(LocalGraph):
         assert node is not None, "Ray runs"
         node.kill_gcs_server()
         time.sleep(down_s)
-        node.start_gcs_server()
+
+        async def start() -> None:
+            node.start_gcs_server()
+
+        # Linux ends it with the thread that has started it, and the caller's may be a short one.
+        self._run(start())
 
     def reload_haproxy(self) -> None:
         """Has Serve reload HAProxy as it does when routers come and go. Returns when the new process has taken over."""

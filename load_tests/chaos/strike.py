@@ -42,6 +42,7 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
             return graph.add_node
         case Fault.KILL_GCS:
             graph.restart_gcs(GCS_DOWN_S)
+            _wait(graph.running, "Serve did not find the new GCS")
         case Fault.KILL_CONTROLLER:
             _kill_controller(graph)
         case Fault.RELOAD_HAPROXY:
