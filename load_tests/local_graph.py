@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import psutil
@@ -29,30 +29,24 @@ T = TypeVar("T")
 
 
 class LocalGraph:
-    """A running graph at ``url``, with the arguments of ``cluster.app`` and the engines of ``make_engine``.
+    """A running graph at ``url``.
+
+    ``deploy`` gets the HTTP port, where Serve runs already, and deploys the application. ``start`` starts Ray.
 
     The caller has set the environment of ``cluster.local.environment`` before it imports this module, since Ray reads
     it then, and calls ``stop``. Raises TimeoutError if the graph does not start within READY_S.
     """
 
-    def __init__(self, arguments: dict[str, Any], make_engine: EngineFactory) -> None:
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-        )
+    def __init__(self, deploy: Callable[[int], None], start: Callable[[], None] | None = None) -> None:
+        (start or start_ray)()
         # Serve handles belong to one event loop, which must run for as long as they live.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build_with(MantaConfig.model_validate(arguments), make_engine), name=APP, route_prefix="/")
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        deploy(port)
         self.wait_until_healthy()
 
     def wait_until_healthy(self) -> None:
@@ -82,9 +76,8 @@ class LocalGraph:
         return self._run(calls())
 
     def router_pids(self) -> list[int]:
-        """Returns the processes of the routers, which are descendants of this process."""
-        name = f"ray::ServeReplica:{APP}:Router"
-        return [child.pid for child in psutil.Process().children(recursive=True) if _title(child).startswith(name)]
+        """Returns the processes of the routers."""
+        return actor_pids(f"ServeReplica:{APP}:Router")
 
     def stop(self) -> None:
         """Ends all processes of the graph."""
@@ -96,6 +89,31 @@ class LocalGraph:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=2 * CALL_S)
+
+
+def start_ray(**more: Any) -> None:
+    """Starts a Ray cluster of one node. ``more`` are further arguments of ``ray.init``."""
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+        **more,
+    )
+
+
+def run_application(arguments: dict[str, Any], make_engine: EngineFactory) -> None:
+    """Deploys the application of ``cluster.app`` with the engines of ``make_engine``. Returns when it runs."""
+    serve.run(build_with(MantaConfig.model_validate(arguments), make_engine), name=APP, route_prefix="/")
+
+
+def actor_pids(name: str) -> list[int]:
+    """Returns the processes of the actors whose name begins with ``name``, which are descendants of this process."""
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if _title(child).startswith(f"ray::{name}")]
 
 
 def dev_arguments() -> dict[str, Any]:

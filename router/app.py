@@ -288,6 +288,7 @@ class App:
         self._warn_at = config.limits.warn_at
         self._backend = backend
         self._timeout_s = config.request_timeout_s
+        self._body_timeout_s = config.body_timeout_s
         self._clock = clock
         self._created = int(clock.now())
         self._detached = RequestsWithoutClient()
@@ -297,7 +298,7 @@ class App:
             return await self._lifespan(receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1003})
-        exchange = HttpExchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send, self._body_timeout_s)
         path = exchange.path.rstrip("/")
         endpoint = self._endpoints.get(path)
         errors = ErrorBodies(error_body if endpoint is None else endpoint.error)

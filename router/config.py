@@ -456,8 +456,9 @@ class FailoverConfig(Settings):
     max_attempts: int = Field(3, ge=1)
     """Attempts at a request whose replica was lost, the first one included. Refusals and planned moves do not count."""
     max_lost_replicas: int = Field(2, ge=1)
-    """Replicas lost while they ran a request, after which it is given up. The limit keeps a request that kills replicas
-    from being tried on all of them."""
+    """Replicas lost while they ran a request that had got nothing from them, after which it is given up. The limit
+    keeps a request that kills replicas from being tried on all of them. One that had got something from its replica is
+    not what killed it, and goes on."""
     wait_s: float = Field(60.0, ge=0)
     """Seconds that an answer that has begun waits for a replica to continue it. Others wait ``placement.wait_s``."""
     on_failure: Literal["error", "partial"] = "error"
@@ -536,6 +537,9 @@ class RouterConfig(Settings):
     """The sampling profiles, by the name that requests give as ``profile``."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """The largest body of a request, in bytes. A larger one gets a 413 before it is read completely."""
+    body_timeout_s: float = Field(30.0, gt=0)
+    """Seconds that the body of a request may take to arrive. A slower one gets a 408, so that clients that send a byte
+    now and then do not occupy ``max_concurrent_requests``."""
     max_prompts: int = Field(64, ge=1)
     """The most prompts of one /v1/completions request. Each becomes an engine request of its own."""
     request_timeout_s: float = Field(600.0, gt=0)

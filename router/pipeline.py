@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from router.errors import InvalidRequestError, LimitExceededError, UnavailableEr
 from router.generation.collect import Collector
 from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import generate
+from router.generation.probation import Probation
 from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
 from router.guard.moderated_answers import moderate
@@ -119,6 +121,7 @@ class Pipeline:
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._weights = {tier.name: tier.version for tier in backend.tiers()}
         self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
+        self._probation: defaultdict[str, Probation] = defaultdict(Probation)  # by tier
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
@@ -507,6 +510,7 @@ class Pipeline:
             partial(self._failover, account),
             account.call.trace.context,
             account.run,
+            self._probation[account.tier],
         )
 
     def _failover(self, account: Account, kind: str) -> None:

@@ -210,7 +210,12 @@ def _haproxy(directory: Path, ports: LocalPorts) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        # Seconds that a client may neither read nor send what it has to. Ray's default is an hour, for which a few
+        # thousand connections would keep all others out. A client that waits for its answer is not meant.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        # Serve replaces the HAProxy process whenever routers come and go, and when its controller starts again. The old
+        # process goes on with its streams for this time, which is longer than `router.request_timeout_s`.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "630",
     }
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from engine.api import EngineStats
 from load_tests.access.engines import FailingFactory
-from load_tests.local_graph import TIER, LocalGraph, dev_arguments
+from load_tests.local_graph import TIER, LocalGraph, dev_arguments, run_application
 
 
 class Graph(LocalGraph):
     """A running graph with one replica, which fails requests as asked. See LocalGraph."""
 
     def __init__(self, routers: int, redis_url: str, journal: Path) -> None:
-        super().__init__(_arguments(routers, redis_url, journal), FailingFactory())
+        arguments = _arguments(routers, redis_url, journal)
+        super().__init__(lambda port: run_application(arguments, FailingFactory()))
 
     def stats(self) -> EngineStats:
         """Returns the statistics of the engine of the one replica."""

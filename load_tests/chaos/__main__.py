@@ -1,4 +1,4 @@
-"""``python -m load_tests.chaos``: kills and stops parts of a running graph, and compares every stream."""
+"""``python -m load_tests.chaos``: disturbs a running graph, and compares every stream."""
 
 from __future__ import annotations
 
@@ -10,41 +10,60 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from cluster.local.environment import local_environment, prepare_directory
+from load_tests.access.processes import ROOT, redis_server
 from load_tests.chaos.client import send_all
+from load_tests.chaos.faults import Fault, NoEffectError
 from load_tests.chaos.mix import KINDS, Request, mix
 from load_tests.chaos.report import clean, report
-from load_tests.chaos.transcript import Transcript, difference
-from load_tests.chaos.trial import Fault, Trial, disturbed, inject, judge
+from load_tests.chaos.transcript import Transcript, difference, longest_pause
+from load_tests.chaos.trial import Trial, disturbed, judge
 
 if TYPE_CHECKING:
-    from load_tests.chaos.graph import Graph
+    from load_tests.chaos.graph import Graph, Setup
 
 DESCRIPTION = """\
 Tell whether streams survive a fault unchanged. Starts a graph of its own (Ray, Serve, a router, replicas of the tier
 fast with its real engine) and sends a mix of requests at once, twice undisturbed: the answers that are expected. Then
-repeats: sends the mix again, brings a fault upon one process after a random share of the events, and compares texts,
-tool calls, log probabilities, finish reasons and usage. Ids and how much of a prompt was cached are not compared.
+repeats: sends the mix again, brings a fault upon the graph after a random share of the events, and compares texts,
+tool calls, log probabilities, finish reasons and usage. Ids and how much of a prompt was cached are not compared. While
+a fault lasts (a rolling update takes some ten seconds), the mix is sent again and again.
 
 A pause is the longest gap between two events of a stream from the fault on: of the streams whose usage tells that they
-were moved, or of all that were open if none tells so. With --kill router, all streams of the router are expected to
-fail: what is counted then is what clients see.
+were moved, or of all that were open if none tells so. undisturbed_pause_ms is the longest gap of the same streams
+without a fault. With --kill router, all streams of the router are expected to fail: what is counted then is what
+clients see.
+
+What can happen:
+  --kill replica      SIGKILL of a process of the tier; another replica continues its streams from the tokens
+  --kill node         SIGKILL of all processes of a node with one replica (ray.cluster_utils.Cluster, a node for each)
+  --kill gcs          SIGKILL of Ray's control store, and a new one 3 s later that reads the same Redis
+  --kill controller   SIGKILL of Serve's controller; Ray starts it again, and it finds replicas and proxies
+  --kill router       SIGKILL of the HTTP ingress
+  --stop replica      SIGSTOP: it hangs until the streams have ended
+  --drain             the tier is scaled down by one replica, which hands its streams over when its time is over
+  --rolling-update    Serve replaces the replicas of the tier, or the router, by those of a new version
+  --reload haproxy    a new HAProxy takes over the socket, as when routers come and go
 """
 EPILOG = """\
 examples:
   python -m load_tests.chaos --kill replica --streams 64 --times 10
   python -m load_tests.chaos --stop replica --streams 16 --times 2 --kinds greedy logprobs --json stop.json
+  python -m load_tests.chaos --rolling-update router --streams 32 --times 1
 
 exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream, 2 the undisturbed
-runs already failed or differ from one another, or no time was left for any repetition.
+runs already failed or differ from one another, the fault had no effect, or no time was left for any repetition.
 """
+DRAIN_S, USUAL_DRAIN_S = 2.0, 5.0
+"""Seconds of a replica to finish its streams when it is to stop: where that is the fault, fewer than most last."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,23 +72,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = Path(name)
         prepare_directory(directory)
         os.environ.update(local_environment(directory))
-        from load_tests.chaos.graph import Graph  # Ray reads the environment when it is imported
+        os.environ["PYTHONPATH"] = str(ROOT)  # Serve imports the application by its path
+        with ExitStack() as stack:
+            redis_url = stack.enter_context(_redis(options.fault, directory))
+            from load_tests.chaos.graph import Graph  # Ray reads the environment when it is imported
 
-        graph = Graph(options.replicas, options.step_ms / 1000)
-        try:
-            trials = _measure(graph, options)
-        except UnsoundError as error:
-            print(f"load_tests.chaos: {error}", file=sys.stderr)
-            return 2
-        finally:
-            graph.stop()
-    figures = report(trials)
+            graph = Graph(_setup(options, redis_url))
+            stack.callback(graph.stop)
+            try:
+                measured = _measure(graph, options)
+            except (UnsoundError, NoEffectError) as error:
+                print(f"load_tests.chaos: {error}", file=sys.stderr)
+                return 2
+    trials, undisturbed = measured
+    figures = report(trials, undisturbed)
     text = json.dumps({"fault": str(options.fault), "times": len(trials), "cores": os.cpu_count(), **figures}, indent=2)
     print(text)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text + "\n", encoding="utf-8")
     return 0 if clean(figures) else 1
+
+
+@contextmanager
+def _redis(fault: Fault, directory: Path) -> Iterator[str | None]:
+    """Yields the URL of a Redis for the GCS; None where the fault needs none."""
+    if fault is not Fault.KILL_GCS:
+        yield None
+        return
+    with redis_server(directory / "redis") as server:
+        yield server.url
+
+
+def _setup(options: argparse.Namespace, redis_url: str | None) -> Setup:
+    from load_tests.chaos.graph import Setup
+
+    planned = options.fault in (Fault.DRAIN_REPLICA, Fault.UPDATE_TIER)
+    return Setup(
+        options.replicas,
+        options.step_ms / 1000,
+        drain_s=DRAIN_S if planned else USUAL_DRAIN_S,
+        own_nodes=options.fault is Fault.KILL_NODE,
+        redis_url=redis_url,
+    )
 
 
 class UnsoundError(Exception):
@@ -85,10 +130,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     faults = parser.add_mutually_exclusive_group(required=True)
-    faults.add_argument("--kill", dest="fault", type=_fault("kill"), metavar="{replica,router}", help="SIGKILL")
+    fault: dict[str, Any] = {"dest": "fault"}
+    parts = "replica", "node", "gcs", "controller", "router"
+    faults.add_argument("--kill", type=_fault("kill"), metavar=f"{{{','.join(parts)}}}", help="SIGKILL", **fault)
+    faults.add_argument("--stop", type=_fault("stop"), metavar="{replica}", help="SIGSTOP", **fault)
+    faults.add_argument("--drain", action="store_const", const=Fault.DRAIN_REPLICA, help="scale the tier down", **fault)
     faults.add_argument(
-        "--stop", dest="fault", type=_fault("stop"), metavar="{replica}", help="SIGSTOP: it hangs until the end"
+        "--rolling-update",
+        type=_fault("rolling-update"),
+        nargs="?",
+        const="tier",
+        metavar="{tier,router}",
+        help="replace all replicas (default: of the tier)",
+        **fault,
     )
+    faults.add_argument("--reload", type=_fault("reload"), metavar="{haproxy}", help="a new process", **fault)
     add("--streams", type=int, default=64, help="requests at once (default: %(default)s)")
     add("--times", type=int, default=10, help="repetitions (default: %(default)s)")
     add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of requests (default: all)")
@@ -112,9 +168,11 @@ def _fault(verb: str) -> Callable[[str], Fault]:
     return parse
 
 
-def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
-    """Returns the repetitions. Raises UnsoundError."""
+def _measure(graph: Graph, options: argparse.Namespace) -> tuple[list[Trial], list[float]]:
+    """Returns the repetitions, and the longest gap of each undisturbed stream in seconds. Raises UnsoundError, and what
+    ``strike`` raises."""
     from load_tests.chaos.graph import KEY
+    from load_tests.chaos.strike import strike
 
     began, draw = time.monotonic(), random.Random(options.seed)
     requests = mix(options.streams, options.max_tokens, {kind: KINDS[kind] for kind in options.kinds})
@@ -126,11 +184,13 @@ def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
             if time.monotonic() - began > options.budget:
                 break
             undo: list[Callable[[], None]] = []
-            strike = partial(_strike, options.fault, replicas, graph.router_pids(), turn, undo)
+
+            def inject(replicas: Sequence[int] = replicas, turn: int = turn, undo: list[Any] = undo) -> None:
+                undo.append(strike(options.fault, graph, replicas, turn))
 
             after = max(1, round(draw.uniform(0.1, 0.8) * events))
             try:
-                got, at = asyncio.run(disturbed(graph.url, KEY, requests, after, strike, options.timeout))
+                got, at = asyncio.run(disturbed(graph.url, KEY, requests, after, inject, options.timeout))
             finally:
                 for each in undo:
                     each()
@@ -139,13 +199,8 @@ def _measure(graph: Graph, options: argparse.Namespace) -> list[Trial]:
             bar.update()
     if not trials:
         raise UnsoundError(f"no repetition began within {options.budget:g} s")
-    return trials
-
-
-def _strike(
-    fault: Fault, replicas: Sequence[int], routers: Sequence[int], turn: int, undo: list[Callable[[], None]]
-) -> None:
-    undo.append(inject(fault, replicas, routers, turn))
+    gaps = (longest_pause(each.times, 0.0) for each in expected)
+    return trials, [gap for gap in gaps if gap is not None]
 
 
 def _undisturbed(url: str, key: str, requests: Sequence[Request], timeout_s: float) -> tuple[list[Transcript], int]:

@@ -23,3 +23,24 @@ class PacedFactory:
         engine = PacedEngine.from_config(tier.engine)
         engine.step_s = self.step_s
         return AsyncEngine(engine, on_step)
+
+
+POISON = "This request kills the replica that runs it."
+"""A prompt with these words does."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonFactory:
+    """An engine factory as PacedFactory, whose engines end their process when a request with POISON is to get its first
+    token: as a request does that makes a kernel or a library crash."""
+
+    step_s: float
+
+    def __call__(self, tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+        # Imported in the replicas alone, as in ``cluster.app``.
+        from engine.async_engine import AsyncEngine
+        from load_tests.chaos.poison_engine import PoisonEngine
+
+        engine = PoisonEngine.from_config(tier.engine)
+        engine.step_s = self.step_s
+        return AsyncEngine(engine, on_step)

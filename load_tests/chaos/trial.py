@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from itertools import cycle
 
 from load_tests.chaos.client import send_all
 from load_tests.chaos.mix import Request
 from load_tests.chaos.transcript import Transcript, difference, longest_pause
 
 GIVE_UP_S = 10.0  # without an event, after which the fault comes all the same
-
-
-class Fault(StrEnum):
-    """What happens to a replica or a router in the middle of its streams."""
-
-    KILL_REPLICA = "kill replica"  # SIGKILL
-    KILL_ROUTER = "kill router"  # SIGKILL
-    STOP_REPLICA = "stop replica"  # SIGSTOP, and SIGCONT when the streams have ended
 
 
 @dataclass(slots=True)
@@ -71,47 +61,34 @@ async def disturbed(
     inject: Callable[[], None],
     timeout_s: float,
 ) -> tuple[list[Transcript], float]:
-    """Sends the requests, and calls ``inject`` once they have received ``after_events`` events in all.
+    """Sends the requests, and calls ``inject`` in a thread once they have received ``after_events`` events in all.
 
-    Returns the transcripts, in the order of the requests, and the time of the fault in seconds of
-    ``time.perf_counter``. If all requests end before that many events, the fault comes after them and hits none.
+    While ``inject`` goes on, the requests are sent again whenever all have been answered. Returns the transcripts, each
+    time in the order of the requests, and the time of the fault in seconds of ``time.perf_counter``. If all requests
+    end before that many events, the fault comes after them and hits none.
     """
     trigger = Trigger(after_events)
     sending = asyncio.create_task(send_all(url, key, requests, timeout_s, trigger.count))
     waiting = asyncio.create_task(trigger.wait())
     await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    at = time.perf_counter()
-    inject()
     waiting.cancel()
-    return await sending, at
-
-
-def inject(fault: Fault, replicas: Sequence[int], routers: Sequence[int], turn: int) -> Callable[[], None]:
-    """Brings the fault upon one of the processes ``replicas`` or ``routers``, the next one in each turn. Returns what
-    undoes it, for the end of the repetition."""
-    victims = routers if fault is Fault.KILL_ROUTER else replicas
-    victim = victims[turn % len(victims)]
-    if fault is not Fault.STOP_REPLICA:
-        os.kill(victim, signal.SIGKILL)
-        return lambda: None
-    os.kill(victim, signal.SIGSTOP)
-    return lambda: _go_on(victim)
-
-
-def _go_on(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        return  # it was replaced, and ended, meanwhile
+    at = time.perf_counter()
+    injecting = asyncio.create_task(asyncio.to_thread(inject))
+    got = await sending
+    while not injecting.done():
+        got += await send_all(url, key, requests, timeout_s)
+    await injecting
+    return got, at
 
 
 def judge(
     requests: Sequence[Request], expected: Sequence[Transcript], got: Sequence[Transcript], fault_at: float
 ) -> Trial:
-    """Compares the transcripts of a repetition with those of the undisturbed run. Pure."""
-    trial = Trial(len(requests))
+    """Compares the transcripts of a repetition, in which the requests were sent once or more, with those of the
+    undisturbed run. Pure."""
+    trial = Trial(len(got))
     pauses: list[tuple[bool, float]] = []
-    for number, (request, one, other) in enumerate(zip(requests, expected, got, strict=True)):
+    for number, (request, one, other) in enumerate(zip(cycle(requests), cycle(expected), got, strict=False)):
         if other.problem is not None:
             trial.problems.append((request.kind, f"stream {number}: {other.problem}"))
         elif (found := difference(one, other)) is not None:

@@ -18,7 +18,14 @@ from engine.api import Delta, GenerationRequest, RequestError, Usage
 from router.config import FailoverConfig
 from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
-from router.generation.retry_policy import Attempt, GiveUp, next_attempt, overload_with_shortest_wait
+from router.generation.probation import Probation
+from router.generation.retry_policy import (
+    Attempt,
+    GiveUp,
+    is_fruitless,
+    next_attempt,
+    overload_with_shortest_wait,
+)
 from router.generation.sent_answer import Continuation, SentAnswer, continuations
 from router.ports.tier_backend import (
     BackendError,
@@ -63,9 +70,11 @@ class Run:
     config: FailoverConfig
     new_meter: NewMeter
     on_failover: OnFailover
+    probation: Probation
     account: str = ""
     shared: bool = False
     failures: list[ReplicaError] = field(default_factory=list)
+    fruitful: set[int] = field(default_factory=set)  # indices of failures, as in ``next_attempt``
     version: str = ""  # of the model that has sent what was sent; "": unknown, or any may continue it
     lost_at: float = 0.0
 
@@ -74,8 +83,17 @@ class Run:
         """The seconds since the last replica was lost."""
         return time.monotonic() - self.lost_at
 
-    def failed(self, error: ReplicaError) -> None:
-        """Records ``error``, with which an attempt ended; for a lost replica also the time and its model's version."""
+    @property
+    def on_probation(self) -> bool:
+        """Whether the request may have killed the last replica."""
+        last = len(self.failures) - 1
+        return last >= 0 and is_fruitless(self.failures[last], last in self.fruitful)
+
+    def failed(self, error: ReplicaError, got_something: bool) -> None:
+        """Records ``error``, with which an attempt ended, for a lost replica also the time and its model's version.
+        ``got_something``: deltas came before."""
+        if got_something:
+            self.fruitful.add(len(self.failures))
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version
@@ -91,18 +109,21 @@ def run_attempts(
     new_meter: NewMeter,
     on_failover: OnFailover,
     account: str = "",
+    probation: Probation | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
     in batches. The request must have a seed if it samples.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
-    in ``TierBackend.generate``. Closing the generator aborts the current attempt.
+    in ``TierBackend.generate``. ``probation`` is that of the tier, for all requests. Closing the generator aborts the
+    current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
-    return _attempts(Run(backend, tier, config, new_meter, on_failover, account), request, events_of)
+    run = Run(backend, tier, config, new_meter, on_failover, probation or Probation(), account)
+    return _attempts(run, request, events_of)
 
 
 async def _attempts(
@@ -114,9 +135,10 @@ async def _attempts(
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
         attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}") if run.failures else request
         try:
-            async with aclosing(
-                run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
-            ) as batches:
+            source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
+            if run.on_probation:
+                source = _in_turn(run.probation, source)
+            async with aclosing(source) as batches:
                 async for deltas in batches:
                     if paused:
                         _log_pause(run, attempt)
@@ -145,7 +167,7 @@ async def _attempts(
                 raise overload from None
             raise
         except ReplicaError as error:
-            run.failed(error)
+            run.failed(error, sent.began)
         decision = _decide(run, bool(request.resume) or sent.began)
         if isinstance(decision, GiveUp):
             taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
@@ -183,7 +205,7 @@ async def _choices(
     joined = JoinedChoices(events_of, [each.choice or 0 for each in rest], ended_tokens)
     streams = [
         _attempts(
-            replace(run, failures=list(run.failures), shared=place > 0),
+            replace(run, failures=list(run.failures), fruitful=set(run.fruitful), shared=place > 0),
             replace(each.request, request_id=f"{request.request_id}.{each.choice}"),
             joined.taker(each.choice or 0),
         )
@@ -194,9 +216,23 @@ async def _choices(
             yield events
 
 
+async def _in_turn(
+    probation: Probation, source: AsyncGenerator[Sequence[Delta], None]
+) -> AsyncGenerator[Sequence[Delta], None]:
+    """Yields the deltas of an attempt that begins in its turn."""
+    async with aclosing(source):
+        end_turn = await probation.turn()
+        try:
+            async for deltas in source:
+                end_turn()
+                yield deltas
+        finally:
+            end_turn()
+
+
 def _decide(run: Run, began: bool) -> Attempt | GiveUp:
     """Returns what to do after the failures of ``run``."""
-    return next_attempt(run.failures, began, _ready(run.backend, run.tier), run.config, run.waited_s)
+    return next_attempt(run.failures, began, _ready(run.backend, run.tier), run.config, run.waited_s, run.fruitful)
 
 
 def _ready(backend: TierBackend, tier: str) -> frozenset[str]:

@@ -44,20 +44,23 @@ def next_attempt(
     ready: Collection[str],
     config: FailoverConfig,
     waited_s: float = 0.0,
+    fruitful: Collection[int] = (),
 ) -> Attempt | GiveUp:
     """Returns the decision after ``failures``: all failures of one engine request so far, oldest first, at least one.
+    ``fruitful`` has the indices of those before which the attempt had got something from its replica.
 
     ``began``: a part of the answer was sent, so that the next attempt continues it. ``ready`` holds the ids of the
     tier's ready replicas. ``waited_s`` is the time since the last replica was lost, in seconds.
 
     After a refusal (a full replica, another release or version) every other ready replica is tried, since a refusal
-    costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request whose replicas were
-    lost ``config.max_lost_replicas`` times while they ran it is given up, since it may have killed them. Replicas that
-    the request never reached, and planned moves, do not count for that.
+    costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request is given up that has
+    lost ``config.max_lost_replicas`` replicas before it got anything from them, since it may have killed them. Replicas
+    that the request never reached, and planned moves, do not count for that. Nor does a replica that the request had
+    got something from: what kills replicas would have killed it before that.
     """
     latest = failures[-1]
     if isinstance(latest, ReplicaLostError | ReplicaDrainedError):
-        return _after_loss(failures, latest, ready, config)
+        return _after_loss(failures, latest, ready, config, fruitful)
     failed = frozenset(failure.replica_id for failure in failures)
     if frozenset(ready) - failed and latest.replica_id:  # a replica without an id could not be avoided
         return Attempt(failed)
@@ -74,19 +77,29 @@ def next_attempt(
 
 
 def _after_loss(
-    failures: Sequence[ReplicaError], latest: ReplicaError, ready: Collection[str], config: FailoverConfig
+    failures: Sequence[ReplicaError],
+    latest: ReplicaError,
+    ready: Collection[str],
+    config: FailoverConfig,
+    fruitful: Collection[int],
 ) -> Attempt | GiveUp:
     """Returns what to do after a replica was lost or has handed the request over."""
     broken = [failure for failure in failures if isinstance(failure, ReplicaLostError)]
     lost = [failure.replica_id for failure in broken if not isinstance(failure, ReplicaUnreachableError)]
-    if isinstance(latest, ReplicaLostError):
-        if len(lost) >= config.max_lost_replicas:
-            return GiveUp(PoisonRequestError(lost) if len(lost) > 1 else latest)
-        if len(broken) >= config.max_attempts:
-            return GiveUp(latest)
+    fruitless = sum(is_fruitless(failure, place in fruitful) for place, failure in enumerate(failures))
+    if isinstance(latest, ReplicaLostError) and (
+        fruitless >= config.max_lost_replicas or len(broken) >= config.max_attempts
+    ):
+        return GiveUp(PoisonRequestError(lost) if len(lost) > 1 else latest)
     failed = frozenset(failure.replica_id for failure in failures)
     # Without another replica nothing is avoided: the backend waits for one, which may be the same one reconnected.
     return Attempt(failed if frozenset(ready) - failed else frozenset())
+
+
+def is_fruitless(failure: ReplicaError, fruitful: bool) -> bool:
+    """Returns whether a replica was lost while it ran a request, and before the request got anything from it.
+    ``fruitful``: it had got something."""
+    return isinstance(failure, ReplicaLostError) and not isinstance(failure, ReplicaUnreachableError) and not fruitful
 
 
 def overload_with_shortest_wait(failures: Sequence[ReplicaError]) -> ReplicaOverloadedError | None:

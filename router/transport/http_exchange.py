@@ -17,13 +17,14 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from router.errors import InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
+from router.errors import DeadlineExceededError, InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
 from router.request_id import request_id
 from router.transport.sse import HEADERS, event
 
 T = TypeVar("T")
 
 MAX_PARAMETERS = 64  # of a query
+BODY_TIMEOUT_S = 30.0
 ERROR_TIMEOUT_S = 1.0  # the longest that sending an error may take
 LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -54,11 +55,13 @@ class HttpExchange:
 
     ``headers`` are added to every response, errors included. So are the headers that ``late_headers`` returns, which is
     called when the status line is sent. ``started``: the status line was sent. ``streaming``: an SSE stream is open.
+    ``body_timeout_s``: the seconds that the body may take to arrive.
     ``outlives`` is called when the client leaves, or the server ends the request: it takes the work over and returns
     True, or returns False.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+        self._body_timeout_s = body_timeout_s
         self._receive = receive
         self._send = send
         self._offered = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
@@ -96,7 +99,8 @@ class HttpExchange:
         """Receives and returns the whole body. May be called once.
 
         Raises PayloadTooLargeError as soon as the body is known to exceed ``limit`` bytes, InvalidRequestError for a
-        malformed content-length, and ClientLeftError if the client disconnects.
+        malformed content-length, DeadlineExceededError if it takes longer than ``body_timeout_s``, and ClientLeftError
+        if the client disconnects.
         """
         declared = self.header("content-length") or "0"
         if not LENGTH.fullmatch(declared):
@@ -104,6 +108,16 @@ class HttpExchange:
         too_large = PayloadTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
         if int(declared) > limit:
             raise too_large
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await self._receive_body(limit, too_large)
+        except TimeoutError:
+            self.headers.append((b"connection", b"close"))  # the rest of the body is not waited for either
+            message = f"The body of the request did not arrive within {self._body_timeout_s:g} s."
+            raise DeadlineExceededError(message, "body_timeout") from None
+
+    async def _receive_body(self, limit: int, too_large: PayloadTooLargeError) -> bytes:
+        """Receives and returns the whole body. Raises ``too_large`` beyond ``limit`` bytes, and ClientLeftError."""
         received, size = [], 0
         while True:
             message = await self._receive()

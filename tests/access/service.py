@@ -46,7 +46,7 @@ def config(**settings: object) -> RouterConfig:
         KeyConfig(key="sk-viewer", tenant="acme", team="core", role=Role.VIEWER),
         KeyConfig(key="sk-other", tenant="other", team="core"),
     )
-    failover = {"max_lost_replicas": 1}  # the scripted backend does not continue answers
+    failover = {"max_attempts": 1}  # the scripted backend does not continue answers
     return RouterConfig.model_validate({"keys": keys, "prices": PRICES, "failover": failover} | settings)
 
 

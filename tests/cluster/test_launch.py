@@ -22,6 +22,7 @@ from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_fr
 from cluster.local.launch import main
 from cluster.local.process_tree import is_running
 from cluster.local.serve_config_loader import ConfigFileError, example_model, load, resolve
+from router.config import RouterConfig
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = Path("/tmp/manta-test")
@@ -59,6 +60,14 @@ class TestEnvironment:
     def test_a_directory_too_long_for_unix_sockets_is_refused(self) -> None:
         with pytest.raises(ValueError, match="too long"):
             local_environment(Path("/tmp") / ("x" * 60), inherit={})
+
+    def test_a_reload_of_haproxy_leaves_streams_the_time_of_a_request(self) -> None:
+        root = Path(__file__).resolve().parents[2]
+        lines = (root / "k8s" / "base" / "environment.env").read_text().splitlines()
+        clusters = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+        for environment in (clusters, local_environment(Path("/tmp/manta"), inherit={})):
+            hard_stop_s = int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"])
+            assert hard_stop_s > RouterConfig.model_fields["request_timeout_s"].default
 
     def test_the_ports_are_distinct_and_free(self) -> None:
         ports = LocalPorts.free()

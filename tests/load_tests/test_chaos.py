@@ -8,16 +8,18 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from load_tests.chaos.__main__ import make_parser
+from load_tests.chaos.faults import Fault
 from load_tests.chaos.mix import KINDS, Request, mix
 from load_tests.chaos.report import clean, report
 from load_tests.chaos.transcript import Transcript, difference, longest_pause
-from load_tests.chaos.trial import Fault, Trial, disturbed, judge
+from load_tests.chaos.trial import Trial, disturbed, judge
 from router.openai.chat import ChatEndpoint
 from tests.load_tests import servers
 
@@ -33,8 +35,8 @@ def event(index: int = 0, finish: str | None = None, logprobs: Any = None, **del
 
 def transcript(*events: str, usage: Any = USAGE) -> Transcript:
     got = Transcript()
-    for time, data in enumerate([*events, json.dumps({"choices": [], "usage": usage}), "[DONE]"]):
-        got.take(data, float(time))
+    for place, data in enumerate([*events, json.dumps({"choices": [], "usage": usage}), "[DONE]"]):
+        got.take(data, float(place))
     got.close()
     return got
 
@@ -109,6 +111,14 @@ def test_pauses_are_of_the_moved_streams_where_some_tell_that_they_were_moved() 
     assert (trial.moved, trial.open_at_fault, trial.pauses_s) == (1, 2, [3.0])
 
 
+def test_requests_that_were_sent_again_while_the_fault_lasted_are_judged_too() -> None:
+    whole, other = transcript(*WHOLE), transcript(event(content="one"), event(finish="stop"))
+    requests = [Request("greedy", {}), Request("seeded", {})]
+    trial = judge(requests, [whole, whole], [whole, whole, whole, other], fault_at=0.5)
+    assert trial.streams == 4
+    assert [kind for kind, _ in trial.differences] == ["seeded"]
+
+
 def test_the_report_counts_streams_and_names_the_first_of_each_kind() -> None:
     trials = [
         Trial(4, problems=[("tools", "first"), ("tools", "second")], pauses_s=[0.1], open_at_fault=3),
@@ -142,8 +152,11 @@ def test_a_fault_that_does_not_exist_is_refused(arguments: list[str]) -> None:
         make_parser().parse_args(arguments)
 
 
-def test_faults_are_named_by_their_options() -> None:
-    assert make_parser().parse_args(["--stop", "replica"]).fault is Fault.STOP_REPLICA
+def test_every_fault_has_an_option() -> None:
+    options = [[f"--{verb}", *part] for verb, *part in (fault.split() for fault in Fault)]
+    options[options.index(["--drain", "replica"])] = ["--drain"]
+    assert [make_parser().parse_args(each).fault for each in options] == list(Fault)
+    assert make_parser().parse_args(["--rolling-update"]).fault is Fault.UPDATE_TIER
 
 
 def through(fault: servers.Fault, after: int, timeout_s: float = 5.0) -> tuple[list[Transcript], list[int]]:
@@ -160,6 +173,24 @@ def through(fault: servers.Fault, after: int, timeout_s: float = 5.0) -> tuple[l
     return asyncio.run(run()), hits
 
 
+def test_a_fault_that_lasts_gets_requests_for_as_long() -> None:
+    requests = mix(2, 8, {"greedy": KINDS["greedy"]})
+
+    async def run() -> tuple[int, list[Transcript]]:
+        async with servers.chat_server(servers.Fault.NONE, pause_s=0.01) as server:
+
+            def inject() -> None:
+                while len(server.asked) < 5:
+                    time.sleep(0.001)
+
+            got, _ = await disturbed(server.url.removesuffix("/v1"), "key", requests, 1, inject, 5.0)
+            return len(server.asked), got
+
+    asked, got = asyncio.run(run())
+    assert asked == len(got) >= 6
+    assert [each.problem for each in got] == [None] * 6
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -173,7 +204,7 @@ def through(fault: servers.Fault, after: int, timeout_s: float = 5.0) -> tuple[l
     ],
 )
 def test_what_goes_wrong_in_a_stream_over_http_is_a_problem_of_that_stream(fault: servers.Fault, said: str) -> None:
-    got, _ = through(fault, 5, timeout_s=0.3)
+    got, _ = through(fault, 5, timeout_s=0.3 if fault is servers.Fault.HANGS else 5.0)
     assert said in str(got[0].problem)
 
 

@@ -32,7 +32,7 @@ CONFIG = RouterConfig(
     keys=(KeyConfig(key=KEY, tenant="acme", team="core"), KeyConfig(key=OTHER_KEY, tenant="other", team="x")),
     max_body_bytes=100_000,
     request_timeout_s=20,
-    failover=FailoverConfig(max_lost_replicas=1),  # the scripted backend does not continue answers
+    failover=FailoverConfig(max_attempts=1),  # the scripted backend does not continue answers
 )
 
 

@@ -53,6 +53,6 @@ class EngineBackend(ReadyTiers):
         for delta in deltas:
             if delta.last and (settling := self._settling.pop(delta.request_id, None)) is not None:
                 settling[0].call_soon_threadsafe(settling[1], delta.usage)
-            if found := self._queues.get(delta.request_id):
+            elif found := self._queues.get(delta.request_id):
                 loop, queue = found
                 loop.call_soon_threadsafe(queue.put_nowait, delta)

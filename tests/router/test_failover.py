@@ -253,10 +253,13 @@ def test_a_planned_move_counts_as_no_loss() -> None:
     assert moved.meter.failovers == 3
 
 
-def test_a_request_that_loses_its_replicas_is_given_up_and_costs_what_was_sent_once() -> None:
+@pytest.mark.parametrize(
+    ("cuts", "replicas"), [((0, 0), ("a", "b")), ((2, 0, 0), ("a", "b", "c")), ((2, 3, 1), ("a", "b", "c"))]
+)
+def test_a_request_that_loses_its_replicas_is_given_up(cuts: Sequence[int], replicas: Sequence[str]) -> None:
     with pytest.raises(PoisonRequestError) as given_up:
-        run(WILD, [2, 3, 1], failover=FailoverConfig())
-    assert given_up.value.replica_ids == ("a", "b")
+        run(WILD, cuts, failover=FailoverConfig())
+    assert given_up.value.replica_ids == replicas
     refusal: RefusalError = refusal_of(given_up.value)
     assert (refusal.code, refusal.should_retry) == ("poison_request", False)
 

@@ -91,7 +91,7 @@ def test_an_answer_that_is_in_time_is_not_marked(served: Served) -> None:
 
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_a_tenant_and_the_service_have_a_default_and_a_part_is_not_kept(idempotent: bool) -> None:
-    failover = FailoverConfig(max_lost_replicas=1, on_failure="partial")
+    failover = FailoverConfig(max_attempts=1, on_failure="partial")
     tenants = {"other": TenantConfig(on_failure="error")}
     config = RouterConfig.model_validate(
         CONFIG.model_dump() | {"failover": failover, "tenants": tenants, "cache": {"enabled": True}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
@@ -118,7 +119,9 @@ async def answers(
     """The events of the request under the guard."""
     stops = StoppedPrompts()
     events: AsyncGenerator[Sequence[AnswerEvent], None]
-    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, "account", "", stops)
+    # An id of its own, as in the service: the end of an aborted request would end the next one with its id.
+    account = uuid.uuid4().hex
+    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", stops)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
     found: list[AnswerEvent] = []
     async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, stops)) as batches:

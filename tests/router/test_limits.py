@@ -42,7 +42,7 @@ class Limited(Served):
             ),
             tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
             limits=policy or LimitPolicy(lease_s=1),
-            failover=FailoverConfig(max_lost_replicas=1),
+            failover=FailoverConfig(max_attempts=1),
         )
         super().__init__(config, self.store)
 

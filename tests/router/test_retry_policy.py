@@ -34,7 +34,7 @@ from tests.router.backend import ReadyTiers
 LOST, FULL = ReplicaLostError("lost", "a"), ReplicaOverloadedError("full", "a", 3.0)
 OLD = ReplicaVersionError("old", "a")
 REPLICAS = ["a", "b", "c"]
-ONCE, TWICE = FailoverConfig(max_lost_replicas=1), FailoverConfig()
+ONCE, TWICE = FailoverConfig(max_attempts=1), FailoverConfig()
 
 
 @pytest.mark.parametrize("failure", [LOST, FULL, OLD])
@@ -73,6 +73,16 @@ def test_a_request_that_kills_replicas_is_given_up_as_poison(began: bool) -> Non
     assert isinstance(decision, GiveUp)
     assert isinstance(decision.error, PoisonRequestError)
     assert decision.error.replica_ids == ("a", "b")
+
+
+def test_a_request_that_had_got_something_from_a_replica_did_not_kill_it() -> None:
+    second = ReplicaLostError("lost", "b")
+    for fruitful in ([0], [1]):
+        decision = next_attempt([LOST, second], True, REPLICAS, TWICE, fruitful=fruitful)
+        assert decision == Attempt(frozenset("ab"))
+    third = next_attempt([LOST, second, ReplicaLostError("lost", "c")], True, REPLICAS, TWICE, fruitful=[0])
+    assert isinstance(third, GiveUp)  # two that gave nothing
+    assert isinstance(third.error, PoisonRequestError)
 
 
 def test_replicas_that_the_request_never_reached_are_no_sign_of_poison() -> None:

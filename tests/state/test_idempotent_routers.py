@@ -44,7 +44,7 @@ CONFIG = RouterConfig.model_validate(
             KeyConfig(key="sk-second", tenant="acme", team="core"),
         ),
         "idempotency": {"lease_s": LEASE_S, "max_answer_bytes": 2000},
-        "failover": FailoverConfig(max_lost_replicas=1),
+        "failover": FailoverConfig(max_attempts=1),
     }
 )
 

@@ -1,0 +1,165 @@
+"""Clients that are slow or never finish, at the real HAProxy with the config that Ray writes and our wrapper mends:
+each is let go in time, and a client that only waits is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from load_tests.clients.attacks import Attack, Outcome, Target, attack
+from router.ports.tier_backend import OnUsage
+from tests.cluster.graph import eventually, free_port
+from tests.router.backend import ScriptedBackend
+from tests.router.conftest import CONFIG, KEY, Served
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER_S, CLIENT_S, BODY_S = 1, 2, 1.0
+PAUSE_S = CLIENT_S + 1.5  # longer than a client may be idle that has to send or to read
+
+
+class Pausing(ScriptedBackend):
+    """Says nothing for PAUSE_S in the middle of an answer."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        yield [Delta(request.request_id, (1,), "Hello")]
+        await asyncio.sleep(PAUSE_S)
+        yield [Delta(request.request_id, (2,), " again", FinishReason.STOP, Usage(1, 2, 0))]
+
+
+class Talkative(ScriptedBackend):
+    """Says far more than all buffers on the way hold."""
+
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
+        return ["word " * 20_000] * 200
+
+
+class Edge:
+    """A router behind HAProxy."""
+
+    def __init__(self, served: Served, url: str) -> None:
+        self.served = served
+        self.url = url
+
+    def attack(self, kind: Attack) -> Outcome:
+        """What becomes of one bad client."""
+        address = urlsplit(self.url)
+        target = Target(str(address.hostname), int(address.port or 0), KEY, interval_s=0.1)
+
+        async def run() -> Outcome:
+            async with asyncio.timeout(20):
+                return await attack(kind, target, 1)
+
+        return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """A router behind HAProxy, both with short time-outs."""
+    served = Served(CONFIG.model_copy(update={"body_timeout_s": BODY_S}))
+    with _haproxy(tmp_path_factory.mktemp("haproxy"), int(urlsplit(served.url).port or 0)) as url:
+        yield Edge(served, url)
+    served.stop()
+
+
+@contextmanager
+def _haproxy(directory: Path, backend: int) -> Iterator[str]:
+    port = free_port()
+    settings = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        socket_path=str(directory / "admin.sock"),
+        server_state_base=str(directory),
+        server_state_file=str(directory / "state"),
+        stats_port=free_port(),
+        metrics_port=free_port(),
+        metrics_enabled=False,
+        timeout_client_s=CLIENT_S,
+        is_head=True,
+        has_received_routes=True,
+        has_received_servers=True,
+    )
+    servers = [ServerConfig("router", "127.0.0.1", backend)]
+    app = BackendConfig("http-manta", "/", http_health_check_path="/v1/models", servers=servers, app_name="manta")
+    path = directory / "haproxy.cfg"
+    HAProxyApi(settings, {"http-manta": app}, str(path))._generate_config_file_internal()
+    # The router asks for a key, so that its answer to a health check is not 200.
+    path.write_text(path.read_text().replace("http-check expect status 200", "http-check expect status 401"))
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MANTA_HAPROXY_HEADER_TIMEOUT_S": str(HEADER_S),
+    }
+    command = [str(ROOT / "deployments" / "haproxy"), "-db", "-f", str(path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            eventually(lambda: _answers(url), "HAProxy answers")
+            yield url
+        finally:
+            process.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v1/models", timeout=1).status_code == 401
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("kind", [Attack.HALF_OPEN, Attack.HEADER_FLOOD])
+def test_a_request_whose_headers_do_not_end_is_let_go(edge: Edge, kind: Attack) -> None:
+    outcome = edge.attack(kind)
+    assert outcome.status == 408
+    assert outcome.closed_s is not None
+    assert outcome.closed_s < HEADER_S + 1.5
+
+
+def test_a_request_whose_body_does_not_end_is_let_go(edge: Edge) -> None:
+    outcome = edge.attack(Attack.TRICKLE)
+    assert outcome.status == 408
+    assert outcome.closed_s is not None
+    assert outcome.closed_s < BODY_S + CLIENT_S + 1.5  # HAProxy waits for the rest as for any client
+
+
+def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edge) -> None:
+    backend = edge.served.backend = Talkative()
+    address = urlsplit(edge.url)
+    target = Target(str(address.hostname), int(address.port or 0), KEY, interval_s=3600)
+
+    async def run() -> None:
+        reading = asyncio.create_task(attack(Attack.SLOW_READER, target, 1))
+        began = time.monotonic()
+        while not backend.closed:
+            assert time.monotonic() - began < CLIENT_S + 5
+            await asyncio.sleep(0.05)
+        reading.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_waits_for_a_slow_answer_is_not_let_go(edge: Edge) -> None:
+    edge.served.backend = Pausing()
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    headers = {"authorization": f"Bearer {KEY}"}
+    response = httpx.post(f"{edge.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    assert response.status_code == 200
+    assert " again" in response.text
+    assert response.text.rstrip().endswith("[DONE]")

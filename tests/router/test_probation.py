@@ -1,0 +1,120 @@
+"""Requests that may have killed a replica: the one that did is found, and those beside it are not harmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
+from router.config import FailoverConfig
+from router.generation.attempts import run_attempts
+from router.generation.probation import Probation
+from router.ports.tier_backend import (
+    OnUsage,
+    PoisonRequestError,
+    ReplicaLostError,
+    TierSnapshot,
+    TierUnavailableError,
+)
+from router.usage_meter import UsageMeter
+from tests.router.backend import ReadyTiers
+
+TOKENS = 6
+
+
+@dataclass
+class Fleet(ReadyTiers):
+    """Replicas that step together. A request with the prompt "poison" kills its replica when it is to get its first
+    token, and so all others lose it that run there."""
+
+    alive: list[str] = field(default_factory=lambda: list("abcd"))
+    killed: list[str] = field(default_factory=list)
+    deaths: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def snapshot(self) -> Sequence[TierSnapshot]:
+        return [TierSnapshot("fast", frozenset(self.alive))]
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        replica = next((name for name in self.alive if name not in avoid), None)
+        if replica is None:
+            raise TierUnavailableError("none")
+        death = self.deaths.setdefault(replica, asyncio.Event())
+        for place in range(len(request.resume), TOKENS):
+            await asyncio.sleep(0)  # a step
+            if request.prompt == "poison" and replica in self.alive:
+                self.alive.remove(replica)
+                self.killed.append(replica)
+                death.set()
+            if death.is_set():
+                raise ReplicaLostError("lost", replica)
+            last = place + 1 == TOKENS
+            usage = Usage(1, TOKENS, 0) if last else None
+            yield [Delta(request.request_id, (place,), str(place), FinishReason.LENGTH if last else None, usage)]
+
+
+async def text_of(fleet: Fleet, probation: Probation, name: str, prompt: str) -> str:
+    request = GenerationRequest(name, prompt, SamplingParams(max_tokens=TOKENS))
+    ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
+    attempts = run_attempts(fleet, "fast", request, FailoverConfig(), list, *ignored, probation=probation)
+    return "".join([delta.text async for deltas in attempts for delta in deltas])
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+async def test_a_poison_request_kills_two_replicas_and_none_of_those_that_began_with_it(place: int) -> None:
+    fleet, probation = Fleet(), Probation()
+    prompts = ["harmless"] * 7
+    prompts.insert(place, "poison")
+    results = await asyncio.gather(
+        *(text_of(fleet, probation, str(number), prompt) for number, prompt in enumerate(prompts)),
+        return_exceptions=True,
+    )
+    assert fleet.killed == ["a", "b"]
+    poison = results.pop(place)
+    assert isinstance(poison, PoisonRequestError)
+    assert poison.replica_ids == ("a", "b")
+    assert results == ["012345"] * 7
+
+
+async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
+    probation, order, loop = Probation(turn_s=0.05), [], asyncio.get_running_loop()
+
+    async def take(number: int, hold: bool) -> None:
+        end = await probation.turn()
+        order.append((number, loop.time()))
+        if not hold:
+            end()
+            end()  # no effect
+
+    began = loop.time()
+    await asyncio.gather(take(0, True), take(1, False), take(2, False))
+    assert [number for number, _ in order] == [0, 1, 2]
+    assert order[1][1] - began >= 0.045
+
+
+async def test_many_have_shorter_turns() -> None:
+    probation, loop = Probation(turn_s=10, all_s=0.1), asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(*(probation.turn() for _ in range(40)))
+    assert loop.time() - began < 5
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_takes_no_turn() -> None:
+    probation = Probation()
+    end = await probation.turn()
+    waiting = asyncio.create_task(probation.turn())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    end()
+    (await probation.turn())()
