@@ -36,6 +36,8 @@ from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.log_context import logged_request
+from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import CacheParts, MakeGuard, build_app
@@ -52,6 +54,7 @@ from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
+from router.request_id import request_id
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
@@ -104,6 +107,7 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
+        replica_logs(self._telemetry.logs)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
@@ -136,7 +140,9 @@ class Router:
             scaling=tier_scaling(self._scaled_tiers),
             tracer=tracer,
         )
-        return with_task(without_root_path(without_request_id(app)), partial(publish_until_end, depends, tracer))
+        return with_task(
+            without_root_path(with_logged_request(without_request_id(app))), partial(publish_until_end, depends, tracer)
+        )
 
 
 async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None) -> None:
@@ -241,6 +247,22 @@ def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+    return wrapped
+
+
+def with_logged_request(app: ASGIApp) -> ASGIApp:
+    """Returns ``app`` with log lines that name the request they belong to, by the id that ``app`` itself uses."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        offered = next((value for name, value in scope["headers"] if name.lower() == b"x-request-id"), None)
+        own = request_id(None if offered is None else offered.decode("latin-1"))
+        others = [header for header in scope["headers"] if header[0].lower() != b"x-request-id"]
+        with logged_request(own):
+            await app({**scope, "headers": [*others, (b"x-request-id", own.encode())]}, receive, send)
 
     return wrapped
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -33,6 +34,8 @@ from cluster.lanes.lane_messages import (
 from cluster.model_version import model_version
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.log_context import logged_request
+from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
@@ -115,8 +118,10 @@ class TierReplica:
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:
         began = time.monotonic()
+        telemetry = telemetry or TelemetryConfig()
+        replica_logs(telemetry.logs, tier.name)
         self._loop = asyncio.get_running_loop()
-        self._tracer = replica_tracer(telemetry or TelemetryConfig(), tier.name)
+        self._tracer = replica_tracer(telemetry, tier.name)
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -151,7 +156,7 @@ class TierReplica:
         """
         try:
             request = unpack_request(packed)
-            with self._traced(request):
+            with logged_request(request.request_id, lambda: request.trace_context), self._traced(request):
                 await self._submit(lane_id, request, account_in(packed))
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
@@ -215,7 +220,9 @@ class TierReplica:
             if request.sampling.grammar is not None or _validation_size(request) > MAX_INLINE_PROMPT:
                 # Shielded: a call in a thread cannot be cancelled, so the engine may get the request all the same.
                 executor = self._executor(request)
-                await asyncio.shield(self._loop.run_in_executor(executor, self._engine.submit, request))
+                await asyncio.shield(
+                    self._loop.run_in_executor(executor, copy_context().run, self._engine.submit, request)
+                )
             else:
                 self._engine.submit(request)
         except BaseException:  # also a cancellation or a library's panic: the request must not keep its lane
