@@ -93,6 +93,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
             tier.sampling.parameters,
             model_version(tier.engine),
             drain_timeout_s=tier.drain_timeout_s,
+            replicas=replicas_of(config, tier).get("num_replicas"),
         )
         for tier in config.tiers
     )

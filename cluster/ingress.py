@@ -22,6 +22,7 @@ from cluster.cache.deployment import SemanticCacheLink, index_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.serve_replica_client import ServeReplicaClient
+from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
@@ -40,6 +41,7 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
+from router.admin.overview_api import OverviewSources
 from router.app import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
 from router.memory_entry_store import MemoryEntryStore
@@ -139,10 +141,21 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=tier_scaling(self._scaled_tiers),
             tracer=tracer,
+            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), router_name()),
         )
         return with_task(
             without_root_path(with_logged_request(without_request_id(app))), partial(publish_until_end, depends, tracer)
         )
+
+
+def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
+    """Returns the state of the circuit breaker before each of ``services``."""
+    return {name: service.state.value for name, service in services.items()}
+
+
+def router_name() -> str:
+    """Returns the name of this replica of the deployment ``Router``."""
+    return serve.get_replica_context().replica_tag
 
 
 async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None) -> None:

@@ -17,6 +17,7 @@ from cluster.admin.prompt_commands import prompts
 from cluster.admin.review_commands import review
 from cluster.admin.scale_commands import scale
 from cluster.admin.text_tables import table
+from cluster.admin.top_commands import top
 from router.access.key_format import ApiKey, new_id, new_secret
 
 KEY_VARIABLE = "MANTA_ADMIN_KEY"
@@ -44,6 +45,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(prompts, name="prompts")
 app.add_typer(cache, name="cache")
 app.add_typer(scale, name="scale")
+app.command()(top)
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]

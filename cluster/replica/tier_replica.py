@@ -15,7 +15,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cluster.autoscaling.latency_window import LatencyWindow
 from cluster.autoscaling.replica_report import to_numbers
@@ -32,6 +32,7 @@ from cluster.lanes.lane_messages import (
     unpack_request,
 )
 from cluster.model_version import model_version
+from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import logged_request
@@ -173,6 +174,10 @@ class TierReplica:
     async def describe(self) -> ReplicaDescription:
         """Returns the process id, the number of unfinished requests, the model and the engine's statistics."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
+
+    async def counts(self) -> dict[str, Any]:
+        """Returns what the engine has counted, for the overview of administrators."""
+        return engine_counts(self._engine.metrics(), self._engine.load())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Returns the numbers by which the tier is scaled (``replica_report``). Where a tier is autoscaled,
