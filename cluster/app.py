@@ -23,6 +23,8 @@ from cluster.model_version import model_version
 from cluster.replica.rank_launcher import PlacedRanks, bundles
 from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
 from cluster.safety.deployment import bind_classifier
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import serve_logging
 from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds
@@ -79,8 +81,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
 
     Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
     """
+    logs = config.telemetry.logs
     handles: dict[str, Any] = {
-        tier.name: tier_deployment(tier, replicas_of(config, tier)).bind(tier, engine_factory, config.telemetry)
+        tier.name: tier_deployment(tier, replicas_of(config, tier), logs).bind(tier, engine_factory, config.telemetry)
         for tier in config.tiers
     }
     tiers = tuple(
@@ -90,6 +93,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
             tier.sampling.parameters,
             model_version(tier.engine),
             drain_timeout_s=tier.drain_timeout_s,
+            replicas=replicas_of(config, tier).get("num_replicas"),
         )
         for tier in config.tiers
     )
@@ -100,10 +104,11 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         max_replicas_per_node=config.ingress.max_replicas_per_node,  # type: ignore[arg-type]  # None: no limit
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
+        logging_config=serve_logging(logs),
     )(Router)
-    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier)
-    embedder = None if config.embedder is None else bind_embedder(config.embedder)
-    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder)
+    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier, logs=logs)
+    embedder = None if config.embedder is None else bind_embedder(config.embedder, logs=logs)
+    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder, logs=logs)
     forecaster = read_forecaster(config)
     policies = config.safety.policies
     return router.bind(
@@ -159,11 +164,11 @@ def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
         return {"num_replicas": tier.replicas}
     gpus = {each.name: each.num_gpus * each.engine.tensor_parallel for each in config.tiers}
     bounds = scaling.tiers[tier.name]
-    return {"autoscaling_config": serve_autoscaling(scaling, gpus, bounds.min, bounds.max)}
+    return {"autoscaling_config": serve_autoscaling(scaling, gpus, bounds.min, bounds.max, config.telemetry.logs)}
 
 
 def serve_autoscaling(
-    scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int
+    scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int, logs: LogsConfig
 ) -> ServeAutoscalingConfig:
     """Returns Serve's autoscaling of a tier between ``least`` and ``most`` replicas, by our policy. ``gpus`` are those
     of a replica, by tier.
@@ -185,12 +190,16 @@ def serve_autoscaling(
             look_back_period_s=2 * report_s,
             policy=AutoscalingPolicy(
                 policy_function="cluster.autoscaling.serve_policy:TierAutoscaler",
-                policy_kwargs={"settings": scaling.model_dump(mode="json"), "gpus": gpus},
+                policy_kwargs={
+                    "settings": scaling.model_dump(mode="json"),
+                    "gpus": gpus,
+                    "logs": logs.model_dump(mode="json"),
+                },
             ),
         )
 
 
-def tier_deployment(tier: TierConfig, replicas: dict[str, Any]) -> Any:
+def tier_deployment(tier: TierConfig, replicas: dict[str, Any], logs: LogsConfig) -> Any:
     """Returns the deployment of a tier, with the options ``replicas``. The caller binds it to the tier's config, an
     ``EngineFactory`` and the settings of the telemetry."""
     placement_group: dict[str, Any] = {}
@@ -205,5 +214,6 @@ def tier_deployment(tier: TierConfig, replicas: dict[str, Any]) -> Any:
         graceful_shutdown_timeout_s=tier.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
         health_check_period_s=tier.health_check_period_s,
+        logging_config=serve_logging(logs),
         **placement_group,
     )(TierReplica)

@@ -210,7 +210,7 @@ class MantaConfig(Settings):
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
     found by their exact question only. Whether answers are stored, ``router.cache`` says."""
     telemetry: TelemetryConfig = TelemetryConfig()
-    """Where traces go. Metrics need no settings."""
+    """Where traces go, and what logs look like. Metrics need no settings."""
 
     @field_validator("tiers", mode="before")
     @classmethod

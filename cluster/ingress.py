@@ -22,6 +22,7 @@ from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.serve_replica_client import ServeReplicaClient
+from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
@@ -36,8 +37,11 @@ from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.log_context import logged_request
+from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
+from router.admin.overview_api import OverviewSources
 from router.app import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
 from router.memory_entry_store import MemoryEntryStore
@@ -52,6 +56,7 @@ from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
+from router.request_id import request_id
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
@@ -104,6 +109,7 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
+        replica_logs(self._telemetry.logs)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         backend = ServeBackend(self._tiers, clients, self._placement)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
@@ -135,8 +141,21 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=tier_scaling(self._scaled_tiers),
             tracer=tracer,
+            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), router_name()),
         )
-        return with_task(without_root_path(without_request_id(app)), partial(publish_until_end, depends, tracer))
+        return with_task(
+            without_root_path(with_logged_request(without_request_id(app))), partial(publish_until_end, depends, tracer)
+        )
+
+
+def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
+    """Returns the state of the circuit breaker before each of ``services``."""
+    return {name: service.state.value for name, service in services.items()}
+
+
+def router_name() -> str:
+    """Returns the name of this replica of the deployment ``Router``."""
+    return serve.get_replica_context().replica_tag
 
 
 async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None) -> None:
@@ -241,6 +260,22 @@ def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+    return wrapped
+
+
+def with_logged_request(app: ASGIApp) -> ASGIApp:
+    """Returns ``app`` with log lines that name the request they belong to, by the id that ``app`` itself uses."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        offered = next((value for name, value in scope["headers"] if name.lower() == b"x-request-id"), None)
+        own = request_id(None if offered is None else offered.decode("latin-1"))
+        others = [header for header in scope["headers"] if header[0].lower() != b"x-request-id"]
+        with logged_request(own):
+            await app({**scope, "headers": [*others, (b"x-request-id", own.encode())]}, receive, send)
 
     return wrapped
 

@@ -152,7 +152,7 @@ class OutputProcessor:
         usage = self._break(request_id)
         if isinstance(error, UnsatisfiableError):
             return Delta(request_id, (), "", FinishReason.REFUSED, usage, str(error))
-        log_failure("a request", error)
+        log_failure("a request", error, request_id)
         return Delta(request_id, (), "", FinishReason.ERROR, usage, f"The engine failed: {type(error).__name__}")
 
     def drop_all(self) -> list[str]:

@@ -25,9 +25,11 @@ from router.access.key_registry import KeyRegistry
 from router.access.token_verifier import TokenVerifier
 from router.admin.admin_api import AdminApi, AdminCall
 from router.admin.cache_api import CacheApi
+from router.admin.overview_api import OverviewApi, OverviewSources
 from router.admin.policy_api import PolicyApi
 from router.admin.prompt_api import PromptApi
 from router.admin.review_api import ReviewApi
+from router.admin.router_counts import RouterCounts
 from router.admin.scaling_api import ScalingApi
 from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, SharedAnswer, Stamp
 from router.cache.answer_cache import AnswerCache
@@ -158,6 +160,7 @@ def build_app(
     idempotency: IdempotencyStore | None = None,
     scaling: TierScaling | None = None,
     tracer: Tracer | None = None,
+    overview: OverviewSources | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -171,7 +174,7 @@ def build_app(
     parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
     process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
     ``scaling`` decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None:
-    nothing is traced.
+    nothing is traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -183,7 +186,7 @@ def build_app(
     tokens = None if settings.jwt is None or jwks is None else TokenVerifier(settings.jwt, jwks, clock)
     registry = KeyRegistry(store, clock)
     authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
-    metrics = metrics or NoUsageMetrics()
+    metrics = counted = RouterCounts(metrics or NoUsageMetrics())
     ledger = Ledger(store, config.prices, clock, metrics)
     reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
     review_api = ReviewApi(reviews.desk, reviews.audit, clock)
@@ -226,6 +229,7 @@ def build_app(
         prompt_api,
         cache_api,
         ScalingApi(scaling, clock, reviews.record_change),
+        OverviewApi(backend, store, scaling, clock, currency, counted, overview or OverviewSources()),
         clock,
         currency,
         tenants,

@@ -13,10 +13,12 @@ from cluster.admin.audit_commands import audit
 from cluster.admin.cache_commands import cache
 from cluster.admin.client import AdminClient, AdminError
 from cluster.admin.command_options import Json, Tenant, client_of, date_text, seconds_of, show
+from cluster.admin.doctor_command import doctor
 from cluster.admin.prompt_commands import prompts
 from cluster.admin.review_commands import review
 from cluster.admin.scale_commands import scale
 from cluster.admin.text_tables import table
+from cluster.admin.top_commands import top
 from router.access.key_format import ApiKey, new_id, new_secret
 
 KEY_VARIABLE = "MANTA_ADMIN_KEY"
@@ -44,6 +46,8 @@ app.add_typer(audit, name="audit")
 app.add_typer(prompts, name="prompts")
 app.add_typer(cache, name="cache")
 app.add_typer(scale, name="scale")
+app.command()(top)
+app.command()(doctor)
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]

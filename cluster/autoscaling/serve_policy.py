@@ -19,6 +19,8 @@ from cluster.autoscaling.application_scaler import ApplicationScaler, Applicatio
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import controller_logs
 
 logger = logging.getLogger("ray.serve")
 
@@ -28,13 +30,17 @@ LOG_AGAIN_S = 300.0
 
 class TierAutoscaler:
     """The policy of one tier. ``settings`` are those of the application as JSON, and ``gpus`` the GPUs of a replica by
-    tier.
+    tier. ``logs`` are those of the telemetry, as JSON; None: the controller's log stays as it is.
 
     Serve stops autoscaling all applications for as long as a policy raises. So an error is logged, and the target
     stays.
     """
 
-    def __init__(self, settings: Mapping[str, Any], gpus: Mapping[str, float]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], gpus: Mapping[str, float], logs: Mapping[str, Any] | None = None
+    ) -> None:
+        if logs is not None:
+            controller_logs(LogsConfig.model_validate(logs))
         self._settings = settings
         self._gpus = dict(gpus)
         self._scaler: ApplicationScaler | None = None

@@ -18,6 +18,8 @@ from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplic
 from cluster.config import StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.model_service.deployment import MAX_CALLS_PER_REPLICA, asked, pickling
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import serve_logging
 from router.ports.answer_cache import HitFeedback, SemanticQuestion, SemanticUnavailableError
 
 NAME = "SemanticCache"
@@ -40,8 +42,9 @@ def bind_semantic_cache(
     state: StateConfig,
     embedder: EmbedderLink | None,
     make_pair_stage: MakePairStage = read_pair_stage,
+    logs: LogsConfig | None = None,
 ) -> SemanticCacheLink | None:
-    """Binds the deployment and returns the routers' link to it.
+    """Binds the deployment and returns the routers' link to it. ``logs`` None: the defaults.
 
     Returns None, after a line in the log, if the semantic cache cannot run and only exact hits are possible: without an
     embedder, without Redis, or without an optional pair model. Raises ValueError, naming the setting, if a pair model
@@ -60,17 +63,19 @@ def bind_semantic_cache(
         raise ValueError(f"cache.pair_model: {error}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"cache.pair_model: {error}") from error
+    logs = logs or LogsConfig()
     deployment: Any = serve.deployment(
         name=NAME,
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": config.num_cpus},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         health_check_period_s=config.health_check_period_s,
+        logging_config=serve_logging(logs),
         graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
     )(SemanticCacheReplica)
     # The handle of the embedder must be an argument of its own, where Serve looks for it.
     make_parts = partial(redis_parts, config, state, make_pair_stage)
-    return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder))
+    return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder, logs))
 
 
 def redis_parts(

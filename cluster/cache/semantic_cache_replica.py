@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.index_follower import IndexFollower
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import replica_logs
 from router.ports.answer_cache import (
     HitFeedback,
     SemanticIndex,
@@ -45,7 +47,10 @@ class SemanticCacheReplica:
     Each replica follows all changes, so that any of them answers any look-up.
     """
 
-    def __init__(self, config: SemanticCacheConfig, make_parts: MakeParts, embedder: Any) -> None:
+    def __init__(
+        self, config: SemanticCacheConfig, make_parts: MakeParts, embedder: Any, logs: LogsConfig | None = None
+    ) -> None:
+        replica_logs(logs or LogsConfig())
         self._config = config
         self._parts = make_parts(embedder)
         self._following = asyncio.get_running_loop().create_task(self._follow())

@@ -13,6 +13,7 @@ from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
 from cluster.embedder.embedder_replica import EmbedderReplica, MakeEmbedder
 from cluster.embedder.sentence_model_files import SentenceArtefact, read_artefact
 from cluster.model_service.deployment import asked, model_deployment, pickling
+from cluster.telemetry.config import LogsConfig
 from engine.model.location import ModelNotFoundError
 from router.ports.embedder import EmbedderUnavailableError
 
@@ -30,9 +31,11 @@ class EmbedderLink(NamedTuple):
     handle: Any
 
 
-def bind_embedder(config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> EmbedderLink | None:
+def bind_embedder(
+    config: EmbedderConfig, make_embedder: MakeEmbedder | None = None, logs: LogsConfig | None = None
+) -> EmbedderLink | None:
     """Binds the deployment and returns the routers' link to it. ``make_embedder`` None: the model of ``config`` is
-    loaded.
+    loaded. ``logs`` None: the defaults.
 
     Returns None, after a line in the log, if the model is optional and not on this machine. Raises ValueError, naming
     the setting, if a model that is not optional is missing, or any is malformed. So the error appears before the start
@@ -47,8 +50,9 @@ def bind_embedder(config: EmbedderConfig, make_embedder: MakeEmbedder | None = N
         raise ValueError(f"embedder.model: {error}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"embedder.model: {error}") from error
-    deployment = model_deployment(NAME, EmbedderReplica, config)
-    return EmbedderLink(config, described(artefact), deployment.bind(config, make_embedder))
+    logs = logs or LogsConfig()
+    deployment = model_deployment(NAME, EmbedderReplica, config, logs)
+    return EmbedderLink(config, described(artefact), deployment.bind(config, make_embedder, logs))
 
 
 def described(artefact: SentenceArtefact) -> EmbedderDescription:

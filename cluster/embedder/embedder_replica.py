@@ -9,6 +9,8 @@ from typing import Protocol
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import check_not_stuck
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import replica_logs
 from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
 
 
@@ -29,7 +31,10 @@ class EmbedderReplica:
     Runtime.
     """
 
-    def __init__(self, config: EmbedderConfig, make_embedder: MakeEmbedder | None = None) -> None:
+    def __init__(
+        self, config: EmbedderConfig, make_embedder: MakeEmbedder | None = None, logs: LogsConfig | None = None
+    ) -> None:
+        replica_logs(logs or LogsConfig())
         self._embedder = (make_embedder or load_embedder)(config)
 
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:

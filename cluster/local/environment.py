@@ -60,6 +60,25 @@ PATH={python}:$PATH exec {haproxy} "$@"
 """
 
 
+# What a node of a cluster is to be started with (docs/operations.md), for `manta doctor`.
+_CLUSTER_VARIABLES = (
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+    "RAY_SERVE_ENABLE_HA_PROXY",
+    "RAY_SERVE_HAPROXY_BINARY_PATH",
+    "RAY_AUTH_MODE",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+)
+_CLUSTER_SECRETS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def cluster_variables() -> dict[str, str | None]:
+    """Returns the variables of this process that the nodes of a cluster need; of the secret ones "set" instead of the
+    value. None: not set."""
+    secret = {name: "set" if os.environ.get(name) else None for name in _CLUSTER_SECRETS}
+    return {name: os.environ.get(name) for name in _CLUSTER_VARIABLES} | secret
+
+
 class NoFreePortsError(RuntimeError):
     """The machine has no block of free ports for the service."""
 

@@ -13,6 +13,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.model_service.config import ServiceConfig
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import serve_logging
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 """The errors of a call through a handle that mean that the replica cannot answer."""
@@ -21,7 +23,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
 
 
-def model_deployment(name: str, replica: type, config: ServiceConfig) -> Any:
+def model_deployment(name: str, replica: type, config: ServiceConfig, logs: LogsConfig) -> Any:
     """Returns the deployment ``name`` of the actor class ``replica``. The caller binds it to the actor's arguments."""
     return serve.deployment(
         name=name,
@@ -29,6 +31,7 @@ def model_deployment(name: str, replica: type, config: ServiceConfig) -> Any:
         ray_actor_options={"num_cpus": config.num_cpus},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         health_check_period_s=config.health_check_period_s,
+        logging_config=serve_logging(logs),
         graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
     )(replica)
 

@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cluster.autoscaling.latency_window import LatencyWindow
 from cluster.autoscaling.replica_report import to_numbers
@@ -31,8 +32,11 @@ from cluster.lanes.lane_messages import (
     unpack_request,
 )
 from cluster.model_version import model_version
+from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.log_context import logged_request
+from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
@@ -115,8 +119,10 @@ class TierReplica:
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:
         began = time.monotonic()
+        telemetry = telemetry or TelemetryConfig()
+        replica_logs(telemetry.logs, tier.name)
         self._loop = asyncio.get_running_loop()
-        self._tracer = replica_tracer(telemetry or TelemetryConfig(), tier.name)
+        self._tracer = replica_tracer(telemetry, tier.name)
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -151,7 +157,7 @@ class TierReplica:
         """
         try:
             request = unpack_request(packed)
-            with self._traced(request):
+            with logged_request(request.request_id, lambda: request.trace_context), self._traced(request):
                 await self._submit(lane_id, request, account_in(packed))
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
@@ -168,6 +174,10 @@ class TierReplica:
     async def describe(self) -> ReplicaDescription:
         """Returns the process id, the number of unfinished requests, the model and the engine's statistics."""
         return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
+
+    async def counts(self) -> dict[str, Any]:
+        """Returns what the engine has counted, for the overview of administrators."""
+        return engine_counts(self._engine.metrics(), self._engine.load())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Returns the numbers by which the tier is scaled (``replica_report``). Where a tier is autoscaled,
@@ -215,7 +225,9 @@ class TierReplica:
             if request.sampling.grammar is not None or _validation_size(request) > MAX_INLINE_PROMPT:
                 # Shielded: a call in a thread cannot be cancelled, so the engine may get the request all the same.
                 executor = self._executor(request)
-                await asyncio.shield(self._loop.run_in_executor(executor, self._engine.submit, request))
+                await asyncio.shield(
+                    self._loop.run_in_executor(executor, copy_context().run, self._engine.submit, request)
+                )
             else:
                 self._engine.submit(request)
         except BaseException:  # also a cancellation or a library's panic: the request must not keep its lane

@@ -9,6 +9,8 @@ from typing import Protocol
 from cluster.model_service.model_health import check_not_stuck
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.logs import replica_logs
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 
 
@@ -32,7 +34,10 @@ class ClassifierReplica:
     Runtime.
     """
 
-    def __init__(self, config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> None:
+    def __init__(
+        self, config: ClassifierConfig, make_classifier: MakeClassifier | None = None, logs: LogsConfig | None = None
+    ) -> None:
+        replica_logs(logs or LogsConfig())
         self._classifier = (make_classifier or load_classifier)(config)
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:

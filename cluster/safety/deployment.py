@@ -11,6 +11,7 @@ from cluster.model_service.deployment import asked, model_deployment, pickling
 from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.classifier_replica import ClassifierReplica, MakeClassifier
 from cluster.safety.config import ClassifierConfig
+from cluster.telemetry.config import LogsConfig
 from safety.api import ClassifierUnavailableError
 from safety.classifier.artefact import read_artefact
 
@@ -26,9 +27,11 @@ class ClassifierLink(NamedTuple):
     handle: Any
 
 
-def bind_classifier(config: ClassifierConfig, make_classifier: MakeClassifier | None = None) -> ClassifierLink:
+def bind_classifier(
+    config: ClassifierConfig, make_classifier: MakeClassifier | None = None, logs: LogsConfig | None = None
+) -> ClassifierLink:
     """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
-    loaded.
+    loaded. ``logs`` None: the defaults.
 
     Raises ValueError, naming the setting, if the model's config.json is missing or wrong. So the error appears before
     the start of replicas.
@@ -37,8 +40,9 @@ def bind_classifier(config: ClassifierConfig, make_classifier: MakeClassifier | 
         version = read_artefact(config.model).version
     except (OSError, ValueError) as error:
         raise ValueError(f"safety.classifier.model: {error}") from error
-    deployment = model_deployment(NAME, ClassifierReplica, config)
-    return ClassifierLink(config, version, deployment.bind(config, make_classifier))
+    logs = logs or LogsConfig()
+    deployment = model_deployment(NAME, ClassifierReplica, config, logs)
+    return ClassifierLink(config, version, deployment.bind(config, make_classifier, logs))
 
 
 def classifier_client(link: ClassifierLink) -> ClassifierClient:

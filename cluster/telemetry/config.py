@@ -1,4 +1,4 @@
-"""``TelemetryConfig``: the branch ``telemetry`` of the settings, which says where traces go."""
+"""``TelemetryConfig``: the branch ``telemetry`` of the settings: where traces go, and what logs look like."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
+class LogsConfig(BaseModel):
+    """The logs of routers, replicas and the other actors, in the files that Serve gives them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["json", "text"] = "text"
+    """``json``: each line is an object with time, level, logger, message, deployment and replica, and the ids of the
+    request and its trace where there is one. ``text``: as Serve writes lines, for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is logged. Libraries log from ``warning`` on, whatever it says."""
+
+
 class TelemetryConfig(BaseModel):
-    """Where the traces of requests are sent, and which. Without ``endpoint`` there are none."""
+    """Where the traces of requests are sent, and which; without ``endpoint`` there are none. And the logs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +43,8 @@ class TelemetryConfig(BaseModel):
     """Requests of a process whose spans wait for their end; further ones are not traced."""
     timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     """Seconds that the receiver may take for an export. What it does not take is lost."""
+
+    logs: LogsConfig = LogsConfig()
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> TelemetryConfig:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, aclosing, contextmanager, nullcon
 from typing import TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.log_context import log_with_trace
 from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
 from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, refusal_of
@@ -88,6 +89,7 @@ class OtelTracer:
     @contextmanager
     def _traced(self, record: TraceRecord) -> Iterator[Trace]:
         trace = OtelTrace(record)
+        log_with_trace(lambda: trace.context)
         error: BaseException | None = None
         try:
             yield trace

@@ -17,6 +17,7 @@
     ...    /admin/v1/prompts                    see ``router.admin.prompt_api``
     ...    /admin/v1/cache, /v1/cache/feedback  see ``router.admin.cache_api``
     ...    /admin/v1/scaling                    see ``router.admin.scaling_api``
+    ...    /admin/v1/overview                   see ``router.admin.overview_api``
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from router.admin.key_schemas import (
     limit_document,
     parse_document,
 )
+from router.admin.overview_api import OverviewApi
 from router.admin.policy_api import PolicyApi
 from router.admin.prompt_api import PromptApi
 from router.admin.review_api import ReviewApi
@@ -97,6 +99,7 @@ class AdminApi:
         prompts: PromptApi,
         cache: CacheApi,
         scaling: ScalingApi,
+        overview: OverviewApi,
         clock: Clock,
         currency: str,
         tenants: Mapping[str, LimitsConfig],
@@ -108,6 +111,7 @@ class AdminApi:
         self._prompts = prompts
         self._cache = cache
         self._scaling = scaling
+        self._overview = overview
         self._authenticator = authenticator
         self._registry = registry
         self._store = store
@@ -126,7 +130,7 @@ class AdminApi:
             case ["", _, "limits"]:
                 return ("GET",)
         own = {KEYS: ("GET", "POST"), USAGE: ("GET",), STATUS: ("GET",), OWN_USAGE: ("GET",)}
-        rooms = (self._reviews, self._policies, self._prompts, self._cache, self._scaling)
+        rooms = (self._reviews, self._policies, self._prompts, self._cache, self._scaling, self._overview)
         return own.get(path) or next((found for room in rooms if (found := room.methods(path))), None)
 
     async def handle(self, call: AdminCall) -> Reply:
@@ -161,6 +165,8 @@ class AdminApi:
             return _reply(await self._cache.answer(call.path, call.read, principal))
         if self._scaling.methods(call.path) is not None:
             return _reply(await self._scaling.answer(call.method, call.path, call.read, principal))
+        if self._overview.methods(call.path) is not None:
+            return _reply(await self._overview.answer())
         if call.path == USAGE:
             return await self._usage(call, None)
         if call.path == STATUS:

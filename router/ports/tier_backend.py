@@ -121,6 +121,7 @@ class TierDescription:
     sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
     version: str = ""  # of the model's files and the engine's settings: with another, answers may differ
     drain_timeout_s: float = 600.0  # seconds that a replica which is to stop may take to finish what it runs
+    replicas: int | None = None  # the number that is configured; None: the load decides, or it is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from starlette.types import Message
 
+from router.admin.overview_api import OverviewSources
 from router.app import build_app
 from router.config import KeyConfig, Role, RouterConfig
 from router.memory_safety_store import MemorySafetyStore
@@ -63,6 +64,7 @@ class Service:
         safety_store: MemorySafetyStore | None = None,
         policy: PolicyConfig | None = None,
         scaling: TierScaling | None = None,
+        overview: OverviewSources | None = None,
     ) -> None:
         self.virtual = VirtualClock()
         self.clock = clock or self.virtual
@@ -86,6 +88,7 @@ class Service:
             metrics=metrics,
             reviews=self.reviews,
             scaling=scaling,
+            overview=overview,
         )
 
     @asynccontextmanager

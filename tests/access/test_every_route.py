@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from router.admin import admin_api, cache_api, policy_api, prompt_api, review_api
+from router.admin import admin_api, cache_api, overview_api, policy_api, prompt_api, review_api
 from router.config import KeyConfig, Role
 from safety.policy import PolicyConfig
 from tests.access.service import Service, config
 
 ROUTES = sorted(
     (method, path)
-    for module in (admin_api, cache_api, policy_api, prompt_api, review_api)
+    for module in (admin_api, cache_api, overview_api, policy_api, prompt_api, review_api)
     for method, path, *_ in (line.split() for line in (module.__doc__ or "").splitlines() if line.startswith("    "))
     if method in ("GET", "POST", "PUT", "PATCH", "DELETE") and path.startswith("/admin/")
 )
@@ -30,6 +30,7 @@ def test_the_routes_are_found() -> None:
         "safety",
         "prompts",
         "cache",
+        "overview",
     }
 
 

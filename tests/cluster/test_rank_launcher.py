@@ -19,6 +19,7 @@ from cluster.config import PlacementConfig, TierConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.replica.rank_launcher import bundles
 from cluster.serve_backend import ServeBackend
+from cluster.telemetry.config import LogsConfig
 from engine.api import Conversation, GenerationRequest, Message, SamplingParams
 from router.ports.tier_backend import BackendError, TierDescription
 from tests.cluster.graph import APP, Graph, eventually
@@ -64,7 +65,7 @@ class Asker:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         tier = TierConfig.model_validate(TIER)
-        behind = tier_deployment(tier, {"num_replicas": 1}).bind(tier, make_engine)
+        behind = tier_deployment(tier, {"num_replicas": 1}, LogsConfig()).bind(tier, make_engine)
         # A tier cannot be what HAProxy talks to; nobody asks the one that stands before it.
         front = serve.deployment(ray_actor_options={"num_cpus": 0})(Front).bind(behind)
         serve.run(front, name="split", route_prefix="/split")

@@ -1,0 +1,52 @@
+"""``python -m cluster.doctor.cluster_probe``: looks at each node of a Ray cluster by a task on it.
+
+A process of its own, since a connection to Ray cannot be given up in time, and logs as it likes. It reads what to look
+for as JSON from stdin, and prints the nodes as JSON in the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.doctor.node_facts import node_facts
+
+LOOK_S = 30.0  # for all nodes together
+
+
+def probe(address: str, models: list[str], directories: list[str]) -> list[dict[str, Any]]:
+    """Returns the facts of each node that answers within LOOK_S, and for others why they do not."""
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    nodes = {each["NodeID"]: each["NodeManagerAddress"] for each in ray.nodes() if each["Alive"]}
+    look, tell = ray.remote(num_cpus=0)(node_facts), ray.remote(num_cpus=0)(time.time)
+    pinned = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
+    running = {
+        node: look.options(scheduling_strategy=pinned[node]).remote(name, models, directories)
+        for node, name in nodes.items()
+    }
+    ray.wait(list(running.values()), num_returns=len(running), timeout=LOOK_S)
+    found = []
+    for node, name in nodes.items():
+        try:
+            facts = asdict(ray.get(running[node], timeout=0.1))
+            began = time.time()
+            there = ray.get(tell.options(scheduling_strategy=pinned[node]).remote(), timeout=LOOK_S)
+            ended = time.time()
+        except ray.exceptions.RayError as error:
+            found.append({"node": name, "fault": type(error).__name__})
+            continue
+        facts |= {"clock_offset_s": there - (began + ended) / 2, "clock_error_s": (ended - began) / 2}
+        found.append(facts)
+    return found
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    sys.stdout.write("\n" + json.dumps(probe(asked["address"], asked["models"], asked["directories"])) + "\n")

@@ -1,0 +1,90 @@
+"""``examine``: gathers all facts at once, each within its own deadline, and judges them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.config import MantaConfig, StateConfig
+from cluster.doctor.certificate_facts import file_certificate, served_certificate
+from cluster.doctor.cluster_facts import cluster_facts
+from cluster.doctor.config_facts import read_config
+from cluster.doctor.facts import CertificateFacts, Facts, RedisFacts
+from cluster.doctor.finding import Finding
+from cluster.doctor.machine_checks import machine_findings
+from cluster.doctor.node_facts import constraints, node_facts
+from cluster.doctor.redis_facts import redis_facts
+from cluster.doctor.service_checks import service_findings
+from cluster.doctor.service_facts import port_facts, running_facts
+
+CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
+REDIS_PORT = 6379
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to look at. None and () are left out."""
+
+    config: Path | None = None
+    ray_address: str | None = None
+    dashboard: str | None = None
+    token: str = ""
+    tls: Sequence[tuple[str, int]] = ()
+    certificates: Sequence[str] = ()
+
+
+def examine(asked: Asked) -> list[Finding]:
+    """Returns what is to be said of what is ``asked``."""
+    facts = gather(asked)
+    return [*machine_findings(facts), *service_findings(facts)]
+
+
+def gather(asked: Asked) -> Facts:
+    """Returns the facts. It takes as long as what takes longest, which is bounded."""
+    config, settings = (None, None) if asked.config is None else read_config(asked.config)
+    models = [] if config is None else list(config.models)
+    directories = [] if settings is None or settings.state.journal is None else [str(settings.state.journal)]
+    served = [*asked.tls, *_tls_of(settings)]
+    with ThreadPoolExecutor() as threads:
+        here = threads.submit(node_facts, "this machine", models, directories)
+        nodes = (
+            None if asked.ray_address is None else threads.submit(cluster_facts, asked.ray_address, models, directories)
+        )
+        redis = None if settings is None else threads.submit(_redis, settings.state)
+        port = None if config is None or config.port is None else threads.submit(port_facts, config.port)
+        running = None if asked.dashboard is None else threads.submit(running_facts, asked.dashboard, asked.token)
+        certificates = [threads.submit(served_certificate, host, number) for host, number in served]
+        files: list[CertificateFacts] = [file_certificate(path) for path in asked.certificates]
+        found, fault = (None, "") if nodes is None else nodes.result()
+        return Facts(
+            time.time(),
+            here.result(),
+            constraints(CONSTRAINTS),
+            found,
+            fault,
+            config,
+            None if redis is None else redis.result(),
+            None if port is None else port.result(),
+            [*files, *(each.result() for each in certificates)],
+            None if running is None else running.result(),
+        )
+
+
+def _redis(config: StateConfig) -> RedisFacts | None:
+    return asyncio.run(redis_facts(config))
+
+
+def _tls_of(settings: MantaConfig | None) -> list[tuple[str, int]]:
+    """Returns the address of the Redis of ``settings``, if it speaks TLS."""
+    if settings is None:
+        return []
+    try:
+        parts = urlsplit(settings.state.read_url() or "")
+    except ValueError:
+        return []  # the check of Redis says so
+    return [(parts.hostname, parts.port or REDIS_PORT)] if parts.scheme == "rediss" and parts.hostname else []

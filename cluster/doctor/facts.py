@@ -1,0 +1,98 @@
+"""What the checks judge. None of it is secret: of secret variables it is known whether they are set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A machine, as a process on it sees it. All of it is JSON, since it comes from other nodes. ``models`` says why
+    each model cannot be read; "": it can. ``gpus`` are (name, driver version). ``clock_offset_s`` is its clock minus
+    ours, which may be wrong by ``clock_error_s``."""
+
+    node: str
+    python: str
+    ray: str
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions of installed distributions
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    files_limit: int = 0
+    shm_bytes: int | None = None  # None: there is no /dev/shm
+    free_bytes: Mapping[str, int] = field(default_factory=dict)  # by directory
+    models: Mapping[str, str] = field(default_factory=dict)
+    gpus: Sequence[Sequence[str]] = ()
+    clock_offset_s: float = 0.0
+    clock_error_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """A Redis. ``fault`` says why it could not be asked; "": it was. What it does not show to its user is None."""
+
+    fault: str = ""
+    version: str | None = None
+    policy: str | None = None  # maxmemory-policy
+    persistent: bool | None = None  # by append-only file or snapshots
+    last_write_ok: bool | None = None
+    clock_offset_s: float | None = None  # its clock minus ours
+    clock_error_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PortFacts:
+    """A port of this machine. ``healthy`` says whether /healthz of a service answers there."""
+
+    port: int
+    listening: bool
+    healthy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A certificate, by the file or address where it was found. ``expires_at`` is in Unix seconds; None: it could not
+    be read, because of ``fault``."""
+
+    place: str
+    expires_at: float | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFacts:
+    """What Serve runs. ``fault`` says why it could not be asked. ``arguments`` are those of each application by name,
+    ``states`` the state of each application."""
+
+    fault: str = ""
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFacts:
+    """The Serve config in a file. ``faults`` say what is wrong with it."""
+
+    path: str
+    applications: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # arguments by name
+    faults: Sequence[str] = ()
+    port: int | None = None
+    models: Mapping[str, bool] = field(default_factory=dict)  # whether the service starts without it, by model
+    gpus: float = 0.0  # that all replicas need, at their least numbers
+    parallel: bool = False  # whether a model runs over several GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that could be found out. None: it was not looked for, since no option says where."""
+
+    now: float
+    here: NodeFacts
+    constraints: Mapping[str, str] | None = None  # versions by distribution
+    nodes: Sequence[NodeFacts] | None = None
+    cluster_fault: str = ""
+    config: ConfigFacts | None = None
+    redis: RedisFacts | None = None
+    port: PortFacts | None = None
+    certificates: Sequence[CertificateFacts] = ()
+    running: RunningFacts | None = None

@@ -1,0 +1,42 @@
+"""``Finding``: what a check says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How bad it is. With an ERROR the service does not start, or loses or leaks something."""
+
+    OK = "ok"
+    SKIPPED = "skipped"  # it could not be looked at; ``seen`` says why
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. ``seen`` is what is there, without any secret; ``remedy`` what to do, in one sentence,
+    and "" if there is nothing to do."""
+
+    name: str
+    severity: Severity
+    seen: str
+    remedy: str = ""
+
+
+def ok(name: str, seen: str) -> Finding:
+    return Finding(name, Severity.OK, seen)
+
+
+def skipped(name: str, seen: str) -> Finding:
+    return Finding(name, Severity.SKIPPED, seen)
+
+
+def warning(name: str, seen: str, remedy: str) -> Finding:
+    return Finding(name, Severity.WARNING, seen, remedy)
+
+
+def error(name: str, seen: str, remedy: str) -> Finding:
+    return Finding(name, Severity.ERROR, seen, remedy)

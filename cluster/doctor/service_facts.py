@@ -1,0 +1,49 @@
+"""``port_facts`` and ``running_facts``: asks what listens, and what Serve runs, over HTTP and within deadlines."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import httpx
+
+from cluster.doctor.facts import PortFacts, RunningFacts
+from cluster.local.environment import LOOPBACK
+
+ANSWER_S = 3.0
+
+
+def port_facts(port: int) -> PortFacts:
+    """Returns what listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(ANSWER_S)
+        if probe.connect_ex((LOOPBACK, port)) != 0:
+            return PortFacts(port, listening=False)
+    try:
+        with httpx.Client(trust_env=False, timeout=ANSWER_S) as http:
+            answer = http.get(f"http://{LOOPBACK}:{port}/healthz")
+    except httpx.HTTPError:
+        return PortFacts(port, listening=True)
+    return PortFacts(port, listening=True, healthy=answer.status_code == 200)
+
+
+def running_facts(dashboard: str, token: str) -> RunningFacts:
+    """Returns what Serve runs, by the REST API of Ray's ``dashboard``. ``token`` is the cluster's; "": it has none."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        with httpx.Client(trust_env=False, timeout=ANSWER_S, headers=headers) as http:
+            answer = http.get(f"{dashboard.rstrip('/')}/api/serve/applications/")
+        answer.raise_for_status()
+        applications: dict[str, Any] = answer.json()["applications"]
+    except httpx.HTTPStatusError as error:
+        return RunningFacts(fault=f"Ray's dashboard answers {error.response.status_code}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return RunningFacts(fault=f"Ray's dashboard cannot be reached: {type(error).__name__}")
+    except (ValueError, KeyError, TypeError):
+        return RunningFacts(fault="what answers there is not Ray's dashboard")
+    return RunningFacts(
+        arguments={
+            name: ((each.get("deployed_app_config") or {}).get("args") or {}) for name, each in applications.items()
+        },
+        states={name: str(each.get("status")) for name, each in applications.items()},
+    )

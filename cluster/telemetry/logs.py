@@ -1,0 +1,104 @@
+"""``replica_logs`` and ``controller_logs``: have a process of Serve write its log by ``telemetry.logs``.
+
+Serve gives each of its processes a log file, which the logger ``ray.serve`` writes, with rotation and a buffer. Our
+lines and those of libraries join it: they pass by that logger. Serve makes the handlers anew whenever a deployment is
+reconfigured. So nothing here depends on which they are: a filter of the logger, which stays, sees to their format.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from ray import serve
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import LoggingConfig
+
+from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.log_lines import JsonLines, complete
+
+OURS = ("cluster", "router", "safety", "engine")
+"""The parents of our own loggers, which log from ``telemetry.logs.level`` on; libraries log from WARNING on."""
+SERVE = "ray.serve"
+
+logger = logging.getLogger(__name__)
+
+
+def serve_logging(config: LogsConfig) -> LoggingConfig:
+    """Returns the logging of a deployment, for Serve."""
+    return LoggingConfig(encoding="JSON" if config.format == "json" else "TEXT", log_level=config.level.upper())
+
+
+def replica_logs(config: LogsConfig, tier: str | None = None) -> None:
+    """Sets the log of a replica's process up. ``tier`` is the tier that it belongs to; None: it is no engine's. Outside
+    of Serve, as in a script or a test, it does nothing."""
+    try:
+        context = serve.get_replica_context()
+    except RayServeException:
+        return
+    source = {"deployment": context.deployment, "replica": context.replica_tag, "application": context.app_name}
+    _set_up(config, source if tier is None else {**source, "tier": tier})
+
+
+def controller_logs(config: LogsConfig) -> None:
+    """Sets the log of Serve's controller up, where autoscaling runs."""
+    _set_up(config, {"component_name": "controller"})
+
+
+def _set_up(config: LogsConfig, source: Mapping[str, str]) -> None:
+    join(logging.getLogger(), logging.getLogger(SERVE), config, source)
+    for name in OURS:
+        logging.getLogger(name).setLevel(config.level.upper())
+    threading.excepthook = log_thread
+
+
+def join(root: logging.Logger, of_serve: logging.Logger, config: LogsConfig, source: Mapping[str, str]) -> None:
+    """Has ``root`` log by ``of_serve``, whose lines are completed, and are JSON if ``config`` says so. Called again, it
+    takes the place of what it did before: no line is written twice."""
+    for handler in [each for each in root.handlers if isinstance(each, ServeHandler)]:
+        root.removeHandler(handler)
+    for old in [each for each in of_serve.filters if isinstance(each, CompleteLines)]:
+        of_serve.removeFilter(old)
+    root.addHandler(ServeHandler(of_serve))
+    of_serve.addFilter(CompleteLines(of_serve, JsonLines(source) if config.format == "json" else None, source))
+
+
+class ServeHandler(logging.Handler):
+    """Passes records on to Serve's logger, and has them written at once: in a buffer of 1,000 lines, as Serve has it
+    for its access log, a warning would wait for a thousand requests."""
+
+    def __init__(self, of_serve: logging.Logger) -> None:
+        super().__init__()
+        self._of_serve = of_serve
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._of_serve.handle(record)
+        for handler in self._of_serve.handlers:
+            handler.flush()
+
+
+class CompleteLines(logging.Filter):
+    """Completes the records of a logger, and gives its handlers their formatter; None: they keep their own."""
+
+    def __init__(self, of: logging.Logger, formatter: logging.Formatter | None, source: Mapping[str, str]) -> None:
+        super().__init__()
+        self._of = of
+        self._formatter = formatter
+        self._source = source
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        complete(record, self._source)
+        if self._formatter is not None:
+            for handler in self._of.handlers:
+                target = getattr(handler, "target", None) or handler  # a buffer formats nothing itself
+                if target.formatter is not self._formatter:
+                    target.setFormatter(self._formatter)
+        return True
+
+
+def log_thread(args: threading.ExceptHookArgs) -> None:
+    """Logs what a thread has ended with. Python would print it, with its message."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        name = "" if args.thread is None else args.thread.name
+        logger.error("the thread %s has ended with an error", name, exc_info=args.exc_value)

@@ -1,0 +1,366 @@
+"""``manta top``: what it asks, what it shows of a service in any state, and its keys in a real terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from rich.console import Console
+
+from cluster.admin.top_commands import svg
+from cluster.admin.top_numbers import Latency, Overview, glance, percentiles
+from cluster.admin.top_view import SORTS, page
+from engine.api import LATENCY_BOUNDS_S
+from router.admin.overview_api import OverviewSources, added
+from router.memory_store import MemoryStore
+from router.ports.replica_counts import EngineCounts
+from router.ports.state_store import StateUnavailableError
+from tests.access.service import ADMIN, Service, config
+from tests.admin.test_command import document, manta
+from tests.admin.test_scale_command import ScriptedScaling
+from tests.router.backend import ScriptedBackend
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = ROOT / "docs" / "manta-top.svg"
+BUCKETS = len(LATENCY_BOUNDS_S) + 1
+
+
+class ScriptedCounts:
+    """The counts of two replicas of ``fast``, which grow with each look; those of other tiers do not answer."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def read(self) -> Mapping[str, Sequence[EngineCounts]]:
+        self.looks += 1
+        times = [0] * BUCKETS
+        times[6] = 10 * self.looks  # up to 100 ms
+        one = EngineCounts(
+            waiting={"standard": 3},
+            arrivals={"standard": 20 * self.looks},
+            refused={"batch": 2},
+            ttft={"standard": times},
+            itl=times,
+            generated_tokens=500 * self.looks,
+        )
+        return {"fast": [one, EngineCounts(generated_tokens=100)]}
+
+
+@pytest.fixture
+def service() -> Service:
+    clock = Service().clock
+    sources = OverviewSources(ScriptedCounts(), lambda: {"classifier": "open"}, "router-1")
+    return Service(clock=clock, scaling=ScriptedScaling(clock.now()), overview=sources)
+
+
+async def overview(service: Service) -> dict[str, Any]:
+    async with service.client() as http:
+        answer = await http.get("/admin/v1/overview")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_the_overview_has_load_queues_use_and_breakers(service: Service) -> None:
+    assert (await service.ask("sk-user")).status_code == 200
+    found = await overview(service)
+    fast, balanced, _ = found["tiers"]
+    assert (fast["tier"], fast["wanted"], fast["replicas"]) == ("fast", 3, 1)
+    assert fast["engines"]["replicas"] == 2
+    assert fast["engines"]["classes"]["standard"]["waiting"] == 3
+    assert fast["engines"]["generated_tokens"] == 600
+    assert (balanced["wanted"], balanced["engines"]) == (None, None)
+    assert found["today"]["requests"] == 1
+    assert found["today"]["outcomes"] == {"finished": 1}
+    assert found["today"]["cost"] > 0
+    assert found["router"]["ended"] == {"finished": 1}
+    assert found["router"]["id"] == "router-1"
+    assert found["breakers"]["classifier"] == "open"
+    assert found["missing"] == []
+
+
+async def test_many_who_look_at_once_ask_the_replicas_once() -> None:
+    counts = ScriptedCounts()
+    service = Service(overview=OverviewSources(counts))
+    await asyncio.gather(*(overview(service) for _ in range(5)))
+    assert counts.looks == 1
+    service.virtual.advance(0.6)
+    await overview(service)
+    assert counts.looks == 2
+
+
+class DownStore(MemoryStore):
+    """The shared state while it cannot be reached."""
+
+    async def sums(self, query: object) -> Any:
+        raise StateUnavailableError("down")
+
+
+async def test_the_overview_answers_while_the_shared_state_is_down(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryStore, "sums", DownStore.sums)
+    found = await overview(service)
+    assert found["today"] is None
+    assert "shared state" in found["missing"][0]
+    assert "cost –" in shown(glance([found]))
+
+
+async def test_a_request_that_a_limit_refuses_is_counted() -> None:
+    service = Service(config(tenants={"acme": {"limits": {"requests_per_minute": 1}}}))
+    assert [(await service.ask("sk-user")).status_code for _ in range(3)] == [200, 429, 429]
+    assert (await overview(service))["router"]["limited"] == {"requests_per_minute": 2}
+
+
+def test_histograms_of_a_release_with_other_buckets_are_left_out() -> None:
+    ours = [1] * BUCKETS
+    assert added([ours, [5, 5], ours, ()]) == [2] * BUCKETS
+    assert added([]) == [0] * BUCKETS
+
+
+def test_it_is_printed_once_with_rates_of_two_looks(service: Service) -> None:
+    service.virtual = Service().virtual
+    text = manta(service, "top", "--once", "--every", "0.5").stdout
+    for word in ("fast", "1/3", "TTFT P50", "standard", "classifier open", "100 ms", "since the engines' start"):
+        assert word in text, text
+
+
+def test_the_json_is_strict_and_says_null_for_what_is_not_known(service: Service) -> None:
+    found = document(manta(service, "top", "--json", "--every", "0.5"))
+    fast, balanced, _ = found["tiers"]
+    assert fast["ttft"] == {"p50_s": 0.1, "p99_s": 0.1}
+    assert balanced["ttft"] == {"p50_s": None, "p99_s": None}
+    assert [row["name"] for row in found["classes"]] == ["interactive", "standard", "batch"]
+    assert {row["name"]: row["refused"] for row in found["classes"]}["batch"] == 2
+
+
+@pytest.mark.parametrize("key", ["sk-user", "sk-viewer", "sk-other"])
+def test_other_roles_and_tenants_see_nothing(service: Service, key: str) -> None:
+    result = manta(service, "top", "--once", key=key)
+    assert result.exit_code != 0
+    assert "403" in str(result.exception)
+    assert "fast" not in result.output
+
+
+def shown(found: Any, **options: Any) -> str:
+    console = Console(width=132, record=True, file=io.StringIO())
+    console.print(page(found, **options))
+    return console.export_text()
+
+
+def tier(**fields: Any) -> dict[str, Any]:
+    return {
+        "tier": "fast",
+        "model": "m",
+        "ready": True,
+        "wanted": 1,
+        "replicas": 1,
+        "running": 0,
+        "waiting": 0,
+    } | fields
+
+
+def engines(generated: int = 0, itl: Sequence[int] = (0,) * BUCKETS) -> dict[str, Any]:
+    each = {"waiting": 0, "arrivals": 0, "refused": 0, "ttft": list(itl)}
+    return {"classes": {"standard": each}, "itl": list(itl), "generated_tokens": generated}
+
+
+def seen(at: float, *tiers: Overview, **fields: Any) -> dict[str, Any]:
+    return {"now": at, "bounds_s": LATENCY_BOUNDS_S, "tiers": list(tiers)} | fields
+
+
+@pytest.mark.parametrize(
+    "overviews",
+    [
+        [{"now": 1.0}],
+        [seen(1.0)],
+        [seen(1.0, tier(ready=False, replicas=0, wanted=None, wait_s=None, kv_used=None, engines=None))],
+        [seen(1.0, tier(ready=False, replicas=0, engines=engines()), today=None, router=None, breakers=None)],
+        [seen(1.0, tier(engines=None)), seen(2.0, tier(engines=engines(5)))],
+        [seen(1.0, tier(engines=engines(5))), seen(2.0, tier(engines=None))],
+        [seen(1.0, tier(engines=engines(5))), seen(1.0, tier(engines=engines(9)))],  # no time between
+        [seen(1.0), seen(2.0, tier(tier="new", engines=engines(5, [0] * (BUCKETS - 1) + [7])))],
+        [seen(1.0, tier(model="\x1b[2Jevil\n[bold]markup", kv_used=1.7, engines={**engines(), "itl": [1, 2]}))],
+        [seen(1.0, today={"requests": 0, "cache_hits": 0})],
+    ],
+)
+@pytest.mark.parametrize("since_start", [True, False])
+def test_any_state_of_a_service_can_be_shown(overviews: list[dict[str, Any]], since_start: bool) -> None:
+    found = glance(overviews, since_start=since_start)
+    for sort in SORTS:
+        text = shown(found, sort=sort, reverse=True, error="[/] the service is away", keys=True)
+        assert "manta" in text
+        assert "\x1b" not in text
+        assert "None" not in text
+        assert "nan" not in text
+
+
+def test_rates_are_of_the_window_and_never_negative() -> None:
+    def rate(before: int, after: int) -> float | None:
+        found = glance([seen(10.0, tier(engines=engines(before))), seen(12.0, tier(engines=engines(after)))])
+        assert found.tokens_per_s == found.tiers[0].tokens_per_s
+        return found.tokens_per_s
+
+    assert rate(100, 300) == 100.0
+    assert rate(300, 100) == 0.0  # a replica has ended, and another begins at 0
+
+
+def test_percentiles_are_of_the_window_or_since_the_start() -> None:
+    old, new = [0] * BUCKETS, [0] * BUCKETS
+    old[0], new[0], new[8] = 1000, 1000, 3
+    looks = [seen(1.0, tier(engines=engines(0, old))), seen(9.0, tier(engines=engines(0, new)))]
+    assert glance(looks).tiers[0].itl == Latency(0.5, 0.5)
+    assert glance(looks, since_start=True).tiers[0].itl == Latency(0.001, 0.001)
+
+
+def test_values_above_all_buckets_are_given_as_the_highest_bound() -> None:
+    assert percentiles([0] * (BUCKETS - 1) + [1], LATENCY_BOUNDS_S) == Latency(120.0, 120.0)
+    assert percentiles([], LATENCY_BOUNDS_S) == Latency()
+    assert percentiles([0] * BUCKETS, LATENCY_BOUNDS_S) == Latency()
+
+
+def busy() -> list[dict[str, Any]]:
+    """Two looks at a service with work, as the picture in docs/ shows it."""
+
+    def at(now: float, part: float) -> dict[str, Any]:
+        times, slow = [0] * BUCKETS, [0] * BUCKETS
+        times[4], times[5], times[7] = int(9000 * part), int(2000 * part), int(60 * part)
+        slow[7], slow[9], slow[10] = int(900 * part), int(300 * part), int(20 * part)
+
+        def counts(generated: int) -> dict[str, Any]:
+            rows = {
+                "interactive": {"waiting": 0, "arrivals": int(900 * part), "refused": 0, "ttft": times},
+                "standard": {"waiting": 7, "arrivals": int(2400 * part), "refused": 12, "ttft": slow},
+                "batch": {"waiting": 41, "arrivals": int(300 * part), "refused": 0, "ttft": slow},
+            }
+            return {"classes": rows, "itl": times, "generated_tokens": int(generated * part)}
+
+        def row(name: str, model: str, wanted: int, had: int, run: int, wait: int, kv: float, made: int) -> Overview:
+            load = {"running": run, "waiting": wait, "wait_s": wait / 20, "kv_used": kv, "engines": counts(made)}
+            return tier(tier=name, model=model, wanted=wanted, replicas=had) | load
+
+        return seen(
+            now,
+            row("fast", "Qwen3-0.6B", 4, 4, 212, 0, 0.41, 540_000),
+            row("balanced", "Qwen3-8B", 6, 5, 301, 44, 0.93, 410_000),
+            row("frontier", "Qwen3-14B", 2, 2, 64, 4, 0.67, 95_000),
+            currency="USD",
+            today={
+                "requests": int(181_000 + 3600 * part),
+                "input_tokens": 96_400_210,
+                "output_tokens": 41_223_904,
+                "cache_hits": 26_110,
+                "cost": 214.37,
+                "outcomes": {"finished": 182_811, "cancelled": 1_204, "failed": 585},
+            },
+            router={"id": "a", "limited": {"requests_per_minute": 311}, "safety": {"blocked": 92}, "failovers": {}},
+            breakers={"requests": "closed", "background": "closed", "classifier": "closed", "embedder": "open"},
+        )
+
+    return [at(1_795_773_600.0, 1.0), at(1_795_773_630.0, 2.0)]
+
+
+def test_the_picture_in_the_documentation_is_what_is_drawn() -> None:
+    drawn = svg(page(glance(busy()), keys=True))
+    if os.environ.get("WRITE_PICTURES"):
+        PICTURE.write_text(drawn, encoding="utf-8")
+    assert PICTURE.read_text(encoding="utf-8") == drawn, "WRITE_PICTURES=1 pytest tests/admin/test_top_command.py"
+
+
+def test_a_picture_is_written_where_it_is_asked_for(service: Service, tmp_path: Path) -> None:
+    manta(service, "top", "--every", "0.5", "--svg", str(tmp_path / "top.svg"))
+    assert (tmp_path / "top.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The service behind a real HTTP server; its address."""
+    server = uvicorn.Server(uvicorn.Config(service.app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Terminal:
+    """A real terminal with ``manta top`` in it."""
+
+    def __init__(self, url: str) -> None:
+        self._screen, slave = pty.openpty()
+        environment = {**os.environ, "MANTA_ADMIN_KEY": ADMIN, "TERM": "xterm", "COLUMNS": "132", "LINES": "40"}
+        command = [sys.executable, "-m", "cluster.admin", "--url", url, "top", "--every", "0.5"]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=ROOT)
+        os.close(slave)
+        self._text = ""
+
+    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> None:
+        """Reads until the screen has had ``pattern``, and forgets what it had."""
+        deadline = time.monotonic() + timeout_s
+        while not re.search(pattern, self._text):
+            assert time.monotonic() < deadline, self._text
+            if select.select([self._screen], [], [], 0.2)[0]:
+                self._text += os.read(self._screen, 65536).decode("utf-8", "replace")
+        self._text = ""
+
+    def press(self, key: str) -> None:
+        os.write(self._screen, key.encode())
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=20)
+        os.close(self._screen)
+        return status
+
+
+def test_it_is_drawn_again_and_again_and_obeys_keys(service: Service) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not away:
+            await service.app(scope, receive, send)
+
+    away: list[bool] = []
+    running = Service()
+    running.app = app
+    service.virtual = running.virtual
+    with listening(running) as url:
+        terminal = Terminal(url)
+        terminal.wait_for("q quit")
+        terminal.press("s")
+        terminal.wait_for("sorted by waiting")
+        away.append(True)
+        terminal.wait_for("These numbers are old")
+        away.clear()
+        terminal.press("q")
+        assert terminal.end() == 0
+
+
+def test_without_a_service_it_says_so_and_ends() -> None:
+    terminal = Terminal("http://127.0.0.1:9")
+    terminal.wait_for("manta: http://127.0.0.1:9 cannot be reached")
+    assert terminal.end() == 1
+
+
+def test_a_backend_without_any_ready_replica_is_shown() -> None:
+    found = asyncio.run(overview(Service(backend=ScriptedBackend(ready=False))))
+    assert json.dumps(found, allow_nan=False)
+    assert "0/?" in shown(glance([found]))

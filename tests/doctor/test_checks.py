@@ -1,0 +1,135 @@
+"""The checks of ``manta doctor``: what each says of facts that no test can plant on a real machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster.doctor.config_drift import drift
+from cluster.doctor.facts import ConfigFacts, Facts, NodeFacts, RedisFacts, RunningFacts
+from cluster.doctor.finding import Finding, Severity
+from cluster.doctor.machine_checks import EXPECTED, FEW_FILES, HAPROXY, SET, machine_findings
+from cluster.doctor.service_checks import service_findings
+
+GIB = 1024**3
+VARIABLES = {name: value for name, (value, _) in EXPECTED.items()} | {HAPROXY: "/opt/haproxy", "RAY_AUTH_TOKEN": SET}
+GOOD = NodeFacts(
+    "10.0.0.1",
+    "3.11.9",
+    "2.60.0",
+    {"ray": "2.60.0"},
+    VARIABLES,
+    FEW_FILES,
+    2 * GIB,
+    {"/tmp": 100 * GIB},
+    {"models/fast": ""},
+    [("H100", "570.1"), ("H100", "570.1")],
+)
+CONFIG = ConfigFacts("prod.yaml", {"manta": {}}, port=8000, models={"models/fast": False}, gpus=2)
+
+
+def findings(*nodes: NodeFacts, **fields: Any) -> list[Finding]:
+    facts = Facts(1_000_000.0, GOOD, {"ray": "2.60.0"}, nodes or (GOOD,), config=CONFIG)
+    facts = replace(facts, **fields)
+    return [*machine_findings(facts), *service_findings(facts)]
+
+
+def worst(found: list[Finding], name: str) -> Finding:
+    order = list(Severity)
+    return max((each for each in found if each.name.startswith(name)), key=lambda each: order.index(each.severity))
+
+
+def test_nothing_is_wrong_with_what_is_as_it_should_be() -> None:
+    found = findings(GOOD, replace(GOOD, node="10.0.0.2"))
+    assert {each.severity for each in found} <= {Severity.OK, Severity.SKIPPED}, found
+    assert all(not each.remedy for each in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "severity", "seen"),
+    [
+        ({"ray": "2.59.0"}, "ray on all nodes", "error", "2.59.0 on 10.0.0.2"),
+        ({"python": "3.12.1"}, "python on all nodes", "error", "3.12.1 on 10.0.0.2"),
+        ({"clock_offset_s": 7.0}, "clock of 10.0.0.2", "error", "+7.00 s"),
+        ({"clock_offset_s": -2.0, "clock_error_s": 0.1}, "clock of 10.0.0.2", "warning", "-2.00 s"),
+        ({"clock_offset_s": 7.0, "clock_error_s": 7.0}, "clock of 10.0.0.2", "ok", "± 7.00"),
+        ({"shm_bytes": 64 * 1024**2}, "/dev/shm of 10.0.0.2", "warning", "64 MiB"),
+        ({"shm_bytes": None}, "/dev/shm of 10.0.0.2", "warning", "none"),
+        ({"free_bytes": {"/var/lib/manta": GIB // 2}}, "disk of 10.0.0.2", "error", "512 MiB free at /var/lib/manta"),
+        ({"free_bytes": {"/tmp": 2 * GIB}}, "disk of 10.0.0.2", "warning", "2.0 GiB"),
+        ({"files_limit": 1024}, "file descriptors of 10.0.0.2", "error", "1024"),
+        ({"models": {"models/fast": "Permission denied"}}, "model models/fast on 10.0.0.2", "error", "Permission"),
+        ({"gpus": [("H100", "535.2")]}, "GPU drivers", "warning", "535.2, 570.1"),
+        ({"variables": VARIABLES | {"RAY_AUTH_MODE": "disabled"}}, "environment of 10.0.0.2", "error", "'disabled'"),
+        ({"variables": VARIABLES | {"RAY_AUTH_TOKEN": None}}, "environment of 10.0.0.2", "error", "no token"),
+        ({"variables": VARIABLES | {HAPROXY: None}}, "environment of 10.0.0.2", "error", HAPROXY),
+    ],
+)
+def test_a_node_that_is_not_like_the_others_is_named(
+    change: dict[str, Any], name: str, severity: str, seen: str
+) -> None:
+    found = worst(findings(GOOD, replace(GOOD, node="10.0.0.2", **change)), name)
+    assert found.severity == severity
+    assert seen in found.seen
+    assert bool(found.remedy) == (severity != "ok")
+
+
+@pytest.mark.parametrize(
+    ("redis", "name", "severity", "seen"),
+    [
+        (RedisFacts(fault="no answer within 5 s"), "redis", "error", "no answer"),
+        (RedisFacts(version="5.0.1"), "redis", "error", "5.0.1"),
+        (RedisFacts(version="7.2.4", last_write_ok=False, persistent=True), "redis persistence", "error", "failed"),
+        (RedisFacts(version="7.2.4", clock_offset_s=-30.0), "clock of redis", "error", "-30.00 s"),
+        (RedisFacts(), "redis settings", "skipped", "INFO"),
+        (RedisFacts(version="7.2.4", policy="volatile-lru"), "redis policy", "ok", "volatile-lru"),
+    ],
+)
+def test_a_redis_is_judged(redis: RedisFacts, name: str, severity: str, seen: str) -> None:
+    found = worst(findings(redis=redis), name)
+    assert found.severity == severity
+    assert seen in found.seen
+
+
+def test_a_model_over_several_gpus_needs_shared_memory() -> None:
+    small = replace(GOOD, shm_bytes=512 * 1024**2)
+    assert worst(findings(small), "/dev/shm").severity is Severity.OK
+    found = worst(findings(small, config=replace(CONFIG, parallel=True)), "/dev/shm")
+    assert found.severity is Severity.ERROR
+
+
+def test_an_optional_model_that_is_missing_is_a_warning() -> None:
+    missing = replace(GOOD, models={"models/fast": "does not exist"})
+    found = worst(findings(missing, config=replace(CONFIG, models={"models/fast": True})), "model")
+    assert found.severity is Severity.WARNING
+
+
+def test_too_few_gpus_and_a_broken_application_are_errors() -> None:
+    assert worst(findings(config=replace(CONFIG, gpus=4)), "GPUs").seen == "2 GPUs for replicas that need 4"
+    running = RunningFacts(states={"manta": "UNHEALTHY"}, arguments={"manta": {}})
+    assert worst(findings(running=running), "application manta").severity is Severity.ERROR
+
+
+def test_an_application_that_is_not_deployed_is_an_error() -> None:
+    assert worst(findings(running=RunningFacts()), "config of manta").severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "paths"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, ["a.b[1]"]),
+        ({"a": [1]}, {"a": [1, 2]}, ["a"]),
+        ({"a": None}, {}, ["a"]),
+        ({}, {"tiers": 1}, ["tiers"]),
+        ({}, {"state": {"url_file": "/tmp/x", "journal": "/tmp/y"}}, []),  # as `make serve` adds them
+        ({}, {"state": {"url": "redis://:secret@h"}}, ["state.url"]),
+        ({"state": {"url_file": "/etc/a"}}, {"state": {"url_file": "/etc/b"}}, ["state.url_file"]),
+        ({"a": 1}, {"a": "1"}, ["a"]),
+        ({"a": "text"}, {"a": "other"}, ["a"]),
+    ],
+)
+def test_drift_is_said_by_its_places(wanted: object, running: object, paths: list[str]) -> None:
+    assert drift(wanted, running) == paths

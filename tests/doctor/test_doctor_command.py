@@ -1,0 +1,301 @@
+"""``manta doctor`` on real faults: a Redis that is set up badly, ports in use, certificates, limits, drift."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from typer.testing import CliRunner
+
+from cluster.admin.client import AdminClient
+from cluster.admin.main import app
+from cluster.doctor.cluster_facts import cluster_facts
+from cluster.doctor.node_facts import constraints, node_facts, unreadable
+from cluster.local.redis_server import RedisServer
+from tests.doctor.conftest import MakeCertificate
+from tests.state.conftest import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "sk-hidden-quokka"
+PASSWORD = "hunter2-quokka"
+
+
+def config(tmp_path: Path, port: int | None = None, **arguments: Any) -> Path:
+    """A Serve config with one tier and a secret key; its file."""
+    model = tmp_path / "model"
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text("{}")
+    args = {
+        "router": {"keys": [{"key": SECRET, "tenant": "t", "team": "t"}]},
+        "tiers": [{"name": "fast", "engine": {"model": str(model)}}],
+    } | arguments
+    application = {"name": "manta", "import_path": "cluster.app:build", "args": args}
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump({"http_options": {"port": port or free_port()}, "applications": [application]}))
+    return path
+
+
+def doctor(*arguments: object) -> tuple[dict[str, dict[str, str]], int]:
+    """Runs the command; its findings by name, the worst of each, and its exit status."""
+    client = AdminClient("http://127.0.0.1:9", "")
+    result = CliRunner().invoke(app, ["doctor", *map(str, arguments), "--json"], obj=client)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert SECRET not in result.output
+    assert PASSWORD not in result.output
+    order = ["ok", "skipped", "warning", "error"]
+    rows = sorted(json.loads(result.stdout)["data"], key=lambda row: order.index(row["severity"]))
+    return {row["name"]: row for row in rows}, result.exit_code
+
+
+def test_without_a_config_it_looks_at_this_machine() -> None:
+    found, _ = doctor()
+    assert found["python"]["severity"] == "ok"
+    assert found["clock of this machine"]["severity"] == "ok"
+    assert found["config"]["severity"] == "skipped"
+
+
+def test_a_redis_with_a_bad_policy_and_no_persistence(tmp_path: Path, redis_server: RedisServer) -> None:
+    path = config(tmp_path, state={"url_file": str(redis_server.url_file)})
+    found, status = doctor(path)
+    assert found["redis policy"]["severity"] == found["redis persistence"]["severity"] == "ok"
+    assert found["clock of redis"]["severity"] == "ok"
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+    found, status = doctor(path)
+    assert "allkeys-lru" in found["redis policy"]["seen"]
+    assert "noeviction" in found["redis policy"]["remedy"]
+    assert found["redis persistence"]["severity"] == "error"
+    assert status == 1
+
+
+def test_a_redis_whose_user_may_not_look_is_not_called_wrong(tmp_path: Path, redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.execute_command("ACL", "SETUSER", "manta", "on", f">{PASSWORD}", "~*", "+@read", "+@write", "+ping")
+    url = redis_server.url.rpartition("@")[2]
+    found, _ = doctor(config(tmp_path, state={"url": f"redis://manta:{PASSWORD}@{url}"}))
+    assert found["redis"]["severity"] == "ok"
+    assert found["redis settings"]["severity"] == "skipped"
+
+
+def test_a_wrong_password_of_redis_is_an_error_that_does_not_show_it(tmp_path: Path, redis_server: RedisServer) -> None:
+    address = redis_server.url.rpartition("@")[2]
+    found, status = doctor(config(tmp_path, state={"url": f"redis://:{PASSWORD}@{address}"}))
+    assert "refuses the login: AuthenticationError" in found["redis"]["seen"]
+    assert status == 1
+
+
+def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
+    found, _ = doctor(config(tmp_path, state={"url": f"redis://:{PASSWORD}@127.0.0.1:{free_port()}"}))
+    assert "cannot be reached" in found["redis"]["seen"]
+    found, _ = doctor(config(tmp_path, state={"url_file": str(tmp_path / "none")}))
+    assert "No such file" in found["redis"]["seen"]
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A server that accepts connections and says nothing; its port."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield server.getsockname()[1]
+
+
+def test_what_hangs_does_not_make_it_hang(tmp_path: Path) -> None:
+    with silent() as port:
+        began = time.monotonic()
+        path = config(tmp_path, port, state={"url": f"rediss://:{PASSWORD}@127.0.0.1:{port}"})
+        found, status = doctor(path, "--dashboard", f"http://127.0.0.1:{port}", "--tls", f"127.0.0.1:{port}")
+        assert time.monotonic() - began < 30
+    assert status == 1
+    assert found["redis"]["severity"] == "error"
+    assert found["serve"]["seen"] == "Ray's dashboard cannot be reached: ReadTimeout"
+    assert "TLS does not begin" in found[f"certificate 127.0.0.1:{port}"]["seen"]
+    assert "something else listens" in found[f"port {port}"]["seen"]
+
+
+def test_a_cluster_that_hangs_is_given_up() -> None:
+    with silent() as port:
+        nodes, fault = cluster_facts(f"127.0.0.1:{port}", [], [], timeout_s=3.0)
+    assert nodes == []
+    assert "does not answer within 3 s" in fault
+
+
+def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = config(tmp_path, tiers=[{"name": "fast", "engine": {"model": str(tmp_path / "gone")}}])
+    found, status = doctor(path)
+    assert found[f"model {tmp_path}/gone on this machine"]["severity"] == "error"
+    assert status == 1
+    (tmp_path / "empty").mkdir()
+    assert unreadable(str(tmp_path / "empty")) == "the directory has no files"
+    (tmp_path / "empty" / "weights").symlink_to(tmp_path / "nowhere")  # as a mount that has gone leaves them
+    assert unreadable(str(tmp_path / "empty")) == "the directory has no files"
+    assert unreadable("package:no-such-package/model") != ""
+
+
+def test_gpus_that_the_config_wants_and_the_machine_has_not(tmp_path: Path) -> None:
+    if node_facts("here", [], []).gpus:
+        pytest.skip("this machine has GPUs")
+    tier = {"name": "fast", "num_gpus": 1, "replicas": 2, "engine": {"model": str(tmp_path), "device": "cuda"}}
+    found, _ = doctor(config(tmp_path, tiers=[tier]))
+    assert found["GPUs"]["seen"] == "0 GPUs for replicas that need 2"
+
+
+def test_a_config_that_the_service_refuses_is_told_without_its_values(tmp_path: Path) -> None:
+    found, status = doctor(config(tmp_path, ingress={"replica": SECRET}))
+    assert "ingress.replica: Extra inputs are not permitted" in found["config"]["seen"]
+    assert status == 1
+    (tmp_path / "serve.yaml").write_text(f"a: [{SECRET}")
+    assert "it is no YAML at line 1, column 21" in doctor(tmp_path / "serve.yaml")[0]["config"]["seen"]
+    (tmp_path / "serve.yaml").write_text("applications: [text]")
+    assert "no application has the import_path" in doctor(tmp_path / "serve.yaml")[0]["config"]["seen"]
+    assert doctor(tmp_path / "missing.yaml")[0]["config"]["severity"] == "error"
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers as Ray's dashboard does."""
+
+    applications: dict[str, Any]
+
+    def do_GET(self) -> None:
+        known = self.headers.get("authorization") == "Bearer right"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        if known:
+            self.wfile.write(json.dumps({"applications": self.applications}).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+
+@contextmanager
+def dashboard(applications: dict[str, Any]) -> Iterator[str]:
+    handler = type("Handler", (Dashboard,), {"applications": applications})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_runs_is_compared_with_the_file(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    args = yaml.safe_load(path.read_text())["applications"][0]["args"]
+    changed = args | {
+        "ingress": {"replicas": 1},
+        "router": {"keys": [{**args["router"]["keys"][0], "key": "sk-other"}]},
+    }
+
+    def deployed(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"manta": {"status": "RUNNING", "deployed_app_config": {"args": arguments}}}
+
+    with dashboard(deployed(args)) as url:
+        found, _ = doctor(path, "--dashboard", url, "--ray-token", "right")
+        assert found["config of manta"]["severity"] == "ok"
+        assert found["application manta"]["seen"] == "RUNNING"
+        assert "nothing listens there" in next(row["seen"] for name, row in found.items() if name.startswith("port "))
+        wrong, _ = doctor(path, "--dashboard", url, "--ray-token", PASSWORD)
+        assert wrong["serve"]["seen"] == "Ray's dashboard answers 401"
+    with dashboard(deployed(changed)) as url:
+        found, _ = doctor(path, "--dashboard", url, "--ray-token", "right")
+    assert found["config of manta"]["seen"] == "what runs differs from the file at router.keys[0].key, ingress"
+    assert "sk-other" not in json.dumps(found)
+
+
+def test_a_port_in_use_is_told_from_a_service(tmp_path: Path) -> None:
+    with silent() as port:
+        assert doctor(config(tmp_path, port))[0][f"port {port}"]["severity"] == "error"
+    assert doctor(config(tmp_path, port))[0][f"port {port}"]["seen"] == "free"
+
+
+@pytest.mark.parametrize(("days", "severity"), [(-2, "error"), (5, "warning"), (60, "ok")])
+def test_a_certificate_in_a_file(make_certificate: MakeCertificate, days: float, severity: str) -> None:
+    path, _ = make_certificate(days)
+    found, _ = doctor("--certificate", path)
+    assert found[f"certificate {path}"]["severity"] == severity
+
+
+def test_a_certificate_that_a_server_shows(make_certificate: MakeCertificate) -> None:
+    certificate, key = make_certificate(-2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        port = plain.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = plain.accept()
+            with context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found, status = doctor("--tls", f"127.0.0.1:{port}")
+        thread.join()
+    assert "expired 2 days ago" in found[f"certificate 127.0.0.1:{port}"]["seen"]
+    assert status == 1
+
+
+def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").write_text("nothing")
+    found, _ = doctor("--certificate", tmp_path / "tls.crt", "--certificate", tmp_path / "none.crt")
+    assert found[f"certificate {tmp_path}/tls.crt"]["seen"] == "it is no certificate in PEM"
+    assert "No such file" in found[f"certificate {tmp_path}/none.crt"]["seen"]
+
+
+def run_limited(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process with 256 file descriptors and these environment variables."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.admin", "doctor", *arguments],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", **variables},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_low_limit_and_wrong_variables_are_errors_in_words() -> None:
+    done = run_limited({"RAY_AUTH_MODE": "token", "RAY_SERVE_ENABLE_HA_PROXY": "0"}, "--problems")
+    assert done.returncode == 1, done.stderr
+    assert "a process may have 256" in done.stdout
+    assert "RAY_SERVE_ENABLE_HA_PROXY is '0'" in done.stdout
+    assert "RAY_AUTH_MODE is token, but there is no token" in done.stdout
+    assert "→ Start the node with RAY_SERVE_ENABLE_HA_PROXY=1." in done.stdout
+    hidden = run_limited({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": PASSWORD}, "--problems")
+    assert "no token" not in hidden.stdout
+    assert PASSWORD not in hidden.stdout + hidden.stderr
+
+
+def test_versions_other_than_those_that_were_tested_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "constraints.txt"
+    path.write_text("# pins\nPyYAML==6.0.3  # a comment\nzope.interface==1.0\n\nray[serve]\n")
+    assert constraints(path) == {"pyyaml": "6.0.3", "zope-interface": "1.0"}
+    assert constraints(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("address", ["nohost", "host:", "host:0", "host:99999", ":443"])
+def test_an_address_without_a_port_is_refused(address: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", "--tls", address], obj=AdminClient("http://127.0.0.1:9", ""))
+    assert result.exit_code == 2
