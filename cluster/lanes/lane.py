@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
-from cluster.lanes.lane_messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
 from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
 from engine.api import (
     Delta,
@@ -38,6 +38,7 @@ from engine.api import (
     Usage,
 )
 from router.ports import tier_backend
+from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
     OnUsage,

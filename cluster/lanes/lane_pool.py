@@ -70,7 +70,8 @@ class LanePool:
         Once reported, the context length stays known while no replica is ready.
         """
         ready = self._ready()
-        loads = [lane.load for lane in ready.values()]
+        by_id = {replica_id: lane.load for replica_id, lane in ready.items()}
+        loads = by_id.values()
         return TierSnapshot(
             self.name,
             frozenset(ready),
@@ -79,6 +80,7 @@ class LanePool:
             waiting=sum(load.waiting for load in loads),
             wait_s=min((load.wait_s for load in loads), default=0.0),
             kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
+            loads=by_id,
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
