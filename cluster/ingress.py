@@ -36,6 +36,7 @@ from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.prediction_metrics import PredictionMetrics
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.app import CacheParts, MakeGuard, build_app
@@ -105,7 +106,7 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
-        backend = ServeBackend(self._tiers, clients, self._placement)
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics().count)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)

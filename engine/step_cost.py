@@ -27,7 +27,7 @@ SURPRISE_STEPS = 8
 """Steps before that applies."""
 
 _FEATURES = 3
-_RIDGE = 1e-9  # of the diagonal; below it, two features cannot be told apart
+_RIDGE = 1e-9  # of the diagonal; below it, two features cannot be distinguished
 
 
 class StepCost(NamedTuple):
@@ -98,7 +98,7 @@ class StepCostFit:
 
 def _solved(products: list[list[float]], times: list[float], chosen: tuple[int, ...]) -> list[float] | None:
     """Returns the least squares solution with the ``chosen`` features alone, by Gauss's elimination. None if two of
-    them cannot be told apart."""
+    them cannot be distinguished."""
     rows = [[*(products[one][other] for other in chosen), times[one]] for one in chosen]
     size = len(chosen)
     for at in range(size):

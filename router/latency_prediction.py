@@ -58,7 +58,7 @@ def predict(
     busy_s = step_s + tokens_s * min(everything, _step_tokens(load)) if load.running or everything else 0.0
     steps, tokens = _prefill(load, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
-    ttft_s = correction * (busy_s / 2 + _place_s(load, own, priority, step_s) + prefill_s)
+    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), busy_s) + prefill_s)
     behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
     # The sequence itself is one more in each step of its answer.
     finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
@@ -93,16 +93,15 @@ def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
     return sum(max(0, each) for each in queued[: priority - Priority.INTERACTIVE + 1])
 
 
-def _place_s(load: ReplicaLoad, own: int, priority: Priority, step_s: float) -> float:
+def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:
     """Returns the seconds until running sequences have left a place in the batch, and room in the KV cache for the
-    prompt and those ahead of it. Sequences leave one by one, each after a mean answer."""
+    prompt and those that wait. In the time of an answer, whose steps take ``busy_s``, as many leave as run."""
     if not load.running:
         return 0.0
-    answer_s = (load.output_tokens or DEFAULT_OUTPUT_TOKENS) * step_s
+    output = load.output_tokens or DEFAULT_OUTPUT_TOKENS
     excess = load.running + load.waiting + 1 - load.max_sequences if load.max_sequences else 0
-    places = max(0, excess) / load.running
     used = load.kv_used * load.kv_capacity_tokens
-    ahead = _ahead(load.queued_short, priority) + _ahead(load.queued_long, priority)
-    missing = ahead + own - (load.kv_capacity_tokens - used)
-    room = max(0.0, missing) / max(1.0, used)
-    return answer_s * max(places, room)
+    # Half of an answer, on average, is what a running sequence is still to grow by.
+    waiting = max(0.0, load.kv_demand_tokens - used - load.running * output / 2) if load.waiting else 0.0
+    missing = waiting + prompt - (load.kv_capacity_tokens - used) if load.kv_capacity_tokens else 0.0
+    return output * busy_s * max(0.0, excess / load.running, missing / max(1.0, used))

@@ -42,6 +42,15 @@ def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
     return tuple(chain)
 
 
+def compared_share(request: GenerationRequest) -> float:
+    """Returns the fraction of the request's prompt that ``fingerprint`` looks at: less than 1 if it is very long."""
+    prompt = request.prompt
+    if isinstance(prompt, tuple):
+        return min(1.0, MAX_PIECES * PIECE_TOKENS / max(1, len(prompt)))
+    length = prompt.characters if isinstance(prompt, Conversation) else len(prompt)
+    return min(1.0, MAX_PIECES * PIECE_CHARS / max(1, length))
+
+
 class PrefixMemory:
     """The LRU set of the prefixes that were sent to one replica. ``capacity`` is the maximum number of pieces."""
 

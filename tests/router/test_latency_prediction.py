@@ -72,12 +72,10 @@ def test_a_prediction_is_finite_and_not_negative(
 def test_more_queued_tokens_never_make_it_shorter(
     load: ReplicaLoad, prompt: int, more: int, of: Priority, priority: Priority, long: bool
 ) -> None:
-    name = "queued_long" if long else "queued_short"
-    queue = list(getattr(load, name) or (0, 0, 0))
+    queue = list((load.queued_long if long else load.queued_short) or (0, 0, 0))
     queue[of - Priority.INTERACTIVE] += more
-    assert predict(load, prompt, 0, priority) <= _above(
-        predict(replace(load, **{name: tuple(queue)}), prompt, 0, priority)
-    )
+    longer = replace(load, queued_long=tuple(queue)) if long else replace(load, queued_short=tuple(queue))
+    assert predict(load, prompt, 0, priority) <= _above(predict(longer, prompt, 0, priority))
 
 
 @given(loads, prompts, st.integers(1, 1_000), priorities)
