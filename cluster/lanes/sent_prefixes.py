@@ -15,7 +15,7 @@ from engine.api import Conversation, GenerationRequest
 
 PIECE_CHARS = 128  # characters of a piece of text; in English, about two KV blocks of 16 tokens
 PIECE_TOKENS = 32  # tokens of a piece of a prompt that is given as token ids
-MAX_PIECES = 256  # pieces of a prompt that are compared: 32k characters
+MAX_PIECES = 1024  # pieces of a prompt that are compared: 128k characters
 
 
 def _pieces(request: GenerationRequest) -> Iterator[object]:

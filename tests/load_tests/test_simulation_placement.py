@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from load_tests.simulation.compare_placements import main
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, PredictedTtft, load_of
 from load_tests.simulation.policies.fixed import FixedPolicy
@@ -116,3 +119,19 @@ def test_looking_at_a_replica_does_not_change_when_its_requests_end() -> None:
         ends.append(ended)
     assert [each for _, each in ends[0]] == [each for _, each in ends[1]]
     assert [at for at, _ in ends[0]] == pytest.approx([at for at, _ in ends[1]])
+
+
+def test_the_command_writes_a_row_for_each_placement(tmp_path: Path) -> None:
+    trace, figures = tmp_path / "trace.jsonl", tmp_path / "figures.json"
+    rows = [
+        {"timestamp": 500 * at, "input_length": 900, "output_length": 20, "hash_ids": [0, at % 5]} for at in range(60)
+    ]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    assert main(["--trace", str(trace), "--replicas", "2", "--json", str(figures)]) == 0
+
+    written = {row["placement"]: row for row in json.loads(figures.read_text(encoding="utf-8"))}
+    assert set(written) == {*PEERS, PREDICTED, f"{PREDICTED}, 4 routers, 0.5 s"}
+    assert all(row["requests"] == 60 and row["unserved"] == 0 for row in written.values())
+    assert written[PREDICTED]["hit_rate"] > 0.5
+    assert main(["--trace", str(tmp_path / "missing")]) == 2
