@@ -147,6 +147,8 @@ class AsyncEngine:
         """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
         ago. A request submitted since the last step counts as one waiting sequence."""
         with self._changed:
+            if not self._arrivals:
+                return self._load
             return replace(self._load, waiting=self._load.waiting + self._arrivals.total())
 
     def check_health(self) -> None:

@@ -38,6 +38,7 @@ class PlacedRequests:
         self._placed: dict[str, _Placed] = {}
         self._unreported: dict[str, _Placed] = {}
         self._correction = TtftCorrection()
+        self._outlook: tuple[ReplicaLoad, ReplicaLoad] | None = None  # the last load and its outlook, if still true
 
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
@@ -46,6 +47,7 @@ class PlacedRequests:
         predicted_s = ttft_s / load.correction if load.measured and load.correction > 0 else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
         self._placed[request_id] = self._unreported[request_id] = placed
+        self._outlook = None
 
     def accepted(self, request_id: str) -> None:
         """Records that the replica has the request."""
@@ -55,6 +57,7 @@ class PlacedRequests:
     def reported(self) -> None:
         """Records that a load report has come. It has all requests that were accepted before."""
         if self._unreported:
+            self._outlook = None
             self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
 
     def first_token(self, request_id: str, now: float) -> None:
@@ -62,6 +65,7 @@ class PlacedRequests:
         if (placed := self._placed.pop(request_id, None)) is None:
             return
         self._unreported.pop(request_id, None)
+        self._outlook = None
         if placed.predicted_s > 0:
             measured_s = now - placed.placed_at
             self._correction.observe(placed.predicted_s, measured_s)
@@ -70,10 +74,16 @@ class PlacedRequests:
     def end(self, request_id: str) -> None:
         """Forgets a request, which has ended, failed or left."""
         self._placed.pop(request_id, None)
-        self._unreported.pop(request_id, None)
+        if self._unreported.pop(request_id, None) is not None:
+            self._outlook = None
 
     def outlook(self, load: ReplicaLoad) -> ReplicaLoad:
         """Returns the last reported ``load`` with what was sent since, and with the correction."""
+        if self._outlook is None or self._outlook[0] is not load:
+            self._outlook = load, self._added(load)
+        return self._outlook[1]
+
+    def _added(self, load: ReplicaLoad) -> ReplicaLoad:
         correction = self._correction.factor
         if not self._unreported:
             return replace(load, correction=correction)
