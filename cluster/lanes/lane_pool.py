@@ -136,7 +136,9 @@ class LanePool:
         if chosen is None:
             return None
         lane = self._lanes[chosen.replica_id]
-        ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, request.priority).ttft_s
+        ttft_s = 0.0
+        if _streams_at_once(request):
+            ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, request.priority).ttft_s
         uncached = max(1, tokens - chosen.matched_tokens)
         lane.placed.place(
             request.request_id, request.priority, uncached, chosen.load, ttft_s, asyncio.get_running_loop().time()
@@ -207,3 +209,10 @@ class LanePool:
         self._delays[replica_id] = min(2 * delay, MAX_REOPEN_DELAY_S)
         logger.warning("The lane to replica %s was lost; opening another in %g s", replica_id, delay)
         self._loop.call_later(delay, self._open, replica_id)
+
+
+def _streams_at_once(request: GenerationRequest) -> bool:
+    """Returns whether the first row of a request comes with its first token, which no grammar must be compiled for.
+    Searches and ``best_of`` send theirs at the end."""
+    sampling = request.sampling
+    return sampling.beam is None and sampling.grammar is None and sampling.choices == sampling.n
