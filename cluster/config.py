@@ -100,8 +100,9 @@ class PlacementConfig(Settings):
     """The settings by which a replica is chosen within a tier."""
 
     affinity_weight: float = Field(2.0, ge=0)
-    """The weight of prefix affinity against load: how many sequences on a replica a full prefix match outweighs. 0:
-    load alone counts."""
+    """The weight of the prefix cache against the predicted time to the first token: how often the seconds count that a
+    replica would compute the prompt for. 0: each request takes the least time for itself. Where no replica has measured
+    its steps, it is the number of sequences on a replica that a full prefix match outweighs."""
     wait_s: float = Field(15.0, ge=0)
     """Seconds that a request waits for a ready replica, for example after a crash, before it gets a 503."""
     silence_s: float = Field(3.0, ge=1.5, le=20)

@@ -39,6 +39,7 @@ from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, 
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs
+from cluster.telemetry.prediction_metrics import PredictionMetrics
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -111,7 +112,7 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
-        backend = ServeBackend(self._tiers, clients, self._placement)
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics().count)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)

@@ -7,8 +7,9 @@ through the lane to it. The router decides what to do after a failed attempt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane import ReplicaClient
@@ -22,11 +23,17 @@ class ServeBackend:
     """The tiers of a Serve application, with a pool of lanes for each. Implements ``TierBackend``.
 
     ``tiers`` are in order of ability, weakest first. ``clients`` call the replicas of each tier, by tier name.
+    ``on_first_token`` takes the tier, the predicted and the measured TTFT of each request, in seconds.
     """
 
     def __init__(
-        self, tiers: Sequence[TierDescription], clients: Mapping[str, ReplicaClient], config: PlacementConfig
+        self,
+        tiers: Sequence[TierDescription],
+        clients: Mapping[str, ReplicaClient],
+        config: PlacementConfig,
+        on_first_token: Callable[[str, float, float], None] = lambda _, __, ___: None,
     ) -> None:
+        self._on_first_token = on_first_token
         self._tiers = tuple(tiers)
         self._clients = clients
         self._config = config
@@ -36,7 +43,14 @@ class ServeBackend:
     async def start(self, on_orphans: OnOrphans) -> None:
         for tier in self._tiers:
             client = self._clients[tier.name]
-            pool = self._pools[tier.name] = LanePool(tier.name, client, self._config, on_orphans, tier.drain_timeout_s)
+            pool = self._pools[tier.name] = LanePool(
+                tier.name,
+                client,
+                self._config,
+                on_orphans,
+                tier.drain_timeout_s,
+                partial(self._on_first_token, tier.name),
+            )
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
             # In the background, since it returns only once a replica of the tier runs. The router serves before that.
             task = asyncio.create_task(client.connect())

@@ -340,6 +340,10 @@ class EngineStats:
     guessed_tokens: int = 0  # draft tokens that were verified
     right_guesses: int = 0  # draft tokens that were accepted
     wait_s: float = 0.0  # estimated wait of one more sequence, in seconds
+    decoding: int = 0  # of ``running``: sequences that are not in prefill
+    # Prompt tokens to be computed, without those in the prefix cache, by class in the order of ``Priority``:
+    queued_short: tuple[int, ...] = (0,) * 3  # of prompts that one chunk completes
+    queued_long: tuple[int, ...] = (0,) * 3  # of longer ones
 
 
 LATENCY_BOUNDS_S = (
@@ -385,6 +389,15 @@ class EngineLoad:
     batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
     batch_sequences: int = 0  # of running and waiting
     batch_kv_tokens: float = 0.0  # of kv_demand_tokens
+    step_s: float = 0.0  # of a step, before its tokens: least squares fit, as the next two
+    prompt_token_s: float = 0.0  # that a prompt token adds to a step
+    sequence_s: float = 0.0  # that a decoding sequence adds to a step
+    step_tokens: int = 0  # most tokens of a step
+    long_step_tokens: int = 0  # most tokens of a step for prompts of several chunks
+    long_beside_decodes: int = 0  # the same in a step with decodes, at present
+    prefill_chunk: int = 0  # most tokens of one prompt in a step
+    max_sequences: int = 0  # most that run at once
+    output_tokens: float = 0.0  # mean length of an answer; 0: none has ended
     classes: Mapping[Priority, ClassLoad] = field(default_factory=dict)
     itl: tuple[int, ...] = (0,) * (
         len(LATENCY_BOUNDS_S) + 1

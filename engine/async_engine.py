@@ -55,6 +55,7 @@ class AsyncEngine:
         self._inbox: list[Job | str] = []  # jobs to queue and ids to abort, in the order in which they came
         self._arrivals: Counter[str] = Counter()  # jobs in the inbox, by tenant
         self._stats = engine.stats()
+        self._uncached = engine.uncached  # the share of prompt tokens that the prefix cache does not have
         self._queue = engine.queue_state()
         self._load = engine.load()
         self._load_at = time.monotonic()
@@ -119,9 +120,23 @@ class AsyncEngine:
             self._changed.notify()
 
     def stats(self) -> EngineStats:
-        """Returns the statistics of the last step. A request submitted since then counts as one waiting sequence."""
+        """Returns the statistics of the last step. A request submitted since then counts as one waiting sequence, whose
+        prompt is cached as much as others were."""
         with self._changed:
-            return replace(self._stats, waiting=self._stats.waiting + self._arrivals.total())
+            if not self._arrivals:
+                return self._stats
+            short, long = list(self._stats.queued_short), list(self._stats.queued_long)
+            for item in self._inbox:
+                if isinstance(item, Job):
+                    tokens = round(self._uncached * item.sequence.prompt_length)
+                    queued = short if tokens <= self._engine.config.prefill_chunk else long
+                    queued[item.sequence.priority - Priority.INTERACTIVE] += tokens
+            return replace(
+                self._stats,
+                waiting=self._stats.waiting + self._arrivals.total(),
+                queued_short=tuple(short),
+                queued_long=tuple(long),
+            )
 
     def metrics(self) -> EngineMetrics:
         """Returns the metrics up to now. Each number is correct; while a step runs, some may include it and others
@@ -132,6 +147,8 @@ class AsyncEngine:
         """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
         ago. A request submitted since the last step counts as one waiting sequence."""
         with self._changed:
+            if not self._arrivals:
+                return self._load
             return replace(self._load, waiting=self._load.waiting + self._arrivals.total())
 
     def check_health(self) -> None:
@@ -211,6 +228,7 @@ class AsyncEngine:
     def _look(self) -> None:
         """Stores the statistics that callers get until the next step. The caller holds the lock."""
         self._stats = self._engine.stats()
+        self._uncached = self._engine.uncached
         self._queue = self._engine.queue_state()
         now = time.monotonic()
         if now - self._load_at >= LOAD_PERIOD_S or not self._engine.has_work:

@@ -59,6 +59,7 @@ from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Status
 from engine.speculation import Speculator
+from engine.step_cost import StepCostFit
 from engine.token_id_tokenizer import TokenIds, load_tokenizer
 from engine.tokenizer import Tokenizer
 
@@ -99,6 +100,7 @@ class Engine:
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._counters = Counters()
         self._step_times = StepTimes()
+        self._step_cost = StepCostFit()
         self.recorder = Recorder(config.tenant_weights)
         most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
         self._output_processor = OutputProcessor(
@@ -192,7 +194,7 @@ class Engine:
         """Queues a prepared request without checking whether the queue is full. Raises RequestError for a request id in
         use."""
         self._output_processor.begin(job)
-        self.recorder.arrived(job.sequence.priority, self._uncached * job.sequence.prompt_length)
+        self.recorder.arrived(job.sequence.priority, self.uncached * job.sequence.prompt_length)
 
     def abort(self, request_ids: Iterable[str]) -> list[Delta]:
         """Ends requests at once; their KV blocks are free on return. Returns a last delta for each: ABORT with its
@@ -248,6 +250,7 @@ class Engine:
             self.recorder.step(len(chunks), ended - began)
             self._scheduler.took(plan.load, ended - began)
             self._step_times.observe(plan.load, ended - began, ended)
+            self._step_cost.observe(plan.load, ended - began, ended)
             if speculates:
                 # Not if the draft model only caught up.
                 if drafting == any(chunk.sequence.drafting for chunk in chunks):
@@ -267,6 +270,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Returns counters since the start and current gauges. Block numbers are those of the fullest block pool."""
         pool, counters = self._cache.tightest, self._counters
+        queued_short, queued_long = self._scheduler.queued_tokens()
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
@@ -285,14 +289,18 @@ class Engine:
             wait_s=self._scheduler.wait_s(),
             guessed_tokens=self._speculator.proposed,
             right_guesses=self._speculator.accepted,
+            decoding=self._scheduler.decoding,
+            queued_short=queued_short,
+            queued_long=queued_long,
         )
 
     def load(self) -> EngineLoad:
         """Returns what the engine has to do and how fast it is. Looks at every sequence, so it is not for every
         step."""
         running, waiting = self._scheduler.running, self._scheduler.waiting
-        needs, times = demand(running, waiting, self._uncached, self.recorder.mean_output), self._step_times
-        pool, block = self._cache.largest, self._cache.block_size
+        needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self._step_times
+        pool, block, cost = self._cache.largest, self._cache.block_size, self._step_cost.solve()
+        long_alone, long_beside_decodes = self._scheduler.long_prompt_tokens()
         return EngineLoad(
             running=len(running),
             waiting=len(waiting),
@@ -307,12 +315,21 @@ class Engine:
             batch_prompt_tokens=needs.batch_prompt_tokens,
             batch_sequences=needs.batch_sequences,
             batch_kv_tokens=needs.batch_kv_tokens,
+            step_s=cost.step_s,
+            prompt_token_s=cost.prompt_token_s,
+            sequence_s=cost.sequence_s,
+            step_tokens=self.config.max_batch_tokens,
+            long_step_tokens=long_alone,
+            long_beside_decodes=long_beside_decodes,
+            prefill_chunk=self.config.prefill_chunk,
+            max_sequences=self.config.max_sequences,
+            output_tokens=self.recorder.mean_output or 0.0,
             classes=self.recorder.class_loads(),
             itl=self.recorder.itl,
         )
 
     @property
-    def _uncached(self) -> float:
+    def uncached(self) -> float:
         """The share of prompt tokens that the prefix cache did not have, up to now."""
         computed = self._counters.prompt_tokens
         cached = self._counters.cached_tokens + self._scheduler.cached_tokens

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineStats, Priority
 from engine.kv.prefix import Miss
@@ -141,7 +141,7 @@ class EngineMetrics:
         """Returns the metrics of both engines together: all numbers are added, except the estimated wait. The estimated
         wait is the shorter one, since a router would send the next request there."""
         names = [each.name for each in fields(EngineStats) if each.name != "wait_s"]
-        sums = {name: getattr(self.stats, name) + getattr(other.stats, name) for name in names}
+        sums = {name: _added(getattr(self.stats, name), getattr(other.stats, name)) for name in names}
         stats = EngineStats(**sums, wait_s=min(self.stats.wait_s, other.stats.wait_s))
         tenants = {name: _sum(self.tenants, other.tenants, name) for name in {**self.tenants, **other.tenants}}
         return EngineMetrics(
@@ -321,6 +321,13 @@ class Recorder:
             tenants=tenants,
             kernels={self.kernels: 1},
         )
+
+
+def _added(one: Any, other: Any) -> Any:
+    """Returns the sum of two numbers, or of two tuples of numbers, each with each."""
+    if isinstance(one, tuple):
+        return tuple(mine + its for mine, its in zip(one, other, strict=True))
+    return one + other
 
 
 def _sum(one: Mapping[str, TenantUse], other: Mapping[str, TenantUse], name: str) -> TenantUse:

@@ -81,6 +81,7 @@ class Sequence:
     reserve: bool = False  # allocates blocks for the whole answer at admission, and is never preempted
     queued_at: float = 0.0  # instant at which it last joined the waiting queue
     waited_s: float = 0.0  # seconds in the waiting queue before that
+    uncached: int = 0  # tokens not in the prefix cache when it last joined the waiting queue
     level: int = 0  # priority class at its last admission, raised by its waiting time
     chunked: bool = False  # whether its prefill needed more than one chunk at its last admission
     overtaken: int = 0  # times that a later sequence was admitted because this one did not fit

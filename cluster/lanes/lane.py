@@ -24,7 +24,8 @@ from typing import Any, Protocol, TypeVar
 
 from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
-from cluster.lanes.lane_messages import LaneItem, LaneReader, ReplicaLoad, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.placed_requests import OnFirstToken, PlacedRequests
 from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
 from engine.api import (
     Delta,
@@ -38,6 +39,7 @@ from engine.api import (
     Usage,
 )
 from router.ports import tier_backend
+from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
     OnUsage,
@@ -133,8 +135,10 @@ class Lane:
     request is ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` is called with requests of
     other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost
     after ``silence_s`` seconds without an item, if ``another_is_heard`` returns True: another replica of the tier.
-    ``load`` is the replica's load in the last item. ``model`` describes its model; None until the first item has
-    arrived.
+    ``load`` is the replica's load in the last item, and ``outlook`` that with what was sent since. ``placed`` has the
+    requests of ``LanePool.acquire``; ``on_first_token`` is called with their TTFTs. ``on_counted`` is called with the
+    token counts of each request that has ended by itself. ``model`` describes the replica's model; None until the first
+    item has arrived.
     """
 
     def __init__(
@@ -147,7 +151,11 @@ class Lane:
         on_orphans: OnOrphans,
         silence_s: float = MAX_SILENCE_S,
         another_is_heard: Callable[[], bool] = lambda: False,
+        on_first_token: OnFirstToken = lambda _, __: None,
+        on_counted: Callable[[GenerationRequest, Usage], None] = lambda _, __: None,
     ) -> None:
+        self.placed = PlacedRequests(on_first_token)
+        self._on_counted = on_counted
         self._silence = Silence(silence_s)
         self._another_is_heard = another_is_heard
         self._watch: asyncio.TimerHandle | None = None
@@ -180,6 +188,11 @@ class Lane:
         requests submitted since.
         """
         return max(self.load.running + self.load.waiting, len(self._streams))
+
+    @property
+    def outlook(self) -> ReplicaLoad:
+        """The replica's load, by which TTFTs are predicted: as last reported, with what this router has sent since."""
+        return self.placed.outlook(self.load)
 
     @property
     def quiet(self) -> bool:
@@ -240,6 +253,7 @@ class Lane:
             if refusal is not None:
                 stream.finished = refused = True
                 raise router_error(unpack_refusal(refusal), self.replica_id)
+            self.placed.accepted(request.request_id)
             while True:
                 deltas = await stream.take()
                 if not deltas[-1].last:
@@ -249,10 +263,13 @@ class Lane:
                     if len(deltas) > 1:
                         yield deltas[:-1]
                     raise self._lost("The engine that ran this request has ended.")
+                if stream.usage is not None:
+                    self._on_counted(request, stream.usage)
                 yield deltas
                 return
         finally:
             del self._streams[request.request_id]
+            self.placed.end(request.request_id)
             if on_usage is not None and not refused:
                 self._settle(request.request_id, stream, on_usage)
             if not stream.finished:
@@ -317,14 +334,18 @@ class Lane:
         elif orphans := orphans_in(item):
             self._on_orphans(orphans)
         self.load = reader.load(item[0])
-        streams = self._streams
+        self.placed.reported()
+        streams, now = self._streams, asyncio.get_running_loop().time()
         for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:
                 self._receive_late(reader, row)
                 continue
             try:
-                kept = stream.push(reader.delta(row))
+                delta = reader.delta(row)
+                if delta.token_ids:
+                    self.placed.first_token(delta.request_id, now)
+                kept = stream.push(delta)
             except VersionMismatchError as error:
                 stream.fail(ReplicaVersionError(error.message, self.replica_id))
                 kept = False

@@ -11,7 +11,6 @@ replica, ``submit`` carries a request as a record. Its result is None or a refus
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from cluster.lanes.dataclass_codec import Record, RecordCodec, Row, RowCodec, VersionMismatchError
@@ -21,7 +20,6 @@ from engine.api import (
     Delta,
     EngineDeadError,
     EngineError,
-    EngineStats,
     GenerationRequest,
     ModelInfo,
     ModelVersionError,
@@ -29,6 +27,7 @@ from engine.api import (
     RequestError,
     Usage,
 )
+from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import OrphanedAttempt
 
 PROTOCOL = 1
@@ -40,22 +39,6 @@ LaneItem = tuple[Any, ...]
 
 Orphan = tuple[str, str, tuple[int, ...]]
 """A request whose router may have died: its id, its account, and the fields of its Usage."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaLoad:
-    """The load of a replica's engine, which every item of a lane carries."""
-
-    running: int = 0  # sequences
-    waiting: int = 0  # sequences
-    blocks_used: int = 0  # KV blocks
-    blocks_total: int = 0  # KV blocks
-    wait_s: float = 0.0  # estimated seconds until one more sequence starts
-
-    @classmethod
-    def of(cls, stats: EngineStats) -> ReplicaLoad:
-        """Returns the load in the engine's ``stats``."""
-        return cls(stats.running, stats.waiting, stats.blocks_used, stats.blocks_total, stats.wait_s)
 
 
 _DELTAS = RowCodec(Delta)

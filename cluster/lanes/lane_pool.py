@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane import Lane, LaneState, ReplicaClient
+from cluster.lanes.placed_requests import OnFirstToken
+from cluster.lanes.prompt_size import PromptSize
 from cluster.lanes.replica_choice import Candidate, place
-from cluster.lanes.sent_prefixes import PrefixMemory, fingerprint
+from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
 from engine.api import GenerationRequest
+from router.latency_prediction import predict
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -30,8 +33,9 @@ class LanePool:
     """The lanes of the tier ``name``, and the choice of a lane for each request.
 
     ``on_orphans`` is as in ``TierBackend.start``. A replica that is being stopped ends after ``drain_timeout_s``
-    seconds. Shortly before, the requests that it still runs are handed over to other replicas (``Lane.hand_over``). The
-    pool belongs to the event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    seconds. Shortly before, the requests that it still runs are handed over to other replicas (``Lane.hand_over``).
+    ``on_first_token`` takes the predicted and the measured TTFT of each request, in seconds. The pool belongs to the
+    event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
     """
 
     def __init__(
@@ -41,7 +45,10 @@ class LanePool:
         config: PlacementConfig,
         on_orphans: OnOrphans,
         drain_timeout_s: float = 600.0,
+        on_first_token: OnFirstToken = lambda _, __: None,
     ) -> None:
+        self._on_first_token = on_first_token
+        self._sizes = PromptSize()
         self.name = name
         self._client = client
         self._config = config
@@ -70,6 +77,7 @@ class LanePool:
         Once reported, the context length stays known while no replica is ready.
         """
         ready = self._ready()
+        by_id = {replica_id: lane.outlook for replica_id, lane in ready.items()}
         loads = [lane.load for lane in ready.values()]
         return TierSnapshot(
             self.name,
@@ -79,6 +87,7 @@ class LanePool:
             waiting=sum(load.waiting for load in loads),
             wait_s=min((load.wait_s for load in loads), default=0.0),
             kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
+            loads=by_id,
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
@@ -114,18 +123,27 @@ class LanePool:
     def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
         ready = self._ready()
         heard = {replica_id: lane for replica_id, lane in ready.items() if not lane.quiet and replica_id not in avoid}
+        tokens = self._sizes.tokens(request)
+        compared = tokens * compared_share(request)  # prompt tokens that fingerprints compare
         candidates = [
             Candidate(
-                replica_id,
-                lane.outstanding,
-                self._prefixes[replica_id].matched(chain),
-                lane.load.blocks_used / max(lane.load.blocks_total, 1),
+                replica_id, lane.outlook, lane.outstanding, round(compared * self._prefixes[replica_id].matched(chain))
             )
             for replica_id, lane in (heard or ready).items()
             if replica_id not in avoid
         ]
-        chosen = place(candidates, request.request_id, self._config.affinity_weight)
-        return None if chosen is None else self._lanes[chosen]
+        chosen = place(candidates, request.request_id, tokens, request.priority, self._config.affinity_weight)
+        if chosen is None:
+            return None
+        lane = self._lanes[chosen.replica_id]
+        ttft_s = 0.0
+        if _streams_at_once(request):
+            ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, request.priority).ttft_s
+        uncached = max(1, tokens - chosen.matched_tokens)
+        lane.placed.place(
+            request.request_id, request.priority, uncached, chosen.load, ttft_s, asyncio.get_running_loop().time()
+        )
+        return lane
 
     def _sync(self, listed: frozenset[str]) -> None:
         """Opens lanes to replicas that are new in ``listed`` and drains lanes to those that are not in it."""
@@ -163,6 +181,8 @@ class LanePool:
             on_orphans=self._on_orphans,
             silence_s=self._config.silence_s,
             another_is_heard=lambda: any(not each.quiet for each in self._ready().values() if each is not lane),
+            on_first_token=self._on_first_token,
+            on_counted=lambda request, usage: self._sizes.observe(request, usage.prompt_tokens),
         )
         self._lanes[replica_id] = lane
         self._prefixes[replica_id] = PrefixMemory()
@@ -189,3 +209,10 @@ class LanePool:
         self._delays[replica_id] = min(2 * delay, MAX_REOPEN_DELAY_S)
         logger.warning("The lane to replica %s was lost; opening another in %g s", replica_id, delay)
         self._loop.call_later(delay, self._open, replica_id)
+
+
+def _streams_at_once(request: GenerationRequest) -> bool:
+    """Returns whether the first row of a request comes with its first token, which no grammar must be compiled for.
+    Searches and ``best_of`` send theirs at the end."""
+    sampling = request.sampling
+    return sampling.beam is None and sampling.grammar is None and sampling.choices == sampling.n

@@ -1,16 +1,29 @@
-"""``place``: chooses the replica for a request, by prefix affinity and load. Pure.
+"""``place``: chooses the replica for a request, by predicted TTFT. Pure.
 
-The cost of a replica is the number of sequences on it, raised by its KV cache usage, plus ``affinity_weight`` times the
-part of the prompt that it would have to prefill. So a replica that has the whole prompt cached is chosen until it has
-``affinity_weight`` sequences more than the least loaded one. Affinity alone would overload the replica that has a
-popular prefix. Load alone would compute every prefix on every replica.
+The cost of a replica is the TTFT that ``predict`` says, plus ``affinity_weight`` times the seconds for which it would
+compute the prompt, raised by its KV cache usage. Without that weight, each request would take the least TTFT for
+itself, and prompts would be computed again on replicas that are idle for a moment, while those that come next wait for
+that. Affinity alone would overload the replica that has a popular prefix. Load alone would compute every prefix on
+every replica.
+
+As long as no replica has measured its steps, the cost is the number of sequences on it, plus ``affinity_weight`` times
+the part of the prompt that it would have to compute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from zlib import crc32
+
+from engine.api import Priority
+from router.latency_prediction import predict
+from router.ports.replica_load import ReplicaLoad
+
+NEAR = 1.05
+"""Costs up to this multiple of the lowest one are equal: predictions are not more precise. Otherwise the replica that
+seems fastest by a hair would get every request at light load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,24 +31,64 @@ class Candidate:
     """A replica that may get the request."""
 
     replica_id: str
+    load: ReplicaLoad  # with what this router has sent since the replica reported
     outstanding: int  # estimated sequences that run or wait there (``Lane.outstanding``)
-    matched: float  # fraction of the prompt that is a prefix sent there before, 0 to 1
-    memory_used: float  # fraction of its KV blocks that is in use, 0 to 1
+    matched_tokens: int = 0  # of the prompt's start that were sent there before
 
 
-def place(candidates: Sequence[Candidate], request_id: str, affinity_weight: float) -> str | None:
-    """Returns the id of the replica with the lowest cost; None if there is no candidate.
+def place(
+    candidates: Sequence[Candidate],
+    request_id: str,
+    prompt_tokens: int,
+    priority: Priority = Priority.STANDARD,
+    affinity_weight: float = 2.0,
+) -> Candidate | None:
+    """Returns the candidate with the lowest cost; None if there is no candidate.
 
-    A hash of request and replica decides between equal costs. So equal replicas share the load, and the result is
-    deterministic.
+    Of nearly equal costs, the replica with the longest matched prefix is taken, and then the one that a hash of
+    request and replica says. So equal replicas share the load, and the result is deterministic.
     """
     if not candidates:
         return None
+    measured = [candidate.load for candidate in candidates if candidate.load.measured]
+    prompt_tokens = max(1, prompt_tokens)
 
-    def cost(candidate: Candidate) -> tuple[float, int]:
-        # An engine whose KV cache is nearly full preempts. Each of its sequences counts up to twice for that.
-        queued = candidate.outstanding * (1.0 + candidate.memory_used)
-        work = queued + affinity_weight * (1.0 - candidate.matched)
-        return work, crc32(f"{request_id}/{candidate.replica_id}".encode())
+    def cost(candidate: Candidate) -> float:
+        if not measured:
+            uncached = 1.0 - min(1.0, candidate.matched_tokens / prompt_tokens)
+            return candidate.outstanding * (1.0 + candidate.load.kv_used) + affinity_weight * uncached
+        load = candidate.load if candidate.load.measured else _as_fast_as(measured, candidate.load, prompt_tokens)
+        own_s = max(0, prompt_tokens - candidate.matched_tokens) * load.prompt_token_s
+        ttft_s = predict(load, prompt_tokens, candidate.matched_tokens, priority).ttft_s
+        # An engine whose KV cache is nearly full preempts.
+        return (ttft_s + affinity_weight * own_s) * (1.0 + load.kv_used)
 
-    return min(candidates, key=cost).replica_id
+    costs = {candidate.replica_id: cost(candidate) for candidate in candidates}
+    limit = NEAR * min(costs.values())
+    near = [candidate for candidate in candidates if costs[candidate.replica_id] <= limit]
+    return min(near, key=lambda each: (-each.matched_tokens, crc32(f"{request_id}/{each.replica_id}".encode())))
+
+
+def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: int) -> ReplicaLoad:
+    """Returns the load of a replica that has measured nothing, with the mean speed of its peers: with its own, which is
+    0, it would get every request, or none.
+
+    If its release does not report queued tokens, its waiting sequences count as prompts of ``prompt_tokens``.
+    """
+    first = peers[0]
+    return replace(
+        load,
+        queued_short=load.queued_short or (0, load.waiting * prompt_tokens, 0),
+        decoding=load.decoding or load.running,
+        step_s=fmean(peer.step_s for peer in peers),
+        prompt_token_s=fmean(peer.prompt_token_s for peer in peers),
+        sequence_s=fmean(peer.sequence_s for peer in peers),
+        step_tokens=load.step_tokens or first.step_tokens,
+        long_step_tokens=load.long_step_tokens or first.long_step_tokens,
+        long_beside_decodes=load.long_beside_decodes or first.long_beside_decodes,
+        prefill_chunk=load.prefill_chunk or first.prefill_chunk,
+        max_sequences=load.max_sequences or first.max_sequences,
+        output_tokens=load.output_tokens or fmean(peer.output_tokens for peer in peers),
+        kv_capacity_tokens=load.kv_capacity_tokens or first.kv_capacity_tokens,
+        correction=fmean(peer.correction for peer in peers),
+    )

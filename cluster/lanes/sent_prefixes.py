@@ -15,7 +15,7 @@ from engine.api import Conversation, GenerationRequest
 
 PIECE_CHARS = 128  # characters of a piece of text; in English, about two KV blocks of 16 tokens
 PIECE_TOKENS = 32  # tokens of a piece of a prompt that is given as token ids
-MAX_PIECES = 256  # pieces of a prompt that are compared: 32k characters
+MAX_PIECES = 1024  # pieces of a prompt that are compared: 128k characters
 
 
 def _pieces(request: GenerationRequest) -> Iterator[object]:
@@ -40,6 +40,15 @@ def fingerprint(request: GenerationRequest) -> tuple[int, ...]:
         parent = hash((parent, piece))
         chain.append(parent)
     return tuple(chain)
+
+
+def compared_share(request: GenerationRequest) -> float:
+    """Returns the fraction of the request's prompt that ``fingerprint`` looks at: less than 1 if it is very long."""
+    prompt = request.prompt
+    if isinstance(prompt, tuple):
+        return min(1.0, MAX_PIECES * PIECE_TOKENS / max(1, len(prompt)))
+    length = prompt.characters if isinstance(prompt, Conversation) else len(prompt)
+    return min(1.0, MAX_PIECES * PIECE_CHARS / max(1, length))
 
 
 class PrefixMemory:

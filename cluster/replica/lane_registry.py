@@ -107,6 +107,11 @@ class LaneRegistry:
         """The number of unfinished requests in all lanes."""
         return len(self._owners)
 
+    @property
+    def lanes(self) -> int:
+        """The number of open lanes: one for each router."""
+        return len(self._outboxes)
+
     def open(self, lane_id: str) -> LaneOutbox:
         """Opens a lane and returns its outbox. Raises ValueError if the lane is open already."""
         if lane_id in self._outboxes:

@@ -23,7 +23,6 @@ from cluster.config import TierConfig
 from cluster.lanes.dataclass_codec import Record, VersionMismatchError
 from cluster.lanes.lane_messages import (
     LaneItem,
-    ReplicaLoad,
     account_in,
     first_lane_item,
     lane_item,
@@ -51,6 +50,7 @@ from engine.api import (
     ModelInfo,
     ModelVersionError,
 )
+from router.ports.replica_load import ReplicaLoad
 
 if TYPE_CHECKING:
     from engine.metrics import EngineMetrics
@@ -252,7 +252,7 @@ class TierReplica:
         return replace(self._engine.model_info, version=self._version)
 
     def _load(self) -> ReplicaLoad:
-        return ReplicaLoad.of(self._engine.stats())
+        return ReplicaLoad.of(self._engine.stats(), self._engine.load(), self._registry.lanes)
 
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""

@@ -39,11 +39,18 @@ def level(sequence: Sequence, now: float, ageing_s: float) -> int:
 class WaitingQueue:
     """The waiting queue of one scheduler (vLLM's ``RequestQueue``). ``cached_share`` returns which share of a
     sequence's tokens is in the prefix cache, 0 to 1. A sequence rises by one class for each ``ageing_s`` seconds that
-    it waits; a cached prefix counts as up to ``bonus_s`` seconds of waiting."""
+    it waits; a cached prefix counts as up to ``bonus_s`` seconds of waiting. Prompts of more than ``chunk`` tokens count
+    as long."""
 
     def __init__(
-        self, counters: TokenCounters, cached_share: Callable[[Sequence], float], ageing_s: float, bonus_s: float
+        self,
+        counters: TokenCounters,
+        cached_share: Callable[[Sequence], float],
+        ageing_s: float,
+        bonus_s: float,
+        chunk: int,
     ) -> None:
+        self._chunk = chunk
         self._counters = counters
         self._cached_share = cached_share
         self._ageing_s = ageing_s
@@ -53,6 +60,7 @@ class WaitingQueue:
         self._serial = count()
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
+        self._tokens = dict.fromkeys(Priority, (0, 0))  # by class: uncached tokens of short, and of long prompts
 
     def __len__(self) -> int:
         """Returns the number of waiting sequences."""
@@ -68,6 +76,12 @@ class WaitingQueue:
         """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
 
+    @property
+    def tokens(self) -> dict[Priority, tuple[int, int]]:
+        """By class, the tokens of the waiting sequences that were not in the prefix cache when they joined the queue:
+        first those of prompts that one chunk completes, then those of longer ones."""
+        return self._tokens
+
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""
         counts = ((key, len(line) - self._branches[key]) for key, line in self._lines.items())
@@ -77,6 +91,8 @@ class WaitingQueue:
         """Adds a sequence at its place by arrival time, so a preempted one is ahead of those that arrived later."""
         insort(self._lines.setdefault(_line(sequence), []), sequence, key=attrgetter("arrived"))
         self._length += 1
+        sequence.uncached = round((1.0 - self._share(sequence)) * len(sequence.tokens))
+        self._count(sequence, 1)
         if sequence.choice:
             self._branches[_line(sequence)] += 1
         if sequence.deadline is not None and sequence.generated == 0:
@@ -87,6 +103,7 @@ class WaitingQueue:
         line = self._lines[_line(sequence)]
         line.remove(sequence)
         self._length -= 1
+        self._count(sequence, -1)
         if sequence.choice:
             self._branches[_line(sequence)] -= 1
         if not line:
@@ -121,6 +138,14 @@ class WaitingQueue:
             yield chosen
             if chosen.status is not Status.WAITING and (priority, tenant) in self._lines:
                 heappush(heaps[priority], self._turn(priority, tenant))
+
+    def _count(self, sequence: Sequence, sign: int) -> None:
+        """Adds the uncached tokens of a sequence to those of its class, or takes them away."""
+        short, long = self._tokens[sequence.priority]
+        if sequence.uncached > self._chunk:
+            self._tokens[sequence.priority] = short, long + sign * sequence.uncached
+        else:
+            self._tokens[sequence.priority] = short + sign * sequence.uncached, long
 
     def _turn(self, priority: Priority, tenant: str) -> Turn:
         """Returns the sort key of a tenant within a class."""

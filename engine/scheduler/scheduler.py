@@ -66,9 +66,12 @@ class Scheduler:
         self.limits = limits
         self.running: list[Sequence] = []  # in order of admission
         self.counters = TokenCounters(limits.weights)
-        self.waiting = WaitingQueue(self.counters, cache.cached_share, limits.ageing_s, limits.prefix_bonus_s)
+        self.waiting = WaitingQueue(
+            self.counters, cache.cached_share, limits.ageing_s, limits.prefix_bonus_s, limits.prefill_chunk
+        )
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
+        self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
         slowdown = limits.decode_slowdown
@@ -147,6 +150,7 @@ class Scheduler:
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
         budget = _StepBudget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
+        self._prefilling = []
         if len(decodes) < len(self.running):
             self._prefill(budget)
         started, failed = ([], []) if preempted else self._start(now, budget)
@@ -176,6 +180,25 @@ class Scheduler:
     def queue_state(self) -> QueueState:
         """Returns the lengths of the waiting queue and the estimated wait, for ``check_room``."""
         return QueueState(self.waiting.requests, self.waiting.by_line(), self._admission_rate.wait_s(len(self.waiting)))
+
+    @property
+    def decoding(self) -> int:
+        """Number of running sequences that are not in prefill."""
+        return len(self.running) - sum(map(_in_prefill, self._prefilling))
+
+    def queued_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the prompt tokens that are still to be computed by class, INTERACTIVE first: those of prompts that
+        one chunk completes, then those of longer ones. Takes time for the classes and the prompts in prefill alone."""
+        short, long = (list(each) for each in zip(*(self.waiting.tokens[each] for each in Priority), strict=True))
+        for sequence in self._prefilling:
+            if _in_prefill(sequence):
+                (long if sequence.chunked else short)[sequence.level - Priority.INTERACTIVE] += sequence.pending
+        return tuple(short), tuple(long)
+
+    def long_prompt_tokens(self) -> tuple[int, int]:
+        """Returns how many tokens of long prompts a step may compute: alone, and beside decodes that users wait for."""
+        alone = min(self.limits.batch_tokens, self.limits.partial_prefills * self.limits.prefill_chunk)
+        return alone, alone if self._prefill_budget is None else min(alone, self._prefill_budget.allowed)
 
     def wait_s(self) -> float:
         """Returns the estimated wait of one more sequence, in seconds."""
@@ -262,7 +285,8 @@ class Scheduler:
 
     def _prefill(self, budget: _StepBudget) -> None:
         """Plans a chunk for each running sequence in prefill, higher classes first."""
-        prompts = [sequence for sequence in self.running if not sequence.decoding and not sequence.held]
+        prompts = [sequence for sequence in self.running if _in_prefill(sequence)]
+        self._prefilling += prompts
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
             if self.cache.prepare(sequence) != []:
@@ -331,6 +355,7 @@ class Scheduler:
         """Moves a sequence whose blocks are allocated from the waiting queue to the running sequences."""
         self.waiting.remove(sequence)
         self.running.append(sequence)
+        self._prefilling.append(sequence)
         sequence.move(Status.RUNNING)
         sequence.level = level(sequence, now, self.limits.ageing_s)
         sequence.waited_s = sequence.waited(now)
@@ -364,3 +389,7 @@ class Scheduler:
         if any(one.chunked and not one.decoding and not one.held for one in self.running):
             return self._prefill_budget.tokens(decodes)
         return self._prefill_budget.allowed  # for a prompt that may be admitted in this step
+
+
+def _in_prefill(sequence: Sequence) -> bool:
+    return sequence.status is Status.RUNNING and not sequence.decoding and not sequence.held

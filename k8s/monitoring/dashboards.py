@@ -82,6 +82,12 @@ def service() -> Dashboard:
                         Unit.SECONDS,
                     ),
                     Panel("Between tokens", quantiles(m.ITL, "tier", 0.5, 0.99), Unit.SECONDS),
+                    Panel(
+                        "Error of predicted times to first token",
+                        quantiles(m.TTFT_ERROR, "tier, direction", 0.5, 0.9),
+                        Unit.SHARE,
+                        "Of the measured one. Replicas are chosen by the prediction.",
+                    ),
                 ],
             ),
             Row(

@@ -49,6 +49,7 @@ SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
 
 # Histograms: ``bucket_of`` and ``count_of`` name their series.
 TTFT = "ray_manta_ttft_seconds"
+TTFT_ERROR = "ray_manta_ttft_error"
 ITL = "ray_manta_itl_seconds"
 QUEUE_WAIT = "ray_manta_queue_wait_seconds"
 STEP = "ray_manta_step_seconds"

@@ -1,14 +1,12 @@
-"""``Fleet``: the replicas of a tier, from their start to their end, and the choice of one for a request."""
+"""``Fleet``: the replicas of a tier, from their start to their end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import inf
 
 import numpy as np
 
-from cluster.lanes.replica_choice import Candidate, place
 from load_tests.simulation.observation import Starting
 from load_tests.simulation.prefix_cache import PrefixCaches
 from load_tests.simulation.profile import ReplicaProfile
@@ -18,12 +16,11 @@ from load_tests.simulation.replica import Replica
 class Fleet:
     """Slots that replicas start in, serve in and leave. A slot is used again.
 
-    ``load`` has the cost of each slot for a request with no cached prefix, as ``place`` counts it; infinite where no
-    replica serves. So the cheapest of thousands is one pass of numpy, and ``place`` itself decides between this one and
-    those that have the prefix. The two differ in ties only: the lowest slot is first, not a hash of the request.
+    ``load`` has the rough cost of each slot for a request with no cached prefix; infinite where no replica serves. So a
+    few of the cheapest of thousands are found in one pass of numpy.
     """
 
-    def __init__(self, profile: ReplicaProfile, slots: int, affinity_weight: float) -> None:
+    def __init__(self, profile: ReplicaProfile, slots: int) -> None:
         self.profile = profile
         self.replicas: list[Replica | None] = [None] * slots
         self.load = np.full(slots, inf)
@@ -32,7 +29,6 @@ class Fleet:
         self.draining: set[int] = set()
         self.prefixes = PrefixCaches()
         self._free = list(range(slots))  # a heap
-        self._affinity_weight = affinity_weight
 
     @property
     def active(self) -> int:
@@ -106,27 +102,11 @@ class Fleet:
             raise LookupError(f"slot {slot} is empty")
         return replica
 
-    def choose(self, request: int, chain: Sequence[int]) -> tuple[int, int]:
-        """Returns the slot for a request whose prompt has the blocks ``chain``, and how many of them it has cached.
-
-        At least one replica must be ready.
-        """
-        least = int(self.load.argmin())
-        if not chain:
-            return least, 0
-        candidates = [
-            Candidate(
-                str(slot),
-                replica.outstanding,
-                self.prefixes.matched(slot, chain) / len(chain),
-                replica.kv_reserved / self.profile.kv_tokens,
-            )
-            for slot in dict.fromkeys((least, *self.prefixes.holders(chain)))
-            for replica in (self.replica(slot),)
-        ]
-        chosen = place(candidates, str(request), self._affinity_weight)
-        slot = least if chosen is None else int(chosen)
-        return slot, self.prefixes.matched(slot, chain)
+    def note_load(self, replica: Replica) -> None:
+        """Updates the rough cost of a serving replica, which has changed."""
+        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (
+            1.0 + replica.kv_reserved / self.profile.kv_tokens
+        )
 
     def _release(self, slot: int) -> None:
         self.replicas[slot] = None

@@ -50,11 +50,13 @@ class Replica:
         "prefilling_s",
         "profile",
         "prompt_tokens",
+        "short_s",
         "slot",
         "steps",
         "time",
         "waiting",
         "waiting_s",
+        "waiting_tokens",
     )
 
     def __init__(self, profile: ReplicaProfile, slot: int, time: float) -> None:
@@ -69,6 +71,8 @@ class Replica:
         self.outstanding = 0  # requests that wait, prefill or decode
         self.waiting: deque[int] = deque()  # not admitted
         self.waiting_s = 0.0  # their prefill work
+        self.waiting_tokens = 0  # that they need of the cache
+        self.short_s = 0.0  # prefill work that is left of prompts of one chunk, waiting ones included
         self.prefilling = 0  # admitted requests without a first token
         self.prefilling_s = 0.0  # their prefill work that is left
         self._short: deque[int] = deque()  # of one chunk; the first one is in work
@@ -117,6 +121,9 @@ class Replica:
         self.prompt_tokens += prompt
         self.waiting.append(request)
         self.waiting_s += work_s
+        self.waiting_tokens += prompt + output // 2
+        if work_s <= self._work_s:
+            self.short_s += work_s
         if len(self.waiting) == 1:
             self._admit()
         self._schedule()
@@ -135,11 +142,10 @@ class Replica:
         else:
             return
         growth = self._kv_s * running
-        if growth:
-            # The root of growth / 2 * s**2 + step * s = passed, in the form that loses no digits.
-            self._take(2 * passed / (step + sqrt(step * step + 2 * growth * passed)), running)
-        else:
-            self._take(passed / step, running)
+        # The root of growth / 2 * s**2 + step * s = passed, in the form that loses no digits.
+        steps = 2 * passed / (step + sqrt(step * step + 2 * growth * passed)) if growth else passed / step
+        self._take(steps, running)
+        self._next_steps = max(self._next_steps - steps, 0.0)  # what is left until ``due``
 
     def fire(self) -> tuple[int, list[int]]:
         """Makes the event at ``due`` happen. Returns the request that gets its first token (-1: none), and those that
@@ -198,8 +204,12 @@ class Replica:
         taken = list(self.waiting)
         self.waiting.clear()
         self.waiting_s = 0.0
+        self.waiting_tokens = 0
         for request in taken:
-            self.prompt_tokens -= self._lengths.pop(request)[0]
+            prompt, _, work = self._lengths.pop(request)
+            self.prompt_tokens -= prompt
+            if work <= self._work_s:
+                self.short_s -= work
         self.outstanding -= len(taken)
         self._schedule()
         return taken
@@ -212,6 +222,7 @@ class Replica:
             self.prefilling_s -= work
             if self._short:
                 self._short_s -= work
+                self.short_s -= work
             else:
                 self._share_s += work / len(self._shared)
 
@@ -226,6 +237,7 @@ class Replica:
             request = waiting.popleft()
             self.kv_reserved += prompt + output // 2
             self.waiting_s -= work
+            self.waiting_tokens -= prompt + output // 2
             self.prefilling += 1
             self.prefilling_s += work
             if work <= self._work_s:
@@ -256,6 +268,8 @@ class Replica:
             self._begin_long()
         if not self.prefilling:
             self.prefilling_s = 0.0  # nothing of rounding stays
+            if not self.waiting:
+                self.short_s = 0.0
         return request
 
     def _schedule(self) -> None:

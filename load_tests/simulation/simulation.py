@@ -17,8 +17,10 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.config import PlacementConfig
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.observation import Counters, Latencies, Observation, Policy
+from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
 from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.replica import Replica
 from load_tests.simulation.slo import Slo
@@ -27,6 +29,7 @@ from load_tests.simulation.trace import BLOCK_TOKENS, Trace
 MAX_OVERTIME_S = 3600.0  # after the end of the trace, in which what is left is served
 CLASSES = 2
 DEFAULT_SLO = Slo()
+AFFINITY_WEIGHT = PlacementConfig().affinity_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,10 @@ class Settings:
     failures_per_hour: float = 0.0  # crashes of a serving replica
     stuck_share: float = 0.0  # of starts that never get ready
     max_outstanding: int = 1024  # at one replica; a request beyond is refused
-    affinity_weight: float = 2.0  # cluster.config.PlacementConfig's default
+    placement: str = PREDICTED  # or a name in placement.PEERS
+    affinity_weight: float = AFFINITY_WEIGHT
+    routers: int = 1  # that place requests, each by what it knows
+    report_s: float = 0.0  # between two load reports of a replica to a router; 0: routers know the load at once
     seed: int = 0
 
 
@@ -61,6 +67,16 @@ class Outcome:
     changes: int  # of the target
     series: list[tuple[float, int, int]]  # (instant, replicas that hold GPUs, replicas that serve), at each change
     targets: list[tuple[float, int]] = field(default_factory=list)
+    hit_rate: float = 0.0  # the part of all prompt tokens that was in a prefix cache
+    predictions: list[tuple[float, float]] = field(default_factory=list)  # predicted and measured TTFTs, seconds
+
+
+def placement_of(trace: Trace, settings: Settings) -> Placement:
+    """Returns a new placement. Raises KeyError for an unknown name."""
+    if settings.placement == PREDICTED:
+        output = float(trace.output.mean())
+        return PredictedTtft(output, settings.affinity_weight, settings.routers, settings.report_s)
+    return PEERS[settings.placement]()
 
 
 class Simulation:
@@ -90,7 +106,9 @@ class Simulation:
         self._first = [-1.0] * count
         self._end = [-1.0] * count
         slots = 2 * settings.replicas_max + 1  # draining replicas still have theirs
-        self._fleet = Fleet(settings.profile, slots, settings.affinity_weight)
+        self._fleet = Fleet(settings.profile, slots)
+        self._placement = placement_of(trace, settings)
+        self._prompt_tokens = self._cached_tokens = 0
         self._events: list[tuple[float, int]] = []  # heap of (due, slot)
         self._lifecycle: list[tuple[float, int, str, float]] = []  # heap of (instant, slot, what, instant of its start)
         self._room: deque[int] = deque()
@@ -153,6 +171,8 @@ class Simulation:
             self._changes,
             self._series,
             self._targets,
+            self._cached_tokens / max(1, self._prompt_tokens),
+            self._placement.errors if isinstance(self._placement, PredictedTtft) else [],
         )
 
     def _arrive(self, request: int, now: float) -> None:
@@ -171,18 +191,20 @@ class Simulation:
             self._room.append(request)
             return
         chain = self._trace.chain(request)
-        slot, matched = fleet.choose(request, chain)
+        prompt = self._prompt[request]
+        slot = self._placement.choose(fleet, Asked(request, chain, prompt, now))
         replica = fleet.replica(slot)
         if replica.outstanding >= self._settings.max_outstanding:
             self._refuse(request)
             return
-        prompt = self._prompt[request]
         uncached = prompt
         if chain:
-            uncached -= min(matched * BLOCK_TOKENS, prompt - 1)
+            uncached -= min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1)
             profile = self._settings.profile
             fleet.prefixes.remember(slot, chain, max(profile.kv_tokens - replica.kv_reserved, 0) // BLOCK_TOKENS)
         self._counters[self._class[request]].uncached_tokens += uncached
+        self._prompt_tokens += prompt
+        self._cached_tokens += prompt - uncached
         replica.submit(now, request, prompt, self._output[request], uncached / self._settings.profile.prefill_tokens_s)
         self._moved(replica)
 
@@ -196,9 +218,8 @@ class Simulation:
         slot = replica.slot
         if replica.due < inf:
             heappush(self._events, (replica.due, slot))
-        fleet = self._fleet
-        if slot in fleet.ready:
-            fleet.load[slot] = replica.outstanding * (1.0 + replica.kv_reserved / fleet.profile.kv_tokens)
+        if slot in self._fleet.ready:
+            self._fleet.note_load(replica)
 
     def _fire(self, now: float) -> None:
         slot = heappop(self._events)[1]
@@ -208,6 +229,7 @@ class Simulation:
         first, ended = replica.fire()
         if first >= 0 and self._first[first] < 0:
             self._first[first] = now
+            self._placement.first_token(first, now)
             excess = now - self._arrival[first] - self._allowance[first]
             self._ttft[self._class[first]].append(excess)
             if excess > self._settings.slo.ttft_s and not self._class[first]:

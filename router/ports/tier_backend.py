@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.api import Delta, GenerationRequest, Usage
+from router.ports.replica_load import ReplicaLoad
 
 OnUsage = Callable[[Usage | None], None]
 """Takes the engine's final token counts of an attempt; None if they will never be known."""
@@ -135,6 +136,7 @@ class TierSnapshot:
     waiting: int = 0  # sequences in the waiting queues, of all replicas together
     wait_s: float = 0.0  # estimated seconds until one more sequence starts, on the replica with the shortest wait
     kv_used: float = 0.0  # KV cache usage: the share of KV blocks in use, 0 to 1
+    loads: Mapping[str, ReplicaLoad] = field(default_factory=dict, compare=False)  # of the ready replicas, by id
 
     @property
     def ready(self) -> bool:

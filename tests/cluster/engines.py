@@ -40,6 +40,7 @@ class SteppedEngine:
         self.steps = 0
         self.waiting = 0
         self.wait_s = 0.0
+        self.step_s = 0.0
         self.context_length = 128
 
     def start(self) -> None: ...
@@ -82,7 +83,7 @@ class SteppedEngine:
         return EngineStats(live, self.waiting, 100, live, 0, self.steps, 0, 0, 0, 0, aborted, 0, wait_s=self.wait_s)
 
     def load(self) -> EngineLoad:
-        return EngineLoad(running=len(self.live), waiting=self.waiting)
+        return EngineLoad(running=len(self.live), waiting=self.waiting, step_s=self.step_s)
 
     def metrics(self) -> EngineMetrics:
         return Recorder().snapshot(self.stats(), {})

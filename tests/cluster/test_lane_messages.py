@@ -13,7 +13,6 @@ import cluster.lanes.lane_messages
 from cluster.lanes.dataclass_codec import VersionMismatchError
 from cluster.lanes.lane_messages import (
     LaneReader,
-    ReplicaLoad,
     first_lane_item,
     is_last,
     lane_item,
@@ -44,10 +43,11 @@ from engine.api import (
     ToolCall,
     Usage,
 )
+from router.ports.replica_load import ReplicaLoad
 from tests.cluster.engines import sent
 
 MODEL = ModelInfo("model", 128, 256)
-LOAD = ReplicaLoad(1, 2, 3, 4, 0.5)
+LOAD = ReplicaLoad(1, 2, 3, 4, 0.5, 1, (10, 0, 7), (0, 900, 0), 0.01, 0.001, 0.0005, lanes=3)
 
 texts = st.text(max_size=5)
 counts = st.integers(0, 2**40)
@@ -110,7 +110,7 @@ def test_an_older_router_reads_what_it_knows_of_a_newer_replica() -> None:
     assert older.delta(("r", (1,), "x", "calm", "stop", (1, 2, 3))) == Delta(
         "r", (1,), "x", FinishReason.STOP, Usage(1, 2, 3)
     )
-    assert older.load((0.9, 1, 2, 3, 4, 0.5)) == LOAD
+    assert older.load((0.9, 1, 2, 3, 4, 0.5)) == ReplicaLoad(1, 2, 3, 4, 0.5)
     assert older.model == MODEL
 
 

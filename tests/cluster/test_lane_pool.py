@@ -8,7 +8,7 @@ import pytest
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane_pool import LanePool
-from engine.api import GenerationRequest, SamplingParams
+from engine.api import BeamSearch, GenerationRequest, SamplingParams
 from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle
@@ -201,4 +201,65 @@ async def test_what_a_stopping_replica_still_runs_is_handed_over_once_another_on
     with pytest.raises(ReplicaDrainedError):
         await asyncio.wait_for(running, 5)
     assert client.replicas["a"].engine.aborted == ["q"]
+    await pool.close()
+
+
+async def measured_pool(*names: str) -> tuple[LanePool, LocalClient, list[tuple[float, float]]]:
+    """A pool of replicas that report steps of 10 ms, and the predicted and measured TTFTs."""
+    client = LocalClient({name: LocalReplica() for name in names})
+    for replica in client.replicas.values():
+        replica.engine.step_s = 0.01
+    seen: list[tuple[float, float]] = []
+    pool = LanePool(
+        "fast",
+        client,
+        PlacementConfig(wait_s=0.0),
+        lambda _: None,
+        on_first_token=lambda predicted, measured: seen.append((predicted, measured)),
+    )
+    pool.replicas_changed(names)
+    await settle()
+    return pool, client, seen
+
+
+async def test_the_first_token_of_a_request_is_compared_with_the_prediction() -> None:
+    pool, client, seen = await measured_pool("a")
+    lane = await pool.acquire(request("q"))
+    async with aclosing(lane.generate(request("q"))) as batches:
+        reader = asyncio.ensure_future(anext(batches))
+        await settle()
+        assert not seen
+        client.replicas["a"].engine.step()
+        await reader
+        await settle()
+    ((predicted_s, measured_s),) = seen
+    assert predicted_s == pytest.approx(0.01)
+    assert measured_s > 0
+    assert pool.snapshot().loads["a"].correction != 1.0
+    await pool.close()
+
+
+@pytest.mark.parametrize(
+    "sampling", [SamplingParams(best_of=3, max_tokens=3), SamplingParams(beam=BeamSearch(width=2))]
+)
+async def test_what_is_sent_at_its_end_teaches_nothing_of_first_tokens(sampling: SamplingParams) -> None:
+    pool, client, seen = await measured_pool("a")
+    asked = GenerationRequest("q", "hi", sampling)
+    lane = await pool.acquire(asked)
+    async with aclosing(lane.generate(asked)) as batches:
+        reader = asyncio.ensure_future(anext(batches))
+        await settle()
+        client.replicas["a"].engine.step()
+        await reader
+    assert not seen
+    await pool.close()
+
+
+async def test_a_snapshot_has_the_loads_with_what_was_sent_since() -> None:
+    pool, client, _ = await measured_pool("a", "b")
+    lane = await pool.acquire(request("q", "x" * 400))
+    loads = pool.snapshot().loads
+    other = ({"a", "b"} - {lane.replica_id}).pop()
+    assert (sum(loads[lane.replica_id].queued_short), sum(loads[other].queued_short)) == (100, 0)
+    assert client.replicas["a"].engine.live == {}
     await pool.close()

@@ -18,8 +18,9 @@ import cluster.replica.lane_registry
 import cluster.replica.tier_replica
 from cluster.lanes.dataclass_codec import Record
 from cluster.lanes.lane import LANE_STATES, Lane, LaneState
-from cluster.lanes.lane_messages import ReplicaLoad, first_lane_item, pack_request
+from cluster.lanes.lane_messages import first_lane_item, pack_request
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, SamplingParams, Usage
+from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     ModelVersionError,
     OnOrphans,

@@ -75,3 +75,47 @@ def test_an_engine_counts_arrivals_refusals_and_answers_by_class(make_engine: Ma
     assert (after.running, after.waiting, after.queued_prompt_tokens, after.kv_demand_tokens) == (0, 0, 0, 0)
     assert after.kv_capacity_tokens > 0
     assert min(after.prefill_tokens_per_s, after.decode_step_s, after.decode_batch, after.chunk_tokens) > 0
+
+
+def test_prompt_tokens_to_be_computed_are_counted_by_class_and_length(make_engine: MakeEngine) -> None:
+    engine = make_engine(prefill_chunk=8, max_batch_tokens=16, max_sequences=8)
+    lengths = {Priority.INTERACTIVE: 4, Priority.STANDARD: 30, Priority.BATCH: 4}
+    for priority, length in lengths.items():
+        engine.add(GenerationRequest(priority.name, tuple(range(1, length + 1)), PARAMS, priority=priority))
+    stats = engine.stats()
+    assert (stats.queued_short, stats.queued_long, stats.decoding) == ((4, 0, 4), (0, 30, 0), 0)
+    engine.step()
+    stats = engine.stats()
+    assert (sum(stats.queued_short), stats.queued_long[0], stats.queued_long[2]) == (0, 0, 0)
+    assert 0 < stats.queued_long[1] < 30  # in prefill
+    assert stats.decoding == 2
+    while engine.has_work:
+        engine.step()
+    stats = engine.stats()
+    assert (stats.queued_short, stats.queued_long, stats.decoding) == ((0, 0, 0), (0, 0, 0), 0)
+
+
+def test_what_the_prefix_cache_has_is_not_queued(make_engine: MakeEngine) -> None:
+    engine = make_engine(block_size=4)
+    prompt = tuple(range(1, 25))
+    engine.add(GenerationRequest("a", prompt, PARAMS))
+    while engine.has_work:
+        engine.step()
+    engine.add(GenerationRequest("b", (*prompt, 7, 8, 9), PARAMS))
+    assert 0 < sum(engine.stats().queued_short) <= 7
+    engine.abort(["b"])
+    assert engine.stats().queued_short == (0, 0, 0)
+
+
+def test_an_engine_reports_what_its_steps_cost_and_may_hold(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    for number in range(4):
+        engine.add(GenerationRequest(f"{number}", (1,) * (3 + 5 * number), PARAMS))
+        while engine.has_work:
+            engine.step()
+    load = engine.load()
+    assert load.step_s + load.prompt_token_s > 0
+    assert min(load.step_s, load.prompt_token_s, load.sequence_s) >= 0
+    assert (load.step_tokens, load.prefill_chunk) == (engine.config.max_batch_tokens, engine.config.prefill_chunk)
+    assert (load.max_sequences, load.output_tokens) == (engine.config.max_sequences, 5)
+    assert 0 < load.long_beside_decodes <= load.long_step_tokens <= load.step_tokens

@@ -14,7 +14,14 @@ import yaml
 from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.telemetry import cache_metrics, dependency_gauges, fault_metrics, replica_metrics, usage_metrics
+from cluster.telemetry import (
+    cache_metrics,
+    dependency_gauges,
+    fault_metrics,
+    prediction_metrics,
+    replica_metrics,
+    usage_metrics,
+)
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
@@ -35,10 +42,19 @@ BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 @pytest.fixture
 def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
-    modules = [cache_metrics, dependency_gauges, decision_publisher, fault_metrics, replica_metrics, usage_metrics]
+    modules = [
+        cache_metrics,
+        dependency_gauges,
+        decision_publisher,
+        fault_metrics,
+        prediction_metrics,
+        replica_metrics,
+        usage_metrics,
+    ]
     recorded = record(monkeypatch, modules)
     cache_metrics.RayCacheMetrics()
     fault_metrics.FaultMetrics()
+    prediction_metrics.PredictionMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
     DecisionPublisher("manta", cast("DecisionStore", object()))

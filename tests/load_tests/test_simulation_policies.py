@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.lanes.replica_choice import Candidate, place
 from load_tests.simulation.__main__ import main
-from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.measures import measure
 from load_tests.simulation.observation import Counters, Latencies, Observation, Policy, ReplicaView, Starting
 from load_tests.simulation.oracle import OracleSearch, ahead
@@ -154,38 +152,6 @@ def test_prefix_caches_evict_what_was_used_longest_ago() -> None:
     caches.drop(0)
     assert caches.matched(0, (1,)) == 0
     assert list(caches.holders((1, 2))) == []
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_placement_is_that_of_the_cluster_over_all_replicas(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    fleet = Fleet(PROFILE, 30, affinity_weight=2.0)
-    for number in range(30):
-        slot = fleet.start(0.0)
-        assert slot == number
-        fleet.make_ready(slot, 0.0)
-    for request in range(200):
-        slot, output = int(random.integers(30)), int(random.integers(2, 400))
-        fleet.replica(slot).submit(0.0, request, int(random.integers(100, 2000)), output, 0.01)
-        replica = fleet.replica(slot)
-        fleet.load[slot] = replica.outstanding * (1 + replica.kv_reserved / PROFILE.kv_tokens)
-    chain = tuple(range(8))
-    for slot in random.choice(30, 3, replace=False).tolist():
-        fleet.prefixes.remember(slot, chain[: int(random.integers(1, 9))], 100)
-
-    for asked in (chain, (99,)):
-        candidates = [
-            Candidate(
-                str(slot),
-                fleet.replica(slot).outstanding,
-                fleet.prefixes.matched(slot, asked) / len(asked),
-                fleet.replica(slot).kv_reserved / PROFILE.kv_tokens,
-            )
-            for slot in range(30)
-        ]
-        chosen, matched = fleet.choose(7, asked)
-        assert str(chosen) == place(candidates, "7", 2.0)
-        assert matched == fleet.prefixes.matched(chosen, asked)
 
 
 def test_replicas_are_ordered_a_cold_start_ahead_and_kept_over_short_dips() -> None:

@@ -1,0 +1,98 @@
+"""``PlacedRequests``: the requests that this router has placed on one replica, as far as prediction needs them.
+
+Load reports come with each step of a replica, or after a heartbeat, so requests that were sent since are in none. Other
+routers have sent some too, which this one cannot see. Where routers get equal shares of the traffic, each has
+sent about as many as this one: so what this router has sent counts once for each router that is connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cluster.lanes.ttft_correction import TtftCorrection
+from engine.api import Priority
+from router.ports.replica_load import ReplicaLoad
+
+OnFirstToken = Callable[[float, float], None]
+"""Takes the predicted and the measured TTFT of a request, in seconds."""
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A request without a first token. ``predicted_s``: without correction; 0: nothing could be predicted."""
+
+    priority: Priority
+    uncached: int  # tokens of its prompt
+    predicted_s: float
+    corrected_s: float
+    placed_at: float
+    accepted: bool = False  # by the replica, so that its next report has the request
+
+
+class PlacedRequests:
+    """The requests on one replica. Instants are seconds of the event loop's clock, passed in by the caller."""
+
+    def __init__(self, on_first_token: OnFirstToken = lambda _, __: None) -> None:
+        self._on_first_token = on_first_token
+        self._placed: dict[str, _Placed] = {}
+        self._unreported: dict[str, _Placed] = {}
+        self._correction = TtftCorrection()
+        self._outlook: tuple[ReplicaLoad, ReplicaLoad] | None = None  # the last load and its outlook, if still true
+
+    def place(
+        self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
+    ) -> None:
+        """Adds a request with ``uncached`` prompt tokens, for which ``ttft_s`` was predicted from ``load``."""
+        predicted_s = ttft_s / load.correction if load.measured and load.correction > 0 else 0.0
+        placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
+        self._placed[request_id] = self._unreported[request_id] = placed
+        self._outlook = None
+
+    def accepted(self, request_id: str) -> None:
+        """Records that the replica has the request."""
+        if (placed := self._placed.get(request_id)) is not None:
+            placed.accepted = True
+
+    def reported(self) -> None:
+        """Records that a load report has come. It has all requests that were accepted before."""
+        if self._unreported:
+            self._outlook = None
+            self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
+
+    def first_token(self, request_id: str, now: float) -> None:
+        """Records the first row of a request, and learns from its TTFT. Later rows are ignored."""
+        if (placed := self._placed.pop(request_id, None)) is None:
+            return
+        self._unreported.pop(request_id, None)
+        self._outlook = None
+        if placed.predicted_s > 0:
+            measured_s = now - placed.placed_at
+            self._correction.observe(placed.predicted_s, measured_s)
+            self._on_first_token(placed.corrected_s, measured_s)
+
+    def end(self, request_id: str) -> None:
+        """Forgets a request, which has ended, failed or left."""
+        self._placed.pop(request_id, None)
+        if self._unreported.pop(request_id, None) is not None:
+            self._outlook = None
+
+    def outlook(self, load: ReplicaLoad) -> ReplicaLoad:
+        """Returns the last reported ``load`` with what was sent since, and with the correction."""
+        if self._outlook is None or self._outlook[0] is not load:
+            self._outlook = load, self._added(load)
+        return self._outlook[1]
+
+    def _added(self, load: ReplicaLoad) -> ReplicaLoad:
+        correction = self._correction.factor
+        if not self._unreported:
+            return replace(load, correction=correction)
+        routers = max(1, load.lanes)
+        waiting = load.waiting + routers * len(self._unreported)
+        if not load.queued_short:
+            return replace(load, waiting=waiting, correction=correction)  # its release reports no tokens
+        short, long = list(load.queued_short), list(load.queued_long)
+        for placed in self._unreported.values():
+            queue = long if 0 < load.prefill_chunk < placed.uncached else short
+            queue[placed.priority - Priority.INTERACTIVE] += routers * placed.uncached
+        return replace(load, waiting=waiting, queued_short=tuple(short), queued_long=tuple(long), correction=correction)

@@ -1,0 +1,221 @@
+"""Placements: which of the simulated replicas gets a request. That of the cluster, and its peers.
+
+``PredictedTtft`` is the cluster's: ``place``, ``predict`` and ``PlacedRequests`` themselves choose, from loads that are
+as old as reports may be and from what each router has sent since. Peers see everything at once, without delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+from zlib import crc32
+
+import numpy as np
+
+from cluster.lanes.placed_requests import PlacedRequests
+from cluster.lanes.replica_choice import Candidate, place
+from engine.api import Priority
+from load_tests.simulation.fleet import Fleet
+from load_tests.simulation.replica import Replica
+from load_tests.simulation.trace import BLOCK_TOKENS
+from router.latency_prediction import predict
+from router.ports.replica_load import ReplicaLoad
+
+FEW = 16
+"""Up to this number of ready replicas all are looked at for a request. Of more, those that have the prefix, and
+SHORTLIST with the least prefill work."""
+SHORTLIST = 4
+
+
+class Asked(NamedTuple):
+    """A request that needs a replica."""
+
+    number: int
+    chain: Sequence[int]  # prefix blocks
+    prompt: int  # tokens
+    now: float
+
+
+class Placement(Protocol):
+    """Chooses a slot for each request. One object for each simulation."""
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        """Returns the slot for a request. At least one replica is ready."""
+        ...
+
+    def first_token(self, request: int, now: float) -> None:
+        """Called at the first token of a request."""
+        ...
+
+
+class RoundRobin:
+    """One replica after the other."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        slots = sorted(fleet.ready)
+        self._last = next((slot for slot in slots if slot > self._last), slots[0])
+        return self._last
+
+    def first_token(self, request: int, now: float) -> None: ...
+
+
+class LeastOutstanding:
+    """The replica with the fewest requests."""
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        return min(fleet.ready, key=lambda slot: (fleet.replica(slot).outstanding, _tie(asked, slot)))
+
+    def first_token(self, request: int, now: float) -> None: ...
+
+
+class Affinity:
+    """The replica with the longest prefix of at least ``least_share`` of the prompt, whatever its load. The one with
+    the fewest requests if none has that."""
+
+    def __init__(self, least_share: float = 0.0) -> None:
+        self._least_share = least_share
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        enough = self._least_share * len(asked.chain)
+
+        def key(slot: int) -> tuple[int, int, int]:
+            matched = fleet.prefixes.matched(slot, asked.chain)
+            return -matched if matched >= enough else 0, fleet.replica(slot).outstanding, _tie(asked, slot)
+
+        return min(fleet.ready, key=key)
+
+    def first_token(self, request: int, now: float) -> None: ...
+
+
+class WeighedSequences:
+    """The number of sequences, plus two for a prompt that is not cached: Manta's placement before it predicted."""
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        blocks = max(1, len(asked.chain))
+
+        def cost(slot: int) -> tuple[float, int]:
+            replica = fleet.replica(slot)
+            queued = replica.outstanding * (1 + replica.kv_reserved / replica.profile.kv_tokens)
+            return queued + 2.0 * (1 - fleet.prefixes.matched(slot, asked.chain) / blocks), _tie(asked, slot)
+
+        return min(fleet.ready, key=cost)
+
+    def first_token(self, request: int, now: float) -> None: ...
+
+
+@dataclass(slots=True)
+class _View:
+    """What one router knows of a replica."""
+
+    since: float  # when the replica got ready: a slot is used again
+    reported_at: float = -1e9
+    load: ReplicaLoad = field(default_factory=ReplicaLoad)
+    placed: PlacedRequests = field(default_factory=PlacedRequests)
+
+
+class PredictedTtft:
+    """The cluster's placement, by ``routers`` that get every n-th request each. A replica reports its load to each of
+    them every ``report_s`` seconds; 0: at once.
+
+    ``errors`` has the predicted and the measured TTFT of each request, in seconds.
+    """
+
+    def __init__(self, output_tokens: float, affinity_weight: float, routers: int = 1, report_s: float = 0.0) -> None:
+        self.errors: list[tuple[float, float]] = []
+        self._output_tokens = output_tokens
+        self._affinity_weight = affinity_weight
+        self._report_s = report_s
+        self._views: list[dict[int, _View]] = [{} for _ in range(routers)]
+        self._placed: dict[int, _View] = {}
+
+    def choose(self, fleet: Fleet, asked: Asked) -> int:
+        views = self._views[asked.number % len(self._views)]
+        candidates = []
+        for slot in self._looked_at(fleet, asked):
+            view = self._view(views, fleet, slot, asked.now)
+            matched = min(fleet.prefixes.matched(slot, asked.chain) * BLOCK_TOKENS, asked.prompt - 1)
+            outlook = view.placed.outlook(view.load)
+            candidates.append(Candidate(str(slot), outlook, fleet.replica(slot).outstanding, matched))
+        request_id = str(asked.number)
+        chosen = place(candidates, request_id, asked.prompt, Priority.STANDARD, self._affinity_weight)
+        if chosen is None:
+            raise LookupError("no replica is ready")
+        view = views[int(chosen.replica_id)]
+        ttft_s = predict(chosen.load, asked.prompt, chosen.matched_tokens).ttft_s
+        uncached = asked.prompt - chosen.matched_tokens
+        view.placed.place(request_id, Priority.STANDARD, uncached, chosen.load, ttft_s, asked.now)
+        view.placed.accepted(request_id)
+        self._placed[asked.number] = view
+        return int(chosen.replica_id)
+
+    def first_token(self, request: int, now: float) -> None:
+        if (view := self._placed.pop(request, None)) is not None:
+            view.placed.first_token(str(request), now)
+
+    def _looked_at(self, fleet: Fleet, asked: Asked) -> Iterable[int]:
+        if len(fleet.ready) <= FEW:
+            return sorted(fleet.ready)
+        least = np.argpartition(fleet.load, SHORTLIST)[:SHORTLIST].tolist()
+        return dict.fromkeys((*sorted(least), *fleet.prefixes.holders(asked.chain)))
+
+    def _view(self, views: dict[int, _View], fleet: Fleet, slot: int, now: float) -> _View:
+        view = views.get(slot)
+        if view is None or view.since != fleet.ready[slot]:
+            placed = PlacedRequests(lambda predicted, measured: self.errors.append((predicted, measured)))
+            view = views[slot] = _View(fleet.ready[slot], placed=placed)
+        if now - view.reported_at >= self._report_s:
+            replica = fleet.replica(slot)
+            replica.advance(now)
+            view.load, view.reported_at = load_of(replica, self._output_tokens, len(self._views)), now
+            view.placed.reported()
+        return view
+
+
+def load_of(replica: Replica, output_tokens: float, routers: int = 1) -> ReplicaLoad:
+    """Returns what a replica would report, with answers of ``output_tokens`` on average."""
+    profile = replica.profile
+    chunk, decoding = profile.chunk_tokens, replica.decoding
+    running = decoding + replica.prefilling
+    short = max(0, round(replica.short_s * profile.prefill_tokens_s))
+    return ReplicaLoad(
+        running=running,
+        waiting=len(replica.waiting),
+        blocks_used=replica.kv_reserved,
+        blocks_total=profile.kv_tokens,
+        decoding=decoding,
+        queued_short=(0, short, 0),
+        queued_long=(0, max(0, round(replica.backlog_s * profile.prefill_tokens_s) - short), 0),
+        step_s=profile.step_s,
+        prompt_token_s=(profile.chunk_s - profile.step_s) / chunk,
+        sequence_s=profile.sequence_s + (profile.kv_s * replica.kv_resident / decoding if decoding else 0.0),
+        step_tokens=2 * chunk + decoding,  # short prompts and long ones each have a chunk
+        long_step_tokens=chunk,
+        long_beside_decodes=chunk,
+        prefill_chunk=chunk,
+        max_sequences=profile.max_sequences,
+        output_tokens=output_tokens,
+        kv_demand_tokens=replica.kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
+        kv_capacity_tokens=profile.kv_tokens,
+        lanes=routers,
+    )
+
+
+PEERS: dict[str, Callable[[], Placement]] = {
+    "round-robin": RoundRobin,
+    "least-outstanding": LeastOutstanding,
+    "affinity": Affinity,
+    "affinity-half": partial(Affinity, 0.5),  # as routers have it that match half of the prompt
+    "weighed-sequences": WeighedSequences,
+}
+"""The peers by name."""
+
+PREDICTED = "predicted-ttft"
+
+
+def _tie(asked: Asked, slot: int) -> int:
+    return crc32(f"{asked.number}/{slot}".encode())

@@ -1,0 +1,107 @@
+"""``predict``: when a request would get its first and its last token from a replica with a given load. Pure.
+
+A replica computes prompts in steps. A step takes a fixed time, plus one for each prompt token and each decoding
+sequence, which the replica measures. Of each step, prompts that one chunk completes come first, higher classes before
+lower ones; prompts of several chunks share what is left, or what the engine allows them beside decodes. So the first
+token comes after::
+
+    (half of the step at work) + (wait for a place in batch and KV cache)
+    + (steps for the tokens ahead and the own ones) * (time of a step without them)
+    + (tokens computed in these steps) * (time of a token)
+
+times ``correction``, by which measured TTFTs have lately differed from this.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+from engine.api import Priority
+from router.ports.replica_load import ReplicaLoad
+
+DEFAULT_OUTPUT_TOKENS = 256.0
+"""Tokens that an answer is expected to have until one has ended."""
+
+DEFAULT_STEP_TOKENS = 2_048
+"""Most tokens of a step of a replica that does not report it. That of ``engine.config.EngineConfig``."""
+
+
+class Prediction(NamedTuple):
+    """Seconds from now."""
+
+    ttft_s: float  # until the first token
+    finish_s: float  # until the last token
+
+
+def predict(
+    load: ReplicaLoad,
+    prompt_tokens: int,
+    matched_tokens: int = 0,
+    priority: Priority = Priority.STANDARD,
+    output_tokens: float | None = None,
+) -> Prediction:
+    """Returns the predicted latencies of a request on a replica with this ``load``, finite and not negative.
+
+    ``prompt_tokens`` include the ``matched_tokens``, which the replica is expected to have in its prefix cache.
+    ``output_tokens`` is the expected length of the answer; None: the replica's mean. A replica that has not measured
+    its steps, or whose release reports none, has ``wait_s`` as TTFT.
+    """
+    output = max(1.0, output_tokens if output_tokens is not None else load.output_tokens or DEFAULT_OUTPUT_TOKENS)
+    if not load.measured:
+        ttft_s = max(0.0, load.wait_s)
+        return Prediction(ttft_s, ttft_s)
+    own = max(1, prompt_tokens - max(0, matched_tokens))
+    step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
+    everything = sum(load.queued_short) + sum(load.queued_long)
+    tokens_s, correction = load.prompt_token_s, max(0.0, load.correction)
+    busy_s = step_s + tokens_s * min(everything, _step_tokens(load)) if load.running or everything else 0.0
+    steps, tokens = _prefill(load, own, priority)
+    prefill_s = steps * step_s + tokens * tokens_s
+    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), busy_s) + prefill_s)
+    behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
+    # The sequence itself is one more in each step of its answer.
+    finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
+    return Prediction(ttft_s, finish_s)
+
+
+def _step_tokens(load: ReplicaLoad) -> int:
+    return load.step_tokens or DEFAULT_STEP_TOKENS
+
+
+def _prefill(load: ReplicaLoad, own: int, priority: Priority) -> tuple[int, int]:
+    """Returns the steps until a prompt of ``own`` uncached tokens is computed, and the prompt tokens computed in
+    them."""
+    room = max(1, _step_tokens(load) - load.decoding)
+    chunk = load.prefill_chunk or room
+    short, long = _ahead(load.queued_short, priority), _ahead(load.queued_long, priority)
+    # A long prompt has short ones, which are before it and decode by then, beside it.
+    beside_decodes = load.decoding > 0 or (own > chunk and short > 0)
+    long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
+    everything = short + long + own
+    if own > chunk:
+        # It shares what long prompts may have, and short ones pass it.
+        return max(ceil((long + own) / long_room), ceil(everything / room), ceil(own / chunk)), everything
+    beside = min(long, long_room)  # tokens of long prompts in each step, until these are done
+    passing = ceil((short + own) / (room - beside)) if room > beside else ceil(everything / room)
+    steps = min(passing, ceil(everything / room))
+    return steps, short + own + min(long, steps * beside)
+
+
+def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
+    """Returns the tokens of the classes that are not below ``priority``."""
+    return sum(max(0, each) for each in queued[: priority - Priority.INTERACTIVE + 1])
+
+
+def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:
+    """Returns the seconds until running sequences have left a place in the batch, and room in the KV cache for the
+    prompt and those that wait. In the time of an answer, whose steps take ``busy_s``, as many leave as run."""
+    if not load.running:
+        return 0.0
+    output = load.output_tokens or DEFAULT_OUTPUT_TOKENS
+    excess = load.running + load.waiting + 1 - load.max_sequences if load.max_sequences else 0
+    used = load.kv_used * load.kv_capacity_tokens
+    # Half of an answer, on average, is what a running sequence is still to grow by.
+    waiting = max(0.0, load.kv_demand_tokens - used - load.running * output / 2) if load.waiting else 0.0
+    missing = waiting + prompt - (load.kv_capacity_tokens - used) if load.kv_capacity_tokens else 0.0
+    return output * busy_s * max(0.0, excess / load.running, missing / max(1.0, used))

@@ -1,0 +1,107 @@
+"""What a router knows of the requests that it has placed, and what it learns from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.lanes.placed_requests import PlacedRequests
+from cluster.lanes.prompt_size import CHARACTERS_PER_TOKEN, PromptSize
+from cluster.lanes.ttft_correction import LEAST, MOST, TtftCorrection
+from engine.api import Conversation, GenerationRequest, Message, Priority
+from router.ports.replica_load import ReplicaLoad
+from tests.router.test_latency_prediction import IDLE
+
+
+def test_what_was_sent_since_the_last_report_is_queued() -> None:
+    placed = PlacedRequests()
+    placed.place("a", Priority.STANDARD, 100, IDLE, 0.1, 0.0)
+    placed.place("b", Priority.BATCH, 2_000, IDLE, 0.1, 0.0)
+    seen = placed.outlook(IDLE)
+    assert (seen.queued_short, seen.queued_long, seen.waiting) == ((0, 100, 0), (0, 0, 2_000), 2)
+
+
+def test_a_report_has_what_the_replica_had_accepted_before() -> None:
+    placed = PlacedRequests()
+    for name in "ab":
+        placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
+    placed.accepted("a")
+    placed.reported()
+    assert placed.outlook(IDLE).queued_short == (0, 100, 0)  # b is still under way
+    placed.accepted("b")
+    placed.reported()
+    assert placed.outlook(IDLE) == IDLE
+
+
+def test_requests_that_end_or_get_a_token_are_forgotten() -> None:
+    placed = PlacedRequests()
+    for name in "ab":
+        placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
+    placed.end("a")
+    placed.first_token("b", 0.1)
+    assert placed.outlook(IDLE).queued_short == (0, 0, 0)
+
+
+def test_what_was_sent_counts_for_each_connected_router() -> None:
+    placed, shared = PlacedRequests(), replace(IDLE, lanes=3)
+    placed.place("a", Priority.STANDARD, 100, shared, 0.1, 0.0)
+    assert placed.outlook(shared).queued_short == (0, 300, 0)
+
+
+def test_a_replica_of_a_release_without_tokens_has_more_waiting_sequences() -> None:
+    placed = PlacedRequests()
+    placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
+    assert placed.outlook(ReplicaLoad(waiting=1)) == ReplicaLoad(waiting=2)
+
+
+def test_the_correction_is_learnt_from_first_tokens_and_taken_out_of_what_it_is_learnt_from() -> None:
+    seen: list[tuple[float, float]] = []
+    placed = PlacedRequests(lambda predicted, measured: seen.append((predicted, measured)))
+    for number in range(100):
+        load = placed.outlook(IDLE)
+        ttft_s = 0.1 * load.correction  # a prediction of 0.1 s, corrected
+        placed.place(f"{number}", Priority.STANDARD, 100, load, ttft_s, float(number))
+        placed.first_token(f"{number}", number + 0.25)
+    assert placed.outlook(IDLE).correction == pytest.approx(2.5, rel=0.05)
+    assert seen[0] == pytest.approx((0.1, 0.25))
+    assert seen[-1] == pytest.approx((0.25, 0.25), rel=0.05)
+
+
+def test_a_replica_that_has_measured_nothing_teaches_nothing() -> None:
+    placed = PlacedRequests()
+    placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
+    placed.first_token("a", 5.0)
+    assert placed.outlook(IDLE).correction == 1.0
+
+
+def test_one_slow_request_moves_the_correction_little() -> None:
+    correction = TtftCorrection()
+    for _ in range(100):
+        correction.observe(0.1, 0.1)
+    correction.observe(0.1, 100.0)
+    assert correction.factor < 1.05
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))))
+def test_the_correction_stays_within_its_bounds(ttfts: list[tuple[float, float]]) -> None:
+    correction = TtftCorrection()
+    for predicted, measured in ttfts:
+        correction.observe(predicted, measured)
+    assert LEAST <= correction.factor <= MOST
+
+
+def test_the_length_of_a_token_is_learnt() -> None:
+    size = PromptSize()
+    text = GenerationRequest("q", "x" * 1_200)
+    assert size.tokens(text) == 1_200 / CHARACTERS_PER_TOKEN
+    for _ in range(20):
+        size.observe(text, 400)
+    assert size.tokens(text) == pytest.approx(400, rel=0.01)
+    assert size.tokens(GenerationRequest("q", Conversation((Message("user", "x" * 600),)))) == pytest.approx(200, 0.02)
+
+
+def test_token_ids_are_counted_and_resumed_ones_too() -> None:
+    assert PromptSize().tokens(GenerationRequest("q", tuple(range(50)), resume=(1, 2, 3))) == 53

@@ -1,0 +1,63 @@
+"""The cost of a step, learnt from steps."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.scheduler.step_plan import Load
+from engine.step_cost import StepCost, StepCostFit
+
+
+def test_nothing_is_known_before_the_first_step() -> None:
+    assert StepCostFit().solve() == StepCost()
+
+
+def test_the_parts_of_a_step_are_told_apart() -> None:
+    fit, draw = StepCostFit(), random.Random(1)
+    for at in range(200):
+        prompt, decodes = draw.choice((0, 0, 20, 300, 512)), draw.randrange(1, 32)
+        fit.observe(Load(decodes=decodes, short=prompt), 0.01 + 2e-4 * prompt + 5e-4 * decodes, 0.05 * at)
+    cost = fit.solve()
+    assert cost.step_s == pytest.approx(0.01, rel=0.01)
+    assert cost.prompt_token_s == pytest.approx(2e-4, rel=0.01)
+    assert cost.sequence_s == pytest.approx(5e-4, rel=0.01)
+
+
+def test_prompts_of_one_length_alone_give_the_cost_of_their_tokens() -> None:
+    fit = StepCostFit()
+    for at in range(20):
+        fit.observe(Load(short=100), 0.1, float(at))
+    cost = fit.solve()
+    assert cost.step_s + 100 * cost.prompt_token_s == pytest.approx(0.1)
+
+
+def test_one_step_that_waited_for_a_compiler_counts_little() -> None:
+    fit = StepCostFit()
+    for at in range(50):
+        fit.observe(Load(decodes=4, short=10 * (at % 5)), 0.01 + 1e-3 * 10 * (at % 5), 0.05 * at)
+    before = fit.solve()
+    fit.observe(Load(decodes=4, short=40), 30.0, 3.0)
+    after = fit.solve()
+    assert after.step_s + 40 * after.prompt_token_s < 1.3 * (before.step_s + 40 * before.prompt_token_s)
+
+
+def test_a_machine_that_has_become_slower_is_followed() -> None:
+    fit = StepCostFit()
+    for at in range(600):
+        slower = 1 if at < 200 else 10
+        fit.observe(Load(decodes=1 + at % 4, short=50 * (at % 3)), slower * (0.01 + 1e-3 * 50 * (at % 3)), 1.0 * at)
+        if at % 5 == 0:
+            fit.solve()
+    assert fit.cost.prompt_token_s == pytest.approx(1e-2, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 512), st.integers(0, 64), st.floats(0, 10), st.floats(0, 1e4)), max_size=50))
+def test_no_cost_is_negative(steps: list[tuple[int, int, float, float]]) -> None:
+    fit = StepCostFit()
+    for prompt, decodes, seconds, now in steps:
+        fit.observe(Load(decodes=decodes, long=prompt), seconds, now)
+    assert min(fit.solve()) >= 0

@@ -1,0 +1,39 @@
+"""The load test of predictions: its loads, its figures, and one short run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.api import Priority
+from load_tests.prediction.__main__ import main, summary
+from load_tests.prediction.loads import LOADS, arrivals
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_requests_come_at_the_rate_of_the_load_and_the_same_again(name: str) -> None:
+    load = LOADS[name]
+    requests = list(arrivals(load, 200.0, seed=1))
+    assert len(requests) == pytest.approx(200 * load.rate, rel=0.1)
+    assert [each.at for each in requests] == sorted(each.at for each in requests)
+    assert requests == list(arrivals(load, 200.0, seed=1))
+    assert (Priority.BATCH in {each.priority for each in requests}) == (load.batch_share > 0)
+    least = load.prefix_words + load.prompt_words[0]
+    assert all(len(each.prompt.split()) >= least for each in requests)
+
+
+def test_errors_are_shares_of_the_measured_time() -> None:
+    result = summary("chat", [(1.0, 1.0), (1.2, 1.0), (0.5, 1.0)])
+    assert (result.requests, result.median_ratio) == (3, 1.0)
+    assert result.median_error == pytest.approx(0.2)
+
+
+def test_a_short_run_predicts_and_writes_its_figures(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    assert main(["--load", "chat", "--seconds", "2", "--warm-up", "0.5", "--json", str(figures)]) == 0
+    (result,) = json.loads(figures.read_text(encoding="utf-8"))
+    assert result["load"] == "chat"
+    assert result["requests"] > 5
+    assert 0 < result["ttft_p50_s"] <= result["ttft_p99_s"]

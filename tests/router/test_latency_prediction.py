@@ -1,0 +1,152 @@
+"""Predicted latencies: what makes them longer, what shorter, and that they are numbers whatever a replica reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.api import Priority
+from router.latency_prediction import predict
+from router.ports.replica_load import ReplicaLoad
+
+seconds = st.floats(0, 10)
+counts = st.integers(0, 10_000)
+queues = st.tuples(counts, counts, counts)
+loads = st.builds(
+    ReplicaLoad,
+    running=st.integers(0, 300),
+    waiting=st.integers(0, 2_000),
+    blocks_used=counts,
+    blocks_total=counts,
+    wait_s=seconds,
+    decoding=st.integers(0, 300),
+    queued_short=st.just(()) | queues,
+    queued_long=st.just(()) | queues,
+    step_s=seconds,
+    prompt_token_s=seconds,
+    sequence_s=seconds,
+    step_tokens=st.integers(0, 4_096),
+    long_step_tokens=st.integers(0, 4_096),
+    long_beside_decodes=st.integers(0, 4_096),
+    prefill_chunk=st.integers(0, 1_024),
+    max_sequences=st.integers(0, 300),
+    output_tokens=st.floats(0, 1_000),
+    kv_demand_tokens=st.floats(0, 1e6),
+    kv_capacity_tokens=st.floats(0, 1e6),
+    correction=st.floats(0.1, 10),
+).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
+prompts = st.integers(0, 100_000)
+priorities = st.sampled_from(Priority)
+
+IDLE = ReplicaLoad(
+    queued_short=(0, 0, 0),
+    queued_long=(0, 0, 0),
+    step_s=0.01,
+    prompt_token_s=0.001,
+    sequence_s=0.0005,
+    step_tokens=2_048,
+    long_step_tokens=1_024,
+    long_beside_decodes=32,
+    prefill_chunk=512,
+    max_sequences=64,
+    output_tokens=100.0,
+    kv_capacity_tokens=50_000.0,
+)
+
+
+@given(loads, prompts, prompts, priorities, st.none() | st.floats(0, 1e5))
+def test_a_prediction_is_finite_and_not_negative(
+    load: ReplicaLoad, prompt: int, matched: int, priority: Priority, output: float | None
+) -> None:
+    ttft_s, finish_s = predict(load, prompt, matched, priority, output)
+    assert isfinite(ttft_s)
+    assert isfinite(finish_s)
+    assert 0 <= ttft_s <= finish_s
+
+
+@given(loads, prompts, st.integers(1, 1_000), priorities, priorities, st.booleans())
+def test_more_queued_tokens_never_make_it_shorter(
+    load: ReplicaLoad, prompt: int, more: int, of: Priority, priority: Priority, long: bool
+) -> None:
+    queue = list((load.queued_long if long else load.queued_short) or (0, 0, 0))
+    queue[of - Priority.INTERACTIVE] += more
+    longer = replace(load, queued_long=tuple(queue)) if long else replace(load, queued_short=tuple(queue))
+    assert predict(load, prompt, 0, priority) <= _above(predict(longer, prompt, 0, priority))
+
+
+@given(loads, prompts, st.integers(1, 1_000), priorities)
+def test_a_longer_prompt_never_makes_it_shorter(load: ReplicaLoad, prompt: int, more: int, priority: Priority) -> None:
+    assert predict(load, prompt, 0, priority) <= _above(predict(load, prompt + more, 0, priority))
+
+
+@given(loads, prompts, prompts, priorities)
+def test_a_cached_prefix_never_makes_it_longer(
+    load: ReplicaLoad, prompt: int, matched: int, priority: Priority
+) -> None:
+    assert predict(load, prompt, matched, priority).ttft_s <= predict(load, prompt, 0, priority).ttft_s * (1 + 1e-9)
+
+
+@given(loads, prompts)
+def test_a_higher_class_never_waits_longer(load: ReplicaLoad, prompt: int) -> None:
+    first, second, third = (predict(load, prompt, 0, priority).ttft_s for priority in Priority)
+    assert first <= second * (1 + 1e-9)
+    assert second <= third * (1 + 1e-9)
+
+
+def _above(prediction: tuple[float, float]) -> tuple[float, float]:
+    """Room for rounding."""
+    return prediction[0] * (1 + 1e-9), prediction[1] * (1 + 1e-9)
+
+
+def test_an_idle_replica_takes_a_step_for_a_short_prompt() -> None:
+    assert predict(IDLE, 100).ttft_s == pytest.approx(0.01 + 0.1)
+
+
+def test_what_is_cached_is_not_computed() -> None:
+    assert predict(IDLE, 100, matched_tokens=60).ttft_s == pytest.approx(0.01 + 0.04)
+
+
+def test_a_queue_of_lower_classes_delays_by_the_step_at_work_alone() -> None:
+    busy = replace(IDLE, queued_short=(0, 0, 1_000))
+    assert predict(busy, 100, priority=Priority.STANDARD).ttft_s == pytest.approx(0.11 + (0.01 + 1.0) / 2)
+    assert predict(busy, 100, priority=Priority.BATCH).ttft_s == pytest.approx(0.01 + 1.1 + (0.01 + 1.0) / 2)
+
+
+def test_short_prompts_pass_long_ones() -> None:
+    busy = replace(IDLE, running=5, decoding=4, queued_long=(0, 10_000, 0))
+    assert predict(busy, 100).ttft_s < 2.5
+    assert predict(busy, 1_000).ttft_s > 10
+
+
+def test_a_long_prompt_beside_decodes_takes_the_steps_that_it_is_allowed() -> None:
+    busy = replace(IDLE, running=4, decoding=4)
+    step_s = 0.01 + 4 * 0.0005
+    assert predict(busy, 1_024).ttft_s == pytest.approx(step_s / 2 + 32 * step_s + 1.024)
+
+
+def test_a_full_batch_makes_the_next_one_wait_for_a_place() -> None:
+    full = replace(IDLE, running=64, decoding=64)
+    answer_s = 100 * (0.01 + 64 * 0.0005)
+    assert predict(full, 10).ttft_s > predict(replace(full, max_sequences=128), 10).ttft_s + 0.9 * answer_s / 64
+
+
+def test_a_full_cache_makes_a_prompt_wait_for_room() -> None:
+    tight = replace(IDLE, running=4, decoding=4, blocks_used=99, blocks_total=100)
+    assert predict(tight, 5_000).ttft_s > predict(replace(tight, blocks_used=50), 5_000).ttft_s
+
+
+def test_an_answer_takes_a_step_for_each_token() -> None:
+    ttft_s, finish_s = predict(IDLE, 100, output_tokens=11)
+    assert finish_s - ttft_s == pytest.approx(10 * 0.0105)
+
+
+def test_a_replica_that_reports_no_steps_has_its_own_estimate() -> None:
+    assert predict(ReplicaLoad(running=3, waiting=2, wait_s=1.5), 1_000).ttft_s == 1.5
+
+
+def test_the_correction_scales_the_time_to_the_first_token() -> None:
+    assert predict(replace(IDLE, correction=2.0), 100).ttft_s == pytest.approx(2 * predict(IDLE, 100).ttft_s)
