@@ -39,8 +39,8 @@ def level(sequence: Sequence, now: float, ageing_s: float) -> int:
 class WaitingQueue:
     """The waiting queue of one scheduler (vLLM's ``RequestQueue``). ``cached_share`` returns which share of a
     sequence's tokens is in the prefix cache, 0 to 1. A sequence rises by one class for each ``ageing_s`` seconds that
-    it waits; a cached prefix counts as up to ``bonus_s`` seconds of waiting. Prompts of more than ``chunk`` tokens count
-    as long."""
+    it waits; a cached prefix counts as up to ``bonus_s`` seconds of waiting. Prompts of more than ``chunk`` tokens
+    count as long."""
 
     def __init__(
         self,
