@@ -9,7 +9,7 @@ import termios
 import time
 import tty
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 QUIT = "q"
 
@@ -20,7 +20,7 @@ class TerminalKeys:
 
     def __init__(self) -> None:
         self._descriptor = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._before: list[object] | None = None
+        self._before: list[Any] | None = None
 
     def __enter__(self) -> Self:
         if self._descriptor is not None:
