@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
-from router.answer_events import AnswerEvent, Reasoning, Repeated, Routed, Text, ToolCallArguments
+from router.answer_events import AnswerEvent, Repeated, Routed
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
@@ -552,13 +552,12 @@ async def _kept(
     conversation that was looked up, and it was shortened, or they are partial. An answer that becomes too large is kept
     no longer."""
     looked_up = account.request
-    collector, chars = Collector(), 0
+    collector = Collector()
     async with aclosing(events):
         async for batch in events:
             if found.keeps:
                 collector.push(batch)
-                chars += sum(map(_characters, batch))
-                if chars > found.max_chars:
+                if collector.characters > found.max_chars:
                     found.too_large()
                     collector = Collector()
             yield batch
@@ -566,10 +565,6 @@ async def _kept(
         return
     reasoning = account.meter.reasoning_tokens
     found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
-
-
-def _characters(event: AnswerEvent) -> int:
-    return len(event.text) if isinstance(event, Text | Reasoning | ToolCallArguments) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ class GuardedConnections:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
     ``name`` is the name of the class of calls, for the log. Classes of calls with separate channels do not use each
-    other's connections, nor open each other's breakers. Each call uses one connection at a time. ``scripts``: the calls
-    run scripts and no other command, so that they can share one connection. Raises ValueError for a wrong URL.
+    other's connections, nor open each other's breakers. Each call uses one connection at a time. ``pipelined``: the
+    calls use ``evalsha``, ``eval`` and ``execute_command`` alone, so that they can share one connection; answers to
+    ``execute_command`` are as Redis sends them. Raises ValueError for a wrong URL.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class GuardedConnections:
         timeout_s: float,
         max_in_flight: int,
         *,
-        scripts: bool = False,
+        pipelined: bool = False,
     ) -> None:
         self.name = name
         policy = BreakerPolicy(config.max_faults, config.open_s, config.max_open_s)
         self._start_guard = CallGuard(name, config.background_timeout_s, policy, clock, 1)
         # Twice as many: a call that was given up may hold its connection for a moment longer.
         self._client: Client = connect(config, url, 2 * max_in_flight)
-        if scripts and not config.cluster:  # of a cluster, the tenant decides on the node
+        if pipelined and not config.cluster:  # of a cluster, the tenant decides on the node
             self._client = PipelinedClient(self._client, config.background_timeout_s)
         self._guard = CallGuard(name, timeout_s, policy, clock, max_in_flight)
         self._closed = False

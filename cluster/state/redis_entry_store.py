@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LOOKUPS = 128  # at a time, for which requests wait
 MAX_WRITES = 32
+MAX_SCANS = 4
 MAX_CHANGES = 100_000
 """Changes that the feed keeps, about 400 bytes each."""
 BATCH = 200  # entries that are read with one call
@@ -53,8 +54,13 @@ class RedisEntryStore:
         self._script_clock = script_clock
         self._max_changes = max_changes
         background_s = config.background_timeout_s
-        self._lookups = GuardedConnections("answer cache", config, url, clock, config.timeout_s, MAX_LOOKUPS)
-        self._writes = GuardedConnections("answer cache, writes", config, url, clock, background_s, MAX_WRITES)
+        self._lookups = GuardedConnections(
+            "answer cache", config, url, clock, config.timeout_s, MAX_LOOKUPS, pipelined=True
+        )
+        self._writes = GuardedConnections(
+            "answer cache, writes", config, url, clock, background_s, MAX_WRITES, pipelined=True
+        )
+        self._scans = GuardedConnections("answer cache, scans", config, url, clock, background_s, MAX_SCANS)
         self._reads = GuardedConnections("answer cache, feed", config, url, clock, background_s, 1)
         self._max_wait_s = background_s / 2  # a call that waits for a change must end before its deadline
         self._script = LuaScript("cache")
@@ -73,7 +79,7 @@ class RedisEntryStore:
             logger.warning("starting without the answer cache: %s", error)
 
     async def close(self) -> None:
-        for channel in (self._lookups, self._writes, self._reads):
+        for channel in (self._lookups, self._writes, self._scans, self._reads):
             await channel.close()
 
     async def get(self, tenant: str, key: str) -> CacheEntry | None:
@@ -138,7 +144,7 @@ class RedisEntryStore:
         return await self._writes.call(run)
 
     async def tenants(self) -> Sequence[str]:
-        return await self._writes.call(_tenants)
+        return await self._scans.call(_tenants)
 
     async def entries(
         self, tenant: str | None = None, *, discard_poisoned: bool = False
@@ -146,7 +152,7 @@ class RedisEntryStore:
         for name in await self.tenants() if tenant is None else [tenant]:
             cursor: int | None = None
             while cursor != 0:
-                cursor, found, poisoned = await self._writes.call(_page(name, cursor or 0))
+                cursor, found, poisoned = await self._scans.call(_page(name, cursor or 0))
                 if poisoned and discard_poisoned:
                     await self._drop(name, [(key, "") for key in poisoned])
                 if found:
@@ -160,7 +166,7 @@ class RedisEntryStore:
                 found.append(CacheSize(name, entries, int(await client.get(redis_keys.cache_bytes(name)) or 0)))
             return [size for size in found if size.entries]
 
-        return await self._writes.call(read)
+        return await self._scans.call(read)
 
     async def position(self) -> str:
         found = await self._reads.call(lambda client: client.get(redis_keys.CACHE_FEED_LAST))
@@ -203,7 +209,7 @@ class RedisEntryStore:
         """Adds ``tenant`` to the set of tenants with entries, from time to time."""
         now = self._clock.monotonic()
         if now - self._known_tenants.get(tenant, -KNOWN_S) >= KNOWN_S:
-            await client.sadd(redis_keys.CACHE_TENANTS, tenant)
+            await client.execute_command("SADD", redis_keys.CACHE_TENANTS, tenant)
             self._known_tenants[tenant] = now
 
     def _calls(self, operation: str, tenant: str, *arguments: str | int | bytes) -> Callable[[Client], Awaitable[Any]]:

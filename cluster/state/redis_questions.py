@@ -53,7 +53,9 @@ class RedisQuestions:
     def __init__(self, config: StateConfig, url: str, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
         background_s = config.background_timeout_s
-        self._lookups = GuardedConnections("questions", config, url, clock, config.timeout_s, MAX_LOOKUPS)
+        self._lookups = GuardedConnections(
+            "questions", config, url, clock, config.timeout_s, MAX_LOOKUPS, pipelined=True
+        )
         self._changes = GuardedConnections("questions, changes", config, url, clock, background_s, MAX_CHANGES)
 
     async def start(self) -> None:
@@ -73,7 +75,7 @@ class RedisQuestions:
         if not ids:
             return []
         name = redis_keys.cache_questions(tenant)
-        found = await self._lookups.call(lambda client: client.hmget(name, list(ids)))
+        found = await self._lookups.call(lambda client: client.execute_command("HMGET", name, *ids))
         return [_readable(data, tenant, entry_id) for data, entry_id in zip(found, ids, strict=True)]
 
     async def put(self, records: Sequence[QuestionRecord]) -> None:
@@ -165,8 +167,8 @@ class RedisQuestions:
         if not pairs:
             return set()
         name = redis_keys.cache_refused(tenant)
-        ends = await self._lookups.call(lambda client: client.zmscore(name, list(pairs)))
-        return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and end > now_ms}
+        ends = await self._lookups.call(lambda client: client.execute_command("ZMSCORE", name, *pairs))
+        return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and float(end) > now_ms}
 
 
 def _judgements(documents: Sequence[bytes], version: str) -> list[PairJudgement]:

@@ -89,10 +89,10 @@ class RedisStore:
         self._script_clock = script_clock
         wait_s, later_s = config.timeout_s, config.background_timeout_s
         self._reservations = GuardedConnections(
-            "reservations", config, url, clock, wait_s, MAX_LIMIT_CALLS, scripts=True
+            "reservations", config, url, clock, wait_s, MAX_LIMIT_CALLS, pipelined=True
         )
         self._settlements = GuardedConnections(
-            "settlements", config, url, clock, later_s, MAX_LIMIT_CALLS, scripts=True
+            "settlements", config, url, clock, later_s, MAX_LIMIT_CALLS, pipelined=True
         )
         self._key_lookups = GuardedConnections("key lookups", config, url, clock, wait_s, MAX_KEY_CALLS)
         self._background = GuardedConnections("background", config, url, clock, later_s, MAX_BACKGROUND_CALLS)

@@ -31,7 +31,7 @@ class RedisStreamStore:
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock, timeout_s = SystemClock(), config.background_timeout_s
         self._script_clock = script_clock
-        self._appends = GuardedConnections("streams", config, url, clock, timeout_s, MAX_APPENDS, scripts=True)
+        self._appends = GuardedConnections("streams", config, url, clock, timeout_s, MAX_APPENDS, pipelined=True)
         self._reads = GuardedConnections("streams, resumed", config, url, clock, timeout_s, MAX_READS)
         self._script = LuaScript("streams")
 

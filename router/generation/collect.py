@@ -44,7 +44,7 @@ class _Choice:
 
 class Collector:
     """Joins the events of a request into answers, batch by batch. ``usage`` has the token counts of all answers
-    together."""
+    together, ``characters`` the number of characters of text, reasoning and tool calls."""
 
     def __init__(self) -> None:
         self._found: dict[int, _Choice] = {}
@@ -52,6 +52,7 @@ class Collector:
         self._moderation: Moderated | None = None
         self._interrupted: Interrupted | None = None
         self.usage = Usage(0, 0, 0)
+        self.characters = 0
 
     def push(self, events: Sequence[AnswerEvent]) -> None:
         """Takes the next events, in order."""
@@ -60,12 +61,15 @@ class Collector:
             match event:
                 case Text(choice, text, logprobs):
                     found[choice].text.append(text)
+                    self.characters += len(text)
                     found[choice].add_logprobs(logprobs)
                 case Reasoning(choice, text, logprobs):
                     found[choice].reasoning.append(text)
+                    self.characters += len(text)
                     found[choice].add_logprobs(logprobs)
                 case ToolCallArguments(choice, index, text, logprobs):
                     found[choice].calls[index][1].append(text)
+                    self.characters += len(text)
                     found[choice].add_logprobs(logprobs)
                 case ToolCallStart(choice, _, _, _, logprobs):
                     found[choice].calls.append((event, []))

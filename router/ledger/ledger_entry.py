@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from router.ports.ledger_store import REQUESTS, LedgerEntry
 from router.ports.limit_store import MONEY_UNITS
@@ -113,6 +114,13 @@ class RequestEntry:
         safety = self.safety.decision if self.safety.policy else ""
         return UsageSample(self.tenant, self.tier, self.outcome.value, *tokens, cost, safety)
 
+    @property
+    def members(self) -> dict[str, Any]:
+        """The entry as a dictionary of JSON's types, by the names of the fields. Faster than
+        ``dataclasses.asdict``, which copies each value deeply."""
+        safety = {name: getattr(self.safety, name) for name in SAFETY_FIELDS}
+        return {**{name: getattr(self, name) for name in ENTRY_FIELDS}, "safety": safety}
+
     def stored(self, part: str = "") -> LedgerEntry:
         """Returns the entry in the form that the ledger store takes. Its time is the time at which the request ended.
 
@@ -135,5 +143,9 @@ class RequestEntry:
             "cache_hits": int(self.cache in CACHE_HITS),
             "cost": self.cost,
         }
-        at_ms, document = int(self.ended_at * 1000), json.dumps(asdict(self))
+        at_ms, document = int(self.ended_at * 1000), json.dumps(self.members)
         return LedgerEntry(part or self.id, self.tenant, at_ms, labels, amounts, document, self.id if part else "")
+
+
+ENTRY_FIELDS = tuple(field.name for field in fields(RequestEntry))
+SAFETY_FIELDS = tuple(field.name for field in fields(SafetyEntry))

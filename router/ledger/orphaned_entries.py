@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from router.config import PriceConfig
-from router.ledger.ledger_entry import Outcome, RequestEntry
+from router.ledger.ledger_entry import ENTRY_FIELDS, SAFETY_FIELDS, Outcome, RequestEntry, SafetyEntry
 from router.ledger.price import cost_of
 from router.ports.ledger_store import LedgerEntry
 from router.ports.tier_backend import OrphanedAttempt
@@ -24,14 +24,12 @@ from router.ports.tier_backend import OrphanedAttempt
 ROUTER_LOST = "router_lost"
 """The error of an entry whose router was killed."""
 
-MEMBERS = tuple(field.name for field in fields(RequestEntry))
-
 logger = logging.getLogger(__name__)
 
 
 def draft_of(entry: RequestEntry) -> str:
     """Returns ``entry``, which has no token counts yet, as a JSON draft."""
-    return json.dumps(asdict(entry), separators=(",", ":"))
+    return json.dumps(entry.members, separators=(",", ":"))
 
 
 def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
@@ -42,9 +40,11 @@ def entry_of(orphan: OrphanedAttempt, now: float) -> LedgerEntry | None:
     """
     try:
         members = json.loads(orphan.account)
-        draft = RequestEntry(**{name: members[name] for name in MEMBERS if name in members})
+        safety = {name: value for name, value in members["safety"].items() if name in SAFETY_FIELDS}
+        read = {name: members[name] for name in ENTRY_FIELDS if name in members}
+        draft = RequestEntry(**{**read, "safety": SafetyEntry(**safety)})
         prices = PriceConfig(**dict(zip(("input", "cached_input", "output"), draft.price, strict=True)))
-    except (ValueError, TypeError, ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
         logger.error("the draft of request %s cannot be read: %s", orphan.request_id, type(error).__name__)
         return None
     usage = orphan.usage
