@@ -24,7 +24,7 @@ from router.errors import InvalidRequestError, LimitExceededError, UnavailableEr
 from router.generation.collect import Collector
 from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import generate
-from router.generation.probation import Probation
+from router.generation.suspect_requests import SuspectRequests
 from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
 from router.guard.moderated_answers import moderate
@@ -121,7 +121,7 @@ class Pipeline:
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._weights = {tier.name: tier.version for tier in backend.tiers()}
         self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
-        self._probation: defaultdict[str, Probation] = defaultdict(Probation)  # by tier
+        self._suspects: defaultdict[str, SuspectRequests] = defaultdict(SuspectRequests)  # by tier
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
@@ -510,7 +510,7 @@ class Pipeline:
             partial(self._failover, account),
             account.call.trace.context,
             account.run,
-            self._probation[account.tier],
+            self._suspects[account.tier],
         )
 
     def _failover(self, account: Account, kind: str) -> None:

@@ -18,7 +18,6 @@ from engine.api import Delta, GenerationRequest, RequestError, Usage
 from router.config import FailoverConfig
 from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
-from router.generation.probation import Probation
 from router.generation.retry_policy import (
     Attempt,
     GiveUp,
@@ -27,6 +26,7 @@ from router.generation.retry_policy import (
     overload_with_shortest_wait,
 )
 from router.generation.sent_answer import Continuation, SentAnswer, continuations
+from router.generation.suspect_requests import SuspectRequests
 from router.ports.tier_backend import (
     BackendError,
     PoisonRequestError,
@@ -70,7 +70,7 @@ class Run:
     config: FailoverConfig
     new_meter: NewMeter
     on_failover: OnFailover
-    probation: Probation
+    suspects: SuspectRequests
     account: str = ""
     shared: bool = False
     failures: list[ReplicaError] = field(default_factory=list)
@@ -109,20 +109,20 @@ def run_attempts(
     new_meter: NewMeter,
     on_failover: OnFailover,
     account: str = "",
-    probation: Probation | None = None,
+    suspects: SuspectRequests | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
     in batches. The request must have a seed if it samples.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
-    in ``TierBackend.generate``. ``probation`` is that of the tier, for all requests. Closing the generator aborts the
+    in ``TierBackend.generate``. ``suspects`` is that of the tier, for all requests. Closing the generator aborts the
     current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
-    run = Run(backend, tier, config, new_meter, on_failover, probation or Probation(), account)
+    run = Run(backend, tier, config, new_meter, on_failover, suspects or SuspectRequests(), account)
     return _attempts(run, request, events_of)
 
 
@@ -137,7 +137,7 @@ async def _attempts(
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
             if run.on_probation:
-                source = _in_turn(run.probation, source)
+                source = _in_turn(run.suspects, source)
             async with aclosing(source) as batches:
                 async for deltas in batches:
                     if paused:
@@ -217,11 +217,11 @@ async def _choices(
 
 
 async def _in_turn(
-    probation: Probation, source: AsyncGenerator[Sequence[Delta], None]
+    suspects: SuspectRequests, source: AsyncGenerator[Sequence[Delta], None]
 ) -> AsyncGenerator[Sequence[Delta], None]:
     """Yields the deltas of an attempt that begins in its turn."""
     async with aclosing(source):
-        end_turn = await probation.turn()
+        end_turn = await suspects.turn()
         try:
             async for deltas in source:
                 end_turn()

@@ -15,7 +15,7 @@ from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts
 from router.generation.merge_generators import merge
-from router.generation.probation import Probation
+from router.generation.suspect_requests import SuspectRequests
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
 from router.stopped_prompts import StoppedPrompts
@@ -36,7 +36,7 @@ async def generate(
     count_failover: Callable[[str], None] = lambda kind: None,
     trace_context: str = "",
     run: str = "",
-    probation: Probation | None = None,
+    suspects: SuspectRequests | None = None,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -47,7 +47,7 @@ async def generate(
     ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
-    ``trace_context`` is the parent of the replicas' spans. ``probation`` is that of the tier, for all requests; None:
+    ``trace_context`` is the parent of the replicas' spans. ``suspects`` is that of the tier, for all requests; None:
     the request has one of its own.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
@@ -69,7 +69,7 @@ async def generate(
             partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
             on_failover,
             account,
-            probation,
+            suspects,
         )
         for builder, engine_request in zip(builders, requests, strict=True)
     ]

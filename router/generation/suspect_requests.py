@@ -1,4 +1,4 @@
-"""``Probation``: has the requests that may have killed a replica begin one after the other.
+"""``SuspectRequests``: has the requests that may have killed a replica begin one after the other.
 
 A request that got nothing before its replica died may be what killed it, and so may any other of its kind there. Were
 they to begin together on the next replica, the one that kills it too could not be distinguished from the others. So
@@ -17,9 +17,9 @@ ALL_S = 2.0
 """Seconds within which all that wait have had their turn, so that many of them have shorter turns."""
 
 
-class Probation:
-    """The queue of the requests of one tier that are on probation, in one router. A turn lasts at most ``turn_s``
-    seconds, and those of all that wait at the same time ``all_s`` seconds together."""
+class SuspectRequests:
+    """The queue of the requests of one tier that may have killed a replica, in one router. A turn lasts at most
+    ``turn_s`` seconds, and those of all that wait at the same time ``all_s`` seconds together."""
 
     def __init__(self, turn_s: float = TURN_S, all_s: float = ALL_S) -> None:
         self._turn_s, self._all_s = turn_s, all_s

@@ -12,7 +12,7 @@ import pytest
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from router.config import FailoverConfig
 from router.generation.attempts import run_attempts
-from router.generation.probation import Probation
+from router.generation.suspect_requests import SuspectRequests
 from router.ports.tier_backend import (
     OnUsage,
     PoisonRequestError,
@@ -63,20 +63,20 @@ class Fleet(ReadyTiers):
             yield [Delta(request.request_id, (place,), str(place), FinishReason.LENGTH if last else None, usage)]
 
 
-async def text_of(fleet: Fleet, probation: Probation, name: str, prompt: str) -> str:
+async def text_of(fleet: Fleet, suspects: SuspectRequests, name: str, prompt: str) -> str:
     request = GenerationRequest(name, prompt, SamplingParams(max_tokens=TOKENS))
     ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
-    attempts = run_attempts(fleet, "fast", request, FailoverConfig(), list, *ignored, probation=probation)
+    attempts = run_attempts(fleet, "fast", request, FailoverConfig(), list, *ignored, suspects=suspects)
     return "".join([delta.text async for deltas in attempts for delta in deltas])
 
 
 @pytest.mark.parametrize("place", [0, 3, 7])
 async def test_a_poison_request_kills_two_replicas_and_none_of_those_that_began_with_it(place: int) -> None:
-    fleet, probation = Fleet(), Probation()
+    fleet, suspects = Fleet(), SuspectRequests()
     prompts = ["harmless"] * 7
     prompts.insert(place, "poison")
     results = await asyncio.gather(
-        *(text_of(fleet, probation, str(number), prompt) for number, prompt in enumerate(prompts)),
+        *(text_of(fleet, suspects, str(number), prompt) for number, prompt in enumerate(prompts)),
         return_exceptions=True,
     )
     assert fleet.killed == ["a", "b"]
@@ -87,10 +87,10 @@ async def test_a_poison_request_kills_two_replicas_and_none_of_those_that_began_
 
 
 async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
-    probation, order, loop = Probation(turn_s=0.05), [], asyncio.get_running_loop()
+    suspects, order, loop = SuspectRequests(turn_s=0.05), [], asyncio.get_running_loop()
 
     async def take(number: int, hold: bool) -> None:
-        end = await probation.turn()
+        end = await suspects.turn()
         order.append((number, loop.time()))
         if not hold:
             end()
@@ -103,18 +103,18 @@ async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
 
 
 async def test_many_have_shorter_turns() -> None:
-    probation, loop = Probation(turn_s=10, all_s=0.1), asyncio.get_running_loop()
+    suspects, loop = SuspectRequests(turn_s=10, all_s=0.1), asyncio.get_running_loop()
     began = loop.time()
-    await asyncio.gather(*(probation.turn() for _ in range(40)))
+    await asyncio.gather(*(suspects.turn() for _ in range(40)))
     assert loop.time() - began < 5
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_takes_no_turn() -> None:
-    probation = Probation()
-    end = await probation.turn()
-    waiting = asyncio.create_task(probation.turn())
+    suspects = SuspectRequests()
+    end = await suspects.turn()
+    waiting = asyncio.create_task(suspects.turn())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
     end()
-    (await probation.turn())()
+    (await suspects.turn())()
