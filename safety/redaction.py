@@ -13,7 +13,7 @@ def replacement_of(span: Span) -> str:
 
 
 def redact(text: str, spans: Iterable[Span]) -> str:
-    """Returns ``text`` with each span replaced. ``spans`` are sorted and do not overlap."""
+    """Returns ``text`` with each span replaced as by ``replacement_of``. ``spans`` are sorted and do not overlap."""
     parts: list[str] = []
     end = 0
     for span in spans:

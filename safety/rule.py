@@ -91,7 +91,8 @@ def decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
 
 
 def rewritten_texts(passages: Sequence[Passage], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
-    """Returns the texts of the passages, with the spans of verdicts that redact replaced."""
+    """Returns the text of each passage, with the spans of verdicts that redact replaced by their replacements or
+    kinds."""
     spans: dict[int, list[Span]] = {}
     for verdict in verdicts:
         if verdict.action is Action.REDACT:

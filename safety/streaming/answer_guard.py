@@ -17,7 +17,7 @@ class ToolGate(Protocol):
     """The policy on the tools that a model calls."""
 
     def tool(self, name: str) -> Verdict | None:
-        """Returns a verdict on calling a tool, by its name; None: it is allowed."""
+        """Returns the verdict that denies calls of the tool ``name``; None: it may be called."""
         ...
 
     def holds_call(self, name: str) -> bool:
@@ -62,7 +62,7 @@ class PlannedGuard:
         return moderator if self.restorer is None else RestoringModerator(moderator, self.restorer(in_json))
 
     def tool(self, name: str) -> Verdict | None:
-        """Returns a verdict on a tool that the model begins to call, by its name; None: it is allowed."""
+        """Returns the verdict that denies a call of the tool ``name``, which the model begins; None: it is allowed."""
         return None if self.gate is None else self.gate.tool(name)
 
     def holds_call(self, name: str) -> bool:
