@@ -169,7 +169,8 @@ async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None
 
 
 def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
-    """Returns the way to the autoscaler of this application, which scales ``tiers``; None if there are none."""
+    """Returns the access to the autoscaler of this application, which scales ``tiers``, by name; None if that is
+    empty."""
     return StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
 
 
