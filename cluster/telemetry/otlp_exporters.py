@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import httpx
-from google.protobuf.message import Message
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
@@ -22,6 +23,7 @@ from cluster.telemetry.otlp_encoding import export_request
 
 logger = logging.getLogger(__name__)
 
+Message = ExportTraceServiceRequest | ExportMetricsServiceRequest
 MakeStub = Callable[[grpc.Channel], Any]
 
 

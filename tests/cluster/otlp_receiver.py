@@ -56,14 +56,16 @@ class Received:
         """The point of a counter or gauge with these labels, as it came last."""
         metric = self.metrics[name]
         points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
-        (found,) = [point for point in points if attributes(point.attributes) == labels]
-        return found
+        found: list[NumberDataPoint] = [point for point in points if attributes(point.attributes) == labels]
+        assert len(found) == 1
+        return found[0]
 
     def histogram(self, name: str, **labels: str) -> HistogramDataPoint:
         """The point of a histogram with these labels, as it came last."""
         points = self.metrics[name].histogram.data_points
-        (found,) = [point for point in points if attributes(point.attributes) == labels]
-        return found
+        found: list[HistogramDataPoint] = [point for point in points if attributes(point.attributes) == labels]
+        assert len(found) == 1
+        return found[0]
 
     def take(self, body: bytes, headers: dict[str, str]) -> None:
         self.bodies.append(body)
