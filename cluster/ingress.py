@@ -37,8 +37,9 @@ from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.instruments import otlp_instruments
 from cluster.telemetry.log_context import logged_request
-from cluster.telemetry.logs import replica_logs
+from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.prediction_metrics import PredictionMetrics
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -68,6 +69,7 @@ from safety.policy_book import PolicyBook
 
 if TYPE_CHECKING:
     from cluster.telemetry.otel_tracer import OtelTracer
+    from cluster.telemetry.otlp_instruments import OtlpInstruments
 
 
 @serve.ingress()
@@ -112,8 +114,9 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics().count)
-        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
+        sent = otlp_instruments(self._telemetry, "router", replica_name())
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(sent).count)
+        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(sent)
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
         index = None if self._cache is None else semantic_cache_client(self._cache)
@@ -122,30 +125,31 @@ class Router:
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
         tracer = router_tracer(self._telemetry)
-        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used))
+        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), sent)
         app = build_app(
             self._config,
             backend,
             self._forecaster,
             store=store,
             jwks=jwks,
-            metrics=RayUsageMetrics(),
+            metrics=RayUsageMetrics(sent),
             make_guard=None
             if self._policies is None
             else guard_maker(self._policies, classifier, faults.unreadable_policy),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(sent)),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
             scaling=tier_scaling(self._scaled_tiers),
             tracer=tracer,
-            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), router_name()),
+            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         return with_task(
-            without_root_path(with_logged_request(without_request_id(app))), partial(publish_until_end, depends, tracer)
+            without_root_path(with_logged_request(without_request_id(app))),
+            partial(publish_until_end, depends, tracer, sent),
         )
 
 
@@ -154,18 +158,15 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
     return {name: service.state.value for name, service in services.items()}
 
 
-def router_name() -> str:
-    """Returns the name of this replica of the deployment ``Router``."""
-    return serve.get_replica_context().replica_tag
-
-
-async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None) -> None:
-    """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer``."""
+async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None, sent: OtlpInstruments | None) -> None:
+    """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer`` and the
+    last counts of ``sent``."""
     try:
         await metrics.keep_publishing()
     finally:
-        if tracer is not None:
-            await asyncio.to_thread(tracer.close)
+        for exporter in (tracer, sent):
+            if exporter is not None:
+                await asyncio.to_thread(exporter.close)
 
 
 def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -97,6 +97,8 @@ from router.transport.requests_without_client import RequestsWithoutClient
 from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MODELS, MODERATIONS, EMBEDDINGS, STREAMS = "/v1/models", "/v1/moderations", "/v1/embeddings", "/v1/streams"
 ENDPOINTS: Mapping[str, Endpoint] = {
@@ -379,7 +381,9 @@ class App:
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control, key)
         async with AsyncExitStack() as stack:
             parent = exchange.header("traceparent")
-            batches = await stack.enter_async_context(aclosing(self._traced(call, endpoint, parent)))
+            batches = await stack.enter_async_context(
+                aclosing(self._traced(call, partial(self._pipeline.run, endpoint=endpoint), parent))
+            )
             routed = (await anext(batches))[0]
             if isinstance(routed, Repeated):
                 exchange.headers.append((b"idempotent-replayed", b"true"))
@@ -403,13 +407,13 @@ class App:
                     await self._answer_detached(exchange, errors, routed.owner, stamp.id, _bodies(batches, writer))
 
     async def _traced(
-        self, call: Call, endpoint: Endpoint, parent: str | None
-    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Yields the events of ``Pipeline.run``, whose trace ends with them. ``parent`` is the caller's traceparent."""
+        self, call: Call, work: Callable[[Call], AsyncGenerator[T, None]], parent: str | None
+    ) -> AsyncGenerator[T, None]:
+        """Yields what ``work`` yields, whose trace ends with it. ``parent`` is the caller's traceparent."""
         with self._tracer.request(parent) as trace:
-            async with aclosing(self._pipeline.run(replace(call, trace=trace), endpoint)) as batches:
-                async for events in batches:
-                    yield events
+            async with aclosing(work(replace(call, trace=trace))) as items:
+                async for item in items:
+                    yield item
 
     async def _answer(
         self,
@@ -493,20 +497,23 @@ class App:
         """Answers /v1/moderations. Raises what ``Pipeline.moderate`` raises."""
         feature = exchange.header("x-manta-feature")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
-        model, results = await self._pipeline.moderate(call, moderation_texts)
+        with self._tracer.request(exchange.header("traceparent")) as trace:
+            model, results = await self._pipeline.moderate(replace(call, trace=trace), moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))
 
     async def _embed(self, exchange: HttpExchange, path: str) -> None:
         """Answers /v1/embeddings. Raises what ``Pipeline.embed`` raises, and ClientLeftError."""
         feature = exchange.header("x-manta-feature")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
-        async with aclosing(self._pipeline.embed(call, embedding_request)) as steps:
+        embed, parent = partial(self._pipeline.embed, parse=embedding_request), exchange.header("traceparent")
+        async with aclosing(self._traced(call, embed, parent)) as steps:
             accepted = await anext(steps)
             assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"
             if accepted.limits is not None:
                 exchange.headers += rate_limit_headers(accepted.limits, self._warn_at)
             result = await exchange.while_connected(anext(steps))
             assert isinstance(result, EmbeddingResult), "the second step is the result"
+            await anext(steps, None)  # its end, which is that of its trace
         await exchange.answer_text(200, await asyncio.to_thread(embeddings_body, result))
 
     async def _manage_collections(self, exchange: HttpExchange, path: str) -> None:

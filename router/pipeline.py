@@ -64,7 +64,7 @@ from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.stopped_prompts import StoppedPrompts
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
-from router.trace_attributes import accepted, answered
+from router.trace_attributes import accepted, answered, identified
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
 
@@ -221,15 +221,19 @@ class Pipeline:
         ``texts_of`` parses the body; its second argument is the name of the classifier. Raises a RefusalError:
         NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer.
         """
-        started_at = self._clock.now()
+        started_at, trace = self._clock.now(), call.trace
         with self._concurrency.admit():
+            trace.enter(SpanName.ACCESS)
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
             check_endpoint(principal, call.endpoint)
             guard = moderating(self._guard)
             texts = texts_of(await call.read(self._config.max_body_bytes), guard.classifier)
             request = accounted_request(guard.classifier)
             account = Account(call, principal, request, TIER, guard.classifier, started_at)
+            trace.describe(identified(account))
+            trace.enter(SpanName.LIMITS)
             with self._accounted(account, await self._reserve(account)):
+                trace.enter(SpanName.SAFETY)
                 return guard.classifier, await moderated(guard, _subject(account), texts)
 
     async def embed(
@@ -240,8 +244,9 @@ class Pipeline:
         Closing the generator drops the texts that are not computed yet. Raises a RefusalError: NotFoundError if the
         service has no embedder, UnavailableError if the embedder does not answer.
         """
-        config, started_at = self._config, self._clock.now()
+        config, started_at, trace = self._config, self._clock.now(), call.trace
         with self._concurrency.admit():
+            trace.enter(SpanName.ACCESS)
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
             check_endpoint(principal, call.endpoint)
             embedder = embedding(self._embedder)
@@ -249,8 +254,11 @@ class Pipeline:
             check_embedding(request, principal, embedder, config.embeddings.aliases)
             accounted = priced_request(request)
             account = Account(call, principal, accounted, EMBEDDINGS, embedder.model, started_at)
+            trace.describe(identified(account))
+            trace.enter(SpanName.LIMITS)
             hold = await self._reserve(account)
             with self._accounted(account, hold):
+                trace.enter(SpanName.ANSWER)
                 yield EmbeddingAccepted(hold.decision)
                 result = await embedded(embedder, request, account.meter)
             yield result

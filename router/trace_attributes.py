@@ -10,7 +10,25 @@ from router.ports.tracer import Value
 from router.usage_meter import MeteredUsage
 
 PROVIDER = "manta"
-OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/v1/moderations": "moderation",  # the conventions have no name for it
+}
+
+
+def identified(account: Account) -> Mapping[Attribute, Value | None]:
+    """Returns what is known of any request that is accounted for: whose it is, and what computes it."""
+    return {
+        Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
+        Attribute.PROVIDER: PROVIDER,
+        Attribute.REQUEST_MODEL: account.request.model,
+        Attribute.RESPONSE_MODEL: account.model,
+        Attribute.REQUEST_ID: account.call.request_id,
+        Attribute.TENANT: account.principal.tenant,
+        Attribute.TIER: account.tier,
+    }
 
 
 def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
@@ -18,16 +36,10 @@ def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
     as in ``Route``. None: the request has no such attribute."""
     request = account.request
     return {
-        Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
-        Attribute.PROVIDER: PROVIDER,
-        Attribute.REQUEST_MODEL: request.model,
+        **identified(account),
         Attribute.REQUEST_STREAM: request.stream,
         Attribute.REQUEST_MAX_TOKENS: request.sampling.max_tokens,
         Attribute.REQUEST_CHOICES: request.sampling.n,
-        Attribute.RESPONSE_MODEL: account.model,
-        Attribute.REQUEST_ID: account.call.request_id,
-        Attribute.TENANT: account.principal.tenant,
-        Attribute.TIER: account.tier,
         Attribute.PRIORITY: request.priority.name.lower(),
         Attribute.ROUTE_REASON: reason,
     }

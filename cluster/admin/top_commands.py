@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Annotated
 
 import typer
@@ -23,6 +25,9 @@ from cluster.admin.top_view import SORTS, page
 OVERVIEW = "/admin/v1/overview"
 WINDOW_S = 30.0
 """The window of rates and percentiles: long enough for a P99 of some hundred tokens, and short enough to be of now."""
+KEY_S = 0.2
+"""Seconds between two drawings, and the longest that a key waits."""
+LATE_S = 3.0  # without an answer, after which the screen says so
 WIDTH = 132  # characters, where there is no terminal
 
 
@@ -70,6 +75,36 @@ def svg(shown: Group) -> str:
     return "\n".join(line.rstrip() for line in picture.splitlines()) + "\n"
 
 
+class Looks:
+    """Asks the service on a thread of its own: one that hangs must not keep a key from its effect."""
+
+    def __init__(self, client: AdminClient) -> None:
+        self._client = client
+        self._found: SimpleQueue[Overview | AdminError] = SimpleQueue()
+        self._asking = False
+
+    def ask(self) -> None:
+        """Begins to ask, unless the last question still waits for its answer."""
+        if not self._asking:
+            self._asking = True
+            threading.Thread(target=self._ask, name="manta-top", daemon=True).start()
+
+    def answer(self) -> Overview | AdminError | None:
+        """Returns the answer, once; None: there is none yet."""
+        try:
+            found = self._found.get_nowait()
+        except Empty:
+            return None
+        self._asking = False
+        return found
+
+    def _ask(self) -> None:
+        try:
+            self._found.put(self._client.call("GET", OVERVIEW))
+        except AdminError as error:
+            self._found.put(error)
+
+
 class Screen:
     """The screen that is drawn again and again. While the service does not answer, it shows the last numbers."""
 
@@ -78,44 +113,50 @@ class Screen:
         self._console = console
         self._every = every
         self._overviews: deque[Overview] = deque()
+        self._asked_at = self._answered_at = 0.0  # monotonic
         self._error = ""
         self._sorts = list(SORTS)
         self._reverse = False
 
     def run(self) -> None:
         """Draws until q or Ctrl-C. Raises AdminError if the first look fails."""
-        self._overviews.append(self._client.call("GET", OVERVIEW))
+        self._take(self._client.call("GET", OVERVIEW))
+        looks = Looks(self._client)
         with TerminalKeys() as keys, Live(console=self._console, screen=True, auto_refresh=False) as live:
             try:
-                while self._shown_until_next_look(keys, live):
-                    self._look()
+                while not self._quits(keys):
+                    self._look(looks)
+                    live.update(self._page(keys.available), refresh=True)
             except KeyboardInterrupt:
                 return
 
-    def _shown_until_next_look(self, keys: TerminalKeys, live: Live) -> bool:
-        """Draws, and draws again for each key, until it is time to look: keys do not make it look more often. Returns
-        whether to go on."""
-        until = time.monotonic() + self._every
-        while (left_s := until - time.monotonic()) > 0:
-            live.update(self._page(keys.available), refresh=True)
-            pressed = keys.read(left_s)
-            if QUIT in pressed:
-                return False
-            if "s" in pressed:
-                self._sorts = [*self._sorts[1:], self._sorts[0]]
-            if "r" in pressed:
-                self._reverse = not self._reverse
-        return True
+    def _quits(self, keys: TerminalKeys) -> bool:
+        """Waits a moment for a key, and obeys it. Returns whether it ends the command."""
+        pressed = keys.read(KEY_S)
+        if "s" in pressed:
+            self._sorts = [*self._sorts[1:], self._sorts[0]]
+        if "r" in pressed:
+            self._reverse = not self._reverse
+        return QUIT in pressed
 
-    def _look(self) -> None:
-        """Asks the service."""
-        try:
-            found = self._client.call("GET", OVERVIEW)
-        except AdminError as error:
-            self._error = str(error)
-            return
+    def _look(self, looks: Looks) -> None:
+        """Asks the service every ``every`` seconds, and takes what it has answered."""
+        now = time.monotonic()
+        if now - self._asked_at >= self._every:
+            self._asked_at = now
+            looks.ask()
+        found = looks.answer()
+        if isinstance(found, AdminError):
+            self._error, self._answered_at = str(found), now
+        elif found is not None:
+            self._take(found)
+        elif now - self._answered_at > LATE_S:
+            self._error = f"no answer for {now - self._answered_at:.0f} s"
+
+    def _take(self, found: Overview) -> None:
         self._error = ""
-        if found["now"] < self._overviews[-1]["now"]:
+        self._asked_at = self._answered_at = time.monotonic()
+        if self._overviews and found["now"] < self._overviews[-1]["now"]:
             self._overviews.clear()  # the clock went back, or a router with another clock has answered
         self._overviews.append(found)
         while found["now"] - self._overviews[0]["now"] > WINDOW_S:

@@ -34,8 +34,9 @@ from cluster.model_version import model_version
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.instruments import otlp_instruments
 from cluster.telemetry.log_context import logged_request
-from cluster.telemetry.logs import replica_logs
+from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
@@ -130,7 +131,8 @@ class TierReplica:
         self._engine.start()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
-        metrics = ReplicaMetrics(tier.name, self._version)
+        self._sent = otlp_instruments(telemetry, "replica", replica_name())
+        metrics = ReplicaMetrics(tier.name, self._version, self._sent)
         # It must not hold the replica itself, which ends when nothing does.
         self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
 
@@ -201,6 +203,9 @@ class TierReplica:
             self._loop.call_soon_threadsafe(publishing.cancel)
         if engine is not None and self._tracer is not None:
             self._tracer.close()
+        sent = getattr(self, "_sent", None)
+        if sent is not None:
+            sent.close()
 
     @contextmanager
     def _traced(self, request: GenerationRequest) -> Iterator[None]:

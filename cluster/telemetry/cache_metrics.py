@@ -15,23 +15,23 @@ Beyond MAX_TENANTS all tenants are counted as OTHERS.
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
-
+from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.tenant_labels import TenantLabels
 
 
 class RayCacheMetrics:
     """The counters of the router in this process. Implements ``CacheMetrics``."""
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
         self._label = TenantLabels()
-        self._asked = Counter(
+        self._asked = make.counter(
             "manta_cache_requests", "Requests, by what the answer cache did.", ("tenant", "status", "reason")
         )
-        self._stored = Counter("manta_cache_stored", "Answers that were stored.", ("tenant",))
-        self._unstored = Counter("manta_cache_unstored", "Answers that were not stored.", ("tenant", "reason"))
-        self._poisoned = Counter("manta_cache_poisoned", "Stored answers that could not be read.")
-        self._judged = Counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
+        self._stored = make.counter("manta_cache_stored", "Answers that were stored.", ("tenant",))
+        self._unstored = make.counter("manta_cache_unstored", "Answers that were not stored.", ("tenant", "reason"))
+        self._poisoned = make.counter("manta_cache_poisoned", "Stored answers that could not be read.")
+        self._judged = make.counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
 
     def asked(self, tenant: str, status: str, reason: str) -> None:
         self._asked.inc(1, {"tenant": self._label(tenant), "status": status, "reason": reason})

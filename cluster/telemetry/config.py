@@ -1,4 +1,6 @@
-"""``TelemetryConfig``: the branch ``telemetry`` of the settings: where traces go, and what logs look like."""
+"""``TelemetryConfig``: the branch ``telemetry`` of the settings: where traces and metrics go, and what
+logs look like.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,18 @@ class LogsConfig(BaseModel):
     request and its trace where there is one. ``text``: as Serve writes lines, for people."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged. Libraries log from ``warning`` on, whatever it says."""
+
+
+class MetricsConfig(BaseModel):
+    """Where metrics are sent by OTLP, beside Prometheus, which reads them from Ray in any case. Protocol, headers and
+    time limit are those of ``telemetry``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = None
+    """As ``telemetry.endpoint``, but for ``http`` such as http://collector:4318/v1/metrics. None: none are sent."""
+    interval_s: float = Field(15.0, ge=1, allow_inf_nan=False)
+    """Seconds between two exports, which have all series of a process: about 250 of a replica."""
 
 
 class TelemetryConfig(BaseModel):
@@ -45,13 +59,11 @@ class TelemetryConfig(BaseModel):
     """Seconds that the receiver may take for an export. What it does not take is lost."""
 
     logs: LogsConfig = LogsConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> TelemetryConfig:
-        if (
-            self.endpoint is not None
-            and self.protocol == "http"
-            and not self.endpoint.startswith(("http://", "https://"))
-        ):
-            raise ValueError("endpoint: must begin with http:// or https:// where protocol is http")
+        for name, endpoint in (("endpoint", self.endpoint), ("metrics.endpoint", self.metrics.endpoint)):
+            if endpoint is not None and self.protocol == "http" and not endpoint.startswith(("http://", "https://")):
+                raise ValueError(f"{name}: must begin with http:// or https:// where protocol is http")
         return self

@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ray.util.metrics import Gauge
-
 from cluster.state.circuit_breaker import BreakerState
+from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.keep_publishing import keep_publishing
 from router.ports.audit_store import AuditStore
 from router.ports.state_store import StateStore
@@ -44,10 +43,11 @@ class Dependencies:
 class DependencyGauges:
     """The gauges of the router in this process."""
 
-    def __init__(self, dependencies: Dependencies) -> None:
+    def __init__(self, dependencies: Dependencies, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
         self._dependencies = dependencies
-        self._open = Gauge("manta_breaker_open", "Whether the circuit breaker refuses calls.", ("dependency",))
-        self._journal = Gauge("manta_journal_bytes", "Bytes that wait on the router's disk.", ("log",))
+        self._open = make.gauge("manta_breaker_open", "Whether the circuit breaker refuses calls.", ("dependency",))
+        self._journal = make.gauge("manta_journal_bytes", "Bytes that wait on the router's disk.", ("log",))
 
     def publish(self) -> None:
         """Sets the gauges to the current values."""

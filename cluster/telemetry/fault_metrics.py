@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ray.util.metrics import Counter
+from cluster.telemetry.instruments import Instruments, RayInstruments
 
 
 class FaultMetrics:
     """The counters of the router in this process."""
 
-    def __init__(self) -> None:
-        self._lost = Counter("manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",))
-        self._unreadable = Counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
+    def __init__(self, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
+        self._lost = make.counter(
+            "manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",)
+        )
+        self._unreadable = make.counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
 
     def lost(self, log: str) -> Callable[[], None]:
         """Returns a function that counts one lost entry of ``log``."""

@@ -8,6 +8,7 @@ reconfigured. So nothing here depends on which they are: a filter of the logger,
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 
@@ -39,6 +40,14 @@ def replica_logs(config: LogsConfig, tier: str | None = None) -> None:
         return
     source = {"deployment": context.deployment, "replica": context.replica_tag, "application": context.app_name}
     _set_up(config, source if tier is None else {**source, "tier": tier})
+
+
+def replica_name() -> str:
+    """Returns the name of the replica in this process; outside of Serve that of the process."""
+    try:
+        return serve.get_replica_context().replica_tag
+    except RayServeException:
+        return f"process-{os.getpid()}"
 
 
 def controller_logs(config: LogsConfig) -> None:

@@ -29,7 +29,7 @@ SCOPE = "manta"
 
 def export_request(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
     """Returns the message with ``spans``, which all have the same resource: that of this process."""
-    resource = Resource(attributes=_attributes(spans[0].resource.attributes)) if spans else Resource()
+    resource = Resource(attributes=key_values(spans[0].resource.attributes)) if spans else Resource()
     scoped = ScopeSpans(scope=InstrumentationScope(name=SCOPE), spans=[_span(span) for span in spans])
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource, scope_spans=[scoped])])
 
@@ -44,16 +44,17 @@ def _span(span: ReadableSpan) -> Span:
         kind=KINDS[span.kind],
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=_attributes(span.attributes or {}),
+        attributes=key_values(span.attributes or {}),
         events=[
-            Span.Event(name=event.name, time_unix_nano=event.timestamp, attributes=_attributes(event.attributes or {}))
+            Span.Event(name=event.name, time_unix_nano=event.timestamp, attributes=key_values(event.attributes or {}))
             for event in span.events
         ],
         status=Status(code=STATUS[span.status.status_code]),
     )
 
 
-def _attributes(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
+def key_values(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
+    """Returns attributes as OTLP has them."""
     return [KeyValue(key=name, value=_value(value)) for name, value in attributes.items()]
 
 

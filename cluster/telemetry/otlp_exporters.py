@@ -1,72 +1,121 @@
-"""``exporter_of``: sends finished spans to a receiver of OTLP, by HTTP or gRPC, on the SDK's own thread."""
+"""``exporter_of`` and ``metric_exporter_of``: send finished spans, and metrics, to a receiver of OTLP, by HTTP or gRPC,
+on the SDK's own threads."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import httpx
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.metric_encoding import metrics_request
 from cluster.telemetry.otlp_encoding import export_request
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[ExportTraceServiceRequest], None]
-"""Sends a message. Raises httpx.HTTPError or grpc.RpcError if the receiver does not take it."""
+Message = ExportTraceServiceRequest | ExportMetricsServiceRequest
+MakeStub = Callable[[grpc.Channel], Any]
+
+
+class OtlpSender:
+    """Sends messages to one receiver. What it does not take is lost; the first loss in a row is logged, as that of
+    ``what``."""
+
+    def __init__(self, what: str, send: Callable[[Message], None], close: Callable[[], None]) -> None:
+        self._what = what
+        self._send = send
+        self.close = close
+        self._failing = False
+
+    def sent(self, message: Message) -> bool:
+        """Sends ``message``. Returns whether the receiver has taken it."""
+        try:
+            self._send(message)
+        except (httpx.HTTPError, grpc.RpcError) as error:
+            if not self._failing:
+                logger.warning("%s are lost: the receiver fails: %s", self._what, type(error).__name__)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
 
 
 class OtlpExporter(SpanExporter):
-    """Sends spans by ``send``. What the receiver does not take is lost; the first loss in a row is logged."""
+    """Sends spans."""
 
-    def __init__(self, send: Send, close: Callable[[], None]) -> None:
-        self._send = send
-        self._close = close
-        self._failing = False
+    def __init__(self, sender: OtlpSender) -> None:
+        self._sender = sender
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        try:
-            self._send(export_request(spans))
-        except (httpx.HTTPError, grpc.RpcError) as error:
-            if not self._failing:
-                logger.warning("traces are lost: the receiver fails: %s", type(error).__name__)
-            self._failing = True
-            return SpanExportResult.FAILURE
-        self._failing = False
-        return SpanExportResult.SUCCESS
+        return SpanExportResult.SUCCESS if self._sender.sent(export_request(spans)) else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
-        self._close()
+        self._sender.close()
+
+
+class OtlpMetricExporter(MetricExporter):
+    """Sends metrics. They are sums since the start, so that a lost export loses no count."""
+
+    def __init__(self, sender: OtlpSender) -> None:
+        super().__init__()
+        self._sender = sender
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: object) -> MetricExportResult:
+        sent = self._sender.sent(metrics_request(metrics_data))
+        return MetricExportResult.SUCCESS if sent else MetricExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True  # nothing waits here
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: object) -> None:
+        self._sender.close()
 
 
 def exporter_of(config: TelemetryConfig) -> OtlpExporter:
-    """Returns the exporter to ``config.endpoint``, which must be set."""
+    """Returns the exporter of traces to ``config.endpoint``, which must be set."""
     assert config.endpoint is not None
+    return OtlpExporter(_sender("traces", config, config.endpoint, TraceServiceStub))
+
+
+def metric_exporter_of(config: TelemetryConfig) -> OtlpMetricExporter:
+    """Returns the exporter of metrics to ``config.metrics.endpoint``, which must be set."""
+    assert config.metrics.endpoint is not None
+    return OtlpMetricExporter(_sender("metrics", config, config.metrics.endpoint, MetricsServiceStub))
+
+
+def _sender(what: str, config: TelemetryConfig, endpoint: str, stub: MakeStub) -> OtlpSender:
     headers = {name.lower(): value.get_secret_value() for name, value in config.headers.items()}
-    return (_by_grpc if config.protocol == "grpc" else _by_http)(config.endpoint, headers, config.timeout_s)
+    if config.protocol == "grpc":
+        return _by_grpc(what, endpoint, headers, config.timeout_s, stub)
+    return _by_http(what, endpoint, headers, config.timeout_s)
 
 
-def _by_http(endpoint: str, headers: dict[str, str], timeout_s: float) -> OtlpExporter:
+def _by_http(what: str, endpoint: str, headers: dict[str, str], timeout_s: float) -> OtlpSender:
     client = httpx.Client(headers={**headers, "content-type": "application/x-protobuf"}, timeout=timeout_s)
 
-    def send(message: ExportTraceServiceRequest) -> None:
+    def send(message: Message) -> None:
         client.post(endpoint, content=message.SerializeToString()).raise_for_status()
 
-    return OtlpExporter(send, client.close)
+    return OtlpSender(what, send, client.close)
 
 
-def _by_grpc(endpoint: str, headers: dict[str, str], timeout_s: float) -> OtlpExporter:
+def _by_grpc(what: str, endpoint: str, headers: dict[str, str], timeout_s: float, make_stub: MakeStub) -> OtlpSender:
     target = endpoint.removeprefix("https://").removeprefix("http://")
     secure = endpoint.startswith("https://")
     channel = grpc.secure_channel(target, grpc.ssl_channel_credentials()) if secure else grpc.insecure_channel(target)
-    stub = TraceServiceStub(channel)
+    stub = make_stub(channel)
 
-    def send(message: ExportTraceServiceRequest) -> None:
+    def send(message: Message) -> None:
         stub.Export(message, timeout=timeout_s, metadata=tuple(headers.items()))
 
-    return OtlpExporter(send, channel.close)
+    return OtlpSender(what, send, channel.close)

@@ -15,7 +15,7 @@ it too.
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
+from cluster.telemetry.instruments import Instruments, RayInstruments
 
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 INFINITY = "+Inf"
@@ -24,14 +24,15 @@ INFINITY = "+Inf"
 class PredictionMetrics:
     """The counters of the router in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
         text, labels = (
             "Errors of predicted TTFTs, as shares of the measured ones.",
             ("tier", "direction"),
         )
-        self._buckets = Counter("manta_ttft_error_bucket", text, (*labels, "le"))
-        self._sum = Counter("manta_ttft_error_sum", text, labels)
-        self._count = Counter("manta_ttft_error_count", text, labels)
+        self._buckets = make.counter("manta_ttft_error_bucket", text, (*labels, "le"))
+        self._sum = make.counter("manta_ttft_error_sum", text, labels)
+        self._count = make.counter("manta_ttft_error_count", text, labels)
 
     def count(self, tier: str, predicted_s: float, measured_s: float) -> None:
         """Counts a request of ``tier`` by its predicted and its measured TTFT, in seconds."""

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from ray.util.metrics import Counter, Gauge
-
 from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES, Series, gauges, totals
+from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.keep_publishing import keep_publishing
 
 if TYPE_CHECKING:
@@ -24,12 +23,15 @@ if TYPE_CHECKING:
 class ReplicaMetrics:
     """The metrics of the engine of the replica in this process. ``tier`` is the label of every series."""
 
-    def __init__(self, tier: str, model_version: str) -> None:
+    def __init__(self, tier: str, model_version: str, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
         self._tier = tier
         self._model_version = model_version
         self._release = _release()
-        self._counters = {name: Counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()}
-        self._gauges = {name: Gauge(name, text, ("tier", *labels)) for name, (text, labels) in GAUGES.items()}
+        self._counters = {
+            name: make.counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()
+        }
+        self._gauges = {name: make.gauge(name, text, ("tier", *labels)) for name, (text, labels) in GAUGES.items()}
         self._published: dict[Series, float] = {}
 
     def publish(self, metrics: EngineMetrics) -> None:

@@ -23,9 +23,8 @@ Requests whose router was killed are in the ledger, but not here.
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
-
 from cluster.telemetry.bounded_label import bounded
+from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.tenant_labels import TenantLabels
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
@@ -36,18 +35,25 @@ DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 class RayUsageMetrics:
     """The counters of the router in this process. Implements ``UsageMetrics``."""
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: Instruments | None = None) -> None:
+        make = instruments or RayInstruments()
         self._label = TenantLabels()
-        self._requests = Counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
-        self._tokens = Counter("manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction"))
-        self._cost = Counter(
+        self._requests = make.counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
+        self._tokens = make.counter(
+            "manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction")
+        )
+        self._cost = make.counter(
             "manta_cost", "What requests have cost, in the currency of the prices.", ("tenant", "tier")
         )
         limits = ("tenant", "scope", "limit")
-        self._warnings = Counter("manta_limit_warnings", "Requests after which a limit was nearly used up.", limits)
-        self._refusals = Counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
-        self._failovers = Counter("manta_failovers", "Requests that another replica went on with.", ("tier", "kind"))
-        self._decisions = Counter(
+        self._warnings = make.counter(
+            "manta_limit_warnings", "Requests after which a limit was nearly used up.", limits
+        )
+        self._refusals = make.counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
+        self._failovers = make.counter(
+            "manta_failovers", "Requests that another replica went on with.", ("tier", "kind")
+        )
+        self._decisions = make.counter(
             "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
         )
 

@@ -354,6 +354,27 @@ def test_it_is_drawn_again_and_again_and_obeys_keys(service: Service) -> None:
         assert terminal.end() == 0
 
 
+def test_a_service_that_hangs_does_not_keep_q_from_its_effect(service: Service) -> None:
+    hangs: list[bool] = []
+    inner = service.app
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if hangs:
+            await asyncio.sleep(10)
+        await inner(scope, receive, send)
+
+    service.app = app
+    with listening(service) as url:
+        terminal = Terminal(url)
+        terminal.wait_for("q quit")
+        hangs.append(True)
+        terminal.wait_for("no answer for")
+        began = time.monotonic()
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert time.monotonic() - began < 5
+
+
 def test_without_a_service_it_says_so_and_ends() -> None:
     terminal = Terminal("http://127.0.0.1:9")
     terminal.wait_for("manta: http://127.0.0.1:9 cannot be reached")

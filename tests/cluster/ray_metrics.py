@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from cluster.telemetry import instruments
+
 Labels = frozenset[tuple[str, str]]
 
 
@@ -42,8 +44,8 @@ class RecordedMetrics:
         self.values[self._key(name, labels)] = value
 
 
-def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType]) -> RecordedMetrics:
-    """Has the metrics that ``modules`` make recorded from now on."""
+def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType] = ()) -> RecordedMetrics:
+    """Has the metrics recorded from now on that ``modules`` make themselves, or by ``instruments``."""
     recorded = RecordedMetrics()
 
     class Counter:
@@ -68,4 +70,6 @@ def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType]) -> Re
         for kind in (Counter, Gauge):
             if hasattr(module, kind.__name__):
                 monkeypatch.setattr(module, kind.__name__, kind)
+    monkeypatch.setattr(instruments, "RayCounter", Counter)
+    monkeypatch.setattr(instruments, "RayGauge", Gauge)
     return recorded

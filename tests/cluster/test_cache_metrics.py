@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from cluster.telemetry import cache_metrics
+from cluster.telemetry import instruments
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 
 COUNTS: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
@@ -26,7 +26,7 @@ class Recorded:
 
 
 def test_each_event_is_counted_with_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_metrics, "Counter", Recorded)
+    monkeypatch.setattr(instruments, "RayCounter", Recorded)
     COUNTS.clear()
     metrics = RayCacheMetrics()
     metrics.asked("acme", "exact", "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from cluster.autoscaling.config import SloConfig
-from cluster.telemetry import replica_metrics
 from cluster.telemetry.bounded_label import OTHER, bounded
 from cluster.telemetry.engine_metric_definitions import KERNELS, MISSES, PHASES
 from cluster.telemetry.replica_metrics import ReplicaMetrics
@@ -37,7 +36,7 @@ STATS = EngineStats(
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
-    return record(monkeypatch, [replica_metrics])
+    return record(monkeypatch)
 
 
 def read(recorder: Recorder, waiting: dict[tuple[Priority, str], int] | None = None) -> EngineMetrics:

@@ -40,6 +40,7 @@ from safety.policy_source import ConfiguredPolicies
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
 from tests.cluster.test_lanes import settle
+from tests.embedder.fake_embedder import FakeEmbedder
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
@@ -92,6 +93,7 @@ class Service:
             backend,
             make_guard=lambda oversight, store: PolicyGuard(policies, Parts(ScriptedClassifier()), oversight),
             tracer=self.tracer,
+            embedder=FakeEmbedder(),
         )
 
     async def ask(self, headers: Mapping[str, str] = {}, **fields: Any) -> httpx.Response:
@@ -103,10 +105,14 @@ class Service:
             "max_tokens": 40,
             **fields,
         }
+        return await self.post("/v1/chat/completions", body, headers)
+
+    async def post(self, path: str, body: Mapping[str, object], headers: Mapping[str, str] = {}) -> httpx.Response:
+        """Any request."""
         transport = httpx.ASGITransport(self.app)
         headers = {"authorization": f"Bearer {KEY}", **headers}
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
-            return await http.post("/v1/chat/completions", json=body, timeout=60)
+            return await http.post(path, json=body, timeout=60)
 
     def export(self) -> None:
         """Has all that has ended sent."""
@@ -182,6 +188,46 @@ async def test_a_streamed_request_has_one_trace_over_router_and_replica(
         assert IN.encode() not in text
         assert OUT.encode() not in text
         assert KEY.encode() not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "operation", "rooms"),
+    [
+        ("/v1/embeddings", "embeddings", ["access", "limits", "answer"]),
+        ("/v1/moderations", "moderation", ["access", "limits", "safety"]),
+    ],
+)
+async def test_embeddings_and_moderations_are_traced_as_answers_are(
+    path: str, operation: str, rooms: list[str]
+) -> None:
+    with http_receiver() as received:
+        async with service(received) as running:
+            names = [] if operation == "moderation" else [FakeEmbedder().model]
+            body = {"input": [f"Say {IN}."], **({"model": names[0]} if names else {})}
+            assert (await running.post(path, body, PARENT)).status_code == 200
+            running.export()
+    (root,) = [span for span in received.spans if span.name.startswith(f"{operation} ")]
+    assert received.children(root) == rooms
+    assert root.trace_id.hex() == TRACE
+    assert root.parent_span_id.hex() == CALLER
+    found = attributes(root.attributes)
+    assert found[Attribute.OPERATION] == operation
+    assert found[Attribute.TENANT] == "acme"
+    assert Attribute.ERROR not in found
+    assert (Attribute.INPUT_TOKENS in found) is True
+    assert not any(failed(span) for span in received.spans)
+    assert not any(IN.encode() in body for body in received.bodies)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/moderations"])
+async def test_a_refused_embedding_or_moderation_has_the_code_in_its_trace_and_has_not_failed(path: str) -> None:
+    with http_receiver() as received:
+        async with service(received) as running:
+            assert (await running.post(path, {"input": [], "model": "none"}, PARENT)).status_code in (400, 404)
+            running.export()
+    codes = {attributes(span.attributes).get(Attribute.ERROR) for span in received.spans}
+    assert None not in codes
+    assert not any(failed(span) for span in received.spans)
 
 
 async def test_a_hit_of_the_cache_reaches_no_replica() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.telemetry import fault_metrics, tenant_labels, usage_metrics
+from cluster.telemetry import instruments, tenant_labels
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tenant_labels import OTHERS
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -29,13 +29,13 @@ class Recorded:
 
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> RayUsageMetrics:
-    monkeypatch.setattr(usage_metrics, "Counter", Recorded)
+    monkeypatch.setattr(instruments, "RayCounter", Recorded)
     monkeypatch.setattr(Recorded, "added", [])
     return RayUsageMetrics()
 
 
 def test_faults_are_counted_by_what_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fault_metrics, "Counter", Recorded)
+    monkeypatch.setattr(instruments, "RayCounter", Recorded)
     monkeypatch.setattr(Recorded, "added", [])
     faults = FaultMetrics()
     faults.lost("audit")()
