@@ -19,7 +19,7 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 from load_tests.local_graph import APP, READY_S, LocalGraph, actor_pids, dev_arguments, start_ray
 
 KEY = "sk-manta-dev"
-SETTLE_S = 1.0  # after the replicas answer, until the router has its lanes to them
+SETTLE_S = 0.5  # after all are there, until nothing is being started any more
 SEAT = "chaos_seat"
 """A resource of which each worker node has one, and each replica needs one."""
 ROUTER_DRAIN_S = 90.0
@@ -59,7 +59,8 @@ class Graph(LocalGraph):
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             pids = self.replica_pids()
-            if len(pids) == self._setup.replicas and self.running() and self.healthy():
+            # Without lanes to all of them the victim might have no streams.
+            if len(pids) == self.reached_replicas() == self._setup.replicas and self.running():
                 time.sleep(SETTLE_S)
                 return pids
             time.sleep(0.2)
