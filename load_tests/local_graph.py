@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 import urllib.error
@@ -59,11 +60,15 @@ class LocalGraph:
 
     def healthy(self) -> bool:
         """Returns whether the service says that it is ready."""
+        return self.reached_replicas() > 0
+
+    def reached_replicas(self) -> int:
+        """Returns the number of the tier's replicas that a router has lanes to; 0 if the service is not ready."""
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
-                return True
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as response:
+                return int(json.load(response)["tiers"][TIER]["replicas"])
         except (urllib.error.URLError, OSError):
-            return False
+            return 0
 
     def describe(self) -> list[ReplicaDescription]:
         """Returns what each replica of the tier says of itself. Raises what Ray raises for a replica that is lost, and

@@ -50,7 +50,8 @@ What can happen:
   --kill router       SIGKILL of the HTTP ingress
   --stop replica      SIGSTOP: it hangs until the streams have ended
   --drain             the tier is scaled down by one replica, which hands its streams over when its time is over
-  --rolling-update    Serve replaces the replicas of the tier, or the router, by those of a new version
+  --rolling-update    Serve replaces the replicas of the tier by those of a new version, one after the other;
+                      with "router", the two routers, which then share a Redis
   --reload haproxy    a new HAProxy takes over the socket, as when routers come and go
 """
 EPILOG = """\
@@ -96,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _redis(fault: Fault, directory: Path) -> Iterator[str | None]:
-    """Yields the URL of a Redis for the GCS; None where the fault needs none."""
-    if fault is not Fault.KILL_GCS:
+    """Yields the URL of a Redis; None where the fault needs none."""
+    if fault not in (Fault.KILL_GCS, Fault.UPDATE_ROUTER):
         yield None
         return
     with redis_server(directory / "redis") as server:
@@ -113,7 +114,8 @@ def _setup(options: argparse.Namespace, redis_url: str | None) -> Setup:
         options.step_ms / 1000,
         drain_s=DRAIN_S if planned else USUAL_DRAIN_S,
         own_nodes=options.fault is Fault.KILL_NODE,
-        redis_url=redis_url,
+        gcs_redis=redis_url if options.fault is Fault.KILL_GCS else None,
+        state_redis=redis_url if options.fault is Fault.UPDATE_ROUTER else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 from load_tests.local_graph import APP, READY_S, LocalGraph, actor_pids, dev_arguments, start_ray
 
 KEY = "sk-manta-dev"
-SETTLE_S = 1.0  # after the replicas answer, until the router has its lanes to them
+SETTLE_S = 0.5  # after all are there, until nothing is being started any more
 SEAT = "chaos_seat"
 """A resource of which each worker node has one, and each replica needs one."""
 ROUTER_DRAIN_S = 90.0
@@ -28,14 +29,16 @@ ROUTER_DRAIN_S = 90.0
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How a graph is started. ``step_s``: the shortest step of an engine, in seconds. ``drain_s``: the time of a
-    replica to finish its streams when it is to stop. ``own_nodes``: each replica has a node of its own. ``redis_url``:
-    where the GCS keeps its state; None: in its memory."""
+    replica to finish its streams when it is to stop. ``own_nodes``: each replica has a node of its own. ``gcs_redis``:
+    the URL where the GCS keeps its state; None: in its memory. ``state_redis``: where the routers share theirs; None:
+    there is one router."""
 
     replicas: int
     step_s: float
     drain_s: float
     own_nodes: bool = False
-    redis_url: str | None = None
+    gcs_redis: str | None = None
+    state_redis: str | None = None
 
 
 class Graph(LocalGraph):
@@ -46,6 +49,7 @@ class Graph(LocalGraph):
         self._port = 0
         self._overrides: dict[str, dict[str, Any]] = {}  # of options of deployments, by their name
         self._cluster: Cluster | None = None
+        self._arguments = arguments(setup)
         super().__init__(self._deploy, self._start)
 
     @property
@@ -59,7 +63,8 @@ class Graph(LocalGraph):
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             pids = self.replica_pids()
-            if len(pids) == self._setup.replicas and self.running() and self.healthy():
+            # Without lanes to all of them the victim might have no streams.
+            if len(pids) == self.reached_replicas() == self._setup.replicas and self.running():
                 time.sleep(SETTLE_S)
                 return pids
             time.sleep(0.2)
@@ -145,8 +150,8 @@ class Graph(LocalGraph):
             ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
             for _ in range(self._setup.replicas):
                 self.add_node()
-        elif self._setup.redis_url is not None:
-            credentials, _, address = self._setup.redis_url.removeprefix("redis://:").rpartition("@")
+        elif self._setup.gcs_redis is not None:
+            credentials, _, address = self._setup.gcs_redis.removeprefix("redis://:").rpartition("@")
             os.environ["RAY_REDIS_ADDRESS"] = address.partition("/")[0]
             start_ray(_redis_password=credentials)
         else:
@@ -158,7 +163,7 @@ class Graph(LocalGraph):
             "name": APP,
             "route_prefix": "/",
             "import_path": "load_tests.chaos.application:build",
-            "args": {"manta": arguments(self._setup), "step_s": self._setup.step_s},
+            "args": {"manta": self._arguments, "step_s": self._setup.step_s},
             "deployments": [{"name": name, **options} for name, options in self._overrides.items()],
         }
         options = {"host": "127.0.0.1", "port": port}
@@ -175,10 +180,16 @@ def arguments(setup: Setup) -> dict[str, Any]:
     tier = {**found["tiers"][0], "replicas": setup.replicas, "drain_timeout_s": setup.drain_s}
     if setup.own_nodes:
         tier["resources"] = {SEAT: 1}
+    shared = setup.state_redis is not None
     return {
         "router": {**found["router"], "cache": {"enabled": False}},
-        # With a CPU it is on the head, which alone has some.
-        "ingress": {**found["ingress"], "num_cpus": int(setup.own_nodes), "drain_timeout_s": ROUTER_DRAIN_S},
+        "ingress": {
+            **found["ingress"],
+            "replicas": 2 if shared else 1,
+            "num_cpus": int(setup.own_nodes),  # with a CPU it is on the head, which alone has some
+            "drain_timeout_s": ROUTER_DRAIN_S,
+        },
+        "state": {"url": setup.state_redis, "journal": tempfile.mkdtemp()} if shared else {},
         "tiers": [tier],
     }
 

@@ -49,7 +49,7 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
             graph.reload_haproxy()
         case Fault.DRAIN_REPLICA:
             graph.change(TIER, num_replicas=len(replicas) - 1)
-            _wait(lambda: graph.running() and len(graph.replica_pids()) < len(replicas), "no replica was stopped")
+            _wait(lambda: graph.running() and 0 < len(graph.replica_pids()) < len(replicas), "no replica was stopped")
             return lambda: graph.change(TIER, num_replicas=len(replicas))
         case Fault.UPDATE_TIER:
             # A share of a CPU that nobody feels, but for Serve another version.
