@@ -26,6 +26,9 @@ SURPRISE = 3.0
 SURPRISE_STEPS = 8
 """Steps before that applies."""
 
+LEAST_S = 1e-6
+"""Steps that take less by the clock are not measured."""
+
 _FEATURES = 3
 _RIDGE = 1e-9  # of the diagonal; below it, two features cannot be distinguished
 
@@ -51,11 +54,13 @@ class StepCostFit:
     def observe(self, load: Load, seconds: float, now: float) -> None:
         """Records that a step with this ``load`` took ``seconds`` and ended at ``now``, by the engine's clock."""
         features = (1.0, float(load.long + load.short), float(load.decodes))
-        if seconds <= 0 or not any(features[1:]):
+        if seconds < LEAST_S or not any(features[1:]):
             return
         self._decay(now)
-        if self._steps >= SURPRISE_STEPS and any(self.cost):
-            seconds = min(seconds, SURPRISE * sum(map(float.__mul__, self.cost, features)))
+        expected = sum(map(float.__mul__, self.cost, features))
+        # A fit without a fixed part knows nothing of steps without what it has seen: of decodes alone, for example.
+        if self._steps >= SURPRISE_STEPS and self.cost.step_s > 0:
+            seconds = min(seconds, SURPRISE * expected)
         # Errors of short steps count more, since it is the relative error that matters.
         weight = 1.0 / seconds
         for row, one in zip(self._products, features, strict=True):
