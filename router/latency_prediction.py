@@ -5,7 +5,7 @@ sequence, which the replica measures. Of each step, prompts that one chunk compl
 lower ones; prompts of several chunks share what is left, or what the engine allows them beside decodes. So the first
 token comes after::
 
-    (half of the step at work) + (wait for a place in batch and KV cache)
+    (half of a step, for the one at work) + (wait for a place in batch and KV cache)
     + (steps for the tokens ahead and the own ones) * (time of a step without them)
     + (tokens computed in these steps) * (time of a token)
 
@@ -55,14 +55,36 @@ def predict(
     step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
     everything = sum(load.queued_short) + sum(load.queued_long)
     tokens_s, correction = load.prompt_token_s, max(0.0, load.correction)
-    busy_s = step_s + tokens_s * min(everything, _step_tokens(load)) if load.running or everything else 0.0
+    busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
     steps, tokens = _prefill(load, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
-    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), busy_s) + prefill_s)
+    full_s = busy_s + tokens_s * min(everything, _step_tokens(load))
+    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s)
     behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
     # The sequence itself is one more in each step of its answer.
     finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
     return Prediction(ttft_s, finish_s)
+
+
+def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: float) -> None:
+    """Takes from the queues ``short`` and ``long``, tokens by class, what the replica computes in ``seconds``: short
+    prompts first, higher classes before lower ones. Takes nothing if the replica has not measured its steps."""
+    if not load.measured:
+        return
+    left_s = seconds
+    room = max(1, _step_tokens(load) - load.decoding)
+    long_room = (load.long_beside_decodes if load.decoding else load.long_step_tokens) or room
+    step_s = load.step_s + load.sequence_s * load.decoding
+    for queue, in_step in ((short, room), (long, max(1, min(room, long_room)))):
+        token_s = load.prompt_token_s + step_s / in_step
+        for at, tokens in enumerate(queue):
+            if not tokens:
+                continue
+            done = tokens if tokens * token_s <= left_s else int(left_s / token_s)
+            queue[at] = tokens - done
+            left_s -= done * token_s
+            if queue[at]:
+                return
 
 
 def _step_tokens(load: ReplicaLoad) -> int:

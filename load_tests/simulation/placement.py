@@ -139,7 +139,7 @@ class PredictedTtft:
         for slot in self._looked_at(fleet, asked):
             view = self._view(views, fleet, slot, asked.now)
             matched = min(fleet.prefixes.matched(slot, asked.chain) * BLOCK_TOKENS, asked.prompt - 1)
-            outlook = view.placed.outlook(view.load)
+            outlook = view.placed.outlook(view.load, asked.now)
             candidates.append(Candidate(str(slot), outlook, fleet.replica(slot).outstanding, matched))
         request_id = str(asked.number)
         chosen = place(candidates, request_id, asked.prompt, Priority.STANDARD, self._affinity_weight)
@@ -172,7 +172,7 @@ class PredictedTtft:
             replica = fleet.replica(slot)
             replica.advance(now)
             view.load, view.reported_at = load_of(replica, self._output_tokens, len(self._views)), now
-            view.placed.reported()
+            view.placed.reported(now)
         return view
 
 

@@ -20,7 +20,7 @@ def test_what_was_sent_since_the_last_report_is_queued() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.place("b", Priority.BATCH, 2_000, IDLE, 0.1, 0.0)
-    seen = placed.outlook(IDLE)
+    seen = placed.outlook(IDLE, 0.0)
     assert (seen.queued_short, seen.queued_long, seen.waiting) == ((0, 100, 0), (0, 0, 2_000), 2)
 
 
@@ -29,11 +29,29 @@ def test_a_report_has_what_the_replica_had_accepted_before() -> None:
     for name in "ab":
         placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.accepted("a")
-    placed.reported()
-    assert placed.outlook(IDLE).queued_short == (0, 100, 0)  # b is still under way
+    placed.reported(0.0)
+    assert placed.outlook(IDLE, 0.0).queued_short == (0, 100, 0)  # b is still under way
     placed.accepted("b")
-    placed.reported()
-    assert placed.outlook(IDLE) == IDLE
+    placed.reported(0.0)
+    assert placed.outlook(IDLE, 0.0) == IDLE
+
+
+def test_what_the_replica_has_computed_since_its_report_is_not_queued_any_more() -> None:
+    placed = PlacedRequests()
+    placed.reported(0.0)
+    queue = replace(IDLE, queued_short=(0, 400, 100), queued_long=(0, 0, 600))
+    assert placed.outlook(queue, 0.0).queued_short == (0, 400, 100)
+    later = placed.outlook(queue, 0.2)  # a token takes a millisecond
+    assert 190 < later.queued_short[1] < 210
+    assert (later.queued_short[2], later.queued_long) == (100, (0, 0, 600))
+    assert placed.outlook(queue, 99.0).queued_long == (0, 0, 0)
+
+
+def test_a_request_that_was_sent_long_ago_is_not_computed_before_it_was_sent() -> None:
+    placed = PlacedRequests()
+    placed.reported(0.0)
+    placed.place("a", Priority.STANDARD, 400, IDLE, 0.4, 10.0)
+    assert 290 < placed.outlook(IDLE, 10.1).queued_short[1] < 310
 
 
 def test_requests_that_end_or_get_a_token_are_forgotten() -> None:
@@ -42,30 +60,30 @@ def test_requests_that_end_or_get_a_token_are_forgotten() -> None:
         placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.end("a")
     placed.first_token("b", 0.1)
-    assert placed.outlook(IDLE).queued_short == (0, 0, 0)
+    assert placed.outlook(IDLE, 0.0).queued_short == (0, 0, 0)
 
 
 def test_what_was_sent_counts_for_each_connected_router() -> None:
     placed, shared = PlacedRequests(), replace(IDLE, lanes=3)
     placed.place("a", Priority.STANDARD, 100, shared, 0.1, 0.0)
-    assert placed.outlook(shared).queued_short == (0, 300, 0)
+    assert placed.outlook(shared, 0.0).queued_short == (0, 300, 0)
 
 
 def test_a_replica_of_a_release_without_tokens_has_more_waiting_sequences() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
-    assert placed.outlook(ReplicaLoad(waiting=1)) == ReplicaLoad(waiting=2)
+    assert placed.outlook(ReplicaLoad(waiting=1), 0.0) == ReplicaLoad(waiting=2)
 
 
 def test_the_correction_is_learnt_from_first_tokens_and_taken_out_of_what_it_is_learnt_from() -> None:
     seen: list[tuple[float, float]] = []
     placed = PlacedRequests(lambda predicted, measured: seen.append((predicted, measured)))
     for number in range(100):
-        load = placed.outlook(IDLE)
+        load = placed.outlook(IDLE, 0.0)
         ttft_s = 0.1 * load.correction  # a prediction of 0.1 s, corrected
         placed.place(f"{number}", Priority.STANDARD, 100, load, ttft_s, float(number))
         placed.first_token(f"{number}", number + 0.25)
-    assert placed.outlook(IDLE).correction == pytest.approx(2.5, rel=0.05)
+    assert placed.outlook(IDLE, 0.0).correction == pytest.approx(2.5, rel=0.05)
     assert seen[0] == pytest.approx((0.1, 0.25))
     assert seen[-1] == pytest.approx((0.25, 0.25), rel=0.05)
 
@@ -74,7 +92,7 @@ def test_a_replica_that_has_measured_nothing_teaches_nothing() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
     placed.first_token("a", 5.0)
-    assert placed.outlook(IDLE).correction == 1.0
+    assert placed.outlook(IDLE, 0.0).correction == 1.0
 
 
 def test_one_slow_request_moves_the_correction_little() -> None:

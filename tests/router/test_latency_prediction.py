@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Priority
-from router.latency_prediction import predict
+from router.latency_prediction import predict, work_off
 from router.ports.replica_load import ReplicaLoad
 
 seconds = st.floats(0, 10)
@@ -112,8 +112,8 @@ def test_what_is_cached_is_not_computed() -> None:
 
 def test_a_queue_of_lower_classes_delays_by_the_step_at_work_alone() -> None:
     busy = replace(IDLE, queued_short=(0, 0, 1_000))
-    assert predict(busy, 100, priority=Priority.STANDARD).ttft_s == pytest.approx(0.11 + (0.01 + 1.0) / 2)
-    assert predict(busy, 100, priority=Priority.BATCH).ttft_s == pytest.approx(0.01 + 1.1 + (0.01 + 1.0) / 2)
+    assert predict(busy, 100, priority=Priority.STANDARD).ttft_s == pytest.approx(0.11 + 0.01 / 2)
+    assert predict(busy, 100, priority=Priority.BATCH).ttft_s == pytest.approx(0.01 + 1.1 + 0.01 / 2)
 
 
 def test_short_prompts_pass_long_ones() -> None:
@@ -150,3 +150,15 @@ def test_a_replica_that_reports_no_steps_has_its_own_estimate() -> None:
 
 def test_the_correction_scales_the_time_to_the_first_token() -> None:
     assert predict(replace(IDLE, correction=2.0), 100).ttft_s == pytest.approx(2 * predict(IDLE, 100).ttft_s)
+
+
+@given(loads, queues, queues, st.floats(0, 1e6))
+def test_work_is_only_taken_from_queues(
+    load: ReplicaLoad, short: tuple[int, ...], long: tuple[int, ...], seconds: float
+) -> None:
+    queues = [list(short), list(long)]
+    work_off(load, *queues, seconds)
+    assert all(0 <= after <= before for after, before in zip(queues[0] + queues[1], short + long, strict=True))
+    again = [list(short), list(long)]
+    work_off(load, *again, seconds / 2)
+    assert sum(map(sum, again)) >= sum(map(sum, queues))
