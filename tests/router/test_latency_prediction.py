@@ -156,9 +156,9 @@ def test_the_correction_scales_the_time_to_the_first_token() -> None:
 def test_work_is_only_taken_from_queues(
     load: ReplicaLoad, short: tuple[int, ...], long: tuple[int, ...], seconds: float
 ) -> None:
-    queues = [list(short), list(long)]
-    work_off(load, *queues, seconds)
-    assert all(0 <= after <= before for after, before in zip(queues[0] + queues[1], short + long, strict=True))
-    again = [list(short), list(long)]
-    work_off(load, *again, seconds / 2)
-    assert sum(map(sum, again)) >= sum(map(sum, queues))
+    short_left, long_left = list(short), list(long)
+    work_off(load, short_left, long_left, seconds)
+    assert all(0 <= after <= before for after, before in zip(short_left + long_left, short + long, strict=True))
+    short_sooner, long_sooner = list(short), list(long)
+    work_off(load, short_sooner, long_sooner, seconds / 2)
+    assert sum(short_sooner + long_sooner) >= sum(short_left + long_left)
