@@ -101,13 +101,28 @@ def _prefill(load: ReplicaLoad, own: int, priority: Priority) -> tuple[int, int]
     beside_decodes = load.decoding > 0 or (own > chunk and short > 0)
     long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
     everything = short + long + own
-    if own > chunk:
-        # It shares what long prompts may have, and short ones pass it.
-        return max(ceil((long + own) / long_room), ceil(everything / room), ceil(own / chunk)), everything
     beside = min(long, long_room)  # tokens of long prompts in each step, until these are done
     passing = ceil((short + own) / (room - beside)) if room > beside else ceil(everything / room)
     steps = min(passing, ceil(everything / room))
-    return steps, short + own + min(long, steps * beside)
+    tokens = short + own + min(long, steps * beside)
+    if own <= chunk:
+        return steps, tokens
+    # It shares what long prompts may have, and short ones pass it.
+    before = _before(long, own, load)
+    steps = max(steps, ceil((before + own) / long_room), ceil((short + before + own) / room), ceil(own / chunk))
+    return steps, max(tokens, short + before + own)
+
+
+def _before(long: int, own: int, load: ReplicaLoad) -> int:
+    """Returns how many tokens of the ``long`` ones ahead are computed before a long prompt of ``own`` tokens is.
+
+    Of those ahead, all but ``long_at_once - 1`` have to be done before it begins. The others have as many tokens in
+    each step as it has, until they are done.
+    """
+    prompts = max(1, load.long_prompts)
+    beside = min(prompts, max(1, load.long_at_once) - 1)
+    together = long * beside // prompts
+    return long - together + min(together, beside * own)
 
 
 def _ahead(queued: tuple[int, ...], priority: Priority) -> int:

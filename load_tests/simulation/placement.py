@@ -18,7 +18,7 @@ from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.replica_choice import Candidate, place
 from engine.api import Priority
 from load_tests.simulation.fleet import Fleet
-from load_tests.simulation.replica import Replica
+from load_tests.simulation.replica import MAX_PARTIAL_PREFILLS, Replica
 from load_tests.simulation.trace import BLOCK_TOKENS
 from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
@@ -201,6 +201,8 @@ def load_of(replica: Replica, output_tokens: float, routers: int = 1) -> Replica
         output_tokens=output_tokens,
         kv_demand_tokens=replica.kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
         kv_capacity_tokens=profile.kv_tokens,
+        long_prompts=replica.long_prompts,
+        long_at_once=MAX_PARTIAL_PREFILLS,
         lanes=routers,
     )
 

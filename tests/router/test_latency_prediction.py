@@ -37,6 +37,8 @@ loads = st.builds(
     output_tokens=st.floats(0, 1_000),
     kv_demand_tokens=st.floats(0, 1e6),
     kv_capacity_tokens=st.floats(0, 1e6),
+    long_prompts=st.integers(0, 50),
+    long_at_once=st.integers(0, 4),
     correction=st.floats(0.1, 10),
 ).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
 prompts = st.integers(0, 100_000)
@@ -120,6 +122,14 @@ def test_short_prompts_pass_long_ones() -> None:
     busy = replace(IDLE, running=5, decoding=4, queued_long=(0, 10_000, 0))
     assert predict(busy, 100).ttft_s < 2.5
     assert predict(busy, 1_000).ttft_s > 10
+
+
+def test_long_prompts_that_share_steps_delay_each_other_by_their_own_length_at_most() -> None:
+    alone = predict(IDLE, 1_000).ttft_s
+    beside = replace(IDLE, running=1, queued_long=(0, 50_000, 0), long_prompts=1, long_at_once=2)
+    assert predict(beside, 1_000).ttft_s < 2.2 * alone
+    assert predict(replace(beside, long_at_once=1), 1_000).ttft_s > 20 * alone
+    assert predict(replace(beside, long_prompts=2), 1_000).ttft_s > 20 * alone
 
 
 def test_a_long_prompt_beside_decodes_takes_the_steps_that_it_is_allowed() -> None:
