@@ -9,7 +9,7 @@ token comes after::
     + (steps for the tokens ahead and the own ones) * (time of a step without them)
     + (tokens computed in these steps) * (time of a token)
 
-times ``correction``, by which measured TTFTs have lately differed from this.
+times ``correction`` plus ``overhead_s``, by which measured TTFTs have lately differed from this.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def predict(
     steps, tokens = _prefill(load, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
     full_s = busy_s + tokens_s * min(everything, _step_tokens(load))
-    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s)
+    ttft_s = load.overhead_s + correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s)
     behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
     # The sequence itself is one more in each step of its answer.
     finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s

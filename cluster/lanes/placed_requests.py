@@ -41,13 +41,14 @@ class PlacedRequests:
         self._unreported: dict[str, _Placed] = {}
         self._correction = TtftCorrection()
         self._reported_at = -inf
-        self._idle: tuple[ReplicaLoad, float, ReplicaLoad] | None = None  # a load without a queue, its outlook
+        self._idle: tuple[ReplicaLoad, tuple[float, float], ReplicaLoad] | None = None  # without a queue: its outlook
 
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
     ) -> None:
         """Adds a request with ``uncached`` prompt tokens, for which ``ttft_s`` was predicted from ``load``."""
-        predicted_s = ttft_s / load.correction if load.measured and load.correction > 0 else 0.0
+        known = load.measured and load.correction > 0 and ttft_s > load.overhead_s
+        predicted_s = (ttft_s - load.overhead_s) / load.correction if known else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
         self._placed[request_id] = self._unreported[request_id] = placed
 
@@ -80,10 +81,12 @@ class PlacedRequests:
     def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
         """Returns the last reported ``load`` with what was sent since, without what the replica has computed since, and
         with the correction."""
-        correction = self._correction.factor
+        learnt = self._correction
+        correction, overhead_s = learnt.factor, learnt.overhead_s
         if not (self._unreported or any(load.queued_short) or any(load.queued_long)):
-            if self._idle is None or self._idle[0] is not load or self._idle[1] != correction:
-                self._idle = load, correction, replace(load, correction=correction)
+            if self._idle is None or self._idle[0] is not load or self._idle[1] != (correction, overhead_s):
+                seen = replace(load, correction=correction, overhead_s=overhead_s)
+                self._idle = load, (correction, overhead_s), seen
             return self._idle[2]
         routers = max(1, load.lanes)
         waiting = load.waiting + routers * len(self._unreported)

@@ -38,7 +38,9 @@ class ReplicaLoad:
     long_prompts: int = 0  # of ``queued_long``
     long_at_once: int = 1  # prompts of several chunks that share a step
     lanes: int = 1  # routers that send requests to the replica
-    correction: float = 1.0  # measured by predicted TTFT, lately, as the router has learnt it; replicas send 1
+    # What the router has learnt from measured TTFTs; replicas send the defaults:
+    correction: float = 1.0  # factor of predicted TTFTs
+    overhead_s: float = 0.0  # of each request, beside what the replica's steps take
 
     @classmethod
     def of(cls, stats: EngineStats, load: EngineLoad, lanes: int = 1) -> ReplicaLoad:

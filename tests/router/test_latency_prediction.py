@@ -40,6 +40,7 @@ loads = st.builds(
     long_prompts=st.integers(0, 50),
     long_at_once=st.integers(0, 4),
     correction=st.floats(0.1, 10),
+    overhead_s=st.floats(0, 1),
 ).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
 prompts = st.integers(0, 100_000)
 priorities = st.sampled_from(Priority)
