@@ -57,19 +57,20 @@ class StepCostFit:
         if seconds < LEAST_S or not any(features[1:]):
             return
         self._decay(now)
-        expected = sum(map(float.__mul__, self.cost, features))
         # A fit without a fixed part knows nothing of steps without what it has seen: of decodes alone, for example.
-        if self._steps >= SURPRISE_STEPS and self.cost.step_s > 0:
-            seconds = min(seconds, SURPRISE * expected)
-        # Errors of short steps count more, since it is the relative error that matters.
-        weight = 1.0 / seconds
+        expected_s = sum(map(float.__mul__, self.cost, features)) if self.cost.step_s > 0 else seconds
+        if self._steps >= SURPRISE_STEPS:
+            seconds = min(seconds, SURPRISE * expected_s)
+        # Errors of short steps count more, since it is the relative error that matters. By the expected time: with the
+        # measured one, steps that happened to be fast would count more than those that were slow.
+        weight = 1.0 / max(expected_s, LEAST_S)
         for row, one in zip(self._products, features, strict=True):
             scaled = weight * one
             row[0] += scaled
             row[1] += scaled * features[1]
             row[2] += scaled * features[2]
         for at, one in enumerate(features):
-            self._times[at] += one  # times weight times seconds, which is 1
+            self._times[at] += weight * one * seconds
         self._steps += 1
 
     def solve(self) -> StepCost:

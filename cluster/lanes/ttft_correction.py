@@ -5,9 +5,11 @@ from __future__ import annotations
 MEMORY = 0.98
 """Factor by which earlier measurements count less with each new one: some fifty count."""
 
-SURPRISE = 1.3
-"""Largest factor by which one measurement counts as off. So the fit is near the median, and one request that waited
-for a client or a compiler moves it little."""
+SURPRISE, FIRST_SURPRISE = 1.3, 2.0
+"""Largest factor by which one measurement counts as off, and that of the first FIRST. So the fit is near the median,
+and one request that waited for a client or a compiler moves it little."""
+
+FIRST = 50
 
 LEAST, MOST = 0.2, 5.0
 """Bounds of the factor. Beyond them the prediction is wrong in a way that a factor does not repair."""
@@ -34,6 +36,7 @@ class TtftCorrection:
         self.factor = 1.0
         # Weighted sums of 1, p, p * p, m and p * m, with p predicted and m measured seconds.
         self._sums = (0.0,) * 5
+        self._count = 0
 
     def observe(self, predicted_s: float, measured_s: float) -> None:
         """Records a TTFT, and what was predicted for it without correction."""
@@ -42,7 +45,9 @@ class TtftCorrection:
             for prior_s in (predicted_s / 2, predicted_s * 2):
                 self._add(prior_s, prior_s, prior_s**-2)
         expected_s = max(self.overhead_s + self.factor * predicted_s, LEAST_S)
-        self._add(predicted_s, min(max(measured_s, expected_s / SURPRISE), expected_s * SURPRISE), expected_s**-2)
+        most = SURPRISE if self._count >= FIRST else FIRST_SURPRISE
+        self._count += 1
+        self._add(predicted_s, min(max(measured_s, expected_s / most), expected_s * most), expected_s**-2)
         self._solve()
 
     def _add(self, predicted_s: float, measured_s: float, weight: float) -> None:
