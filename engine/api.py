@@ -344,6 +344,7 @@ class EngineStats:
     # Prompt tokens to be computed, without those in the prefix cache, by class in the order of ``Priority``:
     queued_short: tuple[int, ...] = (0,) * 3  # of prompts that one chunk completes
     queued_long: tuple[int, ...] = (0,) * 3  # of longer ones
+    long_prompts: int = 0  # of these
 
 
 LATENCY_BOUNDS_S = (
@@ -395,6 +396,7 @@ class EngineLoad:
     step_tokens: int = 0  # most tokens of a step
     long_step_tokens: int = 0  # most tokens of a step for prompts of several chunks
     long_beside_decodes: int = 0  # the same in a step with decodes, at present
+    long_at_once: int = 1  # prompts of several chunks that share a step, at present
     prefill_chunk: int = 0  # most tokens of one prompt in a step
     max_sequences: int = 0  # most that run at once
     output_tokens: float = 0.0  # mean length of an answer; 0: none has ended

@@ -292,6 +292,7 @@ class Engine:
             decoding=self._scheduler.decoding,
             queued_short=queued_short,
             queued_long=queued_long,
+            long_prompts=self._scheduler.long_prompts,
         )
 
     def load(self) -> EngineLoad:
@@ -321,6 +322,7 @@ class Engine:
             step_tokens=self.config.max_batch_tokens,
             long_step_tokens=long_alone,
             long_beside_decodes=long_beside_decodes,
+            long_at_once=self._scheduler.long_at_once,
             prefill_chunk=self.config.prefill_chunk,
             max_sequences=self.config.max_sequences,
             output_tokens=self.recorder.mean_output or 0.0,

@@ -26,6 +26,9 @@ SURPRISE = 3.0
 SURPRISE_STEPS = 8
 """Steps before that applies."""
 
+LEAST_S = 1e-6
+"""Steps that take less by the clock are not measured."""
+
 _FEATURES = 3
 _RIDGE = 1e-9  # of the diagonal; below it, two features cannot be distinguished
 
@@ -51,20 +54,23 @@ class StepCostFit:
     def observe(self, load: Load, seconds: float, now: float) -> None:
         """Records that a step with this ``load`` took ``seconds`` and ended at ``now``, by the engine's clock."""
         features = (1.0, float(load.long + load.short), float(load.decodes))
-        if seconds <= 0 or not any(features[1:]):
+        if seconds < LEAST_S or not any(features[1:]):
             return
         self._decay(now)
-        if self._steps >= SURPRISE_STEPS and any(self.cost):
-            seconds = min(seconds, SURPRISE * sum(map(float.__mul__, self.cost, features)))
-        # Errors of short steps count more, since it is the relative error that matters.
-        weight = 1.0 / seconds
+        # A fit without a fixed part knows nothing of steps without what it has seen: of decodes alone, for example.
+        expected_s = sum(map(float.__mul__, self.cost, features)) if self.cost.step_s > 0 else seconds
+        if self._steps >= SURPRISE_STEPS:
+            seconds = min(seconds, SURPRISE * expected_s)
+        # Errors of short steps count more, since it is the relative error that matters. By the expected time: with the
+        # measured one, steps that happened to be fast would count more than those that were slow.
+        weight = 1.0 / max(expected_s, LEAST_S)
         for row, one in zip(self._products, features, strict=True):
             scaled = weight * one
             row[0] += scaled
             row[1] += scaled * features[1]
             row[2] += scaled * features[2]
         for at, one in enumerate(features):
-            self._times[at] += one  # times weight times seconds, which is 1
+            self._times[at] += weight * one * seconds
         self._steps += 1
 
     def solve(self) -> StepCost:

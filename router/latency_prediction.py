@@ -5,11 +5,11 @@ sequence, which the replica measures. Of each step, prompts that one chunk compl
 lower ones; prompts of several chunks share what is left, or what the engine allows them beside decodes. So the first
 token comes after::
 
-    (half of the step at work) + (wait for a place in batch and KV cache)
+    (half of a step, for the one at work) + (wait for a place in batch and KV cache)
     + (steps for the tokens ahead and the own ones) * (time of a step without them)
     + (tokens computed in these steps) * (time of a token)
 
-times ``correction``, by which measured TTFTs have lately differed from this.
+times ``correction`` plus ``overhead_s``, by which measured TTFTs have lately differed from this.
 """
 
 from __future__ import annotations
@@ -55,14 +55,36 @@ def predict(
     step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
     everything = sum(load.queued_short) + sum(load.queued_long)
     tokens_s, correction = load.prompt_token_s, max(0.0, load.correction)
-    busy_s = step_s + tokens_s * min(everything, _step_tokens(load)) if load.running or everything else 0.0
+    busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
     steps, tokens = _prefill(load, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
-    ttft_s = correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), busy_s) + prefill_s)
+    full_s = busy_s + tokens_s * min(everything, _step_tokens(load))
+    ttft_s = load.overhead_s + correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s)
     behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
     # The sequence itself is one more in each step of its answer.
     finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
     return Prediction(ttft_s, finish_s)
+
+
+def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: float) -> None:
+    """Takes from the queues ``short`` and ``long``, tokens by class, what the replica computes in ``seconds``: short
+    prompts first, higher classes before lower ones. Takes nothing if the replica has not measured its steps."""
+    if not load.measured:
+        return
+    left_s = seconds
+    room = max(1, _step_tokens(load) - load.decoding)
+    long_room = (load.long_beside_decodes if load.decoding else load.long_step_tokens) or room
+    step_s = load.step_s + load.sequence_s * load.decoding
+    for queue, in_step in ((short, room), (long, max(1, min(room, long_room)))):
+        token_s = load.prompt_token_s + step_s / in_step
+        for at, tokens in enumerate(queue):
+            if not tokens:
+                continue
+            done = tokens if tokens * token_s <= left_s else int(left_s / token_s)
+            queue[at] = tokens - done
+            left_s -= done * token_s
+            if queue[at]:
+                return
 
 
 def _step_tokens(load: ReplicaLoad) -> int:
@@ -79,13 +101,28 @@ def _prefill(load: ReplicaLoad, own: int, priority: Priority) -> tuple[int, int]
     beside_decodes = load.decoding > 0 or (own > chunk and short > 0)
     long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
     everything = short + long + own
-    if own > chunk:
-        # It shares what long prompts may have, and short ones pass it.
-        return max(ceil((long + own) / long_room), ceil(everything / room), ceil(own / chunk)), everything
     beside = min(long, long_room)  # tokens of long prompts in each step, until these are done
     passing = ceil((short + own) / (room - beside)) if room > beside else ceil(everything / room)
     steps = min(passing, ceil(everything / room))
-    return steps, short + own + min(long, steps * beside)
+    tokens = short + own + min(long, steps * beside)
+    if own <= chunk:
+        return steps, tokens
+    # It shares what long prompts may have, and short ones pass it.
+    before = _before(long, own, load)
+    steps = max(steps, ceil((before + own) / long_room), ceil((short + before + own) / room), ceil(own / chunk))
+    return steps, max(tokens, short + before + own)
+
+
+def _before(long: int, own: int, load: ReplicaLoad) -> int:
+    """Returns how many tokens of the ``long`` ones ahead are computed before a long prompt of ``own`` tokens is.
+
+    Of those ahead, all but ``long_at_once - 1`` have to be done before it begins. The others have as many tokens in
+    each step as it has, until they are done.
+    """
+    prompts = max(1, load.long_prompts)
+    beside = min(prompts, max(1, load.long_at_once) - 1)
+    together = long * beside // prompts
+    return long - together + min(together, beside * own)
 
 
 def _ahead(queued: tuple[int, ...], priority: Priority) -> int:

@@ -192,7 +192,7 @@ class Lane:
     @property
     def outlook(self) -> ReplicaLoad:
         """The replica's load, by which TTFTs are predicted: as last reported, with what this router has sent since."""
-        return self.placed.outlook(self.load)
+        return self.placed.outlook(self.load, asyncio.get_running_loop().time())
 
     @property
     def quiet(self) -> bool:
@@ -334,8 +334,8 @@ class Lane:
         elif orphans := orphans_in(item):
             self._on_orphans(orphans)
         self.load = reader.load(item[0])
-        self.placed.reported()
         streams, now = self._streams, asyncio.get_running_loop().time()
+        self.placed.reported(now)
         for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from cluster.lanes.ttft_correction import TtftCorrection
 from engine.api import Priority
+from router.latency_prediction import work_off
 from router.ports.replica_load import ReplicaLoad
 
 OnFirstToken = Callable[[float, float], None]
@@ -38,26 +40,27 @@ class PlacedRequests:
         self._placed: dict[str, _Placed] = {}
         self._unreported: dict[str, _Placed] = {}
         self._correction = TtftCorrection()
-        self._outlook: tuple[ReplicaLoad, ReplicaLoad] | None = None  # the last load and its outlook, if still true
+        self._reported_at = -inf
+        self._idle: tuple[ReplicaLoad, tuple[float, float], ReplicaLoad] | None = None  # without a queue: its outlook
 
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
     ) -> None:
         """Adds a request with ``uncached`` prompt tokens, for which ``ttft_s`` was predicted from ``load``."""
-        predicted_s = ttft_s / load.correction if load.measured and load.correction > 0 else 0.0
+        known = load.measured and load.correction > 0 and ttft_s > load.overhead_s
+        predicted_s = (ttft_s - load.overhead_s) / load.correction if known else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
         self._placed[request_id] = self._unreported[request_id] = placed
-        self._outlook = None
 
     def accepted(self, request_id: str) -> None:
         """Records that the replica has the request."""
         if (placed := self._placed.get(request_id)) is not None:
             placed.accepted = True
 
-    def reported(self) -> None:
+    def reported(self, now: float) -> None:
         """Records that a load report has come. It has all requests that were accepted before."""
+        self._reported_at = now
         if self._unreported:
-            self._outlook = None
             self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
 
     def first_token(self, request_id: str, now: float) -> None:
@@ -65,7 +68,6 @@ class PlacedRequests:
         if (placed := self._placed.pop(request_id, None)) is None:
             return
         self._unreported.pop(request_id, None)
-        self._outlook = None
         if placed.predicted_s > 0:
             measured_s = now - placed.placed_at
             self._correction.observe(placed.predicted_s, measured_s)
@@ -74,25 +76,29 @@ class PlacedRequests:
     def end(self, request_id: str) -> None:
         """Forgets a request, which has ended, failed or left."""
         self._placed.pop(request_id, None)
-        if self._unreported.pop(request_id, None) is not None:
-            self._outlook = None
+        self._unreported.pop(request_id, None)
 
-    def outlook(self, load: ReplicaLoad) -> ReplicaLoad:
-        """Returns the last reported ``load`` with what was sent since, and with the correction."""
-        if self._outlook is None or self._outlook[0] is not load:
-            self._outlook = load, self._added(load)
-        return self._outlook[1]
-
-    def _added(self, load: ReplicaLoad) -> ReplicaLoad:
-        correction = self._correction.factor
-        if not self._unreported:
-            return replace(load, correction=correction)
+    def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
+        """Returns the last reported ``load`` with what was sent since, without what the replica has computed since, and
+        with the correction."""
+        learnt = self._correction
+        correction, overhead_s = learnt.factor, learnt.overhead_s
+        if not (self._unreported or any(load.queued_short) or any(load.queued_long)):
+            if self._idle is None or self._idle[0] is not load or self._idle[1] != (correction, overhead_s):
+                seen = replace(load, correction=correction, overhead_s=overhead_s)
+                self._idle = load, (correction, overhead_s), seen
+            return self._idle[2]
         routers = max(1, load.lanes)
         waiting = load.waiting + routers * len(self._unreported)
         if not load.queued_short:
             return replace(load, waiting=waiting, correction=correction)  # its release reports no tokens
         short, long = list(load.queued_short), list(load.queued_long)
-        for placed in self._unreported.values():
+        at = self._reported_at
+        for placed in self._unreported.values():  # in order of their time
+            if placed.placed_at > at:
+                work_off(load, short, long, (placed.placed_at - at) / correction)
+                at = placed.placed_at
             queue = long if 0 < load.prefill_chunk < placed.uncached else short
             queue[placed.priority - Priority.INTERACTIVE] += routers * placed.uncached
+        work_off(load, short, long, max(0.0, now - at) / correction)
         return replace(load, waiting=waiting, queued_short=tuple(short), queued_long=tuple(long), correction=correction)

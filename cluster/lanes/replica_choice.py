@@ -91,4 +91,5 @@ def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: 
         output_tokens=load.output_tokens or fmean(peer.output_tokens for peer in peers),
         kv_capacity_tokens=load.kv_capacity_tokens or first.kv_capacity_tokens,
         correction=fmean(peer.correction for peer in peers),
+        overhead_s=fmean(peer.overhead_s for peer in peers),
     )

@@ -1,38 +1,67 @@
-"""``TtftCorrection``: the factor by which measured TTFTs of one replica lately differ from predicted ones. Pure."""
+"""``TtftCorrection``: how measured TTFTs of one replica lately differ from predicted ones. Pure."""
 
 from __future__ import annotations
 
-from math import exp, log
+MEMORY = 0.98
+"""Factor by which earlier measurements count less with each new one: some fifty count."""
+
+SURPRISE, FIRST_SURPRISE = 1.3, 2.0
+"""Largest factor by which one measurement counts as off, and that of the first FIRST. So the fit is near the median,
+and one request that waited for a client or a compiler moves it little."""
+
+FIRST = 50
 
 LEAST, MOST = 0.2, 5.0
 """Bounds of the factor. Beyond them the prediction is wrong in a way that a factor does not repair."""
 
-WEIGHT = 0.05
-"""Weight of a new measurement in the mean, once there are enough."""
+MOST_OVERHEAD_S = 0.5
+"""Bound of the overhead."""
 
-SURPRISE = log(2)
-"""Most that one measurement counts as away from the mean: single requests wait for a client, a grammar, a compiler."""
+LEAST_S, MOST_S = 1e-4, 1e4
+"""TTFTs below, and those above, are not distinguished."""
 
-LEAST_S = 1e-4
-"""TTFTs below are not distinguished."""
+LEAST_SPREAD = 1e-3
+"""Of the squares of predictions, the least share that is their variance."""
 
 
 class TtftCorrection:
-    """The robust mean of measured by predicted TTFT, on a logarithmic scale. ``factor`` is 1 until one was measured."""
+    """The fit ``measured = overhead_s + factor * predicted`` by least squares of relative errors.
+
+    The overhead is what each request takes beside the engine's steps: networks, event loops, tokenising. Without
+    measurements there is no overhead, and the factor is 1.
+    """
 
     def __init__(self) -> None:
-        self._mean = 0.0
+        self.overhead_s = 0.0
+        self.factor = 1.0
+        # Weighted sums of 1, p, p * p, m and p * m, with p predicted and m measured seconds.
+        self._sums = (0.0,) * 5
         self._count = 0
 
-    @property
-    def factor(self) -> float:
-        """The factor, LEAST to MOST."""
-        return min(max(exp(self._mean), LEAST), MOST)
-
     def observe(self, predicted_s: float, measured_s: float) -> None:
-        """Records a TTFT. ``predicted_s`` is what was predicted with the ``factor`` of that time taken out."""
-        off = log(max(measured_s, LEAST_S) / max(predicted_s, LEAST_S)) - self._mean
+        """Records a TTFT, and what was predicted for it without correction."""
+        predicted_s = min(max(predicted_s, LEAST_S), MOST_S)
+        if not self._sums[0]:
+            for prior_s in (predicted_s / 2, predicted_s * 2):
+                self._add(prior_s, prior_s, prior_s**-2)
+        expected_s = max(self.overhead_s + self.factor * predicted_s, LEAST_S)
+        most = SURPRISE if self._count >= FIRST else FIRST_SURPRISE
         self._count += 1
-        weight = max(WEIGHT, 1 / (self._count + 1))
-        self._mean += weight * min(max(off, -SURPRISE), SURPRISE)
-        self._mean = min(max(self._mean, log(LEAST)), log(MOST))
+        self._add(predicted_s, min(max(measured_s, expected_s / most), expected_s * most), expected_s**-2)
+        self._solve()
+
+    def _add(self, predicted_s: float, measured_s: float, weight: float) -> None:
+        added = (1.0, predicted_s, predicted_s**2, measured_s, predicted_s * measured_s)
+        ones, p, pp, m, pm = (MEMORY * old + weight * new for old, new in zip(self._sums, added, strict=True))
+        self._sums = ones, p, pp, m, pm
+
+    def _solve(self) -> None:
+        ones, p, pp, m, pm = self._sums
+        spread = ones * pp - p**2
+        factor = self.factor
+        if spread > LEAST_SPREAD * ones * pp:  # predictions of one size do not say which is overhead and which factor
+            factor = min(max((ones * pm - p * m) / spread, LEAST), MOST)
+        self.overhead_s = min(max((m - factor * p) / ones, 0.0), MOST_OVERHEAD_S)
+        if not 0.0 < self.overhead_s < MOST_OVERHEAD_S:
+            factor = min(max((pm - self.overhead_s * p) / pp, LEAST), MOST)
+        self.factor = factor

@@ -60,6 +60,7 @@ class WaitingQueue:
         self._serial = count()
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
+        self.long_prompts = 0  # waiting sequences whose prompts take several chunks
         self._tokens = dict.fromkeys(Priority, (0, 0))  # by class: uncached tokens of short, and of long prompts
 
     def __len__(self) -> int:
@@ -144,6 +145,7 @@ class WaitingQueue:
         short, long = self._tokens[sequence.priority]
         if sequence.uncached > self._chunk:
             self._tokens[sequence.priority] = short, long + sign * sequence.uncached
+            self.long_prompts += sign
         else:
             self._tokens[sequence.priority] = short + sign * sequence.uncached, long
 

@@ -195,6 +195,18 @@ class Scheduler:
                 (long if sequence.chunked else short)[sequence.level - Priority.INTERACTIVE] += sequence.pending
         return tuple(short), tuple(long)
 
+    @property
+    def long_prompts(self) -> int:
+        """Number of prompts of several chunks that wait or are in prefill."""
+        return self.waiting.long_prompts + sum(_in_prefill(each) and each.chunked for each in self._prefilling)
+
+    @property
+    def long_at_once(self) -> int:
+        """Number of prompts of several chunks that have a chunk in the same step, at present."""
+        alone, beside_decodes = self.long_prompt_tokens()
+        tokens = beside_decodes if self.decoding else alone
+        return max(1, min(self.limits.partial_prefills, tokens // self.limits.prefill_chunk))
+
     def long_prompt_tokens(self) -> tuple[int, int]:
         """Returns how many tokens of long prompts a step may compute: alone, and beside decodes that users wait for."""
         alone = min(self.limits.batch_tokens, self.limits.partial_prefills * self.limits.prefill_chunk)

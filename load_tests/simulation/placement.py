@@ -18,7 +18,7 @@ from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.replica_choice import Candidate, place
 from engine.api import Priority
 from load_tests.simulation.fleet import Fleet
-from load_tests.simulation.replica import Replica
+from load_tests.simulation.replica import MAX_PARTIAL_PREFILLS, Replica
 from load_tests.simulation.trace import BLOCK_TOKENS
 from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
@@ -139,7 +139,7 @@ class PredictedTtft:
         for slot in self._looked_at(fleet, asked):
             view = self._view(views, fleet, slot, asked.now)
             matched = min(fleet.prefixes.matched(slot, asked.chain) * BLOCK_TOKENS, asked.prompt - 1)
-            outlook = view.placed.outlook(view.load)
+            outlook = view.placed.outlook(view.load, asked.now)
             candidates.append(Candidate(str(slot), outlook, fleet.replica(slot).outstanding, matched))
         request_id = str(asked.number)
         chosen = place(candidates, request_id, asked.prompt, Priority.STANDARD, self._affinity_weight)
@@ -172,7 +172,7 @@ class PredictedTtft:
             replica = fleet.replica(slot)
             replica.advance(now)
             view.load, view.reported_at = load_of(replica, self._output_tokens, len(self._views)), now
-            view.placed.reported()
+            view.placed.reported(now)
         return view
 
 
@@ -201,6 +201,8 @@ def load_of(replica: Replica, output_tokens: float, routers: int = 1) -> Replica
         output_tokens=output_tokens,
         kv_demand_tokens=replica.kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
         kv_capacity_tokens=profile.kv_tokens,
+        long_prompts=replica.long_prompts,
+        long_at_once=MAX_PARTIAL_PREFILLS,
         lanes=routers,
     )
 

@@ -96,6 +96,11 @@ class Replica:
         return len(self._decoding)
 
     @property
+    def long_prompts(self) -> int:
+        """The number of prompts of several chunks in prefill. Most of those that wait are, too."""
+        return len(self._long) + len(self._shared) + len(self.waiting)
+
+    @property
     def backlog_s(self) -> float:
         """Seconds of prefill work that is queued or in work."""
         return max(self.waiting_s + self.prefilling_s, 0.0)

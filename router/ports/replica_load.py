@@ -35,8 +35,12 @@ class ReplicaLoad:
     output_tokens: float = 0.0  # mean length of an answer
     kv_demand_tokens: float = 0.0  # of running and waiting sequences at their expected ends
     kv_capacity_tokens: float = 0.0  # that the KV cache holds
+    long_prompts: int = 0  # of ``queued_long``
+    long_at_once: int = 1  # prompts of several chunks that share a step
     lanes: int = 1  # routers that send requests to the replica
-    correction: float = 1.0  # measured by predicted TTFT, lately, as the router has learnt it; replicas send 1
+    # What the router has learnt from measured TTFTs; replicas send the defaults:
+    correction: float = 1.0  # factor of predicted TTFTs
+    overhead_s: float = 0.0  # of each request, beside what the replica's steps take
 
     @classmethod
     def of(cls, stats: EngineStats, load: EngineLoad, lanes: int = 1) -> ReplicaLoad:
@@ -61,6 +65,8 @@ class ReplicaLoad:
             load.output_tokens,
             load.kv_demand_tokens,
             load.kv_capacity_tokens,
+            stats.long_prompts,
+            load.long_at_once,
             lanes,
         )
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.prompt_size import CHARACTERS_PER_TOKEN, PromptSize
-from cluster.lanes.ttft_correction import LEAST, MOST, TtftCorrection
+from cluster.lanes.ttft_correction import LEAST, MOST, MOST_OVERHEAD_S, TtftCorrection
 from engine.api import Conversation, GenerationRequest, Message, Priority
+from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
 from tests.router.test_latency_prediction import IDLE
 
@@ -20,7 +21,7 @@ def test_what_was_sent_since_the_last_report_is_queued() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.place("b", Priority.BATCH, 2_000, IDLE, 0.1, 0.0)
-    seen = placed.outlook(IDLE)
+    seen = placed.outlook(IDLE, 0.0)
     assert (seen.queued_short, seen.queued_long, seen.waiting) == ((0, 100, 0), (0, 0, 2_000), 2)
 
 
@@ -29,11 +30,29 @@ def test_a_report_has_what_the_replica_had_accepted_before() -> None:
     for name in "ab":
         placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.accepted("a")
-    placed.reported()
-    assert placed.outlook(IDLE).queued_short == (0, 100, 0)  # b is still under way
+    placed.reported(0.0)
+    assert placed.outlook(IDLE, 0.0).queued_short == (0, 100, 0)  # b is still under way
     placed.accepted("b")
-    placed.reported()
-    assert placed.outlook(IDLE) == IDLE
+    placed.reported(0.0)
+    assert placed.outlook(IDLE, 0.0) == IDLE
+
+
+def test_what_the_replica_has_computed_since_its_report_is_not_queued_any_more() -> None:
+    placed = PlacedRequests()
+    placed.reported(0.0)
+    queue = replace(IDLE, queued_short=(0, 400, 100), queued_long=(0, 0, 600))
+    assert placed.outlook(queue, 0.0).queued_short == (0, 400, 100)
+    later = placed.outlook(queue, 0.2)  # a token takes a millisecond
+    assert 190 < later.queued_short[1] < 210
+    assert (later.queued_short[2], later.queued_long) == (100, (0, 0, 600))
+    assert placed.outlook(queue, 99.0).queued_long == (0, 0, 0)
+
+
+def test_a_request_that_was_sent_long_ago_is_not_computed_before_it_was_sent() -> None:
+    placed = PlacedRequests()
+    placed.reported(0.0)
+    placed.place("a", Priority.STANDARD, 400, IDLE, 0.4, 10.0)
+    assert 290 < placed.outlook(IDLE, 10.1).queued_short[1] < 310
 
 
 def test_requests_that_end_or_get_a_token_are_forgotten() -> None:
@@ -42,47 +61,66 @@ def test_requests_that_end_or_get_a_token_are_forgotten() -> None:
         placed.place(name, Priority.STANDARD, 100, IDLE, 0.1, 0.0)
     placed.end("a")
     placed.first_token("b", 0.1)
-    assert placed.outlook(IDLE).queued_short == (0, 0, 0)
+    assert placed.outlook(IDLE, 0.0).queued_short == (0, 0, 0)
 
 
 def test_what_was_sent_counts_for_each_connected_router() -> None:
     placed, shared = PlacedRequests(), replace(IDLE, lanes=3)
     placed.place("a", Priority.STANDARD, 100, shared, 0.1, 0.0)
-    assert placed.outlook(shared).queued_short == (0, 300, 0)
+    assert placed.outlook(shared, 0.0).queued_short == (0, 300, 0)
 
 
 def test_a_replica_of_a_release_without_tokens_has_more_waiting_sequences() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
-    assert placed.outlook(ReplicaLoad(waiting=1)) == ReplicaLoad(waiting=2)
+    assert placed.outlook(ReplicaLoad(waiting=1), 0.0) == ReplicaLoad(waiting=2)
 
 
 def test_the_correction_is_learnt_from_first_tokens_and_taken_out_of_what_it_is_learnt_from() -> None:
     seen: list[tuple[float, float]] = []
     placed = PlacedRequests(lambda predicted, measured: seen.append((predicted, measured)))
-    for number in range(100):
-        load = placed.outlook(IDLE)
-        ttft_s = 0.1 * load.correction  # a prediction of 0.1 s, corrected
-        placed.place(f"{number}", Priority.STANDARD, 100, load, ttft_s, float(number))
-        placed.first_token(f"{number}", number + 0.25)
-    assert placed.outlook(IDLE).correction == pytest.approx(2.5, rel=0.05)
-    assert seen[0] == pytest.approx((0.1, 0.25))
-    assert seen[-1] == pytest.approx((0.25, 0.25), rel=0.05)
+    for number in range(300):
+        load = placed.outlook(IDLE, float(number))
+        prompt = (50, 200, 600)[number % 3]
+        raw_s = predict(IDLE, prompt).ttft_s
+        placed.place(f"{number}", Priority.STANDARD, prompt, load, predict(load, prompt).ttft_s, float(number))
+        placed.first_token(f"{number}", number + 0.02 + 1.5 * raw_s)
+    learnt = placed.outlook(IDLE, 999.0)
+    assert learnt.correction == pytest.approx(1.5, rel=0.05)
+    assert learnt.overhead_s == pytest.approx(0.02, rel=0.1)
+    assert all(predicted == pytest.approx(measured, rel=0.05) for predicted, measured in seen[-20:])
 
 
 def test_a_replica_that_has_measured_nothing_teaches_nothing() -> None:
     placed = PlacedRequests()
     placed.place("a", Priority.STANDARD, 100, ReplicaLoad(), 0.0, 0.0)
     placed.first_token("a", 5.0)
-    assert placed.outlook(IDLE).correction == 1.0
+    assert placed.outlook(IDLE, 0.0).correction == 1.0
 
 
 def test_one_slow_request_moves_the_correction_little() -> None:
     correction = TtftCorrection()
-    for _ in range(100):
-        correction.observe(0.1, 0.1)
+    for number in range(100):
+        predicted_s = 0.05 + 0.05 * (number % 3)
+        correction.observe(predicted_s, predicted_s)
     correction.observe(0.1, 100.0)
-    assert correction.factor < 1.05
+    assert correction.overhead_s + 0.1 * correction.factor < 0.11
+
+
+@pytest.mark.parametrize("measured_s", [0.02, 0.25, 0.4])
+def test_requests_of_one_size_are_learnt_too(measured_s: float) -> None:
+    correction = TtftCorrection()
+    for _ in range(300):
+        correction.observe(0.1, measured_s)
+    assert correction.overhead_s + 0.1 * correction.factor == pytest.approx(measured_s, rel=0.1)
+
+
+def test_a_slow_replica_with_long_waits_is_a_factor_not_an_overhead() -> None:
+    correction = TtftCorrection()
+    for _ in range(300):
+        correction.observe(10.0, 25.0)
+    assert correction.overhead_s <= MOST_OVERHEAD_S
+    assert correction.overhead_s + 10.0 * correction.factor == pytest.approx(25.0, rel=0.1)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))))
@@ -91,6 +129,7 @@ def test_the_correction_stays_within_its_bounds(ttfts: list[tuple[float, float]]
     for predicted, measured in ttfts:
         correction.observe(predicted, measured)
     assert LEAST <= correction.factor <= MOST
+    assert 0 <= correction.overhead_s <= MOST_OVERHEAD_S
 
 
 def test_the_length_of_a_token_is_learnt() -> None:

@@ -101,7 +101,7 @@ def test_a_new_replica_that_has_measured_nothing_gets_neither_all_requests_nor_n
     counts: Counter[str] = Counter()
     for i in range(200):
         snapshot = [
-            Candidate(name, placed.outlook(replace(load, queued_short=(0, 0, 0))), counts[name])
+            Candidate(name, placed.outlook(replace(load, queued_short=(0, 0, 0)), 0.0), counts[name])
             for name, (load, placed) in views.items()
         ]
         name = chosen_of(snapshot, f"request-{i}")
@@ -120,7 +120,7 @@ def test_routers_that_all_see_one_idle_replica_do_not_all_send_their_requests_th
     counts: Counter[str] = Counter()
     for i in range(3 * routers):  # all before the next report
         view = views[i % routers]
-        snapshot = [Candidate(name, placed.outlook(load), 0) for name, (load, placed) in view.items()]
+        snapshot = [Candidate(name, placed.outlook(load, 0.0), 0) for name, (load, placed) in view.items()]
         name = chosen_of(snapshot, f"request-{i}")
         view[name][1].place(f"request-{i}", Priority.STANDARD, PROMPT, view[name][0], 0.0, 0.0)
         counts[name] += 1
@@ -133,7 +133,7 @@ def test_a_system_prompt_that_all_requests_share_does_not_draw_them_to_one_repli
     counts: Counter[str] = Counter()
     for i in range(80):
         snapshot = [
-            Candidate(name, placed.outlook(IDLE), counts[name], 500 if counts[name] else 0)
+            Candidate(name, placed.outlook(IDLE, 0.0), counts[name], 500 if counts[name] else 0)
             for name, placed in outstanding.items()
         ]
         name = chosen_of(snapshot, f"request-{i}")

@@ -88,11 +88,13 @@ def test_prompt_tokens_to_be_computed_are_counted_by_class_and_length(make_engin
     stats = engine.stats()
     assert (sum(stats.queued_short), stats.queued_long[0], stats.queued_long[2]) == (0, 0, 0)
     assert 0 < stats.queued_long[1] < 30  # in prefill
+    assert stats.long_prompts == 1
     assert stats.decoding == 2
     while engine.has_work:
         engine.step()
     stats = engine.stats()
     assert (stats.queued_short, stats.queued_long, stats.decoding) == ((0, 0, 0), (0, 0, 0), 0)
+    assert stats.long_prompts == 0
 
 
 def test_what_the_prefix_cache_has_is_not_queued(make_engine: MakeEngine) -> None:

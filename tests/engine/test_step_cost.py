@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import isfinite
 
 import pytest
 from hypothesis import given
@@ -55,9 +56,35 @@ def test_a_machine_that_has_become_slower_is_followed() -> None:
     assert fit.cost.prompt_token_s == pytest.approx(1e-2, rel=0.1)
 
 
-@given(st.lists(st.tuples(st.integers(0, 512), st.integers(0, 64), st.floats(0, 10), st.floats(0, 1e4)), max_size=50))
-def test_no_cost_is_negative(steps: list[tuple[int, int, float, float]]) -> None:
+def test_decodes_after_prompts_alone_are_learnt() -> None:
     fit = StepCostFit()
-    for prompt, decodes, seconds, now in steps:
+    for at in range(20):
+        fit.observe(Load(short=100), 0.1, float(at))
+        fit.solve()
+    for at in range(20, 200):
+        fit.observe(Load(decodes=2), 0.02, float(at))
+        fit.solve()
+    assert fit.cost.step_s + 2 * fit.cost.sequence_s == pytest.approx(0.02, rel=0.1)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 512),
+            st.integers(0, 64),
+            st.floats(0, 10) | st.floats(0, 1e-300),
+            st.floats(0, 1e4),
+            st.booleans(),
+        ),
+        max_size=50,
+    )
+)
+def test_no_cost_is_negative_and_no_step_is_an_error(steps: list[tuple[int, int, float, float, bool]]) -> None:
+    fit = StepCostFit()
+    for prompt, decodes, seconds, now, looks in steps:
         fit.observe(Load(decodes=decodes, long=prompt), seconds, now)
-    assert min(fit.solve()) >= 0
+        if looks:
+            fit.solve()
+    cost = fit.solve()
+    assert min(cost) >= 0
+    assert all(map(isfinite, cost))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Priority
-from router.latency_prediction import predict
+from router.latency_prediction import predict, work_off
 from router.ports.replica_load import ReplicaLoad
 
 seconds = st.floats(0, 10)
@@ -37,7 +37,10 @@ loads = st.builds(
     output_tokens=st.floats(0, 1_000),
     kv_demand_tokens=st.floats(0, 1e6),
     kv_capacity_tokens=st.floats(0, 1e6),
+    long_prompts=st.integers(0, 50),
+    long_at_once=st.integers(0, 4),
     correction=st.floats(0.1, 10),
+    overhead_s=st.floats(0, 1),
 ).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
 prompts = st.integers(0, 100_000)
 priorities = st.sampled_from(Priority)
@@ -112,14 +115,22 @@ def test_what_is_cached_is_not_computed() -> None:
 
 def test_a_queue_of_lower_classes_delays_by_the_step_at_work_alone() -> None:
     busy = replace(IDLE, queued_short=(0, 0, 1_000))
-    assert predict(busy, 100, priority=Priority.STANDARD).ttft_s == pytest.approx(0.11 + (0.01 + 1.0) / 2)
-    assert predict(busy, 100, priority=Priority.BATCH).ttft_s == pytest.approx(0.01 + 1.1 + (0.01 + 1.0) / 2)
+    assert predict(busy, 100, priority=Priority.STANDARD).ttft_s == pytest.approx(0.11 + 0.01 / 2)
+    assert predict(busy, 100, priority=Priority.BATCH).ttft_s == pytest.approx(0.01 + 1.1 + 0.01 / 2)
 
 
 def test_short_prompts_pass_long_ones() -> None:
     busy = replace(IDLE, running=5, decoding=4, queued_long=(0, 10_000, 0))
     assert predict(busy, 100).ttft_s < 2.5
     assert predict(busy, 1_000).ttft_s > 10
+
+
+def test_long_prompts_that_share_steps_delay_each_other_by_their_own_length_at_most() -> None:
+    alone = predict(IDLE, 1_000).ttft_s
+    beside = replace(IDLE, running=1, queued_long=(0, 50_000, 0), long_prompts=1, long_at_once=2)
+    assert predict(beside, 1_000).ttft_s < 2.2 * alone
+    assert predict(replace(beside, long_at_once=1), 1_000).ttft_s > 20 * alone
+    assert predict(replace(beside, long_prompts=2), 1_000).ttft_s > 20 * alone
 
 
 def test_a_long_prompt_beside_decodes_takes_the_steps_that_it_is_allowed() -> None:
@@ -150,3 +161,15 @@ def test_a_replica_that_reports_no_steps_has_its_own_estimate() -> None:
 
 def test_the_correction_scales_the_time_to_the_first_token() -> None:
     assert predict(replace(IDLE, correction=2.0), 100).ttft_s == pytest.approx(2 * predict(IDLE, 100).ttft_s)
+
+
+@given(loads, queues, queues, st.floats(0, 1e6))
+def test_work_is_only_taken_from_queues(
+    load: ReplicaLoad, short: tuple[int, ...], long: tuple[int, ...], seconds: float
+) -> None:
+    short_left, long_left = list(short), list(long)
+    work_off(load, short_left, long_left, seconds)
+    assert all(0 <= after <= before for after, before in zip(short_left + long_left, short + long, strict=True))
+    short_sooner, long_sooner = list(short), list(long)
+    work_off(load, short_sooner, long_sooner, seconds / 2)
+    assert sum(short_sooner + long_sooner) >= sum(short_left + long_left)
