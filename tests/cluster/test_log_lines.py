@@ -143,6 +143,17 @@ def test_an_exception_has_its_types_and_traceback_and_no_message(process: Proces
         assert MARKER not in json.dumps(line)
 
 
+def test_where_no_prompt_passes_the_messages_of_exceptions_stay(process: Process) -> None:
+    join(process.root, process.of_serve, LogsConfig(format="json"), {"component_name": "controller"}, quotes=True)
+    try:
+        raise ValueError("no node has a GPU \ud83d")
+    except ValueError:
+        process.of_serve.exception("a replica cannot be placed")
+    (line,) = process.lines()
+    assert line["traceback"].endswith("ValueError: no node has a GPU \\ud83d")
+    assert line["component_name"] == "controller"
+
+
 def test_exceptions_that_refer_to_each_other_end(process: Process) -> None:
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
