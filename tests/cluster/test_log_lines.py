@@ -101,7 +101,7 @@ def test_any_message_is_one_line_of_strict_json(process: Process, message: str |
     text = process.path.read_bytes()
     assert text.count(b"\n") == 2
     for line in process.lines():
-        line["message"].encode("utf-8")  # which a lone surrogate does not allow
+        line["message"].encode("utf-8")  # which a lone surrogate does not allow (inspect_ai#2316)
 
 
 class Spiteful:
@@ -195,14 +195,14 @@ def test_set_up_twice_no_line_is_written_twice(process: Process) -> None:
     assert {line["deployment"] for line in lines} == {"Router"}
 
 
-def test_the_handlers_that_serve_makes_later_write_the_same_lines(process: Process) -> None:
+def test_the_handlers_that_serve_makes_later_write_the_same_lines(process: Process) -> None:  # ray#38556
     process.ours.info("before")
     process.reconfigure()
     process.ours.info("after")
     assert [line["message"] for line in process.lines()] == ["before", "after"]
 
 
-def test_a_line_that_waits_in_a_buffer_keeps_its_request(process: Process) -> None:
+def test_a_line_that_waits_in_a_buffer_keeps_its_request(process: Process) -> None:  # ray#56094
     with logged_request("req_1"):
         process.of_serve.info("GET /v1/models 200 1.0ms")  # Serve's own lines wait
         assert process.path.read_text() == ""
