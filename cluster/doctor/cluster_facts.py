@@ -35,7 +35,10 @@ def cluster_facts(
         return [], f"the cluster at {address} does not answer within {timeout_s:g} s"
     if done.returncode != 0:
         return [], f"the cluster at {address} cannot be joined: {_reason(done.stderr)}"
-    rows: list[dict[str, Any]] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    try:
+        rows: list[dict[str, Any]] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    except ValueError:
+        return [], f"the cluster at {address} was not looked at: the process that looks has said nothing"
     lost = [f"{row['node']} ({row['fault']})" for row in rows if "fault" in row]
     nodes = [NodeFacts(**row) for row in rows if "fault" not in row]
     return nodes, f"these nodes do not answer: {', '.join(lost)}" if lost else ""

@@ -1,7 +1,7 @@
 """``complete`` and ``JsonLines``: what a log line says. Pure, but for the context variable of the current request.
 
-A line has no message of an exception, and no ``repr`` of one: both may quote a prompt. It has the exception's type and
-its traceback, which has lines of source code and no values.
+In a process that prompts pass through, a line has no message of an exception, and no ``repr`` of one: both may quote a
+prompt. It has the exception's type and its traceback, which has lines of source code and no values.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ SERVE_FIELDS = ("application", "route", "component_name", "component_id")
 FIELDS = "manta_fields"
 
 
-def complete(record: logging.LogRecord, source: Mapping[str, str]) -> None:
+def complete(record: logging.LogRecord, source: Mapping[str, str], *, quotes: bool = False) -> None:
     """Adds to ``record`` the fields of the current request and those of ``source``, and removes what may quote a
-    prompt. It is called where the line is logged: a buffer may format it within another request. Once is enough."""
+    prompt; ``quotes``: no prompt passes here, and the messages of exceptions stay. It is called where the line is
+    logged: a buffer may format it within another request. Once is enough."""
     if hasattr(record, FIELDS):
         return
     fields = {**source, **request_fields()}
@@ -32,7 +33,10 @@ def complete(record: logging.LogRecord, source: Mapping[str, str]) -> None:
         record.request_id = fields["request_id"]  # which Serve's text lines show
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
-        fields |= {"exception_type": type(error).__name__, "traceback": stack_of(error)}
+        fields |= {
+            "exception_type": type(error).__name__,
+            "traceback": full_stack_of(error) if quotes else stack_of(error),
+        }
         record.exc_text = fields["traceback"]
     record.exc_info = None
     record.msg, record.args = message_of(record), None
@@ -62,6 +66,12 @@ def stack_of(error: BaseException) -> str:
         parts.append("".join(traceback.format_tb(current.__traceback__)) + type(current).__name__)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "\n\nwhich led to\n\n".join(reversed(parts))
+
+
+def full_stack_of(error: BaseException) -> str:
+    """Returns what Python prints of an error, with the messages."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class JsonLines(logging.Formatter):

@@ -51,26 +51,34 @@ def replica_name() -> str:
 
 
 def controller_logs(config: LogsConfig) -> None:
-    """Sets the log of Serve's controller up, where autoscaling runs."""
-    _set_up(config, {"component_name": "controller"})
+    """Sets the log of Serve's controller up, where autoscaling runs. No prompt passes there."""
+    _set_up(config, {"component_name": "controller"}, quotes=True)
 
 
-def _set_up(config: LogsConfig, source: Mapping[str, str]) -> None:
-    join(logging.getLogger(), logging.getLogger(SERVE), config, source)
+def _set_up(config: LogsConfig, source: Mapping[str, str], *, quotes: bool = False) -> None:
+    join(logging.getLogger(), logging.getLogger(SERVE), config, source, quotes=quotes)
     for name in OURS:
         logging.getLogger(name).setLevel(config.level.upper())
     threading.excepthook = log_thread
 
 
-def join(root: logging.Logger, of_serve: logging.Logger, config: LogsConfig, source: Mapping[str, str]) -> None:
+def join(
+    root: logging.Logger,
+    of_serve: logging.Logger,
+    config: LogsConfig,
+    source: Mapping[str, str],
+    *,
+    quotes: bool = False,
+) -> None:
     """Has ``root`` log by ``of_serve``, whose lines are completed, and are JSON if ``config`` says so. Called again, it
-    takes the place of what it did before: no line is written twice."""
+    takes the place of what it did before: no line is written twice. ``quotes``: messages of exceptions stay."""
     for handler in [each for each in root.handlers if isinstance(each, ServeHandler)]:
         root.removeHandler(handler)
     for old in [each for each in of_serve.filters if isinstance(each, CompleteLines)]:
         of_serve.removeFilter(old)
     root.addHandler(ServeHandler(of_serve))
-    of_serve.addFilter(CompleteLines(of_serve, JsonLines(source) if config.format == "json" else None, source))
+    formatter = JsonLines(source) if config.format == "json" else None
+    of_serve.addFilter(CompleteLines(of_serve, formatter, source, quotes))
 
 
 class ServeHandler(logging.Handler):
@@ -90,14 +98,17 @@ class ServeHandler(logging.Handler):
 class CompleteLines(logging.Filter):
     """Completes the records of a logger, and gives its handlers their formatter; None: they keep their own."""
 
-    def __init__(self, of: logging.Logger, formatter: logging.Formatter | None, source: Mapping[str, str]) -> None:
+    def __init__(
+        self, of: logging.Logger, formatter: logging.Formatter | None, source: Mapping[str, str], quotes: bool
+    ) -> None:
         super().__init__()
         self._of = of
         self._formatter = formatter
         self._source = source
+        self._quotes = quotes
 
     def filter(self, record: logging.LogRecord) -> bool:
-        complete(record, self._source)
+        complete(record, self._source, quotes=self._quotes)
         if self._formatter is not None:
             for handler in self._of.handlers:
                 target = getattr(handler, "target", None) or handler  # a buffer formats nothing itself

@@ -101,7 +101,7 @@ def test_any_message_is_one_line_of_strict_json(process: Process, message: str |
     text = process.path.read_bytes()
     assert text.count(b"\n") == 2
     for line in process.lines():
-        line["message"].encode("utf-8")  # which a lone surrogate does not allow
+        line["message"].encode("utf-8")  # which a lone surrogate does not allow (inspect_ai#2316)
 
 
 class Spiteful:
@@ -141,6 +141,17 @@ def test_an_exception_has_its_types_and_traceback_and_no_message(process: Proces
         assert "raise ValueError(text)" in line["traceback"]
         assert line["traceback"].index("ValueError") < line["traceback"].index("KeyError")
         assert MARKER not in json.dumps(line)
+
+
+def test_where_no_prompt_passes_the_messages_of_exceptions_stay(process: Process) -> None:
+    join(process.root, process.of_serve, LogsConfig(format="json"), {"component_name": "controller"}, quotes=True)
+    try:
+        raise ValueError("no node has a GPU \ud83d")
+    except ValueError:
+        process.of_serve.exception("a replica cannot be placed")
+    (line,) = process.lines()
+    assert line["traceback"].endswith("ValueError: no node has a GPU \\ud83d")
+    assert line["component_name"] == "controller"
 
 
 def test_exceptions_that_refer_to_each_other_end(process: Process) -> None:
@@ -184,14 +195,14 @@ def test_set_up_twice_no_line_is_written_twice(process: Process) -> None:
     assert {line["deployment"] for line in lines} == {"Router"}
 
 
-def test_the_handlers_that_serve_makes_later_write_the_same_lines(process: Process) -> None:
+def test_the_handlers_that_serve_makes_later_write_the_same_lines(process: Process) -> None:  # ray#38556
     process.ours.info("before")
     process.reconfigure()
     process.ours.info("after")
     assert [line["message"] for line in process.lines()] == ["before", "after"]
 
 
-def test_a_line_that_waits_in_a_buffer_keeps_its_request(process: Process) -> None:
+def test_a_line_that_waits_in_a_buffer_keeps_its_request(process: Process) -> None:  # ray#56094
     with logged_request("req_1"):
         process.of_serve.info("GET /v1/models 200 1.0ms")  # Serve's own lines wait
         assert process.path.read_text() == ""

@@ -143,7 +143,7 @@ def test_the_router_and_the_replicas_of_a_service_send_theirs(serve_port: int) -
         eventually(lambda: httpx.get(f"{url}/healthz", timeout=5).status_code == 200, "the tier is ready")
         body = {"model": "stub", "prompt": "Hi", "max_tokens": 4}
         assert httpx.post(f"{url}/v1/completions", json=body, headers=key, timeout=60).status_code == 200
-        wanted = {"manta_requests", "manta_engine_generated_tokens", "manta_breaker_open"}
+        wanted = {"manta_requests", "manta_engine_generated_tokens", "manta_journal_bytes"}
         eventually(lambda: wanted <= received.metrics.keys(), "all metrics have come")
         serve.delete("sent")
     labels = {"tenant": "acme", "tier": "stub", "outcome": "finished"}
