@@ -5,7 +5,7 @@ sequence, which the replica measures. Of each step, prompts that one chunk compl
 lower ones; prompts of several chunks share what is left, or what the engine allows them beside decodes. So the first
 token comes after::
 
-    (half of a step, for the one at work) + (wait for a place in batch and KV cache)
+    (what is left of the step at work) + (wait for a place in batch and KV cache)
     + (steps for the tokens ahead and the own ones) * (time of a step without them)
     + (tokens computed in these steps) * (time of a token)
 
@@ -59,11 +59,19 @@ def predict(
     steps, tokens = _prefill(load, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
     full_s = busy_s + tokens_s * min(everything, _step_tokens(load))
-    ttft_s = load.overhead_s + correction * (busy_s / 2 + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s)
+    ttft_s = load.overhead_s + correction * (
+        _left_s(load, busy_s) + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s
+    )
     behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
     # The sequence itself is one more in each step of its answer.
     finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
     return Prediction(ttft_s, finish_s)
+
+
+def _left_s(load: ReplicaLoad, step_s: float) -> float:
+    """Returns what is left of the step at work, which takes ``step_s`` without prompt tokens: half of it if nothing is
+    known of its beginning, or if it should have ended."""
+    return step_s - load.step_age_s if 0 <= load.step_age_s < step_s else step_s / 2
 
 
 def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: float) -> None:

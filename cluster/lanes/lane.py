@@ -335,7 +335,7 @@ class Lane:
             self._on_orphans(orphans)
         self.load = reader.load(item[0])
         streams, now = self._streams, asyncio.get_running_loop().time()
-        self.placed.reported(now)
+        self.placed.reported(now, after_step=bool(item[1]))
         for row in item[1]:
             stream = streams.get(row[0])  # None: the reader has left, and the abort was sent
             if stream is None:

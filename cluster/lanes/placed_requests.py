@@ -41,7 +41,8 @@ class PlacedRequests:
         self._unreported: dict[str, _Placed] = {}
         self._correction = TtftCorrection()
         self._reported_at = -inf
-        self._idle: tuple[ReplicaLoad, tuple[float, float], ReplicaLoad] | None = None  # without a queue: its outlook
+        self._after_step = False  # whether that was the end of a step
+        self._idle: tuple[ReplicaLoad, tuple[float, float], ReplicaLoad] | None = None  # of an idle replica
 
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
@@ -57,9 +58,10 @@ class PlacedRequests:
         if (placed := self._placed.get(request_id)) is not None:
             placed.accepted = True
 
-    def reported(self, now: float) -> None:
-        """Records that a load report has come. It has all requests that were accepted before."""
-        self._reported_at = now
+    def reported(self, now: float, after_step: bool = False) -> None:
+        """Records that a load report has come: at the end of a step if ``after_step``. It has all requests that were
+        accepted before."""
+        self._reported_at, self._after_step = now, after_step
         if self._unreported:
             self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
 
@@ -83,15 +85,21 @@ class PlacedRequests:
         with the correction."""
         learnt = self._correction
         correction, overhead_s = learnt.factor, learnt.overhead_s
-        if not (self._unreported or any(load.queued_short) or any(load.queued_long)):
+        if not (self._unreported or load.running or any(load.queued_short) or any(load.queued_long)):
             if self._idle is None or self._idle[0] is not load or self._idle[1] != (correction, overhead_s):
                 seen = replace(load, correction=correction, overhead_s=overhead_s)
                 self._idle = load, (correction, overhead_s), seen
             return self._idle[2]
         routers = max(1, load.lanes)
-        waiting = load.waiting + routers * len(self._unreported)
+        seen = replace(
+            load,
+            waiting=load.waiting + routers * len(self._unreported),
+            correction=correction,
+            overhead_s=overhead_s,
+            step_age_s=now - self._reported_at if self._after_step else -1.0,
+        )
         if not load.queued_short:
-            return replace(load, waiting=waiting, correction=correction)  # its release reports no tokens
+            return seen  # its release reports no tokens
         short, long = list(load.queued_short), list(load.queued_long)
         at = self._reported_at
         for placed in self._unreported.values():  # in order of their time
@@ -101,4 +109,4 @@ class PlacedRequests:
             queue = long if 0 < load.prefill_chunk < placed.uncached else short
             queue[placed.priority - Priority.INTERACTIVE] += routers * placed.uncached
         work_off(load, short, long, max(0.0, now - at) / correction)
-        return replace(load, waiting=waiting, queued_short=tuple(short), queued_long=tuple(long), correction=correction)
+        return replace(seen, queued_short=tuple(short), queued_long=tuple(long))

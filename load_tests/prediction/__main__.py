@@ -17,7 +17,7 @@ from cluster.lanes.lane_pool import LanePool
 from cluster.replica.tier_replica import TierReplica
 from engine.api import GenerationRequest, SamplingParams
 from engine.config import EngineConfig
-from load_tests.prediction.in_process import InProcessClient, make_engine
+from load_tests.prediction.in_process import InProcessClient, plain_engine, stretched_engine
 from load_tests.prediction.loads import LOADS, Arrival, arrivals
 
 SWITCH_S = 0.0005  # between two threads
@@ -25,6 +25,9 @@ SWITCH_S = 0.0005  # between two threads
 DESCRIPTION = """\
 Run replicas with real engines in this process, send them requests in an open loop, and compare the time to the first
 token that the router predicted for each with the measured one. Requests of the first --warm-up seconds do not count.
+
+Unless --plain is given, a forward pass of the engine takes as long as one of a larger model would
+(load_tests/prediction/stretched_engine.py), so that what else the machine does matters less.
 
 The predictor was made with the load "mixed"; "chat" (short prompts), "documents" (long prompts with shared prefixes)
 and "classes" (40 % batch) are others.
@@ -63,7 +66,8 @@ async def run(name: str, options: argparse.Namespace) -> list[tuple[float, float
     """Returns the predicted and measured TTFTs of one load."""
     load = LOADS[name] if options.rate is None else replace(LOADS[name], rate=options.rate)
     config = EngineConfig(model=options.model, dtype=options.dtype, threads=1)
-    tier = TierConfig(name="frontier", engine=config)
+    make_engine = plain_engine if options.plain else stretched_engine
+    tier = TierConfig(name="fast", engine=config)
     replicas = {f"replica-{number}": TierReplica(tier, make_engine) for number in range(options.replicas)}
     loop = asyncio.get_running_loop()
     ttfts: list[tuple[float, float]] = []
@@ -73,9 +77,7 @@ async def run(name: str, options: argparse.Namespace) -> list[tuple[float, float
         if loop.time() >= counted_from:
             ttfts.append((predicted_s, measured_s))
 
-    pool = LanePool(
-        "frontier", InProcessClient(replicas), PlacementConfig(), lambda _: None, on_first_token=first_token
-    )
+    pool = LanePool("fast", InProcessClient(replicas), PlacementConfig(), lambda _: None, on_first_token=first_token)
     pool.replicas_changed(replicas)
     began = loop.time()
     answers: set[asyncio.Task[None]] = set()
@@ -111,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--warm-up", type=float, default=10.0, metavar="S", help="10")
     add("--rate", type=float, metavar="RPS", help="requests/s; the load's own")
     add("--replicas", type=int, default=1, metavar="N", help="1")
-    add("--model", default="deployments/models/frontier", metavar="PATH", help="deployments/models/frontier")
+    add("--model", default="deployments/models/fast", metavar="PATH", help="deployments/models/fast")
+    add("--plain", action="store_true", help="steps as fast as the model is; give a --rate that the machine can serve")
     add("--dtype", default="float32", help="float32")
     add("--seed", type=int, default=0, metavar="N", help="0")
     add("--json", type=Path, metavar="FILE", help="write the figures")

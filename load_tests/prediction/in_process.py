@@ -8,13 +8,20 @@ from cluster.config import TierConfig
 from cluster.lanes.dataclass_codec import Record
 from cluster.lanes.lane_messages import LaneItem
 from cluster.replica.tier_replica import OnStep, ReplicaEngine, TierReplica
+from engine.async_engine import AsyncEngine
+from engine.engine import Engine
+from load_tests.prediction.stretched_engine import StretchedEngine
 
 
-def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
-    """Returns the tier's engine, with a thread of its own."""
-    from engine.async_engine import AsyncEngine
-    from engine.engine import Engine
+def stretched_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+    """Returns the tier's engine with the step times of a larger model, on a thread of its own."""
+    engine = StretchedEngine.from_config(tier.engine)
+    engine.stretch()
+    return AsyncEngine(engine, on_step)
 
+
+def plain_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+    """Returns the tier's engine, on a thread of its own."""
     return AsyncEngine(Engine.from_config(tier.engine), on_step)
 
 

@@ -38,9 +38,10 @@ class ReplicaLoad:
     long_prompts: int = 0  # of ``queued_long``
     long_at_once: int = 1  # prompts of several chunks that share a step
     lanes: int = 1  # routers that send requests to the replica
-    # What the router has learnt from measured TTFTs; replicas send the defaults:
+    # What the router has learnt and heard; replicas send the defaults:
     correction: float = 1.0  # factor of predicted TTFTs
     overhead_s: float = 0.0  # of each request, beside what the replica's steps take
+    step_age_s: float = -1.0  # seconds since the end of a step that the router has heard of; -1: unknown
 
     @classmethod
     def of(cls, stats: EngineStats, load: EngineLoad, lanes: int = 1) -> ReplicaLoad:

@@ -48,6 +48,14 @@ def test_what_the_replica_has_computed_since_its_report_is_not_queued_any_more()
     assert placed.outlook(queue, 99.0).queued_long == (0, 0, 0)
 
 
+def test_the_age_of_a_step_is_known_from_the_report_at_its_end() -> None:
+    placed, busy = PlacedRequests(), replace(IDLE, running=2, decoding=2)
+    placed.reported(10.0, after_step=True)
+    assert placed.outlook(busy, 10.004).step_age_s == pytest.approx(0.004)
+    placed.reported(11.0)  # a heartbeat
+    assert placed.outlook(busy, 11.004).step_age_s == -1.0
+
+
 def test_a_request_that_was_sent_long_ago_is_not_computed_before_it_was_sent() -> None:
     placed = PlacedRequests()
     placed.reported(0.0)
@@ -85,7 +93,9 @@ def test_the_correction_is_learnt_from_first_tokens_and_taken_out_of_what_it_is_
         raw_s = predict(IDLE, prompt).ttft_s
         placed.place(f"{number}", Priority.STANDARD, prompt, load, predict(load, prompt).ttft_s, float(number))
         placed.first_token(f"{number}", number + 0.02 + 1.5 * raw_s)
+    busy = placed.outlook(replace(IDLE, running=1, decoding=1), 999.0)
     learnt = placed.outlook(IDLE, 999.0)
+    assert (busy.correction, busy.overhead_s) == (learnt.correction, learnt.overhead_s)
     assert learnt.correction == pytest.approx(1.5, rel=0.05)
     assert learnt.overhead_s == pytest.approx(0.02, rel=0.1)
     assert all(predicted == pytest.approx(measured, rel=0.05) for predicted, measured in seen[-20:])

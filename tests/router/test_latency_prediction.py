@@ -41,6 +41,7 @@ loads = st.builds(
     long_at_once=st.integers(0, 4),
     correction=st.floats(0.1, 10),
     overhead_s=st.floats(0, 1),
+    step_age_s=st.floats(-1, 20),
 ).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
 prompts = st.integers(0, 100_000)
 priorities = st.sampled_from(Priority)
@@ -137,6 +138,14 @@ def test_a_long_prompt_beside_decodes_takes_the_steps_that_it_is_allowed() -> No
     busy = replace(IDLE, running=4, decoding=4)
     step_s = 0.01 + 4 * 0.0005
     assert predict(busy, 1_024).ttft_s == pytest.approx(step_s / 2 + 32 * step_s + 1.024)
+
+
+def test_a_step_that_has_just_begun_delays_more_than_one_that_is_nearly_over() -> None:
+    busy = replace(IDLE, running=4, decoding=4)  # steps of 12 ms
+    begun, nearly, unknown = (predict(replace(busy, step_age_s=age), 100).ttft_s for age in (0.0, 0.011, -1.0))
+    assert begun - nearly == pytest.approx(0.011)
+    assert begun - unknown == pytest.approx(0.006)
+    assert predict(replace(busy, step_age_s=5.0), 100).ttft_s == unknown
 
 
 def test_a_full_batch_makes_the_next_one_wait_for_a_place() -> None:
