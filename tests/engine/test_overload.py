@@ -73,3 +73,14 @@ def test_idle_time_does_not_make_an_engine_slow() -> None:
     rate.observe(1001.0, 5, waiting=5)
 
     assert rate.wait_s(10) == pytest.approx(2.0, rel=0.1)
+
+
+def test_an_answer_that_another_engine_has_begun_is_never_refused(make_engine: MakeEngine) -> None:
+    subject = AsyncEngine(make_engine(max_waiting=BOUND), lambda deltas: None)  # not started: all wait
+    for n in range(BOUND):
+        subject.submit(GenerationRequest(f"a{n}", (1, 2), SHORT))
+    with pytest.raises(OverloadedError):
+        subject.submit(GenerationRequest("new", (1, 2), SHORT))
+
+    subject.submit(GenerationRequest("moved", (1, 2), SHORT, resume=(3,)))
+    assert subject.stats().waiting == BOUND + 1
