@@ -309,3 +309,18 @@ def test_without_admission_the_replica_refuses(served: Served) -> None:
 
     assert (answer.status_code, answer.headers["x-manta-refused"]) == (429, "reason=replica_queue")
     assert answer.headers["retry-after"] == "7"
+
+
+def test_of_a_burst_no_more_are_admitted_than_have_room_and_none_is_refused_later(small: Served) -> None:
+    async def run() -> list[int]:
+        async with httpx.AsyncClient(timeout=20, headers={"authorization": f"Bearer {KEY}"}) as client:
+            path = f"{small.url}/v1/chat/completions"
+            sent = [asyncio.create_task(client.post(path, json=body(HELD))) for _ in range(30)]
+            done, waiting = await asyncio.wait(sent, timeout=3)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            assert len(small.backend.requests) == len(waiting)
+            return [task.result().status_code for task in done]
+
+    assert asyncio.run(run()) == [429] * 29
