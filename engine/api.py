@@ -215,7 +215,9 @@ class GenerationRequest:
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
     ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps. ``ttft_slo_s`` is the
     objective for the first token, in seconds from arrival: requests are served in the order in which their objectives
-    are due, and one that has missed it after those that can still meet theirs. It ends no request.
+    are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
+    counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
+    last sent one: the engine counts them among its arrivals, for autoscaling.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -232,6 +234,7 @@ class GenerationRequest:
     model_version: str = ""
     trace_context: str = ""
     ttft_slo_s: float | None = None
+    refused_before: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):

@@ -99,6 +99,7 @@ class AsyncEngine:
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
+            self._engine.recorder.refused_by_router(request.refused_before)
             self._inbox.append(job)
             self._arrivals[request.tenant] += 1
             self._changed.notify()

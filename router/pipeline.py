@@ -570,7 +570,7 @@ class Pipeline:
         return generate(
             self._backend,
             account.tier,
-            account.request,
+            replace(account.request, refused_before=self._admission.take_refusals(account.tier)),
             account.principal.tenant,
             self._config.failover,
             account.meter,

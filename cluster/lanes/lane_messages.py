@@ -46,6 +46,9 @@ _LOADS = RowCodec(ReplicaLoad)
 _MODELS = RecordCodec(ModelInfo)
 _REQUESTS = RecordCodec(GenerationRequest)
 
+_BESIDE = {"trace_context": "trace", "ttft_slo_s": "ttft_slo_s", "refused_before": "refused_before"}
+"""Fields of a request that a replica may do without, with their names beside its other fields."""
+
 _NAMES = _DELTAS.schema["Delta"]
 _REASON, _USAGE = _NAMES.index("finish_reason"), _NAMES.index("usage")
 _FAILURES = frozenset(reason.value for reason in FAILURE_REASONS)
@@ -114,9 +117,8 @@ def pack_request(request: GenerationRequest, account: str = "") -> Record:
     """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
     fields = _REQUESTS.encode(request)
     # Beside the fields, where a replica of a release without them ignores them. Among them it would refuse the request.
-    beside = {"trace": fields.pop("trace_context", ""), "ttft_slo_s": fields.pop("ttft_slo_s", None)}
-    packed = {"protocol": PROTOCOL, "request": fields, "account": account, **beside}
-    return {name: value for name, value in packed.items() if value not in ("", None)}
+    beside = {each: fields.pop(name) for name, each in _BESIDE.items() if name in fields}
+    return {"protocol": PROTOCOL, "request": fields, **({"account": account} if account else {}), **beside}
 
 
 def account_in(packed: Record) -> str:
@@ -133,7 +135,7 @@ def unpack_request(packed: Record) -> GenerationRequest:
     if packed["protocol"] != PROTOCOL:
         raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
     try:
-        beside = {"trace_context": packed.get("trace", ""), "ttft_slo_s": packed.get("ttft_slo_s")}
+        beside = {name: packed[each] for name, each in _BESIDE.items() if each in packed}
         return _REQUESTS.decode({**packed["request"], **beside})
     except RequestError as error:
         # The router built the same request without an error, so its release permits other values.

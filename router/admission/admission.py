@@ -11,10 +11,11 @@ Between the decision and the ticket nothing is awaited, so that the decision hol
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from engine.api import Priority
 from router.admission.admission_decision import Admit, Refuse, RequestFacts, TierView, decide
 from router.admission.refusal import refusal_error
 from router.admission.retry_schedule import RetrySchedule
@@ -97,6 +98,7 @@ class Admission:
         self._metrics = metrics
         self.rooms: defaultdict[str, WaitingRoom] = defaultdict(WaitingRoom)
         self._retries: dict[str, RetrySchedule] = {}
+        self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
         self._reading = 0  # requests that would be refused, and look into the answer cache
 
     def enter(
@@ -123,6 +125,13 @@ class Admission:
                 on_exit=self._read,
             )
         raise self._refuse(facts, decision, views[tier], request_id)
+
+    def take_refusals(self, tier: str) -> tuple[int, ...]:
+        """Returns the numbers of requests for ``tier`` that were refused since the last call, by class in the order of
+        ``Priority``; () if none was. The next request takes them to a replica, since autoscaling reads replicas: demand
+        that is refused before it reaches one would never add any."""
+        refused = self._unreported.pop(tier, None)
+        return () if refused is None else tuple(refused[priority] for priority in Priority)
 
     def _views(self, facts: RequestFacts, tier: str, order: Sequence[str], now: float) -> dict[str, TierView]:
         """Returns the views of the tiers that the decision may need."""
@@ -151,6 +160,7 @@ class Admission:
         """Returns the error of a refused request, and counts it."""
         now = self._clock.monotonic()
         self.rooms[refused.tier].refused_at[facts.priority] = now
+        self._unreported[refused.tier][facts.priority] += facts.requests
         schedule = self._retries.setdefault(refused.tier, RetrySchedule(self._config.max_retry_s))
         retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)
         self._count(facts, view, "refused", refused.reason)

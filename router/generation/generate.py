@@ -131,6 +131,7 @@ def engine_requests(
             priority=request.priority,
             deadline_s=request.deadline_s,
             ttft_slo_s=request.ttft_slo_s,
+            refused_before=() if index else request.refused_before,
             trace_context=trace_context,
         )
         for index, prompt in enumerate(request.prompts)

@@ -295,6 +295,17 @@ def test_replicas_that_are_full_do_not_end_what_was_admitted(small: Served) -> N
     assert len(small.backend.requests) > 3
 
 
+def test_the_next_request_takes_the_number_of_refusals_to_its_replica_once(small: Served) -> None:
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+    assert [ask(small, service_tier="priority").status_code for _ in range(3)] == [429] * 3
+    small.backend.wait_s = 0.0  # type: ignore[attr-defined]
+    small.backend.requests.clear()
+    ask(small)
+    ask(small)
+
+    assert [request.refused_before for request in small.backend.requests] == [(3, 0, 0), ()]
+
+
 def test_only_a_tier_without_any_replica_is_unavailable(small: Served) -> None:
     small.backend.fault = TierUnavailableError("none")
     answer = ask(small)
