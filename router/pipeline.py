@@ -128,7 +128,7 @@ class Pipeline:
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
-        self._admission = Admission(config.admission, backend.snapshot, clock, self._metrics)
+        self._admission = Admission(config.admission, clock, self._metrics)
 
     async def start(self) -> None:
         """Starts the background tasks and the stores."""
@@ -300,7 +300,9 @@ class Pipeline:
         refused.
         """
         tenant, tier = principal.tenant, route.tier
-        expected = self._limiter.expected(tenant, tier, request, self._context_length(tier))
+        loads = self._backend.snapshot()
+        context = next((load.context_length for load in loads if load.name == tier), None)
+        expected = self._limiter.expected(tenant, tier, request, context)
         own = self._config.tenants.get(tenant)
         allowed = self._config.admission.spill if own is None or own.spill is None else own.spill
         facts = RequestFacts(
@@ -315,7 +317,7 @@ class Pipeline:
         controls = controlled(request.cache, call.cache_control)
         cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
         order = allowed_tiers(principal, self._choice.tiers)
-        return self._admission.enter(facts, tier, order, call.request_id, cacheable=cacheable)
+        return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
 
     def _placed(self, request: InferenceRequest, route: Route, place: Place) -> tuple[InferenceRequest, Route]:
         """Returns the request as the tier of its place gets it."""

@@ -1,4 +1,4 @@
-"""``Admission``: admits or refuses the requests of one router. It reads the tiers' loads, and counts its decisions.
+"""``Admission``: admits or refuses the requests of one router, and counts its decisions.
 
 ::
 
@@ -83,17 +83,10 @@ class Place:
 
 
 class Admission:
-    """The waiting rooms of all tiers, by this router. ``loads`` returns the present load of every tier."""
+    """The waiting rooms of all tiers, by this router."""
 
-    def __init__(
-        self,
-        config: AdmissionConfig,
-        loads: Callable[[], Sequence[TierSnapshot]],
-        clock: Clock,
-        metrics: UsageMetrics,
-    ) -> None:
+    def __init__(self, config: AdmissionConfig, clock: Clock, metrics: UsageMetrics) -> None:
         self._config = config
-        self._loads = loads
         self._clock = clock
         self._metrics = metrics
         self.rooms: defaultdict[str, WaitingRoom] = defaultdict(WaitingRoom)
@@ -102,17 +95,25 @@ class Admission:
         self._reading = 0  # requests that would be refused, and look into the answer cache
 
     def enter(
-        self, facts: RequestFacts, tier: str, order: Sequence[str], request_id: str, *, cacheable: bool = False
+        self,
+        facts: RequestFacts,
+        tier: str,
+        order: Sequence[str],
+        loads: Sequence[TierSnapshot],
+        request_id: str,
+        *,
+        cacheable: bool = False,
     ) -> Place:
         """Returns the place of a request for ``tier``, or for another one of ``order``, which are the tiers that its
         key may use, weakest first.
 
-        ``cacheable``: the answer cache may answer it, so that it may need no room. Raises AdmissionRefusedError.
+        ``loads`` are the present loads of all tiers. ``cacheable``: the answer cache may answer it, so that it may need
+        no room. Raises AdmissionRefusedError.
         """
         if not self._config.enabled:
             return Place(self._clock, tier)
         now = self._clock.monotonic()
-        views = self._views(facts, tier, order, now)
+        views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
         if isinstance(decision, Admit):
             return self._admit(facts, decision, views[decision.tier], now)
@@ -133,12 +134,14 @@ class Admission:
         refused = self._unreported.pop(tier, None)
         return () if refused is None else tuple(refused[priority] for priority in Priority)
 
-    def _views(self, facts: RequestFacts, tier: str, order: Sequence[str], now: float) -> dict[str, TierView]:
+    def _views(
+        self, facts: RequestFacts, tier: str, order: Sequence[str], loads: Sequence[TierSnapshot], now: float
+    ) -> dict[str, TierView]:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
         return {
             load.name: view_of(facts, load, self.rooms[load.name], self._config, now)
-            for load in self._loads()
+            for load in loads
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
 

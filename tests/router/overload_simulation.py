@@ -87,9 +87,7 @@ class Simulation:
         clock = VirtualClock()
         begin = clock.time
         subject = scheduler(blocks=1024, prefix_caching=False, limits=self.limits)
-        admission = Admission(
-            self.config or AdmissionConfig(enabled=False), lambda: [_report(subject)], clock, NoUsageMetrics()
-        )
+        admission = Admission(self.config or AdmissionConfig(enabled=False), clock, NoUsageMetrics())
         running: dict[str, tuple[Arrival, EngineSequence]] = {}
         waiting = iter(enumerate(offered))
         following = next(waiting, None)
@@ -99,7 +97,7 @@ class Simulation:
                 following = next(waiting, None)
                 facts = RequestFacts(one.tenant, one.priority, 1, one.prompt, one.output)
                 try:
-                    one.place = admission.enter(facts, "fast", ["fast"], str(number))
+                    one.place = admission.enter(facts, "fast", ["fast"], [_report(subject)], str(number))
                 except AdmissionRefusedError as error:
                     one.refused = error
                     continue
