@@ -279,6 +279,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
     aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
     prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
     overflow = {name: each for name, each in router.prompts.tiers.items() if name not in missing}
+    admission = {name: each for name, each in router.admission.tiers.items() if name not in missing}
     kept = [key for key in keys if key.tiers is None or key.tiers]
     if not kept:
         raise ValueError(
@@ -293,6 +294,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
                 "keys": tuple(kept),
                 "prices": router.prices.model_copy(update={"tiers": prices}),
                 "prompts": router.prompts.model_copy(update={"tiers": overflow}),
+                "admission": router.admission.model_copy(update={"tiers": admission}),
             }
         ),
         ingress=config.ingress,
@@ -345,6 +347,8 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
     check_prices(router.prices.tiers, tiers)
     for name in router.prompts.tiers:
         check_tier(f"router.prompts.tiers.{name}", name, tiers)
+    for name in router.admission.tiers:
+        check_tier(f"router.admission.tiers.{name}", name, tiers)
     for place, key in enumerate(router.keys):
         for name in key.tiers or ():
             check_tier(f"router.keys.{place}.tiers", name, tiers)

@@ -153,6 +153,7 @@ class Admission:
             priority=request.priority,
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
+            objective=None if request.ttft_slo_s is None else now + request.ttft_slo_s,
             ahead=self.ahead,
             reserve=(self.reserve or request.reserve) and params.beam is None,  # the need of beams is unknown
             rules=rules,

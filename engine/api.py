@@ -213,7 +213,11 @@ class GenerationRequest:
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
     admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
-    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps.
+    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps. ``ttft_slo_s`` is the
+    objective for the first token, in seconds from arrival: requests are served in the order in which their objectives
+    are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
+    counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
+    last sent one: the engine counts them among its arrivals, for autoscaling.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -229,12 +233,16 @@ class GenerationRequest:
     reserve: bool = False
     model_version: str = ""
     trace_context: str = ""
+    ttft_slo_s: float | None = None
+    refused_before: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
             raise RequestError(f"priority must be -1, 0 or 1, got {self.priority!r}", "priority")
         if self.deadline_s is not None and not (self.deadline_s > 0 and math.isfinite(self.deadline_s)):
             raise RequestError(f"deadline_s must be positive, got {self.deadline_s!r}", "deadline_s")
+        if self.ttft_slo_s is not None and not (self.ttft_slo_s > 0 and math.isfinite(self.ttft_slo_s)):
+            raise RequestError(f"ttft_slo_s must be positive, got {self.ttft_slo_s!r}", "ttft_slo_s")
         if self.reserve and self.sampling.beam is not None:
             raise RequestError("Blocks cannot be reserved for a beam search.", "reserve")
         if self.resume and (self.sampling.choices > 1 or self.sampling.beam is not None):

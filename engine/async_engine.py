@@ -92,13 +92,14 @@ class AsyncEngine:
         cannot be compiled at the moment; or EngineDeadError. After an error the request is not queued.
         """
         with self._changed:
-            self._check_room(request.tenant, request.priority)  # before the work of tokenising
+            self._check_room(request)  # before the work of tokenising
         job = self._engine.prepare(request)
         with self._changed:
-            self._check_room(request.tenant, request.priority)
+            self._check_room(request)
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
+            self._engine.recorder.refused_by_router(request.refused_before)
             self._inbox.append(job)
             self._arrivals[request.tenant] += 1
             self._changed.notify()
@@ -164,16 +165,18 @@ class AsyncEngine:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
         self._engine.check_health()
 
-    def _check_room(self, tenant: str, priority: Priority) -> None:
-        """Raises OverloadedError if the waiting queue is full for ``tenant``, or EngineDeadError. The caller holds the
-        lock."""
+    def _check_room(self, request: GenerationRequest) -> None:
+        """Raises OverloadedError if the waiting queue is full for the request's tenant, or EngineDeadError. The caller
+        holds the lock. An answer that another engine has begun is never refused."""
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
         self._engine.check_health()  # an idle engine does not notice otherwise that another rank has ended
+        if request.resume:
+            return
         try:
-            check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
+            check_room(request.tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:
-            self._engine.recorder.refuse(tenant, priority)
+            self._engine.recorder.refuse(request.tenant, request.priority)
             raise
 
     def _run(self) -> None:

@@ -203,6 +203,11 @@ class Recorder:
         self.tenant(tenant).refused += 1
         self._classes[priority].refusals += 1
 
+    def refused_by_router(self, counts: Iterable[int]) -> None:
+        """Counts requests that a router has refused, by class in the order of ``Priority``. Called as ``refuse`` is."""
+        for priority, count in zip(Priority, counts, strict=False):
+            self._classes[priority].refusals += count
+
     def arrived(self, priority: Priority, prompt_tokens: float) -> None:
         """Counts a request that was queued. ``prompt_tokens`` are those that are expected to be computed."""
         use = self._classes[priority]

@@ -66,6 +66,8 @@ class Sequence:
     priority: Priority = Priority.STANDARD
     arrived: float = 0.0  # instant at which the request arrived
     deadline: float | None = None  # instant by which its first token must have been generated
+    objective: float | None = None  # instant by which its first token is to be generated, if possible
+    relegated_at: float | None = None  # instant at which the queue noticed that the objective had passed
     rules: LogitRules | None = None
     grammar: GrammarState | None = None
     lookup: PromptLookup | None = None
@@ -164,6 +166,7 @@ class Sequence:
             tenant=self.tenant,
             priority=self.priority,
             arrived=self.arrived,
+            objective=self.objective,
             ahead=self.ahead,
             reserve=self.reserve,
             rules=None if self.rules is None else self.rules.branch(),

@@ -322,6 +322,8 @@ class App:
             _log(exchange, error, refusal)
             if isinstance(refusal, LimitExceededError):
                 exchange.headers += rate_limit_headers(refusal.decision, self._warn_at)
+            if refusal.refused is not None:
+                exchange.headers.append((b"x-manta-refused", refusal.refused.encode("ascii", "replace")))
             if refusal.safety is not None:
                 exchange.headers.append((b"x-manta-safety", refusal.safety.encode()))
             await exchange.fail(refusal, errors.body(refusal))

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engine.api import Priority
+
 HASHED = "sha256:"
 """Marks an API key in the config that is given as its SHA-256 digest."""
 
@@ -65,11 +67,19 @@ class LimitsConfig(Settings):
     """Money of a calendar month (UTC), in the currency of the prices."""
 
 
+Spill = Literal["none", "up", "down", "any"]
+"""Where a request may go that its tier would refuse: nowhere, to a stronger tier, to a weaker one, or to both, stronger
+ones first."""
+
+
 class TenantConfig(Settings):
     """The settings of a tenant."""
 
     limits: LimitsConfig = LimitsConfig()
     """How much all keys of the tenant may use together, whatever limits each key has."""
+    spill: Spill | None = None
+    """Where the tenant's requests may go that their tier would refuse. None: as ``router.admission`` says. A request
+    may narrow it by its field ``spill``. Only tiers that its key may use count."""
     on_failure: Literal["error", "partial"] | None = None
     """What the tenant's requests get that do not say ``on_failure``. None: as ``router.failover`` says."""
     resume: bool = True
@@ -469,6 +479,60 @@ class FailoverConfig(Settings):
     settings, are left. ``continue``: one of them continues it, and the usage says so. ``end``: it ends in an error."""
 
 
+class ClassAdmission(Settings):
+    """What the admission of a scheduling class allows."""
+
+    ttft_s: float | None = Field(None, gt=0, le=86_400)
+    """The class's objective for the time to the first token, in seconds. A request that cannot meet it, because of the
+    work before it, is refused at once. None: the class has no objective, and waits."""
+    max_requests: int = Field(512, ge=1)
+    """The most admitted requests, for each ready replica of the tier, that wait for their first token in one router.
+    Those of all classes together should not exceed ``engine.max_waiting``, the queue of a replica."""
+    max_tokens: int = Field(2_097_152, ge=1)
+    """The most tokens that these may take together: their prompts, and twice what they are expected to generate."""
+
+
+class TierAdmission(Settings):
+    """The admission of a tier, by scheduling class. A class that is None is as in ``router.admission``."""
+
+    interactive: ClassAdmission | None = None
+    standard: ClassAdmission | None = None
+    batch: ClassAdmission | None = None
+
+
+class AdmissionConfig(Settings):
+    """Admission: which requests a tier takes when more arrive than it can serve. The others are refused at once."""
+
+    enabled: bool = True
+    """Whether requests are refused before a replica gets them. Off: a replica refuses when its queue is full."""
+    interactive: ClassAdmission = ClassAdmission(ttft_s=5.0, max_requests=256)
+    """Requests with ``service_tier: priority`` or a negative ``priority``: a person waits for the first word."""
+    standard: ClassAdmission = ClassAdmission(ttft_s=30.0)
+    """Requests that say nothing else. Clients wait so long at least: OpenAI's libraries give up after ten minutes."""
+    batch: ClassAdmission = ClassAdmission(max_requests=256)
+    """Requests with ``service_tier: flex`` or a positive ``priority``, which fill what the others leave."""
+    tiers: dict[str, TierAdmission] = Field(default_factory=dict)
+    """What is otherwise for single tiers, by name."""
+    floor: float = Field(0.1, gt=0, le=1)
+    """The share of its queue that the class batch keeps while the others are at their objectives. It keeps all of it
+    while they wait for nothing; standard is in the middle. Above 0, so that no class starves."""
+    spill: Spill = "none"
+    """Where requests may go that their tier would refuse. None by default: another tier has other answers and other
+    prices, so a tenant has to want it (``router.tenants``)."""
+    max_retry_s: float = Field(60.0, ge=1, le=120)
+    """The longest wait that a refusal asks for, in seconds. OpenAI's libraries obey up to 120."""
+    max_cache_reads: int = Field(16, ge=0)
+    """The most requests at a time that would be refused, and look for their answer in the answer cache before they are.
+    Further ones are refused without looking, so that refusals stay quick."""
+
+    def terms(self, tier: str, priority: Priority) -> ClassAdmission:
+        """Returns the settings that apply to a scheduling class on a tier."""
+        name = priority.name.lower()
+        own: ClassAdmission | None = getattr(self.tiers.get(tier), name, None)
+        common: ClassAdmission = getattr(self, name)
+        return common if own is None else own
+
+
 class ResumeConfig(Settings):
     """Streams that a client can resume after it has lost its connection: those of requests with ``detach: true``."""
 
@@ -527,6 +591,8 @@ class RouterConfig(Settings):
     """Further names of tiers, or of ``auto``, for clients whose model name cannot be changed."""
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     """How /v1/embeddings names its model."""
+    admission: AdmissionConfig = AdmissionConfig()
+    """Which requests are taken when more arrive than can be served."""
     failover: FailoverConfig = FailoverConfig()
     """What happens to the requests of a replica that is lost."""
     resume: ResumeConfig = ResumeConfig()

@@ -15,7 +15,8 @@
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
     ├── RateLimitError              try again later
-    │   └── LimitExceededError      a limit of the key or the tenant is reached
+    │   ├── LimitExceededError      a limit of the key or the tenant is reached
+    │   └── AdmissionRefusedError   the tier could not serve the request in time
     ├── InternalServerError         the service is at fault
     │   └── RequestGivenUpError     several replicas were lost while they ran the request
     └── UnavailableError            no replica can take the request now
@@ -40,6 +41,7 @@ from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
     ReplicaVersionError,
+    TierUnavailableError,
 )
 
 
@@ -74,13 +76,15 @@ class RefusalError(Exception):
     ``retry_after_s`` is the time in seconds that a client should wait before it tries again. Each of the last three may
     be None. ``should_retry`` tells client libraries whether to retry by themselves; None: they decide, unless the
     request has generated tokens, which would be paid for again. ``safety`` is the guard's decision, if the guard
-    refused the request. ``usage`` has the token counts of an answer that had begun; None: it had not.
+    refused the request. ``usage`` has the token counts of an answer that had begun; None: it had not. ``refused`` is
+    the value of the header x-manta-refused, for a request that there is no room for; None: it has none.
     """
 
     kind: ClassVar[RefusalKind] = RefusalKind.INTERNAL
     should_retry: bool | None = None
     safety: str | None = None
     usage: Usage | None = None
+    refused: str | None = None
 
     def __init__(
         self, message: str, code: str | None = None, field: str | None = None, retry_after_s: float | None = None
@@ -175,6 +179,15 @@ class LimitExceededError(RateLimitError):
         self.should_retry = should_retry
 
 
+class AdmissionRefusedError(RateLimitError):
+    """The tier could not serve the request in time, or has no room for it. ``refused`` has the reason, and what it was
+    decided by."""
+
+    def __init__(self, message: str, refused: str, retry_after_s: float) -> None:
+        super().__init__(message, "overloaded", retry_after_s=retry_after_s)
+        self.refused = refused
+
+
 class InternalServerError(RefusalError):
     """The service is at fault."""
 
@@ -205,10 +218,11 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return InvalidRequestError(message, code, prompt_field if param in ("prompt", "messages") else param)
         case UnsatisfiableError():
             return InvalidRequestError(str(error), "unsatisfiable")
-        case OverloadedError(message=message, retry_after_s=retry_after_s):
-            return RateLimitError(message, "overloaded", retry_after_s=retry_after_s)
-        case ReplicaOverloadedError(message=message, retry_after_s=retry_after_s):
-            return RateLimitError(message, "overloaded", retry_after_s=retry_after_s)
+        case (
+            OverloadedError(message=message, retry_after_s=retry_after_s)
+            | ReplicaOverloadedError(message=message, retry_after_s=retry_after_s)
+        ):
+            return _refused(RateLimitError(message, "overloaded", retry_after_s=retry_after_s), "replica_queue")
         case PoisonRequestError(message=message):
             return RequestGivenUpError(message, "poison_request")
         case ReplicaLostError(message=message) | ReplicaDrainedError(message=message):
@@ -217,6 +231,8 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return UnavailableError(message, "model_version_changed", retry_after_s=1)
         case ReplicaVersionError(message=message):
             return UnavailableError(message, "version_mismatch", retry_after_s=5)
+        case TierUnavailableError(message=message):
+            return _refused(UnavailableError(message, "tier_unavailable", retry_after_s=5), "no_capacity")
         case BackendError(message=message):
             return UnavailableError(message, "tier_unavailable", retry_after_s=5)
         case EngineDeadError():
@@ -225,3 +241,9 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return DeadlineExceededError("The request took longer than this service allows.", "request_timeout")
         case _:
             return InternalServerError("The server had an error while processing your request.", "internal_error")
+
+
+def _refused(refusal: RefusalError, reason: str) -> RefusalError:
+    """Returns ``refusal`` with the header x-manta-refused."""
+    refusal.refused = f"reason={reason}"
+    return refusal

@@ -94,6 +94,10 @@ class InferenceRequest:
     profile: str | None = None  # the name of a sampling profile (setting router.profiles)
     priority: Priority = Priority.STANDARD
     deadline_s: float | None = None  # seconds from arrival to the first token of each prompt's answers
+    ttft_slo_s: float | None = None  # the objective of its class for the same; None: it has none
+    refused_before: tuple[int, ...] = ()  # as in ``GenerationRequest``
+    spill: Literal["none", "up", "down", "any"] | None = None  # where it may go if its tier has no room; None: as
+    # configured
     parsing: TextParsing = NO_PARSING
     ignored: tuple[str, ...] = ()  # what the request sets without effect
     tools: tuple[str, ...] = ()  # the names of the functions that the model is offered

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
+from router.admission.admission import Admission, Place
+from router.admission.admission_decision import RequestFacts
+from router.admission.spill import narrowed
 from router.answer_events import AnswerEvent, Repeated, Routed
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
@@ -125,6 +128,7 @@ class Pipeline:
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
+        self._admission = Admission(config.admission, clock, self._metrics)
 
     async def start(self) -> None:
         """Starts the background tasks and the stores."""
@@ -170,17 +174,14 @@ class Pipeline:
             trace.enter(SpanName.ROUTE)
             route = self._route(principal, request)
             request, route = await self._fit(principal, request, route)
-            request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
-            self._check_cost(request, route.tier)
-            version = self._versions.get(route.tier, "")
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]
                 return
-            async with claim:
-                account = Account(
-                    call, principal, request, route.tier, version, started_at, id=claim.account, run=claim.run
-                )
+            async with claim, self._admit(call, principal, request, route) as place:
+                request, route = self._placed(request, route, place)
+                self._check_cost(request, route.tier)
+                account = self._account(call, principal, request, route, started_at, claim, place)
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
                 hold = await self._reserve(account)
@@ -190,6 +191,7 @@ class Pipeline:
                     scored = await self._moderate_input(account)
                     trace.enter(SpanName.CACHE)
                     with await self._look_up(account) as found:
+                        place.settle(needs_engine=self._needs_engine(account, found))
                         trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
                         answered = scored(self._answers(account, answer_guard, found))
@@ -288,6 +290,69 @@ class Pipeline:
         tenant, key_id, content = principal.tenant, principal.key_id, (call.endpoint, body)
         claim = self._idempotency.claim
         return await claim(tenant, key_id, call.idempotency_key, content, streamed=request.stream)
+
+    def _admit(self, call: Call, principal: Principal, request: InferenceRequest, route: Route) -> Place:
+        """Returns the place of the request in the queue of its tier, or of another one that it may spill to. Raises
+        AdmissionRefusedError.
+
+        It is before the limits, so that a refusal is charged to none, and before the guard, whose checks take longer
+        than a refusal may. So the answer cache, which comes after them, is asked only for a few of those that would be
+        refused.
+        """
+        tenant, tier = principal.tenant, route.tier
+        loads = self._backend.snapshot()
+        context = next((load.context_length for load in loads if load.name == tier), None)
+        expected = self._limiter.expected(tenant, tier, request, context)
+        own = self._config.tenants.get(tenant)
+        allowed = self._config.admission.spill if own is None or own.spill is None else own.spill
+        facts = RequestFacts(
+            tenant,
+            request.priority,
+            max(len(request.prompts), 1),
+            expected.prompt_tokens,
+            expected.completion_tokens,
+            request.deadline_s,
+            narrowed(allowed, request.spill),
+        )
+        controls = controlled(request.cache, call.cache_control)
+        cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
+        order = allowed_tiers(principal, self._choice.tiers)
+        return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
+
+    def _placed(self, request: InferenceRequest, route: Route, place: Place) -> tuple[InferenceRequest, Route]:
+        """Returns the request as the tier of its place gets it."""
+        if place.moved:
+            route = Route(place.tier, f"{route.reason}; spilled, {place.moved}")
+        request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
+        return replace(request, ttft_slo_s=place.ttft_s), route
+
+    def _account(
+        self,
+        call: Call,
+        principal: Principal,
+        request: InferenceRequest,
+        route: Route,
+        started_at: float,
+        claim: Claim,
+        place: Place,
+    ) -> Account:
+        """Returns the account of a request that has its place."""
+        return Account(
+            call,
+            principal,
+            request,
+            route.tier,
+            self._versions.get(route.tier, ""),
+            started_at,
+            id=claim.account,
+            run=claim.run,
+            on_first_token=place.started if self._config.admission.enabled else None,
+        )
+
+    @staticmethod
+    def _needs_engine(account: Account, found: Found) -> bool:
+        """Returns whether the answer has to be generated."""
+        return found.hit is None and not (account.ruling is not None and account.ruling.refused)
 
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
@@ -507,7 +572,7 @@ class Pipeline:
         return generate(
             self._backend,
             account.tier,
-            account.request,
+            replace(account.request, refused_before=self._admission.take_refusals(account.tier)),
             account.principal.tenant,
             self._config.failover,
             account.meter,
@@ -519,6 +584,7 @@ class Pipeline:
             account.call.trace.context,
             account.run,
             self._suspects[account.tier],
+            account.on_first_token,
         )
 
     def _failover(self, account: Account, kind: str) -> None:

@@ -46,6 +46,9 @@ _LOADS = RowCodec(ReplicaLoad)
 _MODELS = RecordCodec(ModelInfo)
 _REQUESTS = RecordCodec(GenerationRequest)
 
+_BESIDE = {"trace_context": "trace", "ttft_slo_s": "ttft_slo_s", "refused_before": "refused_before"}
+"""Fields of a request that a replica may do without, with their names beside its other fields."""
+
 _NAMES = _DELTAS.schema["Delta"]
 _REASON, _USAGE = _NAMES.index("finish_reason"), _NAMES.index("usage")
 _FAILURES = frozenset(reason.value for reason in FAILURE_REASONS)
@@ -113,10 +116,9 @@ def _known(model: Record) -> ModelInfo:
 def pack_request(request: GenerationRequest, account: str = "") -> Record:
     """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
     fields = _REQUESTS.encode(request)
-    # Beside the fields, where a replica of a release without traces ignores it. Among them it would refuse the request.
-    trace = fields.pop("trace_context", "")
-    packed = {"protocol": PROTOCOL, "request": fields}
-    return {**packed, **({"account": account} if account else {}), **({"trace": trace} if trace else {})}
+    # Beside the fields, where a replica of a release without them ignores them. Among them it would refuse the request.
+    beside = {each: fields.pop(name) for name, each in _BESIDE.items() if name in fields}
+    return {"protocol": PROTOCOL, "request": fields, **({"account": account} if account else {}), **beside}
 
 
 def account_in(packed: Record) -> str:
@@ -133,7 +135,8 @@ def unpack_request(packed: Record) -> GenerationRequest:
     if packed["protocol"] != PROTOCOL:
         raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
     try:
-        return _REQUESTS.decode({**packed["request"], "trace_context": packed.get("trace", "")})
+        beside = {name: packed[each] for name, each in _BESIDE.items() if each in packed}
+        return _REQUESTS.decode({**packed["request"], **beside})
     except RequestError as error:
         # The router built the same request without an error, so its release permits other values.
         raise VersionMismatchError(error.message) from error

@@ -12,10 +12,18 @@ ray_manta_limit_refusals_total          tenant, scope, limit                    
 ray_manta_failovers_total               tier, kind                              requests that another replica went on
                                                                                 with, or was asked to
 ray_manta_safety_decisions_total        tenant, decision                        requests that the guard inspected
+ray_manta_admissions_total              tier, class, outcome, reason            decisions of the admission
+ray_manta_admission_ttft_seconds        tier, class                             gauge: the time to the first token that
+                                                                                the last decision has predicted
+ray_manta_admission_waiting_requests    tier, class                             gauge: admitted, without first token
+ray_manta_admission_waiting_tokens      tier, class                             gauge: their tokens, by estimate
+ray_manta_admission_pressure            tier, class                             gauge: how near the higher classes are
+                                                                                to their objectives, 0 to 1
 ======================================  ======================================  ======================================
 
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
+``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
 ``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run).
 ``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
 Requests whose router was killed are in the ledger, but not here.
@@ -27,7 +35,7 @@ from cluster.telemetry.bounded_label import bounded
 from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.tenant_labels import TenantLabels
 from router.ports.limit_store import LimitName
-from router.ports.usage_metrics import UsageSample
+from router.ports.usage_metrics import AdmissionSample, UsageSample
 
 DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 
@@ -56,6 +64,18 @@ class RayUsageMetrics:
         self._decisions = make.counter(
             "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
         )
+        self._admissions = make.counter(
+            "manta_admissions", "Decisions of the admission.", ("tier", "class", "outcome", "reason")
+        )
+        gauges = {
+            "ttft_seconds": "The predicted time to the first token of the last request.",
+            "waiting_requests": "Admitted requests that wait for their first token.",
+            "waiting_tokens": "The tokens of the requests that wait for their first token.",
+            "pressure": "How near the higher classes are to their objectives, 0 to 1.",
+        }
+        self._admission = {
+            name: make.gauge(f"manta_admission_{name}", words, ("tier", "class")) for name, words in gauges.items()
+        }
 
     def count(self, sample: UsageSample) -> None:
         labels = {"tenant": self._label(sample.tenant), "tier": sample.tier}
@@ -82,3 +102,16 @@ class RayUsageMetrics:
 
     def failover(self, tier: str, kind: str) -> None:
         self._failovers.inc(1, {"tier": tier, "kind": kind})
+
+    def admission(self, sample: AdmissionSample) -> None:
+        labels = {"tier": sample.tier, "class": sample.priority}
+        self._admissions.inc(1, {**labels, "outcome": sample.outcome, "reason": sample.reason or "none"})
+        values = {
+            "ttft_seconds": sample.ttft_s,
+            "waiting_requests": sample.waiting,
+            "waiting_tokens": sample.waiting_tokens,
+            "pressure": sample.pressure,
+        }
+        for name, value in values.items():
+            if value is not None:
+                self._admission[name].set(value, labels)

@@ -1,11 +1,16 @@
-"""The waiting queue. It has a list for each pair of priority class and tenant, in order of arrival.
+"""The waiting queue. It has a list for each pair of priority class and tenant, in the order in which they are due.
+
+A sequence is due when its objective for the first token ends, or its deadline, and at the latest ``ageing_s`` after its
+arrival: without either, the order is that of arrival. A sequence whose objective has passed before its first token is
+relegated: it waits in another list, as a sequence of the lowest class does that arrives then, so that it delays none
+that can still be in time.
 
 1. Within a class the tenant with the lowest counter (``fairness``) is next, so that a tenant does not get ahead by a
    longer backlog.
 2. Among the next sequences of all classes, the lowest level is first: the class, raised by waiting. Ties are broken by
    the tenant's counter, then by arrival.
-3. Within a list, a sequence whose prefix is cached counts as having arrived up to ``bonus_s`` seconds earlier. So it
-   never passes a sequence that arrived more than ``bonus_s`` before it.
+3. Within a list, a sequence whose prefix is cached counts as due up to ``bonus_s`` seconds earlier. So it never passes
+   a sequence that is due more than ``bonus_s`` before it.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, takewhile
-from operator import attrgetter
 
 from engine.api import Priority
 from engine.scheduler.fairness import TokenCounters
@@ -26,14 +30,23 @@ Turn = tuple[float, float, str]
 """Sort key of a tenant within a class: its counter, the arrival of its first sequence, and its name; the lowest is
 next."""
 
+_Key = tuple[Priority, str, bool]
+"""A list of the queue: its class, its tenant, and whether it has the relegated sequences."""
+
+_Band = tuple[Priority, bool]
+"""A class, and whether its relegated sequences are meant."""
+
 _WINDOW = 8
 """Number of sequences at the front of a list whose cached prefix is looked up, which limits the cost of a choice."""
 
 
 def level(sequence: Sequence, now: float, ageing_s: float) -> int:
     """Returns the priority class of a waiting sequence, raised by one class for every ``ageing_s`` seconds of waiting,
-    at most to INTERACTIVE."""
-    return max(Priority.INTERACTIVE, sequence.priority - int(sequence.waited(now) / ageing_s))
+    at most to INTERACTIVE. A relegated sequence begins in the lowest class."""
+    priority, waited = sequence.priority, sequence.waited(now)
+    if sequence.relegated_at is not None:
+        priority, waited = Priority.BATCH, max(0.0, now - sequence.relegated_at)
+    return max(Priority.INTERACTIVE, priority - int(waited / ageing_s))
 
 
 class WaitingQueue:
@@ -55,8 +68,10 @@ class WaitingQueue:
         self._cached_share = cached_share
         self._ageing_s = ageing_s
         self._bonus_s = bonus_s
-        self._lines: dict[Line, list[Sequence]] = {}
-        self._deadlines: list[tuple[float, int, Sequence]] = []  # a heap, also of sequences no longer in the queue
+        self._lines: dict[_Key, list[Sequence]] = {}
+        # Heaps, also of sequences no longer in the queue:
+        self._deadlines: list[tuple[float, int, Sequence]] = []
+        self._objectives: list[tuple[float, int, Sequence]] = []
         self._serial = count()
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
@@ -85,12 +100,16 @@ class WaitingQueue:
 
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""
-        counts = ((key, len(line) - self._branches[key]) for key, line in self._lines.items())
-        return {key: requests for key, requests in counts if requests}
+        counts: Counter[Line] = Counter()
+        for (priority, tenant, _), line in self._lines.items():
+            counts[priority, tenant] += len(line)
+        counts.subtract(self._branches)
+        return {key: requests for key, requests in counts.items() if requests}
 
     def push(self, sequence: Sequence) -> None:
-        """Adds a sequence at its place by arrival time, so a preempted one is ahead of those that arrived later."""
-        insort(self._lines.setdefault(_line(sequence), []), sequence, key=attrgetter("arrived"))
+        """Adds a sequence at its place by the instant at which it is due, so a preempted one is ahead of those that
+        arrived later."""
+        insort(self._lines.setdefault(_key(sequence), []), sequence, key=self._due)
         self._length += 1
         sequence.uncached = round((1.0 - self._share(sequence)) * len(sequence.tokens))
         self._count(sequence, 1)
@@ -98,18 +117,21 @@ class WaitingQueue:
             self._branches[_line(sequence)] += 1
         if sequence.deadline is not None and sequence.generated == 0:
             heappush(self._deadlines, (sequence.deadline, next(self._serial), sequence))
+        if sequence.objective is not None and sequence.generated == 0 and sequence.relegated_at is None:
+            heappush(self._objectives, (sequence.objective, next(self._serial), sequence))
 
     def remove(self, sequence: Sequence) -> None:
         """Removes a sequence. Raises ValueError if it is not in the queue."""
-        line = self._lines[_line(sequence)]
+        line = self._lines[_key(sequence)]
         line.remove(sequence)
         self._length -= 1
         self._count(sequence, -1)
         if sequence.choice:
             self._branches[_line(sequence)] -= 1
+            if not self._branches[_line(sequence)]:
+                del self._branches[_line(sequence)]
         if not line:
-            del self._branches[_line(sequence)]
-            del self._lines[_line(sequence)]
+            del self._lines[_key(sequence)]
 
     def overdue(self, now: float) -> list[Sequence]:
         """Returns the sequences without a first token whose deadline has passed. They stay in the queue: the caller
@@ -121,24 +143,41 @@ class WaitingQueue:
                 due.append(sequence)
         return due
 
+    def relegate(self, now: float) -> int:
+        """Relegates the sequences without a first token whose objective has passed. Returns their number."""
+        relegated = 0
+        while self._objectives and self._objectives[0][0] <= now:
+            sequence = heappop(self._objectives)[2]
+            if sequence.status is not Status.WAITING or sequence.generated or sequence.relegated_at is not None:
+                continue
+            self._lines[_key(sequence)].remove(sequence)
+            if not self._lines[_key(sequence)]:
+                del self._lines[_key(sequence)]
+            sequence.relegated_at = now
+            insort(self._lines.setdefault(_key(sequence), []), sequence, key=self._due)
+            relegated += 1
+        return relegated
+
     def candidates(self, now: float) -> Iterator[Sequence]:
         """Yields the sequences in the order in which they should be admitted.
 
         The caller acts on each one before it asks for the next. If it has admitted the sequence, the tenant's counter
         has changed, and the next of the same list is a candidate. If not, no others of this list follow.
         """
-        heaps: dict[Priority, list[Turn]] = {priority: [] for priority in Priority}
-        for priority, tenant in self._lines:
-            heaps[priority].append(self._turn(priority, tenant))
+        heaps: dict[_Band, list[Turn]] = {}
+        for priority, tenant, relegated in self._lines:
+            band = priority, relegated
+            heaps.setdefault(band, []).append(self._turn(band, tenant))
         for heap in heaps.values():
             heapify(heap)
-        while heads := [self._head(priority, heap, now) for priority, heap in heaps.items() if heap]:
-            _, _, _, priority = min(heads)
-            tenant = heappop(heaps[priority])[2]
-            chosen = self._choose(self._lines[priority, tenant])
+        while heads := [self._head(band, heap, now) for band, heap in heaps.items() if heap]:
+            _, _, _, band = min(heads)
+            tenant = heappop(heaps[band])[2]
+            key = band[0], tenant, band[1]
+            chosen = self._choose(self._lines[key])
             yield chosen
-            if chosen.status is not Status.WAITING and (priority, tenant) in self._lines:
-                heappush(heaps[priority], self._turn(priority, tenant))
+            if chosen.status is not Status.WAITING and key in self._lines:
+                heappush(heaps[band], self._turn(band, tenant))
 
     def _count(self, sequence: Sequence, sign: int) -> None:
         """Adds the uncached tokens of a sequence to those of its class, or takes them away."""
@@ -149,24 +188,29 @@ class WaitingQueue:
         else:
             self._tokens[sequence.priority] = short + sign * sequence.uncached, long
 
-    def _turn(self, priority: Priority, tenant: str) -> Turn:
+    def _turn(self, band: _Band, tenant: str) -> Turn:
         """Returns the sort key of a tenant within a class."""
-        return self._counters.of(tenant), self._lines[priority, tenant][0].arrived, tenant
+        return self._counters.of(tenant), self._lines[band[0], tenant, band[1]][0].arrived, tenant
 
-    def _head(self, priority: Priority, heap: list[Turn], now: float) -> tuple[int, float, float, Priority]:
+    def _head(self, band: _Band, heap: list[Turn], now: float) -> tuple[int, float, float, _Band]:
         """Returns the sort key of the next sequence of a class among those of other classes."""
-        while (current := self._turn(priority, heap[0][2])) > heap[0]:
+        while (current := self._turn(band, heap[0][2])) > heap[0]:
             heapreplace(heap, current)  # its key in the heap is out of date
         counter, arrived, tenant = heap[0]
-        return level(self._lines[priority, tenant][0], now, self._ageing_s), counter, arrived, priority
+        return level(self._lines[band[0], tenant, band[1]][0], now, self._ageing_s), counter, arrived, band
+
+    def _due(self, sequence: Sequence) -> float:
+        """Returns the instant at which a sequence is due, by which its list is ordered."""
+        instants = (sequence.objective, sequence.deadline)
+        return min([sequence.arrived + self._ageing_s, *(each for each in instants if each is not None)])
 
     def _choose(self, line: list[Sequence]) -> Sequence:
         """Returns the next sequence of a list, with the head start of cached prefixes."""
-        latest = line[0].arrived + self._bonus_s
-        near = list(takewhile(lambda sequence: sequence.arrived < latest, line[:_WINDOW]))
+        latest = self._due(line[0]) + self._bonus_s
+        near = list(takewhile(lambda sequence: self._due(sequence) < latest, line[:_WINDOW]))
         if len(near) < 2:
             return line[0]
-        return min(near, key=lambda sequence: sequence.arrived - self._bonus_s * self._share(sequence))
+        return min(near, key=lambda sequence: self._due(sequence) - self._bonus_s * self._share(sequence))
 
     def _share(self, sequence: Sequence) -> float:
         """Returns the cached share of a sequence, or 0 if looking it up fails."""
@@ -177,5 +221,10 @@ class WaitingQueue:
 
 
 def _line(sequence: Sequence) -> Line:
-    """Returns the key of the list that a sequence belongs to."""
+    """Returns the class and the tenant of a sequence."""
     return sequence.priority, sequence.tenant
+
+
+def _key(sequence: Sequence) -> _Key:
+    """Returns the key of the list that a sequence belongs to."""
+    return sequence.priority, sequence.tenant, sequence.relegated_at is not None

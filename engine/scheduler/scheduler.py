@@ -1,7 +1,7 @@
 """The scheduler. Each step has one token budget for prefill and decode together (Agrawal et al., OSDI 2024,
 Sarathi-Serve). To plan a step, the scheduler
 
-1. removes waiting sequences whose deadline has passed;
+1. removes waiting sequences whose deadline has passed, and relegates those whose objective has;
 2. preempts running sequences of a lower class if the first waiting sequence cannot be admitted otherwise;
 3. gives every decoding sequence its pending tokens, mostly one; if blocks run out, it preempts the weakest sequences;
 4. gives every running prefill its next chunk; long prompts share a budget that keeps decodes fast (``prefill_budget``);
@@ -71,6 +71,7 @@ class Scheduler:
         )
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
+        self.relegations = 0
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
@@ -145,6 +146,7 @@ class Scheduler:
         expired = self.waiting.overdue(now)
         for sequence in expired:
             self.remove(sequence)
+        self.relegations += self.waiting.relegate(now)
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)

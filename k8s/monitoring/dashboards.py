@@ -91,6 +91,41 @@ def service() -> Dashboard:
                 ],
             ),
             Row(
+                "Admission",
+                [
+                    Panel(
+                        "Decisions",
+                        [Query(rate(m.ADMISSIONS, "tier, class, outcome"), "{{tier}} {{class}} {{outcome}}")],
+                        Unit.PER_SECOND,
+                    ),
+                    Panel(
+                        "Why not admitted",
+                        [Query(rate(m.ADMISSIONS, "tier, reason"), "{{tier}} {{reason}}")],
+                        Unit.PER_SECOND,
+                        "none: admitted. docs/operations.md explains the others.",
+                    ),
+                    Panel(
+                        "Admitted, without a first token",
+                        [
+                            Query(gauge(m.ADMISSION_WAITING, "tier, class"), "{{tier}} {{class}} requests"),
+                            Query(gauge(m.ADMISSION_TOKENS, "tier, class"), "{{tier}} {{class}} tokens"),
+                        ],
+                    ),
+                    Panel(
+                        "Predicted time to the first token",
+                        [Query(f"max by (tier, class) ({m.ADMISSION_TTFT}{TIER})", "{{tier}} {{class}}")],
+                        Unit.SECONDS,
+                        "Of the last request, by the router that predicts most.",
+                    ),
+                    Panel(
+                        "Pressure",
+                        [Query(f"max by (tier, class) ({m.ADMISSION_PRESSURE}{TIER})", "{{tier}} {{class}}")],
+                        Unit.SHARE,
+                        "How near the higher classes are to their objectives. The queues of lower ones shrink with it.",
+                    ),
+                ],
+            ),
+            Row(
                 "What fails",
                 [
                     Panel("Failovers", [Query(rate(m.FAILOVERS, "tier, kind"), "{{tier}} {{kind}}")], Unit.PER_SECOND),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from router.ports.limit_store import LimitName
-from router.ports.usage_metrics import UsageMetrics, UsageSample
+from router.ports.usage_metrics import AdmissionSample, UsageMetrics, UsageSample
 
 
 class RouterCounts:
@@ -38,3 +38,6 @@ class RouterCounts:
     def failover(self, tier: str, kind: str) -> None:
         self.failovers[kind] += 1
         self._metrics.failover(tier, kind)
+
+    def admission(self, sample: AdmissionSample) -> None:
+        self._metrics.admission(sample)

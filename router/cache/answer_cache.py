@@ -228,6 +228,11 @@ class AnswerCache:
         self._metrics.asked(scope.tenant, found.status.value, found.reason)
         return found
 
+    def may_have(self, tenant: str, request: InferenceRequest, controls: CacheControls) -> bool:
+        """Returns whether there may be a stored answer to ``request``, before the guard has inspected it."""
+        terms = self._config.terms(tenant)
+        return terms.enabled and controls.lookup and not bypass_reason(request, None, sampled_allowed=terms.sampled)
+
     async def _found(
         self, scope: CacheScope, request: InferenceRequest, terms: CacheTerms, ruling: Ruling | None
     ) -> Found:

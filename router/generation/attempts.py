@@ -62,8 +62,9 @@ has another version of the model."""
 @dataclass(slots=True)
 class Run:
     """The state of one engine request over all its attempts. ``account`` is as in ``TierBackend.generate``, ``shared``
-    as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica was lost, in seconds of the
-    monotonic clock."""
+    as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica was lost, ``refused_at`` that of the
+    first refusal, in seconds of the monotonic clock. ``admitted``: the router has taken the request, so that replicas
+    that are full do not end it."""
 
     backend: TierBackend
     tier: str
@@ -77,11 +78,13 @@ class Run:
     fruitful: set[int] = field(default_factory=set)  # indices of failures, as in ``next_attempt``
     version: str = ""  # of the model that has sent what was sent; "": unknown, or any may continue it
     lost_at: float = 0.0
+    refused_at: float = 0.0
+    admitted: bool = False
 
     @property
     def waited_s(self) -> float:
-        """The seconds since the last replica was lost."""
-        return time.monotonic() - self.lost_at
+        """The seconds since the last replica was lost; if none was, since the first refusal."""
+        return time.monotonic() - (self.lost_at or self.refused_at)
 
     @property
     def on_probation(self) -> bool:
@@ -97,6 +100,7 @@ class Run:
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version
+        self.refused_at = self.refused_at or time.monotonic()
         self.failures.append(error)
 
 
@@ -110,19 +114,22 @@ def run_attempts(
     on_failover: OnFailover,
     account: str = "",
     suspects: SuspectRequests | None = None,
+    *,
+    admitted: bool = False,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
     in batches. The request must have a seed if it samples.
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
-    in ``TierBackend.generate``. ``suspects`` is that of the tier, for all requests. Closing the generator aborts the
-    current attempt.
+    in ``TierBackend.generate``. ``suspects`` is that of the tier, for all requests. ``admitted``: the router has
+    admitted the request, which then waits for replicas that are full, as an answer does that has begun. Closing the
+    generator aborts the current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
-    run = Run(backend, tier, config, new_meter, on_failover, suspects or SuspectRequests(), account)
+    run = Run(backend, tier, config, new_meter, on_failover, suspects or SuspectRequests(), account, admitted=admitted)
     return _attempts(run, request, events_of)
 
 
@@ -133,7 +140,9 @@ async def _attempts(
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}") if run.failures else request
+        attempt = request
+        if run.failures:
+            attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}", refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
             if run.on_probation:
@@ -168,7 +177,7 @@ async def _attempts(
             raise
         except ReplicaError as error:
             run.failed(error, sent.began)
-        decision = _decide(run, bool(request.resume) or sent.began)
+        decision = _decide(run, bool(request.resume) or sent.began or run.admitted)
         if isinstance(decision, GiveUp):
             taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
             meter.report(None if taken else Usage(0, 0, 0))

@@ -14,6 +14,7 @@ from router.config import FailoverConfig
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts
+from router.generation.first_call import FirstCall
 from router.generation.merge_generators import merge
 from router.generation.suspect_requests import SuspectRequests
 from router.inference_request import InferenceRequest
@@ -37,6 +38,7 @@ async def generate(
     trace_context: str = "",
     run: str = "",
     suspects: SuspectRequests | None = None,
+    on_first_token: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -48,7 +50,8 @@ async def generate(
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
     ``trace_context`` is the parent of the replicas' spans. ``suspects`` is that of the tier, for all requests; None:
-    the request has one of its own.
+    the request has one of its own. ``on_first_token`` is called once, when the first deltas have come; None: the
+    request was not admitted by the router, and a replica may refuse it.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
@@ -59,17 +62,20 @@ async def generate(
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
     requests = engine_requests(request, tenant, account_id, run, trace_context)
+    admitted = on_first_token is not None
+    began = FirstCall(on_first_token or (lambda: None))
     streams = [
         run_attempts(
             backend,
             tier,
             engine_request,
             failover,
-            builder.push,
+            began.before(builder.push),
             partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
             on_failover,
             account,
             suspects,
+            admitted=admitted,
         )
         for builder, engine_request in zip(builders, requests, strict=True)
     ]
@@ -124,6 +130,8 @@ def engine_requests(
             tenant=tenant,
             priority=request.priority,
             deadline_s=request.deadline_s,
+            ttft_slo_s=request.ttft_slo_s,
+            refused_before=() if index else request.refused_before,
             trace_context=trace_context,
         )
         for index, prompt in enumerate(request.prompts)

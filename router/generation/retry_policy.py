@@ -49,8 +49,9 @@ def next_attempt(
     """Returns the decision after ``failures``: all failures of one engine request so far, oldest first, at least one.
     ``fruitful`` has the indices of those before which the attempt had got something from its replica.
 
-    ``began``: a part of the answer was sent, so that the next attempt continues it. ``ready`` holds the ids of the
-    tier's ready replicas. ``waited_s`` is the time since the last replica was lost, in seconds.
+    ``began``: a part of the answer was sent, so that the next attempt continues it, or the router has admitted the
+    request, and must not refuse it any more. ``ready`` holds the ids of the tier's ready replicas. ``waited_s`` is the
+    time since the last replica was lost, or since the first refusal, in seconds.
 
     After a refusal (a full replica, another release or version) every other ready replica is tried, since a refusal
     costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request is given up that has

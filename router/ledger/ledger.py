@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.api import Usage
 from router.config import PriceConfig, PricesConfig
-from router.errors import SERVICE_FAULTS, RefusalError, refusal_of
+from router.errors import SERVICE_FAULTS, AdmissionRefusedError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of
 from router.ledger.orphaned_entries import ROUTER_LOST, draft_of, entry_of
@@ -51,6 +51,7 @@ class Account:
     cache: str | None = None  # how the response cache answered, such as exact, semantic or miss; None: it was not asked
     fault: RefusalError | None = None  # that has cut off an answer of which the client got a part
     inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
+    on_first_token: Callable[[], None] | None = None  # None: the router has not admitted it, and replicas may refuse it
     client_left: bool = False  # its answer is generated to the end for others that wait for the same one
 
 
@@ -123,7 +124,9 @@ class Ledger:
         self, account: Account, outcome: Outcome, refusal: RefusalError | None, on_settled: OnSettled | None
     ) -> None:
         ended_at, error = self._clock.now(), None if refusal is None else refusal.code
-        refused = refusal is not None and refusal.kind not in SERVICE_FAULTS
+        refused = refusal is not None and (
+            refusal.kind not in SERVICE_FAULTS or isinstance(refusal, AdmissionRefusedError)
+        )
 
         def write() -> None:
             used = account.meter.total

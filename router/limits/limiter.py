@@ -112,6 +112,10 @@ class Limiter:
         self._holds.add(hold)
         return hold
 
+    def expected(self, tenant: str, tier: str, request: InferenceRequest, context: int | None) -> Usage:
+        """Returns the token counts that few such requests exceed on ``tier``, as ``reserve`` reserves them."""
+        return self._estimator.usage(tenant, tier, request, context)
+
     def prompt_tokens(self, hold: Hold) -> int:
         """Returns the estimated number of prompt tokens of a request."""
         return self._estimator.usage(hold.tenant, hold.tier, hold.request, None).prompt_tokens

@@ -22,7 +22,9 @@ class ConcurrencyLimit:
     def admit(self) -> Iterator[None]:
         """Counts a request while the context is open. Raises RateLimitError if ``limit`` requests are active."""
         if self.active >= self._limit:
-            raise RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
+            refusal = RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
+            refusal.refused = f"reason=router_full; limit={self._limit}"
+            raise refusal
         self.active += 1
         try:
             yield

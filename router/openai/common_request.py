@@ -130,6 +130,7 @@ class GenerationFields(StrictModel):
     profile: ValidText | None = None  # Manta's: a sampling profile, for the parameters that the request does not set
     priority: Integer | None = Field(None, ge=-(2**31), lt=2**31)  # vLLM's: lower is earlier; only the sign counts
     deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  # Manta's: seconds to the first token
+    spill: Literal["none", "up", "down", "any"] | None = None  # Manta's: other tiers if the model's has no room
     n: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
     use_beam_search: bool | None = None
@@ -293,6 +294,7 @@ class GenerationFields(StrictModel):
             profile=self.profile,
             priority=self.priority_class,
             deadline_s=self.deadline_s,
+            spill=self.spill,
             parsing=parsing,
             ignored=self.ignored,
             tools=self.tool_names,

@@ -27,6 +27,26 @@ class UsageSample:
     safety: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AdmissionSample:
+    """One decision of the admission, and what it was made by.
+
+    ``outcome`` is ``admitted``, ``spilled`` (to ``tier``, since another one has refused the request) or ``refused``.
+    ``reason`` is that of the refusal, in one of a few words; "": there was none. ``ttft_s`` is the predicted time to
+    the first token, in seconds; None: unknown. ``pressure`` is how near the higher classes are to their objectives, 0
+    to 1. ``waiting`` requests of the class, with ``waiting_tokens`` tokens, wait for their first token.
+    """
+
+    tier: str
+    priority: str
+    outcome: str
+    reason: str
+    ttft_s: float | None
+    pressure: float
+    waiting: int
+    waiting_tokens: int
+
+
 class UsageMetrics(Protocol):
     """The counters of one router. The labels are tenant, tier and outcome; team, feature and key would be too many."""
 
@@ -47,6 +67,10 @@ class UsageMetrics(Protocol):
         """Counts a request that another replica continues, or that was given up. ``kind`` is one of a few words."""
         ...
 
+    def admission(self, sample: AdmissionSample) -> None:
+        """Counts a decision of the admission."""
+        ...
+
 
 class NoUsageMetrics:
     """Counts nothing. Implements ``UsageMetrics``."""
@@ -61,4 +85,7 @@ class NoUsageMetrics:
         pass
 
     def failover(self, tier: str, kind: str) -> None:
+        pass
+
+    def admission(self, sample: AdmissionSample) -> None:
         pass

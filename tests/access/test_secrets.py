@@ -11,7 +11,7 @@ import pytest
 from router.config import KeyConfig, Role
 from router.ports.limit_store import LimitName
 from router.ports.tier_backend import TierSnapshot
-from router.ports.usage_metrics import UsageSample
+from router.ports.usage_metrics import AdmissionSample, UsageSample
 from tests.access.service import Service, config
 from tests.router.backend import ScriptedBackend
 
@@ -37,6 +37,9 @@ class Emitted:
 
     def failover(self, tier: str, kind: str) -> None:
         self.emitted.append((tier, kind))
+
+    def admission(self, sample: AdmissionSample) -> None:
+        self.emitted.append((sample,))
 
 
 class Broken(ScriptedBackend):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.api import FinishReason, RequestError
 from router.ports.limit_store import LimitName
-from router.ports.usage_metrics import UsageSample
+from router.ports.usage_metrics import AdmissionSample, UsageSample
 from tests.access.service import Service
 from tests.router.backend import ScriptedBackend
 
@@ -28,6 +28,9 @@ class Counted:
 
     def failover(self, tier: str, kind: str) -> None:
         raise AssertionError("no replica is lost here")
+
+    def admission(self, sample: AdmissionSample) -> None:
+        assert sample.outcome == "admitted"
 
 
 async def test_a_request_is_counted_with_its_tokens_and_its_cost() -> None:

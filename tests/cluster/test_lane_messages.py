@@ -295,3 +295,11 @@ def test_the_context_of_a_trace_comes_along_where_a_release_without_traces_ignor
     assert unpack_request(sent(packed)) == traced
     assert "trace_context" not in packed["request"]
     assert "trace" not in pack_request(GenerationRequest("q", "hi"))
+
+
+def test_what_admission_adds_comes_along_where_an_older_release_ignores_it() -> None:
+    request = GenerationRequest("q", "hi", ttft_slo_s=2.5, refused_before=(3, 0, 1))
+    packed = pack_request(request)
+
+    assert unpack_request(sent(packed)) == request
+    assert not {"ttft_slo_s", "refused_before"} & packed["request"].keys()

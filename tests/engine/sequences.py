@@ -27,9 +27,11 @@ def sequence(
     arrived: float = 0.0,
     deadline: float | None = None,
     reserve: bool = False,
+    objective: float | None = None,
 ) -> Sequence:
     made = Sequence(name, list(tokens), len(tokens), SamplingParams(), salt, 0, max_tokens)
     made.tenant, made.priority, made.arrived, made.deadline, made.reserve = tenant, priority, arrived, deadline, reserve
+    made.objective = objective
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import AsyncEngine, Delta, FinishReason, GenerationRequest, OverloadedError, SamplingParams
+from engine.api import Priority
 from engine.scheduler.admission_rate import MAX_RETRY_S, MIN_RETRY_S, AdmissionRate
 from tests.engine.conftest import MakeEngine
 
@@ -73,3 +74,22 @@ def test_idle_time_does_not_make_an_engine_slow() -> None:
     rate.observe(1001.0, 5, waiting=5)
 
     assert rate.wait_s(10) == pytest.approx(2.0, rel=0.1)
+
+
+def test_an_answer_that_another_engine_has_begun_is_never_refused(make_engine: MakeEngine) -> None:
+    subject = AsyncEngine(make_engine(max_waiting=BOUND), lambda deltas: None)  # not started: all wait
+    for n in range(BOUND):
+        subject.submit(GenerationRequest(f"a{n}", (1, 2), SHORT))
+    with pytest.raises(OverloadedError):
+        subject.submit(GenerationRequest("new", (1, 2), SHORT))
+
+    subject.submit(GenerationRequest("moved", (1, 2), SHORT, resume=(3,)))
+    assert subject.stats().waiting == BOUND + 1
+
+
+def test_what_a_router_has_refused_counts_as_arrivals_of_its_class(make_engine: MakeEngine) -> None:
+    subject = AsyncEngine(make_engine(), lambda deltas: None)  # not started: all wait
+    subject.submit(GenerationRequest("one", (1, 2), SHORT, refused_before=(5, 2, 0)))
+
+    classes = subject._engine.recorder.class_loads()
+    assert [(classes[each].arrivals, classes[each].refusals) for each in Priority] == [(5, 5), (2, 2), (0, 0)]

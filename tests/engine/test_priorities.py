@@ -218,3 +218,78 @@ def test_a_late_request_is_told_so(make_engine: MakeEngine) -> None:
     assert (last.finish_reason, last.text, last.token_ids) == (FinishReason.DEADLINE, "", ())
     assert last.usage is not None
     assert engine.stats().expired == 1
+
+
+def test_what_is_due_first_starts_first_and_without_an_objective_after_the_ageing() -> None:
+    subject = scheduler(sequences=1, ageing_s=30.0)
+    for name, objective in (("late", 20.0), ("none", None), ("soon", 5.0), ("none too", None), ("far", 500.0)):
+        subject.add(sequence(name, [1] * 3, max_tokens=1, arrived=0.0, objective=objective))
+
+    assert run(subject, now=1.0) == ["soon", "late", "none", "none too", "far"]
+
+
+def test_a_deadline_orders_too() -> None:
+    subject = scheduler(sequences=1)
+    subject.add(sequence("patient", [1] * 3, max_tokens=1, deadline=20.0))
+    subject.add(sequence("hurried", [2] * 3, max_tokens=1, deadline=10.0))
+
+    assert run(subject, now=1.0) == ["hurried", "patient"]
+
+
+def test_tenants_take_turns_whatever_is_due() -> None:
+    subject = scheduler(sequences=1)
+    for n in range(3):
+        subject.add(sequence(f"a{n}", [1] * 3, max_tokens=1, tenant="a", objective=1.5))
+    subject.add(sequence("b", [2] * 3, max_tokens=1, tenant="b", objective=20.0))
+
+    assert run(subject, now=1.0).index("b") == 1
+
+
+def test_a_sequence_that_has_missed_its_objective_delays_none_that_can_be_in_time() -> None:
+    subject = scheduler(sequences=1, ageing_s=100.0)
+    subject.add(sequence("lost", [1] * 3, max_tokens=1, priority=HIGH, objective=5.0))
+    subject.add(sequence("in time", [2] * 3, max_tokens=1, priority=HIGH, objective=20.0))
+    subject.add(sequence("standard", [3] * 3, max_tokens=1, priority=MIDDLE, objective=20.0))
+    subject.add(sequence("batch", [4] * 3, max_tokens=1, priority=LOW, arrived=1.0))
+
+    assert run(subject, now=10.0) == ["in time", "standard", "lost", "batch"]
+    assert subject.relegations == 1
+
+
+def test_a_relegated_sequence_ages_and_is_served_under_endless_load() -> None:
+    subject = scheduler(blocks=30, sequences=2, ageing_s=20.0)
+    subject.add(sequence("lost", [1] * 6, max_tokens=6, priority=HIGH, tenant="a", objective=-1.0))
+    started: dict[str, int] = {}
+    for now in range(200):
+        while len(subject.waiting) < 4:
+            subject.add(sequence(f"{now}-{len(subject.waiting)}", [2] * 6, 6, priority=HIGH, arrived=float(now)))
+        plan = subject.schedule(float(now))
+        started |= {one.request_id: now for one in plan.admitted}
+        finish_step(subject, plan)
+
+    assert 40 <= started["lost"] <= 80, "two classes of ageing, and what came before"
+
+
+def test_what_has_its_first_token_is_not_relegated() -> None:
+    subject = scheduler(sequences=2)
+    one = sequence("one", [1] * 3, max_tokens=20, objective=5.0)
+    subject.add(one)
+    for _ in range(4):
+        step(subject)
+    subject.requeue(one, 4.0)
+    subject.schedule(50.0)
+
+    assert one.relegated_at is None
+    assert subject.relegations == 0
+
+
+def test_relegated_sequences_count_with_their_class_and_tenant() -> None:
+    subject = scheduler(sequences=1)
+    subject.add(sequence("runs", [1] * 3))
+    step(subject)
+    subject.add(sequence("lost", [2] * 3, tenant="a", objective=1.0))
+    subject.add(sequence("waits", [3] * 3, tenant="a"))
+    subject.schedule(2.0)
+
+    assert subject.waiting.by_line() == {(MIDDLE, "a"): 2}
+    assert subject.waiting.requests == 2

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from engine.api import Priority
 from engine.scheduler.prefill_budget import PrefillBudget
+from engine.scheduler.queue import level
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Load
 from engine.sequence import Sequence, Status
@@ -68,6 +69,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         patience=st.none() | st.floats(0.1, 50.0),
         reserve=st.booleans(),
+        slo=st.none() | st.floats(0.1, 50.0),
     )
     def arrive(
         self,
@@ -78,12 +80,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority: Priority,
         patience: float | None,
         reserve: bool,
+        slo: float | None,
     ) -> None:
         self.names += 1
         deadline = None if patience is None else self.now + patience
-        self.subject.add(
-            sequence(str(self.names), tokens, max_tokens, salt, tenant, priority, self.now, deadline, reserve)
-        )
+        made = sequence(str(self.names), tokens, max_tokens, salt, tenant, priority, self.now, deadline, reserve)
+        made.objective = None if slo is None else self.now + slo
+        self.subject.add(made)
 
     @rule(pick=st.integers(0, 100))
     def abort(self, pick: int) -> None:
@@ -211,7 +214,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             # Preempted in this very step, its prompt unfinished, it leaves with the next.
             fresh = one.preemptions > 0 and one.queued_at == self.now
             assert one.deadline is None or one.generated or one.deadline > self.now or fresh
-            if one.waited(self.now) >= AGEING_S * (one.priority - Priority.INTERACTIVE):
+            if level(one, self.now, AGEING_S) == Priority.INTERACTIVE:
                 self.rose.setdefault(name, self.steps)
                 assert self.steps - self.rose[name] <= MAX_STEPS
 

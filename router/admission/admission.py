@@ -1,0 +1,182 @@
+"""``Admission``: admits or refuses the requests of one router, and counts its decisions.
+
+::
+
+    enter ┬ Admit  → Place with a Ticket → the first token, a cache hit or the end gives the room back
+          └ Refuse ┬ the answer cache may have the answer → Place without a Ticket → a hit, or ``settle`` raises
+                   └ AdmissionRefusedError
+
+Between the decision and the ticket nothing is awaited, so that the decision holds for the request that it was made for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from engine.api import Priority
+from router.admission.admission_decision import Admit, Refuse, RequestFacts, TierView, decide
+from router.admission.refusal import refusal_error
+from router.admission.retry_schedule import RetrySchedule
+from router.admission.tier_views import view_of
+from router.admission.waiting_room import Ticket, WaitingRoom
+from router.config import AdmissionConfig
+from router.errors import AdmissionRefusedError
+from router.ports.clock import Clock
+from router.ports.tier_backend import TierSnapshot
+from router.ports.usage_metrics import AdmissionSample, UsageMetrics
+
+
+class Place:
+    """What an entered request has: the ``tier`` that takes it, and its room there until its first token. A context,
+    which gives the room back.
+
+    ``ttft_s`` is the objective that counts for it, in seconds; None: none. ``moved`` says in ASCII why another tier
+    takes it, for a response header; "": none does.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        tier: str,
+        ttft_s: float | None = None,
+        moved: str = "",
+        ticket: Ticket | None = None,
+        refused: Callable[[], AdmissionRefusedError] | None = None,
+        on_exit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tier = tier
+        self.ttft_s = ttft_s
+        self.moved = moved
+        self._clock = clock
+        self._ticket = ticket
+        self._refused = refused
+        self._on_exit = on_exit
+
+    async def __aenter__(self) -> Place:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._on_exit()
+        self.release()
+
+    def settle(self, *, needs_engine: bool) -> None:
+        """Gives the room back if the answer needs no engine. Raises AdmissionRefusedError if it does and the tier has
+        no room."""
+        if not needs_engine:
+            self.release()
+        elif self._refused is not None:
+            raise self._refused()
+
+    def started(self) -> None:
+        """Gives the room back with the first token."""
+        if self._ticket is not None:
+            self._ticket.started(self._clock.monotonic())
+
+    def release(self) -> None:
+        """Gives the room back of a request that needs no engine, or has ended."""
+        if self._ticket is not None:
+            self._ticket.release(self._clock.monotonic())
+
+
+class Admission:
+    """The waiting rooms of all tiers, by this router."""
+
+    def __init__(self, config: AdmissionConfig, clock: Clock, metrics: UsageMetrics) -> None:
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self.rooms: defaultdict[str, WaitingRoom] = defaultdict(WaitingRoom)
+        self._retries: dict[str, RetrySchedule] = {}
+        self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
+        self._reading = 0  # requests that would be refused, and look into the answer cache
+
+    def enter(
+        self,
+        facts: RequestFacts,
+        tier: str,
+        order: Sequence[str],
+        loads: Sequence[TierSnapshot],
+        request_id: str,
+        *,
+        cacheable: bool = False,
+    ) -> Place:
+        """Returns the place of a request for ``tier``, or for another one of ``order``, which are the tiers that its
+        key may use, weakest first.
+
+        ``loads`` are the present loads of all tiers. ``cacheable``: the answer cache may answer it, so that it may need
+        no room. Raises AdmissionRefusedError.
+        """
+        if not self._config.enabled:
+            return Place(self._clock, tier)
+        now = self._clock.monotonic()
+        views = self._views(facts, tier, order, loads, now)
+        decision = decide(facts, tier, views, order, self._config)
+        if isinstance(decision, Admit):
+            return self._admit(facts, decision, views[decision.tier], now)
+        if cacheable and self._reading < self._config.max_cache_reads:
+            self._reading += 1
+            return Place(
+                self._clock,
+                tier,
+                refused=lambda: self._refuse(facts, decision, views[tier], request_id),
+                on_exit=self._read,
+            )
+        raise self._refuse(facts, decision, views[tier], request_id)
+
+    def take_refusals(self, tier: str) -> tuple[int, ...]:
+        """Returns the numbers of requests for ``tier`` that were refused since the last call, by class in the order of
+        ``Priority``; () if none was. The next request takes them to a replica, since autoscaling reads replicas: demand
+        that is refused before it reaches one would never add any."""
+        refused = self._unreported.pop(tier, None)
+        return () if refused is None else tuple(refused[priority] for priority in Priority)
+
+    def _views(
+        self, facts: RequestFacts, tier: str, order: Sequence[str], loads: Sequence[TierSnapshot], now: float
+    ) -> dict[str, TierView]:
+        """Returns the views of the tiers that the decision may need."""
+        names = {tier} if facts.spill == "none" else {tier, *order}
+        return {
+            load.name: view_of(facts, load, self.rooms[load.name], self._config, now)
+            for load in loads
+            if load.name in names
+        } or {tier: TierView(tier, replicas=0)}
+
+    def _admit(self, facts: RequestFacts, decision: Admit, view: TierView, now: float) -> Place:
+        """Takes the room of an admitted request."""
+        terms = self._config.terms(decision.tier, facts.priority)
+        room = self.rooms[decision.tier]
+        ticket = room.take(
+            facts.priority, facts.tenant, facts.requests, facts.tokens, now, facts.prompt_tokens, terms.ttft_s
+        )
+        instead = decision.instead_of
+        self._count(
+            facts, view, "admitted" if instead is None else "spilled", "" if instead is None else instead.reason
+        )
+        moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
+        return Place(self._clock, decision.tier, terms.ttft_s, moved, ticket)
+
+    def _refuse(self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str) -> AdmissionRefusedError:
+        """Returns the error of a refused request, and counts it."""
+        now = self._clock.monotonic()
+        self.rooms[refused.tier].refused_at[facts.priority] = now
+        self._unreported[refused.tier][facts.priority] += facts.requests
+        schedule = self._retries.setdefault(refused.tier, RetrySchedule(self._config.max_retry_s))
+        retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)
+        self._count(facts, view, "refused", refused.reason)
+        return refusal_error(facts, refused, view, retry_s)
+
+    def _read(self) -> None:
+        self._reading -= 1
+
+    def _count(self, facts: RequestFacts, view: TierView, outcome: str, reason: str) -> None:
+        waiting = self.rooms[view.name].of(facts.priority)
+        name = facts.priority.name.lower()
+        self._metrics.admission(
+            AdmissionSample(
+                view.name, name, outcome, reason, view.ttft_s, view.pressure, waiting.requests, waiting.tokens
+            )
+        )

@@ -1,0 +1,86 @@
+"""``forecast``: when a request would get its first token, by what the tier's replicas report. Pure.
+
+Of its own requests this router knows more than a report says: those that it has admitted since, and whose turn is
+before that of a new one. So they count as the router knows them, in equal parts on all replicas. The rest of a report
+is that of other routers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from engine.api import Priority
+from router.admission.admission_decision import RequestFacts
+from router.admission.waiting_room import WaitingRoom
+from router.latency_prediction import predict
+from router.ports.replica_load import ReplicaLoad
+from router.ports.tier_backend import TierSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """A forecast for one request, in seconds: its time to the first token, and that on an idle tier."""
+
+    ttft_s: float
+    alone_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnQueue:
+    """What one replica has of this router's waiting requests: all, and those ahead of a new one. The tokens are those
+    of prompts, by class in the order of ``Priority``."""
+
+    tokens: tuple[int, ...]
+    tokens_ahead: tuple[int, ...]
+    requests: int
+    requests_ahead: int
+
+
+def forecast(snapshot: TierSnapshot, facts: RequestFacts, room: WaitingRoom) -> FirstToken | None:
+    """Returns the forecast for a request on the replica that would be quickest; None while no replica has measured its
+    steps or has a queue."""
+    loads = [load for load in snapshot.loads.values() if load.measured]
+    if not loads:
+        return FirstToken(snapshot.wait_s) if snapshot.waiting else None
+    prompt = facts.prompt_tokens // max(facts.requests, 1)
+    output = facts.output_tokens / max(facts.requests, 1)
+
+    def ttft_s(load: ReplicaLoad) -> float:
+        return predict(load, prompt, priority=facts.priority, output_tokens=output).ttft_s
+
+    own = own_queue(facts, room, len(loads))
+    return FirstToken(min(ttft_s(as_seen(load, own)) for load in loads), min(ttft_s(idle(load)) for load in loads))
+
+
+def own_queue(facts: RequestFacts, room: WaitingRoom, replicas: int) -> OwnQueue:
+    """Returns what each of ``replicas`` has of the requests in ``room``, on average."""
+    counts = [room.of(priority) for priority in Priority]
+    same = room.of(facts.priority)
+    before = room.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
+        count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < facts.priority
+    )
+    part = before / same.tokens if same.tokens else 1.0
+    shares = [1.0 if each < facts.priority else part if each is facts.priority else 0.0 for each in Priority]
+    pairs = list(zip(counts, shares, strict=True))
+    return OwnQueue(
+        tuple(count.prompt_tokens // replicas for count in counts),
+        tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
+        room.total.requests // replicas,
+        round(sum(share * count.requests for count, share in pairs)) // replicas,
+    )
+
+
+def as_seen(load: ReplicaLoad, own: OwnQueue) -> ReplicaLoad:
+    """Returns ``load`` with what is ahead of a new request alone."""
+    reported = load.queued_short or (0,) * len(Priority)
+    queued = zip(reported, own.tokens, own.tokens_ahead, strict=False)
+    return replace(
+        load,
+        waiting=max(0, load.waiting - own.requests) + own.requests_ahead,
+        queued_short=tuple(max(0, all_of_it - known) + ahead for all_of_it, known, ahead in queued),
+    )
+
+
+def idle(load: ReplicaLoad) -> ReplicaLoad:
+    """Returns the load of the same replica with nothing to do."""
+    return replace(load, running=0, waiting=0, decoding=0, blocks_used=0, queued_short=(), queued_long=())

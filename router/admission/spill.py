@@ -1,0 +1,29 @@
+"""Where a request may go that its tier would refuse: which tiers, nearest first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.config import Spill
+
+
+def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
+    """Returns where a request may spill that asks for ``asked``, of what its tenant is ``allowed``; None: all of it."""
+    if asked is None or asked == allowed or allowed == "none":
+        return allowed
+    if allowed == "any":
+        return asked
+    return allowed if asked == "any" else "none"
+
+
+def spill_targets(tier: str, order: Sequence[str], spill: Spill) -> list[str]:
+    """Returns the tiers that may take a request instead of ``tier``, nearest first, stronger ones before weaker.
+
+    ``order`` are the tiers that the request may use, weakest first.
+    """
+    if tier not in order:
+        return []
+    place = order.index(tier)
+    up = list(order[place + 1 :]) if spill in ("up", "any") else []
+    down = list(reversed(order[:place])) if spill in ("down", "any") else []
+    return up + down

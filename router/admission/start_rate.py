@@ -1,0 +1,56 @@
+"""``StartRate``: how fast a tier gives first tokens to waiting requests, as this router sees it."""
+
+from __future__ import annotations
+
+from engine.api import Priority
+
+MIN_DEPTH = 8
+"""Waiting requests from which on the time counts. With fewer, the tier gives first tokens as fast as requests arrive,
+which says nothing of how fast it could."""
+MIN_SECONDS, MIN_STARTS = 0.25, 16
+"""How much must have been observed before the rate counts."""
+
+
+class StartRate:
+    """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
+
+    Only time counts in which at least MIN_DEPTH requests waited. The rate includes all that bounds it: prefill, decode,
+    KV blocks, the number of replicas, and what other routers get.
+    """
+
+    def __init__(self, half_life_s: float = 5.0) -> None:
+        self._half_life_s = half_life_s
+        self._tokens = dict.fromkeys(Priority, 0.0)  # by class
+        self._starts = 0.0
+        self._seconds = 0.0
+        self._then: float | None = None  # instant of the last observation; None if too few waited then
+        self._known = False
+
+    def observe(
+        self, now: float, waiting: int, priority: Priority = Priority.STANDARD, starts: int = 0, tokens: int = 0
+    ) -> None:
+        """Records that ``starts`` requests of a class with ``tokens`` tokens got their first token since the last
+        observation, and ``waiting`` requests of all classes still wait at the instant ``now``."""
+        if self._then is not None:
+            elapsed = max(0.0, now - self._then)
+            decay = 0.5 ** (elapsed / self._half_life_s)
+            for each in self._tokens:
+                self._tokens[each] *= decay
+            self._tokens[priority] += tokens
+            self._starts = self._starts * decay + starts
+            self._seconds = self._seconds * decay + elapsed
+            self._known = self._known or (self._seconds >= MIN_SECONDS and self._starts >= MIN_STARTS)
+        self._then = now if waiting >= MIN_DEPTH else None
+
+    def tokens_per_s(self, now: float) -> float | None:
+        """Returns the rate of all classes together at the instant ``now``; None until enough was observed. It falls
+        while nothing starts."""
+        if not self._known:
+            return None
+        stalled = 0.0 if self._then is None else max(0.0, now - self._then)
+        return sum(self._tokens.values()) / (self._seconds + stalled)
+
+    def share(self, priority: Priority) -> float:
+        """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1."""
+        total = sum(self._tokens.values())
+        return sum(tokens for each, tokens in self._tokens.items() if each <= priority) / total if total else 0.0

@@ -1,0 +1,162 @@
+"""``WaitingRoom``: the requests of one tier that this router has admitted and that wait for their first token.
+
+A request is counted when it is admitted, in the same step of the event loop as the decision, so that two requests never
+get the same room. Its ``Ticket`` gives the room back: with the first token, at the end, on an error and on a
+cancellation alike, once. Lives as long as the router.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from engine.api import Priority
+from router.admission.start_rate import StartRate
+from router.admission.wait_limit import WaitLimit
+
+Line = tuple[Priority, str]
+"""A scheduling class and a tenant."""
+
+
+@dataclass(slots=True)
+class Count:
+    """Requests, the tokens that they are expected to cost, and those of their prompts."""
+
+    requests: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+
+@dataclass(slots=True)
+class WaitingLine(Count):
+    """What one tenant has waiting in one class. ``tickets`` has the instants of their admission, oldest first."""
+
+    tickets: dict[Ticket, float] = field(default_factory=dict)
+
+
+class Ticket:
+    """The place of one admitted request in a ``WaitingRoom``. ``objective_s`` is that for its first token; None: it has
+    none. Both methods may be called again, without effect."""
+
+    def __init__(
+        self, room: WaitingRoom, line: Line, requests: int, tokens: int, prompt_tokens: int, objective_s: float | None
+    ) -> None:
+        self._room: WaitingRoom | None = room
+        self.line = line
+        self.requests = requests
+        self.tokens = tokens
+        self.prompt_tokens = prompt_tokens
+        self.objective_s = objective_s
+
+    def started(self, now: float) -> None:
+        """Gives the place back because the first token has come, at the instant ``now``. The room learns its rate from
+        it, and how far its predictions hold."""
+        if (room := self._taken()) is not None:
+            waited_s = now - room.leave(self)
+            room.rate.observe(now, room.total.requests, self.line[0], self.requests, self.tokens)
+            if self.objective_s is not None:
+                room.limits[self.line[0]].observe(now, waited_s, self.objective_s)
+
+    def release(self, now: float) -> None:
+        """Gives the place back of a request that has ended before its first token."""
+        if (room := self._taken()) is not None:
+            room.leave(self)
+            room.rate.observe(now, room.total.requests)
+
+    def _taken(self) -> WaitingRoom | None:
+        room, self._room = self._room, None
+        return room
+
+
+class WaitingRoom:
+    """The counts of one tier, by scheduling class and tenant. Instants are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Line, WaitingLine] = {}
+        self.total = Count()
+        self.rate = StartRate()
+        self.refused_at = dict.fromkeys(Priority, float("-inf"))  # instant of the last refusal, by class
+        self.limits: dict[Priority, WaitLimit] = {priority: WaitLimit() for priority in Priority}
+
+    def take(
+        self,
+        priority: Priority,
+        tenant: str,
+        requests: int,
+        tokens: int,
+        now: float,
+        prompt_tokens: int = 0,
+        objective_s: float | None = None,
+    ) -> Ticket:
+        """Counts one more request, which has ``requests`` prompts, and returns its place."""
+        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s)
+        line = self.lines.setdefault(ticket.line, WaitingLine())
+        line.tickets[ticket] = now
+        for count in (line, self.total):
+            count.requests += requests
+            count.tokens += tokens
+            count.prompt_tokens += prompt_tokens
+        self.rate.observe(now, self.total.requests)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> float:
+        """Counts a request no longer. Returns the instant at which it was admitted. Called by its ticket, once."""
+        line = self.lines[ticket.line]
+        since = line.tickets.pop(ticket)
+        for count in (line, self.total):
+            count.requests -= ticket.requests
+            count.tokens -= ticket.tokens
+            count.prompt_tokens -= ticket.prompt_tokens
+        if not line.tickets:
+            del self.lines[ticket.line]
+        return since
+
+    def of(self, priority: Priority) -> Count:
+        """Returns what a class has waiting."""
+        lines = [line for (each, _), line in self.lines.items() if each is priority]
+        return Count(
+            sum(line.requests for line in lines),
+            sum(line.tokens for line in lines),
+            sum(line.prompt_tokens for line in lines),
+        )
+
+    def own(self, priority: Priority, tenant: str) -> Count:
+        """Returns what a tenant has waiting in a class."""
+        return self.lines.get((priority, tenant)) or Count()
+
+    def oldest_s(self, priority: Priority, tenant: str, now: float) -> float:
+        """Returns how long a tenant's first request in a class has waited, in seconds; 0 if none waits. The engine has
+        put back those that have missed their objective, which do not count."""
+        line = self.lines.get((priority, tenant))
+        waits = () if line is None else ((now - since, ticket.objective_s) for ticket, since in line.tickets.items())
+        return next((wait for wait, objective in waits if objective is None or wait <= objective), 0.0)
+
+    def tenants(self, priority: Priority, tenant: str) -> int:
+        """Returns the number of tenants with waiting requests in a class, ``tenant`` counted among them."""
+        return len({name for each, name in self.lines if each is priority} | {tenant})
+
+    def backlog(self, priority: Priority) -> int:
+        """Returns the tokens that wait in a class and in those above it."""
+        return sum(line.tokens for (each, _), line in self.lines.items() if each <= priority)
+
+    def lacks(self, priority: Priority, patience_s: float, now: float) -> bool:
+        """Returns whether a class gets too little: its oldest request has waited longer than ``patience_s`` seconds, or
+        one was refused within them."""
+        firsts = (next(iter(line.tickets.values())) for (each, _), line in self.lines.items() if each is priority)
+        return now - min(firsts, default=now) > patience_s or now - self.refused_at[priority] < patience_s
+
+    def ahead(self, priority: Priority, tenant: str, tokens: int) -> int:
+        """Returns the tokens that the engine would serve before a new request of ``tokens`` tokens.
+
+        Higher classes go first. Within the class tenants take turns, so of each other tenant no more counts than this
+        one has waiting, the new request included.
+        """
+        before: defaultdict[str, int] = defaultdict(int)
+        higher = 0
+        for (each, name), line in self.lines.items():
+            if each < priority:
+                higher += line.tokens
+            elif each is priority:
+                before[name] += line.tokens
+        own = before.pop(tenant, 0)
+        return higher + own + sum(min(others, own + tokens) for others in before.values())

@@ -1,0 +1,69 @@
+"""The load test of overload: what it offers, and what it counts as in time, refused or failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from load_tests.generator.answer import Answer, Problem
+from load_tests.generator.target import Target
+from load_tests.overload.traffic import CLASSES, Offered, mixed, request_bytes
+from load_tests.overload.trial import Outcome, figures_of, outcome_of
+
+INTERACTIVE, STANDARD, BATCH = CLASSES
+
+
+def offered(at: float = 0.0, traffic: object = INTERACTIVE) -> Offered:
+    assert traffic in CLASSES
+    return Offered(at, "one", next(each for each in CLASSES if each is traffic), 10, 20)
+
+
+def test_the_load_is_open_and_has_all_classes_in_their_parts() -> None:
+    requests = list(mixed(100.0, 60.0, seed=3))
+
+    assert len(requests) == pytest.approx(6000, rel=0.05)
+    assert [one.at for one in requests] == sorted(one.at for one in requests)
+    for traffic in CLASSES:
+        part = sum(one.traffic is traffic for one in requests) / len(requests)
+        assert part == pytest.approx(traffic.share, abs=0.03)
+    assert requests == list(mixed(100.0, 60.0, seed=3)), "the same load with and without admission"
+
+
+def test_prompts_of_different_requests_begin_differently() -> None:
+    target = Target.of("http://127.0.0.1:1/v1", "key")
+    bodies = {request_bytes(target, offered(at)).split(b"content")[1][:60] for at in range(20)}
+
+    assert len(bodies) > 15
+
+
+def test_time_begins_when_a_request_was_to_be_sent() -> None:
+    answer = Answer(0, started=5.5, ended=9.0, times=[6.0, 7.0])
+
+    assert outcome_of(offered(at=3.0), answer, begin=2.0).ttft_s == pytest.approx(1.0)
+
+
+def test_refusals_are_no_failures_and_other_ends_are() -> None:
+    refused, broken = Answer(0, 0.0, ended=0.25), Answer(0, 0.0, ended=0.25)
+    refused.fail(Problem.STATUS, '429 {"error": {}}')
+    broken.fail(Problem.STATUS, "503 {}")
+
+    assert outcome_of(offered(), refused, 0.0) == Outcome(offered(), refused_s=0.25)
+    assert outcome_of(offered(), broken, 0.0).problem.startswith("status 503")
+
+
+def test_goodput_is_what_came_whole_and_in_time() -> None:
+    outcomes = [
+        Outcome(offered(), ttft_s=0.5),
+        Outcome(offered(), ttft_s=1.5),
+        Outcome(offered(traffic=STANDARD), ttft_s=3.0),
+        Outcome(offered(traffic=BATCH), ttft_s=30.0),
+        Outcome(offered(), ttft_s=0.1, problem="truncated"),
+        Outcome(offered(), refused_s=0.01),
+        Outcome(offered(), refused_s=2.0),
+    ]
+    figures = figures_of(outcomes, 2.0)
+
+    assert figures.goodput == 1.5
+    assert figures.goodput_by_class == {"interactive": 0.5, "standard": 0.5, "batch": 0.5}
+    assert figures.ttft_p99_by_class["interactive"] == 1.5
+    assert (figures.admitted, figures.refused, figures.refused_late, figures.failed) == (5, 2, 1, 1)
+    assert figures.refusal_p99_s == 2.0

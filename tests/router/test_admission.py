@@ -1,0 +1,337 @@
+"""The admission through a real HTTP server: refusals, their headers, what is given back, and what is never refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority
+from router.config import (
+    AdmissionConfig,
+    AnswerCacheConfig,
+    ClassAdmission,
+    FailoverConfig,
+    KeyConfig,
+    LimitsConfig,
+    RouterConfig,
+    TenantConfig,
+    TierAdmission,
+)
+from router.ports.tier_backend import (
+    OnUsage,
+    ReplicaLostError,
+    ReplicaOverloadedError,
+    TierSnapshot,
+    TierUnavailableError,
+)
+from tests.router.backend import ScriptedBackend
+from tests.router.conftest import KEY, OTHER_KEY, Served
+
+HELD = "held"
+ONE = ClassAdmission(max_requests=1)
+CONFIG = RouterConfig(
+    keys=(
+        KeyConfig(key=KEY, tenant="acme", team="core"),
+        KeyConfig(key=OTHER_KEY, tenant="other", team="x", tiers=("fast", "balanced")),
+    ),
+    tenants={
+        "acme": TenantConfig(limits=LimitsConfig(requests_per_minute=1000)),
+        "other": TenantConfig(spill="any"),
+    },
+    admission=AdmissionConfig(
+        tiers={"fast": TierAdmission(interactive=ClassAdmission(ttft_s=5.0, max_requests=1), standard=ONE, batch=ONE)},
+    ),
+    cache=AnswerCacheConfig(enabled=True),
+    failover=FailoverConfig(max_lost_replicas=1),
+)
+
+
+class LoadedBackend(ScriptedBackend):
+    """Answers as scripted, but for conversations that begin with HELD, which never get a token. Reports that requests
+    wait ``wait_s`` on ``fast``."""
+
+    wait_s = 0.0
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        if isinstance(request.prompt, Conversation) and request.prompt.messages[0].content == HELD:
+            self.requests.append(request)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.closed += 1
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+            async for deltas in batches:
+                yield deltas
+
+    def snapshot(self) -> list[TierSnapshot]:
+        return [
+            TierSnapshot(
+                name, frozenset({name}), 1024, waiting=int(self.wait_s > 0), wait_s=self.wait_s * (name == "fast")
+            )
+            for name in self.names
+        ]
+
+
+@pytest.fixture(scope="module")
+def _small() -> Iterator[Served]:
+    served = Served(CONFIG)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def small(_small: Served) -> Served:
+    """A server whose tier ``fast`` lets one request of each class wait, with a fresh backend."""
+    _small.backend = LoadedBackend()
+    return _small
+
+
+def body(prompt: str = "Hi", **more: Any) -> dict[str, Any]:
+    return {"model": "fast", "messages": [{"role": "user", "content": prompt}], **more}
+
+
+def ask(served: Served, key: str = KEY, **more: Any) -> httpx.Response:
+    """The answer to a chat with the fields ``more``, of which ``prompt`` is its text."""
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{served.url}/v1/chat/completions", json=body(**more), headers=headers, timeout=20)
+
+
+@asynccontextmanager
+async def held(served: Served, key: str = KEY, **more: Any) -> AsyncGenerator[None, None]:
+    """A request that waits for its first token while the context is open. At its end the client leaves."""
+    async with httpx.AsyncClient(timeout=20) as client:
+        headers = {"authorization": f"Bearer {key}"}
+        sent = client.post(f"{served.url}/v1/chat/completions", json=body(HELD, **more), headers=headers)
+        waiting = asyncio.create_task(sent)
+        await until(lambda: len(served.backend.requests) > 0)
+        yield
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Returns when ``holds`` returns True. Fails after 5 s."""
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - what it waits for is in the server's thread
+            await asyncio.sleep(0.005)
+
+
+async def ask_later(served: Served, key: str = KEY, **more: Any) -> httpx.Response:
+    return await asyncio.to_thread(ask, served, key, **more)
+
+
+def parts(answer: httpx.Response) -> dict[str, str]:
+    """The members of the header x-manta-refused."""
+    return dict(part.split("=", 1) for part in answer.headers["x-manta-refused"].split("; "))
+
+
+def test_a_full_queue_refuses_at_once_with_all_that_it_was_decided_by(small: Served) -> None:
+    async def run() -> httpx.Response:
+        async with held(small):
+            return await ask_later(small)
+
+    answer = asyncio.run(run())
+
+    assert answer.status_code == 429
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert parts(answer) | {"waiting_tokens": ""} == {
+        "reason": "queue_requests",
+        "tier": "fast",
+        "class": "standard",
+        "value": "1",
+        "limit": "1",
+        "ttft_s": "unknown",
+        "waiting": "1",
+        "waiting_tokens": "",
+        "ceiling": "1.00",
+    }
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert 1000 <= int(answer.headers["retry-after-ms"]) <= 1000 * int(answer.headers["retry-after"])
+    assert "x-should-retry" not in answer.headers, "client libraries retry by themselves"
+    assert len(small.backend.requests) == 1, "no replica got it"
+
+
+def test_each_class_has_a_queue_of_its_own(small: Served) -> None:
+    async def run() -> list[int]:
+        async with held(small, service_tier="flex"):
+            answers = [await ask_later(small, service_tier=name) for name in ("flex", "default", "auto", "priority")]
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [429, 200, 200, 200]
+    assert small.backend.requests[0].priority is Priority.BATCH
+
+
+def test_a_client_that_leaves_while_it_waits_gives_its_room_back(small: Served) -> None:
+    async def run() -> list[int]:
+        statuses = []
+        for _ in range(3):
+            small.backend.requests.clear()
+            async with held(small):
+                statuses.append((await ask_later(small)).status_code)
+            await until(lambda: small.backend.closed == len(small.backend.requests))
+            small.backend.closed = 0
+        statuses.append((await ask_later(small)).status_code)
+        return statuses
+
+    assert asyncio.run(run()) == [429, 429, 429, 200]
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("x"), TierUnavailableError("x"), ReplicaLostError("x", "fast")], ids=repr
+)
+def test_an_error_gives_the_room_back(small: Served, fault: Exception) -> None:
+    small.backend.fault = fault
+    assert [ask(small).status_code for _ in range(3)] != [200] * 3
+    small.backend.fault = None
+
+    assert ask(small).status_code == 200
+
+
+def test_a_stream_gives_its_room_back_with_its_first_token(small: Served) -> None:
+    small.backend.stall_at = 2
+    with httpx.stream(
+        "POST",
+        f"{small.url}/v1/chat/completions",
+        json=body(stream=True),
+        headers={"authorization": f"Bearer {KEY}"},
+        timeout=20,
+    ) as stream:
+        assert any("Hello" in line for line in stream.iter_lines())
+        small.backend.stall_at = None
+
+        assert ask(small).status_code == 200
+
+
+def test_a_refusal_takes_nothing_from_the_limits(small: Served) -> None:
+    async def run() -> list[httpx.Response]:
+        async with held(small):
+            refused = [await ask_later(small) for _ in range(5)]
+        await until(lambda: small.backend.closed == 1)
+        return [*refused, await ask_later(small)]
+
+    *refused, after = asyncio.run(run())
+    before = int(ask(small).headers["x-ratelimit-remaining-requests"])
+
+    assert {answer.status_code for answer in refused} == {429}
+    assert int(after.headers["x-ratelimit-remaining-requests"]) == before + 1
+
+
+def test_a_predicted_wait_refuses_by_the_objective_of_the_class_or_the_deadline(small: Served) -> None:
+    small.backend.wait_s = 4.5  # type: ignore[attr-defined]
+
+    late = ask(small, deadline_s=2.0)
+    assert (late.status_code, parts(late)["reason"], parts(late)["ttft_s"]) == (429, "deadline", "4.5")
+    assert ask(small, service_tier="flex").status_code == 200
+
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+    refused = ask(small, service_tier="priority")
+    assert (refused.status_code, parts(refused)["reason"], parts(refused)["class"]) == (429, "ttft", "interactive")
+    assert int(refused.headers["retry-after"]) > 40
+
+
+def test_a_tenant_that_allows_it_gets_another_tier_and_the_header_says_so(small: Served) -> None:
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+
+    spilled = ask(small, OTHER_KEY, service_tier="priority")
+    assert spilled.status_code == 200
+    assert spilled.headers["x-manta-tier"] == "balanced"
+    assert spilled.headers["x-manta-route-reason"] == "explicit; spilled, fast refused it: ttft"
+    assert small.backend.tiers_used == ["balanced"]
+
+    assert ask(small, OTHER_KEY, service_tier="priority", spill="down").status_code == 429
+    assert ask(small, OTHER_KEY, service_tier="priority", spill="none").status_code == 429
+    assert ask(small, KEY, service_tier="priority", spill="any").status_code == 429, "the tenant does not allow it"
+
+
+def test_a_stored_answer_needs_no_room(small: Served) -> None:
+    known: dict[str, Any] = {"temperature": 0, "prompt": "known"}
+    assert ask(small, **known).headers["x-manta-cache"].startswith("miss")
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+
+    again = ask(small, service_tier="priority", **known)
+    assert again.status_code == 200
+    assert again.headers["x-manta-cache"].startswith("exact")
+    assert ask(small, service_tier="priority", temperature=0, prompt="new").status_code == 429
+
+
+def test_a_refusal_is_quick_however_many_there_are(small: Served) -> None:
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+    with httpx.Client(headers={"authorization": f"Bearer {KEY}"}) as client:
+        seconds = []
+        for _ in range(100):
+            began = time.perf_counter()
+            answer = client.post(f"{small.url}/v1/chat/completions", json=body(service_tier="priority"))
+            seconds.append(time.perf_counter() - began)
+            assert answer.status_code == 429
+
+    assert sorted(seconds)[50] < 0.05
+
+
+def test_replicas_that_are_full_do_not_end_what_was_admitted(small: Served) -> None:
+    small.backend.fault = ReplicaOverloadedError("full", "fast", 0.05)
+
+    async def run() -> httpx.Response:
+        asked = asyncio.create_task(ask_later(small))
+        await until(lambda: len(small.backend.requests) > 3)
+        small.backend.fault = None
+        return await asked
+
+    answer = asyncio.run(run())
+    assert answer.status_code == 200
+    assert len(small.backend.requests) > 3
+
+
+def test_the_next_request_takes_the_number_of_refusals_to_its_replica_once(small: Served) -> None:
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+    assert [ask(small, service_tier="priority").status_code for _ in range(3)] == [429] * 3
+    small.backend.wait_s = 0.0  # type: ignore[attr-defined]
+    small.backend.requests.clear()
+    ask(small)
+    ask(small)
+
+    assert [request.refused_before for request in small.backend.requests] == [(3, 0, 0), ()]
+
+
+def test_only_a_tier_without_any_replica_is_unavailable(small: Served) -> None:
+    small.backend.fault = TierUnavailableError("none")
+    answer = ask(small)
+
+    assert answer.status_code == 503
+    assert answer.headers["x-manta-refused"] == "reason=no_capacity"
+
+
+def test_without_admission_the_replica_refuses(served: Served) -> None:
+    served.backend.fault = OverloadedError("full", 7)
+    answer = ask(served)
+
+    assert (answer.status_code, answer.headers["x-manta-refused"]) == (429, "reason=replica_queue")
+    assert answer.headers["retry-after"] == "7"
+
+
+def test_of_a_burst_no_more_are_admitted_than_have_room_and_none_is_refused_later(small: Served) -> None:
+    async def run() -> list[int]:
+        async with httpx.AsyncClient(timeout=20, headers={"authorization": f"Bearer {KEY}"}) as client:
+            path = f"{small.url}/v1/chat/completions"
+            sent = [asyncio.create_task(client.post(path, json=body(HELD))) for _ in range(30)]
+            done, waiting = await asyncio.wait(sent, timeout=3)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            assert len(small.backend.requests) == len(waiting)
+            return [task.result().status_code for task in done]
+
+    assert asyncio.run(run()) == [429] * 29

@@ -1,0 +1,158 @@
+"""The counts of admitted requests: taken at once, given back once, however a request ends."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from engine.api import Priority
+from router.admission.retry_schedule import RetrySchedule
+from router.admission.start_rate import StartRate
+from router.admission.wait_limit import WaitLimit
+from router.admission.waiting_room import Count, Ticket, WaitingRoom
+
+STANDARD = Priority.STANDARD
+
+
+class Rooms(RuleBasedStateMachine):
+    """Requests come, start, end and are cancelled in any order, each of them also twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = WaitingRoom()
+        self.now = 0.0
+        self.waiting: dict[Ticket, tuple[Priority, str, int, int]] = {}
+        self.gone: list[Ticket] = []
+
+    @rule(
+        priority=st.sampled_from(list(Priority)),
+        tenant=st.sampled_from("abc"),
+        requests=st.integers(1, 4),
+        tokens=st.integers(0, 1000),
+    )
+    def take(self, priority: Priority, tenant: str, requests: int, tokens: int) -> None:
+        ticket = self.room.take(priority, tenant, requests, tokens, self.now, tokens // 2, 1.0)
+        self.waiting[ticket] = priority, tenant, requests, tokens
+
+    @rule(data=st.data(), started=st.booleans(), again=st.booleans())
+    def end(self, data: st.DataObject, started: bool, again: bool) -> None:
+        known = self.gone if again else list(self.waiting)
+        if known:
+            ticket = data.draw(st.sampled_from(known))
+            (ticket.started if started else ticket.release)(self.now)
+            self.waiting.pop(ticket, None)
+            self.gone.append(ticket)
+
+    @rule(seconds=st.floats(0, 30))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def the_counts_are_those_of_what_waits(self) -> None:
+        assert self.room.total.requests == sum(requests for _, _, requests, _ in self.waiting.values())
+        assert self.room.total.tokens == sum(tokens for _, _, _, tokens in self.waiting.values())
+        for priority in Priority:
+            own = [entry for entry in self.waiting.values() if entry[0] is priority]
+            assert self.room.of(priority).requests == sum(entry[2] for entry in own)
+            assert self.room.of(priority).prompt_tokens == sum(entry[3] // 2 for entry in own)
+            for tenant in "abc":
+                mine = [entry for entry in own if entry[1] == tenant]
+                assert self.room.own(priority, tenant).tokens == sum(entry[3] for entry in mine)
+                assert self.room.oldest_s(priority, tenant, self.now) >= 0.0
+                ahead = self.room.ahead(priority, tenant, 10)
+                assert sum(entry[3] for entry in mine) <= ahead <= self.room.backlog(priority)
+
+    @invariant()
+    def nothing_is_left_of_what_has_gone(self) -> None:
+        assert len(self.room.lines) == len({entry[:2] for entry in self.waiting.values()})
+        rate = self.room.rate.tokens_per_s(self.now)
+        assert rate is None or rate >= 0.0
+
+
+TestRooms = Rooms.TestCase
+
+
+def test_a_tenant_with_a_long_queue_is_before_another_only_with_as_much_as_that_one_has() -> None:
+    room = WaitingRoom()
+    for _ in range(100):
+        room.take(STANDARD, "noisy", 1, 50, 0.0)
+    room.take(STANDARD, "quiet", 1, 30, 0.0)
+    room.take(Priority.INTERACTIVE, "other", 1, 7, 0.0)
+    room.take(Priority.BATCH, "other", 1, 1000, 0.0)
+
+    assert room.ahead(STANDARD, "quiet", 30) == 7 + 30 + 60
+    assert room.ahead(STANDARD, "noisy", 50) == 7 + 5000 + 30
+
+
+def test_the_rate_is_that_of_a_queue_and_not_of_a_tier_that_waits_for_requests() -> None:
+    rate, now = StartRate(), 0.0
+    for _ in range(100):  # one request at a time
+        rate.observe(now, 1)
+        now += 0.1
+        rate.observe(now, 0, STANDARD, 1, 100)
+    assert rate.tokens_per_s(now) is None
+
+    for _ in range(100):
+        now += 0.1
+        rate.observe(now, 20, STANDARD, 1, 100)
+    assert rate.tokens_per_s(now) == pytest.approx(1000, rel=0.02)
+    assert rate.tokens_per_s(now + 60) == pytest.approx(0, abs=150), "nothing has started for a minute"
+
+
+def test_the_share_of_a_class_includes_those_above_it() -> None:
+    rate = StartRate()
+    rate.observe(0.0, 20)
+    for priority, tokens in zip(Priority, (60, 30, 10), strict=True):
+        rate.observe(0.0, 20, priority, 1, tokens)
+
+    assert [rate.share(priority) for priority in Priority] == pytest.approx([0.6, 0.9, 1.0])
+
+
+def test_a_class_that_is_refused_lacks_room_as_one_does_that_waits() -> None:
+    room = WaitingRoom()
+    assert not room.lacks(STANDARD, 2.0, 10.0)
+    room.take(STANDARD, "a", 1, 1, 10.0)
+    assert not room.lacks(STANDARD, 2.0, 11.0)
+    assert room.lacks(STANDARD, 2.0, 12.5)
+    room.refused_at[Priority.BATCH] = 10.0
+    assert room.lacks(Priority.BATCH, 2.0, 11.0)
+    assert not room.lacks(Priority.BATCH, 2.0, 12.5)
+
+
+def test_what_has_missed_its_objective_no_longer_says_how_long_others_wait() -> None:
+    room = WaitingRoom()
+    room.take(STANDARD, "a", 1, 1, 0.0, 1, 5.0)
+    room.take(STANDARD, "a", 1, 1, 4.0, 1, 5.0)
+
+    assert room.oldest_s(STANDARD, "a", 4.5) == 4.5
+    assert room.oldest_s(STANDARD, "a", 6.0) == 2.0
+
+
+def test_a_miss_lowers_the_limit_once_per_objective() -> None:
+    limit = WaitLimit()
+    first = limit.share
+    for now in (10.0, 10.1, 10.9):
+        limit.observe(now, 2.0, 1.0)
+    assert limit.share == pytest.approx(0.8 * first)
+    limit.observe(11.1, 2.0, 1.0)
+    assert limit.share == pytest.approx(0.64 * first)
+    for _ in range(10_000):
+        limit.observe(12.0, 0.5, 1.0)
+    assert limit.share == pytest.approx(0.9)
+
+
+def test_refused_clients_come_again_one_after_the_other_and_never_later_than_the_bound() -> None:
+    schedule = RetrySchedule(60.0)
+    waits = [schedule.place(0.0, 2.0, 0.5, f"request-{number}") for number in range(500)]
+
+    assert waits[0] >= 2.0
+    assert waits[20] > waits[0] + 5.0, "those before it come first"
+    assert max(waits) <= 60.0
+    assert len({round(wait, 2) for wait in waits[200:]}) > 100, "at the bound they are spread"
+    assert schedule.place(1000.0, 0.0, 0.5, "later") < 2.0, "the schedule is empty by then"
+    assert schedule.place(1000.0, float("inf"), 0.5, "never") <= 60.0
+
+
+def test_an_empty_room_has_nothing() -> None:
+    assert WaitingRoom().of(STANDARD) == Count()
