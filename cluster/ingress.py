@@ -33,6 +33,7 @@ from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
+from cluster.telemetry.application_metrics import application_name
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
@@ -112,8 +113,9 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics().count)
-        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics()
+        application = application_name()
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(application).count)
+        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(application)
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
         index = None if self._cache is None else semantic_cache_client(self._cache)
@@ -121,22 +123,22 @@ class Router:
         reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
-        tracer = router_tracer(self._telemetry)
-        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used))
+        tracer = router_tracer(self._telemetry, application)
+        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), application)
         app = build_app(
             self._config,
             backend,
             self._forecaster,
             store=store,
             jwks=jwks,
-            metrics=RayUsageMetrics(),
+            metrics=RayUsageMetrics(application),
             make_guard=None
             if self._policies is None
             else guard_maker(self._policies, classifier, faults.unreadable_policy),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics()),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(application)),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),

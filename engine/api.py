@@ -213,7 +213,8 @@ class GenerationRequest:
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
     admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
-    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps.
+    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps. ``attempt`` counts the
+    attempts at the request before this one.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -229,6 +230,12 @@ class GenerationRequest:
     reserve: bool = False
     model_version: str = ""
     trace_context: str = ""
+    attempt: int = 0
+
+    @property
+    def continues(self) -> bool:
+        """Whether another replica had the request before, so that it is no new arrival."""
+        return self.attempt > 0 or bool(self.resume)
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -358,7 +365,8 @@ above all of them."""
 class ClassLoad:
     """Counts of one scheduling class since the start.
 
-    ``arrivals`` include refused requests, and ``finished`` those that ended before their answer was complete. Of
+    ``arrivals`` include refused requests, and leave out those that another replica had before
+    (``GenerationRequest.continues``). ``finished`` includes those that ended before their answer was complete. Of
     ``prompt_tokens`` those are left out that the prefix cache was expected to have. ``ttft`` counts the first tokens by
     LATENCY_BOUNDS_S.
     """
@@ -402,6 +410,7 @@ class EngineLoad:
     itl: tuple[int, ...] = (0,) * (
         len(LATENCY_BOUNDS_S) + 1
     )  # times between tokens by LATENCY_BOUNDS_S, since the start
+    age_s: float = 0.0  # seconds since the engine looked; 0 while it has nothing to do
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class AsyncEngine:
         self._queue = engine.queue_state()
         self._load = engine.load()
         self._load_at = time.monotonic()
+        self._asleep = True  # the thread has nothing to do, so that the load stays what it was
         self._closing = False
         self._aborted: list[Delta] = []  # used by the engine's thread alone
         self._step_began: float | None = None
@@ -92,10 +93,10 @@ class AsyncEngine:
         cannot be compiled at the moment; or EngineDeadError. After an error the request is not queued.
         """
         with self._changed:
-            self._check_room(request.tenant, request.priority)  # before the work of tokenising
+            self._check_room(request)  # before the work of tokenising
         job = self._engine.prepare(request)
         with self._changed:
-            self._check_room(request.tenant, request.priority)
+            self._check_room(request)
             if request.request_id in self._live:
                 raise RequestError(f"request_id {request.request_id!r} is in use", "request_id")
             self._live.add(request.request_id)
@@ -145,11 +146,13 @@ class AsyncEngine:
 
     def load(self) -> EngineLoad:
         """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
-        ago. A request submitted since the last step counts as one waiting sequence."""
+        ago. A request submitted since the last step counts as one waiting sequence. ``age_s`` grows while a step
+        hangs."""
         with self._changed:
-            if not self._arrivals:
+            age_s = 0.0 if self._asleep else time.monotonic() - self._load_at
+            if not self._arrivals and age_s <= LOAD_PERIOD_S:
                 return self._load
-            return replace(self._load, waiting=self._load.waiting + self._arrivals.total())
+            return replace(self._load, waiting=self._load.waiting + self._arrivals.total(), age_s=age_s)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the thread has ended or was not started, if the current step takes longer than
@@ -164,16 +167,16 @@ class AsyncEngine:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
         self._engine.check_health()
 
-    def _check_room(self, tenant: str, priority: Priority) -> None:
-        """Raises OverloadedError if the waiting queue is full for ``tenant``, or EngineDeadError. The caller holds the
-        lock."""
+    def _check_room(self, request: GenerationRequest) -> None:
+        """Raises OverloadedError if the waiting queue is full for the request's tenant, or EngineDeadError. The caller
+        holds the lock."""
         if self._closing or self._death is not None:
             raise EngineDeadError("The engine is not running.")
         self._engine.check_health()  # an idle engine does not notice otherwise that another rank has ended
         try:
-            check_room(tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
+            check_room(request.tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:
-            self._engine.recorder.refuse(tenant, priority)
+            self._engine.recorder.refuse(request.tenant, request.priority, continues=request.continues)
             raise
 
     def _run(self) -> None:
@@ -193,7 +196,9 @@ class AsyncEngine:
     def _await_work(self) -> bool:
         """Sleeps until there is a request, and passes the inbox to the engine. Returns False when closing."""
         with self._changed:
+            self._asleep = True
             self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
+            self._asleep = False
             for item in self._inbox:
                 if isinstance(item, Job):
                     self._engine.enqueue(item)

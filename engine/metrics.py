@@ -197,11 +197,13 @@ class Recorder:
             self._tenants.setdefault(name, TenantUse())
         return self._tenants[name]
 
-    def refuse(self, tenant: str, priority: Priority) -> None:
-        """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock."""
+    def refuse(self, tenant: str, priority: Priority, *, continues: bool = False) -> None:
+        """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock.
+        ``continues``: another replica had the request before, and has counted it by its class."""
         self.refused += 1
         self.tenant(tenant).refused += 1
-        self._classes[priority].refusals += 1
+        if not continues:
+            self._classes[priority].refusals += 1
 
     def arrived(self, priority: Priority, prompt_tokens: float) -> None:
         """Counts a request that was queued. ``prompt_tokens`` are those that are expected to be computed."""

@@ -8,11 +8,9 @@ import typer
 
 from cluster.admin.command_options import Json, client_of, date_text, seconds_of, show
 from cluster.admin.text_tables import table
+from cluster.autoscaling.config import LATE_S
 
 COLUMNS = ("tier", "target", "ready", "needed", "reason", "pin", "age_s")
-LATE_S = 10.0
-"""Seconds after which a decision is said to be old."""
-
 HELP = """See why tiers have that many replicas; pin the number.
 
 \b

@@ -10,20 +10,19 @@ ray_manta_autoscaling_needed_replicas   tier                   replicas that the
 ray_manta_autoscaling_cold_start_s      tier                   seconds from the order of a replica until it serves
 ======================================  =====================  =======================================================
 
-``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval.
-"""
+``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval. Each
+series has the label ``application``, too."""
 
 from __future__ import annotations
 
 import logging
 import threading
 
-from ray.util.metrics import Counter, Gauge
-
 from cluster.autoscaling.decision import Decisions, TierDecision
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.snapshot import Pin
+from cluster.telemetry.application_metrics import ApplicationMetrics
 
 logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where this runs
 
@@ -33,12 +32,14 @@ class DecisionPublisher:
     block."""
 
     def __init__(self, application: str, store: DecisionStore | None = None) -> None:
-        self._store = store or DecisionStore(application)
-        self._target = Gauge("manta_autoscaling_target_replicas", "Replicas that a tier should have.", ("tier",))
-        self._ready = Gauge("manta_autoscaling_ready_replicas", "Replicas that serve.", ("tier",))
-        self._needed = Gauge("manta_autoscaling_needed_replicas", "Replicas that the load needs.", ("tier",))
-        self._cold_start = Gauge("manta_autoscaling_cold_start_s", "Seconds until a new replica serves.", ("tier",))
-        self._count = Counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
+        self._store, made = store or DecisionStore(application), ApplicationMetrics(application)
+        self._target = made.gauge("manta_autoscaling_target_replicas", "Replicas that a tier should have.", ("tier",))
+        self._ready = made.gauge("manta_autoscaling_ready_replicas", "Replicas that serve.", ("tier",))
+        self._needed = made.gauge("manta_autoscaling_needed_replicas", "Replicas that the load needs.", ("tier",))
+        self._cold_start = made.gauge(
+            "manta_autoscaling_cold_start_s", "Seconds until a new replica serves.", ("tier",)
+        )
+        self._count = made.counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
         self._changed = threading.Condition()
         self._latest: Decisions | None = None  # not stored yet
         self._pins: tuple[Pin, ...] = ()

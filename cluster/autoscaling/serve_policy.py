@@ -52,7 +52,8 @@ class TierAutoscaler:
         target = int(context.target_num_replicas)
         try:
             scaler = self._scaler or self._connect(context.app_name or "")
-            target = scaler.target(context.deployment_name, target, lambda: self._read(context), time.time())
+            now_s, unix_s = time.monotonic(), time.time()  # the time of day may be set, and is for people and schedules
+            target = scaler.target(context.deployment_name, target, lambda: self._read(context), now_s, unix_s)
         except Exception as error:  # noqa: BLE001 - see above
             self._log(context, error)
         # Serve keeps what is returned here and adds to it, so it must be a new object each time.

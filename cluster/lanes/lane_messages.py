@@ -113,10 +113,13 @@ def _known(model: Record) -> ModelInfo:
 def pack_request(request: GenerationRequest, account: str = "") -> Record:
     """Returns ``request`` as builtins, for ``unpack_request``, and its account, for ``account_in``."""
     fields = _REQUESTS.encode(request)
-    # Beside the fields, where a replica of a release without traces ignores it. Among them it would refuse the request.
-    trace = fields.pop("trace_context", "")
-    packed = {"protocol": PROTOCOL, "request": fields}
-    return {**packed, **({"account": account} if account else {}), **({"trace": trace} if trace else {})}
+    # Beside the fields, where a replica of an older release ignores them. Among them it would refuse the request.
+    beside = {"account": account, "trace": fields.pop("trace_context", ""), "attempt": fields.pop("attempt", 0)}
+    return {
+        "protocol": PROTOCOL,
+        "request": fields,
+        **{name: value for name, value in beside.items() if value},
+    }
 
 
 def account_in(packed: Record) -> str:
@@ -133,7 +136,8 @@ def unpack_request(packed: Record) -> GenerationRequest:
     if packed["protocol"] != PROTOCOL:
         raise VersionMismatchError(f"The request comes by protocol {packed['protocol']}, this replica has {PROTOCOL}.")
     try:
-        return _REQUESTS.decode({**packed["request"], "trace_context": packed.get("trace", "")})
+        beside = {"trace_context": packed.get("trace", ""), "attempt": packed.get("attempt", 0)}
+        return _REQUESTS.decode({**packed["request"], **beside})
     except RequestError as error:
         # The router built the same request without an error, so its release permits other values.
         raise VersionMismatchError(error.message) from error

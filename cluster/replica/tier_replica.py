@@ -33,6 +33,8 @@ from cluster.lanes.lane_messages import (
 from cluster.model_version import model_version
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.replica.speed_digest import accelerator_of_node, speed_digest
+from cluster.telemetry.application_metrics import application_name
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs
@@ -122,7 +124,7 @@ class TierReplica:
         telemetry = telemetry or TelemetryConfig()
         replica_logs(telemetry.logs, tier.name)
         self._loop = asyncio.get_running_loop()
-        self._tracer = replica_tracer(telemetry, tier.name)
+        self._tracer = replica_tracer(telemetry, tier.name, application_name())
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -130,7 +132,9 @@ class TierReplica:
         self._engine.start()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
-        metrics = ReplicaMetrics(tier.name, self._version)
+        kernels = self._engine.metrics().kernels
+        self._speed = speed_digest(tier, self._version, kernels, accelerator_of_node())
+        metrics = ReplicaMetrics(tier.name, self._version, application_name())
         # It must not hold the replica itself, which ends when nothing does.
         self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
 
@@ -183,7 +187,7 @@ class TierReplica:
         """Returns the numbers by which the tier is scaled (``replica_report``). Where a tier is autoscaled,
         Serve calls it a few times per control interval, and carries them to its controller."""
         load = self._engine.load()
-        return to_numbers(load, self._latencies.latencies(load, time.monotonic()), self._start_s)
+        return to_numbers(load, self._latencies.latencies(load, time.monotonic()), self._start_s, self._speed)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the engine has died or makes no progress. Serve calls it every
@@ -208,11 +212,11 @@ class TierReplica:
         if self._tracer is None:
             yield
             return
-        self._tracer.came(request)
+        traced = self._tracer.came(request)
         try:
             yield
         except BaseException as error:
-            self._tracer.refused(request.request_id, error)
+            self._tracer.refused(traced, error)
             raise
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:

@@ -10,28 +10,28 @@ ray_manta_cache_poisoned_total                                                  
 ray_manta_cache_judged_total            tenant, judge, wrong                    hits that were judged right or wrong
 ======================================  ======================================  ======================================
 
-Beyond MAX_TENANTS all tenants are counted as OTHERS.
+Beyond MAX_TENANTS all tenants are counted as OTHERS. Each
+series has the label ``application``, too.
 """
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
-
+from cluster.telemetry.application_metrics import ApplicationMetrics
 from cluster.telemetry.tenant_labels import TenantLabels
 
 
 class RayCacheMetrics:
     """The counters of the router in this process. Implements ``CacheMetrics``."""
 
-    def __init__(self) -> None:
-        self._label = TenantLabels()
-        self._asked = Counter(
+    def __init__(self, application: str = "") -> None:
+        self._label, made = TenantLabels(), ApplicationMetrics(application)
+        self._asked = made.counter(
             "manta_cache_requests", "Requests, by what the answer cache did.", ("tenant", "status", "reason")
         )
-        self._stored = Counter("manta_cache_stored", "Answers that were stored.", ("tenant",))
-        self._unstored = Counter("manta_cache_unstored", "Answers that were not stored.", ("tenant", "reason"))
-        self._poisoned = Counter("manta_cache_poisoned", "Stored answers that could not be read.")
-        self._judged = Counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
+        self._stored = made.counter("manta_cache_stored", "Answers that were stored.", ("tenant",))
+        self._unstored = made.counter("manta_cache_unstored", "Answers that were not stored.", ("tenant", "reason"))
+        self._poisoned = made.counter("manta_cache_poisoned", "Stored answers that could not be read.")
+        self._judged = made.counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
 
     def asked(self, tenant: str, status: str, reason: str) -> None:
         self._asked.inc(1, {"tenant": self._label(tenant), "status": status, "reason": reason})

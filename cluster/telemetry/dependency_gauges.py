@@ -8,8 +8,8 @@ ray_manta_breaker_open                  dependency                              
 ray_manta_journal_bytes                 log: ledger, audit                      bytes that wait on the router's disk
 ======================================  ======================================  ======================================
 
-``dependency`` is ``classifier``, ``embedder``, ``semantic index``, or the kind of calls to the shared state.
-"""
+``dependency`` is ``classifier``, ``embedder``, ``semantic index``, or the kind of calls to the shared state. Each
+series has the label ``application``, too."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ray.util.metrics import Gauge
-
 from cluster.state.circuit_breaker import BreakerState
+from cluster.telemetry.application_metrics import ApplicationMetrics
 from cluster.telemetry.keep_publishing import keep_publishing
 from router.ports.audit_store import AuditStore
 from router.ports.state_store import StateStore
@@ -44,10 +43,10 @@ class Dependencies:
 class DependencyGauges:
     """The gauges of the router in this process."""
 
-    def __init__(self, dependencies: Dependencies) -> None:
-        self._dependencies = dependencies
-        self._open = Gauge("manta_breaker_open", "Whether the circuit breaker refuses calls.", ("dependency",))
-        self._journal = Gauge("manta_journal_bytes", "Bytes that wait on the router's disk.", ("log",))
+    def __init__(self, dependencies: Dependencies, application: str = "") -> None:
+        self._dependencies, made = dependencies, ApplicationMetrics(application)
+        self._open = made.gauge("manta_breaker_open", "Whether the circuit breaker refuses calls.", ("dependency",))
+        self._journal = made.gauge("manta_journal_bytes", "Bytes that wait on the router's disk.", ("log",))
 
     def publish(self) -> None:
         """Sets the gauges to the current values."""

@@ -7,6 +7,8 @@ ray_manta_lost_records_total            log: ledger, audit                      
 ray_manta_unreadable_policies_total     none                                    readings of a stored policy that this
                                                                                 release cannot read
 ======================================  ======================================  ======================================
+
+Each series has the label ``application``, too.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ray.util.metrics import Counter
+from cluster.telemetry.application_metrics import ApplicationMetrics
 
 
 class FaultMetrics:
     """The counters of the router in this process."""
 
-    def __init__(self) -> None:
-        self._lost = Counter("manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",))
-        self._unreadable = Counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
+    def __init__(self, application: str = "") -> None:
+        made = ApplicationMetrics(application)
+        self._lost = made.counter(
+            "manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",)
+        )
+        self._unreadable = made.counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
 
     def lost(self, log: str) -> Callable[[], None]:
         """Returns a function that counts one lost entry of ``log``."""

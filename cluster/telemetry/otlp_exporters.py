@@ -62,8 +62,8 @@ def _by_http(endpoint: str, headers: dict[str, str], timeout_s: float) -> OtlpEx
 
 def _by_grpc(endpoint: str, headers: dict[str, str], timeout_s: float) -> OtlpExporter:
     target = endpoint.removeprefix("https://").removeprefix("http://")
-    secure = endpoint.startswith("https://")
-    channel = grpc.secure_channel(target, grpc.ssl_channel_credentials()) if secure else grpc.insecure_channel(target)
+    clear = endpoint.startswith("http://")  # as in OpenTelemetry's specification: TLS is the default
+    channel = grpc.insecure_channel(target) if clear else grpc.secure_channel(target, grpc.ssl_channel_credentials())
     stub = TraceServiceStub(channel)
 
     def send(message: ExportTraceServiceRequest) -> None:

@@ -10,12 +10,12 @@ ray_manta_ttft_error_count_total        tier, direction                         
 ======================================  ======================================  ======================================
 
 ``direction`` is late (the first token came later than predicted) or early. Each bucket has the counts of those below
-it too.
+it too. Each series has the label ``application``, too.
 """
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
+from cluster.telemetry.application_metrics import ApplicationMetrics
 
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 INFINITY = "+Inf"
@@ -24,14 +24,15 @@ INFINITY = "+Inf"
 class PredictionMetrics:
     """The counters of the router in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: str = "") -> None:
+        made = ApplicationMetrics(application)
         text, labels = (
             "Errors of predicted TTFTs, as shares of the measured ones.",
             ("tier", "direction"),
         )
-        self._buckets = Counter("manta_ttft_error_bucket", text, (*labels, "le"))
-        self._sum = Counter("manta_ttft_error_sum", text, labels)
-        self._count = Counter("manta_ttft_error_count", text, labels)
+        self._buckets = made.counter("manta_ttft_error_bucket", text, (*labels, "le"))
+        self._sum = made.counter("manta_ttft_error_sum", text, labels)
+        self._count = made.counter("manta_ttft_error_count", text, labels)
 
     def count(self, tier: str, predicted_s: float, measured_s: float) -> None:
         """Counts a request of ``tier`` by its predicted and its measured TTFT, in seconds."""

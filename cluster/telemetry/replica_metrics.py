@@ -12,8 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from ray.util.metrics import Counter, Gauge
-
+from cluster.telemetry.application_metrics import ApplicationMetrics
 from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES, Series, gauges, totals
 from cluster.telemetry.keep_publishing import keep_publishing
 
@@ -22,14 +21,17 @@ if TYPE_CHECKING:
 
 
 class ReplicaMetrics:
-    """The metrics of the engine of the replica in this process. ``tier`` is the label of every series."""
+    """The metrics of the engine of the replica in this process. ``tier`` and ``application`` are labels of each
+    series."""
 
-    def __init__(self, tier: str, model_version: str) -> None:
-        self._tier = tier
+    def __init__(self, tier: str, model_version: str, application: str = "") -> None:
+        made, self._tier = ApplicationMetrics(application), tier
         self._model_version = model_version
         self._release = _release()
-        self._counters = {name: Counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()}
-        self._gauges = {name: Gauge(name, text, ("tier", *labels)) for name, (text, labels) in GAUGES.items()}
+        self._counters = {
+            name: made.counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()
+        }
+        self._gauges = {name: made.gauge(name, text, ("tier", *labels)) for name, (text, labels) in GAUGES.items()}
         self._published: dict[Series, float] = {}
 
     def publish(self, metrics: EngineMetrics) -> None:

@@ -16,15 +16,13 @@ ray_manta_safety_decisions_total        tenant, decision                        
 
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
-``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run).
-``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
-Requests whose router was killed are in the ledger, but not here.
-"""
+``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``direction`` is input,
+cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS. Each series has the
+label ``application``, too. Requests whose router was killed are in the ledger, but not here."""
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
-
+from cluster.telemetry.application_metrics import ApplicationMetrics
 from cluster.telemetry.bounded_label import bounded
 from cluster.telemetry.tenant_labels import TenantLabels
 from router.ports.limit_store import LimitName
@@ -36,18 +34,24 @@ DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 class RayUsageMetrics:
     """The counters of the router in this process. Implements ``UsageMetrics``."""
 
-    def __init__(self) -> None:
-        self._label = TenantLabels()
-        self._requests = Counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
-        self._tokens = Counter("manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction"))
-        self._cost = Counter(
+    def __init__(self, application: str = "") -> None:
+        self._label, made = TenantLabels(), ApplicationMetrics(application)
+        self._requests = made.counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
+        self._tokens = made.counter(
+            "manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction")
+        )
+        self._cost = made.counter(
             "manta_cost", "What requests have cost, in the currency of the prices.", ("tenant", "tier")
         )
         limits = ("tenant", "scope", "limit")
-        self._warnings = Counter("manta_limit_warnings", "Requests after which a limit was nearly used up.", limits)
-        self._refusals = Counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
-        self._failovers = Counter("manta_failovers", "Requests that another replica went on with.", ("tier", "kind"))
-        self._decisions = Counter(
+        self._warnings = made.counter(
+            "manta_limit_warnings", "Requests after which a limit was nearly used up.", limits
+        )
+        self._refusals = made.counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
+        self._failovers = made.counter(
+            "manta_failovers", "Requests that another replica went on with.", ("tier", "kind")
+        )
+        self._decisions = made.counter(
             "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
         )
 

@@ -133,7 +133,8 @@ async def _attempts(
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}") if run.failures else request
+        tried = len(run.failures)
+        attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried) if tried else request
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
             if run.on_probation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ray.serve.config import AutoscalingContext
 
 from cluster.autoscaling.application_scaler import ApplicationScaler, ApplicationScalers
 from cluster.autoscaling.config import AutoscalingConfig, TierScalingConfig
+from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.serve_policy import TierAutoscaler, view_of
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 
@@ -123,3 +125,13 @@ def test_metrics_that_cannot_be_read_leave_the_target_and_are_logged_once(monkey
 def test_settings_of_another_release_leave_the_target() -> None:
     policy = TierAutoscaler({"a setting": "unknown here"}, {})
     assert [policy(context(3, ["a"], {})) for _ in range(2)] == [(3, {})] * 2
+
+
+def test_the_policy_goes_by_a_clock_that_nobody_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ApplicationScalers, "_scalers", {})
+    policy, seen = TierAutoscaler(SETTINGS.model_dump(mode="json"), {}), context(1, ["a"], {})
+    decisions: list[Decisions] = []
+    ApplicationScalers.of(seen.app_name, lambda: ApplicationScaler(SETTINGS, {}, decisions.append))
+    policy(seen)
+    assert decisions[0].at_s == pytest.approx(time.monotonic(), abs=60)
+    assert decisions[0].time_s == pytest.approx(time.time(), abs=60)

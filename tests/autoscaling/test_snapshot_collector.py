@@ -7,6 +7,7 @@ from dataclasses import replace
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
 from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierMemory, TierView, collect
+from cluster.autoscaling.tier_load import load_of
 from engine.api import ClassLoad, EngineLoad, Priority
 
 T = 1_767_600_000.0
@@ -187,3 +188,34 @@ def test_the_memory_is_not_changed_by_a_call() -> None:
     assert collect(memory, seen, T) == first
     assert memory == TierMemory()
     assert replace(first[0]) == first[0]
+
+
+def aged(name: str, reported_at_s: float, age_s: float) -> ReplicaView:
+    numbers = to_numbers(EngineLoad(running=3, age_s=age_s), WindowedLatencies(), 0.0)
+    return ReplicaView(name, reported_at_s, numbers)
+
+
+def test_numbers_that_were_old_when_they_were_sent_are_old_when_they_come() -> None:
+    serve = Serve(1, aged("a", 1.0, 0.0))
+    assert load_of(serve.tick(), serve.at_s, stale_s=5.0, stuck_s=60.0, new_s=30.0).fresh == 1
+    serve.set(aged("a", 2.0, 8.0))  # its engine hangs in a step, and it reports as ever
+    found = serve.tick()
+    assert found.replicas[0].sample is not None
+    assert found.replicas[0].sample.observed_at_s == serve.at_s - 8.0
+    assert load_of(found, serve.at_s, stale_s=5.0, stuck_s=60.0, new_s=30.0).fresh == 0
+
+
+def modelled(name: str, reported_at_s: float, model: str, start_s: float) -> ReplicaView:
+    return ReplicaView(name, reported_at_s, to_numbers(EngineLoad(), WindowedLatencies(), start_s, model))
+
+
+def test_cold_starts_of_another_model_are_forgotten() -> None:
+    serve = Serve(1, modelled("a", 1.0, "aa", 3.0))
+    serve.tick()
+    serve.target = 2
+    serve.tick()
+    serve.tick(40.0)
+    serve.set(modelled("b", 1.0, "aa", 30.0))
+    assert serve.tick().cold_start_s == 41.0
+    serve.set(modelled("a", 2.0, "bb", 5.0), modelled("b", 2.0, "bb", 5.0))  # updated in place
+    assert serve.tick().cold_start_s == 5.0

@@ -114,7 +114,7 @@ def grpc_receiver() -> Iterator[Received]:
     add_TraceServiceServicer_to_server(Service(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    received.endpoint = f"127.0.0.1:{port}"
+    received.endpoint = f"http://127.0.0.1:{port}"
     try:
         yield received
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from cluster.telemetry import cache_metrics
+from cluster.telemetry import application_metrics
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 
 COUNTS: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
@@ -19,14 +19,17 @@ class Recorded:
     def __init__(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> None:
         self._name, self._keys = name, set(tag_keys)
 
+    def set_default_tags(self, tags: Mapping[str, str]) -> None:
+        assert tags == {"application": ""}
+
     def inc(self, value: float, tags: Mapping[str, str] | None = None) -> None:
         labels = dict(tags or {})
-        assert set(labels) == self._keys
+        assert {*labels, "application"} == self._keys
         COUNTS[self._name, frozenset(labels.items())] += int(value)
 
 
 def test_each_event_is_counted_with_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_metrics, "Counter", Recorded)
+    monkeypatch.setattr(application_metrics, "Counter", Recorded)
     COUNTS.clear()
     metrics = RayCacheMetrics()
     metrics.asked("acme", "exact", "")

@@ -11,7 +11,6 @@ import pytest
 
 from cluster.ingress import with_task
 from cluster.state.circuit_breaker import BreakerState
-from cluster.telemetry import dependency_gauges
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
@@ -33,7 +32,7 @@ class Store(MemoryStore):
 
 
 def test_open_breakers_and_growing_journals_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = record(monkeypatch, [dependency_gauges])
+    recorded = record(monkeypatch)
     classifier, audit = Client(), MemorySafetyStore(SystemClock()).audit
     metrics = DependencyGauges(Dependencies(Store(SystemClock()), audit, {"classifier": classifier}))
     metrics.publish()

@@ -295,3 +295,12 @@ def test_the_context_of_a_trace_comes_along_where_a_release_without_traces_ignor
     assert unpack_request(sent(packed)) == traced
     assert "trace_context" not in packed["request"]
     assert "trace" not in pack_request(GenerationRequest("q", "hi"))
+
+
+def test_the_number_of_an_attempt_comes_along_where_an_older_release_ignores_it() -> None:
+    again = GenerationRequest("q-1", "hi", attempt=1)
+    packed = pack_request(again)
+
+    assert unpack_request(sent(packed)) == again
+    assert "attempt" not in packed["request"]
+    assert "attempt" not in pack_request(GenerationRequest("q", "hi"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from cluster.autoscaling.config import SloConfig
-from cluster.telemetry import replica_metrics
 from cluster.telemetry.bounded_label import OTHER, bounded
 from cluster.telemetry.engine_metric_definitions import KERNELS, MISSES, PHASES
 from cluster.telemetry.replica_metrics import ReplicaMetrics
@@ -37,7 +36,7 @@ STATS = EngineStats(
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
-    return record(monkeypatch, [replica_metrics])
+    return record(monkeypatch)
 
 
 def read(recorder: Recorder, waiting: dict[tuple[Priority, str], int] | None = None) -> EngineMetrics:
@@ -137,3 +136,9 @@ def test_the_usual_objectives_are_bounds_of_buckets() -> None:
 
 
 CLASSES = ("interactive", "standard", "batch")
+
+
+def test_each_series_says_of_which_application_it_is(recorded: RecordedMetrics) -> None:
+    ReplicaMetrics("fast", "v1", "second").publish(read(a_recorder()))
+    assert set(recorded.applications.values()) == {"second"}
+    assert recorded.applications.keys() == recorded.labels.keys()

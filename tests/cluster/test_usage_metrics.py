@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from cluster.telemetry import fault_metrics, tenant_labels, usage_metrics
+from cluster.telemetry import application_metrics, tenant_labels
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tenant_labels import OTHERS
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -20,22 +22,25 @@ class Recorded:
     def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels
 
+    def set_default_tags(self, tags: Mapping[str, str]) -> None:
+        assert tags == {"application": ""}
+
     def inc(self, value: float, labels: dict[str, str] | None = None) -> None:
         labels = labels or {}
         assert value > 0, "Ray raises"
-        assert set(labels) == set(self.labels)
+        assert {*labels, "application"} == set(self.labels)
         Recorded.added.append((self.name, value, labels))
 
 
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> RayUsageMetrics:
-    monkeypatch.setattr(usage_metrics, "Counter", Recorded)
+    monkeypatch.setattr(application_metrics, "Counter", Recorded)
     monkeypatch.setattr(Recorded, "added", [])
     return RayUsageMetrics()
 
 
 def test_faults_are_counted_by_what_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fault_metrics, "Counter", Recorded)
+    monkeypatch.setattr(application_metrics, "Counter", Recorded)
     monkeypatch.setattr(Recorded, "added", [])
     faults = FaultMetrics()
     faults.lost("audit")()
