@@ -16,11 +16,15 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision_store import DecisionStore
+from cluster.autoscaling.room_reporter import RoomReporter
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
+from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
+from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
@@ -54,7 +58,7 @@ from router.ports.collection_store import CollectionStore
 from router.ports.idempotency_store import IdempotencyStore
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
-from router.ports.state_store import StateStore
+from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
@@ -78,7 +82,8 @@ class Router:
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
-    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed.
+    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed, and ``waiting_rooms``
+    the settings of those that may be at zero.
     """
 
     def __init__(
@@ -95,7 +100,9 @@ class Router:
         cache: SemanticCacheLink | None = None,
         scaled_tiers: Mapping[str, ReplicaBounds] | None = None,
         telemetry: TelemetryConfig | None = None,
+        waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
     ) -> None:
+        self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
         self._config = config
         self._placement = placement
@@ -112,9 +119,11 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
-        clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         application = application_name()
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(application).count)
+        clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
+        scaling = tier_scaling(self._scaled_tiers)
+        rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(application).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(application)
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
@@ -142,7 +151,7 @@ class Router:
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
-            scaling=tier_scaling(self._scaled_tiers),
+            scaling=scaling,
             tracer=tracer,
             overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), router_name()),
         )
@@ -173,6 +182,31 @@ async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None
 def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
     """Returns the way to the autoscaler of this application, which scales ``tiers``; None if there are none."""
     return StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
+
+
+def cold_start_rooms(
+    configs: Mapping[str, WaitingRoomConfig], application: str, scaling: TierScaling | None
+) -> dict[str, ColdStartRoom]:
+    """Returns the waiting room of each tier that may be at zero, at this router."""
+    if not configs:
+        return {}
+    store, router = WaitingRoomStore(application), serve.get_replica_context().replica_id.unique_id
+    return {
+        name: ColdStartRoom(
+            name, config, RoomReporter(store, name, router).report, partial(cold_start_s, scaling, name)
+        )
+        for name, config in configs.items()
+    }
+
+
+async def cold_start_s(scaling: TierScaling | None, tier: str) -> float:
+    """Returns the seconds of a cold start of ``tier``, as the autoscaler last said; 0 if it cannot be asked."""
+    try:
+        rows = [] if scaling is None else await scaling.decisions()
+    except StateUnavailableError:
+        return 0.0
+    numbers = next((row["numbers"] for row in rows if row["tier"] == tier), None)
+    return float(numbers.get("cold_start_s", 0.0)) if isinstance(numbers, dict) else 0.0
 
 
 def guard_maker(

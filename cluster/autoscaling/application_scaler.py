@@ -6,14 +6,14 @@ Serve's controller; after that has been restarted, it goes on from the replicas 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.policy import AutoscalerState, decide
-from cluster.autoscaling.snapshot import Pin, Snapshot
+from cluster.autoscaling.snapshot import Pin, Snapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
 
 LOST_S = 5.0
@@ -34,7 +34,7 @@ class ApplicationScaler:
     """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
 
     ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
-    pins.
+    pins, and ``rooms`` what waits at routers for tiers without replicas, by tier.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class ApplicationScaler:
         gpus: dict[str, float],
         on_decisions: Callable[[Decisions], None] = lambda decisions: None,
         pins: Callable[[], tuple[Pin, ...]] = tuple,
+        rooms: Callable[[], Mapping[str, WaitingRoom]] = dict,
     ) -> None:
+        self._rooms = rooms
         self._config = config
         self._gpus = gpus
         self._on_decisions = on_decisions
@@ -83,9 +85,10 @@ class ApplicationScaler:
 
     def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
-        tiers = []
+        tiers, rooms = [], self._rooms()
         for name, asked in self._asked.items():
             if (view := asked.read()) is not None:
+                view = replace(view, room=rooms.get(name, WaitingRoom()))
                 memory = self._memories.get(name, TierMemory())
                 self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
                 tiers.append(tier)

@@ -59,7 +59,7 @@ class WaitingRoomConfig(Settings):
     """Requests that wait at the routers for the first replica of a tier at zero."""
 
     max_requests: int = Field(256, ge=0)
-    """Beyond that a request is refused with 503."""
+    """At each router. Beyond that a request is refused with 503."""
     ttl_s: Seconds = 120.0
     """Seconds that a request may wait. A request is refused at once if the cold start is longer."""
 

@@ -80,7 +80,7 @@ class TierAutoscaler:
 
         def make() -> ApplicationScaler:
             publisher = DecisionPublisher(application)
-            return ApplicationScaler(config, self._gpus, publisher.publish, publisher.pins)
+            return ApplicationScaler(config, self._gpus, publisher.publish, publisher.pins, publisher.rooms)
 
         self._scaler = ApplicationScalers.of(application, make)
         self._scaler.configure(config, self._gpus)
@@ -104,5 +104,4 @@ def view_of(context: AutoscalingContext) -> TierView:
         ReplicaView(replica.unique_id, *reports.get(replica.unique_id, (None, {})))
         for replica in context.running_replicas
     )
-    queued = 0.0 if replicas else float(context.total_queued_requests or 0.0)
-    return TierView(context.deployment_name, int(context.target_num_replicas), replicas, queued)
+    return TierView(context.deployment_name, int(context.target_num_replicas), replicas)

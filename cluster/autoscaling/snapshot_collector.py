@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
 from statistics import median
 
 from cluster.autoscaling.prevailing_model import prevailing
@@ -46,13 +45,13 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """A tier as Serve knows it: the replicas that it should have, and those that run. ``queued`` are calls that wait
-    in routers for a replica of it."""
+    """A tier as Serve knows it: the replicas that it should have, and those that run. ``room`` is what waits at routers
+    for a first one, as they say."""
 
     name: str
     target: int
     replicas: tuple[ReplicaView, ...] = ()
-    queued: float = 0.0
+    room: WaitingRoom = field(default_factory=WaitingRoom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,6 @@ class TierMemory:
     cold_starts_s: tuple[float, ...] = ()
     model: int = 0  # of the cold starts; 0: unknown
     gone: Counters = field(default_factory=lambda: dict(NO_COUNTERS))  # counts of replicas that do not run any more
-    queued_since_s: float | None = None
     begun: bool = False  # whether there was a call before
 
 
@@ -123,7 +121,6 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
         (*measured, *started)[-COLD_STARTS:],
         model,
         _sum([memory.gone, *(old.counted for name, old in left.items() if name not in absent)]),
-        (memory.queued_since_s or at_s) if view.queued else None,
         begun=True,
     )
     return next_memory, _snapshot(next_memory, view, at_s, gpus)
@@ -194,16 +191,10 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
             if each.report is not None
             for report in each.report.latency_reports(name, each.observed_at_s)
         ),
-        # Where replicas run, a call that waits for one of them is no request.
-        WaitingRoom() if known else _waiting_room(memory, view, at_s),
+        WaitingRoom() if known else view.room,  # the others have found a replica, or will at once
         cold_start_s=_cold_start_s(memory),
         gpus_per_replica=gpus,
     )
-
-
-def _waiting_room(memory: TierMemory, view: TierView, at_s: float) -> WaitingRoom:
-    since_s = at_s if memory.queued_since_s is None else memory.queued_since_s
-    return WaitingRoom(ceil(view.queued), oldest_s=at_s - since_s)  # Serve's mean of a second, in which one may be new
 
 
 def _cold_start_s(memory: TierMemory) -> float:

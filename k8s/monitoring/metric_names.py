@@ -45,6 +45,7 @@ PHASE_SECONDS = "ray_manta_engine_phase_seconds_total"
 TARGET_REPLICAS = "ray_manta_autoscaling_target_replicas"
 NEEDED_REPLICAS = "ray_manta_autoscaling_needed_replicas"
 READY_REPLICAS = "ray_manta_autoscaling_ready_replicas"
+WAITING_FOR_START = "ray_manta_autoscaling_waiting_requests"
 COLD_START = "ray_manta_autoscaling_cold_start_s"
 SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
 

@@ -35,7 +35,7 @@ class PinBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    replicas: int = Field(ge=1, le=10_000)
+    replicas: int = Field(ge=0, le=10_000)
     expires_in_s: float = Field(gt=0, le=MAX_PIN_S)
     why: str = Field("", max_length=200)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from cluster.autoscaling.application_scaler import LOST_S, ApplicationScaler
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, TierScalingConfig
 from cluster.autoscaling.decision import Decisions, Reason
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import Pin
+from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 from engine.api import ClassLoad, EngineLoad, Priority
 
@@ -174,3 +176,16 @@ def test_pins_expire_and_schedules_begin_by_the_time_of_day() -> None:
     serve.clock_s = 3601.0
     serve.run(3)
     assert serve.decisions[-1].tiers["fast"].reason is not Reason.PINNED
+
+
+@pytest.mark.parametrize(("pins", "expected"), [((), 1), ((Pin("fast", 0, T + 3600.0),), 0)], ids=["free", "pinned"])
+def test_what_waits_at_routers_starts_a_tier_at_zero_within_an_interval(pins: tuple[Pin, ...], expected: int) -> None:
+    config = AutoscalingConfig(tiers={"fast": TierScalingConfig(min=0, max=2)})
+    rooms: dict[str, WaitingRoom] = {}
+    serve = Serve(config)
+    serve.scaler = ApplicationScaler(config, {}, serve.decisions.append, lambda: pins, lambda: rooms)
+    serve.run(3)
+    assert serve.targets["fast"] == 0
+    rooms["fast"] = WaitingRoom(1, 50.0, 0.1)
+    serve.run(1.1)
+    assert serve.targets["fast"] == expected

@@ -27,7 +27,7 @@ def replica(name: str) -> ReplicaID:
     return ReplicaID(name, DeploymentID("fast", "manta"))
 
 
-def context(target: int, running: list[str], series: Series | Callable[[], Any], queued: float = 0.0) -> Any:
+def context(target: int, running: list[str], series: Series | Callable[[], Any]) -> Any:
     """A context as Serve makes them. ``series`` has the points of each metric of each replica."""
 
     def raw() -> Any:
@@ -46,7 +46,7 @@ def context(target: int, running: list[str], series: Series | Callable[[], Any],
         target_num_replicas=target,
         running_replicas=[replica(each) for each in running],
         total_num_requests=0.0,
-        total_queued_requests=queued,
+        total_queued_requests=0.0,
         aggregated_metrics=None,
         raw_metrics=raw,
         capacity_adjusted_min_replicas=1,
@@ -78,11 +78,6 @@ def test_the_last_report_of_each_running_replica_is_read() -> None:
             ReplicaView("c"),
         ),
     )
-
-
-def test_queued_calls_count_where_no_replica_runs() -> None:
-    assert view_of(context(0, [], {}, queued=3.0)).queued == 3.0
-    assert view_of(context(1, ["a"], {}, queued=3.0)).queued == 0.0
 
 
 def test_the_target_is_the_decision_of_the_applications_scaler_with_a_new_state_each_time(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot
+from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierMemory, TierView, collect
 from cluster.autoscaling.tier_load import load_of
 from engine.api import ClassLoad, EngineLoad, Priority
@@ -27,14 +27,14 @@ class Serve:
     def __init__(self, target: int, *replicas: ReplicaView) -> None:
         self.memory, self.at_s, self.target = TierMemory(), T, target
         self.replicas = {each.replica_id: each for each in replicas}
-        self.queued = 0.0
+        self.room = WaitingRoom()
 
     def set(self, *replicas: ReplicaView) -> None:
         self.replicas |= {each.replica_id: each for each in replicas}
 
     def tick(self, seconds: float = 1.0) -> TierSnapshot:
         self.at_s += seconds
-        seen = TierView("fast", self.target, tuple(self.replicas.values()), self.queued)
+        seen = TierView("fast", self.target, tuple(self.replicas.values()), self.room)
         self.memory, snapshot = collect(self.memory, seen, self.at_s, gpus=2.0)
         return snapshot
 
@@ -170,13 +170,11 @@ def test_an_order_that_is_withdrawn_is_not_awaited() -> None:
     assert serve.memory.orders == ()
 
 
-def test_calls_that_wait_for_a_first_replica_are_in_the_waiting_room() -> None:
+def test_what_waits_at_routers_counts_until_a_replica_runs() -> None:
     serve = Serve(0)
     serve.tick()
-    serve.queued = 2.0
-    serve.tick()
-    found = serve.tick(3.0)
-    assert (found.waiting_room.requests, found.waiting_room.oldest_s) == (2, 3.0)
+    serve.room = WaitingRoom(2, 500.0, 3.0)
+    assert serve.tick().waiting_room == serve.room
     serve.set(view("a"))
     assert serve.tick().waiting_room.requests == 0
 

@@ -13,6 +13,7 @@ import yaml
 
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
+from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.telemetry import cache_metrics, fault_metrics, prediction_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
@@ -42,7 +43,7 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     prediction_metrics.PredictionMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
-    DecisionPublisher("manta", cast("DecisionStore", object()))
+    DecisionPublisher("manta", cast("DecisionStore", object()), cast("WaitingRoomStore", object()))
     DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
     TraceSampler(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "router", follows=False).close()
     series = {
