@@ -1,22 +1,31 @@
-"""``Instruments``: makes the counters and gauges of a process. They are Ray's, and OTLP's where that is asked.
+"""``Instruments``: makes the counters and gauges of a process. They are Ray's; ``OtlpInstruments`` sends them too.
 
-A counter is defined once, where it is counted; Ray and the SDK of OpenTelemetry keep the sums.
+A counter is defined once, where it is counted; Ray and the SDK of OpenTelemetry keep the sums. Each series of Ray's has
+the label ``application``: two applications of a cluster may have tiers of the same name, and their nodes export the
+series of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
+from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge as RayGauge
 
-from cluster.telemetry.config import TelemetryConfig
-
-if TYPE_CHECKING:
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
-
 Labels = Mapping[str, str]
+
+APPLICATION = "application"
+
+
+def application_name() -> str:
+    """Returns the name of the Serve application that this process is a replica of; "" if it is none."""
+    try:
+        return serve.get_replica_context().app_name
+    except RayServeException:
+        return ""
 
 
 class Counter(Protocol):
@@ -43,20 +52,18 @@ class Instruments(Protocol):
 
 
 class RayInstruments:
-    """Ray's, which Prometheus reads from every node. Implements ``Instruments``."""
+    """Ray's, which Prometheus reads from every node. Implements ``Instruments``. All series have the label
+    ``application``, which callers need not give."""
+
+    def __init__(self, application: str = "") -> None:
+        self._tags = {APPLICATION: application}
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
-        return cast("Counter", RayCounter(name, description, tuple(labels)))  # its tags may be None, which it hides
+        made = RayCounter(name, description, (APPLICATION, *labels))
+        made.set_default_tags(self._tags)
+        return cast("Counter", made)  # its tags may be None, which it hides
 
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
-        return cast("Gauge", RayGauge(name, description, tuple(labels)))
-
-
-def otlp_instruments(config: TelemetryConfig, role: str, instance: str) -> OtlpInstruments | None:
-    """Returns instruments that are Ray's and are sent by OTLP too; None: ``telemetry.metrics`` names no receiver, and
-    nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` names this process."""
-    if config.metrics.endpoint is None:
-        return None
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
-
-    return OtlpInstruments(config, role, instance, RayInstruments())
+        made = RayGauge(name, description, (APPLICATION, *labels))
+        made.set_default_tags(self._tags)
+        return cast("Gauge", made)

@@ -26,7 +26,7 @@ other_version (by a replica with another version of the model) or poison (given 
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
 ``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run).
 ``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
-Requests whose router was killed are in the ledger, but not here.
+Each series has the label ``application``, too. Requests whose router was killed are in the ledger, but not here.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class Received:
     """What a receiver was sent: whole bodies, their spans, and the headers of each."""
 
     endpoint: str = ""
+    protocol: str = "http"
     bodies: list[bytes] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     roles: dict[bytes, str] = field(default_factory=dict)  # the process of each span
@@ -137,7 +138,7 @@ def http_receiver() -> Iterator[Received]:
 @contextmanager
 def grpc_receiver() -> Iterator[Received]:
     """A receiver by gRPC."""
-    received = Received()
+    received = Received(protocol="grpc")
 
     class Service(TraceServiceServicer):
         def Export(  # noqa: N802 - the name of the service's method
@@ -158,7 +159,7 @@ def grpc_receiver() -> Iterator[Received]:
     add_MetricsServiceServicer_to_server(Metrics(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    received.endpoint = received.metrics_endpoint = f"127.0.0.1:{port}"
+    received.endpoint = received.metrics_endpoint = f"http://127.0.0.1:{port}"
     try:
         yield received
     finally:
