@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingConfig as ServeAutoscalingConfig
 from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.deployment import Application
 
-from cluster.autoscaling.config import AutoscalingConfig
+from cluster.autoscaling.config import AutoscalingConfig, WaitingRoomConfig
 from cluster.cache.deployment import bind_semantic_cache
 from cluster.config import MantaConfig, TierConfig, without_tiers
 from cluster.embedder.deployment import bind_embedder
@@ -124,6 +124,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         cache,
         replica_bounds(config),
         config.telemetry,
+        waiting_rooms(config),
     )
 
 
@@ -155,6 +156,12 @@ def replica_bounds(config: MantaConfig) -> dict[str, ReplicaBounds]:
     """Returns the bounds of each tier whose number of replicas is not fixed."""
     tiers = {} if config.autoscaling is None else config.autoscaling.tiers
     return {name: ReplicaBounds(tier.min, tier.max) for name, tier in tiers.items()}
+
+
+def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
+    """Returns the settings of the waiting room of each tier that may be at zero replicas."""
+    tiers = {} if config.autoscaling is None else config.autoscaling.tiers
+    return {name: tier.waiting_room for name, tier in tiers.items() if tier.min == 0}
 
 
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:

@@ -366,8 +366,6 @@ def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[Tie
             raise ValueError(f"{key}: the tier has replicas, a fixed number, too")
         if scaling.warm:
             raise ValueError(f"{key}.warm: there is no warm pool yet; raise min")
-        if scaling.min == 0:
-            raise ValueError(f"{key}.min: a tier cannot go to zero replicas yet")
     if autoscaling.followers:
         raise ValueError("autoscaling.followers: only tiers are scaled yet; these have replicas")
 

@@ -16,11 +16,15 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision_store import DecisionStore
+from cluster.autoscaling.room_reporter import RoomReporter
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
+from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
+from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
@@ -33,14 +37,16 @@ from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
+from cluster.telemetry.application_name import application_name
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
-from cluster.telemetry.instruments import otlp_instruments
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -54,7 +60,7 @@ from router.ports.collection_store import CollectionStore
 from router.ports.idempotency_store import IdempotencyStore
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
-from router.ports.state_store import StateStore
+from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
@@ -79,7 +85,8 @@ class Router:
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
-    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed.
+    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed, and ``waiting_rooms``
+    the settings of those that may be at zero.
     """
 
     def __init__(
@@ -96,7 +103,9 @@ class Router:
         cache: SemanticCacheLink | None = None,
         scaled_tiers: Mapping[str, ReplicaBounds] | None = None,
         telemetry: TelemetryConfig | None = None,
+        waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
     ) -> None:
+        self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
         self._config = config
         self._placement = placement
@@ -113,10 +122,14 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
+        application = application_name()
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
-        sent = otlp_instruments(self._telemetry, "router", replica_name())
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(sent).count)
-        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(sent)
+        scaling = tier_scaling(self._scaled_tiers)
+        rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
+        sent = otlp_instruments(self._telemetry, "router", replica_name(), application)
+        made = sent or RayInstruments(application)
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(made).count, rooms)
+        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
         index = None if self._cache is None else semantic_cache_client(self._cache)
@@ -124,26 +137,26 @@ class Router:
         reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
-        tracer = router_tracer(self._telemetry)
-        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), sent)
+        tracer = router_tracer(self._telemetry, application)
+        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), made)
         app = build_app(
             self._config,
             backend,
             self._forecaster,
             store=store,
             jwks=jwks,
-            metrics=RayUsageMetrics(sent),
+            metrics=RayUsageMetrics(made),
             make_guard=None
             if self._policies is None
             else guard_maker(self._policies, classifier, faults.unreadable_policy),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(sent)),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(made)),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
-            scaling=tier_scaling(self._scaled_tiers),
+            scaling=scaling,
             tracer=tracer,
             overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
@@ -173,6 +186,31 @@ def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
     """Returns the access to the autoscaler of this application, which scales ``tiers``, by name; None if that is
     empty."""
     return StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
+
+
+def cold_start_rooms(
+    configs: Mapping[str, WaitingRoomConfig], application: str, scaling: TierScaling | None
+) -> dict[str, ColdStartRoom]:
+    """Returns the waiting room of each tier that may be at zero, at this router."""
+    if not configs:
+        return {}
+    store, router = WaitingRoomStore(application), serve.get_replica_context().replica_id.unique_id
+    return {
+        name: ColdStartRoom(
+            name, config, RoomReporter(store, name, router).report, partial(cold_start_s, scaling, name)
+        )
+        for name, config in configs.items()
+    }
+
+
+async def cold_start_s(scaling: TierScaling | None, tier: str) -> float:
+    """Returns the seconds of a cold start of ``tier``, as the autoscaler last said; 0 if it cannot be asked."""
+    try:
+        rows = [] if scaling is None else await scaling.decisions()
+    except StateUnavailableError:
+        return 0.0
+    numbers = next((row["numbers"] for row in rows if row["tier"] == tier), None)
+    return float(numbers.get("cold_start_s", 0.0)) if isinstance(numbers, dict) else 0.0
 
 
 def guard_maker(

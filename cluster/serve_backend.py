@@ -12,6 +12,7 @@ from contextlib import aclosing
 from functools import partial
 
 from cluster.config import PlacementConfig
+from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.lane_pool import LanePool
 from cluster.lanes.replica_directory import ReplicaDirectory
@@ -24,6 +25,7 @@ class ServeBackend:
 
     ``tiers`` are in order of ability, weakest first. ``clients`` call the replicas of each tier, by tier name.
     ``on_first_token`` takes the tier, the predicted and the measured TTFT of each request, in seconds.
+    ``rooms`` are where requests wait for tiers that may be at zero replicas, by tier name.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class ServeBackend:
         clients: Mapping[str, ReplicaClient],
         config: PlacementConfig,
         on_first_token: Callable[[str, float, float], None] = lambda _, __, ___: None,
+        rooms: Mapping[str, ColdStartRoom] | None = None,
     ) -> None:
         self._on_first_token = on_first_token
+        self._rooms = rooms or {}
         self._tiers = tuple(tiers)
         self._clients = clients
         self._config = config
@@ -50,6 +54,7 @@ class ServeBackend:
                 on_orphans,
                 tier.drain_timeout_s,
                 partial(self._on_first_token, tier.name),
+                self._rooms.get(tier.name),
             )
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
             # In the background, since it returns only once a replica of the tier runs. The router serves before that.

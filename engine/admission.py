@@ -47,6 +47,7 @@ class Job:
     prompt_scores: dict[int, TokenLogprobs] = field(default_factory=dict)  # prompt log probabilities, by position
 
     ended: tuple[str, FinishReason] | None = None  # rest of the text and finish reason, if it resumes a whole answer
+    continues: bool = False  # whether another replica had the request before
     sent_prompt: bool = False  # whether a delta has carried the prompt's log probabilities
     sent: int = field(init=False)  # leading tokens of the sequence that a delta carried or the request brought
 
@@ -163,7 +164,7 @@ class Admission:
             candidates=self._candidates(params),
             scores_prompt=params.prompt_logprobs is not None,
         )
-        return Job(sequence, output, ended=ended)
+        return Job(sequence, output, ended=ended, continues=request.continues)
 
     def _can_speculate(self, params: SamplingParams, rules: LogitRules | None) -> bool:
         """Returns whether a request may get draft tokens. Not with rules or a grammar, whose state would have to be

@@ -217,7 +217,8 @@ class GenerationRequest:
     objective for the first token, in seconds from arrival: requests are served in the order in which their objectives
     are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
     counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
-    last sent one: the engine counts them among its arrivals, for autoscaling.
+    last sent one: the engine counts them among its arrivals, for autoscaling. ``attempt`` counts
+    the attempts at the request before this one.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -235,6 +236,12 @@ class GenerationRequest:
     trace_context: str = ""
     ttft_slo_s: float | None = None
     refused_before: tuple[int, ...] = ()
+    attempt: int = 0
+
+    @property
+    def continues(self) -> bool:
+        """Whether another replica had the request before, so that it is no new arrival."""
+        return self.attempt > 0 or bool(self.resume)
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -367,7 +374,8 @@ above all of them."""
 class ClassLoad:
     """Counts of one scheduling class since the start.
 
-    ``arrivals`` include refused requests, and ``finished`` those that ended before their answer was complete. Of
+    ``arrivals`` include refused requests, and leave out those that another replica had before
+    (``GenerationRequest.continues``). ``finished`` includes those that ended before their answer was complete. Of
     ``prompt_tokens`` those are left out that the prefix cache was expected to have. ``ttft`` counts the first tokens by
     LATENCY_BOUNDS_S.
     """
@@ -412,6 +420,7 @@ class EngineLoad:
     itl: tuple[int, ...] = (0,) * (
         len(LATENCY_BOUNDS_S) + 1
     )  # times between tokens by LATENCY_BOUNDS_S, since the start
+    age_s: float = 0.0  # seconds since the engine looked; 0 while it has nothing to do
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class AsyncEngine:
         self._queue = engine.queue_state()
         self._load = engine.load()
         self._load_at = time.monotonic()
+        self._asleep = True  # the thread has nothing to do, so that the load stays what it was
         self._closing = False
         self._aborted: list[Delta] = []  # used by the engine's thread alone
         self._step_began: float | None = None
@@ -146,11 +147,13 @@ class AsyncEngine:
 
     def load(self) -> EngineLoad:
         """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
-        ago. A request submitted since the last step counts as one waiting sequence."""
+        ago. A request submitted since the last step counts as one waiting sequence. ``age_s`` grows while a step
+        hangs."""
         with self._changed:
-            if not self._arrivals:
+            age_s = 0.0 if self._asleep else time.monotonic() - self._load_at
+            if not self._arrivals and age_s <= LOAD_PERIOD_S:
                 return self._load
-            return replace(self._load, waiting=self._load.waiting + self._arrivals.total())
+            return replace(self._load, waiting=self._load.waiting + self._arrivals.total(), age_s=age_s)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the thread has ended or was not started, if the current step takes longer than
@@ -176,7 +179,7 @@ class AsyncEngine:
         try:
             check_room(request.tenant, self._queue, self._arrivals, self._engine.config.max_waiting)
         except OverloadedError:
-            self._engine.recorder.refuse(request.tenant, request.priority)
+            self._engine.recorder.refuse(request.tenant, request.priority, continues=request.continues)
             raise
 
     def _run(self) -> None:
@@ -196,7 +199,9 @@ class AsyncEngine:
     def _await_work(self) -> bool:
         """Sleeps until there is a request, and passes the inbox to the engine. Returns False when closing."""
         with self._changed:
+            self._asleep = True
             self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
+            self._asleep = False
             for item in self._inbox:
                 if isinstance(item, Job):
                     self._engine.enqueue(item)

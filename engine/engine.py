@@ -186,7 +186,7 @@ class Engine:
         try:
             check_room(request.tenant, self.queue_state(), {}, self.config.max_waiting)
         except OverloadedError:
-            self.recorder.refuse(request.tenant, request.priority)
+            self.recorder.refuse(request.tenant, request.priority, continues=request.continues)
             raise
         self.enqueue(self.prepare(request))
 
@@ -194,7 +194,8 @@ class Engine:
         """Queues a prepared request without checking whether the queue is full. Raises RequestError for a request id in
         use."""
         self._output_processor.begin(job)
-        self.recorder.arrived(job.sequence.priority, self.uncached * job.sequence.prompt_length)
+        if not job.continues:
+            self.recorder.arrived(job.sequence.priority, self.uncached * job.sequence.prompt_length)
 
     def abort(self, request_ids: Iterable[str]) -> list[Delta]:
         """Ends requests at once; their KV blocks are free on return. Returns a last delta for each: ABORT with its

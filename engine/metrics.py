@@ -197,11 +197,13 @@ class Recorder:
             self._tenants.setdefault(name, TenantUse())
         return self._tenants[name]
 
-    def refuse(self, tenant: str, priority: Priority) -> None:
-        """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock."""
+    def refuse(self, tenant: str, priority: Priority, *, continues: bool = False) -> None:
+        """Counts a request that a full queue refused. Called on any thread, by the holder of the queue's lock.
+        ``continues``: another replica had the request before, and has counted it by its class."""
         self.refused += 1
         self.tenant(tenant).refused += 1
-        self._classes[priority].refusals += 1
+        if not continues:
+            self._classes[priority].refusals += 1
 
     def refused_by_router(self, counts: Iterable[int]) -> None:
         """Counts requests that a router has refused, by class in the order of ``Priority``. Called as ``refuse`` is."""

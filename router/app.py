@@ -472,12 +472,12 @@ class App:
         )
 
     async def _health(self, exchange: HttpExchange) -> None:
-        """Answers /healthz: 200 when every tier has a ready replica, otherwise 503."""
+        """Answers /healthz: 200 when every tier has a ready replica, or may be without one; otherwise 503."""
         tiers = self._backend.snapshot()
-        ready = bool(tiers) and all(tier.ready for tier in tiers)
+        ready = bool(tiers) and all(tier.available for tier in tiers)
         document = {
             "status": "ready" if ready else "starting",
-            "tiers": {tier.name: {"ready": tier.ready, "replicas": len(tier.replicas)} for tier in tiers},
+            "tiers": {tier.name: {"ready": tier.available, "replicas": len(tier.replicas)} for tier in tiers},
         }
         await exchange.answer(200 if ready else 503, document)
 

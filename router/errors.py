@@ -41,6 +41,7 @@ from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
     ReplicaVersionError,
+    TierStartingError,
     TierUnavailableError,
 )
 
@@ -231,6 +232,8 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
             return UnavailableError(message, "model_version_changed", retry_after_s=1)
         case ReplicaVersionError(message=message):
             return UnavailableError(message, "version_mismatch", retry_after_s=5)
+        case TierStartingError(message=message, retry_after_s=retry_after_s):
+            return UnavailableError(message, "tier_starting", retry_after_s=retry_after_s)
         case TierUnavailableError(message=message):
             return _refused(UnavailableError(message, "tier_unavailable", retry_after_s=5), "no_capacity")
         case BackendError(message=message):

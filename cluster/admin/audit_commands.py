@@ -9,7 +9,19 @@ import typer
 from cluster.admin.command_options import Json, Tenant, client_of, date_text, show
 from cluster.admin.text_tables import table
 
-RECORD_COLUMNS = ("number", "time", "tenant", "stage", "check", "action", "outcome", "category", "score", "reviewer")
+RECORD_COLUMNS = (
+    "number",
+    "time",
+    "tenant",
+    "stage",
+    "check",
+    "action",
+    "outcome",
+    "category",
+    "score",
+    "reviewer",
+    "why",
+)
 DAY_COLUMNS = ("tenant", "records", "valid", "first_bad_record", "reason", "head")
 
 HELP = """Read and verify the audit log.

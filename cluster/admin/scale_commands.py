@@ -8,11 +8,9 @@ import typer
 
 from cluster.admin.command_options import Json, client_of, date_text, seconds_of, show
 from cluster.admin.text_tables import table
+from cluster.autoscaling.config import LATE_S
 
-COLUMNS = ("tier", "target", "ready", "needed", "reason", "pin", "age_s")
-LATE_S = 10.0
-"""Seconds after which a decision is said to be old."""
-
+COLUMNS = ("tier", "target", "ready", "needed", "reason", "pin", "cold_start_s", "age_s")
 HELP = """See why tiers have that many replicas; pin the number.
 
 \b
@@ -38,6 +36,7 @@ def list_tiers(context: typer.Context, as_json: Json = False) -> None:
         | {
             "ready": row["numbers"].get("ready"),
             "needed": round(row["numbers"].get("need", 0.0), 2),
+            "cold_start_s": round(row["numbers"].get("cold_start_s", 0.0)),
             "pin": None if row["pin"] is None else row["pin"]["replicas"],
             "age_s": round(found["now"] - row["at"]),
         }
@@ -61,7 +60,7 @@ def explain(context: typer.Context, tier: TierName, as_json: Json = False) -> No
 def pin(
     context: typer.Context,
     tier: TierName,
-    replicas: Annotated[int, typer.Argument(min=1, help="Within the tier's max.")],
+    replicas: Annotated[int, typer.Argument(min=0, help="Within the tier's min and max.")],
     duration: Annotated[str, typer.Option("--for", help="How long, such as 30m or 2h.")],
     why: Annotated[str, typer.Option(help="For those who see it.")] = "",
     as_json: Json = False,

@@ -6,14 +6,14 @@ Serve's controller; after that has been restarted, it goes on from the replicas 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.policy import AutoscalerState, decide
-from cluster.autoscaling.snapshot import Pin, Snapshot
+from cluster.autoscaling.snapshot import Pin, Snapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
 
 LOST_S = 5.0
@@ -34,7 +34,7 @@ class ApplicationScaler:
     """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
 
     ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
-    pins.
+    pins, and ``rooms`` what waits at routers for tiers without replicas, by tier.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class ApplicationScaler:
         gpus: dict[str, float],
         on_decisions: Callable[[Decisions], None] = lambda decisions: None,
         pins: Callable[[], tuple[Pin, ...]] = tuple,
+        rooms: Callable[[], Mapping[str, WaitingRoom]] = dict,
     ) -> None:
+        self._rooms = rooms
         self._config = config
         self._gpus = gpus
         self._on_decisions = on_decisions
@@ -57,8 +59,9 @@ class ApplicationScaler:
         """Replaces the settings. ``gpus`` has the GPUs of each tier's replica. What was learnt from the load stays."""
         self._config, self._gpus = config, gpus
 
-    def target(self, tier: str, target: int, read: ReadView, at_s: float) -> int:
-        """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` (Unix seconds).
+    def target(self, tier: str, target: int, read: ReadView, at_s: float, unix_s: float | None = None) -> int:
+        """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` of a clock that only goes
+        forward. ``unix_s`` is the time of day; None: ``at_s``.
 
         ``target`` is the present one. ``read`` returns the tier as Serve knows it; it is called at the next decision,
         if that comes soon.
@@ -66,7 +69,7 @@ class ApplicationScaler:
         self._asked[tier] = _Asked(at_s, read)
         self._began_s = at_s if self._began_s is None else self._began_s
         if self._due(at_s):
-            self._decide(at_s)
+            self._decide(at_s, unix_s)
         decisions = self._state.decisions
         decision = None if decisions is None else decisions.tiers.get(tier)
         return target if decision is None else decision.target
@@ -80,16 +83,18 @@ class ApplicationScaler:
         complete = self._config.tiers.keys() <= self._asked.keys()
         return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
 
-    def _decide(self, at_s: float) -> None:
+    def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
-        tiers = []
+        tiers, rooms = [], self._rooms()
         for name, asked in self._asked.items():
             if (view := asked.read()) is not None:
+                view = replace(view, room=rooms.get(name, WaitingRoom()))
                 memory = self._memories.get(name, TierMemory())
                 self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
                 tiers.append(tier)
         before = self._state
-        self._state, decisions = decide(self._config, before, Snapshot(at_s, tuple(tiers), pins=self._pins()))
+        seen = Snapshot(at_s, tuple(tiers), pins=self._pins(), unix_s=unix_s)
+        self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
 

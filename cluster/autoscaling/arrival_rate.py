@@ -89,18 +89,20 @@ def remembered(
 def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate | None:
     """Returns the flow over the last ``window_s`` seconds. None if fewer than two points are known.
 
-    The rate is that of the whole window, or that of a shorter one if it is higher by more than chance explains.
+    The rate is that of the whole window, or that of a shorter one if it is higher by more than chance explains: of the
+    one whose rate is the highest after chance.
     """
     if len(points) < 2:
         return None
     long, long_s = _difference(points, window_s)
     short, _ = _difference(points, window_s / SHORTER[0])
-    rate = mean_rate = long.arrivals / long_s
+    rate = mean_rate = certain = long.arrivals / long_s
     chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
     for part in SHORTER:
         recent, recent_s = _difference(points, window_s / part)
-        if max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s > rate:
-            rate = recent.arrivals / recent_s
+        least = max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s
+        if least > certain:
+            rate, certain = recent.arrivals / recent_s, least
     return ArrivalRate(
         rate=rate,
         prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
@@ -115,12 +117,14 @@ def _dispersion(points: tuple[ArrivalCounts, ...], recent_s: float) -> float:
     Poisson process, more if requests come in batches. At least 1, also if too little is known.
 
     The variance is that of successive differences (von Neumann, 1941), which a step or ramp of the rate hardly moves.
+    The largest difference is left out: a step from nothing would pass for a batch.
     """
     known = [point.arrivals for point in points if point.at_s <= points[-1].at_s - recent_s]
     counts = [b - a for a, b in pairwise(known)]
     if len(counts) < MIN_COUNTS or not sum(counts):
         return 1.0
-    variance = sum((b - a) ** 2 for a, b in pairwise(counts)) / (2 * (len(counts) - 1))
+    squares = sorted((b - a) ** 2 for a, b in pairwise(counts))[:-1]
+    variance = sum(squares) / (2 * len(squares))
     return max(1.0, variance * len(counts) / sum(counts))
 
 

@@ -21,6 +21,12 @@ ClassName = Literal["interactive", "standard", "batch"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
+LATE_S = 10.0
+"""Seconds after which ``manta scale explain`` says that a decision is old."""
+
+MAX_INTERVAL_SHARE = 0.5
+"""Of ``fast.stale_s`` and of LATE_S, that ``interval_s`` may take: a report or a decision may be late once."""
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -53,7 +59,7 @@ class WaitingRoomConfig(Settings):
     """Requests that wait at the routers for the first replica of a tier at zero."""
 
     max_requests: int = Field(256, ge=0)
-    """Beyond that a request is refused with 503."""
+    """At each router. Beyond that a request is refused with 503."""
     ttl_s: Seconds = 120.0
     """Seconds that a request may wait. A request is refused at once if the cold start is longer."""
 
@@ -186,7 +192,8 @@ class AutoscalingConfig(Settings):
     pools: dict[str, float] = Field(default_factory=dict)
     """GPUs by pool, which the tiers of the pool share."""
     interval_s: Seconds = 1.0
-    """The control interval. A call within it returns the decision that was made last."""
+    """The control interval. A call within it returns the decision that was made last. Replicas report twice in it. At
+    most half of ``fast.stale_s``, or all reports would be stale when they are read, and at most 5."""
     timezone: str = "UTC"
     """The IANA time zone of schedules and of the daily season."""
     fast: FastLoopConfig = FastLoopConfig()
@@ -195,6 +202,14 @@ class AutoscalingConfig(Settings):
     def without(self, tiers: Collection[str]) -> Self:
         """Returns the settings without those of ``tiers``."""
         return self.model_copy(update={"tiers": {name: each for name, each in self.tiers.items() if name not in tiers}})
+
+    @model_validator(mode="after")
+    def _check_interval(self) -> Self:
+        for limit, what in ((self.fast.stale_s, "fast.stale_s"), (LATE_S, f"{LATE_S:g} s, after which it is late")):
+            if self.interval_s > MAX_INTERVAL_SHARE * limit:
+                most = MAX_INTERVAL_SHARE * limit
+                raise ValueError(f"interval_s is {self.interval_s:g}; it may be {most:g} at most, half of {what}")
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

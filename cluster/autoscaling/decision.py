@@ -88,8 +88,15 @@ class TierDecision:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """One decision for the application, made at the instant ``at_s`` (Unix seconds)."""
+    """One decision for the application, made at the instant ``at_s`` of the policy's clock. ``unix_s`` is the time of
+    day then, for people; None: ``at_s``."""
 
     at_s: float
     tiers: Mapping[str, TierDecision] = field(default_factory=dict)
     followers: Mapping[str, TierDecision] = field(default_factory=dict)
+    unix_s: float | None = None
+
+    @property
+    def time_s(self) -> float:
+        """The time of day, in Unix seconds."""
+        return self.at_s if self.unix_s is None else self.unix_s

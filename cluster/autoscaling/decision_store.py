@@ -68,13 +68,13 @@ def read_pin(stored: bytes) -> Pin | None:
 
 def records_of(decisions: Decisions) -> list[dict[str, Any]]:
     """Returns the decisions as JSON, each as ``read`` has them."""
-    return [_record(decision, decisions.at_s) for decision in decisions.tiers.values()]
+    return [_record(decision, decisions.time_s) for decision in decisions.tiers.values()]
 
 
-def _record(decision: TierDecision, at_s: float) -> dict[str, Any]:
+def _record(decision: TierDecision, unix_s: float) -> dict[str, Any]:
     return {
         "tier": decision.tier,
-        "at": at_s,
+        "at": unix_s,
         "target": decision.target,
         "previous": decision.previous,
         "reason": decision.reason.value,

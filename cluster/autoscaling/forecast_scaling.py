@@ -33,15 +33,15 @@ class ForecastScaling:
         point: ArrivalCounts | None,
         confirmed: float,
         cold_start_s: float,
-        utc_offset_s: float,
+        ahead_s: float,
         config: ForecastConfig,
     ) -> ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
         ``point`` has the counters; None: unknown. ``confirmed`` is the share of the arrivals, 0 to 1, that other
         signals confirm, so that the forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a
-        replica takes to start: the forecast looks that far ahead. ``utc_offset_s`` is added to Unix seconds to get
-        local time, by which days repeat.
+        replica takes to start: the forecast looks that far ahead. Local time, by which days repeat, is ``ahead_s``
+        seconds ahead of the counters' clock.
         """
         if point is None or not config.enabled:
             return self
@@ -52,12 +52,12 @@ class ForecastScaling:
             return replace(self, confirmed=min(self.confirmed, confirmed)) if confirmed < self.confirmed else self
         if elapsed_s > MAX_GAP * config.interval_s:
             return replace(self, start=point, confirmed=1.0, rate=self.rate.after_gap())
-        return self._with_interval(self.start, point, cold_start_s, utc_offset_s, config)
+        return self._with_interval(self.start, point, cold_start_s, ahead_s, config)
 
     def _with_interval(
-        self, start: ArrivalCounts, end: ArrivalCounts, cold_start_s: float, utc_offset_s: float, config: ForecastConfig
+        self, start: ArrivalCounts, end: ArrivalCounts, cold_start_s: float, ahead_s: float, config: ForecastConfig
     ) -> ForecastScaling:
-        local_s = end.at_s + utc_offset_s
+        local_s = end.at_s + ahead_s
         arrivals = end.arrivals - start.arrivals
         finished = end.finished - start.finished
         rate = self.rate.observe(self.confirmed * arrivals / (end.at_s - start.at_s), local_s, config)

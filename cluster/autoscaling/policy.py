@@ -42,7 +42,7 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
     decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and everything
     with a time is dropped from the state.
     """
-    if not _is_number(snapshot.at_s):
+    if not _is_number(snapshot.at_s) or not _is_number(snapshot.time_s):
         return state, _all_held(snapshot, Reason.BAD_INPUT)
     if state.decisions is not None:
         elapsed_s = snapshot.at_s - state.decisions.at_s
@@ -59,6 +59,7 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
         snapshot.at_s,
         {name: outcome.decision for name, outcome in outcomes.items()},
         {name: decision for name, (_, decision) in followers.items()},
+        snapshot.unix_s,
     )
     # A tier that is missing from one snapshot, since it could not be read, is the same one afterwards.
     kept = {name: tier for name, tier in state.tiers.items() if name in config.tiers}
@@ -137,7 +138,8 @@ def _changed(outcome: TierOutcome, at_s: float) -> TierState:
 
 def _all_held(snapshot: Snapshot, reason: Reason) -> Decisions:
     tiers = {tier.name: _held(tier, reason) for tier in snapshot.tiers}
-    return Decisions(snapshot.at_s, tiers, {each.name: _held(each, reason) for each in snapshot.followers})
+    followers = {each.name: _held(each, reason) for each in snapshot.followers}
+    return Decisions(snapshot.at_s, tiers, followers, snapshot.unix_s)
 
 
 def _held(seen: TierSnapshot | FollowerSnapshot, reason: Reason) -> TierDecision:

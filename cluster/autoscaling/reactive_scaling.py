@@ -40,7 +40,7 @@ def proposed(
     """Returns the target by the needs so far.
 
     ``needs`` ends with the present need. ``target`` is the present target, above 0. ``raised_at_s`` and
-    ``changed_at_s`` are the times of its last raise and last change, in Unix seconds; None: not yet.
+    ``changed_at_s`` are the instants of its last raise and last change; None: not yet.
     """
     fast, at_s = evidence.fast, evidence.at_s
     latest = needs[-1].replicas

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import Any
+from zlib import crc32
 
 from cluster.autoscaling.histogram import LatencyHistogram
 from cluster.autoscaling.snapshot import ClassCounters, LatencyReport, ReplicaSample
@@ -45,6 +46,11 @@ WHOLE = ("running_requests", "waiting_requests", "batch_requests")
 
 COUNTERS = tuple(each.name for each in fields(ClassCounters))
 BUCKETS = len(LATENCY_BOUNDS_S) + 1
+BOUNDS = float(crc32(repr(LATENCY_BOUNDS_S).encode()))
+"""Tells by which bounds latencies were counted: buckets travel by their places alone."""
+
+MODEL_DIGITS = 12
+"""Hexadecimal digits of a digest that a number of a report holds exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,14 @@ class WindowedLatencies:
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
     """What one replica reported. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
-    ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown."""
+    ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown. ``age_s`` is the age of all
+    other numbers when they were sent, in seconds."""
 
     sample: ReplicaSample
     counters: Mapping[Priority, ClassCounters]
     latencies: WindowedLatencies
     start_s: float = 0.0
+    age_s: float = 0.0
 
     def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
         """Returns the latencies by class. The engine does not know the class of an ITL: it is with STANDARD."""
@@ -83,10 +91,14 @@ class ReplicaReport:
         )
 
 
-def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float) -> dict[str, float]:
-    """Returns the report of a replica as numbers by name, for ``from_numbers``. Counts of 0 are left out: most are."""
+def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, model: str = "") -> dict[str, float]:
+    """Returns the report of a replica as numbers by name, for ``from_numbers``. Counts of 0 are left out: most are.
+
+    ``model`` is a hexadecimal digest of what the replica's speed depends on; "": unknown.
+    """
     numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
-    numbers.update(start_s=start_s, window_s=latencies.window_s)
+    numbers.update(start_s=start_s, window_s=latencies.window_s, age_s=load.age_s, bounds=BOUNDS)
+    numbers["model"] = float(int(model[:MODEL_DIGITS] or "0", 16))
     nothing = (0,) * BUCKETS
     for priority in Priority:
         name, counts = priority.name.lower(), load.classes.get(priority, ClassLoad())
@@ -100,21 +112,24 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float) -
 
 def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
     """Returns the report of a replica. None if a number is not finite, or one is missing that is no count: the replica
-    is of another release, or its report is damaged. Numbers that are unknown here are ignored."""
+    is of another release, or its report is damaged. Numbers that are unknown here are ignored. Latencies that a replica
+    of another release has counted by other bounds are left out."""
     try:
         if not all(isfinite(value) for value in numbers.values()):
             return None
         sample: dict[str, Any] = {mine: numbers[its] for its, mine in SAMPLE.items()}
-        sample.update({name: int(sample[name]) for name in WHOLE})
+        sample.update({name: int(sample[name]) for name in WHOLE}, model=int(numbers.get("model", 0.0)))
+        counted = numbers if numbers.get("bounds") == BOUNDS else {}
         return ReplicaReport(
             ReplicaSample(0.0, **sample),
             {priority: _counters(numbers, priority) for priority in Priority},
             WindowedLatencies(
                 numbers["window_s"],
-                {priority: _buckets(numbers, f"{priority.name.lower()}.ttft") for priority in WAITED_FOR},
-                _buckets(numbers, "itl"),
+                {priority: _buckets(counted, f"{priority.name.lower()}.ttft") for priority in WAITED_FOR},
+                _buckets(counted, "itl"),
             ),
             numbers["start_s"],
+            max(0.0, numbers.get("age_s", 0.0)),
         )
     except (KeyError, TypeError):
         return None

@@ -52,7 +52,8 @@ class TierAutoscaler:
         target = int(context.target_num_replicas)
         try:
             scaler = self._scaler or self._connect(context.app_name or "")
-            target = scaler.target(context.deployment_name, target, lambda: self._read(context), time.time())
+            now_s, unix_s = time.monotonic(), time.time()  # the time of day may be set, and is for people and schedules
+            target = scaler.target(context.deployment_name, target, lambda: self._read(context), now_s, unix_s)
         except Exception as error:  # noqa: BLE001 - see above
             self._log(context, error)
         # Serve keeps what is returned here and adds to it, so it must be a new object each time.
@@ -79,7 +80,7 @@ class TierAutoscaler:
 
         def make() -> ApplicationScaler:
             publisher = DecisionPublisher(application)
-            return ApplicationScaler(config, self._gpus, publisher.publish, publisher.pins)
+            return ApplicationScaler(config, self._gpus, publisher.publish, publisher.pins, publisher.rooms)
 
         self._scaler = ApplicationScalers.of(application, make)
         self._scaler.configure(config, self._gpus)
@@ -103,5 +104,4 @@ def view_of(context: AutoscalingContext) -> TierView:
         ReplicaView(replica.unique_id, *reports.get(replica.unique_id, (None, {})))
         for replica in context.running_replicas
     )
-    queued = 0.0 if replicas else float(context.total_queued_requests or 0.0)
-    return TierView(context.deployment_name, int(context.target_num_replicas), replicas, queued)
+    return TierView(context.deployment_name, int(context.target_num_replicas), replicas)

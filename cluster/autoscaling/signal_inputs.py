@@ -62,9 +62,9 @@ class SignalInputs:
 
     @property
     def flow_replicas(self) -> float | None:
-        """The number of replicas that the flow keeps busy on average. None if the flow or the replicas' speed is
-        unknown."""
-        if self.flow is None or not self.model.known:
+        """The number of replicas that the flow keeps busy on average. None if the flow, the length of its answers or
+        the replicas' speed is unknown."""
+        if self.flow is None or not self.model.known or (self.flow.rate and not self.flow.output_tokens):
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 

@@ -1,7 +1,8 @@
 """``Snapshot``: all inputs of one decision of the autoscaler. The collector builds it, in Serve or in the simulator.
 
-Instants are Unix seconds of the collector's clock: where it says ``observed_at_s``, the instant at which the collector
-received the value, so that clocks of other machines do not count. Durations are seconds, lengths are tokens.
+Instants are seconds of the collector's clock, which only goes forward: where it says ``observed_at_s``, the instant at
+which the collector received the value, so that clocks of other machines do not count. Deadlines and pins have the time
+of day, in Unix seconds, for which ``Snapshot.unix_s`` says what it is now. Durations are seconds, lengths are tokens.
 
 Counters (``ClassCounters``) count up from any start. The policy takes differences, so that a snapshot that is seen
 twice, or never, loses nothing.
@@ -34,7 +35,8 @@ class ReplicaSample:
     ``kv_demand_tokens`` is the KV cache that running and waiting requests will hold at their expected ends.
     ``prefill_tokens_per_s`` is the number of prompt tokens per second of prefill time. ``decode_step_s`` is the mean
     duration of steps without prefill, at ``decode_batch`` sequences on average. These three are 0 until measured.
-    ``chunk_tokens`` is the number of prompt tokens that a step prefills beside its decodes, 0 if unknown.
+    ``chunk_tokens`` is the number of prompt tokens that a step prefills beside its decodes, 0 if unknown. ``model``
+    tells replicas of different speed apart: it is a number for the model's version and the hardware, 0 if unknown.
     """
 
     observed_at_s: float
@@ -51,6 +53,7 @@ class ReplicaSample:
     batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
     batch_requests: int = 0  # of running_requests and waiting_requests
     batch_kv_tokens: float = 0.0  # of kv_demand_tokens
+    model: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class WaitingRoom:
 
 @dataclass(frozen=True, slots=True)
 class BatchWork:
-    """Batch work that must be finished by ``deadline_at_s``: queued and running requests together."""
+    """Batch work that must be finished by ``deadline_at_s`` (Unix seconds): queued and running requests together."""
 
     deadline_at_s: float
     prompt_tokens: float = 0.0  # not yet prefilled
@@ -141,7 +144,7 @@ class FollowerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator's fixed number of replicas for a tier, valid until ``expires_at_s``."""
+    """An operator's fixed number of replicas for a tier, valid until ``expires_at_s`` (Unix seconds)."""
 
     tier: str
     replicas: int
@@ -152,10 +155,17 @@ class Pin:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The application at the instant ``at_s``. ``pool_gpus`` is the present number of GPUs of each pool; a pool without
-    an entry has the number in the configuration."""
+    an entry has the number in the configuration. ``unix_s`` is the time of day; None: that of ``at_s``, which is then
+    in Unix seconds."""
 
     at_s: float
     tiers: tuple[TierSnapshot, ...] = ()
     followers: tuple[FollowerSnapshot, ...] = ()
     pins: tuple[Pin, ...] = ()
     pool_gpus: Mapping[str, float] = field(default_factory=dict)
+    unix_s: float | None = None
+
+    @property
+    def time_s(self) -> float:
+        """The time of day, in Unix seconds."""
+        return self.at_s if self.unix_s is None else self.unix_s

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from cluster.autoscaling.prevailing_model import prevailing
 from cluster.autoscaling.replica_report import ReplicaReport, from_numbers
 from cluster.autoscaling.snapshot import (
     ClassCounters,
@@ -44,13 +45,13 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """A tier as Serve knows it: the replicas that it should have, and those that run. ``queued`` are calls that wait
-    in routers for a replica of it."""
+    """A tier as Serve knows it: the replicas that it should have, and those that run. ``room`` is what waits at routers
+    for a first one, as they say."""
 
     name: str
     target: int
     replicas: tuple[ReplicaView, ...] = ()
-    queued: float = 0.0
+    room: WaitingRoom = field(default_factory=WaitingRoom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +89,18 @@ class TierMemory:
     absent: Mapping[str, _Known] = field(default_factory=dict)  # ran within ABSENT_S
     orders: tuple[_Order, ...] = ()  # oldest first
     cold_starts_s: tuple[float, ...] = ()
+    model: int = 0  # of the cold starts; 0: unknown
     gone: Counters = field(default_factory=lambda: dict(NO_COUNTERS))  # counts of replicas that do not run any more
-    queued_since_s: float | None = None
     begun: bool = False  # whether there was a call before
 
 
 def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) -> tuple[TierMemory, TierSnapshot]:
-    """Returns the next memory and the snapshot of a tier at the instant ``at_s`` (Unix seconds).
+    """Returns the next memory and the snapshot of a tier at the instant ``at_s``.
 
-    A report counts from the instant at which it is first seen here, so that clocks of replicas do not matter. One that
-    cannot be read leaves the replica without a sample. A replica that is new without an order that was seen has an
-    unknown past: its counters start from its first report. ``gpus`` is the number of GPUs of one replica.
+    A report counts from the instant at which it is first seen here, less the age of its numbers by the replica's own
+    measure, so that clocks of replicas do not matter. One that cannot be read leaves the replica without a sample.
+    Cold starts of another model are forgotten. A replica that is new without an order that was seen has an unknown
+    past: its counters start from its first report. ``gpus`` is the number of GPUs of one replica.
     """
     remembered = {**memory.absent, **memory.replicas}
     new = [each.replica_id for each in view.replicas if each.replica_id not in remembered]
@@ -110,13 +112,15 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
     left = {name: _leaving(old, at_s) for name, old in remembered.items() if name not in known}
     absent = {name: old for name, old in left.items() if at_s - (old.left_at_s or at_s) < ABSENT_S}
     orders, started = _orders(memory, view, len(new), at_s)
+    model = prevailing([each.report.sample.model for each in known.values() if each.report], memory.model)
+    measured = memory.cold_starts_s if model == memory.model or not memory.model else ()
     next_memory = TierMemory(
         known,
         absent,
         orders,
-        (*memory.cold_starts_s, *started)[-COLD_STARTS:],
+        (*measured, *started)[-COLD_STARTS:],
+        model,
         _sum([memory.gone, *(old.counted for name, old in left.items() if name not in absent)]),
-        (memory.queued_since_s or at_s) if view.queued else None,
         begun=True,
     )
     return next_memory, _snapshot(next_memory, view, at_s, gpus)
@@ -144,7 +148,8 @@ def _seen(known: _Known, view: ReplicaView, at_s: float) -> _Known:
     if report is None:
         return replace(known, reported_at_s=view.reported_at_s)
     before = report.counters if known.before is None else known.before
-    return replace(known, reported_at_s=view.reported_at_s, observed_at_s=at_s, report=report, before=before)
+    observed_at_s = at_s - report.age_s
+    return replace(known, reported_at_s=view.reported_at_s, observed_at_s=observed_at_s, report=report, before=before)
 
 
 def _orders(memory: TierMemory, view: TierView, new: int, at_s: float) -> tuple[tuple[_Order, ...], tuple[float, ...]]:
@@ -186,16 +191,10 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
             if each.report is not None
             for report in each.report.latency_reports(name, each.observed_at_s)
         ),
-        # Where replicas run, a call that waits for one of them is no request.
-        WaitingRoom() if known else _waiting_room(memory, view, at_s),
+        WaitingRoom() if known else view.room,  # the others have found a replica, or will at once
         cold_start_s=_cold_start_s(memory),
         gpus_per_replica=gpus,
     )
-
-
-def _waiting_room(memory: TierMemory, view: TierView, at_s: float) -> WaitingRoom:
-    since_s = at_s if memory.queued_since_s is None else memory.queued_since_s
-    return WaitingRoom(round(view.queued), oldest_s=at_s - since_s)
 
 
 def _cold_start_s(memory: TierMemory) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import median
 
+from cluster.autoscaling.prevailing_model import prevailing
 from cluster.autoscaling.snapshot import ReplicaSample, ReplicaSnapshot, ReplicaState, TierSnapshot
 
 MAX_SKEW_S = 1.0
@@ -19,7 +20,7 @@ class TierLoad:
 
     Sums are scaled from the replicas with fresh samples to all ready ones: a replica whose sample is stale has the mean
     load. The sums leave out batch work. Rates and durations are medians, which a single wrong replica does not change;
-    0: unknown.
+    0: unknown. They are of the replicas with the ``model`` that most have.
     """
 
     ready: int = 0
@@ -38,10 +39,13 @@ class TierLoad:
     decode_step_s: float = 0.0
     decode_batch: float = 0.0
     chunk_tokens: float = 0.0  # of one replica
+    model: int = 0  # 0: unknown
 
 
-def load_of(tier: TierSnapshot, at_s: float, *, stale_s: float, stuck_s: float, new_s: float) -> TierLoad:
-    """Returns the load of ``tier`` at the instant ``at_s``.
+def load_of(
+    tier: TierSnapshot, at_s: float, *, stale_s: float, stuck_s: float, new_s: float, model: int = 0
+) -> TierLoad:
+    """Returns the load of ``tier`` at the instant ``at_s``. ``model`` is that of the load before.
 
     Samples older than ``stale_s`` seconds are left out. A replica that has been starting for ``stuck_s`` is stuck; one
     that has been ready for less than ``new_s`` is a newcomer.
@@ -59,13 +63,15 @@ def load_of(tier: TierSnapshot, at_s: float, *, stale_s: float, stuck_s: float, 
         warm=_count(tier.replicas, ReplicaState.WARM),
         newcomers=sum(at_s - each.since_s < new_s for each in ready),
     )
-    return _with_samples(counts, samples) if samples else counts
+    return _with_samples(counts, samples, model) if samples else replace(counts, model=model)
 
 
-def _with_samples(counts: TierLoad, samples: Sequence[ReplicaSample]) -> TierLoad:
+def _with_samples(counts: TierLoad, samples: Sequence[ReplicaSample], model: int) -> TierLoad:
     scale = counts.ready / len(samples)
     batch = sum(each.batch_requests for each in samples)
-    steps = [(each.decode_step_s, each.decode_batch) for each in samples if each.decode_step_s and each.decode_batch]
+    model = prevailing([each.model for each in samples], model)
+    alike = [each for each in samples if each.model in (0, model)]
+    steps = [(each.decode_step_s, each.decode_batch) for each in alike if each.decode_step_s and each.decode_batch]
     return TierLoad(
         ready=counts.ready,
         fresh=counts.fresh,
@@ -78,11 +84,12 @@ def _with_samples(counts: TierLoad, samples: Sequence[ReplicaSample]) -> TierLoa
         in_flight=scale * sum(max(0, s.running_requests + s.waiting_requests - s.batch_requests) for s in samples),
         batch_in_flight=scale * batch,
         kv_demand_tokens=scale * sum(max(0, s.kv_demand_tokens - s.batch_kv_tokens) for s in samples),
-        kv_capacity_tokens=_median([s.kv_capacity_tokens for s in samples]),
-        prefill_tokens_per_s=_median([s.prefill_tokens_per_s for s in samples]),
+        kv_capacity_tokens=_median([s.kv_capacity_tokens for s in alike]),
+        prefill_tokens_per_s=_median([s.prefill_tokens_per_s for s in alike]),
         decode_step_s=_median([step for step, _ in steps]),
         decode_batch=_median([batch for _, batch in steps]),
-        chunk_tokens=_median([s.chunk_tokens for s in samples]),
+        chunk_tokens=_median([s.chunk_tokens for s in alike]),
+        model=model,
     )
 
 

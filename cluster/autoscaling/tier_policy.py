@@ -22,7 +22,7 @@ from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
 from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
-from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
+from cluster.autoscaling.snapshot import BatchWork, Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
@@ -57,8 +57,8 @@ def decide_tier(
     """Returns the next state and the decision for the tier ``seen``, regardless of other tiers. ``raised_at_s`` and
     ``changed_at_s`` of the state are unchanged; the caller sets them once the final target is known."""
     zone = ZoneInfo(config.timezone)
-    bounds = bounds_of(tier, seen.name, snapshot.pins, snapshot.at_s, zone)
-    learnt, evidence = _observed(config, tier, state, snapshot.at_s, seen)
+    bounds = bounds_of(tier, seen.name, snapshot.pins, snapshot.time_s, zone)
+    learnt, evidence = _observed(config, tier, state, snapshot, seen)
     load = evidence.load
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
@@ -69,7 +69,7 @@ def decide_tier(
     sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
     history = with_need(learnt.needs, NeedPoint(snapshot.at_s, sample), config.fast.down_window_s)
     learnt = replace(
-        _with_forecast(config, learnt, evidence, needs, need, zone),
+        _with_forecast(config, learnt, evidence, needs, need, local_s(snapshot, zone) - snapshot.at_s),
         needs=history,
         idle_since_s=_idle_since(learnt, evidence),
     )
@@ -85,13 +85,14 @@ def decide_tier(
 
 
 def _observed(
-    config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, at_s: float, seen: TierSnapshot
+    config: AutoscalingConfig, tier: TierScalingConfig, state: TierState, snapshot: Snapshot, seen: TierSnapshot
 ) -> tuple[TierState, SignalInputs]:
     """Returns the state with what the snapshot teaches, and the evidence."""
-    fast = config.fast
+    fast, at_s = config.fast, snapshot.at_s
     cold_start_s = seen.cold_start_s if 0 < seen.cold_start_s < float("inf") else fast.default_cold_start_s
     stuck_s = fast.stuck_factor * cold_start_s
-    load = load_of(seen, at_s, stale_s=fast.stale_s, stuck_s=stuck_s, new_s=NEWCOMER_S)
+    load = load_of(seen, at_s, stale_s=fast.stale_s, stuck_s=stuck_s, new_s=NEWCOMER_S, model=state.model)
+    state = state.of_model(load.model)
     points = remembered(state.points, point_of(seen, at_s, fast.stale_s), fast.flow_window_s)
     flow = flow_of(points, fast.flow_window_s) if points and at_s - points[-1].at_s <= fast.stale_s else None
     measurements = state.measurements.with_prefill(load.prefill_tokens_per_s)
@@ -121,9 +122,15 @@ def _observed(
         cold_start_s=cold_start_s,
         waiting_room=seen.waiting_room,
         latencies=seen.latencies,
-        batch_work=seen.batch_work,
+        batch_work=_by_clock(seen.batch_work, snapshot),
     )
     return learnt, evidence
+
+
+def _by_clock(work: Sequence[BatchWork], snapshot: Snapshot) -> Sequence[BatchWork]:
+    """Returns the batch work with its deadlines by the snapshot's clock."""
+    ahead_s = snapshot.time_s - snapshot.at_s
+    return [replace(each, deadline_at_s=each.deadline_at_s - ahead_s) for each in work] if ahead_s else work
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
@@ -154,15 +161,13 @@ def _with_forecast(
     evidence: SignalInputs,
     needs: Sequence[Need],
     need: Confirmed,
-    zone: ZoneInfo,
+    ahead_s: float,
 ) -> TierState:
-    """Returns the state with the forecasts after this tick."""
+    """Returns the state with the forecasts after this tick. Local time is ``ahead_s`` ahead of the policy's clock."""
     point: ArrivalCounts | None = state.points[-1] if state.points and state.points[-1].at_s == evidence.at_s else None
     asked = next((each.replicas for each in needs if each.reason is Reason.FLOW), 0.0)
     believed = min(1.0, need.replicas / asked) if asked else 1.0
-    slow = state.slow.observe(
-        point, believed, evidence.cold_start_s, utc_offset_s(zone, evidence.at_s), config.forecast
-    )
+    slow = state.slow.observe(point, believed, evidence.cold_start_s, ahead_s, config.forecast)
     return replace(state, slow=slow)
 
 
@@ -267,7 +272,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
     return numbers
 
 
-def utc_offset_s(zone: ZoneInfo, at_s: float) -> float:
-    """Returns the seconds by which local time in ``zone`` is ahead of UTC at ``at_s``, in Unix seconds."""
-    offset = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
-    return offset.total_seconds() if offset else 0.0
+def local_s(snapshot: Snapshot, zone: ZoneInfo) -> float:
+    """Returns the local time in ``zone``, as seconds since the local beginning of 1970."""
+    offset = datetime.fromtimestamp(snapshot.time_s, UTC).astimezone(zone).utcoffset()
+    return snapshot.time_s + (offset.total_seconds() if offset else 0.0)

@@ -19,9 +19,11 @@ class NeedPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TierState:
-    """The state that the policy keeps of a tier. Instants are Unix seconds; None: it has not happened."""
+    """The state that the policy keeps of a tier. Instants are those of the snapshots; None: it has not happened.
+    ``model`` is the one that was measured (``ReplicaSample.model``); 0: unknown."""
 
     points: tuple[ArrivalCounts, ...] = ()
+    model: int = 0
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
@@ -32,6 +34,14 @@ class TierState:
     raised_at_s: float | None = None
     changed_at_s: float | None = None
     idle_since_s: float | None = None
+
+    def of_model(self, model: int) -> TierState:
+        """Returns the state for replicas with ``model``: what was measured of another one is forgotten."""
+        if not model or model == self.model:
+            return self
+        if not self.model:
+            return replace(self, model=model)
+        return replace(self, model=model, measurements=ReplicaMeasurements(), kv_tokens=0.0, chunk_tokens=0.0)
 
     def after_clock_change(self) -> TierState:
         """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""

@@ -46,7 +46,12 @@ _LOADS = RowCodec(ReplicaLoad)
 _MODELS = RecordCodec(ModelInfo)
 _REQUESTS = RecordCodec(GenerationRequest)
 
-_BESIDE = {"trace_context": "trace", "ttft_slo_s": "ttft_slo_s", "refused_before": "refused_before"}
+_BESIDE = {
+    "trace_context": "trace",
+    "ttft_slo_s": "ttft_slo_s",
+    "refused_before": "refused_before",
+    "attempt": "attempt",
+}
 """Fields of a request that a replica may do without, with their names beside its other fields."""
 
 _NAMES = _DELTAS.schema["Delta"]

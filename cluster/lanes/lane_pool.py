@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Iterable
 
 from cluster.config import PlacementConfig
+from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.lane import Lane, LaneState, ReplicaClient
 from cluster.lanes.placed_requests import OnFirstToken
 from cluster.lanes.prompt_size import PromptSize
@@ -34,8 +35,9 @@ class LanePool:
 
     ``on_orphans`` is as in ``TierBackend.start``. A replica that is being stopped ends after ``drain_timeout_s``
     seconds. Shortly before, the requests that it still runs are handed over to other replicas (``Lane.hand_over``).
-    ``on_first_token`` takes the predicted and the measured TTFT of each request, in seconds. The pool belongs to the
-    event loop on which it is created. Only ``replicas_changed`` may be called from other threads.
+    ``on_first_token`` takes the predicted and the measured TTFT of each request, in seconds. ``room`` is where requests
+    wait while the tier is at zero; None: it never is. The pool belongs to the event loop on which it is created. Only
+    ``replicas_changed`` may be called from other threads.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class LanePool:
         on_orphans: OnOrphans,
         drain_timeout_s: float = 600.0,
         on_first_token: OnFirstToken = lambda _, __: None,
+        room: ColdStartRoom | None = None,
     ) -> None:
         self._on_first_token = on_first_token
         self._sizes = PromptSize()
         self.name = name
+        self._room = room
         self._client = client
         self._config = config
         self._on_orphans = on_orphans
@@ -88,6 +92,7 @@ class LanePool:
             wait_s=min((load.wait_s for load in loads), default=0.0),
             kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
             loads=by_id,
+            scales_to_zero=self._room is not None,
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
@@ -95,16 +100,17 @@ class LanePool:
         it.
 
         Replicas with an id in ``avoid`` are left out. Waits while no other replica is ready. Raises
-        TierUnavailableError after ``placement.wait_s`` seconds, or if the pool is closed.
+        TierUnavailableError after ``placement.wait_s`` seconds, or if the pool is closed; and TierStartingError if the
+        tier is at zero, and the room is full or no replica is ready after the time that a request may wait in it.
         """
         chain = fingerprint(request)
-        try:
-            async with asyncio.timeout(self._config.wait_s):
-                while (lane := self._choose(request, chain, avoid)) is None and not self._closed:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            lane = None
+        if self._room is not None and not self._listed and not self._closed:
+            async with self._room.seat(request) as wait_s:
+                lane = await self._awaited(request, chain, avoid, wait_s)
+            if lane is None and not self._closed:
+                raise self._room.expired()
+        else:
+            lane = await self._awaited(request, chain, avoid, self._config.wait_s)
         if lane is None:
             raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.")
         self._prefixes[lane.replica_id].remember(chain)
@@ -113,12 +119,28 @@ class LanePool:
     async def close(self) -> None:
         """Closes all lanes at once. Afterwards the pool opens no lanes, and ``acquire`` raises TierUnavailableError."""
         self._closed = True
+        if self._room is not None:
+            self._room.close()
         self._listed = frozenset()
         self._changed.set()
         await asyncio.gather(*(lane.close() for lane in [*self._lanes.values(), *self._draining]))
 
     def _ready(self) -> dict[str, Lane]:
         return {replica_id: lane for replica_id, lane in self._lanes.items() if lane.state is LaneState.READY}
+
+    async def _awaited(
+        self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str], wait_s: float
+    ) -> Lane | None:
+        """Returns the lane for a request as soon as there is one; None after ``wait_s`` seconds, or if the pool is
+        closed."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while (lane := self._choose(request, chain, avoid)) is None and not self._closed:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        return lane
 
     def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
         ready = self._ready()
@@ -150,6 +172,8 @@ class LanePool:
         if self._closed:
             return
         self._listed = listed
+        if self._room is not None and listed:
+            self._room.started()
         self._delays = {replica_id: delay for replica_id, delay in self._delays.items() if replica_id in listed}
         gone = {replica_id: self._lanes.pop(replica_id) for replica_id in self._lanes.keys() - listed}
         self._draining.update(gone.values())  # all of them, before the first ``drain`` calls ``_on_lane_change``

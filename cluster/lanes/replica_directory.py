@@ -29,6 +29,11 @@ class ReplicaDirectory:
             listener(replica_ids)
 
     @classmethod
+    def none_runs(cls, deployment: str) -> bool:
+        """Returns whether ``deployment`` is known to have no running replica."""
+        return cls._running.get(deployment) == frozenset()
+
+    @classmethod
     def subscribe(cls, deployment: str, listener: ReplicaListener) -> None:
         """Calls ``listener`` with the ids of the running replicas: now, if they are known, and after each change.
         ``deployment`` is the deployment's name."""

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.lanes.dataclass_codec import Record
 from cluster.lanes.lane_messages import LaneItem
+from cluster.lanes.replica_directory import ReplicaDirectory
 from router.ports.tier_backend import ReplicaLostError
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
@@ -24,10 +25,12 @@ class ServeReplicaClient:
     """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._deployment = handle.deployment_name
         self._streaming = handle.options(stream=True, response_serialization="pickle")
         self._unary = handle.options(request_serialization="pickle", response_serialization="pickle")
 
     async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
+        self._check_running(replica_id)
         items = cast(DeploymentResponseGenerator[LaneItem], self._streaming.lane.remote(lane_id, replica_id=replica_id))
         try:
             async for item in items:
@@ -38,6 +41,7 @@ class ServeReplicaClient:
             items.cancel()
 
     async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+        self._check_running(replica_id)
         try:
             refusal: Record | None = await self._unary.submit.remote(lane_id, request, replica_id=replica_id)
         except SERVE_FAULTS as error:
@@ -45,6 +49,7 @@ class ServeReplicaClient:
         return refusal
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
+        self._check_running(replica_id)
         try:
             await self._unary.abort.remote(lane_id, list(request_ids), replica_id=replica_id)
         except SERVE_FAULTS as error:
@@ -55,6 +60,12 @@ class ServeReplicaClient:
             await self._unary.broadcast("ping").results_async()
         except SERVE_FAULTS:
             return  # the call only serves to make Serve publish the replicas, which it has done even if one failed
+
+    def _check_running(self, replica_id: str) -> None:
+        """Raises ReplicaLostError if no replica runs. Serve would hold the call, and start a replica for it without the
+        autoscaler."""
+        if ReplicaDirectory.none_runs(self._deployment):
+            raise ReplicaLostError(f"Replica {replica_id} is no longer running.", replica_id)
 
 
 def _lost(replica_id: str, error: Exception) -> ReplicaLostError:

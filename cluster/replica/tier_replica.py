@@ -33,11 +33,14 @@ from cluster.lanes.lane_messages import (
 from cluster.model_version import model_version
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.replica.speed_digest import accelerator_of_node, speed_digest
+from cluster.telemetry.application_name import application_name
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.instruments import otlp_instruments
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Conversation,
@@ -123,7 +126,7 @@ class TierReplica:
         telemetry = telemetry or TelemetryConfig()
         replica_logs(telemetry.logs, tier.name)
         self._loop = asyncio.get_running_loop()
-        self._tracer = replica_tracer(telemetry, tier.name)
+        self._tracer = replica_tracer(telemetry, tier.name, application_name())
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
         self._version = model_version(tier.engine)
@@ -131,8 +134,11 @@ class TierReplica:
         self._engine.start()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
-        self._sent = otlp_instruments(telemetry, "replica", replica_name())
-        metrics = ReplicaMetrics(tier.name, self._version, self._sent)
+        kernels = self._engine.metrics().kernels
+        self._speed = speed_digest(tier, self._version, kernels, accelerator_of_node())
+        application = application_name()
+        self._sent = otlp_instruments(telemetry, "replica", replica_name(), application)
+        metrics = ReplicaMetrics(tier.name, self._version, self._sent or RayInstruments(application))
         # It must not hold the replica itself, which ends when nothing does.
         self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
 
@@ -185,7 +191,7 @@ class TierReplica:
         """Returns the numbers by which the tier is scaled (``replica_report``). Where a tier is autoscaled,
         Serve calls it a few times per control interval, and carries them to its controller."""
         load = self._engine.load()
-        return to_numbers(load, self._latencies.latencies(load, time.monotonic()), self._start_s)
+        return to_numbers(load, self._latencies.latencies(load, time.monotonic()), self._start_s, self._speed)
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the engine has died or makes no progress. Serve calls it every
@@ -213,11 +219,11 @@ class TierReplica:
         if self._tracer is None:
             yield
             return
-        self._tracer.came(request)
+        traced = self._tracer.came(request)
         try:
             yield
         except BaseException as error:
-            self._tracer.refused(request.request_id, error)
+            self._tracer.refused(traced, error)
             raise
 
     async def _submit(self, lane_id: str, request: GenerationRequest, account: str) -> None:

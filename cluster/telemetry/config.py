@@ -4,7 +4,9 @@ logs look like.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -40,10 +42,11 @@ class TelemetryConfig(BaseModel):
 
     endpoint: str | None = None
     """The receiver of OTLP: the whole URL for ``http``, such as http://collector:4318/v1/traces; for ``grpc``
-    collector:4317, with TLS if it begins with https://. None: nothing is traced, and no tracing code is loaded."""
+    collector:4317, with TLS unless it begins with http://. None: nothing is traced, and no tracing code is loaded."""
     protocol: Literal["http", "grpc"] = "http"
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    """Sent with each export, for receivers that want credentials."""
+    """Sent with each export, for receivers that want credentials. Not over http:// to another machine, where anyone on
+    the way reads them."""
     service_name: str = "manta"
     """The resource attribute service.name."""
     sample_ratio: float = Field(0.05, ge=0, le=1)
@@ -67,3 +70,19 @@ class TelemetryConfig(BaseModel):
             if endpoint is not None and self.protocol == "http" and not endpoint.startswith(("http://", "https://")):
                 raise ValueError(f"{name}: must begin with http:// or https:// where protocol is http")
         return self
+
+    @model_validator(mode="after")
+    def _check_credentials(self) -> TelemetryConfig:
+        for name, endpoint in (("endpoint", self.endpoint), ("metrics.endpoint", self.metrics.endpoint)):
+            url = urlsplit(endpoint or "")
+            if url.scheme == "http" and (self.headers or "@" in url.netloc) and not _is_loopback(url):
+                raise ValueError(f"headers: credentials need https:// in {name}; http:// may be read on the way")
+        return self
+
+
+def _is_loopback(url: SplitResult) -> bool:
+    """Returns whether a URL names this machine."""
+    try:
+        return url.hostname == "localhost" or ip_address(url.hostname or "").is_loopback
+    except ValueError:
+        return False

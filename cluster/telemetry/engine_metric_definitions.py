@@ -1,9 +1,9 @@
 """What a replica exports of its engine: names, labels and descriptions, and the numbers taken from ``EngineMetrics``.
 
-Prometheus sees the names with the prefix ``ray_`` and, for counters, the suffix ``_total``. Each series has the label
-``tier``. A histogram is three counters as Prometheus counts them: ``NAME_bucket`` with the label ``le``, ``NAME_sum``
-and ``NAME_count``. Ray's own histogram takes one value at a time, while the engine has counted them in buckets already.
-"""
+Prometheus sees the names with the prefix ``ray_`` and, for counters, the suffix ``_total``. Each series has the labels
+``application`` and ``tier``. A histogram is three counters as Prometheus counts them: ``NAME_bucket`` with the label
+``le``, ``NAME_sum`` and ``NAME_count``. Ray's own histogram takes one value at a time, while the engine has counted
+them in buckets already."""
 
 from __future__ import annotations
 

@@ -6,17 +6,14 @@ A counter is defined once, where it is counted; Ray and the SDK of OpenTelemetry
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge as RayGauge
 
-from cluster.telemetry.config import TelemetryConfig
-
-if TYPE_CHECKING:
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
-
 Labels = Mapping[str, str]
+
+APPLICATION = "application"
 
 
 class Counter(Protocol):
@@ -43,20 +40,21 @@ class Instruments(Protocol):
 
 
 class RayInstruments:
-    """Ray's, which Prometheus reads from every node. Implements ``Instruments``."""
+    """Ray's, which Prometheus reads from every node. Implements ``Instruments``.
+
+    ``application`` is a label of each series, which callers need not give: two applications of a cluster may have tiers
+    of the same name.
+    """
+
+    def __init__(self, application: str = "") -> None:
+        self._tags = {APPLICATION: application}
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
-        return cast("Counter", RayCounter(name, description, tuple(labels)))  # its tags may be None, which it hides
+        made = RayCounter(name, description, (APPLICATION, *labels))
+        made.set_default_tags(self._tags)
+        return cast("Counter", made)  # its tags may be None, which it hides
 
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
-        return cast("Gauge", RayGauge(name, description, tuple(labels)))
-
-
-def otlp_instruments(config: TelemetryConfig, role: str, instance: str) -> OtlpInstruments | None:
-    """Returns instruments that are Ray's and are sent by OTLP too; None: ``telemetry.metrics`` names no receiver, and
-    nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` names this process."""
-    if config.metrics.endpoint is None:
-        return None
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
-
-    return OtlpInstruments(config, role, instance, RayInstruments())
+        made = RayGauge(name, description, (APPLICATION, *labels))
+        made.set_default_tags(self._tags)
+        return cast("Gauge", made)

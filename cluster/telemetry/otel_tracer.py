@@ -75,8 +75,8 @@ class OtelTrace:
 class OtelTracer:
     """Makes the traces of the requests to this router, and sends them by OpenTelemetry. Implements ``Tracer``."""
 
-    def __init__(self, config: TelemetryConfig) -> None:
-        self._export = TraceSampler(config, "router", follows=config.follow_caller)
+    def __init__(self, config: TelemetryConfig, application: str = "") -> None:
+        self._export = TraceSampler(config, "router", follows=config.follow_caller, application=application)
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
         record = self._export.begin(UNNAMED, caller)

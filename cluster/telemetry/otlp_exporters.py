@@ -111,8 +111,8 @@ def _by_http(what: str, endpoint: str, headers: dict[str, str], timeout_s: float
 
 def _by_grpc(what: str, endpoint: str, headers: dict[str, str], timeout_s: float, make_stub: MakeStub) -> OtlpSender:
     target = endpoint.removeprefix("https://").removeprefix("http://")
-    secure = endpoint.startswith("https://")
-    channel = grpc.secure_channel(target, grpc.ssl_channel_credentials()) if secure else grpc.insecure_channel(target)
+    clear = endpoint.startswith("http://")  # as in OpenTelemetry's specification: TLS is the default
+    channel = grpc.insecure_channel(target) if clear else grpc.secure_channel(target, grpc.ssl_channel_credentials())
     stub = make_stub(channel)
 
     def send(message: Message) -> None:

@@ -21,9 +21,16 @@ CLOSE_S = 2.0
 class OtlpInstruments:
     """Instruments of ``beside`` that are sent by OTLP too. Implements ``Instruments``."""
 
-    def __init__(self, config: TelemetryConfig, role: str, instance: str, beside: Instruments) -> None:
+    def __init__(
+        self, config: TelemetryConfig, role: str, instance: str, beside: Instruments, application: str = ""
+    ) -> None:
         self._beside = beside
-        resource = {"service.name": config.service_name, "service.instance.id": instance, "manta.role": role}
+        resource = {
+            "service.name": config.service_name,
+            "service.instance.id": instance,
+            "manta.role": role,
+            "manta.application": application,
+        }
         reader = PeriodicExportingMetricReader(
             metric_exporter_of(config),
             export_interval_millis=config.metrics.interval_s * 1000,

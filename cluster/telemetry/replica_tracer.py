@@ -18,9 +18,10 @@ from router.ports.trace_names import Attribute, SpanName
 
 
 @dataclass(slots=True)
-class _Traced:
+class TracedRequest:
     """A request that runs, and when it had its first token, in nanoseconds since 1970."""
 
+    request_id: str
     record: TraceRecord
     first_ns: int = 0
 
@@ -28,18 +29,20 @@ class _Traced:
 class ReplicaTracer:
     """The traces of the requests that this process, a replica of ``tier``, runs. No method raises."""
 
-    def __init__(self, config: TelemetryConfig, tier: str) -> None:
-        self._export = TraceSampler(config, "replica", follows=True)
+    def __init__(self, config: TelemetryConfig, tier: str, application: str = "") -> None:
+        self._export = TraceSampler(config, "replica", follows=True, application=application)
         self._tier = tier
-        self._running: dict[str, _Traced] = {}
+        self._running: dict[str, TracedRequest] = {}
 
-    def came(self, request: GenerationRequest) -> None:
-        """Begins the span of a request that has arrived, if its ``trace_context`` says that its router traces it."""
+    def came(self, request: GenerationRequest) -> TracedRequest | None:
+        """Begins the span of a request that has arrived, and returns what ``refused`` takes. None: its
+        ``trace_context`` does not say that its router traces it, too many are traced, or another request with its id
+        runs."""
         if request.request_id in self._running or caller_of(request.trace_context) is None:
-            return
+            return None
         record = self._export.begin(SpanName.GENERATE.value, request.trace_context)
         if record is None:
-            return
+            return None
         record.spans[0].describe(
             {
                 Attribute.TIER: self._tier,
@@ -47,11 +50,13 @@ class ReplicaTracer:
                 Attribute.RESUMED_TOKENS: len(request.resume),
             }
         )
-        self._running[request.request_id] = _Traced(record)
+        traced = self._running[request.request_id] = TracedRequest(request.request_id, record)
+        return traced
 
-    def refused(self, request_id: str, error: BaseException) -> None:
-        """Ends the span of a request that the engine refused with ``error``, as failed."""
-        if (traced := self._running.pop(request_id, None)) is not None:
+    def refused(self, traced: TracedRequest | None, error: BaseException) -> None:
+        """Ends the span of a request that the engine refused with ``error``, as failed. ``traced`` is what ``came``
+        returned."""
+        if traced is not None and self._running.pop(traced.request_id, None) is not None:
             span = traced.record.spans[0]
             span.describe({Attribute.ERROR: type(error).__name__})
             span.failed = True
@@ -76,7 +81,7 @@ class ReplicaTracer:
         """Sends the spans that have ended, before the process ends."""
         self._export.close()
 
-    def _end(self, traced: _Traced, last: Delta) -> None:
+    def _end(self, traced: TracedRequest, last: Delta) -> None:
         """Ends the span of a request, with those of its phases within."""
         now, record, first_ns = time.time_ns(), traced.record, traced.first_ns
         span = record.spans[0]

@@ -1,7 +1,12 @@
-"""``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent."""
+"""``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent.
+
+``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica) and ``application``, the requests without a
+trace because as many as ``max_pending`` were being traced.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Iterator
@@ -12,8 +17,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.otlp_exporters import exporter_of
 from cluster.telemetry.trace_record import TraceRecord, caller_of, new_trace_id
+
+logger = logging.getLogger(__name__)
 
 MAX_EXPORT_WAIT_MS = 1000.0
 CLOSE_S = 2.0
@@ -24,12 +32,17 @@ class TraceSampler:
     """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``:
     what the caller has sampled is sampled here. Where clients are not followed, their trace ids decide nothing."""
 
-    def __init__(self, config: TelemetryConfig, role: str, *, follows: bool) -> None:
-        self._config = config
+    def __init__(self, config: TelemetryConfig, role: str, *, follows: bool, application: str = "") -> None:
+        self._config, self._role = config, role
         self._follows = follows
         self._decides = role == "router"  # a replica samples what its router has sampled
         self._resource = Resource({"service.name": config.service_name, "manta.role": role})
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
+        made = RayInstruments(application)
+        self._untraced = made.counter(
+            "manta_untraced_requests", "Requests for whose trace there was no room.", ("role",)
+        )
+        self._warned = False
         self._processor = BatchSpanProcessor(
             exporter_of(config), max_queue_size=MAX_QUEUE, schedule_delay_millis=MAX_EXPORT_WAIT_MS
         )
@@ -38,6 +51,7 @@ class TraceSampler:
         """Begins the trace of a request with its first span in this process. ``traceparent`` names the caller's; None,
         or a malformed one: there is none. Returns None if as many requests wait for their end as may."""
         if len(self._pending) >= self._config.max_pending:
+            self._count_untraced()
             return None
         caller = caller_of(traceparent)
         trace_id = new_trace_id() if caller is None else caller.trace_id
@@ -62,6 +76,13 @@ class TraceSampler:
         closing = threading.Thread(target=self._processor.shutdown, name="manta-last-traces", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
+
+    def _count_untraced(self) -> None:
+        """Counts a request that is not traced. The first one is logged."""
+        self._untraced.inc(1, {"role": self._role})
+        if not self._warned:
+            logger.warning("telemetry.max_pending: %d requests are traced, further ones are not", len(self._pending))
+        self._warned = True
 
     def _readable(self, record: TraceRecord) -> Iterator[ReadableSpan]:
         """Yields the spans that have ended, as the SDK's."""

@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from cluster.telemetry.replica_tracer import ReplicaTracer
 
 
-def router_tracer(config: TelemetryConfig) -> OtelTracer | None:
-    """Returns the tracer of a router's requests; None if the settings name no receiver of traces."""
+def router_tracer(config: TelemetryConfig, application: str = "") -> OtelTracer | None:
+    """Returns the tracer of the requests of a router of ``application``; None if the settings name no receiver of
+    traces."""
     if config.endpoint is None:
         return None
     from cluster.telemetry.otel_tracer import OtelTracer
 
-    return OtelTracer(config)
+    return OtelTracer(config, application)
 
 
-def replica_tracer(config: TelemetryConfig, tier: str) -> ReplicaTracer | None:
+def replica_tracer(config: TelemetryConfig, tier: str, application: str = "") -> ReplicaTracer | None:
     """Returns the tracer of the requests of a replica of ``tier``; None if the settings name no receiver of traces."""
     if config.endpoint is None:
         return None
     from cluster.telemetry.replica_tracer import ReplicaTracer
 
-    return ReplicaTracer(config, tier)
+    return ReplicaTracer(config, tier, application)

@@ -39,15 +39,15 @@ def added(counter: str, labels: str, window: str) -> str:
 
 def load_alerts() -> list[Alert]:
     """Returns the alerts about tiers that have too much to do."""
-    tokens = f"sum by (tier) (rate({GENERATED_TOKENS}[5m]))"
-    waits = f"sum by (tier, class, le) (rate({bucket_of(QUEUE_WAIT)}{{class!='batch'}}[10m]))"
+    tokens = f"sum by (application, tier) (rate({GENERATED_TOKENS}[5m]))"
+    waits = f"sum by (application, tier, class, le) (rate({bucket_of(QUEUE_WAIT)}{{class!='batch'}}[10m]))"
     used = f'{KV_BLOCKS}{{state="used"}} / ignoring (state) {KV_BLOCKS}{{state="total"}}'
-    preempted = f"sum by (tier) (increase({PREEMPTIONS}[10m]))"
-    admitted = f"sum by (tier) (increase({count_of(QUEUE_WAIT)}[10m]))"
+    preempted = f"sum by (application, tier) (increase({PREEMPTIONS}[10m]))"
+    admitted = f"sum by (application, tier) (increase({count_of(QUEUE_WAIT)}[10m]))"
     return [
         Alert(
             "MantaWorkWithoutTokens",
-            f"sum by (tier) ({WAITING}) > 0\nunless {tokens} > 0",
+            f"sum by (application, tier) ({WAITING}) > 0\nunless {tokens} > 0",
             PAGE,
             "5m",
             "Tier {{ $labels.tier }} has requests and writes no tokens.",
@@ -63,7 +63,7 @@ def load_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaKVPressure",
-            f"max by (tier) ({used}) > 0.95",
+            f"max by (application, tier) ({used}) > 0.95",
             TICKET,
             "15m",
             "The KV cache of a replica of tier {{ $labels.tier }} is full.",
@@ -82,13 +82,13 @@ def load_alerts() -> list[Alert]:
 
 def fault_alerts() -> list[Alert]:
     """Returns the alerts about parts that fail."""
-    inspected = f"sum(rate({SAFETY_DECISIONS}[10m]))"
-    unscanned = f'sum(rate({SAFETY_DECISIONS}{{decision="unscanned"}}[10m]))'
-    waiting = f"sum by (log) (min_over_time({JOURNAL_BYTES}[15m]))"
+    inspected = f"sum by (application) (rate({SAFETY_DECISIONS}[10m]))"
+    unscanned = f'sum by (application) (rate({SAFETY_DECISIONS}{{decision="unscanned"}}[10m]))'
+    waiting = f"sum by (application, log) (min_over_time({JOURNAL_BYTES}[15m]))"
     return [
         Alert(
             "MantaFailovers",
-            f'sum by (tier) (increase({FAILOVERS}{{kind!="moved"}}[15m])) > 10',
+            f'sum by (application, tier) (increase({FAILOVERS}{{kind!="moved"}}[15m])) > 10',
             TICKET,
             "1m",
             "Replicas of tier {{ $labels.tier }} are lost.",
@@ -96,7 +96,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaReplicasMissing",
-            f"max by (tier) ({TARGET_REPLICAS}) - max by (tier) ({READY_REPLICAS}) > 0",
+            f"max by (application, tier) ({TARGET_REPLICAS}) - max by (application, tier) ({READY_REPLICAS}) > 0",
             TICKET,
             "30m",
             "Tier {{ $labels.tier }} has fewer replicas than it should.",
@@ -104,7 +104,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaBreakerOpen",
-            f"max by (dependency) (avg_over_time({BREAKER_OPEN}[5m])) > 0.5",
+            f"max by (application, dependency) (avg_over_time({BREAKER_OPEN}[5m])) > 0.5",
             PAGE,
             "2m",
             "A router does without {{ $labels.dependency }}.",
@@ -120,7 +120,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaJournalGrowing",
-            f"{waiting} > 0\nand sum by (log) (deriv({JOURNAL_BYTES}[15m])) > 0",
+            f"{waiting} > 0\nand sum by (application, log) (deriv({JOURNAL_BYTES}[15m])) > 0",
             TICKET,
             "15m",
             "Entries of the {{ $labels.log }} log wait on disks, and more come than go.",
@@ -128,7 +128,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaRecordsLost",
-            added(LOST_RECORDS, "log", "1h"),
+            added(LOST_RECORDS, "application, log", "1h"),
             PAGE,
             "0s",
             "Entries of the {{ $labels.log }} log are lost.",
@@ -136,7 +136,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaPolicyUnreadable",
-            f"sum(increase({UNREADABLE_POLICIES}[15m])) > 0",
+            f"sum by (application) (increase({UNREADABLE_POLICIES}[15m])) > 0",
             TICKET,
             "15m",
             "Routers cannot read a stored safety policy.",
@@ -144,7 +144,7 @@ def fault_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaCacheRepaired",
-            added(REPAIRS, "tier", "1h"),
+            added(REPAIRS, "application, tier", "1h"),
             TICKET,
             "0s",
             "A replica of tier {{ $labels.tier }} has replaced its KV cache.",

@@ -9,7 +9,8 @@ from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 from k8s.monitoring.metric_names import bucket_of, count_of, sum_of
 from k8s.monitoring.objectives import objectives
 
-TIER, TENANT = '{tier=~"$tier"}', '{tenant=~"$tenant"}'
+_OF = 'application=~"$application"'
+APPLICATION, TIER, TENANT = f"{{{_OF}}}", f'{{{_OF}, tier=~"$tier"}}', f'{{{_OF}, tenant=~"$tenant"}}'
 STEP_OF_RATES = "$__rate_interval"
 
 
@@ -131,15 +132,21 @@ def service() -> Dashboard:
                     Panel("Failovers", [Query(rate(m.FAILOVERS, "tier, kind"), "{{tier}} {{kind}}")], Unit.PER_SECOND),
                     Panel(
                         "Open circuit breakers",
-                        [Query(gauge(m.BREAKER_OPEN, "dependency", ""), "{{dependency}}")],
+                        [Query(gauge(m.BREAKER_OPEN, "dependency", APPLICATION), "{{dependency}}")],
                         description="Routers that do without it.",
                     ),
-                    Panel("Journals", [Query(gauge(m.JOURNAL_BYTES, "log", ""), "{{log}}")], Unit.BYTES),
-                    Panel("Lost records", [Query(gauge(m.LOST_RECORDS, "log", ""), "{{log}}")]),
+                    Panel("Journals", [Query(gauge(m.JOURNAL_BYTES, "log", APPLICATION), "{{log}}")], Unit.BYTES),
+                    Panel("Lost records", [Query(gauge(m.LOST_RECORDS, "log", APPLICATION), "{{log}}")]),
+                    Panel(
+                        "Requests without a trace",
+                        [Query(rate(m.UNTRACED, "role", APPLICATION), "{{role}}")],
+                        Unit.PER_SECOND,
+                        "telemetry.max_pending others were being traced.",
+                    ),
                 ],
             ),
         ],
-        [Variable("tier", m.BUILD_INFO)],
+        [Variable("application", m.BUILD_INFO), Variable("tier", m.BUILD_INFO)],
     )
 
 
@@ -163,7 +170,7 @@ def load_row() -> Row:
 
 def kv_cache_row() -> Row:
     """Returns the panels of KV blocks and the prefix cache."""
-    used = f'sum by (tier) ({m.KV_BLOCKS}{{tier=~"$tier", state="%s"}})'
+    used = f'sum by (tier) ({m.KV_BLOCKS}{{{_OF}, tier=~"$tier", state="%s"}})'
     return Row(
         "KV cache",
         [
@@ -261,6 +268,7 @@ def scaling_row() -> Row:
                 ],
             ),
             Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
+            Panel("Waiting for a first replica", [Query(f"max by (tier) ({m.WAITING_FOR_START}{TIER})", "{{tier}}")]),
             Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
         ],
     )
@@ -298,7 +306,7 @@ def engine() -> Dashboard:
             scaling_row(),
             replicas_row(),
         ],
-        [Variable("tier", m.BUILD_INFO)],
+        [Variable("application", m.BUILD_INFO), Variable("tier", m.BUILD_INFO)],
     )
 
 
@@ -319,7 +327,7 @@ def tenants() -> Dashboard:
                     Panel("Tokens", top(rate(m.TOKENS, "tenant", TENANT)), Unit.PER_SECOND),
                     Panel(
                         "Failed requests",
-                        top(rate(m.REQUESTS, "tenant", '{tenant=~"$tenant", outcome="failed"}')),
+                        top(rate(m.REQUESTS, "tenant", f'{{{_OF}, tenant=~"$tenant", outcome="failed"}}')),
                         Unit.PER_SECOND,
                     ),
                 ],
@@ -355,7 +363,7 @@ def tenants() -> Dashboard:
                 ],
             ),
         ],
-        [Variable("tenant", m.REQUESTS)],
+        [Variable("application", m.BUILD_INFO), Variable("tenant", m.REQUESTS)],
     )
 
 
@@ -383,7 +391,7 @@ def safety_row() -> Row:
             ),
             Panel(
                 "Policies that cannot be read",
-                [Query(f"sum(rate({m.UNREADABLE_POLICIES}[{STEP_OF_RATES}]))", "readings")],
+                [Query(f"sum(rate({m.UNREADABLE_POLICIES}{APPLICATION}[{STEP_OF_RATES}]))", "readings")],
                 Unit.PER_SECOND,
             ),
         ],
@@ -392,8 +400,8 @@ def safety_row() -> Row:
 
 def cache_row() -> Row:
     """Returns the panels of what the answer cache gives again."""
-    hits = f'sum(rate({m.CACHE_REQUESTS}{{tenant=~"$tenant", status=~"exact|semantic"}}[{STEP_OF_RATES}]))'
-    asked = f'sum(rate({m.CACHE_REQUESTS}{{tenant=~"$tenant", status!="bypass"}}[{STEP_OF_RATES}]))'
+    hits = f'sum(rate({m.CACHE_REQUESTS}{{{_OF}, tenant=~"$tenant", status=~"exact|semantic"}}[{STEP_OF_RATES}]))'
+    asked = f'sum(rate({m.CACHE_REQUESTS}{{{_OF}, tenant=~"$tenant", status!="bypass"}}[{STEP_OF_RATES}]))'
     return Row(
         "Answer cache",
         [
@@ -408,7 +416,7 @@ def cache_row() -> Row:
                 "Why not",
                 [
                     Query(
-                        rate(m.CACHE_REQUESTS, "reason", '{tenant=~"$tenant", status=~"miss|bypass"}'),
+                        rate(m.CACHE_REQUESTS, "reason", f'{{{_OF}, tenant=~"$tenant", status=~"miss|bypass"}}'),
                         "{{reason}}",
                     )
                 ],
@@ -420,7 +428,7 @@ def cache_row() -> Row:
 
 def stored_answers_row() -> Row:
     """Returns the panels of what the answer cache stores, and of hits that were wrong."""
-    wrong = f'sum by (judge) (rate({m.CACHE_JUDGED}{{tenant=~"$tenant", wrong="true"}}[1h]))'
+    wrong = f'sum by (judge) (rate({m.CACHE_JUDGED}{{{_OF}, tenant=~"$tenant", wrong="true"}}[1h]))'
     judged = f"sum by (judge) (rate({m.CACHE_JUDGED}{TENANT}[1h]))"
     return Row(
         "Stored answers",
@@ -435,7 +443,7 @@ def stored_answers_row() -> Row:
             ),
             Panel(
                 "Entries that cannot be read",
-                [Query(f"sum(rate({m.CACHE_POISONED}[{STEP_OF_RATES}]))", "entries")],
+                [Query(f"sum(rate({m.CACHE_POISONED}{APPLICATION}[{STEP_OF_RATES}]))", "entries")],
                 Unit.PER_SECOND,
             ),
         ],
@@ -452,11 +460,11 @@ def safety_and_cache() -> Dashboard:
             cache_row(),
             stored_answers_row(),
         ],
-        [Variable("tenant", m.REQUESTS)],
+        [Variable("application", m.BUILD_INFO), Variable("tenant", m.REQUESTS)],
     )
 
 
-_BLOCKED = '{tenant=~"$tenant", decision="blocked"}'
+_BLOCKED = f'{{{_OF}, tenant=~"$tenant", decision="blocked"}}'
 
 
 def dashboards() -> Sequence[Dashboard]:

@@ -26,6 +26,7 @@ CACHE_JUDGED = "ray_manta_cache_judged_total"
 
 LOST_RECORDS = "ray_manta_lost_records_total"
 UNREADABLE_POLICIES = "ray_manta_unreadable_policies_total"
+UNTRACED = "ray_manta_untraced_requests_total"
 BREAKER_OPEN = "ray_manta_breaker_open"
 JOURNAL_BYTES = "ray_manta_journal_bytes"
 
@@ -49,6 +50,7 @@ PHASE_SECONDS = "ray_manta_engine_phase_seconds_total"
 TARGET_REPLICAS = "ray_manta_autoscaling_target_replicas"
 NEEDED_REPLICAS = "ray_manta_autoscaling_needed_replicas"
 READY_REPLICAS = "ray_manta_autoscaling_ready_replicas"
+WAITING_FOR_START = "ray_manta_autoscaling_waiting_requests"
 COLD_START = "ray_manta_autoscaling_cold_start_s"
 SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
 

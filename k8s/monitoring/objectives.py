@@ -43,7 +43,7 @@ WINDOWS = tuple(dict.fromkeys(window for each in BURN_RATES for window in (each.
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A share of events, ``target``, that is to be good, for each tier.
+    """A share of events, ``target``, that is to be good, for each tier of each application.
 
     ``good`` and ``total`` are the counters, with their matchers; those of ``good`` have no tier in common. ``name`` is
     part of the names of rules, ``title`` of those of alerts.
@@ -68,7 +68,7 @@ class Objective:
         """Returns the rules that record the shares, and the numbers of events of the long windows."""
         shares = [Recording(self.ratio(window), self._errors(window)) for window in WINDOWS]
         numbers = [
-            Recording(self.events(each.long), f"sum by (tier) (increase({self.total}[{each.long}]))")
+            Recording(self.events(each.long), f"sum by (application, tier) (increase({self.total}[{each.long}]))")
             for each in BURN_RATES
         ]
         return shares + numbers
@@ -94,8 +94,8 @@ class Objective:
 
     def _errors(self, window: str) -> str:
         """Returns the share of bad events. Where no event was good, ``good`` has no series."""
-        total = f"sum by (tier) (rate({self.total}[{window}]))"
-        good = " or ".join(f"sum by (tier) (rate({each}[{window}]))" for each in self.good)
+        total = f"sum by (application, tier) (rate({self.total}[{window}]))"
+        good = " or ".join(f"sum by (application, tier) (rate({each}[{window}]))" for each in self.good)
         return f"({total} - ({good} or 0 * {total})) / {total}"
 
 

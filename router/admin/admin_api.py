@@ -231,7 +231,7 @@ class AdminApi:
             {
                 "tier": tier.name,
                 "model": tier.model,
-                "ready": now.ready,
+                "ready": now.available,
                 "replicas": len(now.replicas),
                 "context_length": now.context_length,
                 "running": now.running,

@@ -35,7 +35,7 @@ class PinBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    replicas: int = Field(ge=1, le=10_000)
+    replicas: int = Field(ge=0, le=10_000)
     expires_in_s: float = Field(gt=0, le=MAX_PIN_S)
     why: str = Field("", max_length=200)
 
@@ -79,12 +79,12 @@ class ScalingApi:
         pin = ReplicaPin(tier, asked.replicas, now + asked.expires_in_s, asked.why)
         _check(pin, scaling.tiers[tier])
         await scaling.pin(pin)
-        self._record(principal, tier, f"pinned to {pin.replicas} for {asked.expires_in_s:g} s")
+        self._record(principal, tier, f"pinned to {pin.replicas} for {asked.expires_in_s:g} s", pin.why)
         return {"object": "pin", "tier": tier, **(_document(pin) or {})}
 
-    def _record(self, principal: Principal, tier: str, outcome: str) -> None:
+    def _record(self, principal: Principal, tier: str, outcome: str, why: str = "") -> None:
         change = {"check": f"scaling:{tier}", "outcome": outcome, "reviewer": principal.key_id}
-        self._record_change(principal.tenant, change)
+        self._record_change(principal.tenant, {**change, "why": why} if why else change)
 
 
 def _check(pin: ReplicaPin, bounds: ReplicaBounds) -> None:

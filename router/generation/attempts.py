@@ -140,9 +140,9 @@ async def _attempts(
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        attempt = request
-        if run.failures:
-            attempt = replace(request, request_id=f"{request.request_id}-{len(run.failures)}", refused_before=())
+        attempt, tried = request, len(run.failures)
+        if tried:
+            attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
             if run.on_probation:

@@ -7,6 +7,7 @@ Errors that an implementation raises (beside ``engine.api.RequestError``)::
 
     BackendError
     ├── TierUnavailableError       no replica of the tier is ready (starting, all dead, or Serve refused)
+    │   └── TierStartingError      the tier was at zero replicas, and the request cannot wait for a first one
     ├── SlowReaderError            the client reads too slowly; its buffer is full
     ├── PoisonRequestError         several replicas were lost while they ran the request; made by the router
     └── ReplicaError               one replica failed or refused; another may succeed
@@ -59,6 +60,15 @@ class BackendError(Exception):
 
 class TierUnavailableError(BackendError):
     """No replica of the tier can take a request now."""
+
+
+class TierStartingError(TierUnavailableError):
+    """The tier has no replica, since it is scaled to zero while no request comes, and the request cannot wait for a
+    first one. ``retry_after_s`` estimates when there is one, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class SlowReaderError(BackendError):
@@ -137,11 +147,17 @@ class TierSnapshot:
     wait_s: float = 0.0  # estimated seconds until one more sequence starts, on the replica with the shortest wait
     kv_used: float = 0.0  # KV cache usage: the share of KV blocks in use, 0 to 1
     loads: Mapping[str, ReplicaLoad] = field(default_factory=dict, compare=False)  # of the ready replicas, by id
+    scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
 
     @property
     def ready(self) -> bool:
         """Whether the tier has a ready replica."""
         return bool(self.replicas)
+
+    @property
+    def available(self) -> bool:
+        """Whether the tier takes requests: it has a ready replica, or may be without one."""
+        return self.ready or self.scales_to_zero
 
 
 class TierBackend(Protocol):

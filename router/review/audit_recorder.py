@@ -78,7 +78,7 @@ class AuditRecorder:
 
     def record_change(self, tenant: str, change: Mapping[str, object]) -> None:
         """Records a change by an administrator. ``change`` has the members ``check`` (the thing that was changed),
-        ``outcome`` and ``reviewer``."""
+        ``outcome`` and ``reviewer``, and ``why`` if the administrator said so."""
         self._add(tenant, {"stage": "admin", **change})
 
     def _add(self, tenant: str, document: Mapping[str, object]) -> None:

@@ -89,6 +89,7 @@ def test_a_pin_is_set_shown_and_removed_and_the_audit_log_has_it(service: Servic
     log = manta(service, "audit", "show", "--tenant", "ops").stdout
     assert "scaling:fast" in log
     assert "pinned to 4" in log
+    assert "launch" in log
 
 
 @pytest.mark.parametrize(

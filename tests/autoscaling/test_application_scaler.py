@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from cluster.autoscaling.application_scaler import LOST_S, ApplicationScaler
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, TierScalingConfig
 from cluster.autoscaling.decision import Decisions, Reason
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import Pin
+from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 from engine.api import ClassLoad, EngineLoad, Priority
 
@@ -25,6 +27,7 @@ class Serve:
         self.decisions: list[Decisions] = []
         self.pins = pins
         self.at_s = T
+        self.clock_s = 0.0  # by which the time of day is ahead of the scaler's clock
         self.targets = {name: tier.min for name, tier in config.tiers.items()}
         self.queued = dict.fromkeys(config.tiers, 0.0)  # prompt tokens of each replica
         self.reads = 0
@@ -40,7 +43,8 @@ class Serve:
             for tier in tiers or self.config.tiers:
                 for _ in range(2):  # Serve may ask twice (ray 59220)
                     read = partial(self.view, tier)
-                    self.targets[tier] = self.scaler.target(tier, self.targets[tier], read, self.at_s)
+                    time_s = self.at_s + self.clock_s
+                    self.targets[tier] = self.scaler.target(tier, self.targets[tier], read, self.at_s, time_s)
             self.at_s += TICK_S
 
     def view(self, tier: str) -> TierView:
@@ -151,3 +155,37 @@ def test_a_tier_that_cannot_be_read_does_not_hold_the_others() -> None:
         serve.at_s += TICK_S
     assert serve.targets["fast"] > 1
     assert serve.targets["frontier"] == 1
+
+
+def test_a_step_of_the_time_of_day_does_not_hold_the_target_or_lose_a_window() -> None:
+    """NTP sets the clock of the head: back by an hour, and forth by two."""
+    serve = Serve(config_of("fast", down_window_s=30.0))
+    for step_s in (0.0, -3600.0, 7200.0):
+        serve.clock_s = step_s
+        serve.run(20)
+    assert {each.tiers["fast"].reason for each in serve.decisions} & {Reason.CLOCK, Reason.NO_FRESH_DATA} == set()
+    assert serve.decisions[-1].time_s == serve.decisions[-1].at_s + 7200.0
+    known = serve.scaler._state.tiers["fast"].needs
+    assert serve.at_s - known[0].at_s >= 30.0
+
+
+def test_pins_expire_and_schedules_begin_by_the_time_of_day() -> None:
+    serve = Serve(config_of("fast"), lambda: (Pin("fast", 3, T + 3600.0),))
+    serve.run(3)
+    assert serve.targets["fast"] == 3
+    serve.clock_s = 3601.0
+    serve.run(3)
+    assert serve.decisions[-1].tiers["fast"].reason is not Reason.PINNED
+
+
+@pytest.mark.parametrize(("pins", "expected"), [((), 1), ((Pin("fast", 0, T + 3600.0),), 0)], ids=["free", "pinned"])
+def test_what_waits_at_routers_starts_a_tier_at_zero_within_an_interval(pins: tuple[Pin, ...], expected: int) -> None:
+    config = AutoscalingConfig(tiers={"fast": TierScalingConfig(min=0, max=2)})
+    rooms: dict[str, WaitingRoom] = {}
+    serve = Serve(config)
+    serve.scaler = ApplicationScaler(config, {}, serve.decisions.append, lambda: pins, lambda: rooms)
+    serve.run(3)
+    assert serve.targets["fast"] == 0
+    rooms["fast"] = WaitingRoom(1, 50.0, 0.1)
+    serve.run(1.1)
+    assert serve.targets["fast"] == expected

@@ -88,3 +88,26 @@ def test_old_and_future_counters_are_none(counted_at_s: float) -> None:
 def test_one_point_is_no_flow() -> None:
     assert flow_of((ArrivalCounts(0.0),), WINDOW_S) is None
     assert flow_of((), WINDOW_S) is None
+
+
+def test_a_step_from_nothing_is_seen_at_every_instant_from_then_on() -> None:
+    """Its edge must not pass for batches, by which the rate would fall back to its average."""
+    found = []
+    points: tuple[ArrivalCounts, ...] = ()
+    for half in range(400):
+        at_s = half / 2
+        points = remembered(points, ArrivalCounts(at_s, max(0.0, at_s - 100.0) * 13.0), WINDOW_S)
+        if at_s >= 102:
+            found.append(rate_of(points))
+    assert min(found[:60]) > 10.0
+
+
+def test_batches_are_still_no_surge() -> None:
+    """Twenty requests at once, every ten seconds."""
+    points: tuple[ArrivalCounts, ...] = ()
+    found = []
+    for second in range(300):
+        points = remembered(points, ArrivalCounts(float(second), 20 * (second // 10)), WINDOW_S)
+        if second > 2 * WINDOW_S:
+            found.append(rate_of(points))
+    assert max(found) < 2.4

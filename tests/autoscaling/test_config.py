@@ -17,6 +17,9 @@ from engine.api import Priority
         ({"timezone": "Mars/Olympus"}, "no time zone"),
         ({"tiers": {"fast": {"slos": {"express": {}}}}}, "express"),
         ({"fast": {"band": 1.5}}, "band"),
+        ({"interval_s": 3.0}, "interval_s is 3; it may be 2.5 at most, half of fast.stale_s"),
+        ({"interval_s": 0.5, "fast": {"stale_s": 0.6}}, "interval_s"),
+        ({"interval_s": 6.0, "fast": {"stale_s": 60.0}}, "interval_s is 6; it may be 5 at most"),
         ({"tires": {}}, "tires"),
     ],
 )

@@ -238,3 +238,17 @@ def test_a_class_without_latencies_is_no_fault() -> None:
     bench = Bench(replicas=2, rate=5, latencies=lambda at_s: (replace(report, observed_at_s=at_s),))
 
     assert bench.run(5)[-1].target == 2
+
+
+def test_a_tier_whose_first_answers_have_not_ended_is_raised_by_its_queue() -> None:
+    """The length of its answers is not known yet, which must not look like answers that cost nothing."""
+    bench = Bench(replicas=1)
+
+    def unfinished(at_s: float, tier: TierSnapshot) -> TierSnapshot:
+        counters = {each: replace(one, finished=0, output_tokens=0.0) for each, one in tier.counters.items()}
+        return replace(tier, counters=counters)
+
+    bench.edit = unfinished
+    bench.run(30)
+    bench.rate, bench.running, bench.waiting = 2.0, 300, 100  # they need one and a half KV caches
+    assert max(decision.target for decision in bench.run(10)) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.replica_model import ReplicaMeasurements, ReplicaModel
+from cluster.autoscaling.snapshot import TierSnapshot
+from tests.autoscaling.snapshots import PREFILL, Bench
 
 MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001)
 
@@ -75,3 +78,57 @@ def test_a_replica_that_has_really_changed_is_learnt_in_the_end() -> None:
 
 def test_a_wrong_first_measurement_is_replaced() -> None:
     assert ReplicaMeasurements().with_prefill(5e6).with_prefill(5000.0).model().prefill_tokens_per_s == 5000.0
+
+
+def speeds_of(bench: Bench, model: int, factor: float) -> None:
+    """Has all replicas report that they are of ``model``, and prefill ``factor`` times as fast."""
+
+    def edit(at_s: float, tier: TierSnapshot) -> TierSnapshot:
+        replicas = [
+            each
+            if each.sample is None
+            else replace(each, sample=replace(each.sample, model=model, prefill_tokens_per_s=factor * PREFILL))
+            for each in tier.replicas
+        ]
+        return replace(tier, replicas=tuple(replicas))
+
+    bench.edit = edit
+
+
+def learnt(bench: Bench) -> float:
+    return bench.state.tiers["fast"].measurements.prefill.value
+
+
+def test_the_speeds_of_another_model_are_forgotten_at_once() -> None:
+    bench = Bench(replicas=4, rate=10.0, running=4)
+    speeds_of(bench, 1, 1.0)
+    bench.run(120)
+    assert learnt(bench) == pytest.approx(PREFILL)
+    speeds_of(bench, 2, 0.2)
+    bench.run(3)
+    assert learnt(bench) == pytest.approx(0.2 * PREFILL)
+
+
+def test_while_two_models_run_the_speeds_are_those_of_the_more_frequent_one() -> None:
+    bench = Bench(replicas=4, rate=10.0, running=4, frozen=True)
+    speeds_of(bench, 1, 1.0)
+    bench.run(60)
+
+    def mixed(newer: int) -> Callable[[float, TierSnapshot], TierSnapshot]:
+        def edit(at_s: float, tier: TierSnapshot) -> TierSnapshot:
+            replicas = [
+                replace(each, sample=replace(each.sample, model=2 if place < newer else 1, prefill_tokens_per_s=speed))
+                for place, each in enumerate(tier.replicas)
+                if each.sample is not None
+                for speed in [0.2 * PREFILL if place < newer else PREFILL]
+            ]
+            return replace(tier, replicas=tuple(replicas))
+
+        return edit
+
+    found = []
+    for newer in range(5):
+        bench.edit = mixed(newer)
+        bench.run(2)
+        found.append(learnt(bench) / PREFILL)
+    assert found == pytest.approx([1.0, 1.0, 1.0, 0.2, 0.2])

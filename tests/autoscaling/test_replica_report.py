@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_report_with_a_number_that_is_none_is_not_read(name: str) -> None:
 
 
 def test_counts_of_zero_do_not_travel() -> None:
-    assert len(to_numbers(EngineLoad(), WindowedLatencies(), 0.0)) == 15
+    assert len(to_numbers(EngineLoad(), WindowedLatencies(), 0.0)) == 18
 
 
 def test_a_window_forgets_latencies_after_half_a_minute() -> None:
@@ -91,3 +92,22 @@ def test_a_window_forgets_latencies_after_half_a_minute() -> None:
         found = window.latencies(later, float(second))
     assert found.itl == buckets()
     assert found.window_s == 30.0
+
+
+def test_latencies_by_other_bounds_are_left_out_and_the_rest_is_read() -> None:
+    """A replica of another release may count by other bounds: its third bucket is not ours."""
+    window = WindowedLatencies(12.0, {Priority.STANDARD: buckets(b9=4)}, buckets(b4=50))
+    numbers = to_numbers(LOAD, window, 7.5)
+    for foreign in ({**numbers, "bounds": 1.0}, {name: value for name, value in numbers.items() if name != "bounds"}):
+        report = from_numbers(foreign)
+        assert report is not None
+        assert (sum(report.latencies.itl), report.sample.running_requests) == (0, 3)
+        assert not any(map(sum, report.latencies.ttft.values()))
+
+
+def test_the_model_and_the_age_of_a_report_come_along() -> None:
+    sent = to_numbers(replace(LOAD, age_s=2.5), WindowedLatencies(), 0.0, "0123456789abcdef")
+    report = from_numbers(sent)
+    assert report is not None
+    assert (report.sample.model, report.age_s) == (0x0123456789AB, 2.5)
+    assert from_numbers({name: sent[name] for name in sent if name not in ("model", "age_s")}) is not None

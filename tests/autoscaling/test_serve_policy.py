@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ray.serve.config import AutoscalingContext
 
 from cluster.autoscaling.application_scaler import ApplicationScaler, ApplicationScalers
 from cluster.autoscaling.config import AutoscalingConfig, TierScalingConfig
+from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.serve_policy import TierAutoscaler, view_of
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 
@@ -25,7 +27,7 @@ def replica(name: str) -> ReplicaID:
     return ReplicaID(name, DeploymentID("fast", "manta"))
 
 
-def context(target: int, running: list[str], series: Series | Callable[[], Any], queued: float = 0.0) -> Any:
+def context(target: int, running: list[str], series: Series | Callable[[], Any]) -> Any:
     """A context as Serve makes them. ``series`` has the points of each metric of each replica."""
 
     def raw() -> Any:
@@ -44,7 +46,7 @@ def context(target: int, running: list[str], series: Series | Callable[[], Any],
         target_num_replicas=target,
         running_replicas=[replica(each) for each in running],
         total_num_requests=0.0,
-        total_queued_requests=queued,
+        total_queued_requests=0.0,
         aggregated_metrics=None,
         raw_metrics=raw,
         capacity_adjusted_min_replicas=1,
@@ -76,11 +78,6 @@ def test_the_last_report_of_each_running_replica_is_read() -> None:
             ReplicaView("c"),
         ),
     )
-
-
-def test_queued_calls_count_where_no_replica_runs() -> None:
-    assert view_of(context(0, [], {}, queued=3.0)).queued == 3.0
-    assert view_of(context(1, ["a"], {}, queued=3.0)).queued == 0.0
 
 
 def test_the_target_is_the_decision_of_the_applications_scaler_with_a_new_state_each_time(
@@ -123,3 +120,13 @@ def test_metrics_that_cannot_be_read_leave_the_target_and_are_logged_once(monkey
 def test_settings_of_another_release_leave_the_target() -> None:
     policy = TierAutoscaler({"a setting": "unknown here"}, {})
     assert [policy(context(3, ["a"], {})) for _ in range(2)] == [(3, {})] * 2
+
+
+def test_the_policy_goes_by_a_clock_that_nobody_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ApplicationScalers, "_scalers", {})
+    policy, seen = TierAutoscaler(SETTINGS.model_dump(mode="json"), {}), context(1, ["a"], {})
+    decisions: list[Decisions] = []
+    ApplicationScalers.of(seen.app_name, lambda: ApplicationScaler(SETTINGS, {}, decisions.append))
+    policy(seen)
+    assert decisions[0].at_s == pytest.approx(time.monotonic(), abs=60)
+    assert decisions[0].time_s == pytest.approx(time.time(), abs=60)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot
+from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierMemory, TierView, collect
+from cluster.autoscaling.tier_load import load_of
 from engine.api import ClassLoad, EngineLoad, Priority
 
 T = 1_767_600_000.0
@@ -26,14 +27,14 @@ class Serve:
     def __init__(self, target: int, *replicas: ReplicaView) -> None:
         self.memory, self.at_s, self.target = TierMemory(), T, target
         self.replicas = {each.replica_id: each for each in replicas}
-        self.queued = 0.0
+        self.room = WaitingRoom()
 
     def set(self, *replicas: ReplicaView) -> None:
         self.replicas |= {each.replica_id: each for each in replicas}
 
     def tick(self, seconds: float = 1.0) -> TierSnapshot:
         self.at_s += seconds
-        seen = TierView("fast", self.target, tuple(self.replicas.values()), self.queued)
+        seen = TierView("fast", self.target, tuple(self.replicas.values()), self.room)
         self.memory, snapshot = collect(self.memory, seen, self.at_s, gpus=2.0)
         return snapshot
 
@@ -169,13 +170,11 @@ def test_an_order_that_is_withdrawn_is_not_awaited() -> None:
     assert serve.memory.orders == ()
 
 
-def test_calls_that_wait_for_a_first_replica_are_in_the_waiting_room() -> None:
+def test_what_waits_at_routers_counts_until_a_replica_runs() -> None:
     serve = Serve(0)
     serve.tick()
-    serve.queued = 2.0
-    serve.tick()
-    found = serve.tick(3.0)
-    assert (found.waiting_room.requests, found.waiting_room.oldest_s) == (2, 3.0)
+    serve.room = WaitingRoom(2, 500.0, 3.0)
+    assert serve.tick().waiting_room == serve.room
     serve.set(view("a"))
     assert serve.tick().waiting_room.requests == 0
 
@@ -187,3 +186,34 @@ def test_the_memory_is_not_changed_by_a_call() -> None:
     assert collect(memory, seen, T) == first
     assert memory == TierMemory()
     assert replace(first[0]) == first[0]
+
+
+def aged(name: str, reported_at_s: float, age_s: float) -> ReplicaView:
+    numbers = to_numbers(EngineLoad(running=3, age_s=age_s), WindowedLatencies(), 0.0)
+    return ReplicaView(name, reported_at_s, numbers)
+
+
+def test_numbers_that_were_old_when_they_were_sent_are_old_when_they_come() -> None:
+    serve = Serve(1, aged("a", 1.0, 0.0))
+    assert load_of(serve.tick(), serve.at_s, stale_s=5.0, stuck_s=60.0, new_s=30.0).fresh == 1
+    serve.set(aged("a", 2.0, 8.0))  # its engine hangs in a step, and it reports as ever
+    found = serve.tick()
+    assert found.replicas[0].sample is not None
+    assert found.replicas[0].sample.observed_at_s == serve.at_s - 8.0
+    assert load_of(found, serve.at_s, stale_s=5.0, stuck_s=60.0, new_s=30.0).fresh == 0
+
+
+def modelled(name: str, reported_at_s: float, model: str, start_s: float) -> ReplicaView:
+    return ReplicaView(name, reported_at_s, to_numbers(EngineLoad(), WindowedLatencies(), start_s, model))
+
+
+def test_cold_starts_of_another_model_are_forgotten() -> None:
+    serve = Serve(1, modelled("a", 1.0, "aa", 3.0))
+    serve.tick()
+    serve.target = 2
+    serve.tick()
+    serve.tick(40.0)
+    serve.set(modelled("b", 1.0, "aa", 30.0))
+    assert serve.tick().cold_start_s == 41.0
+    serve.set(modelled("a", 2.0, "bb", 5.0), modelled("b", 2.0, "bb", 5.0))  # updated in place
+    assert serve.tick().cold_start_s == 5.0

@@ -158,7 +158,7 @@ def grpc_receiver() -> Iterator[Received]:
     add_MetricsServiceServicer_to_server(Metrics(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    received.endpoint = received.metrics_endpoint = f"127.0.0.1:{port}"
+    received.endpoint = received.metrics_endpoint = f"http://127.0.0.1:{port}"
     try:
         yield received
     finally:

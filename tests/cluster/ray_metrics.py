@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import pytest
 
@@ -19,6 +17,7 @@ class RecordedMetrics:
 
     labels: dict[str, frozenset[str]] = field(default_factory=dict)
     values: dict[tuple[str, Labels], float] = field(default_factory=dict)
+    applications: dict[str, str] = field(default_factory=dict)  # by metric
     calls: int = 0
 
     def value(self, name: str, **labels: str) -> float:
@@ -30,7 +29,7 @@ class RecordedMetrics:
 
     def _key(self, name: str, labels: dict[str, str] | None) -> tuple[str, Labels]:
         given = labels or {}
-        assert set(given) == self.labels[name], f"Ray wants every label of {name}"
+        assert {*given, "application"} == self.labels[name], f"Ray wants every label of {name}"
         assert all(isinstance(each, str) for each in given.values())
         self.calls += 1
         return name, frozenset(given.items())
@@ -44,11 +43,17 @@ class RecordedMetrics:
         self.values[self._key(name, labels)] = value
 
 
-def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType] = ()) -> RecordedMetrics:
-    """Has the metrics recorded from now on that ``modules`` make themselves, or by ``instruments``."""
+def record(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
+    """Has the metrics that are made from now on recorded, by their labels without the application."""
     recorded = RecordedMetrics()
 
-    class Counter:
+    class Metric:
+        name = ""
+
+        def set_default_tags(self, tags: dict[str, str]) -> None:
+            recorded.applications[self.name] = tags["application"]
+
+    class Counter(Metric):
         def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
             assert description
             self.name = f"ray_{name}_total"
@@ -57,7 +62,7 @@ def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType] = ()) 
         def inc(self, value: float, labels: dict[str, str] | None = None) -> None:
             recorded.add(self.name, value, labels)
 
-    class Gauge:
+    class Gauge(Metric):
         def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
             assert description
             self.name = f"ray_{name}"
@@ -66,10 +71,6 @@ def record(monkeypatch: pytest.MonkeyPatch, modules: Iterable[ModuleType] = ()) 
         def set(self, value: float, labels: dict[str, str] | None = None) -> None:
             recorded.set(self.name, value, labels)
 
-    for module in modules:
-        for kind in (Counter, Gauge):
-            if hasattr(module, kind.__name__):
-                monkeypatch.setattr(module, kind.__name__, kind)
     monkeypatch.setattr(instruments, "RayCounter", Counter)
     monkeypatch.setattr(instruments, "RayGauge", Gauge)
     return recorded

@@ -130,11 +130,13 @@ async def test_replicas_follow_the_load_and_no_stream_is_cut(
     scaled: Scaled, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = {}
+    began = time.time()
     async with scaled.load() as answers:
         times["target raised"] = await scaled.seconds_until(
             lambda: scaled.decision["target"] == 2, "the target is raised"
         )
         raised = scaled.decision
+        times["of which until the decision"] = raised["at"] - began
         times["then second replica"] = await scaled.seconds_until(lambda: scaled.running == 2, "two replicas run")
         times["then both answered"] = await scaled.seconds_until(
             lambda: len(scaled.answered) == 2, "the second replica answers"

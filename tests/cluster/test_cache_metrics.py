@@ -19,9 +19,12 @@ class Recorded:
     def __init__(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> None:
         self._name, self._keys = name, set(tag_keys)
 
+    def set_default_tags(self, tags: Mapping[str, str]) -> None:
+        assert tags == {"application": ""}
+
     def inc(self, value: float, tags: Mapping[str, str] | None = None) -> None:
         labels = dict(tags or {})
-        assert set(labels) == self._keys
+        assert {*labels, "application"} == self._keys
         COUNTS[self._name, frozenset(labels.items())] += int(value)
 
 

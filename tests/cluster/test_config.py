@@ -205,7 +205,6 @@ def test_an_optional_tier_that_is_missing_is_not_scaled_either() -> None:
     [
         ({"tiny": {"max": 2}}, "autoscaling.tiers.tiny: there is no such tier"),
         ({"small": {"min": 3, "max": 2}}, "max is 2"),
-        ({"small": {"min": 0, "max": 2}}, "autoscaling.tiers.small.min"),
         ({"small": {"max": 2, "warm": 1}}, "autoscaling.tiers.small.warm"),
         ({"small": {"max": 2, "pool": "h100"}}, "no pool 'h100'"),
     ],

@@ -303,3 +303,12 @@ def test_what_admission_adds_comes_along_where_an_older_release_ignores_it() -> 
 
     assert unpack_request(sent(packed)) == request
     assert not {"ttft_slo_s", "refused_before"} & packed["request"].keys()
+
+
+def test_the_number_of_an_attempt_comes_along_where_an_older_release_ignores_it() -> None:
+    again = GenerationRequest("q-1", "hi", attempt=1)
+    packed = pack_request(again)
+
+    assert unpack_request(sent(packed)) == again
+    assert "attempt" not in packed["request"]
+    assert "attempt" not in pack_request(GenerationRequest("q", "hi"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.telemetry import prediction_metrics
 from cluster.telemetry.prediction_metrics import PredictionMetrics
 from tests.cluster.ray_metrics import record
 
@@ -12,7 +11,7 @@ NAME = "ray_manta_ttft_error_bucket_total"
 
 
 def test_errors_are_counted_by_tier_direction_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = record(monkeypatch, [prediction_metrics])
+    recorded = record(monkeypatch)
     metrics = PredictionMetrics()
     metrics.count("fast", 1.0, 1.25)  # a fifth
     metrics.count("fast", 9.0, 1.0)

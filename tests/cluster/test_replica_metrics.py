@@ -7,6 +7,7 @@ import pytest
 from cluster.autoscaling.config import SloConfig
 from cluster.telemetry.bounded_label import OTHER, bounded
 from cluster.telemetry.engine_metric_definitions import KERNELS, MISSES, PHASES
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from engine.api import EngineStats, Priority
 from engine.kv.prefix import Miss
@@ -136,3 +137,9 @@ def test_the_usual_objectives_are_bounds_of_buckets() -> None:
 
 
 CLASSES = ("interactive", "standard", "batch")
+
+
+def test_each_series_says_of_which_application_it_is(recorded: RecordedMetrics) -> None:
+    ReplicaMetrics("fast", "v1", RayInstruments("second")).publish(read(a_recorder()))
+    assert set(recorded.applications.values()) == {"second"}
+    assert recorded.applications.keys() == recorded.labels.keys()

@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
 import httpx
 import pytest
+from pydantic import ValidationError
 from starlette.types import Message
 
 from cluster.app import make_engine
@@ -27,7 +30,10 @@ from cluster.serve_backend import ServeBackend
 from cluster.telemetry import trace_sampling
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otel_tracer import OtelTracer
+from cluster.telemetry.otlp_exporters import exporter_of
+from cluster.telemetry.replica_tracer import ReplicaTracer
 from cluster.telemetry.trace_record import caller_of
+from engine.api import Delta, FinishReason, GenerationRequest, RequestError, Usage
 from engine.config import EngineConfig
 from router.app import build_app
 from router.config import KeyConfig, RouterConfig
@@ -39,6 +45,7 @@ from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
+from tests.cluster.ray_metrics import record
 from tests.cluster.test_lanes import settle
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.safety.scripted_classifier import ScriptedClassifier
@@ -416,3 +423,61 @@ def test_nothing_that_traces_is_loaded_at_rest() -> None:
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_requests_without_a_trace_are_counted_and_the_first_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = record(monkeypatch)
+    tracer = OtelTracer(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces", max_pending=1), "manta")
+    for _ in range(2):
+        with tracer.request(None), tracer.request(None), tracer.request(None):
+            pass
+    tracer.close()
+    assert recorded.value("ray_manta_untraced_requests_total", role="router") == 4
+    assert recorded.applications["ray_manta_untraced_requests_total"] == "manta"
+    assert len([each for each in caplog.records if "telemetry.max_pending" in each.message]) == 1
+
+
+def test_a_request_with_the_id_of_a_running_one_does_not_end_its_span() -> None:
+    with http_receiver() as received:
+        tracer = ReplicaTracer(TelemetryConfig(endpoint=received.endpoint), "fast")
+        first = GenerationRequest("same", "hi", trace_context=f"00-{TRACE}-{CALLER}-01")
+        tracer.came(first)
+        tracer.refused(tracer.came(first), RequestError("request_id 'same' is in use", "request_id"))
+        tracer.stepped([Delta("same", (1,), "a", FinishReason.STOP, Usage(1, 1, 0), waited_s=0.0)])
+        tracer.close()
+    span = received.named("generate")
+    assert attributes(span.attributes)[Attribute.OUTPUT_TOKENS] == 1
+    assert not failed(span)
+
+
+@pytest.mark.parametrize("endpoint", ["http://collector:4318/v1/traces", "http://10.0.0.7:4317", "http://u:p@host/v1"])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_credentials_are_not_sent_in_clear_to_another_machine(endpoint: str, protocol: str) -> None:
+    with pytest.raises(ValidationError, match="headers"):
+        TelemetryConfig.model_validate(
+            {"endpoint": endpoint, "protocol": protocol, "headers": {"authorization": "Bearer secret"}}
+        )
+
+
+@pytest.mark.parametrize("endpoint", ["https://collector/v1/traces", "http://127.0.0.1:4318", "http://[::1]:4318"])
+def test_credentials_are_sent_by_tls_and_to_this_machine(endpoint: str) -> None:
+    config = TelemetryConfig.model_validate({"endpoint": endpoint, "headers": {"authorization": "Bearer secret"}})
+    assert config.endpoint == endpoint
+    TelemetryConfig(endpoint="http://collector:4318/v1/traces")  # no credentials
+
+
+def test_an_endpoint_of_grpc_without_a_scheme_has_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def channel(kind: str, target: str, *credentials: object) -> grpc.Channel:
+        made.append(f"{kind} {target}")
+        return real(target)
+
+    real = grpc.insecure_channel
+    monkeypatch.setattr(grpc, "insecure_channel", partial(channel, "clear"))
+    monkeypatch.setattr(grpc, "secure_channel", partial(channel, "tls"))
+    for endpoint in ("collector:4317", "https://collector:4317", "http://collector:4317"):
+        exporter_of(TelemetryConfig(endpoint=endpoint, protocol="grpc")).shutdown()
+    assert made == ["tls collector:4317", "tls collector:4317", "clear collector:4317"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from cluster.telemetry import instruments, tenant_labels
@@ -20,10 +22,13 @@ class Recorded:
     def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels
 
+    def set_default_tags(self, tags: Mapping[str, str]) -> None:
+        assert tags == {"application": ""}
+
     def inc(self, value: float, labels: dict[str, str] | None = None) -> None:
         labels = labels or {}
         assert value > 0, "Ray raises"
-        assert set(labels) == set(self.labels)
+        assert {*labels, "application"} == set(self.labels)
         Recorded.added.append((self.name, value, labels))
 
 

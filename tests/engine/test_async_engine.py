@@ -18,6 +18,7 @@ from engine import (
     FinishReason,
     GenerationRequest,
     SamplingParams,
+    async_engine,
 )
 from engine.api import OverloadedError, RequestError
 from tests.engine.conftest import MakeEngine
@@ -257,3 +258,30 @@ def test_an_engine_not_started_is_unhealthy(make_engine: MakeEngine, steps: Step
     with pytest.raises(EngineDeadError):
         subject.check_health()
     subject.close()
+
+
+def test_the_load_of_a_hung_step_grows_old_and_that_of_an_idle_engine_does_not(
+    model_path: Callable[[str], Path], steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_engine, "LOAD_PERIOD_S", 0.0)
+    entered, release = threading.Event(), threading.Event()
+
+    class Hanging(Engine):
+        def step(self) -> list[Delta]:
+            entered.set()
+            assert release.wait(WAIT_S)
+            return super().step()
+
+    subject = AsyncEngine(Hanging.from_pretrained(model_path("llama-tied"), kv_cache_tokens=1024), steps)
+    subject.start()
+    time.sleep(0.05)
+    assert subject.load().age_s == 0.0
+    subject.submit(request("a"))
+    assert entered.wait(WAIT_S)
+    before = subject.load().age_s
+    time.sleep(0.05)
+    assert subject.load().age_s >= before + 0.05
+    release.set()
+    steps.until_end("a")
+    subject.close()
+    assert subject.load().age_s < 0.05

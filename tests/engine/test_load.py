@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine import GenerationRequest, SamplingParams
@@ -121,3 +123,16 @@ def test_an_engine_reports_what_its_steps_cost_and_may_hold(make_engine: MakeEng
     assert (load.step_tokens, load.prefill_chunk) == (engine.config.max_batch_tokens, engine.config.prefill_chunk)
     assert (load.max_sequences, load.output_tokens) == (engine.config.max_sequences, 5)
     assert 0 < load.long_beside_decodes <= load.long_step_tokens <= load.step_tokens
+
+
+def test_a_request_that_another_replica_had_before_is_no_arrival(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_waiting=3)
+    first = GenerationRequest("first", (1, 2, 3), PARAMS)
+    for request in (first, replace(first, request_id="b", resume=(7,)), replace(first, request_id="c", attempt=1)):
+        engine.add(request)
+    for request in (replace(first, request_id="d", attempt=2), replace(first, request_id="e")):
+        with pytest.raises(OverloadedError):
+            engine.add(request)
+    found = engine.load().classes[Priority.STANDARD]
+    assert (found.arrivals, found.refusals, found.prompt_tokens) == (2, 1, 3)
+    assert engine.metrics().refused == 2

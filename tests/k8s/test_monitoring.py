@@ -11,18 +11,13 @@ from typing import cast
 import pytest
 import yaml
 
-from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.telemetry import (
-    cache_metrics,
-    dependency_gauges,
-    fault_metrics,
-    prediction_metrics,
-    replica_metrics,
-    usage_metrics,
-)
+from cluster.autoscaling.waiting_room_store import WaitingRoomStore
+from cluster.telemetry import cache_metrics, fault_metrics, prediction_metrics, replica_metrics, usage_metrics
+from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
+from cluster.telemetry.trace_sampling import TraceSampler
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
@@ -42,24 +37,18 @@ BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 @pytest.fixture
 def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     """The labels of all metrics that the code makes, by their names in Prometheus, and of the recorded series."""
-    modules = [
-        cache_metrics,
-        dependency_gauges,
-        decision_publisher,
-        fault_metrics,
-        prediction_metrics,
-        replica_metrics,
-        usage_metrics,
-    ]
-    recorded = record(monkeypatch, modules)
+    recorded = record(monkeypatch)
     cache_metrics.RayCacheMetrics()
     fault_metrics.FaultMetrics()
     prediction_metrics.PredictionMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
-    DecisionPublisher("manta", cast("DecisionStore", object()))
+    DecisionPublisher("manta", cast("DecisionStore", object()), cast("WaitingRoomStore", object()))
     DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
-    series = {each.name: frozenset({"tier"}) for objective in objectives() for each in objective.recordings()}
+    TraceSampler(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "router", follows=False).close()
+    series = {
+        each.name: frozenset({"application", "tier"}) for objective in objectives() for each in objective.recordings()
+    }
     return recorded.labels | series
 
 
@@ -107,6 +96,18 @@ def test_a_metric_or_a_label_that_does_not_exist_is_found(defined: Mapping[str, 
     assert faults("rate(ray_manta_steps_total[5m])", defined) == ["ray_manta_steps_total"]
     assert faults('ray_manta_engine_running{class="batch"}', defined) == ["ray_manta_engine_running.class"]
     assert faults("sum by (tenant) (ray_manta_engine_running)", defined) == ["tenant"]
+
+
+def test_every_series_says_of_which_application_it_is(defined: Mapping[str, frozenset[str]]) -> None:
+    assert [name for name, labels in defined.items() if "application" not in labels] == []
+
+
+def test_rules_keep_tiers_of_the_same_name_in_two_applications_apart() -> None:
+    rules = [(each.name, each.expression) for each in alerts()] + [
+        (each.name, each.expression) for each in recordings()
+    ]
+    grouped = [(name, group) for name, text in rules for group in BY.findall(text) if "state" not in group]
+    assert [(name, group) for name, group in grouped if "application" not in group.split(", ")] == []
 
 
 def test_every_metric_is_in_a_dashboard_or_a_rule(defined: Mapping[str, frozenset[str]]) -> None:

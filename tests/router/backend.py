@@ -29,6 +29,7 @@ class ReadyTiers:
 
     names: Sequence[str] = TIERS
     ready: bool = True
+    scales_to_zero: bool = False
     started: int = 0
     stopped: int = 0
 
@@ -43,7 +44,10 @@ class ReadyTiers:
         return [TierDescription(name, f"{name}-model") for name in self.names]
 
     def snapshot(self) -> Sequence[TierSnapshot]:
-        return [TierSnapshot(name, frozenset({name} if self.ready else ()), 1024) for name in self.names]
+        return [
+            TierSnapshot(name, frozenset({name} if self.ready else ()), 1024, scales_to_zero=self.scales_to_zero)
+            for name in self.names
+        ]
 
 
 @dataclass

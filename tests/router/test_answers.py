@@ -173,6 +173,16 @@ def test_health_needs_every_tier_and_no_key(served: Served, ready: bool, status:
     assert response.json()["tiers"]["fast"]["ready"] is ready
 
 
+def test_a_tier_that_may_be_at_zero_does_not_keep_the_service_from_being_ready(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.backend, "scales_to_zero", True)
+    monkeypatch.setattr(served.backend, "ready", False)
+    response = served.http.get("/healthz", headers={"authorization": ""})
+    assert response.status_code == 200
+    assert response.json()["tiers"]["fast"] == {"ready": True, "replicas": 0}
+
+
 @pytest.mark.parametrize("offered", ["abc-123", "trace:0/1=x"])
 def test_a_sane_request_id_comes_back(served: Served, offered: str) -> None:
     response = served.http.get("/v1/models", headers={"x-request-id": offered})

@@ -341,6 +341,7 @@ def test_the_client_sees_that_another_replica_went_on(served: Served, stream: bo
     response = served.http.post("/v1/completions", json=body)
     assert response.headers["x-manta-failovers"] == "1"
     assert '"failover_details": {"failovers": 1, "other_version": false}' in response.text
+    assert [each.attempt for each in served.backend.requests] == [0, 1]
 
 
 def test_an_undisturbed_answer_says_nothing_of_failovers(served: Served) -> None:

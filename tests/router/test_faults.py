@@ -19,7 +19,7 @@ from engine.api import (
     OverloadedError,
     RequestError,
 )
-from router.ports.tier_backend import ReplicaLostError, ReplicaVersionError, TierUnavailableError
+from router.ports.tier_backend import ReplicaLostError, ReplicaVersionError, TierStartingError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
@@ -30,6 +30,7 @@ FAULTS = [
     (ContextLengthError("too long", "prompt", "context_length_exceeded"), 400, "context_length_exceeded", "messages"),
     (OverloadedError("full", 2.5), 429, "overloaded", None),
     (TierUnavailableError("nobody"), 503, "tier_unavailable", None),
+    (TierStartingError("at zero", 30.0), 503, "tier_starting", None),
     (ReplicaLostError("gone"), 503, "replica_lost", None),
     (ReplicaVersionError("old"), 503, "version_mismatch", None),
     (EngineDeadError("dead"), 503, "replica_lost", None),

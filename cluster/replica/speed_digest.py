@@ -1,0 +1,29 @@
+"""``speed_digest``: tells replicas apart whose speed may differ, so that the autoscaler does not mix what it learns."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable
+
+import ray
+
+from cluster.config import TierConfig
+
+ACCELERATOR = "ray.io/accelerator-type"
+"""Ray's label of a node for the kind of its accelerators."""
+
+
+def speed_digest(tier: TierConfig, version: str, kernels: Iterable[str], accelerator: str = "") -> str:
+    """Returns a hexadecimal digest of what the speed of a replica of ``tier`` depends on: the ``version`` of its model
+    and engine, its resources, the ``kernels`` that run its steps, and the kinds of its processor and accelerator."""
+    resources = (tier.num_cpus, tier.num_gpus, sorted(tier.resources.items()))
+    parts = (version, resources, sorted(kernels), platform.machine(), accelerator)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def accelerator_of_node() -> str:
+    """Returns the kind of accelerator of this process' node; "" if it has none, or Ray does not run."""
+    if not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_labels().get(ACCELERATOR, ""))
