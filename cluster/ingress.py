@@ -37,15 +37,16 @@ from cluster.state.redis_prompt_store import RedisPromptStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
+from cluster.telemetry.application_name import application_name
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
-from cluster.telemetry.instruments import Instruments, RayInstruments, application_name
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
-from cluster.telemetry.make_instruments import otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -122,11 +123,11 @@ class Router:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
         application = application_name()
-        sent = otlp_instruments(self._telemetry, "router", replica_name(), application)
-        made: Instruments = sent or RayInstruments(application)
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         scaling = tier_scaling(self._scaled_tiers)
         rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
+        sent = otlp_instruments(self._telemetry, "router", replica_name(), application)
+        made = sent or RayInstruments(application)
         backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(made).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
         classifier = None if self._classifier is None else classifier_client(self._classifier)

@@ -217,8 +217,8 @@ class GenerationRequest:
     objective for the first token, in seconds from arrival: requests are served in the order in which their objectives
     are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
     counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
-    last sent one: the engine counts them among its arrivals, for autoscaling.
-    ``attempt`` counts the attempts at the request before this one.
+    last sent one: the engine counts them among its arrivals, for autoscaling. ``attempt`` counts
+    the attempts at the request before this one.
 
     Raises RequestError, naming the field, for a value out of range.
     """

@@ -10,8 +10,7 @@ ray_manta_cache_poisoned_total                                                  
 ray_manta_cache_judged_total            tenant, judge, wrong                    hits that were judged right or wrong
 ======================================  ======================================  ======================================
 
-Beyond MAX_TENANTS all tenants are counted as OTHERS. Each
-series has the label ``application``, too.
+Beyond MAX_TENANTS all tenants are counted as OTHERS. Each series has the label ``application``, too.
 """
 
 from __future__ import annotations

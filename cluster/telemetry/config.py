@@ -76,7 +76,7 @@ class TelemetryConfig(BaseModel):
         for name, endpoint in (("endpoint", self.endpoint), ("metrics.endpoint", self.metrics.endpoint)):
             url = urlsplit(endpoint or "")
             if url.scheme == "http" and (self.headers or "@" in url.netloc) and not _is_loopback(url):
-                raise ValueError(f"{name}: credentials need https://, since http:// may be read on the way")
+                raise ValueError(f"headers: credentials need https:// in {name}; http:// may be read on the way")
         return self
 
 

@@ -8,8 +8,8 @@ ray_manta_breaker_open                  dependency                              
 ray_manta_journal_bytes                 log: ledger, audit                      bytes that wait on the router's disk
 ======================================  ======================================  ======================================
 
-``dependency`` is ``classifier``, ``embedder``, ``semantic index``, or the kind of calls to the shared state. Each
-series has the label ``application``, too."""
+``dependency`` is ``classifier``, ``embedder``, ``semantic index``, or the kind of calls to the shared state.
+"""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ ray_manta_lost_records_total            log: ledger, audit                      
 ray_manta_unreadable_policies_total     none                                    readings of a stored policy that this
                                                                                 release cannot read
 ======================================  ======================================  ======================================
-
-Each series has the label ``application``, too.
 """
 
 from __future__ import annotations

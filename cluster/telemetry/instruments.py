@@ -1,8 +1,6 @@
-"""``Instruments``: makes the counters and gauges of a process. They are Ray's; ``OtlpInstruments`` sends them too.
+"""``Instruments``: makes the counters and gauges of a process. They are Ray's, and OTLP's where that is asked.
 
-A counter is defined once, where it is counted; Ray and the SDK of OpenTelemetry keep the sums. Each series of Ray's has
-the label ``application``: two applications of a cluster may have tiers of the same name, and their nodes export the
-series of both.
+A counter is defined once, where it is counted; Ray and the SDK of OpenTelemetry keep the sums.
 """
 
 from __future__ import annotations
@@ -10,22 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
-from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge as RayGauge
 
 Labels = Mapping[str, str]
 
 APPLICATION = "application"
-
-
-def application_name() -> str:
-    """Returns the name of the Serve application that this process is a replica of; "" if it is none."""
-    try:
-        return serve.get_replica_context().app_name
-    except RayServeException:
-        return ""
 
 
 class Counter(Protocol):
@@ -52,8 +40,11 @@ class Instruments(Protocol):
 
 
 class RayInstruments:
-    """Ray's, which Prometheus reads from every node. Implements ``Instruments``. All series have the label
-    ``application``, which callers need not give."""
+    """Ray's, which Prometheus reads from every node. Implements ``Instruments``.
+
+    ``application`` is a label of each series, which callers need not give: two applications of a cluster may have tiers
+    of the same name.
+    """
 
     def __init__(self, application: str = "") -> None:
         self._tags = {APPLICATION: application}

@@ -22,7 +22,7 @@ class OtlpInstruments:
     """Instruments of ``beside`` that are sent by OTLP too. Implements ``Instruments``."""
 
     def __init__(
-        self, config: TelemetryConfig, role: str, instance: str, application: str, beside: Instruments
+        self, config: TelemetryConfig, role: str, instance: str, beside: Instruments, application: str = ""
     ) -> None:
         self._beside = beside
         resource = {

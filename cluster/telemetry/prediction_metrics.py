@@ -10,7 +10,7 @@ ray_manta_ttft_error_count_total        tier, direction                         
 ======================================  ======================================  ======================================
 
 ``direction`` is late (the first token came later than predicted) or early. Each bucket has the counts of those below
-it too. Each series has the label ``application``, too.
+it too.
 """
 
 from __future__ import annotations

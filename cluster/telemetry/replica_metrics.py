@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 class ReplicaMetrics:
-    """The metrics of the engine of the replica in this process. ``tier`` and ``application`` are labels of each
-    series."""
+    """The metrics of the engine of the replica in this process. ``tier`` is the label of every series."""
 
     def __init__(self, tier: str, model_version: str, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

@@ -24,9 +24,9 @@ ray_manta_admission_pressure            tier, class                             
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
-``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run).
-``direction`` is input, cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS.
-Each series has the label ``application``, too. Requests whose router was killed are in the ledger, but not here.
+``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``direction`` is input,
+cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS. Each series has the
+label ``application``, too. Requests whose router was killed are in the ledger, but not here.
 """
 
 from __future__ import annotations

@@ -140,8 +140,7 @@ async def _attempts(
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        tried = len(run.failures)
-        attempt = request
+        attempt, tried = request, len(run.failures)
         if tried:
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:

@@ -36,7 +36,6 @@ class Received:
     """What a receiver was sent: whole bodies, their spans, and the headers of each."""
 
     endpoint: str = ""
-    protocol: str = "http"
     bodies: list[bytes] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     roles: dict[bytes, str] = field(default_factory=dict)  # the process of each span
@@ -138,7 +137,7 @@ def http_receiver() -> Iterator[Received]:
 @contextmanager
 def grpc_receiver() -> Iterator[Received]:
     """A receiver by gRPC."""
-    received = Received(protocol="grpc")
+    received = Received()
 
     class Service(TraceServiceServicer):
         def Export(  # noqa: N802 - the name of the service's method

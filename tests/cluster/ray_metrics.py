@@ -71,6 +71,6 @@ def record(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
         def set(self, value: float, labels: dict[str, str] | None = None) -> None:
             recorded.set(self.name, value, labels)
 
-    for kind in (Counter, Gauge):
-        monkeypatch.setattr(instruments, f"Ray{kind.__name__}", kind)
+    monkeypatch.setattr(instruments, "RayCounter", Counter)
+    monkeypatch.setattr(instruments, "RayGauge", Gauge)
     return recorded

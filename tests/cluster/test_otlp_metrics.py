@@ -14,9 +14,9 @@ from cluster.app import build_with
 from cluster.config import MantaConfig
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
-from cluster.telemetry.make_instruments import otlp_instruments
 from cluster.telemetry.otlp_instruments import OtlpInstruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from engine.metrics import SECONDS, Recorder
 from load_tests.overhead.factory import StubFactory
@@ -35,14 +35,17 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
     return record(monkeypatch)
 
 
+RESOURCE = {"service.name": "manta", "service.instance.id": "router-1", "manta.role": "router"}
+
+
 def sender(received: Received, **settings: object) -> OtlpInstruments:
     telemetry = {
-        "protocol": received.protocol,
+        "protocol": "http" if "/v1/" in received.metrics_endpoint else "grpc",
         "headers": {"Authorization": "Bearer s3cret"},
         "metrics": {"endpoint": received.metrics_endpoint, "interval_s": 600},
         **settings,
     }
-    made = otlp_instruments(TelemetryConfig.model_validate(telemetry), "router", "router-1")
+    made = otlp_instruments(TelemetryConfig.model_validate(telemetry), "router", "router-1", "second")
     assert made is not None
     return made
 
@@ -66,9 +69,7 @@ def test_counters_and_gauges_arrive_with_the_numbers_that_prometheus_reads(
     assert received.metrics["manta_requests"].sum.is_monotonic
     assert received.number("manta_journal_bytes", log="audit").as_double == 0
     assert recorded.value("ray_manta_tokens_total", **labels, direction="output") == 14
-    assert received.resources == [
-        {"service.name": "manta", "service.instance.id": "router-1", "manta.role": "router", "manta.application": ""}
-    ]
+    assert received.resources == [{**RESOURCE, "manta.application": "second"}]
     assert received.headers[0]["authorization"] == "Bearer s3cret"
 
 

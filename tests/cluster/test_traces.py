@@ -455,11 +455,10 @@ def test_a_request_with_the_id_of_a_running_one_does_not_end_its_span() -> None:
 @pytest.mark.parametrize("endpoint", ["http://collector:4318/v1/traces", "http://10.0.0.7:4317", "http://u:p@host/v1"])
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_credentials_are_not_sent_in_clear_to_another_machine(endpoint: str, protocol: str) -> None:
-    secret = {"protocol": protocol, "headers": {"authorization": "Bearer secret"}}
-    with pytest.raises(ValidationError, match=r"endpoint: credentials need https://"):
-        TelemetryConfig.model_validate({"endpoint": endpoint, **secret})
-    with pytest.raises(ValidationError, match=r"metrics\.endpoint: credentials need https://"):
-        TelemetryConfig.model_validate({"metrics": {"endpoint": endpoint}, **secret})
+    with pytest.raises(ValidationError, match="headers"):
+        TelemetryConfig.model_validate(
+            {"endpoint": endpoint, "protocol": protocol, "headers": {"authorization": "Bearer secret"}}
+        )
 
 
 @pytest.mark.parametrize("endpoint", ["https://collector/v1/traces", "http://127.0.0.1:4318", "http://[::1]:4318"])

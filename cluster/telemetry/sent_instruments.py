@@ -1,4 +1,7 @@
-"""``otlp_instruments``: the instruments of a process whose metrics are sent by OTLP, if the config asks for it."""
+"""``otlp_instruments``: the instruments of a process that sends its metrics by OTLP, if the settings ask for it.
+
+OpenTelemetry's SDK is loaded here, in the processes that send, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ def otlp_instruments(
     config: TelemetryConfig, role: str, instance: str, application: str = ""
 ) -> OtlpInstruments | None:
     """Returns instruments that are Ray's and are sent by OTLP too; None: ``telemetry.metrics`` names no receiver, and
-    nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` names this process,
-    and ``application`` the Serve application that it is a part of."""
+    nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` names this process and
+    ``application`` its Serve application."""
     if config.metrics.endpoint is None:
         return None
     from cluster.telemetry.otlp_instruments import OtlpInstruments
 
-    return OtlpInstruments(config, role, instance, application, RayInstruments(application))
+    return OtlpInstruments(config, role, instance, RayInstruments(application), application)
