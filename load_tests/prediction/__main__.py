@@ -109,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--load", choices=LOADS, action="append", help="may be repeated; chat and documents")
-    add("--seconds", type=float, default=40.0, metavar="S", help="40")
-    add("--warm-up", type=float, default=10.0, metavar="S", help="10")
+    add("--seconds", type=float, default=60.0, metavar="S", help="60")
+    add("--warm-up", type=float, default=12.0, metavar="S", help="12")
     add("--rate", type=float, metavar="RPS", help="requests/s; the load's own")
     add("--replicas", type=int, default=1, metavar="N", help="1")
     add("--model", default="deployments/models/fast", metavar="PATH", help="deployments/models/fast")

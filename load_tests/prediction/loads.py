@@ -49,11 +49,11 @@ class Load:
 
 LOADS = {
     # Which the predictor was made with:
-    "mixed": Load(5.0, (10, 400), (5, 60), shared=4, prefix_words=100),
+    "mixed": Load(2.0, (10, 400), (5, 60), shared=4, prefix_words=100),
     # Which it was not:
-    "chat": Load(14.0, (8, 80), (10, 80)),
-    "documents": Load(5.0, (50, 450), (5, 40), shared=3, prefix_words=300),
-    "classes": Load(6.0, (10, 300), (5, 40), batch_share=0.4),
+    "chat": Load(6.0, (8, 80), (10, 80)),
+    "documents": Load(2.0, (50, 450), (5, 40), shared=3, prefix_words=300),
+    "classes": Load(2.5, (10, 300), (5, 40), batch_share=0.4),
 }
 
 

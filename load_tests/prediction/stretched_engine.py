@@ -13,9 +13,9 @@ from typing import Any
 from engine.engine import Engine
 from engine.scheduler.step_plan import Chunk
 
-WEIGHTS_S = 0.010  # to read the weights
-TOKEN_S = 0.25e-3  # to compute a token
-PAIR_S = 0.15e-6  # for a token and one before it, in attention
+WEIGHTS_S = 0.025  # to read the weights
+TOKEN_S = 0.6e-3  # to compute a token
+PAIR_S = 0.4e-6  # for a token and one before it, in attention
 
 
 def pass_s(chunks: Sequence[Chunk]) -> float:
