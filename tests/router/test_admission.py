@@ -48,7 +48,7 @@ CONFIG = RouterConfig(
         tiers={"fast": TierAdmission(interactive=ClassAdmission(ttft_s=5.0, max_requests=1), standard=ONE, batch=ONE)},
     ),
     cache=AnswerCacheConfig(enabled=True),
-    failover=FailoverConfig(max_lost_replicas=1),
+    failover=FailoverConfig(max_attempts=1),
 )
 
 
