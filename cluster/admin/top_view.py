@@ -56,7 +56,7 @@ def printable(text: str) -> str:
 
 def _head(glance: Glance) -> Text:
     now = "" if glance.now is None else datetime.fromtimestamp(glance.now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    cost = UNKNOWN if glance.cost_today is None else f"{glance.cost_today:.2f} {glance.currency}"
+    cost = UNKNOWN if glance.cost_today is None else f"{_money(glance.cost_today)} {glance.currency}"
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(glance.outcomes_today.items()))
     lines = [
         f"manta   {now}   {_number(glance.requests_per_s)} requests/s   {_number(glance.tokens_per_s)} tokens/s",
@@ -158,6 +158,10 @@ def _number(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
+
+
+def _money(value: float) -> str:
+    return f"{value:,.2f}" if value >= 1 or not value else f"{value:.6f}"  # a request costs little
 
 
 def _share(value: float | None) -> str:

@@ -220,6 +220,11 @@ def test_rates_are_of_the_window_and_never_negative() -> None:
     assert rate(300, 100) == 0.0  # a replica has ended, and another begins at 0
 
 
+@pytest.mark.parametrize(("cost", "text"), [(0, "0.00 USD"), (0.0000312, "0.000031 USD"), (1234.5, "1,234.50 USD")])
+def test_a_small_cost_is_not_shown_as_nothing(cost: float, text: str) -> None:
+    assert f"cost {text}" in shown(glance([seen(1.0, today={"cost": cost}, currency="USD")]))
+
+
 def test_percentiles_are_of_the_window_or_since_the_start() -> None:
     old, new = [0] * BUCKETS, [0] * BUCKETS
     old[0], new[0], new[8] = 1000, 1000, 3
