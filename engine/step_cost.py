@@ -53,24 +53,31 @@ class StepCostFit:
 
     def observe(self, load: Load, seconds: float, now: float) -> None:
         """Records that a step with this ``load`` took ``seconds`` and ended at ``now``, by the engine's clock."""
-        features = (1.0, float(load.long + load.short), float(load.decodes))
-        if seconds < LEAST_S or not any(features[1:]):
+        prompt, decodes = float(load.long + load.short), float(load.decodes)
+        if seconds < LEAST_S or not (prompt or decodes):
             return
         self._decay(now)
-        # A fit without a fixed part knows nothing of steps without what it has seen: of decodes alone, for example.
-        expected_s = sum(map(float.__mul__, self.cost, features)) if self.cost.step_s > 0 else seconds
-        if self._steps >= SURPRISE_STEPS:
-            seconds = min(seconds, SURPRISE * expected_s)
+        cost = self.cost
+        expected_s = seconds
+        if cost.step_s > 0:  # without a fixed part, a fit knows nothing of decodes alone, for example
+            expected_s = cost.step_s + cost.prompt_token_s * prompt + cost.sequence_s * decodes
+            if self._steps >= SURPRISE_STEPS:
+                seconds = min(seconds, SURPRISE * expected_s)
         # Errors of short steps count more, since it is the relative error that matters. By the expected time: with the
         # measured one, steps that happened to be fast would count more than those that were slow.
         weight = 1.0 / max(expected_s, LEAST_S)
-        for row, one in zip(self._products, features, strict=True):
-            scaled = weight * one
-            row[0] += scaled
-            row[1] += scaled * features[1]
-            row[2] += scaled * features[2]
-        for at, one in enumerate(features):
-            self._times[at] += weight * one * seconds
+        ones, prompts, sequences = self._products
+        weighted_prompt, weighted_decodes = weight * prompt, weight * decodes
+        ones[0] += weight
+        ones[1] += weighted_prompt
+        ones[2] += weighted_decodes
+        prompts[1] += weighted_prompt * prompt
+        prompts[2] += weighted_prompt * decodes
+        sequences[2] += weighted_decodes * decodes
+        prompts[0], sequences[0], sequences[1] = ones[1], ones[2], prompts[2]
+        self._times[0] += weight * seconds
+        self._times[1] += weighted_prompt * seconds
+        self._times[2] += weighted_decodes * seconds
         self._steps += 1
 
     def solve(self) -> StepCost:

@@ -76,7 +76,9 @@ class WaitingQueue:
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
         self.long_prompts = 0  # waiting sequences whose prompts take several chunks
-        self._tokens = dict.fromkeys(Priority, (0, 0))  # by class: uncached tokens of short, and of long prompts
+        # By class, INTERACTIVE first: tokens of waiting sequences that were not in the prefix cache when they joined.
+        self.short_tokens = [0] * len(Priority)  # of prompts that one chunk completes
+        self.long_tokens = [0] * len(Priority)  # of longer ones
 
     def __len__(self) -> int:
         """Returns the number of waiting sequences."""
@@ -91,12 +93,6 @@ class WaitingQueue:
     def requests(self) -> int:
         """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
-
-    @property
-    def tokens(self) -> dict[Priority, tuple[int, int]]:
-        """By class, the tokens of the waiting sequences that were not in the prefix cache when they joined the queue:
-        first those of prompts that one chunk completes, then those of longer ones."""
-        return self._tokens
 
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""
@@ -181,12 +177,10 @@ class WaitingQueue:
 
     def _count(self, sequence: Sequence, sign: int) -> None:
         """Adds the uncached tokens of a sequence to those of its class, or takes them away."""
-        short, long = self._tokens[sequence.priority]
-        if sequence.uncached > self._chunk:
-            self._tokens[sequence.priority] = short, long + sign * sequence.uncached
-            self.long_prompts += sign
-        else:
-            self._tokens[sequence.priority] = short + sign * sequence.uncached, long
+        long = sequence.uncached > self._chunk
+        tokens = self.long_tokens if long else self.short_tokens
+        tokens[sequence.priority - Priority.INTERACTIVE] += sign * sequence.uncached
+        self.long_prompts += sign * long
 
     def _turn(self, band: _Band, tenant: str) -> Turn:
         """Returns the sort key of a tenant within a class."""

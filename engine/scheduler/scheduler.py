@@ -191,7 +191,7 @@ class Scheduler:
     def queued_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the prompt tokens that are still to be computed by class, INTERACTIVE first: those of prompts that
         one chunk completes, then those of longer ones. Takes time for the classes and the prompts in prefill alone."""
-        short, long = (list(each) for each in zip(*(self.waiting.tokens[each] for each in Priority), strict=True))
+        short, long = self.waiting.short_tokens.copy(), self.waiting.long_tokens.copy()
         for sequence in self._prefilling:
             if _in_prefill(sequence):
                 (long if sequence.chunked else short)[sequence.level - Priority.INTERACTIVE] += sequence.pending
