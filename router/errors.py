@@ -233,7 +233,7 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
         case ReplicaVersionError(message=message):
             return UnavailableError(message, "version_mismatch", retry_after_s=5)
         case TierStartingError(message=message, retry_after_s=retry_after_s):
-            return UnavailableError(message, "tier_starting", retry_after_s=retry_after_s)
+            return _refused(UnavailableError(message, "tier_starting", retry_after_s=retry_after_s), "tier_starting")
         case TierUnavailableError(message=message):
             return _refused(UnavailableError(message, "tier_unavailable", retry_after_s=5), "no_capacity")
         case BackendError(message=message):

@@ -105,6 +105,7 @@ async def test_the_first_requests_start_the_tier_and_it_ends_after_its_idle_time
     assert len(refused) == 2
     for each in refused:
         assert each.json()["error"]["code"] == "tier_starting"
+        assert each.headers["x-manta-refused"] == "reason=tier_starting"
         assert 1 <= int(each.headers["retry-after"]) <= 10
 
     long = asyncio.create_task(sleeping.ask(LONG))
