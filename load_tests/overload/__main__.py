@@ -17,7 +17,8 @@ from typing import Any
 from tqdm import tqdm
 
 from load_tests.overload.plot import draw
-from load_tests.overload.server import ROWS, serving
+from load_tests.overload.server import ROWS, router_config, serving
+from load_tests.overload.simulation import Simulation
 from load_tests.overload.traffic import NOISY, TENANTS, Offered, mixed
 from load_tests.overload.trial import Figures, Outcome, figures_of, offer, percentile
 
@@ -28,11 +29,13 @@ objective of their class.
 """
 WITH, WITHOUT = "with admission", "without"
 QUIET = TENANTS[:3]
+SIMULATED_CAPACITY = 6.5
+"""Requests per second that the simulated tier serves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    capacity = options.capacity or measured_capacity(options)
+    capacity = options.capacity or (SIMULATED_CAPACITY if options.simulated else measured_capacity(options))
     print(f"capacity {capacity:.1f} requests/s")
     found: dict[str, Any] = {"capacity": capacity, "seconds": options.seconds, "rows": options.rows}
     if options.tenant:
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:32} {row}")
     else:
         names = {"on": [WITH], "off": [WITHOUT], "both": [WITH, WITHOUT]}[options.admission]
-        runs = {name: list(sweep(name == WITH, capacity, options)) for name in names}
+        measure = simulated if options.simulated else sweep
+        runs = {name: list(measure(name == WITH, capacity, options)) for name in names}
         found["runs"] = {
             name: [{"times": times, **figures.json()} for times, figures in rows] for name, rows in runs.items()
         }
@@ -63,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--give-up", type=float, default=90.0, help="seconds after which a client leaves (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--admission", choices=("on", "off", "both"), default="both", help="(default: %(default)s)")
+    add("--simulated", action="store_true", help="the scheduler alone, on a virtual clock, instead of a server")
     add("--tenant", action="store_true", help="one tenant that sends 100 x its share, beside three others")
     add("--json", type=Path, metavar="OUT", help="write the figures")
     add("--plot", type=Path, metavar="OUT.png", help="draw goodput against the offered load")
@@ -89,6 +94,18 @@ def sweep(admission: bool, capacity: float, options: argparse.Namespace) -> Iter
         with serving(admission=admission, rows=options.rows) as url:
             outcomes = run(url, requests, f"{times:g} x", options)
         figures = figures_of(outcomes, options.seconds)
+        print(row(WITH if admission else WITHOUT, times, figures), flush=True)
+        yield times, figures
+
+
+def simulated(admission: bool, capacity: float, options: argparse.Namespace) -> Iterator[tuple[float, Figures]]:
+    """Yields the figures of a simulated tier at each load, and prints them."""
+    config = router_config(admission=True).admission if admission else None
+    for times in options.times:
+        requests = list(mixed(times * capacity, options.seconds, options.seed))
+        with progress(len(requests), f"{times:g} x", show=options.progress) as advance:
+            arrivals = Simulation(config).run(requests, on_end=advance)
+        figures = figures_of([one.outcome for one in arrivals], options.seconds)
         print(row(WITH if admission else WITHOUT, times, figures), flush=True)
         yield times, figures
 

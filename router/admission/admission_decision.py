@@ -72,6 +72,7 @@ class TierView:
     classes are to their objectives: the largest predicted time to a first token, divided by its objective.
     ``wait_limit`` is the share of an objective up to which predictions of its class hold. ``started_share`` is the
     share of its class and those above it in what the tier has started; ``starving`` classes below it wait too long.
+    ``has_little``: of what was started, its tenant has had clearly less than an equal share.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TierView:
     wait_limit: float = 1.0
     started_share: float = 0.0
     starving: int = 0
+    has_little: bool = False
     pressure: float = 0.0
     waiting_requests: int = 0
     waiting_tokens: int = 0
@@ -169,9 +171,10 @@ def _no_room(facts: RequestFacts, view: TierView, terms: ClassAdmission, share: 
 
 
 def _starves(view: TierView, floor: float, share: float) -> Refuse | None:
-    """Returns the refusal of a request whose class takes what is left to lower ones."""
+    """Returns the refusal of a request whose class takes what is left to lower ones. A tenant that has had little is
+    not why."""
     most = 1.0 - floor * view.starving
-    if view.starving and view.waiting_requests and view.started_share > most:
+    if view.starving and view.waiting_requests and not view.has_little and view.started_share > most:
         wait_s = view.ttft_s or 1.0
         return Refuse(view.name, Reason.CLASS_SHARE, view.started_share, most, wait_s, share)
     return None

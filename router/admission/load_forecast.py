@@ -34,6 +34,7 @@ class OwnQueue:
     tokens_ahead: tuple[int, ...]
     requests: int
     requests_ahead: int
+    displaceable: int  # running requests of lower classes, which give their places in the batch to higher ones
 
 
 def forecast(snapshot: TierSnapshot, facts: RequestFacts, room: WaitingRoom) -> FirstToken | None:
@@ -49,7 +50,9 @@ def forecast(snapshot: TierSnapshot, facts: RequestFacts, room: WaitingRoom) -> 
         return predict(load, prompt, priority=facts.priority, output_tokens=output).ttft_s
 
     own = own_queue(facts, room, len(loads))
-    return FirstToken(min(ttft_s(as_seen(load, own)) for load in loads), min(ttft_s(idle(load)) for load in loads))
+    return FirstToken(
+        min(ttft_s(as_seen(load, own, facts.priority)) for load in loads), min(ttft_s(idle(load)) for load in loads)
+    )
 
 
 def own_queue(facts: RequestFacts, room: WaitingRoom, replicas: int) -> OwnQueue:
@@ -67,17 +70,29 @@ def own_queue(facts: RequestFacts, room: WaitingRoom, replicas: int) -> OwnQueue
         tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
         room.total.requests // replicas,
         round(sum(share * count.requests for count, share in pairs)) // replicas,
+        displaceable=sum(room.running[each] for each in Priority if each > facts.priority) // replicas,
     )
 
 
-def as_seen(load: ReplicaLoad, own: OwnQueue) -> ReplicaLoad:
-    """Returns ``load`` with what is ahead of a new request alone."""
-    reported = load.queued_short or (0,) * len(Priority)
-    queued = zip(reported, own.tokens, own.tokens_ahead, strict=False)
+def as_seen(load: ReplicaLoad, own: OwnQueue, priority: Priority) -> ReplicaLoad:
+    """Returns ``load`` with what is ahead of a new request of a class alone.
+
+    Of the waiting requests that are not this router's, those count whose class is not below it; as the report has only
+    their sum, by the share of these classes in the queued tokens. Preempted sequences are among them: they had
+    started, and are mostly of lower classes.
+    """
+    short = load.queued_short or (0,) * len(Priority)
+    long = load.queued_long or (0,) * len(Priority)
+    others = [max(0, sum(each) - known) for *each, known in zip(short, long, own.tokens, strict=True)]
+    of_others = [min(each, rest) for each, rest in zip(short, others, strict=True)]
+    total, before = sum(short) + sum(long), slice(priority - Priority.INTERACTIVE + 1)
+    share = (sum(short[before]) + sum(long[before])) / total if total else 0.0
     return replace(
         load,
-        waiting=max(0, load.waiting - own.requests) + own.requests_ahead,
-        queued_short=tuple(max(0, all_of_it - known) + ahead for all_of_it, known, ahead in queued),
+        waiting=round(share * max(0, load.waiting - own.requests)) + own.requests_ahead,
+        queued_short=tuple(each + ahead for each, ahead in zip(of_others, own.tokens_ahead, strict=True)),
+        queued_long=tuple(rest - each for rest, each in zip(others, of_others, strict=True)),
+        max_sequences=load.max_sequences and load.max_sequences + own.displaceable,
     )
 
 

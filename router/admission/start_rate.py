@@ -11,6 +11,12 @@ MIN_SECONDS, MIN_STARTS = 0.25, 16
 """How much must have been observed before the rate counts."""
 
 
+LITTLE = 0.75
+"""The part of an equal share below which a tenant has had little."""
+LEAST_SHARE = 0.005
+"""The share of the started tokens below which a tenant is no longer counted."""
+
+
 class StartRate:
     """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
 
@@ -21,22 +27,35 @@ class StartRate:
     def __init__(self, half_life_s: float = 5.0) -> None:
         self._half_life_s = half_life_s
         self._tokens = dict.fromkeys(Priority, 0.0)  # by class
+        self._tenants: dict[str, float] = {}  # the same tokens by tenant, without those that have had hardly any
         self._starts = 0.0
         self._seconds = 0.0
         self._then: float | None = None  # instant of the last observation; None if too few waited then
         self._known = False
 
     def observe(
-        self, now: float, waiting: int, priority: Priority = Priority.STANDARD, starts: int = 0, tokens: int = 0
+        self,
+        now: float,
+        waiting: int,
+        priority: Priority = Priority.STANDARD,
+        starts: int = 0,
+        tokens: int = 0,
+        tenant: str = "",
     ) -> None:
-        """Records that ``starts`` requests of a class with ``tokens`` tokens got their first token since the last
-        observation, and ``waiting`` requests of all classes still wait at the instant ``now``."""
+        """Records that ``starts`` requests of a class and a tenant, with ``tokens`` tokens, got their first token since
+        the last observation, and ``waiting`` requests of all classes still wait at the instant ``now``."""
         if self._then is not None:
             elapsed = max(0.0, now - self._then)
             decay = 0.5 ** (elapsed / self._half_life_s)
             for each in self._tokens:
                 self._tokens[each] *= decay
             self._tokens[priority] += tokens
+            if starts:
+                least = LEAST_SHARE * sum(self._tokens.values())
+                self._tenants = {name: decay * had for name, had in self._tenants.items() if decay * had > least}
+                self._tenants[tenant] = self._tenants.get(tenant, 0.0) + tokens
+            else:
+                self._tenants = {name: decay * had for name, had in self._tenants.items()}
             self._starts = self._starts * decay + starts
             self._seconds = self._seconds * decay + elapsed
             self._known = self._known or (self._seconds >= MIN_SECONDS and self._starts >= MIN_STARTS)
@@ -49,6 +68,11 @@ class StartRate:
             return None
         stalled = 0.0 if self._then is None else max(0.0, now - self._then)
         return sum(self._tokens.values()) / (self._seconds + stalled)
+
+    def has_little(self, tenant: str) -> bool:
+        """Returns whether a tenant has had clearly less than an equal share of the started tokens."""
+        tenants = len(self._tenants.keys() | {tenant})
+        return self._tenants.get(tenant, 0.0) < LITTLE * sum(self._tenants.values()) / tenants
 
     def share(self, priority: Priority) -> float:
         """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1."""

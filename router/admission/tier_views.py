@@ -23,7 +23,7 @@ def view_of(
 ) -> TierView:
     """Returns the view of the tier of ``snapshot`` whose admitted requests are in ``room``."""
     waiting, own = room.of(facts.priority), room.own(facts.priority, facts.tenant)
-    expected = first_token(facts, snapshot, room, config.floor, now)
+    expected = first_token(facts, snapshot, room, config, now)
     return TierView(
         snapshot.name,
         len(snapshot.replicas),
@@ -32,6 +32,7 @@ def view_of(
         alone_s=0.0 if expected is None else expected.alone_s,
         wait_limit=room.limits[facts.priority].share,
         started_share=room.rate.share(facts.priority),
+        has_little=room.rate.has_little(facts.tenant),
         starving=starving_classes(facts.priority, snapshot.name, room, config, now),
         pressure=pressure(facts.priority, snapshot.name, room, config, now),
         waiting_requests=waiting.requests,
@@ -43,14 +44,16 @@ def view_of(
 
 
 def first_token(
-    facts: RequestFacts, snapshot: TierSnapshot, room: WaitingRoom, floor: float, now: float
+    facts: RequestFacts, snapshot: TierSnapshot, room: WaitingRoom, config: AdmissionConfig, now: float
 ) -> FirstToken | None:
     """Returns when a request gets its first token; None if nothing is known.
 
-    The class has the rate that those above it leave, which is never below ``floor``. While the tenant's oldest request
-    of the class has waited longer than the rate would have it, the prediction is no better than that wait.
+    The class has the rate that those above it leave, which is never below the share ``floor``. While the tenant's
+    oldest request of the class has waited longer than the rate would have it, the prediction is no better than that
+    wait.
     """
-    whole = room.rate.tokens_per_s(now)
+    whole, floor = room.rate.tokens_per_s(now), config.floor
+    patience_s = patience(facts.priority, snapshot.name, config)
     if whole is None:
         return forecast(snapshot, facts, room)
     tokens = max(facts.tokens, 1)
@@ -61,8 +64,11 @@ def first_token(
     if not ahead:
         return FirstToken(alone_s, alone_s)
     rate = whole * class_share(facts.priority, room, floor)
-    oldest_s = room.oldest_s(facts.priority, facts.tenant, now)
-    return FirstToken(max((ahead + tokens) / rate, oldest_s), alone_s)
+    by_turn_s = (ahead + tokens) / rate
+    if room.lacks(facts.priority, patience_s, now):  # so the classes above it leave it its least share
+        in_class = room.ahead_in_class(facts.priority, facts.tenant, tokens)
+        by_turn_s = min(by_turn_s, (in_class + tokens) / (whole * floor))
+    return FirstToken(max(by_turn_s, room.oldest_s(facts.priority, facts.tenant, now)), alone_s)
 
 
 def class_share(priority: Priority, room: WaitingRoom, floor: float) -> float:
@@ -86,12 +92,14 @@ def pressure(priority: Priority, tier: str, room: WaitingRoom, config: Admission
 
 
 def starving_classes(priority: Priority, tier: str, room: WaitingRoom, config: AdmissionConfig, now: float) -> int:
-    """Returns the number of classes below ``priority`` that get too little: one has waited half its objective, or,
-    without one, as long as the objectives of the classes above it; or was refused so lately."""
-    count, above_s = 0, 0.0
-    for each in Priority:
-        objective = config.terms(tier, each).ttft_s
-        patience_s = above_s if objective is None else objective / 2
-        count += each > priority and room.lacks(each, patience_s, now)
-        above_s = max(above_s, objective or 0.0)
-    return count
+    """Returns the number of classes below ``priority`` that get too little."""
+    lower = (each for each in Priority if each > priority)
+    return sum(room.lacks(each, patience(each, tier, config), now) for each in lower)
+
+
+def patience(priority: Priority, tier: str, config: AdmissionConfig) -> float:
+    """Returns the seconds after which a class that waits gets too little: half its objective, or, without one, the
+    longest objective of the classes above it."""
+    objective = config.terms(tier, priority).ttft_s
+    above = (config.terms(tier, each).ttft_s or 0.0 for each in Priority if each < priority)
+    return max(above, default=0.0) if objective is None else objective / 2

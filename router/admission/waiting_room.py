@@ -1,4 +1,4 @@
-"""``WaitingRoom``: the requests of one tier that this router has admitted and that wait for their first token.
+"""``WaitingRoom``: the requests of one tier that this router has admitted, which wait for their first token or run.
 
 A request is counted when it is admitted, in the same step of the event loop as the decision, so that two requests never
 get the same room. Its ``Ticket`` gives the room back: with the first token, at the end, on an error and on a
@@ -7,7 +7,6 @@ cancellation alike, once. Lives as long as the router.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from engine.api import Priority
@@ -35,13 +34,15 @@ class WaitingLine(Count):
 
 
 class Ticket:
-    """The place of one admitted request in a ``WaitingRoom``. ``objective_s`` is that for its first token; None: it has
-    none. Both methods may be called again, without effect."""
+    """The place of one admitted request: waiting, then running, then gone. ``objective_s`` is that for its first token;
+    None: it has none. Both methods may be called again, without effect."""
 
     def __init__(
         self, room: WaitingRoom, line: Line, requests: int, tokens: int, prompt_tokens: int, objective_s: float | None
     ) -> None:
-        self._room: WaitingRoom | None = room
+        self._room = room
+        self._waits = True
+        self._gone = False
         self.line = line
         self.requests = requests
         self.tokens = tokens
@@ -51,21 +52,26 @@ class Ticket:
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The room learns its rate from
         it, and how far its predictions hold."""
-        if (room := self._taken()) is not None:
-            waited_s = now - room.leave(self)
-            room.rate.observe(now, room.total.requests, self.line[0], self.requests, self.tokens)
-            if self.objective_s is not None:
-                room.limits[self.line[0]].observe(now, waited_s, self.objective_s)
+        if not self._waits:
+            return
+        self._waits, room, (priority, tenant) = False, self._room, self.line
+        waited_s = now - room.leave(self)
+        room.running[priority] += self.requests
+        room.rate.observe(now, room.total.requests, priority, self.requests, self.tokens, tenant)
+        if self.objective_s is not None:
+            room.limits[priority].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
-        """Gives the place back of a request that has ended before its first token."""
-        if (room := self._taken()) is not None:
-            room.leave(self)
-            room.rate.observe(now, room.total.requests)
-
-    def _taken(self) -> WaitingRoom | None:
-        room, self._room = self._room, None
-        return room
+        """Ends the request: gives its place back, if it has had no first token."""
+        if self._gone:
+            return
+        self._gone = True
+        if self._waits:
+            self._waits = False
+            self._room.leave(self)
+            self._room.rate.observe(now, self._room.total.requests)
+        else:
+            self._room.running[self.line[0]] -= self.requests
 
 
 class WaitingRoom:
@@ -74,6 +80,7 @@ class WaitingRoom:
     def __init__(self) -> None:
         self.lines: dict[Line, WaitingLine] = {}
         self.total = Count()
+        self.running = dict.fromkeys(Priority, 0)  # requests between their first and their last token, by class
         self.rate = StartRate()
         self.refused_at = dict.fromkeys(Priority, float("-inf"))  # instant of the last refusal, by class
         self.limits: dict[Priority, WaitLimit] = {priority: WaitLimit() for priority in Priority}
@@ -146,17 +153,14 @@ class WaitingRoom:
         return now - min(firsts, default=now) > patience_s or now - self.refused_at[priority] < patience_s
 
     def ahead(self, priority: Priority, tenant: str, tokens: int) -> int:
-        """Returns the tokens that the engine would serve before a new request of ``tokens`` tokens.
+        """Returns the tokens that the engine would serve before a new request of ``tokens`` tokens: those of higher
+        classes, and those of its own that are before it."""
+        higher = sum(line.tokens for (each, _), line in self.lines.items() if each < priority)
+        return higher + self.ahead_in_class(priority, tenant, tokens)
 
-        Higher classes go first. Within the class tenants take turns, so of each other tenant no more counts than this
-        one has waiting, the new request included.
-        """
-        before: defaultdict[str, int] = defaultdict(int)
-        higher = 0
-        for (each, name), line in self.lines.items():
-            if each < priority:
-                higher += line.tokens
-            elif each is priority:
-                before[name] += line.tokens
+    def ahead_in_class(self, priority: Priority, tenant: str, tokens: int) -> int:
+        """Returns the tokens of a class that are before a new request of ``tokens`` tokens. Tenants take turns, so of
+        each other tenant no more counts than this one has waiting, the new request included."""
+        before = {name: line.tokens for (each, name), line in self.lines.items() if each is priority}
         own = before.pop(tenant, 0)
-        return higher + own + sum(min(others, own + tokens) for others in before.values())
+        return own + sum(min(others, own + tokens) for others in before.values())

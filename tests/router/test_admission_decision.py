@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,9 +86,10 @@ def test_one_request_that_is_larger_than_the_queue_runs_if_nothing_waits() -> No
 
 
 def test_classes_that_would_starve_lower_ones_wait_for_them() -> None:
-    greedy = TierView("fast", waiting_requests=3, started_share=0.95, starving=1)
+    greedy = TierView("fast", waiting_requests=3, own_requests=3, started_share=0.95, starving=1)
 
     assert reason(facts(INTERACTIVE), greedy) is Reason.CLASS_SHARE
+    assert reason(facts(INTERACTIVE), replace(greedy, has_little=True)) is None, "another tenant is why"
     assert reason(facts(INTERACTIVE), TierView("fast", waiting_requests=3, started_share=0.95)) is None
     assert reason(facts(INTERACTIVE), TierView("fast", waiting_requests=3, started_share=0.85, starving=1)) is None
 

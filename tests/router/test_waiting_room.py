@@ -23,6 +23,7 @@ class Rooms(RuleBasedStateMachine):
         self.room = WaitingRoom()
         self.now = 0.0
         self.waiting: dict[Ticket, tuple[Priority, str, int, int]] = {}
+        self.running: dict[Ticket, tuple[Priority, int]] = {}
         self.gone: list[Ticket] = []
 
     @rule(
@@ -35,13 +36,21 @@ class Rooms(RuleBasedStateMachine):
         ticket = self.room.take(priority, tenant, requests, tokens, self.now, tokens // 2, 1.0)
         self.waiting[ticket] = priority, tenant, requests, tokens
 
-    @rule(data=st.data(), started=st.booleans(), again=st.booleans())
-    def end(self, data: st.DataObject, started: bool, again: bool) -> None:
-        known = self.gone if again else list(self.waiting)
-        if known:
-            ticket = data.draw(st.sampled_from(known))
-            (ticket.started if started else ticket.release)(self.now)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        if self.waiting or self.running or self.gone:
+            ticket = data.draw(st.sampled_from([*self.waiting, *self.running, *self.gone]))
+            ticket.started(self.now)
+            if (entry := self.waiting.pop(ticket, None)) is not None:
+                self.running[ticket] = entry[0], entry[2]
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        if self.waiting or self.running or self.gone:
+            ticket = data.draw(st.sampled_from([*self.waiting, *self.running, *self.gone]))
+            ticket.release(self.now)
             self.waiting.pop(ticket, None)
+            self.running.pop(ticket, None)
             self.gone.append(ticket)
 
     @rule(seconds=st.floats(0, 30))
@@ -55,6 +64,8 @@ class Rooms(RuleBasedStateMachine):
         for priority in Priority:
             own = [entry for entry in self.waiting.values() if entry[0] is priority]
             assert self.room.of(priority).requests == sum(entry[2] for entry in own)
+            runs = sum(requests for each, requests in self.running.values() if each is priority)
+            assert self.room.running[priority] == runs
             assert self.room.of(priority).prompt_tokens == sum(entry[3] // 2 for entry in own)
             for tenant in "abc":
                 mine = [entry for entry in own if entry[1] == tenant]
@@ -107,6 +118,15 @@ def test_the_share_of_a_class_includes_those_above_it() -> None:
         rate.observe(0.0, 20, priority, 1, tokens)
 
     assert [rate.share(priority) for priority in Priority] == pytest.approx([0.6, 0.9, 1.0])
+
+
+def test_a_tenant_has_had_little_that_has_less_than_its_equal_share_of_what_was_started() -> None:
+    rate = StartRate()
+    rate.observe(0.0, 20)
+    for tenant, tokens in (("noisy", 900), ("one", 50), ("two", 50)):
+        rate.observe(0.0, 20, STANDARD, 1, tokens, tenant)
+
+    assert [rate.has_little(tenant) for tenant in ("noisy", "one", "two", "new")] == [False, True, True, True]
 
 
 def test_a_class_that_is_refused_lacks_room_as_one_does_that_waits() -> None:
