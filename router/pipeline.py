@@ -74,6 +74,9 @@ from safety.api import AnswerGuard, Guard, Moderation, Subject
 CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 """The code of the engine's refusal of a prompt that is too long."""
 
+COLLECTED_AT_ONCE = 64
+"""Events of an answer that are handed to the collector together: less time for each."""
+
 T = TypeVar("T")
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Scored = Callable[[Batches], Batches]
@@ -625,20 +628,27 @@ async def _kept(
     """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
     conversation that was looked up, and it was shortened, or they are partial. An answer that becomes too large is kept
     no longer."""
-    looked_up = account.request
-    collector = Collector()
+    looked_up, max_chars = account.request, found.max_chars
+    collector, recent = Collector(), list[AnswerEvent]()
     async with aclosing(events):
         async for batch in events:
             if found.keeps:
-                collector.push(batch)
-                if collector.characters > found.max_chars:
+                recent += batch
+                if len(recent) >= COLLECTED_AT_ONCE:
+                    collector.push(recent)
+                    recent = []
+                if collector.characters > max_chars:
                     found.too_large()
                     collector = Collector()
             yield batch
     if account.request is not looked_up or account.fault is not None or not found.keeps:
         return
-    reasoning = account.meter.reasoning_tokens
-    found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
+    collector.push(recent)
+    if collector.characters > max_chars:
+        found.too_large()
+    else:
+        reasoning = account.meter.reasoning_tokens
+        found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
 
 
 @dataclass(frozen=True, slots=True)
