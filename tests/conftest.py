@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from hypothesis import settings
 
 from tests.leftovers import mark, pytest_sessionfinish
 
@@ -15,3 +16,6 @@ if not torch.cuda.is_available():
     # functions are made.
     os.environ["TRITON_INTERPRET"] = "1"
 mark()
+# How long an example takes says what else the machine does.
+settings.register_profile("manta", deadline=None)
+settings.load_profile("manta")
