@@ -22,7 +22,7 @@ from router.ports.tier_backend import TierStartingError
 
 REPORT_S = 1.0
 READ_S = 1.0
-"""Seconds that a request waits at most to learn how long a cold start takes. Without an answer it waits for the tier."""
+"""Seconds that a request waits at most to learn how long a cold start takes. Without an answer it keeps its seat."""
 CHARACTERS_PER_TOKEN = 4.0
 """Of a prompt that no replica has tokenised yet, for the autoscaler's estimate of its work."""
 
