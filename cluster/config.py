@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -188,9 +189,15 @@ class StateConfig(Settings):
 
 
 def check_redis_url(url: str) -> None:
-    """Raises ValueError, without the URL, unless its scheme is one of Redis."""
+    """Raises ValueError, without the URL, unless its scheme is one of Redis, and its host and port can be read."""
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("state.url: must begin with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(url).port
+    except ValueError:  # it quotes what it takes for the port: a part of a password with a "/" in it
+        raise ValueError(
+            "state.url: host or port cannot be read; write / # ? @ in a password as %2F %23 %3F %40"
+        ) from None
 
 
 class MantaConfig(Settings):

@@ -28,7 +28,12 @@ class AdminClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """Calls the API and returns the JSON object of its answer."""
-        answer: dict[str, Any] = self._send(method, path, body, query).json()
+        try:
+            answer = self._send(method, path, body, query).json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise AdminError(f"{self._url}: what answers there is no Manta service")
         return answer
 
     def text(self, path: str, query: Mapping[str, str]) -> str:

@@ -33,8 +33,9 @@ def doctor(
     problems: Annotated[bool, typer.Option("--problems", help="Show errors and warnings alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check versions, environment, limits, models, Redis, ports, certificates and drift.
+    """Find what is wrong with a machine, a cluster or a config.
 
+    It looks at versions, environment, limits, models, Redis, ports, certificates and drift.
     Ends with status 1 if there is an error. It changes nothing, prints no secret, and needs no service that runs. The
     token of the cluster is that of RAY_AUTH_TOKEN.
     """

@@ -30,9 +30,8 @@ USE_COLUMNS = ("scope", "limit", "value", "used", "remaining", "reset_s")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
-ROOT_HELP = """Administers a Manta service.
-
-\b
+ROOT_HELP = """\b
+Administers a Manta service.
   MANTA_ADMIN_KEY=sk-manta-admin manta keys create --tenant acme --json
 """
 

@@ -52,9 +52,17 @@ def top(
 
 def _two_looks(client: AdminClient, every: float) -> Glance:
     """Returns the numbers after two looks, so that there are rates. Raises AdminError."""
-    first = client.call("GET", OVERVIEW)
+    first = overview(client)
     time.sleep(every)
-    return glance([first, client.call("GET", OVERVIEW)], since_start=True)
+    return glance([first, overview(client)], since_start=True)
+
+
+def overview(client: AdminClient) -> Overview:
+    """Returns the overview of the service. Raises AdminError, also if what answers is something else."""
+    found = client.call("GET", OVERVIEW)
+    if found.get("object") != "overview":
+        raise AdminError("what answers there is no Manta service")
+    return found
 
 
 def _print_once(found: Glance, as_json: bool, picture: Path | None) -> None:
@@ -64,7 +72,8 @@ def _print_once(found: Glance, as_json: bool, picture: Path | None) -> None:
         picture.write_text(svg(page(found)), encoding="utf-8")
     if not as_json:
         console = Console()
-        Console(width=console.width if console.is_terminal else WIDTH).print(page(found))
+        width = console.width if console.is_terminal else WIDTH
+        Console(width=width).print(page(found, width=width))
 
 
 def svg(shown: Group) -> str:
@@ -100,7 +109,7 @@ class Looks:
 
     def _ask(self) -> None:
         try:
-            self._found.put(self._client.call("GET", OVERVIEW))
+            self._found.put(overview(self._client))
         except AdminError as error:
             self._found.put(error)
 
@@ -120,7 +129,7 @@ class Screen:
 
     def run(self) -> None:
         """Draws until q or Ctrl-C. Raises AdminError if the first look fails."""
-        self._take(self._client.call("GET", OVERVIEW))
+        self._take(overview(self._client))
         looks = Looks(self._client)
         with TerminalKeys() as keys, Live(console=self._console, screen=True, auto_refresh=False) as live:
             try:
@@ -164,4 +173,5 @@ class Screen:
 
     def _page(self, keys: bool) -> Group:
         shown = glance(list(self._overviews))
-        return page(shown, sort=self._sorts[0], reverse=self._reverse, error=self._error, keys=keys)
+        width = self._console.width
+        return page(shown, sort=self._sorts[0], reverse=self._reverse, error=self._error, keys=keys, width=width)

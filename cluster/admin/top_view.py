@@ -14,6 +14,8 @@ from cluster.admin.top_numbers import ClassNumbers, Glance, Latency, TierNumbers
 
 UNKNOWN = "–"
 BAR = 8  # characters of a bar
+NARROW = 110
+"""Characters of a screen below which there are no models and no bars, so that the numbers have room."""
 BUSY_KV = 0.9
 """The share of a KV cache in use from which sequences are soon preempted."""
 
@@ -31,12 +33,25 @@ SORTS: dict[str, Key | None] = {
 """What tiers can be sorted by; the key ``s`` goes to the next."""
 
 
-def page(glance: Glance, *, sort: str = "config", reverse: bool = False, error: str = "", keys: bool = False) -> Group:
-    """Returns the screen. ``error`` is why the numbers are old. ``keys``: they can be pressed."""
+def page(
+    glance: Glance,
+    *,
+    sort: str = "config",
+    reverse: bool = False,
+    error: str = "",
+    keys: bool = False,
+    width: int = NARROW,
+) -> Group:
+    """Returns the screen. ``error`` is why the numbers are old. ``keys``: they can be pressed. ``width`` is that of
+    the screen, in characters."""
     parts: list[RenderableType] = [_head(glance)]
     if error:
         parts.append(Text(f"These numbers are old: {printable(error)}", "bold red"))
-    parts += [_tiers(sorted_tiers(glance.tiers, sort, reverse), sort), _classes(glance.classes), _foot(glance)]
+    parts += [
+        _tiers(sorted_tiers(glance.tiers, sort, reverse), sort, narrow=width < NARROW),
+        _classes(glance.classes),
+        _foot(glance),
+    ]
     if keys:
         parts.append(Text("q quit   s sort by the next column   r reverse", "dim"))
     return Group(*parts)
@@ -73,28 +88,36 @@ def printable_lines(lines: Sequence[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def _tiers(tiers: Sequence[TierNumbers], sort: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, caption=None if sort == "config" else f"sorted by {sort}")
-    for name in ("tier", "model"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+def _tiers(tiers: Sequence[TierNumbers], sort: str, *, narrow: bool) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        caption=None if sort == "config" else f"sorted by {sort}",
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
+        pad_edge=not narrow,
+    )
+    # Names get shorter where there is no room, and not the numbers: Rich shrinks columns that may wrap first.
+    table.add_column("tier", min_width=8)
+    if not narrow:
+        table.add_column("model")
     numbers = ("replicas", "run", "wait", "wait s", "KV", "tok/s", "TTFT P50", "P99", "ITL P50", "P99")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for tier in tiers:
         table.add_row(
-            Text(printable(tier.tier), "bold" if tier.ready else "bold red"),
-            Text(printable(tier.model), "dim"),
+            _name(tier.tier, "bold" if tier.ready else "bold red"),
+            *([] if narrow else [_name(tier.model, "dim")]),
             _replicas(tier),
             str(tier.running),
             Text(str(tier.waiting), "yellow" if tier.waiting else ""),
             UNKNOWN if tier.wait_s is None else f"{tier.wait_s:.1f}",
-            _bar(tier.kv_used),
+            _bar(tier.kv_used, 0 if narrow else BAR),
             _number(tier.tokens_per_s),
             *_latency(tier.ttft),
             *_latency(tier.itl),
         )
     if not tiers:
-        table.add_row(Text("no tiers", "dim"), *[""] * (len(numbers) + 1))
+        table.add_row(Text("no tiers", "dim"), *[""] * (len(table.columns) - 1))
     return table
 
 
@@ -129,17 +152,21 @@ def _foot(glance: Glance) -> Text:
     return text
 
 
+def _name(text: str, style: str) -> Text:
+    return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
+
+
 def _replicas(tier: TierNumbers) -> Text:
     wanted = "?" if tier.wanted is None else str(tier.wanted)
     short = not tier.ready or (tier.wanted is not None and tier.replicas < tier.wanted)
     return Text(f"{tier.replicas}/{wanted}", "bold red" if short else "green")
 
 
-def _bar(share: float | None) -> Text:
+def _bar(share: float | None, length: int) -> Text:
     if share is None:
         return Text(UNKNOWN)
-    full = round(min(max(share, 0.0), 1.0) * BAR)
-    return Text(f"{'█' * full}{'░' * (BAR - full)} {share:4.0%}", "red" if share >= BUSY_KV else "cyan")
+    full = round(min(max(share, 0.0), 1.0) * length)
+    return Text(f"{'█' * full}{'░' * (length - full)} {share:4.0%}".strip(), "red" if share >= BUSY_KV else "cyan")
 
 
 def _latency(latency: Latency) -> tuple[str, str]:

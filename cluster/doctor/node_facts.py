@@ -98,6 +98,15 @@ def _free(directories: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in dict.fromkeys(directories):
         path = Path(each).absolute()
-        there = next(parent for parent in (path, *path.parents) if parent.exists())
-        found[each] = os.statvfs(there).f_bavail * os.statvfs(there).f_frsize
+        there = next((parent for parent in (path, *path.parents) if _can_be_seen(parent)), None)
+        if there is not None:
+            found[each] = os.statvfs(there).f_bavail * os.statvfs(there).f_frsize
     return found
+
+
+def _can_be_seen(path: Path) -> bool:
+    """Returns whether there is such a path, as far as this user may know."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

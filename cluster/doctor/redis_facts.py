@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from cluster.config import StateConfig
 from cluster.doctor.facts import RedisFacts
@@ -30,13 +30,14 @@ async def redis_facts(config: StateConfig) -> RedisFacts | None:
         return await asyncio.wait_for(_ask(client), ANSWER_S)
     except TimeoutError:
         return RedisFacts(fault=f"no answer within {ANSWER_S:g} s")
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         return RedisFacts(fault=f"cannot be reached or refuses the login: {type(error).__name__}")
     finally:
         await client.aclose()
 
 
 async def _ask(client: Client) -> RedisFacts:
+    """Asks. What the user may not run, or a managed Redis does not have, stays unknown."""
     await client.ping()
     began = time.time()
     offset_s: float | None
@@ -44,15 +45,15 @@ async def _ask(client: Client) -> RedisFacts:
         seconds, microseconds = await client.time()
         ended = time.time()
         offset_s = seconds + microseconds / 1e6 - (began + ended) / 2
-    except NoPermissionError:
+    except ResponseError:
         offset_s, ended = None, began
     try:
         info = await client.info("all")
-    except NoPermissionError:
+    except ResponseError:
         info = {}
     try:
         saves: bool | None = any((await client.config_get("save")).values())
-    except NoPermissionError:
+    except ResponseError:
         saves = None
     return facts_of(info, saves, offset_s, (ended - began) / 2)
 

@@ -21,6 +21,8 @@ from engine.api import Conversation, GenerationRequest
 from router.ports.tier_backend import TierStartingError
 
 REPORT_S = 1.0
+READ_S = 1.0
+"""Seconds that a request waits at most to learn how long a cold start takes. Without an answer it keeps its seat."""
 CHARACTERS_PER_TOKEN = 4.0
 """Of a prompt that no replica has tokenised yet, for the autoscaler's estimate of its work."""
 
@@ -48,7 +50,7 @@ class ColdStartRoom:
         self._report = report
         self._read_cold_start = read_cold_start
         self._seats: list[_Seat] = []  # oldest first
-        self._since_s = 0.0  # when the room was empty last, by the monotonic clock
+        self._since_s = 0.0  # since when the tier has been wanted, by the monotonic clock
         self._wanted_until_s = 0.0  # by clients that were refused and should find the tier started
         self._cold_start_s = 0.0
         self._changed = asyncio.Event()
@@ -61,14 +63,17 @@ class ColdStartRoom:
         Raises TierStartingError if the room is full, or the tier starts in more time than a request may wait. The tier
         is wanted in any case.
         """
-        if not self._seats:
-            self._since_s = time.monotonic()
-        mine = _Seat(time.monotonic(), prompt_tokens(request))
+        now_s = time.monotonic()
+        if not self._seats and now_s >= self._wanted_until_s:
+            self._since_s = now_s
+        mine = _Seat(now_s, prompt_tokens(request))
         self._seats.append(mine)
         self._report_soon()
         try:
             if len(self._seats) == 1:
-                self._cold_start_s = await self._read_cold_start()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(READ_S):
+                        self._cold_start_s = await self._read_cold_start()
             if (refused := self._refusal()) is not None:
                 self._wanted_until_s = time.monotonic() + refused.retry_after_s
                 raise TierStartingError(
@@ -80,8 +85,12 @@ class ColdStartRoom:
             self._changed.set()
 
     def expired(self) -> TierStartingError:
-        """Returns the error of a request that has waited for as long as it may."""
-        left_s = max(1.0, self._cold_start_s - (time.monotonic() - self._since_s))
+        """Returns the error of a request that has waited for as long as it may. The tier stays wanted until its client
+        should try again."""
+        now_s = time.monotonic()
+        left_s = max(1.0, self._cold_start_s - (now_s - self._since_s))
+        self._wanted_until_s = now_s + left_s
+        self._report_soon()
         return TierStartingError(
             f"The tier '{self._tier}' has started no replica within {self._config.ttl_s:g} s.", left_s
         )

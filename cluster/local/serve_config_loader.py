@@ -42,6 +42,8 @@ def load(path: Path, port: int | None) -> dict[str, Any]:
         raise ConfigFileError(f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigFileError(f"{path} is not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigFileError(f"{path} is no text in UTF-8") from error
     try:
         return resolve(config, port)
     except ConfigFileError as error:
@@ -57,9 +59,15 @@ def resolve(config: object, port: int | None) -> dict[str, Any]:
     """
     if not isinstance(config, dict) or not config.get("applications"):
         raise ConfigFileError("a Serve config is a mapping with `applications`")
+    applications = config["applications"]
+    if not isinstance(applications, list) or not all(isinstance(each, Mapping) for each in applications):
+        raise ConfigFileError("`applications` is a list of mappings")
     if unknown := sorted(map(str, config.keys() - _KNOWN_KEYS)):
         raise ConfigFileError(f"unknown keys: {', '.join(unknown)}")
-    http = {"host": LOOPBACK, "port": DEFAULT_PORT, **(config.get("http_options") or {})}
+    given = config.get("http_options") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigFileError("`http_options` is a mapping")
+    http = {"host": LOOPBACK, "port": DEFAULT_PORT, **given}
     if http.get("request_timeout_s") is not None:
         # Serve's own time-out breaks off a stream without an error. The router's sends one.
         raise ConfigFileError(

@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from cluster.telemetry.log_context import request_fields
 
 MAX_MESSAGE = 16 * 1024  # characters; beyond, receivers of logs cut lines, which are no JSON then
+MAX_TRACEBACK = 32 * 1024  # characters, for the same reason: functions that call each other for ever have 100,000
 SERVE_FIELDS = ("application", "route", "component_name", "component_id")
 """Attributes that Serve's filters and its access log set."""
 FIELDS = "manta_fields"
+CALLBACK = "Exception in callback "
+"""How asyncio begins to say that a callback has failed. Its name and its arguments follow."""
 
 
 def complete(record: logging.LogRecord, source: Mapping[str, str], *, quotes: bool = False) -> None:
@@ -35,7 +38,7 @@ def complete(record: logging.LogRecord, source: Mapping[str, str], *, quotes: bo
         error = record.exc_info[1]
         fields |= {
             "exception_type": type(error).__name__,
-            "traceback": full_stack_of(error) if quotes else stack_of(error),
+            "traceback": shortened(full_stack_of(error) if quotes else stack_of(error)),
         }
         record.exc_text = fields["traceback"]
     record.exc_info = None
@@ -48,12 +51,24 @@ def message_of(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
     except Exception as error:  # noqa: BLE001 - a wrong call of a logger, or an argument's own fault, costs no request
-        text = f"{record.msg} (its arguments cannot be formatted: {type(error).__name__})"
+        said = record.msg if isinstance(record.msg, str) else f"a {type(record.msg).__name__}"
+        text = f"{said} (its arguments cannot be formatted: {type(error).__name__})"
     if record.name == "asyncio":
         text = text.partition("\n")[0]  # what follows is the repr of a task, with the message of its exception
+        if text.startswith(CALLBACK):
+            text = text.partition("(")[0]  # what follows are the arguments, which may be a prompt
     # A lone surrogate is no text in UTF-8, and no JSON for many who read it.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}… ({len(text)} characters)"
+
+
+def shortened(stack: str) -> str:
+    """Returns ``stack`` without its middle, if it has more than MAX_TRACEBACK characters: where it began and where it
+    ended is what matters."""
+    if len(stack) <= MAX_TRACEBACK:
+        return stack
+    half = MAX_TRACEBACK // 2
+    return f"{stack[:half]}\n… ({len(stack) - 2 * half} characters)\n{stack[-half:]}"
 
 
 def stack_of(error: BaseException) -> str:

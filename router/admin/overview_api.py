@@ -108,7 +108,7 @@ class OverviewApi:
                 {
                     "tier": tier.name,
                     "model": tier.model,
-                    "ready": now.ready,
+                    "ready": now.available,
                     "wanted": wanted.get(tier.name, tier.replicas),
                     "replicas": len(now.replicas),
                     "running": now.running,

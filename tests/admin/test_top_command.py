@@ -18,10 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from rich.console import Console
+from typer.testing import CliRunner
 
+from cluster.admin.client import AdminClient, AdminError
+from cluster.admin.main import app
 from cluster.admin.top_commands import svg
 from cluster.admin.top_numbers import Latency, Overview, glance, percentiles
 from cluster.admin.top_view import SORTS, page
@@ -384,6 +388,37 @@ def test_without_a_service_it_says_so_and_ends() -> None:
     terminal = Terminal("http://127.0.0.1:9")
     terminal.wait_for("manta: http://127.0.0.1:9 cannot be reached")
     assert terminal.end() == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 132])
+def test_long_names_leave_the_numbers_their_room(width: int) -> None:
+    load = {"replicas": 12, "running": 345, "waiting": 6789, "wait_s": 12.3, "kv_used": 0.55}
+    names = {"tier": "frontier-" + "x" * 40, "model": "/models/org/a model of " + "m" * 60}
+    found = {"now": 1.0, "tiers": [{**names, **load, "ready": True, "wanted": 13, "engines": None}]}
+    console = Console(width=width, file=io.StringIO())
+    console.print(page(glance([found]), width=width))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if "fronti" in line]
+    assert len(lines) == 1
+    for number in ("12/13", "345", "6789", "12.3", "55%"):
+        assert f" {number} " in lines[0]
+
+
+def test_a_tier_that_is_at_zero_as_it_may_be_is_no_fault() -> None:
+    backend = ScriptedBackend(ready=False)
+    backend.scales_to_zero = True
+    found = asyncio.run(overview(Service(backend=backend)))
+    assert all(tier["ready"] for tier in found["tiers"])
+    assert all(tier["wait_s"] is None for tier in found["tiers"])
+
+
+@pytest.mark.parametrize("text", ["<html>not Manta</html>", "[]", "{}", "null"])
+@pytest.mark.parametrize("options", [("--once",), ("--json",)])
+def test_another_service_is_told_in_one_line(text: str, options: tuple[str, ...]) -> None:
+    client = AdminClient("http://other", "", httpx.MockTransport(lambda _: httpx.Response(200, text=text)))
+    result = CliRunner().invoke(app, ["top", *options], obj=client)
+    assert isinstance(result.exception, AdminError)
+    assert "no Manta service" in str(result.exception)
 
 
 def test_a_backend_without_any_ready_replica_is_shown() -> None:

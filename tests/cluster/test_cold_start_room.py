@@ -126,6 +126,49 @@ async def test_a_tier_that_starts_too_slowly_to_wait_for_is_started_all_the_same
     await tier.pool.close()
 
 
+async def test_who_comes_later_waits_for_the_rest_of_the_start_that_another_was_refused_for() -> None:
+    tier = Tier(cold_start_s=2.5, ttl_s=2)
+    with pytest.raises(TierStartingError, match="in about 2 s"):
+        await tier.ask("a")
+    await asyncio.sleep(0.6)  # of the start, of which 1.9 s are left
+    asked = tier.ask("b")
+    await settle()
+    assert not asked.done()
+    await tier.start()
+    assert (await asked).replica_id == "first"
+    await tier.pool.close()
+
+
+async def test_who_tries_again_after_its_time_is_not_told_of_a_whole_start() -> None:
+    tier = Tier(cold_start_s=1.5, ttl_s=1.5, max_requests=1)
+    with pytest.raises(TierStartingError, match="has started no replica"):
+        await tier.ask("a")
+    again = tier.ask("b")
+    await settle()
+    with pytest.raises(TierStartingError) as raised:
+        await tier.ask("c")
+    assert raised.value.retry_after_s == pytest.approx(1.0)
+    again.cancel()
+    await tier.pool.close()
+
+
+async def test_a_store_that_hangs_keeps_no_request_from_its_seat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold_start_room, "READ_S", 0.01)
+    tier = Tier()
+
+    async def hang() -> float:
+        await asyncio.Event().wait()
+        return 0.0
+
+    tier.room = ColdStartRoom("fast", WaitingRoomConfig(ttl_s=1.05), tier.report, hang)
+    pool = LanePool("fast", tier.client, PlacementConfig(wait_s=0), lambda _: None, room=tier.room)
+    async with asyncio.timeout(3):
+        with pytest.raises(TierStartingError, match="has started no replica"):
+            await pool.acquire(request("a"))
+    await pool.close()
+    await tier.pool.close()
+
+
 async def test_a_pool_that_closes_ends_the_wait_and_the_reports() -> None:
     tier = Tier()
     asked = tier.ask("a")

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.log_context import log_with_trace, logged_request
-from cluster.telemetry.log_lines import MAX_MESSAGE, JsonLines
+from cluster.telemetry.log_lines import MAX_MESSAGE, MAX_TRACEBACK, JsonLines
 from cluster.telemetry.logs import join
 
 MARKER = "zanzibarmarker"
@@ -116,6 +116,48 @@ def test_a_wrong_call_of_a_logger_is_a_line_too(process: Process, arguments: tup
     process.ours.error("number %d", *arguments)
     (line,) = process.lines()
     assert line["message"].startswith("number %d (its arguments cannot be formatted")
+    assert MARKER not in json.dumps(line)
+
+
+def test_an_object_that_cannot_be_shown_is_a_line_too(process: Process) -> None:
+    process.ours.error(Spiteful())
+    assert process.lines()[0]["message"].startswith("a Spiteful (its arguments cannot be formatted")
+
+
+def test_the_traceback_of_an_endless_recursion_is_cut_in_its_middle(process: Process) -> None:
+    def one() -> None:
+        other()
+
+    def other() -> None:
+        one()
+
+    try:
+        one()
+    except RecursionError:
+        process.ours.exception("failed")
+    traceback = process.lines()[0]["traceback"]
+    assert len(traceback) < MAX_TRACEBACK + 100
+    assert "in test_the_traceback_of_an_endless_recursion" in traceback
+    assert traceback.endswith("RecursionError")
+
+
+def test_a_callback_that_failed_is_logged_without_its_arguments(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncio.base_events.logger", process.logger("asyncio"))
+
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(fail, MARKER)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    (line,) = process.lines()
+    assert line["message"].startswith("Exception in callback ")
+    assert line["message"].endswith("fail")
+    assert line["exception_type"] == "ValueError"
     assert MARKER not in json.dumps(line)
 
 

@@ -27,7 +27,7 @@ from cluster.doctor.cluster_facts import cluster_facts
 from cluster.doctor.node_facts import constraints, node_facts, unreadable
 from cluster.local.redis_server import RedisServer
 from tests.doctor.conftest import MakeCertificate
-from tests.state.conftest import free_port
+from tests.state.conftest import free_port, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-hidden-quokka"
@@ -99,6 +99,36 @@ def test_a_wrong_password_of_redis_is_an_error_that_does_not_show_it(tmp_path: P
     assert status == 1
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+@pytest.mark.parametrize("rest", [f"{PASSWORD}/slash@127.0.0.1:1/0", "p@127.0.0.1:99999/0", "p@[::1"])
+def test_an_address_of_redis_that_cannot_be_read_is_an_error_without_it(tmp_path: Path, scheme: str, rest: str) -> None:
+    found, status = doctor(config(tmp_path, state={"url": f"{scheme}://:{rest}"}))
+    assert "state.url: host or port cannot be read" in found["config"]["seen"]
+    assert status == 1
+    (tmp_path / "url").write_text(f"{scheme}://:{rest}")
+    found, status = doctor(config(tmp_path, state={"url_file": str(tmp_path / "url")}))
+    assert "state.url: host or port cannot be read" in found["redis"]["seen"]
+    assert status == 1
+
+
+def test_a_managed_redis_without_the_command_config_is_not_called_wrong(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "managed", free_port())
+    settings = tmp_path / "managed" / "redis.conf"
+    settings.write_text(settings.read_text().replace("appendonly yes", "appendonly no") + 'rename-command CONFIG ""\n')
+    server.start()
+    wait_until_ready(server)
+    found, _ = doctor(config(tmp_path, state={"url": server.url}))
+    server.stop()
+    assert found["redis"]["severity"] == "ok"
+    assert found["redis settings"]["severity"] == "skipped"
+
+
+def test_a_redis_that_is_no_cluster_is_told(tmp_path: Path, redis_server: RedisServer) -> None:
+    found, status = doctor(config(tmp_path, state={"url": redis_server.url, "cluster": True}))
+    assert "cannot be reached" in found["redis"]["seen"]
+    assert status == 1
+
+
 def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
     found, _ = doctor(config(tmp_path, state={"url": f"redis://:{PASSWORD}@127.0.0.1:{free_port()}"}))
     assert "cannot be reached" in found["redis"]["seen"]
@@ -161,9 +191,29 @@ def test_a_config_that_the_service_refuses_is_told_without_its_values(tmp_path: 
     assert status == 1
     (tmp_path / "serve.yaml").write_text(f"a: [{SECRET}")
     assert "it is no YAML at line 1, column 21" in doctor(tmp_path / "serve.yaml")[0]["config"]["seen"]
-    (tmp_path / "serve.yaml").write_text("applications: [text]")
-    assert "no application has the import_path" in doctor(tmp_path / "serve.yaml")[0]["config"]["seen"]
     assert doctor(tmp_path / "missing.yaml")[0]["config"]["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        (b"\xff\xfe\x00", "no text in UTF-8"),
+        (b"applications: 5", "`applications` is a list"),
+        (b"applications: [text]", "`applications` is a list of mappings"),
+        (b"applications: [{}]\nhttp_options: 5", "`http_options` is a mapping"),
+        (b"applications: [{}]", "no application has the import_path"),
+    ],
+)
+def test_a_file_that_is_no_serve_config_is_told_without_a_traceback(tmp_path: Path, data: bytes, seen: str) -> None:
+    (tmp_path / "serve.yaml").write_bytes(data)
+    found, status = doctor(tmp_path / "serve.yaml")
+    assert seen in found["config"]["seen"]
+    assert status == 1
+
+
+def test_a_journal_whose_directory_cannot_be_looked_at_has_no_free_room(tmp_path: Path) -> None:
+    found, _ = doctor(config(tmp_path, state={"journal": f"{tmp_path}/{'x' * 300}/journal"}))
+    assert "free at" in found["disk of this machine"]["seen"]
 
 
 class Dashboard(BaseHTTPRequestHandler):
