@@ -26,10 +26,10 @@ from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
-from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
+from cluster.serve_engine_counts import ServeEngineCounts
 from cluster.state.redis_collection_store import RedisCollections
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
@@ -158,7 +158,7 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=scaling,
             tracer=tracer,
-            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), replica_name()),
+            overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         return with_task(
             without_root_path(with_logged_request(without_request_id(app))),

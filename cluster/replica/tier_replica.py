@@ -33,7 +33,7 @@ from cluster.lanes.lane_messages import (
 from cluster.model_version import model_version
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
-from cluster.replica.speed_digest import accelerator_of_node, speed_digest
+from cluster.replica.speed_group import accelerator_of_node, speed_group
 from cluster.telemetry.application_name import application_name
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.instruments import RayInstruments
@@ -135,7 +135,7 @@ class TierReplica:
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
         kernels = self._engine.metrics().kernels
-        self._speed = speed_digest(tier, self._version, kernels, accelerator_of_node())
+        self._speed = speed_group(tier, self._version, kernels, accelerator_of_node())
         application = application_name()
         self._sent = otlp_instruments(telemetry, "replica", replica_name(), application)
         metrics = ReplicaMetrics(tier.name, self._version, self._sent or RayInstruments(application))
