@@ -45,8 +45,8 @@ from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
+from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
-from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -126,7 +126,7 @@ class Router:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         scaling = tier_scaling(self._scaled_tiers)
         rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
-        sent = otlp_instruments(self._telemetry, "router", replica_name(), application)
+        sent = make_otlp_instruments(self._telemetry, "router", replica_name(), application)
         made = sent or RayInstruments(application)
         backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(made).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)

@@ -16,9 +16,11 @@ ACCELERATOR = "ray.io/accelerator-type"
 
 
 def speed_group(tier: TierConfig, version: str, kernels: Iterable[str], accelerator: str = "") -> str:
-    """Returns the name of the group: a hexadecimal digest of what the speed of a replica of ``tier`` depends on, which is
-    the ``version`` of its model and engine, its resources, the ``kernels`` that run its steps, and the kinds of its
-    processor and accelerator."""
+    """Returns the name of the group: a hexadecimal digest of what the speed of a replica of ``tier`` depends on.
+
+    That is the ``version`` of its model and engine, its resources, the ``kernels`` that run its steps, and the kinds of
+    its processor and accelerator.
+    """
     resources = (tier.num_cpus, tier.num_gpus, sorted(tier.resources.items()))
     parts = (version, resources, sorted(kernels), platform.machine(), accelerator)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
