@@ -26,10 +26,10 @@ from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
-from cluster.replica_counts import ServeReplicaCounts
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
+from cluster.serve_engine_counts import ServeEngineCounts
 from cluster.state.redis_collection_store import RedisCollections
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
@@ -45,8 +45,8 @@ from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
+from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
-from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -126,7 +126,7 @@ class Router:
         clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
         scaling = tier_scaling(self._scaled_tiers)
         rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
-        sent = otlp_instruments(self._telemetry, "router", replica_name(), application)
+        sent = make_otlp_instruments(self._telemetry, "router", replica_name(), application)
         made = sent or RayInstruments(application)
         backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(made).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
@@ -158,7 +158,7 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=scaling,
             tracer=tracer,
-            overview=OverviewSources(ServeReplicaCounts(self._handles), partial(breaker_states, used), replica_name()),
+            overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         return with_task(
             without_root_path(with_logged_request(without_request_id(app))),

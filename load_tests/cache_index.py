@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cluster.cache.candidate_choice import Judged
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.ports import QuestionStore
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, IndexedEntry, VectorIndex
 from cluster.cache.vector_quantisation import unit_rows
@@ -129,13 +129,13 @@ async def _measured(drawn: Drawn, server: RedisServer, journal: Path, queries: i
     redis_memory = await _fill(drawn, questions, server.url)
     process, before = psutil.Process(), psutil.Process().memory_info().rss
     embedder, bounds = NoModel(drawn.dimensions), IndexBounds(drawn.entries + 1000, 1 << 40, 1 << 40)
-    recent = RecentVectors(1)
+    embeddings = EmbeddingCache(1)
     follower = IndexFollower(
         store,
         store,
         questions,
         embedder,
-        recent,
+        embeddings,
         lambda: VectorIndex(drawn.dimensions, bounds),
         SystemClock(),
     )
@@ -148,7 +148,7 @@ async def _measured(drawn: Drawn, server: RedisServer, journal: Path, queries: i
     memory = process.memory_info().rss - before
     size = index.size
     asked, truth = drawn.queries(queries)
-    cosines = Cosines(follower, questions, embedder, recent)
+    cosines = Cosines(follower, questions, embedder, embeddings)
     figures = await _look_up(index, cosines, asked, truth)
     row = Row(
         drawn.entries,
@@ -281,11 +281,11 @@ class Cosines:
     """The first stage of a look-up."""
 
     def __init__(
-        self, follower: IndexFollower, questions: QuestionStore, embedder: NoModel, recent: RecentVectors
+        self, follower: IndexFollower, questions: QuestionStore, embedder: NoModel, embeddings: EmbeddingCache
     ) -> None:
         stage, limits = NoStage(), LookupLimits(CANDIDATES, -1.0)
         self._index = SemanticLookup(
-            follower, questions, embedder, recent, stage, lambda one, other: None, stage, limits, SystemClock()
+            follower, questions, embedder, embeddings, stage, lambda one, other: None, stage, limits, SystemClock()
         )
 
     async def candidates(self, vector: NDArray[np.float32]) -> list[str]:

@@ -81,7 +81,8 @@ class ContextPassage:
 
     ``number`` counts from 1 in the order of the context. ``label`` has the document's title and the headings above the
     passage, which the model sees too. ``text`` is the slice of the document. ``shown`` is the text that the model sees
-    instead of it, if the guard has redacted it; None: ``text``.
+    instead of it, if the guard has redacted it; None: ``text``. ``score`` is that of the search, or the
+    best of chunks that were joined: a higher one is more relevant, and scores of two searches cannot be compared.
     """
 
     number: int

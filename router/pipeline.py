@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from router.aborted_prompts import AbortedPrompts
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.admission.admission import Admission, Place
@@ -65,7 +66,6 @@ from router.retrieval.cited_answers import cited
 from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
-from router.stopped_prompts import StoppedPrompts
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
 from router.trace_attributes import accepted, answered, identified
 from router.usage_meter import MeteredUsage
@@ -516,13 +516,13 @@ class Pipeline:
             return refused_answer(account.ruling.message, prompts)
         if found.hit is not None:
             return replay(found.hit.stored)
-        stops = StoppedPrompts()
+        aborts = AbortedPrompts()
         shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
-        events = self._generated_when_it_fits(account, stops) if shortens else self._generated(account, stops)
+        events = self._generated_when_it_fits(account, aborts) if shortens else self._generated(account, aborts)
         if self._gives_part(account):
             events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
         if guard is not None:
-            events = moderate(events, guard, account.meter, prompts, stops)
+            events = moderate(events, guard, account.meter, prompts, aborts)
             events = account.call.trace.around(SpanName.MODERATE, events)
         return _kept(events, account, found) if found.keeps else events
 
@@ -570,7 +570,7 @@ class Pipeline:
             shared=_Shared(account, found) if found.keeps else None,
         )
 
-    def _generated(self, account: Account, stops: StoppedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    def _generated(self, account: Account, aborts: AbortedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
         return generate(
             self._backend,
@@ -582,7 +582,7 @@ class Pipeline:
             prompt_tokens,
             account.id,
             self._ledger.draft(account),
-            stops,
+            aborts,
             partial(self._failover, account),
             account.call.trace.context,
             account.run,
@@ -596,7 +596,7 @@ class Pipeline:
         account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
-        self, account: Account, stops: StoppedPrompts
+        self, account: Account, aborts: AbortedPrompts
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
         last refusal is raised."""
@@ -604,7 +604,7 @@ class Pipeline:
         began = False
         while True:
             try:
-                async with aclosing(self._generated(account, stops)) as batches:
+                async with aclosing(self._generated(account, aborts)) as batches:
                     async for events in batches:
                         began = True
                         yield events

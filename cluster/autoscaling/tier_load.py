@@ -45,7 +45,8 @@ class TierLoad:
 def load_of(
     tier: TierSnapshot, at_s: float, *, stale_s: float, stuck_s: float, new_s: float, model: int = 0
 ) -> TierLoad:
-    """Returns the load of ``tier`` at the instant ``at_s``. ``model`` is that of the load before.
+    """Returns the load of ``tier`` at the instant ``at_s``. ``model`` is the number of the model that prevailed
+    in the load before, and stays so while no other has a majority; 0: unknown.
 
     Samples older than ``stale_s`` seconds are left out. A replica that has been starting for ``stuck_s`` is stuck; one
     that has been ready for less than ``new_s`` is a newcomer.

@@ -16,8 +16,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.ports import QuestionStore
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.vector_index import IndexedEntry, VectorIndex
 from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import CacheChange, ChangeKind, EntryFeed, EntryStore, FeedGapError
@@ -62,7 +62,7 @@ class FollowerCounts:
 class IndexFollower:
     """Owns the index of a replica. The caller calls ``run`` once, and cancels it at the end.
 
-    ``make_index`` makes an empty index. ``recent`` caches the vectors of questions that were looked up.
+    ``make_index`` makes an empty index. ``embeddings`` caches the vectors of questions that were looked up.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class IndexFollower:
         entries: EntryStore,
         questions: QuestionStore,
         embedder: Embedder,
-        recent: RecentVectors,
+        embeddings: EmbeddingCache,
         make_index: Callable[[], VectorIndex],
         clock: Clock,
     ) -> None:
@@ -79,7 +79,7 @@ class IndexFollower:
         self._entries = entries
         self._questions = questions
         self._embedder = embedder
-        self._recent = recent
+        self._embeddings = embeddings
         self._make_index = make_index
         self._clock = clock
         self._position: str | None = None  # None: the index must be built
@@ -210,7 +210,7 @@ class IndexFollower:
     async def _vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Returns the vector of each text; None where the embedder does not take the text."""
         name = self._embedder.model
-        vectors = [self._recent.get(name, text) for text in texts]
+        vectors = [self._embeddings.get(name, text) for text in texts]
         waiting = [place for place, vector in enumerate(vectors) if vector is None]
         while waiting:
             try:

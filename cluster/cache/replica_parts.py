@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from cluster.cache.calibrated_thresholds import CalibratedThresholds
 from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.pair_stage import PairStage
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from cluster.config import StateConfig
@@ -34,14 +34,14 @@ class RedisParts:
         clock = clock or SystemClock()
         self._entries = RedisEntryStore(state, url, clock)
         self._questions = RedisQuestions(state, url, clock)
-        recent = RecentVectors(config.recent_questions)
+        embeddings = EmbeddingCache(config.recent_questions)
         self.follower = IndexFollower(
-            self._entries, self._entries, self._questions, embedder, recent, index_maker(config, embedder), clock
+            self._entries, self._entries, self._questions, embedder, embeddings, index_maker(config, embedder), clock
         )
         threshold = CalibratedThresholds(pairs.table, self._questions, clock)
         limits = LookupLimits(config.candidates, config.min_similarity)
         self.index = SemanticLookup(
-            self.follower, self._questions, embedder, recent, pairs.scorer, pairs.guard, threshold, limits, clock
+            self.follower, self._questions, embedder, embeddings, pairs.scorer, pairs.guard, threshold, limits, clock
         )
 
     async def start(self) -> None:

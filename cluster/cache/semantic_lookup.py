@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.cache.candidate_choice import Judged, decide
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.ports import PairGuard, QuestionStore, Threshold
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.state.pair_judgement import PairJudgement, pair_digest
 from cluster.state.question_record import QuestionRecord, model_digest
 from router.ports.answer_cache import (
@@ -54,7 +54,7 @@ class SemanticLookup:
         follower: IndexFollower,
         questions: QuestionStore,
         embedder: Embedder,
-        recent: RecentVectors,
+        embeddings: EmbeddingCache,
         scorer: PairScorer,
         guard: PairGuard,
         threshold: Threshold,
@@ -64,7 +64,7 @@ class SemanticLookup:
         self._follower = follower
         self._questions = questions
         self._embedder = embedder
-        self._recent = recent
+        self._embeddings = embeddings
         self._scorer = scorer
         self._guard = guard
         self._threshold = threshold
@@ -157,13 +157,13 @@ class SemanticLookup:
     async def _vector(self, text: str) -> NDArray[np.float32] | None:
         """Returns the vector of a question; None if it is too long."""
         model = self._embedder.model
-        vector = self._recent.get(model, text)
+        vector = self._embeddings.get(model, text)
         if vector is None:
             try:
                 vector = (await self._embedder.embed([text])).vectors[0]
             except TextTooLongError:
                 return None
-            self._recent.put(self._embedder.model, text, vector)
+            self._embeddings.put(self._embedder.model, text, vector)
         return vector
 
     async def _judge(self, question: SemanticQuestion, near: list[tuple[QuestionRecord, float]]) -> list[Judged]:

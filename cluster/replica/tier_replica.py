@@ -33,14 +33,14 @@ from cluster.lanes.lane_messages import (
 from cluster.model_version import model_version
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
-from cluster.replica.speed_digest import accelerator_of_node, speed_digest
+from cluster.replica.speed_group import accelerator_of_node, speed_group
 from cluster.telemetry.application_name import application_name
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
+from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
-from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Conversation,
@@ -135,9 +135,9 @@ class TierReplica:
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
         kernels = self._engine.metrics().kernels
-        self._speed = speed_digest(tier, self._version, kernels, accelerator_of_node())
+        self._speed = speed_group(tier, self._version, kernels, accelerator_of_node())
         application = application_name()
-        self._sent = otlp_instruments(telemetry, "replica", replica_name(), application)
+        self._sent = make_otlp_instruments(telemetry, "replica", replica_name(), application)
         metrics = ReplicaMetrics(tier.name, self._version, self._sent or RayInstruments(application))
         # It must not hold the replica itself, which ends when nothing does.
         self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.disk_journal import DiskJournal
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
@@ -129,14 +129,19 @@ class RedisAudit:
         Afterwards this router knows the present head.
         """
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        arguments: list[str | int] = [redis_keys.base(tenant), now, self._kept_ms, redis_keys.AUDIT_IDS_KEPT_MS]
+        arguments: list[str | int] = [
+            redis_names.base(tenant),
+            now,
+            self._kept_ms,
+            redis_names.AUDIT_IDS_KEPT_MS,
+        ]
         pairs = [part for entry, line in zip(entries, lines, strict=True) for part in (entry.id, line)]
 
         async def add(client: Client) -> list[bytes]:
             if tenant not in self._known_tenants:
-                await client.sadd(redis_keys.SAFETY_TENANTS, tenant)
+                await client.sadd(redis_names.SAFETY_TENANTS, tenant)
                 self._known_tenants.add(tenant)
-            keys = [redis_keys.audit_heads(tenant)]
+            keys = [redis_names.audit_heads(tenant)]
             answer: list[bytes] = await self._script.run(client, keys, [*arguments, head.text, *pairs])
             return answer
 
@@ -151,7 +156,7 @@ class RedisAudit:
         return [day for days in results_of(await bounded_gather(calls, MAX_TENANTS_AT_ONCE)) for day in days]
 
     async def lines(self, tenant: str, day: int, first: int, count: int) -> Sequence[str]:
-        name = redis_keys.audit_lines(tenant, day)
+        name = redis_names.audit_lines(tenant, day)
         found = await self._channel.call(lambda client: client.lrange(name, first, first + count - 1))
         return [line.decode("utf-8", "replace") for line in found]
 
@@ -159,11 +164,11 @@ class RedisAudit:
 async def _days(tenant: str, client: Client) -> list[AuditDay]:
     """Returns the days of ``tenant``, sorted. Heads are read before the lists, which only grow: a list that is shorter
     than its head has lost records."""
-    heads = await client.hgetall(redis_keys.audit_heads(tenant))
+    heads = await client.hgetall(redis_names.audit_heads(tenant))
     days = sorted(int(name) for name in heads if name != b"last")
     pipeline = client.pipeline(transaction=False)
     for day in days:
-        pipeline.llen(redis_keys.audit_lines(tenant, day))
+        pipeline.llen(redis_names.audit_lines(tenant, day))
     lengths = await pipeline.execute() if days else []
     found = []
     for day, stored in zip(days, lengths, strict=True):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
 from router.ports.clock import Clock, SystemClock
@@ -100,8 +100,8 @@ class RedisCollections:
     async def _call(
         self, channel: GuardedConnections, tenant: str, operation: str, *arguments: str | int | bytes
     ) -> Any:
-        sent: list[Any] = [operation, redis_keys.base(tenant), *arguments]
-        return await channel.call(lambda client: self._script.run(client, [redis_keys.collection_names(tenant)], sent))
+        sent: list[Any] = [operation, redis_names.base(tenant), *arguments]
+        return await channel.call(lambda client: self._script.run(client, [redis_names.collection_names(tenant)], sent))
 
 
 def _check_room(status: bytes, rest: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.circuit_breaker import BreakerState
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
@@ -162,22 +162,22 @@ class RedisEntryStore:
         async def read(client: Client) -> list[CacheSize]:
             found = []
             for name in await _tenants(client):
-                entries = await client.zcard(redis_keys.cache_uses(name))
-                found.append(CacheSize(name, entries, int(await client.get(redis_keys.cache_bytes(name)) or 0)))
+                entries = await client.zcard(redis_names.cache_uses(name))
+                found.append(CacheSize(name, entries, int(await client.get(redis_names.cache_bytes(name)) or 0)))
             return [size for size in found if size.entries]
 
         return await self._scans.call(read)
 
     async def position(self) -> str:
-        found = await self._reads.call(lambda client: client.get(redis_keys.CACHE_FEED_LAST))
+        found = await self._reads.call(lambda client: client.get(redis_names.CACHE_FEED_LAST))
         return "0" if found is None else str(int(found))
 
     async def changes(self, after: str, count: int, wait_s: float) -> Sequence[CacheChange]:
         wait_ms = max(1, int(1000 * min(wait_s, self._max_wait_s)))  # 0 would wait for ever
 
         async def read(client: Client) -> tuple[Any, Any]:
-            found = await client.xread({redis_keys.CACHE_FEED: f"{after}-0"}, count, wait_ms)
-            return found, None if found else await client.get(redis_keys.CACHE_FEED_LAST)
+            found = await client.xread({redis_names.CACHE_FEED: f"{after}-0"}, count, wait_ms)
+            return found, None if found else await client.get(redis_names.CACHE_FEED_LAST)
 
         found, last = await self._reads.call(read)
         rows = found[0][1] if found else []
@@ -202,26 +202,26 @@ class RedisEntryStore:
     async def _tell(self, client: Client, changes: Sequence[str]) -> None:
         """Adds ``changes``, JSON each, to the feed."""
         if changes:
-            keys = [redis_keys.CACHE_FEED, redis_keys.CACHE_FEED_LAST]
+            keys = [redis_names.CACHE_FEED, redis_names.CACHE_FEED_LAST]
             await self._feed_script.run(client, keys, [self._max_changes, *changes])
 
     async def _know(self, client: Client, tenant: str) -> None:
         """Adds ``tenant`` to the set of tenants with entries, from time to time."""
         now = self._clock.monotonic()
         if now - self._known_tenants.get(tenant, -KNOWN_S) >= KNOWN_S:
-            await client.execute_command("SADD", redis_keys.CACHE_TENANTS, tenant)
+            await client.execute_command("SADD", redis_names.CACHE_TENANTS, tenant)
             self._known_tenants[tenant] = now
 
     def _calls(self, operation: str, tenant: str, *arguments: str | int | bytes) -> Callable[[Client], Awaitable[Any]]:
         """Returns a function that runs the script with a client, and returns the script's answer."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        sent: list[Any] = [operation, redis_keys.base(tenant), now, *arguments]
-        return lambda client: self._script.run(client, [redis_keys.cache_uses(tenant)], sent)
+        sent: list[Any] = [operation, redis_names.base(tenant), now, *arguments]
+        return lambda client: self._script.run(client, [redis_names.cache_uses(tenant)], sent)
 
 
 async def _tenants(client: Client) -> list[str]:
     """Returns the tenants that may have entries, sorted."""
-    return sorted(name.decode() for name in await client.smembers(redis_keys.CACHE_TENANTS))
+    return sorted(name.decode() for name in await client.smembers(redis_names.CACHE_TENANTS))
 
 
 def _page(tenant: str, cursor: int) -> Callable[[Client], Awaitable[tuple[int, list[CacheEntry], list[str]]]]:
@@ -229,9 +229,9 @@ def _page(tenant: str, cursor: int) -> Callable[[Client], Awaitable[tuple[int, l
     the entries, and the keys of those that cannot be read."""
 
     async def read(client: Client) -> tuple[int, list[CacheEntry], list[str]]:
-        following, rows = await client.zscan(redis_keys.cache_uses(tenant), cursor, count=BATCH)
+        following, rows = await client.zscan(redis_names.cache_uses(tenant), cursor, count=BATCH)
         keys = [row[0].decode() for row in rows]
-        found = await client.mget([redis_keys.cache_entry(tenant, key) for key in keys]) if keys else []
+        found = await client.mget([redis_names.cache_entry(tenant, key) for key in keys]) if keys else []
         stored = {key: data for key, data in zip(keys, found, strict=True) if data is not None}
         read = {key: _readable(data, tenant, key) for key, data in stored.items()}
         entries = [entry for entry in read.values() if entry is not None]

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
@@ -71,9 +71,9 @@ class RedisIdempotencyStore:
         """Runs the script, and returns its answer. Raises StateUnavailableError."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
         bounds = terms.lease_ms, terms.window_ms, terms.max_keys, terms.max_bytes
-        sent = [operation, redis_keys.base(tenant), now, key, owner, *bounds, *arguments]
+        sent = [operation, redis_names.base(tenant), now, key, owner, *bounds, *arguments]
 
         async def run(client: Client) -> Any:
-            return await self._script.run(client, [redis_keys.idempotency_keys(tenant)], sent)
+            return await self._script.run(client, [redis_names.idempotency_keys(tenant)], sent)
 
         return await channel.call(run)

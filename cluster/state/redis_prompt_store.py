@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.redis_client import Client
 from router.ports.clock import Clock, SystemClock
@@ -54,7 +54,7 @@ class RedisPromptStore:
 
     async def version(self, tenant: str, prompt_id: str, version: int) -> StoredVersion | None:
         async def read(client: Client) -> StoredVersion | None:
-            found = await client.hget(redis_keys.prompt(tenant, prompt_id), str(version))
+            found = await client.hget(redis_names.prompt(tenant, prompt_id), str(version))
             return None if found is None else StoredVersion(version, bytes(found).decode())
 
         return await self._lookups.call(read)
@@ -62,7 +62,7 @@ class RedisPromptStore:
     async def active(self, tenant: str, prompt_id: str) -> StoredVersion | None:
         """Returns the active version of a prompt; None if there is none. It takes two round trips, which is safe
         because a stored version never changes."""
-        key = redis_keys.prompt(tenant, prompt_id)
+        key = redis_names.prompt(tenant, prompt_id)
 
         async def read(client: Client) -> StoredVersion | None:
             if (active := await client.hget(key, ACTIVE)) is None:
@@ -73,7 +73,7 @@ class RedisPromptStore:
         return await self._lookups.call(read)
 
     async def add(self, tenant: str, prompt_id: str, document: str) -> int:
-        numbers = redis_keys.prompts(tenant)
+        numbers = redis_names.prompts(tenant)
 
         async def store(client: Client) -> int:
             latest = await client.hget(numbers, prompt_id)
@@ -82,15 +82,15 @@ class RedisPromptStore:
             if latest is None and await client.hlen(numbers) >= MAX_PROMPTS:
                 raise PromptStoreFullError(f"the tenant has {MAX_PROMPTS} prompts")
             # A name first: a tenant without prompts harms nothing, and a prompt that no list has would be lost.
-            await client.sadd(redis_keys.PROMPT_TENANTS, tenant)
+            await client.sadd(redis_names.PROMPT_TENANTS, tenant)
             number = int(await client.hincrby(numbers, prompt_id, 1))
-            await client.hset(redis_keys.prompt(tenant, prompt_id), str(number), document)
+            await client.hset(redis_names.prompt(tenant, prompt_id), str(number), document)
             return number
 
         return await self._admin.call(store)
 
     async def activate(self, tenant: str, prompt_id: str, activation: Activation) -> bool:
-        key, history = redis_keys.prompt(tenant, prompt_id), redis_keys.prompt_activations(tenant, prompt_id)
+        key, history = redis_names.prompt(tenant, prompt_id), redis_names.prompt_activations(tenant, prompt_id)
         document = json.dumps([activation.version, activation.kind, activation.at_ms, activation.by])
 
         async def store(client: Client) -> bool:
@@ -107,7 +107,7 @@ class RedisPromptStore:
 
     async def versions(self, tenant: str, prompt_id: str) -> Sequence[StoredVersion]:
         async def read(client: Client) -> list[StoredVersion]:
-            found = await client.hgetall(redis_keys.prompt(tenant, prompt_id))
+            found = await client.hgetall(redis_names.prompt(tenant, prompt_id))
             numbered = sorted((int(name), value) for name, value in found.items() if name != ACTIVE)
             return [StoredVersion(number, bytes(value).decode()) for number, value in numbered]
 
@@ -115,14 +115,14 @@ class RedisPromptStore:
 
     async def activations(self, tenant: str, prompt_id: str) -> Sequence[Activation]:
         async def read(client: Client) -> list[Activation]:
-            lines = await client.lrange(redis_keys.prompt_activations(tenant, prompt_id), 0, -1)
+            lines = await client.lrange(redis_names.prompt_activations(tenant, prompt_id), 0, -1)
             return [_activation(line) for line in lines]
 
         return await self._admin.call(read)
 
     async def prompts(self, tenant: str | None = None) -> Sequence[PromptSummary]:
         async def read(client: Client) -> list[PromptSummary]:
-            members = await client.smembers(redis_keys.PROMPT_TENANTS)
+            members = await client.smembers(redis_names.PROMPT_TENANTS)
             tenants = sorted(bytes(name).decode() for name in members) if tenant is None else [tenant]
             return [summary for name in tenants for summary in await _summaries(client, name)]
 
@@ -130,11 +130,11 @@ class RedisPromptStore:
 
 
 async def _summaries(client: Client, tenant: str) -> list[PromptSummary]:
-    latest = await client.hgetall(redis_keys.prompts(tenant))
+    latest = await client.hgetall(redis_names.prompts(tenant))
     named = sorted((bytes(prompt_id).decode(), int(number)) for prompt_id, number in latest.items())
     async with client.pipeline(transaction=False) as reads:
         for prompt_id, _ in named:
-            reads.hget(redis_keys.prompt(tenant, prompt_id), ACTIVE)
+            reads.hget(redis_names.prompt(tenant, prompt_id), ACTIVE)
         active = await reads.execute()
     return [
         PromptSummary(tenant, prompt_id, None if number is None else int(number), newest)

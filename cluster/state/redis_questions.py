@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.pair_judgement import PairJudgement, decode_judgement, encode_judgement
 from cluster.state.question_record import (
@@ -74,7 +74,7 @@ class RedisQuestions:
         trip."""
         if not ids:
             return []
-        name = redis_keys.cache_questions(tenant)
+        name = redis_names.cache_questions(tenant)
         found = await self._lookups.call(lambda client: client.execute_command("HMGET", name, *ids))
         return [_readable(data, tenant, entry_id) for data, entry_id in zip(found, ids, strict=True)]
 
@@ -86,8 +86,8 @@ class RedisQuestions:
 
         async def put(client: Client) -> None:
             for tenant, fields in by_tenant.items():
-                await client.sadd(redis_keys.CACHE_QUESTION_TENANTS, tenant)
-                await client.hset(redis_keys.cache_questions(tenant), mapping=fields)
+                await client.sadd(redis_names.CACHE_QUESTION_TENANTS, tenant)
+                await client.hset(redis_names.cache_questions(tenant), mapping=fields)
 
         if by_tenant:
             await self._changes.call(put)
@@ -100,18 +100,18 @@ class RedisQuestions:
 
         async def delete(client: Client) -> None:
             for tenant, ids in by_tenant.items():
-                await client.hdel(redis_keys.cache_questions(tenant), *ids)
+                await client.hdel(redis_names.cache_questions(tenant), *ids)
 
         if by_tenant:
             await self._changes.call(delete)
 
     async def pages(self) -> AsyncIterator[QuestionPage]:
         """Yields all records. A record that is stored or deleted meanwhile may be left out, or come twice."""
-        tenants = await self._changes.call(lambda client: client.smembers(redis_keys.CACHE_QUESTION_TENANTS))
+        tenants = await self._changes.call(lambda client: client.smembers(redis_names.CACHE_QUESTION_TENANTS))
         for tenant in sorted(name.decode() for name in tenants):
             cursor: int | None = None
             while cursor != 0:
-                found = await self._changes.call(_scan(redis_keys.cache_questions(tenant), cursor or 0))
+                found = await self._changes.call(_scan(redis_names.cache_questions(tenant), cursor or 0))
                 cursor = int(found[0])
                 yield await asyncio.to_thread(_page, tenant, found[1])
 
@@ -119,20 +119,20 @@ class RedisQuestions:
         """Returns the position of the feed up to which all questions have a record of the model with the digest
         ``model``; None: unknown."""
         found = await self._changes.call(
-            lambda client: client.hget(redis_keys.CACHE_QUESTION_POSITIONS, f"{model:016x}")
+            lambda client: client.hget(redis_names.CACHE_QUESTION_POSITIONS, f"{model:016x}")
         )
         return None if found is None else str(int(found))
 
     async def note_position(self, model: int, position: str) -> None:
         """Records that all questions up to ``position`` of the feed have a record of the model with the digest
         ``model``."""
-        name = redis_keys.CACHE_QUESTION_POSITIONS
+        name = redis_names.CACHE_QUESTION_POSITIONS
         await self._changes.call(lambda client: client.hset(name, f"{model:016x}", position))
 
     async def judge(self, tenant: str, judgement: PairJudgement) -> None:
         """Adds the judgement of a hit to the tenant's labelled data. The newest MAX_JUDGEMENTS are kept, for
         JUDGEMENTS_S after the last one."""
-        name = redis_keys.cache_judgements(tenant)
+        name = redis_names.cache_judgements(tenant)
 
         async def add(client: Client) -> None:
             await client.lpush(name, encode_judgement(judgement))
@@ -144,13 +144,13 @@ class RedisQuestions:
     async def judgements(self, tenant: str, version: str) -> list[PairJudgement]:
         """Returns the tenant's labelled data of a scorer's version, the newest first: scores of another one say nothing
         about its own. What cannot be read is left out."""
-        found = await self._changes.call(lambda client: client.lrange(redis_keys.cache_judgements(tenant), 0, -1))
+        found = await self._changes.call(lambda client: client.lrange(redis_names.cache_judgements(tenant), 0, -1))
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 
     async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
         """Notes that a pair of questions, by its ``pair_digest``, is no hit until ``expires_ms``, in milliseconds since
         the epoch. Beyond MAX_REFUSED pairs of the tenant, those that end first are forgotten."""
-        name = redis_keys.cache_refused(tenant)
+        name = redis_names.cache_refused(tenant)
 
         async def add(client: Client) -> None:
             await client.zadd(name, {pair: expires_ms}, gt=True)
@@ -166,7 +166,7 @@ class RedisQuestions:
         ``now_ms``. One round trip."""
         if not pairs:
             return set()
-        name = redis_keys.cache_refused(tenant)
+        name = redis_names.cache_refused(tenant)
         ends = await self._lookups.call(lambda client: client.execute_command("ZMSCORE", name, *pairs))
         return {pair for pair, end in zip(pairs, ends, strict=True) if end is not None and float(end) > now_ms}
 

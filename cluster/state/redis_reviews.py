@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
@@ -45,12 +45,12 @@ class RedisReviews:
         arguments = (item.id, item.fingerprint, item.document, *durations, int(text is not None), text or b"")
 
         async def add(client: Client) -> Any:
-            await client.sadd(redis_keys.SAFETY_TENANTS, item.tenant)
-            kept_ms = 2 * (item.expires_in_ms + item.kept_ms) + redis_keys.DAY_MS  # a claim may outlast the expiry
-            await client.set(redis_keys.review_tenant(item.id), item.tenant, px=kept_ms)
+            await client.sadd(redis_names.SAFETY_TENANTS, item.tenant)
+            kept_ms = 2 * (item.expires_in_ms + item.kept_ms) + redis_names.DAY_MS  # a claim may outlast the expiry
+            await client.set(redis_names.review_tenant(item.id), item.tenant, px=kept_ms)
             found = await self._calls("submit", item.tenant, *arguments)(client)
             if found is None or found.decode() != item.id:  # the queue is full, or has an item with this text
-                await client.delete(redis_keys.review_tenant(item.id))
+                await client.delete(redis_names.review_tenant(item.id))
             return found
 
         found = await self._people.call(add)
@@ -60,7 +60,7 @@ class RedisReviews:
 
     async def item(self, item_id: str, tenant: str | None = None) -> ReviewItem | None:
         if tenant is None:
-            found = await self._people.call(lambda client: client.get(redis_keys.review_tenant(item_id)))
+            found = await self._people.call(lambda client: client.get(redis_names.review_tenant(item_id)))
             if found is None:
                 return None
             tenant = found.decode()
@@ -113,13 +113,13 @@ class RedisReviews:
     def _calls(self, operation: str, tenant: str, *arguments: str | int | bytes) -> Callable[[Client], Awaitable[Any]]:
         """Returns a function that runs the script with a client, and returns the script's answer."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        sent: list[Any] = [operation, redis_keys.base(tenant), now, *arguments]
-        return lambda client: self._script.run(client, [redis_keys.review_queue(tenant)], sent)
+        sent: list[Any] = [operation, redis_names.base(tenant), now, *arguments]
+        return lambda client: self._script.run(client, [redis_names.review_queue(tenant)], sent)
 
 
 async def tenants(client: Client) -> list[str]:
     """Returns the tenants with items or audit records, sorted."""
-    return sorted(name.decode() for name in await client.smembers(redis_keys.SAFETY_TENANTS))
+    return sorted(name.decode() for name in await client.smembers(redis_names.SAFETY_TENANTS))
 
 
 def _item(tenant: str, row: Sequence[bytes]) -> ReviewItem:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.redis_audit import RedisAudit
 from cluster.state.redis_client import Client
@@ -73,32 +73,32 @@ class RedisSafetyStore:
 
     async def policy(self, tenant: str) -> str | None:
         async def read(client: Client) -> str | None:
-            found = await client.hget(redis_keys.POLICIES, tenant)
+            found = await client.hget(redis_names.POLICIES, tenant)
             return None if found is None else bytes(found).decode()
 
         return await self._lookups.call(read)
 
     async def put_policy(self, tenant: str, document: str) -> None:
         async def put(client: Client) -> None:
-            await client.hset(redis_keys.POLICIES, tenant, document)
+            await client.hset(redis_names.POLICIES, tenant, document)
 
         await self._people.call(put)
 
     async def delete_policy(self, tenant: str) -> bool:
         async def delete(client: Client) -> bool:
-            return bool(await client.hdel(redis_keys.POLICIES, tenant))
+            return bool(await client.hdel(redis_names.POLICIES, tenant))
 
         return await self._people.call(delete)
 
     async def policy_tenants(self) -> Sequence[str]:
         async def names(client: Client) -> list[str]:
-            return sorted(bytes(name).decode() for name in await client.hkeys(redis_keys.POLICIES))
+            return sorted(bytes(name).decode() for name in await client.hkeys(redis_names.POLICIES))
 
         return await self._people.call(names)
 
     async def secret(self, proposed: bytes) -> bytes:
         async def agree(client: Client) -> bytes:
-            await client.set(redis_keys.SAFETY_SECRET, proposed, nx=True)
-            return bytes(await client.get(redis_keys.SAFETY_SECRET))
+            await client.set(redis_names.SAFETY_SECRET, proposed, nx=True)
+            return bytes(await client.get(redis_names.SAFETY_SECRET))
 
         return await self._people.call(agree)

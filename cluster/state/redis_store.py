@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.circuit_breaker import BreakerState
 from cluster.state.disk_journal import DiskJournal
 from cluster.state.guarded_connections import GuardedConnections
@@ -138,13 +138,13 @@ class RedisStore:
 
         async def put(client: Client) -> None:
             if before is not None and before.digest != record.digest:
-                await client.delete(redis_keys.key_digest(before.digest))
+                await client.delete(redis_names.key_digest(before.digest))
             if before is not None and before.tenant != record.tenant:
-                await client.hdel(redis_keys.key_records(before.tenant), record.id)
-            await client.sadd(redis_keys.TENANTS, record.tenant)
-            await client.set(redis_keys.key_tenant(record.id), record.tenant)
-            await client.hset(redis_keys.key_records(record.tenant), record.id, document)
-            await client.set(redis_keys.key_digest(record.digest), document)
+                await client.hdel(redis_names.key_records(before.tenant), record.id)
+            await client.sadd(redis_names.TENANTS, record.tenant)
+            await client.set(redis_names.key_tenant(record.id), record.tenant)
+            await client.hset(redis_names.key_records(record.tenant), record.id, document)
+            await client.set(redis_names.key_digest(record.digest), document)
 
         await self._background.call(put)
 
@@ -153,21 +153,21 @@ class RedisStore:
 
         async def replace(client: Client) -> bool:
             # What authentication reads is first: a failure after it leaves an outdated list, but no key that opens.
-            if not await self._replace_key.run(client, [redis_keys.key_digest(record.digest)], documents):
+            if not await self._replace_key.run(client, [redis_names.key_digest(record.digest)], documents):
                 return False
-            await client.hset(redis_keys.key_records(record.tenant), record.id, documents[1])
+            await client.hset(redis_names.key_records(record.tenant), record.id, documents[1])
             return True
 
         return await self._background.call(replace)
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
-        found = await self._key_lookups.call(lambda client: client.get(redis_keys.key_digest(digest)))
+        found = await self._key_lookups.call(lambda client: client.get(redis_names.key_digest(digest)))
         return None if found is None else _record(found)
 
     async def key(self, key_id: str) -> KeyRecord | None:
         async def get(client: Client) -> bytes | None:
-            tenant = await client.get(redis_keys.key_tenant(key_id))
-            return None if tenant is None else await client.hget(redis_keys.key_records(tenant.decode()), key_id)
+            tenant = await client.get(redis_names.key_tenant(key_id))
+            return None if tenant is None else await client.hget(redis_names.key_records(tenant.decode()), key_id)
 
         found = await self._background.call(get)
         return None if found is None else _record(found)
@@ -175,7 +175,7 @@ class RedisStore:
     async def keys(self, tenant: str | None = None) -> Sequence[KeyRecord]:
         async def read(client: Client) -> list[bytes]:
             names = await self._tenants(client) if tenant is None else [tenant]
-            return [each for name in names for each in await client.hvals(redis_keys.key_records(name))]
+            return [each for name in names for each in await client.hvals(redis_names.key_records(name))]
 
         records = [_record(each) for each in await self._background.call(read)]
         found = [record for record in records if record is not None]
@@ -187,9 +187,9 @@ class RedisStore:
             return False
 
         async def delete(client: Client) -> bool:
-            await client.delete(redis_keys.key_digest(record.digest))  # first: from now on the key is refused
-            await client.hdel(redis_keys.key_records(record.tenant), key_id)
-            return bool(await client.delete(redis_keys.key_tenant(key_id)))
+            await client.delete(redis_names.key_digest(record.digest))  # first: from now on the key is refused
+            await client.hdel(redis_names.key_records(record.tenant), key_id)
+            return bool(await client.delete(redis_names.key_tenant(key_id)))
 
         return await self._background.call(delete)
 
@@ -230,8 +230,8 @@ class RedisStore:
 
     async def _run_limits(self, client: Client, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Calls the script of the limits. Returns its answer, an integer, or integers as text."""
-        header: list[str | int] = [operation, redis_keys.base(tenant), self._now()]
-        return await self._limits.run(client, [redis_keys.leases(tenant)], [*header, *arguments])
+        header: list[str | int] = [operation, redis_names.base(tenant), self._now()]
+        return await self._limits.run(client, [redis_names.leases(tenant)], [*header, *arguments])
 
     def _now(self) -> str | int:
         """Returns the time that the scripts take, in milliseconds since the epoch; "" for that of the server."""
@@ -256,10 +256,13 @@ class RedisStore:
     async def _append(self, client: Client, tenant: str, entries: Sequence[LedgerEntry]) -> int:
         """Adds entries of one tenant with one call of the script. Returns the number of those that were new."""
         if tenant not in self._known_tenants:
-            await client.sadd(redis_keys.TENANTS, tenant)
+            await client.sadd(redis_names.TENANTS, tenant)
             self._known_tenants.add(tenant)
-        resolutions = [[each.value, each.ms, redis_keys.sums_ttl_ms(each)] for each in Resolution]
-        names = [f"{redis_keys.base(tenant)}sums:", *(redis_keys.entry(tenant, entry.id) for entry in entries)]
+        resolutions = [[each.value, each.ms, redis_names.sums_ttl_ms(each)] for each in Resolution]
+        names = [
+            f"{redis_names.base(tenant)}sums:",
+            *(redis_names.entry(tenant, entry.id) for entry in entries),
+        ]
         rows = [json.dumps(_row(entry)) for entry in entries]
         arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), self._now(), *rows]
         return int(await self._ledger.run(client, names, arguments))
@@ -271,7 +274,7 @@ class RedisStore:
 
     async def _sums_of(self, tenant: str, query: LedgerQuery) -> list[Row]:
         """Returns a row for each sum of the tenant within the range of ``query``: start, labels, amount by its name."""
-        index, length = redis_keys.sums(tenant, query.resolution), query.resolution.ms
+        index, length = redis_names.sums(tenant, query.resolution), query.resolution.ms
         first, end = query.start_ms // length * length, query.end_ms // length * length
         starts = await self._reports.call(lambda client: client.zrangebyscore(index, first, f"({end}"))
         rows: list[Row] = []
@@ -282,11 +285,11 @@ class RedisStore:
         return rows
 
     async def entry(self, tenant: str, entry_id: str) -> str | None:
-        found = await self._background.call(lambda client: client.get(redis_keys.entry(tenant, entry_id)))
+        found = await self._background.call(lambda client: client.get(redis_names.entry(tenant, entry_id)))
         return None if found is None else found.decode()
 
     async def _tenants(self, client: Client) -> list[str]:
-        return sorted(name.decode() for name in await client.smembers(redis_keys.TENANTS))
+        return sorted(name.decode() for name in await client.smembers(redis_names.TENANTS))
 
 
 @lru_cache(MAX_SCOPES)

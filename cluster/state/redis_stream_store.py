@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.config import StateConfig
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
@@ -71,9 +71,9 @@ class RedisStreamStore:
     async def _run(self, channel: GuardedConnections, operation: str, tenant: str, *arguments: str | int) -> Any:
         """Runs the script, and returns its answer. Raises StateUnavailableError."""
         now = "" if self._script_clock is None else int(self._script_clock.now() * 1000)
-        sent = [operation, redis_keys.base(tenant), now, *arguments]
+        sent = [operation, redis_names.base(tenant), now, *arguments]
 
         async def run(client: Client) -> Any:
-            return await self._script.run(client, [redis_keys.streams(tenant)], sent)
+            return await self._script.run(client, [redis_names.streams(tenant)], sent)
 
         return await channel.call(run)

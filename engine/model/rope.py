@@ -32,7 +32,7 @@ def rope_tables(spec: RopeSpec, head_dim: int, length: int) -> tuple[Tensor, Ten
 
 def inverse_frequencies(spec: RopeSpec, head_dim: int, length: int) -> Tensor:
     """Returns the rotation frequencies in radians per position, [head_dim / 2] float32: those of the rotated part, then
-    zeros for the rest.
+    zeros for the rest. Those of ``dynamic`` and ``longrope`` depend on ``length``, the maximum context in tokens.
 
     They are rounded as in transformers: at position 100,000 the last bit of a frequency is a hundredth of a radian.
     """

@@ -21,8 +21,8 @@ from engine.api import LATENCY_BOUNDS_S, Priority
 from router.admin.router_counts import RouterCounts
 from router.ledger.price import money
 from router.ports.clock import Clock
+from router.ports.engine_counts import EngineCounts, EngineCountsSource, NoEngineCounts
 from router.ports.ledger_store import LedgerQuery, Resolution
-from router.ports.replica_counts import EngineCounts, NoReplicaCounts, ReplicaCounts
 from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
@@ -42,7 +42,7 @@ class OverviewSources:
     """What a cluster adds to the overview. ``counts`` are those of the replicas, ``breakers`` those before services,
     and ``router`` names this router."""
 
-    counts: ReplicaCounts = field(default_factory=NoReplicaCounts)
+    counts: EngineCountsSource = field(default_factory=NoEngineCounts)
     breakers: Breakers = dict
     router: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 

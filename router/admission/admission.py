@@ -17,10 +17,10 @@ from types import TracebackType
 
 from engine.api import Priority
 from router.admission.admission_decision import Admit, Refuse, RequestFacts, TierView, decide
+from router.admission.admitted_requests import AdmittedRequests, Ticket
 from router.admission.refusal import refusal_error
 from router.admission.retry_schedule import RetrySchedule
 from router.admission.tier_views import view_of
-from router.admission.waiting_room import Ticket, WaitingRoom
 from router.config import AdmissionConfig
 from router.errors import AdmissionRefusedError
 from router.ports.clock import Clock
@@ -83,13 +83,13 @@ class Place:
 
 
 class Admission:
-    """The waiting rooms of all tiers, by this router."""
+    """Admits or refuses the requests of this router. ``admitted`` has the admitted ones, by tier."""
 
     def __init__(self, config: AdmissionConfig, clock: Clock, metrics: UsageMetrics) -> None:
         self._config = config
         self._clock = clock
         self._metrics = metrics
-        self.rooms: defaultdict[str, WaitingRoom] = defaultdict(WaitingRoom)
+        self.admitted: defaultdict[str, AdmittedRequests] = defaultdict(AdmittedRequests)
         self._retries: dict[str, RetrySchedule] = {}
         self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
         self._reading = 0  # requests that would be refused, and look into the answer cache
@@ -140,7 +140,7 @@ class Admission:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
         return {
-            load.name: view_of(facts, load, self.rooms[load.name], self._config, now)
+            load.name: view_of(facts, load, self.admitted[load.name], self._config, now)
             for load in loads
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
@@ -148,8 +148,8 @@ class Admission:
     def _admit(self, facts: RequestFacts, decision: Admit, view: TierView, now: float) -> Place:
         """Takes the room of an admitted request."""
         terms = self._config.terms(decision.tier, facts.priority)
-        room = self.rooms[decision.tier]
-        ticket = room.take(
+        admitted = self.admitted[decision.tier]
+        ticket = admitted.take(
             facts.priority, facts.tenant, facts.requests, facts.tokens, now, facts.prompt_tokens, terms.ttft_s
         )
         instead = decision.instead_of
@@ -162,7 +162,7 @@ class Admission:
     def _refuse(self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str) -> AdmissionRefusedError:
         """Returns the error of a refused request, and counts it."""
         now = self._clock.monotonic()
-        self.rooms[refused.tier].refused_at[facts.priority] = now
+        self.admitted[refused.tier].refused_at[facts.priority] = now
         self._unreported[refused.tier][facts.priority] += facts.requests
         schedule = self._retries.setdefault(refused.tier, RetrySchedule(self._config.max_retry_s))
         retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)
@@ -173,7 +173,7 @@ class Admission:
         self._reading -= 1
 
     def _count(self, facts: RequestFacts, view: TierView, outcome: str, reason: str) -> None:
-        waiting = self.rooms[view.name].of(facts.priority)
+        waiting = self.admitted[view.name].of(facts.priority)
         name = facts.priority.name.lower()
         self._metrics.admission(
             AdmissionSample(

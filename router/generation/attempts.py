@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from engine.api import Delta, GenerationRequest, RequestError, Usage
+from router.aborted_prompts import AbortedPrompts
 from router.config import FailoverConfig
 from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
@@ -36,7 +37,6 @@ from router.ports.tier_backend import (
     TierBackend,
     TierUnavailableError,
 )
-from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import AttemptMeter
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ async def _choices(
         )
         for place, each in enumerate(rest)
     ]
-    async with aclosing(merge(streams, StoppedPrompts())) as merged:
+    async with aclosing(merge(streams, AbortedPrompts())) as merged:
         async for events in merged:
             yield events
 

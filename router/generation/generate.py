@@ -9,17 +9,17 @@ from dataclasses import replace
 from functools import partial
 
 from engine.api import GenerationRequest, Prompt, RequestError, SamplingParams, Usage
+from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Finished
 from router.config import FailoverConfig
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts
-from router.generation.first_call import FirstCall
+from router.generation.call_once_before import CallOnceBefore
 from router.generation.merge_generators import merge
 from router.generation.suspect_requests import SuspectRequests
 from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
-from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
 
@@ -33,7 +33,7 @@ async def generate(
     prompt_tokens: Callable[[Prompt], int],
     account_id: str,
     account: str,
-    stops: StoppedPrompts | None = None,
+    aborts: AbortedPrompts | None = None,
     count_failover: Callable[[str], None] = lambda kind: None,
     trace_context: str = "",
     run: str = "",
@@ -46,7 +46,7 @@ async def generate(
 
     ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
     a prompt, for attempts whose counts are lost. ``account_id`` and ``run`` are unique together, and ``account`` as in
-    ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``stops`` aborts that for single
+    ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``aborts`` aborts that for single
     prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
     them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
     ``trace_context`` is the parent of the replicas' spans. ``suspects`` is that of the tier, for all requests; None:
@@ -56,21 +56,21 @@ async def generate(
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
     """
-    stops = stops or StoppedPrompts()
+    aborts = aborts or AbortedPrompts()
     on_failover = _recorder(meter, count_failover)
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
     requests = engine_requests(request, tenant, account_id, run, trace_context)
     admitted = on_first_token is not None
-    began = FirstCall(on_first_token or (lambda: None))
+    began = CallOnceBefore(on_first_token or (lambda: None))
     streams = [
         run_attempts(
             backend,
             tier,
             engine_request,
             failover,
-            began.before(builder.push),
+            began.wrap(builder.push),
             partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
             on_failover,
             account,
@@ -80,17 +80,17 @@ async def generate(
         for builder, engine_request in zip(builders, requests, strict=True)
     ]
     try:
-        async with aclosing(merge(streams, stops)) as merged:
+        async with aclosing(merge(streams, aborts)) as merged:
             async for events in merged:
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
     usages = [builder.usage for builder in builders if builder.usage is not None]
-    if any(builder.usage is None and prompt not in stops.stopped for prompt, builder in enumerate(builders)):
+    if any(builder.usage is None and prompt not in aborts.aborted for prompt, builder in enumerate(builders)):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
-    if stops.stopped:
+    if aborts.aborted:
         await meter.wait(MAX_CLIENT_WAIT_S)
-    yield [Finished(meter.total.usage if stops.stopped else total_usage(usages))]
+    yield [Finished(meter.total.usage if aborts.aborted else total_usage(usages))]
 
 
 def _new_attempt(

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from router.aborted_prompts import AbortedPrompts
 from router.answer_events import (
     AnswerEvent,
     Finished,
@@ -24,7 +25,6 @@ from router.answer_events import (
     Routed,
 )
 from router.guard.moderated_choice import ModeratedChoice
-from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 from safety.api import AnswerGuard
 
@@ -35,7 +35,7 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 
 
 async def moderate(
-    events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], stops: StoppedPrompts | None = None
+    events: Batches, guard: AnswerGuard, meter: UsageMeter, prompts: Sequence[int], aborts: AbortedPrompts | None = None
 ) -> Batches:
     """Yields those of ``events`` that may be sent, in batches. The last event is Finished.
 
@@ -44,13 +44,13 @@ async def moderate(
 
     A choice that a verdict halts ends with the reason CONTENT_FILTER, after the message of the guard. The other choices
     go on, unless the guard halts all. As soon as all choices of a prompt are halted, the prompt is stopped through
-    ``stops``; when all choices are, ``events`` is closed. Both abort the work in the engine, and Finished has the
+    ``aborts``; when all choices are, ``events`` is closed. Both abort the work in the engine, and Finished has the
     tokens that were generated until then. The engine cannot abort a single choice of a prompt: while others go on, a
     halted one is generated to its end, dropped and paid for.
 
     Raises what ``events`` raises, and any unexpected exception of a check.
     """
-    answers = ModeratedAnswers(guard, prompts, stops or StoppedPrompts())
+    answers = ModeratedAnswers(guard, prompts, aborts or AbortedPrompts())
     moderated = _moderated_beside(events, answers) if guard.waits else _moderated_in_place(events, answers)
     try:
         async with aclosing(moderated):
@@ -70,10 +70,10 @@ class ModeratedAnswers:
     is stopped. ``on_check`` is called whenever a check has ended.
     """
 
-    def __init__(self, guard: AnswerGuard, prompts: Sequence[int], stops: StoppedPrompts) -> None:
+    def __init__(self, guard: AnswerGuard, prompts: Sequence[int], aborts: AbortedPrompts) -> None:
         self._guard = guard
         self._prompts = prompts
-        self._stops = stops
+        self._aborts = aborts
         self._several_prompts = len(set(prompts)) > 1
         self._choices: dict[int, ModeratedChoice] = {}
         self._last: list[AnswerEvent] = []  # the end of the request, until all choices have ended
@@ -132,8 +132,8 @@ class ModeratedAnswers:
                 for choice, prompt in enumerate(self._prompts)
                 if choice not in self._choices or not self._choices[choice].halted
             }
-            for prompt in set(self._prompts) - going_on - self._stops.stopped:
-                self._stops.stop(prompt)
+            for prompt in set(self._prompts) - going_on - self._aborts.aborted:
+                self._aborts.abort(prompt)
 
     def _ending(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
         """Adds the ends of all choices if one was halted and the guard halts all; then the end of the request."""

@@ -81,7 +81,8 @@ class StreamStore(Protocol):
         ended: bool = False,
     ) -> int | None:
         """Adds ``events``, the first of which has the number ``first`` (from 1), and renews the lease. The first call
-        creates the stream. Events that are there already are not added again, so a call may be repeated.
+        creates the stream, which belongs to ``owner``: a ``StreamOwner.key_id`` of ``tenant``. Events that are there
+        already are not added again, so a call may be repeated.
 
         ``ended``: these are the last events. Returns the milliseconds since the last ``read``, -1 if there was none;
         None if the stream is gone, and nothing is added. A stream of which the store has lost events is gone.

@@ -56,7 +56,8 @@ class VectorRows:
         return float(first.astype(np.float32) @ second.astype(np.float32))
 
     def cosines(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the cosine of ``query``, float32 [dimensions], and each row, float32 [rows]; -1 for an empty row."""
+        """Returns the cosine of ``query`` and each row, float32 [rows]; -1 for an empty row. ``query``, float32
+        [dimensions], has length 1."""
         found = np.full(self._end, -1.0, np.float32)
         for start in range(0, self._end, BLOCK):
             end = min(start + BLOCK, self._end)

@@ -33,7 +33,8 @@ class Model(Protocol):
 
 class BatchingClassifier:
     """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` queues
-    the windows. A batch has at most ``max_batch_tokens`` tokens."""
+    the windows. A batch has at most ``max_batch_tokens`` tokens. ``classify`` refuses a call if
+    windows of its tenant wait and would be more than ``max_tenant_windows`` with its own."""
 
     def __init__(
         self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, max_tenant_windows: int = MAX_TENANT_WINDOWS

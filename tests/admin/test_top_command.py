@@ -32,7 +32,7 @@ from cluster.admin.top_view import SORTS, page
 from engine.api import LATENCY_BOUNDS_S
 from router.admin.overview_api import OverviewSources, added
 from router.memory_store import MemoryStore
-from router.ports.replica_counts import EngineCounts
+from router.ports.engine_counts import EngineCounts
 from router.ports.state_store import StateUnavailableError
 from tests.access.service import ADMIN, Service, config
 from tests.admin.test_command import document, manta

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import FollowerState, IndexFollower
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.question_record import model_digest
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_questions import RedisQuestions
@@ -57,8 +57,8 @@ def make(entries: Entries, questions: Questions, embedder: FakeEmbedder, clock: 
             return VectorIndex(embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30), max_rows=16)
 
         feed = SoonFeed(entries)
-        recent = RecentVectors(100)
-        return IndexFollower(feed, entries, questions, embedder, recent, index, clock)  # type: ignore[arg-type]
+        embeddings = EmbeddingCache(100)
+        return IndexFollower(feed, entries, questions, embedder, embeddings, index, clock)  # type: ignore[arg-type]
 
     return make
 
@@ -213,7 +213,7 @@ async def test_the_vector_of_a_question_that_was_looked_up_is_used(
     follower = make()
     await steps(follower, 1)
     vector = (await embedder.embed(["Question 1?"])).vectors[0]
-    follower._recent.put(embedder.model, "Question 1?", vector)
+    follower._embeddings.put(embedder.model, "Question 1?", vector)
     await entries.put(entry(1), ROOM)
     assert (await steps(follower)).has("acme", entry(1).id)
     assert follower.counts.embedded == 0
@@ -243,25 +243,25 @@ async def test_poisoned_records_are_counted_removed_and_embedded_anew(
             return VectorIndex(embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30))
 
         feed = SoonFeed(entries)
-        return IndexFollower(feed, entries, questions, embedder, RecentVectors(9), index, clock)  # type: ignore[arg-type]
+        return IndexFollower(feed, entries, questions, embedder, EmbeddingCache(9), index, clock)  # type: ignore[arg-type]
 
     await entries.put(entry(1), ROOM)
     await entries.put(entry(2), ROOM)
     await steps(replica())
     with redis.Redis.from_url(redis_server.url) as client:
-        client.hset(redis_keys.cache_questions("acme"), entry(1).id, b"spoilt")
+        client.hset(redis_names.cache_questions("acme"), entry(1).id, b"spoilt")
         follower = replica()
         assert len(await steps(follower)) == 1
         assert follower.counts.poisoned == 1
-        assert client.hkeys(redis_keys.cache_questions("acme")) == [entry(2).id.encode()]
+        assert client.hkeys(redis_names.cache_questions("acme")) == [entry(2).id.encode()]
         # A change that cannot be read: the index is built again, and begins after it.
-        number = client.incr(redis_keys.CACHE_FEED_LAST)
-        client.xadd(redis_keys.CACHE_FEED, {"c": "not JSON"}, id=f"{number}-0")
+        number = client.incr(redis_names.CACHE_FEED_LAST)
+        client.xadd(redis_names.CACHE_FEED, {"c": "not JSON"}, id=f"{number}-0")
         assert len(await steps(follower, 4)) == 2
         assert follower.counts.poisoned == 2
         # One of the wrong types: it is left out, and the next one is read.
         for document in ('["put","acme",1,"p","q","now",null]', '["put","acme","x","p","q",0,-5]'):
-            client.xadd(redis_keys.CACHE_FEED, {"c": document}, id=f"{client.incr(redis_keys.CACHE_FEED_LAST)}-0")
+            client.xadd(redis_names.CACHE_FEED, {"c": document}, id=f"{client.incr(redis_names.CACHE_FEED_LAST)}-0")
         await entries.put(entry(4), ROOM)
         assert len(await steps(follower, 2)) == 3
         assert follower.counts.poisoned == 4

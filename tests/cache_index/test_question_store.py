@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.pair_judgement import PairJudgement, decode_judgement, pair_digest
 from cluster.state.question_record import (
     PoisonedQuestionError,
@@ -124,7 +124,7 @@ def test_what_is_no_judgement_is_left_out(data: bytes) -> None:
 
 async def test_refused_pairs_of_a_tenant_are_bounded_in_redis(redis_server: RedisServer, state: object) -> None:
     made = RedisQuestions(state, redis_server.url)  # type: ignore[arg-type]
-    name = redis_keys.cache_refused("acme")
+    name = redis_names.cache_refused("acme")
     with redis.Redis.from_url(redis_server.url) as client:
         client.zadd(name, {f"p{number}": 10_000 + number for number in range(MAX_REFUSED)} | {"old": 500})
         await made.refuse("acme", "ab", 1000, 50_000)
@@ -142,8 +142,8 @@ async def test_poisoned_records_are_named_and_judgements_bounded_in_redis(
     made = RedisQuestions(state, redis_server.url)  # type: ignore[arg-type]
     await made.put([record(1), record(2)])
     with redis.Redis.from_url(redis_server.url) as client:
-        client.hset(redis_keys.cache_questions("acme"), "id-1", b"spoilt")
-        name = redis_keys.cache_judgements("acme")
+        client.hset(redis_names.cache_questions("acme"), "id-1", b"spoilt")
+        name = redis_names.cache_judgements("acme")
         client.lpush(name, "{}", "[", *["{}"] * MAX_JUDGEMENTS)
         await made.judge("acme", PairJudgement("s@1", True, HitJudge.CLIENT, 0.9))
         assert client.llen(name) == MAX_JUDGEMENTS

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.cache.candidate_choice import Judged, decide
+from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.lazy_scorer import LazyScorer
-from cluster.cache.recent_vectors import RecentVectors
 from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, VectorIndex
 from router.memory_entry_store import MemoryEntryStore
@@ -71,13 +71,13 @@ class Cache:
         self.questions = MemoryQuestions()
         self.embedder = FakeEmbedder()
         self.scorer = WordScorer()
-        recent = RecentVectors(10)
+        embeddings = EmbeddingCache(10)
         self.follower = IndexFollower(
             self.entries,
             self.entries,
             self.questions,
             self.embedder,
-            recent,
+            embeddings,
             lambda: VectorIndex(self.embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30)),
             clock,
         )
@@ -85,7 +85,7 @@ class Cache:
             self.follower,
             self.questions,
             self.embedder,
-            recent,
+            embeddings,
             self.scorer,
             no_negation,
             WordThreshold(),

@@ -14,9 +14,9 @@ from cluster.app import build_with
 from cluster.config import MantaConfig
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
+from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.otlp_instruments import OtlpInstruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
-from cluster.telemetry.sent_instruments import otlp_instruments
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from engine.metrics import SECONDS, Recorder
 from load_tests.overhead.factory import StubFactory
@@ -45,7 +45,7 @@ def sender(received: Received, **settings: object) -> OtlpInstruments:
         "metrics": {"endpoint": received.metrics_endpoint, "interval_s": 600},
         **settings,
     }
-    made = otlp_instruments(TelemetryConfig.model_validate(telemetry), "router", "router-1", "second")
+    made = make_otlp_instruments(TelemetryConfig.model_validate(telemetry), "router", "router-1", "second")
     assert made is not None
     return made
 
@@ -116,7 +116,7 @@ def test_a_receiver_that_fails_costs_one_line_and_no_count(
     recorded: RecordedMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = TelemetryConfig.model_validate({"metrics": {"endpoint": "http://127.0.0.1:9/v1/metrics", "interval_s": 1}})
-    sent = otlp_instruments(config, "router", "router-1")
+    sent = make_otlp_instruments(config, "router", "router-1")
     assert sent is not None
     with caplog.at_level(logging.WARNING):
         sent.counter("manta_things", "Things.").inc(5)
@@ -128,7 +128,7 @@ def test_a_receiver_that_fails_costs_one_line_and_no_count(
 
 
 def test_by_default_nothing_is_sent() -> None:  # nor loaded, which a test of the traces sees
-    assert otlp_instruments(TelemetryConfig(), "router", "router-1") is None
+    assert make_otlp_instruments(TelemetryConfig(), "router", "router-1") is None
 
 
 @pytest.mark.slow

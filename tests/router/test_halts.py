@@ -12,6 +12,7 @@ from contextlib import aclosing
 import pytest
 
 from engine.api import EngineStats, SamplingParams
+from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Ended, Finished, Text
 from router.config import FailoverConfig
 from router.generation.generate import generate
@@ -21,7 +22,6 @@ from router.ledger.max_usage import prompt_tokens
 from router.memory_store import MemoryStore
 from router.openai.completions_writer import CompletionWriter
 from router.ports.clock import SystemClock
-from router.stopped_prompts import StoppedPrompts
 from router.usage_meter import UsageMeter
 from safety.api import (
     Action,
@@ -117,14 +117,14 @@ async def answers(
     backend: EngineBackend, asked: InferenceRequest, guard: AnswerGuard, meter: UsageMeter
 ) -> list[AnswerEvent]:
     """The events of the request under the guard."""
-    stops = StoppedPrompts()
+    aborts = AbortedPrompts()
     events: AsyncGenerator[Sequence[AnswerEvent], None]
     # An id of its own, as in the service: the end of an aborted request would end the next one with its id.
     account = uuid.uuid4().hex
-    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", stops)
+    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", aborts)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
     found: list[AnswerEvent] = []
-    async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, stops)) as batches:
+    async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, aborts)) as batches:
         async for batch in batches:
             found += batch
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import redis
 
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.answer_cache import CacheBounds
@@ -53,4 +53,4 @@ def spoil(store: Store, server: RedisServer | None, tenant: str, entry_key: str,
         return
     assert server is not None
     with redis.Redis.from_url(server.url) as client:
-        client.set(redis_keys.cache_entry(tenant, entry_key), data)
+        client.set(redis_names.cache_entry(tenant, entry_key), data)

@@ -17,7 +17,7 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from engine.api import Delta, GenerationRequest
 from router.app import CacheParts, build_app
@@ -141,7 +141,7 @@ async def test_when_the_router_of_the_leader_is_killed_the_others_answer_with_on
     )
     try:
         with redis.Redis.from_url(redis_server.url) as client:
-            pattern = f"{redis_keys.base('acme')}cache-lease:*"
+            pattern = f"{redis_names.base('acme')}cache-lease:*"
             for _ in range(600):
                 if client.keys(pattern):
                     break
@@ -193,7 +193,7 @@ async def test_a_poisoned_entry_in_redis_is_a_miss_and_replaced(
     async with routers(1, redis_server, tmp_path) as (router,):
         await router.status()
         with redis.Redis.from_url(redis_server.url) as client:
-            (name,) = client.keys(f"{redis_keys.base('acme')}cache:*")
+            (name,) = client.keys(f"{redis_names.base('acme')}cache:*")
             whole = client.get(name)
             client.set(name, data)
             assert await router.status() == "miss; new"
@@ -207,7 +207,7 @@ async def test_another_tenants_entry_under_the_name_of_this_one_is_a_miss(
     async with routers(1, redis_server, tmp_path) as (router,):
         await router.status()
         with redis.Redis.from_url(redis_server.url) as client:
-            (name,) = client.keys(f"{redis_keys.base('acme')}cache:*")
+            (name,) = client.keys(f"{redis_names.base('acme')}cache:*")
             checksum, _, body = client.get(name).partition(b"\n")
             entry = json.loads(body)
             forged = json.dumps({**entry, "tenant": "other"}).encode()

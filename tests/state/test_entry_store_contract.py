@@ -12,7 +12,7 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
@@ -282,13 +282,13 @@ async def test_what_was_deleted_at_once_is_freed_bit_by_bit_and_what_is_new_stay
     with redis.Redis.from_url(redis_server.url) as client:
 
         def stored() -> int:
-            return len(client.keys(redis_keys.cache_entry("acme", "*")))
+            return len(client.keys(redis_names.cache_entry("acme", "*")))
 
         assert stored() == 500
         for number in range(4):
             await store.put(entry(number, version=1), ROOM)
         assert stored() == 4
-        assert client.keys(redis_keys.base("acme") + "cache-old*") == []
+        assert client.keys(redis_names.base("acme") + "cache-old*") == []
     assert len(await all_of(store.entries("acme"))) == 4
     await store.close()
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.lua_script import LuaScript
 from router.limits import limit_transitions
 from router.limits.limit_transitions import LimitState
@@ -82,7 +82,7 @@ class Steps:
         self._call(0, "renew", lease_ms, json.dumps([[each, charge.tokens, charge.money] for each in ids]))
 
     def _call(self, answer: object, operation: str, *arguments: str | int) -> None:
-        self.calls.append(([operation, redis_keys.base(TENANT_NAME), self._now_ms, *arguments], answer))
+        self.calls.append(([operation, redis_names.base(TENANT_NAME), self._now_ms, *arguments], answer))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,7 +97,7 @@ async def test_the_script_decides_as_the_pure_functions_do(redis_server: RedisSe
             calls = steps.calls[first : first + 1000]
             pipeline = client.pipeline(transaction=False)
             for arguments, _ in calls:
-                pipeline.evalsha(digest, 1, redis_keys.leases(TENANT_NAME), *arguments)
+                pipeline.evalsha(digest, 1, redis_names.leases(TENANT_NAME), *arguments)
             for (arguments, expected), answer in zip(calls, await pipeline.execute(), strict=True):
                 found = list(map(int, answer.split())) if isinstance(answer, bytes) else answer
                 assert found == expected, arguments
@@ -107,8 +107,17 @@ async def test_everything_of_a_tenant_shares_a_slot_and_has_a_time_to_live(redis
     tenant = "a{b}:c"
     scopes = (Scope("key:1", ((LimitName.CONCURRENT_REQUESTS, 2), (LimitName.TOKENS_PER_DAY, 9))), TENANT)
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as client:
-        arguments: list[str | int] = ["reserve", redis_keys.base(tenant), "", "id", 5000, 1, 1, scopes_json(scopes)]
-        await LuaScript("limits").run(client, [redis_keys.leases(tenant)], arguments)
+        arguments: list[str | int] = [
+            "reserve",
+            redis_names.base(tenant),
+            "",
+            "id",
+            5000,
+            1,
+            1,
+            scopes_json(scopes),
+        ]
+        await LuaScript("limits").run(client, [redis_names.leases(tenant)], arguments)
 
         names = [name.decode() async for name in client.scan_iter()]
         assert {name.split("{")[1].split("}")[0] for name in names} == {"a%7Bb%7D%3Ac"}

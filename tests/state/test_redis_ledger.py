@@ -12,7 +12,7 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.lua_script import LuaScript
 from cluster.state.recently_added_tenants import KNOWN_S
 from cluster.state.redis_store import MAX_INTERVALS_AT_ONCE, RedisStore
@@ -81,7 +81,7 @@ async def test_an_append_that_fails_adds_nothing_and_may_be_made_again(
 ) -> None:
     """Redis does not undo what a script wrote before it failed."""
     length = Resolution.DAY.ms if ":day:" in damaged else Resolution.MINUTE.ms
-    key = redis_keys.base("acme") + damaged.replace("START", str(NOW_MS // length * length))
+    key = redis_names.base("acme") + damaged.replace("START", str(NOW_MS // length * length))
     entries = [entry("e1", NOW_MS), replace(entry("e2-0", NOW_MS), part_of="e2")]
     with redis.Redis.from_url(redis_server.url) as client:
         client.set(key, "no hash")
@@ -108,7 +108,7 @@ class TestKeysOfOtherReleases:
         await store.put_key(self.RECORD)
         stored = {name: value for name, value in {**asdict(self.RECORD), **members}.items() if value is not None}
         with redis.Redis.from_url(url) as client:
-            client.set(redis_keys.key_digest("d1"), json.dumps(stored))
+            client.set(redis_names.key_digest("d1"), json.dumps(stored))
         return await store.key_by_digest("d1")
 
     async def test_members_that_a_newer_release_has_added_are_ignored(

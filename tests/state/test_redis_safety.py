@@ -13,7 +13,7 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state import redis_keys
+from cluster.state import redis_names
 from cluster.state.recently_added_tenants import KNOWN_S
 from cluster.state.redis_safety_store import RedisSafetyStore
 from router.ports.audit_store import AuditEntry
@@ -128,7 +128,7 @@ async def test_what_is_changed_in_redis_is_found(
     async with opened(redis_server.url, tmp_path) as store:
         await store.audit.append([entry(n) for n in range(6)])
         (day,) = await store.audit.days()
-        name = redis_keys.audit_lines("acme", day.day)
+        name = redis_names.audit_lines("acme", day.day)
         with redis.Redis.from_url(redis_server.url) as client:
             lines = client.lrange(name, 0, -1)
             if how == "changed":
@@ -145,7 +145,7 @@ async def test_what_is_changed_in_redis_is_found(
             elif how == "added":
                 client.rpush(name, lines[5])
             else:
-                heads = redis_keys.audit_heads("acme")
+                heads = redis_names.audit_heads("acme")
                 client.hset(heads, day.day, client.hget(heads, day.day)[:-1] + b"z")
 
         (report,) = await reports(store)

@@ -109,7 +109,8 @@ def _unpacked_fast(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr) ->
 @triton.jit
 def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl.constexpr) -> tl.tensor:
     """Returns number ``place`` of each of the int16 ``words``, exactly: in bfloat16 if ``fast``, with PTX, which
-    Triton's interpreter cannot run; else in float32. A word has 16 / ``bits`` numbers."""
+    Triton's interpreter cannot run; else in float32. A word has 16 / ``bits`` numbers, the lowest bits first. Those of
+    4 bits are stored with 8 added, those of 8 bits in two's complement."""
     if fast:
         numbers = _unpacked_fast(words, place, bits)
     elif bits == 4:

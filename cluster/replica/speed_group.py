@@ -1,4 +1,5 @@
-"""``speed_digest``: tells replicas apart whose speed may differ, so that the autoscaler does not mix what it learns."""
+"""``speed_group``: names the group of replicas that should have the same speed. The autoscaler learns the speed of each
+group by itself."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ ACCELERATOR = "ray.io/accelerator-type"
 """Ray's label of a node for the kind of its accelerators."""
 
 
-def speed_digest(tier: TierConfig, version: str, kernels: Iterable[str], accelerator: str = "") -> str:
-    """Returns a hexadecimal digest of what the speed of a replica of ``tier`` depends on: the ``version`` of its model
-    and engine, its resources, the ``kernels`` that run its steps, and the kinds of its processor and accelerator."""
+def speed_group(tier: TierConfig, version: str, kernels: Iterable[str], accelerator: str = "") -> str:
+    """Returns the name of the group: a hexadecimal digest of what the speed of a replica of ``tier`` depends on.
+
+    That is the ``version`` of its model and engine, its resources, the ``kernels`` that run its steps, and the kinds of
+    its processor and accelerator.
+    """
     resources = (tier.num_cpus, tier.num_gpus, sorted(tier.resources.items()))
     parts = (version, resources, sorted(kernels), platform.machine(), accelerator)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

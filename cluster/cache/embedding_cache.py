@@ -1,5 +1,5 @@
-"""``RecentVectors``: the vectors of the latest questions, so that a question that missed is not embedded again when its
-answer is stored. Pure."""
+"""``EmbeddingCache``: caches the vectors of the latest questions, so that a question that missed is not embedded again
+when its answer is stored. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class RecentVectors:
+class EmbeddingCache:
     """A bounded cache of vectors, in float16, by model and text. It keeps the latest ``max_texts``."""
 
     def __init__(self, max_texts: int) -> None:

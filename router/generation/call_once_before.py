@@ -1,4 +1,4 @@
-"""``FirstCall``: calls a function once, before the first call of any of several others."""
+"""``CallOnceBefore``: calls a function once, before the first call of any of the functions that it wraps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-class FirstCall:
-    """Calls ``first`` before the first call of the functions that ``before`` has returned."""
+class CallOnceBefore:
+    """Calls ``first`` once, before the first call of any of the functions that ``wrap`` has returned."""
 
     def __init__(self, first: Callable[[], None]) -> None:
         self._first: Callable[[], None] | None = first
 
-    def before(self, function: Callable[[A], R]) -> Callable[[A], R]:
-        """Returns ``function``, which calls ``first`` before it if nothing has yet."""
+    def wrap(self, function: Callable[[A], R]) -> Callable[[A], R]:
+        """Returns a function that calls ``function``, and ``first`` before it unless ``first`` was called already."""
 
         def call(argument: A) -> R:
             if (first := self._first) is not None:

@@ -1,4 +1,5 @@
-"""``WaitingRoom``: the requests of one tier that this router has admitted, which wait for their first token or run.
+"""``AdmittedRequests``: the requests of one tier that this router has admitted: those that wait for their first
+token, and those that run.
 
 A request is counted when it is admitted, in the same step of the event loop as the decision, so that two requests never
 get the same room. Its ``Ticket`` gives the room back: with the first token, at the end, on an error and on a
@@ -38,9 +39,15 @@ class Ticket:
     None: it has none. Both methods may be called again, without effect."""
 
     def __init__(
-        self, room: WaitingRoom, line: Line, requests: int, tokens: int, prompt_tokens: int, objective_s: float | None
+        self,
+        admitted: AdmittedRequests,
+        line: Line,
+        requests: int,
+        tokens: int,
+        prompt_tokens: int,
+        objective_s: float | None,
     ) -> None:
-        self._room = room
+        self._admitted = admitted
         self._waits = True
         self._gone = False
         self.line = line
@@ -50,16 +57,16 @@ class Ticket:
         self.objective_s = objective_s
 
     def started(self, now: float) -> None:
-        """Gives the place back because the first token has come, at the instant ``now``. The room learns its rate from
+        """Gives the place back because the first token has come, at the instant ``now``. The tier's rate is learnt from
         it, and how far its predictions hold."""
         if not self._waits:
             return
-        self._waits, room, (priority, tenant) = False, self._room, self.line
-        waited_s = now - room.leave(self)
-        room.running[priority] += self.requests
-        room.rate.observe(now, room.total.requests, priority, self.requests, self.tokens, tenant)
+        self._waits, admitted, (priority, tenant) = False, self._admitted, self.line
+        waited_s = now - admitted.leave(self)
+        admitted.running[priority] += self.requests
+        admitted.rate.observe(now, admitted.total.requests, priority, self.requests, self.tokens, tenant)
         if self.objective_s is not None:
-            room.limits[priority].observe(now, waited_s, self.objective_s)
+            admitted.limits[priority].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
         """Ends the request: gives its place back, if it has had no first token."""
@@ -68,13 +75,13 @@ class Ticket:
         self._gone = True
         if self._waits:
             self._waits = False
-            self._room.leave(self)
-            self._room.rate.observe(now, self._room.total.requests)
+            self._admitted.leave(self)
+            self._admitted.rate.observe(now, self._admitted.total.requests)
         else:
-            self._room.running[self.line[0]] -= self.requests
+            self._admitted.running[self.line[0]] -= self.requests
 
 
-class WaitingRoom:
+class AdmittedRequests:
     """The counts of one tier, by scheduling class and tenant. Instants are seconds of one clock."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""``otlp_instruments``: the instruments of a process that sends its metrics by OTLP, if the settings ask for it.
+"""``make_otlp_instruments``: the instruments of a process that sends its metrics by OTLP, if the settings ask for it.
 
 OpenTelemetry's SDK is loaded here, in the processes that send, and nowhere else.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cluster.telemetry.otlp_instruments import OtlpInstruments
 
 
-def otlp_instruments(
+def make_otlp_instruments(
     config: TelemetryConfig, role: str, instance: str, application: str = ""
 ) -> OtlpInstruments | None:
     """Returns instruments that are Ray's and are sent by OTLP too; None: ``telemetry.metrics`` names no receiver, and

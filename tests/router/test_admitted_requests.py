@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from engine.api import Priority
+from router.admission.admitted_requests import AdmittedRequests, Count, Ticket
 from router.admission.retry_schedule import RetrySchedule
 from router.admission.start_rate import StartRate
 from router.admission.wait_limit import WaitLimit
-from router.admission.waiting_room import Count, Ticket, WaitingRoom
 
 STANDARD = Priority.STANDARD
 
@@ -20,7 +20,7 @@ class Rooms(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.room = WaitingRoom()
+        self.admitted = AdmittedRequests()
         self.now = 0.0
         self.waiting: dict[Ticket, tuple[Priority, str, int, int]] = {}
         self.running: dict[Ticket, tuple[Priority, int]] = {}
@@ -33,7 +33,7 @@ class Rooms(RuleBasedStateMachine):
         tokens=st.integers(0, 1000),
     )
     def take(self, priority: Priority, tenant: str, requests: int, tokens: int) -> None:
-        ticket = self.room.take(priority, tenant, requests, tokens, self.now, tokens // 2, 1.0)
+        ticket = self.admitted.take(priority, tenant, requests, tokens, self.now, tokens // 2, 1.0)
         self.waiting[ticket] = priority, tenant, requests, tokens
 
     @rule(data=st.data())
@@ -59,25 +59,25 @@ class Rooms(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_are_those_of_what_waits(self) -> None:
-        assert self.room.total.requests == sum(requests for _, _, requests, _ in self.waiting.values())
-        assert self.room.total.tokens == sum(tokens for _, _, _, tokens in self.waiting.values())
+        assert self.admitted.total.requests == sum(requests for _, _, requests, _ in self.waiting.values())
+        assert self.admitted.total.tokens == sum(tokens for _, _, _, tokens in self.waiting.values())
         for priority in Priority:
             own = [entry for entry in self.waiting.values() if entry[0] is priority]
-            assert self.room.of(priority).requests == sum(entry[2] for entry in own)
+            assert self.admitted.of(priority).requests == sum(entry[2] for entry in own)
             runs = sum(requests for each, requests in self.running.values() if each is priority)
-            assert self.room.running[priority] == runs
-            assert self.room.of(priority).prompt_tokens == sum(entry[3] // 2 for entry in own)
+            assert self.admitted.running[priority] == runs
+            assert self.admitted.of(priority).prompt_tokens == sum(entry[3] // 2 for entry in own)
             for tenant in "abc":
                 mine = [entry for entry in own if entry[1] == tenant]
-                assert self.room.own(priority, tenant).tokens == sum(entry[3] for entry in mine)
-                assert self.room.oldest_s(priority, tenant, self.now) >= 0.0
-                ahead = self.room.ahead(priority, tenant, 10)
-                assert sum(entry[3] for entry in mine) <= ahead <= self.room.backlog(priority)
+                assert self.admitted.own(priority, tenant).tokens == sum(entry[3] for entry in mine)
+                assert self.admitted.oldest_s(priority, tenant, self.now) >= 0.0
+                ahead = self.admitted.ahead(priority, tenant, 10)
+                assert sum(entry[3] for entry in mine) <= ahead <= self.admitted.backlog(priority)
 
     @invariant()
     def nothing_is_left_of_what_has_gone(self) -> None:
-        assert len(self.room.lines) == len({entry[:2] for entry in self.waiting.values()})
-        rate = self.room.rate.tokens_per_s(self.now)
+        assert len(self.admitted.lines) == len({entry[:2] for entry in self.waiting.values()})
+        rate = self.admitted.rate.tokens_per_s(self.now)
         assert rate is None or rate >= 0.0
 
 
@@ -85,15 +85,15 @@ TestRooms = Rooms.TestCase
 
 
 def test_a_tenant_with_a_long_queue_is_before_another_only_with_as_much_as_that_one_has() -> None:
-    room = WaitingRoom()
+    admitted = AdmittedRequests()
     for _ in range(100):
-        room.take(STANDARD, "noisy", 1, 50, 0.0)
-    room.take(STANDARD, "quiet", 1, 30, 0.0)
-    room.take(Priority.INTERACTIVE, "other", 1, 7, 0.0)
-    room.take(Priority.BATCH, "other", 1, 1000, 0.0)
+        admitted.take(STANDARD, "noisy", 1, 50, 0.0)
+    admitted.take(STANDARD, "quiet", 1, 30, 0.0)
+    admitted.take(Priority.INTERACTIVE, "other", 1, 7, 0.0)
+    admitted.take(Priority.BATCH, "other", 1, 1000, 0.0)
 
-    assert room.ahead(STANDARD, "quiet", 30) == 7 + 30 + 60
-    assert room.ahead(STANDARD, "noisy", 50) == 7 + 5000 + 30
+    assert admitted.ahead(STANDARD, "quiet", 30) == 7 + 30 + 60
+    assert admitted.ahead(STANDARD, "noisy", 50) == 7 + 5000 + 30
 
 
 def test_the_rate_is_that_of_a_queue_and_not_of_a_tier_that_waits_for_requests() -> None:
@@ -130,23 +130,23 @@ def test_a_tenant_has_had_little_that_has_less_than_its_equal_share_of_what_was_
 
 
 def test_a_class_that_is_refused_lacks_room_as_one_does_that_waits() -> None:
-    room = WaitingRoom()
-    assert not room.lacks(STANDARD, 2.0, 10.0)
-    room.take(STANDARD, "a", 1, 1, 10.0)
-    assert not room.lacks(STANDARD, 2.0, 11.0)
-    assert room.lacks(STANDARD, 2.0, 12.5)
-    room.refused_at[Priority.BATCH] = 10.0
-    assert room.lacks(Priority.BATCH, 2.0, 11.0)
-    assert not room.lacks(Priority.BATCH, 2.0, 12.5)
+    admitted = AdmittedRequests()
+    assert not admitted.lacks(STANDARD, 2.0, 10.0)
+    admitted.take(STANDARD, "a", 1, 1, 10.0)
+    assert not admitted.lacks(STANDARD, 2.0, 11.0)
+    assert admitted.lacks(STANDARD, 2.0, 12.5)
+    admitted.refused_at[Priority.BATCH] = 10.0
+    assert admitted.lacks(Priority.BATCH, 2.0, 11.0)
+    assert not admitted.lacks(Priority.BATCH, 2.0, 12.5)
 
 
 def test_what_has_missed_its_objective_no_longer_says_how_long_others_wait() -> None:
-    room = WaitingRoom()
-    room.take(STANDARD, "a", 1, 1, 0.0, 1, 5.0)
-    room.take(STANDARD, "a", 1, 1, 4.0, 1, 5.0)
+    admitted = AdmittedRequests()
+    admitted.take(STANDARD, "a", 1, 1, 0.0, 1, 5.0)
+    admitted.take(STANDARD, "a", 1, 1, 4.0, 1, 5.0)
 
-    assert room.oldest_s(STANDARD, "a", 4.5) == 4.5
-    assert room.oldest_s(STANDARD, "a", 6.0) == 2.0
+    assert admitted.oldest_s(STANDARD, "a", 4.5) == 4.5
+    assert admitted.oldest_s(STANDARD, "a", 6.0) == 2.0
 
 
 def test_a_miss_lowers_the_limit_once_per_objective() -> None:
@@ -174,5 +174,5 @@ def test_refused_clients_come_again_one_after_the_other_and_never_later_than_the
     assert schedule.place(1000.0, float("inf"), 0.5, "never") <= 60.0
 
 
-def test_an_empty_room_has_nothing() -> None:
-    assert WaitingRoom().of(STANDARD) == Count()
+def test_nothing_waits_before_a_request_is_admitted() -> None:
+    assert AdmittedRequests().of(STANDARD) == Count()

@@ -1,4 +1,4 @@
-"""``ServeReplicaCounts``: implements the router's port ``ReplicaCounts`` with a call to each replica, when asked."""
+"""``ServeEngineCounts``: implements the router's port ``EngineCountsSource``. Each read calls every replica."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from cluster.model_service.deployment import SERVE_FAULTS, pickling
-from router.ports.replica_counts import EngineCounts
+from router.ports.engine_counts import EngineCounts
 
 ANSWER_S = 2.0
 """Seconds that the replicas of a tier may take. One that hangs must not make the overview hang."""
 KNOWN = frozenset(each.name for each in fields(EngineCounts))
 
 
-class ServeReplicaCounts:
+class ServeEngineCounts:
     """The counts of the replicas behind ``handles``, which are by tier."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""``forecast``: when a request would get its first token, by what the tier's replicas report. Pure.
+"""``forecast_ttft``: when a request would get its first token, by what the tier's replicas report. Pure.
 
 Of its own requests this router knows more than a report says: those that it has admitted since, and whose turn is
 before that of a new one. So they count as the router knows them, in equal parts on all replicas. The rest of a report
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from engine.api import Priority
 from router.admission.admission_decision import RequestFacts
-from router.admission.waiting_room import WaitingRoom
+from router.admission.admitted_requests import AdmittedRequests
 from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class FirstToken:
+class TtftForecast:
     """A forecast for one request, in seconds: its time to the first token, and that on an idle tier."""
 
     ttft_s: float
@@ -37,29 +37,29 @@ class OwnQueue:
     displaceable: int  # running requests of lower classes, which give their places in the batch to higher ones
 
 
-def forecast(snapshot: TierSnapshot, facts: RequestFacts, room: WaitingRoom) -> FirstToken | None:
+def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
     """Returns the forecast for a request on the replica that would be quickest; None while no replica has measured its
     steps or has a queue."""
     loads = [load for load in snapshot.loads.values() if load.measured]
     if not loads:
-        return FirstToken(snapshot.wait_s) if snapshot.waiting else None
+        return TtftForecast(snapshot.wait_s) if snapshot.waiting else None
     prompt = facts.prompt_tokens // max(facts.requests, 1)
     output = facts.output_tokens / max(facts.requests, 1)
 
     def ttft_s(load: ReplicaLoad) -> float:
         return predict(load, prompt, priority=facts.priority, output_tokens=output).ttft_s
 
-    own = own_queue(facts, room, len(loads))
-    return FirstToken(
+    own = own_queue(facts, admitted, len(loads))
+    return TtftForecast(
         min(ttft_s(as_seen(load, own, facts.priority)) for load in loads), min(ttft_s(idle(load)) for load in loads)
     )
 
 
-def own_queue(facts: RequestFacts, room: WaitingRoom, replicas: int) -> OwnQueue:
-    """Returns what each of ``replicas`` has of the requests in ``room``, on average."""
-    counts = [room.of(priority) for priority in Priority]
-    same = room.of(facts.priority)
-    before = room.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
+def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
+    """Returns what each of ``replicas`` has of the requests in ``admitted``, on average."""
+    counts = [admitted.of(priority) for priority in Priority]
+    same = admitted.of(facts.priority)
+    before = admitted.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
         count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < facts.priority
     )
     part = before / same.tokens if same.tokens else 1.0
@@ -68,9 +68,9 @@ def own_queue(facts: RequestFacts, room: WaitingRoom, replicas: int) -> OwnQueue
     return OwnQueue(
         tuple(count.prompt_tokens // replicas for count in counts),
         tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
-        room.total.requests // replicas,
+        admitted.total.requests // replicas,
         round(sum(share * count.requests for count, share in pairs)) // replicas,
-        displaceable=sum(room.running[each] for each in Priority if each > facts.priority) // replicas,
+        displaceable=sum(admitted.running[each] for each in Priority if each > facts.priority) // replicas,
     )
 
 

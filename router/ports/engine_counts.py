@@ -1,6 +1,6 @@
-"""``ReplicaCounts``: the port to what the engines of all replicas have counted, for administrators who look.
+"""``EngineCountsSource``: the port to what the engines of all replicas have counted, for administrators who look.
 
-``cluster.replica_counts`` implements it by calls to the replicas. It is asked when an administrator asks, and by
+``cluster.serve_engine_counts`` implements it by calls to the replicas. It is asked when an administrator asks, and by
 nothing else: requests and autoscaling have numbers of their own.
 """
 
@@ -26,8 +26,8 @@ class EngineCounts:
     generated_tokens: int = 0
 
 
-class ReplicaCounts(Protocol):
-    """What the engines have counted."""
+class EngineCountsSource(Protocol):
+    """Reads what the engines of all tiers have counted."""
 
     async def read(self) -> Mapping[str, Sequence[EngineCounts]]:
         """Returns the counts of the replicas of each tier, by its name, from those that answer within 2 s. A tier whose
@@ -35,8 +35,8 @@ class ReplicaCounts(Protocol):
         ...
 
 
-class NoReplicaCounts:
-    """Knows of no replicas. Implements ``ReplicaCounts``."""
+class NoEngineCounts:
+    """Knows of no replicas. Implements ``EngineCountsSource``."""
 
     async def read(self) -> Mapping[str, Sequence[EngineCounts]]:
         return {}
