@@ -30,10 +30,7 @@ USE_COLUMNS = ("scope", "limit", "value", "used", "remaining", "reset_s")
 STATUS_COLUMNS = ("tier", "model", "ready", "replicas", "running", "waiting", "kv_used")
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day", "money_per_month")
 
-ROOT_HELP = """\b
-Administers a Manta service.
-  MANTA_ADMIN_KEY=sk-manta-admin manta keys create --tenant acme --json
-"""
+ROOT_HELP = "Administers a Manta service: `manta keys create --tenant acme --json`."
 
 app = typer.Typer(help=ROOT_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
@@ -69,7 +66,9 @@ def main(
             help="MANTA_URL, or http://127.0.0.1:8000.",
         ),
     ] = "http://127.0.0.1:8000",
-    key_file: Annotated[typer.FileText | None, typer.Option(help="A file with an admin key; -: stdin.")] = None,
+    key_file: Annotated[
+        typer.FileText | None, typer.Option(help="File of the key (-: stdin), or MANTA_ADMIN_KEY.")
+    ] = None,
 ) -> None:
     """Opens the client that all commands use. A test passes its own as the context's object.
 

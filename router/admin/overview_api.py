@@ -30,6 +30,8 @@ from router.ports.tier_scaling import TierScaling
 OVERVIEW = "/admin/v1/overview"
 FRESH_S = 0.5
 """Seconds for which an answer is given again: many who look cost no more than one."""
+WANTED_S = 2.0
+"""Seconds that the autoscaler's store may take: an overview is wanted most while something hangs."""
 DAY_S = 86_400
 AMOUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cache_hits")
 
@@ -69,6 +71,7 @@ class OverviewApi:
         self._sources = sources
         self._asking = asyncio.Lock()
         self._last: dict[str, Any] = {}
+        self._decisions: asyncio.Task[Sequence[Mapping[str, object]]] | None = None  # that have been asked for
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Returns the methods that ``path`` has; None if it is not one of this class."""
@@ -124,8 +127,17 @@ class OverviewApi:
         """Returns the number of replicas that autoscaling wants of each tier that it scales."""
         if self._scaling is None:
             return {}
+        # One question at a time, which goes on after WANTED_S: each holds a thread for as long as the store hangs.
+        if self._decisions is None:
+            self._decisions = asyncio.ensure_future(self._scaling.decisions())
+        asked = self._decisions
+        await asyncio.wait({asked}, timeout=WANTED_S)
+        if not asked.done():
+            missing.append(f"numbers of replicas that are wanted: no answer within {WANTED_S:g} s")
+            return {}
+        self._decisions = None
         try:
-            return {str(each["tier"]): int(str(each["target"])) for each in await self._scaling.decisions()}
+            return {str(each["tier"]): int(str(each["target"])) for each in asked.result()}
         except StateUnavailableError as error:
             missing.append(f"numbers of replicas that are wanted: {error}")
             return {}

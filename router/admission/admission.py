@@ -150,7 +150,14 @@ class Admission:
         terms = self._config.terms(decision.tier, facts.priority)
         admitted = self.admitted[decision.tier]
         ticket = admitted.take(
-            facts.priority, facts.tenant, facts.requests, facts.tokens, now, facts.prompt_tokens, terms.ttft_s
+            facts.priority,
+            facts.tenant,
+            facts.requests,
+            facts.tokens,
+            now,
+            facts.prompt_tokens,
+            terms.ttft_s,
+            unserved=not view.replicas,
         )
         instead = decision.instead_of
         self._count(

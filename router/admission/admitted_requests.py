@@ -36,7 +36,8 @@ class WaitingLine(Count):
 
 class Ticket:
     """The place of one admitted request: waiting, then running, then gone. ``objective_s`` is that for its first token;
-    None: it has none. Both methods may be called again, without effect."""
+    None: it has none. ``unserved``: it waits for the tier to start, and its wait says nothing of a tier that runs. Both
+    methods may be called again, without effect."""
 
     def __init__(
         self,
@@ -46,7 +47,10 @@ class Ticket:
         tokens: int,
         prompt_tokens: int,
         objective_s: float | None,
+        *,
+        unserved: bool = False,
     ) -> None:
+        self._unserved = unserved
         self._admitted = admitted
         self._waits = True
         self._gone = False
@@ -65,7 +69,7 @@ class Ticket:
         waited_s = now - admitted.leave(self)
         admitted.running[priority] += self.requests
         admitted.rate.observe(now, admitted.total.requests, priority, self.requests, self.tokens, tenant)
-        if self.objective_s is not None:
+        if self.objective_s is not None and not self._unserved:
             admitted.limits[priority].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
@@ -101,15 +105,19 @@ class AdmittedRequests:
         now: float,
         prompt_tokens: int = 0,
         objective_s: float | None = None,
+        *,
+        unserved: bool = False,
     ) -> Ticket:
-        """Counts one more request, which has ``requests`` prompts, and returns its place."""
-        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s)
+        """Counts one more request, which has ``requests`` prompts, and returns its place. ``unserved``: the tier has no
+        replica."""
+        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s, unserved=unserved)
         line = self.lines.setdefault(ticket.line, WaitingLine())
         line.tickets[ticket] = now
         for count in (line, self.total):
             count.requests += requests
             count.tokens += tokens
             count.prompt_tokens += prompt_tokens
+        self.rate.paused = unserved
         self.rate.observe(now, self.total.requests)
         return ticket
 

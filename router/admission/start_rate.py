@@ -32,6 +32,8 @@ class StartRate:
         self._seconds = 0.0
         self._then: float | None = None  # instant of the last observation; None if too few waited then
         self._known = False
+        self.paused = False
+        """Whether the tier has no replica. Until a first request starts, time says nothing of how fast it is."""
 
     def observe(
         self,
@@ -44,6 +46,10 @@ class StartRate:
     ) -> None:
         """Records that ``starts`` requests of a class and a tenant, with ``tokens`` tokens, got their first token since
         the last observation, and ``waiting`` requests of all classes still wait at the instant ``now``."""
+        if self.paused and not starts:
+            self._then = None
+            return
+        self.paused = False
         if self._then is not None:
             elapsed = max(0.0, now - self._then)
             decay = 0.5 ** (elapsed / self._half_life_s)

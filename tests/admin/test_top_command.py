@@ -30,6 +30,7 @@ from cluster.admin.top_commands import svg
 from cluster.admin.top_numbers import Latency, Overview, glance, percentiles
 from cluster.admin.top_view import SORTS, page
 from engine.api import LATENCY_BOUNDS_S
+from router.admin import overview_api
 from router.admin.overview_api import OverviewSources, added
 from router.memory_store import MemoryStore
 from router.ports.engine_counts import EngineCounts
@@ -123,6 +124,31 @@ async def test_the_overview_answers_while_the_shared_state_is_down(
     assert found["today"] is None
     assert "shared state" in found["missing"][0]
     assert "cost –" in shown(glance([found]))
+
+
+async def test_the_overview_answers_while_the_store_of_the_autoscaler_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview_api, "WANTED_S", 0.02)
+    asked, answers = 0, asyncio.Event()
+
+    class HangingScaling(ScriptedScaling):
+        async def decisions(self) -> Sequence[Mapping[str, object]]:
+            nonlocal asked
+            asked += 1
+            await answers.wait()
+            return await super().decisions()
+
+    clock = Service().clock
+    service = Service(scaling=HangingScaling(clock.now()))
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            found = await overview(service)
+            assert "no answer within" in found["missing"][0]
+            service.virtual.advance(0.6)
+    assert asked == 1
+    answers.set()
+    await asyncio.sleep(0)
+    assert (await overview(service))["tiers"][0]["wanted"] == 3
+    assert (await overview(service))["tiers"][0]["wanted"] == 3
 
 
 async def test_a_request_that_a_limit_refuses_is_counted() -> None:
