@@ -113,24 +113,24 @@ def test_the_rate_is_that_of_a_queue_and_not_of_a_tier_that_waits_for_requests()
 
 @pytest.mark.parametrize("ran_before", [False, True])
 def test_the_start_of_a_tier_at_zero_does_not_look_like_a_slow_tier(ran_before: bool) -> None:
-    room, now = WaitingRoom(), 0.0
+    admitted, now = AdmittedRequests(), 0.0
 
     def run(tickets: list[Ticket], now: float) -> float:
         """Each starts 0.1 s after the one before, and another comes."""
         for ticket in tickets:
             now += 0.1
             ticket.started(now)
-            room.take(STANDARD, "a", 1, 100, now, 100, 20.0).release(now)
+            admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0).release(now)
         return now
 
     if ran_before:
-        now = run([room.take(STANDARD, "a", 1, 100, now, 100, 20.0) for _ in range(60)], now) + 600
-    waits = [room.take(STANDARD, "a", 1, 100, now, 100, 20.0, unserved=True) for _ in range(60)]
+        now = run([admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0) for _ in range(60)], now) + 600
+    waits = [admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0, unserved=True) for _ in range(60)]
     waits.pop().release(now + 30)  # its client leaves during the start
     run(waits, now + 60)
 
-    assert room.rate.tokens_per_s(now) == pytest.approx(1000, rel=0.05)
-    assert room.limits[STANDARD].share >= WaitLimit().share
+    assert admitted.rate.tokens_per_s(now) == pytest.approx(1000, rel=0.05)
+    assert admitted.limits[STANDARD].share >= WaitLimit().share
 
 
 def test_the_share_of_a_class_includes_those_above_it() -> None:
