@@ -53,7 +53,7 @@ def test_a_tier_that_has_stood_still_takes_requests_again() -> None:
 def test_the_time_until_a_tier_has_a_replica_is_not_its_speed() -> None:
     clock = VirtualClock()
     admission = Admission(AdmissionConfig(), clock, NoUsageMetrics())
-    all_of(clock, admission, NONE, 40, 90.0)
+    all_of(clock, admission, NONE, 40, 600.0)
 
     in_threes(clock, admission, 30.0)
 
