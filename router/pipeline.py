@@ -193,7 +193,9 @@ class Pipeline:
                     answer_guard = await self._inspect(account)
                     scored = await self._moderate_input(account)
                     trace.enter(SpanName.CACHE)
-                    with await self._look_up(account) as found:
+                    with place.looking_up():
+                        looked_up = await self._look_up(account)
+                    with looked_up as found:
                         place.settle(needs_engine=self._needs_engine(account, found))
                         trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
@@ -320,6 +322,8 @@ class Pipeline:
         controls = controlled(request.cache, call.cache_control)
         cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
         order = allowed_tiers(principal, self._choice.tiers)
+        if facts.spill != "none":
+            order = [each for each in order if each == tier or self._affordable(request, each)]
         return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
 
     def _placed(self, request: InferenceRequest, route: Route, place: Place) -> tuple[InferenceRequest, Route]:
@@ -485,6 +489,14 @@ class Pipeline:
         if request.max_cost is not None:
             usage = largest_usage(request, self._context_length(tier))
             check_max_cost(request, self._ledger.price(tier), usage)
+
+    def _affordable(self, request: InferenceRequest, tier: str) -> bool:
+        """Returns whether the request cannot cost more than its ``max_cost`` on ``tier``."""
+        try:
+            self._check_cost(request, tier)
+        except InvalidRequestError:
+            return False
+        return True
 
     def _context_length(self, tier: str) -> int | None:
         """Returns the tokens that prompt and answer may have together; None: no replica has reported it yet."""

@@ -104,7 +104,9 @@ class WaitingQueue:
 
     def push(self, sequence: Sequence) -> None:
         """Adds a sequence at its place by the instant at which it is due, so a preempted one is ahead of those that
-        arrived later."""
+        arrived later. One with a first token is not relegated any more: its client reads it by now."""
+        if sequence.generated:
+            sequence.relegated_at = None
         insort(self._lines.setdefault(_key(sequence), []), sequence, key=self._due)
         self._length += 1
         sequence.uncached = round((1.0 - self._share(sequence)) * len(sequence.tokens))

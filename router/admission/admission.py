@@ -2,7 +2,8 @@
 
 ::
 
-    enter ┬ Admit  → Place with a Ticket → the first token, a cache hit or the end gives the room back
+    enter ┬ Admit  → Place with a Ticket → the first token, a cache hit or the end gives the room back; so does the wait
+          │                                for the answer to an identical request (``looking_up``)
           └ Refuse ┬ the answer cache may have the answer → Place without a Ticket → a hit, or ``settle`` raises
                    └ AdmissionRefusedError
 
@@ -11,8 +12,10 @@ Between the decision and the ticket nothing is awaited, so that the decision hol
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from engine.api import Priority
@@ -26,6 +29,9 @@ from router.errors import AdmissionRefusedError
 from router.ports.clock import Clock
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import AdmissionSample, UsageMetrics
+
+LOOK_UP_S = 0.1
+"""Seconds that the answer cache takes at most, unless a request waits for the answer to an identical one."""
 
 
 class Place:
@@ -42,7 +48,7 @@ class Place:
         tier: str,
         ttft_s: float | None = None,
         moved: str = "",
-        ticket: Ticket | None = None,
+        take: Callable[[], Ticket] | None = None,
         refused: Callable[[], AdmissionRefusedError] | None = None,
         on_exit: Callable[[], None] = lambda: None,
     ) -> None:
@@ -50,7 +56,8 @@ class Place:
         self.ttft_s = ttft_s
         self.moved = moved
         self._clock = clock
-        self._ticket = ticket
+        self._take = take
+        self._ticket = None if take is None else take()
         self._refused = refused
         self._on_exit = on_exit
 
@@ -70,6 +77,18 @@ class Place:
             self.release()
         elif self._refused is not None:
             raise self._refused()
+        elif self._take is not None and self._ticket is None:
+            self._ticket = self._take()
+
+    @contextmanager
+    def looking_up(self) -> Iterator[None]:
+        """While the answer cache is asked. A request that waits there for the answer to an identical one needs no room:
+        it has given it back after LOOK_UP_S seconds, and ``settle`` takes it again if the wait was in vain."""
+        timer = asyncio.get_running_loop().call_later(LOOK_UP_S, self._lend)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def started(self) -> None:
         """Gives the room back with the first token."""
@@ -81,6 +100,10 @@ class Place:
         if self._ticket is not None:
             self._ticket.release(self._clock.monotonic())
 
+    def _lend(self) -> None:
+        self.release()
+        self._ticket = None
+
 
 class Admission:
     """Admits or refuses the requests of this router. ``admitted`` has the admitted ones, by tier."""
@@ -90,7 +113,7 @@ class Admission:
         self._clock = clock
         self._metrics = metrics
         self.admitted: defaultdict[str, AdmittedRequests] = defaultdict(AdmittedRequests)
-        self._retries: dict[str, RetrySchedule] = {}
+        self._retries: dict[tuple[str, Priority], RetrySchedule] = {}
         self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
         self._reading = 0  # requests that would be refused, and look into the answer cache
 
@@ -116,7 +139,7 @@ class Admission:
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
         if isinstance(decision, Admit):
-            return self._admit(facts, decision, views[decision.tier], now)
+            return self._admit(facts, decision, views[decision.tier])
         if cacheable and self._reading < self._config.max_cache_reads:
             self._reading += 1
             return Place(
@@ -145,33 +168,39 @@ class Admission:
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
 
-    def _admit(self, facts: RequestFacts, decision: Admit, view: TierView, now: float) -> Place:
+    def _admit(self, facts: RequestFacts, decision: Admit, view: TierView) -> Place:
         """Takes the room of an admitted request."""
         terms = self._config.terms(decision.tier, facts.priority)
         admitted = self.admitted[decision.tier]
-        ticket = admitted.take(
-            facts.priority,
-            facts.tenant,
-            facts.requests,
-            facts.tokens,
-            now,
-            facts.prompt_tokens,
-            terms.ttft_s,
-            unserved=not view.replicas,
-        )
+        in_time = view.ttft_s is not None and (terms.ttft_s is None or view.ttft_s <= terms.ttft_s)
+
+        def take() -> Ticket:
+            return admitted.take(
+                facts.priority,
+                facts.tenant,
+                facts.requests,
+                facts.tokens,
+                self._clock.monotonic(),
+                facts.prompt_tokens,
+                terms.ttft_s,
+                in_time=in_time,
+                unserved=not view.replicas,
+            )
+
         instead = decision.instead_of
+        moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
+        place = Place(self._clock, decision.tier, terms.ttft_s, moved, take)
         self._count(
             facts, view, "admitted" if instead is None else "spilled", "" if instead is None else instead.reason
         )
-        moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
-        return Place(self._clock, decision.tier, terms.ttft_s, moved, ticket)
+        return place
 
     def _refuse(self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str) -> AdmissionRefusedError:
         """Returns the error of a refused request, and counts it."""
         now = self._clock.monotonic()
         self.admitted[refused.tier].refused_at[facts.priority] = now
         self._unreported[refused.tier][facts.priority] += facts.requests
-        schedule = self._retries.setdefault(refused.tier, RetrySchedule(self._config.max_retry_s))
+        schedule = self._retries.setdefault((refused.tier, facts.priority), RetrySchedule(self._config.max_retry_s))
         retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)
         self._count(facts, view, "refused", refused.reason)
         return refusal_error(facts, refused, view, retry_s)

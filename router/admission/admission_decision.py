@@ -7,7 +7,7 @@ A request is refused if
 2. its class and those above it have had more of the tier than they may while lower classes starve, each of which
    keeps the share ``floor``;
 3. its first token is predicted later than its own deadline or the objective of its class allows. An objective is about
-   the work of others: it refuses no request that would be as late on an idle tier.
+   the work of others: it refuses no request that would be as late if nothing waited before it.
 
 A tier without a ready replica refuses nothing: the request waits for one, for a limited time.
 """
@@ -27,7 +27,7 @@ LOWEST = Priority.BATCH - Priority.INTERACTIVE
 OUTPUT_COST = 2
 """Cost of a generated token in prompt tokens, as in the engine's fair scheduling."""
 ALONE = 1.25
-"""How much later than on an idle tier a first token may be that exceeds the objective there too, as a multiple."""
+"""How much later than without a queue a first token may be that exceeds the objective there too, as a multiple."""
 
 
 class Reason(StrEnum):

@@ -36,8 +36,8 @@ class WaitingLine(Count):
 
 class Ticket:
     """The place of one admitted request: waiting, then running, then gone. ``objective_s`` is that for its first token;
-    None: it has none. ``unserved``: it waits for the tier to start, and its wait says nothing of a tier that runs. Both
-    methods may be called again, without effect."""
+    None: it has none. ``in_time``: it was predicted to meet it, so that a miss is the prediction's fault. Both methods
+    may be called again, without effect."""
 
     def __init__(
         self,
@@ -47,10 +47,8 @@ class Ticket:
         tokens: int,
         prompt_tokens: int,
         objective_s: float | None,
-        *,
-        unserved: bool = False,
+        in_time: bool,
     ) -> None:
-        self._unserved = unserved
         self._admitted = admitted
         self._waits = True
         self._gone = False
@@ -59,6 +57,7 @@ class Ticket:
         self.tokens = tokens
         self.prompt_tokens = prompt_tokens
         self.objective_s = objective_s
+        self.in_time = in_time
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The tier's rate is learnt from
@@ -69,7 +68,7 @@ class Ticket:
         waited_s = now - admitted.leave(self)
         admitted.running[priority] += self.requests
         admitted.rate.observe(now, admitted.total.requests, priority, self.requests, self.tokens, tenant)
-        if self.objective_s is not None and not self._unserved:
+        if self.objective_s is not None and self.in_time:
             admitted.limits[priority].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
@@ -106,11 +105,13 @@ class AdmittedRequests:
         prompt_tokens: int = 0,
         objective_s: float | None = None,
         *,
+        in_time: bool = True,
         unserved: bool = False,
     ) -> Ticket:
         """Counts one more request, which has ``requests`` prompts, and returns its place. ``unserved``: the tier has no
-        replica."""
-        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s, unserved=unserved)
+        replica, so that its wait says nothing of a tier that runs."""
+        counts = in_time and not unserved
+        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s, counts)
         line = self.lines.setdefault(ticket.line, WaitingLine())
         line.tickets[ticket] = now
         for count in (line, self.total):

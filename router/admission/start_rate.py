@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 from engine.api import Priority
 
 MIN_DEPTH = 8
@@ -9,6 +11,9 @@ MIN_DEPTH = 8
 which says nothing of how fast it could."""
 MIN_SECONDS, MIN_STARTS = 0.25, 16
 """How much must have been observed before the rate counts."""
+STALE_S = 10.0
+"""Seconds without such a queue after which the rate is forgotten. Otherwise one that is too low would be for ever: it
+has all but a few requests refused, and a few are no queue from which to learn another."""
 
 
 LITTLE = 0.75
@@ -26,11 +31,12 @@ class StartRate:
 
     def __init__(self, half_life_s: float = 5.0) -> None:
         self._half_life_s = half_life_s
+        self._then: float | None = None  # instant of the last observation; None if too few waited then
+        self._counted_at = float("-inf")  # instant up to which time was counted
         self._tokens = dict.fromkeys(Priority, 0.0)  # by class
         self._tenants: dict[str, float] = {}  # the same tokens by tenant, without those that have had hardly any
         self._starts = 0.0
         self._seconds = 0.0
-        self._then: float | None = None  # instant of the last observation; None if too few waited then
         self._known = False
         self.paused = False
         """Whether the tier has no replica. Until a first request starts, time says nothing of how fast it is."""
@@ -46,13 +52,14 @@ class StartRate:
     ) -> None:
         """Records that ``starts`` requests of a class and a tenant, with ``tokens`` tokens, got their first token since
         the last observation, and ``waiting`` requests of all classes still wait at the instant ``now``."""
+        if self._stale(now):
+            self._forget()
         if self.paused and not starts:
             self._then = None
             return
         self.paused = False
         if self._then is not None:
-            elapsed = max(0.0, now - self._then)
-            decay = 0.5 ** (elapsed / self._half_life_s)
+            decay, seconds = self._passed(now)
             for each in self._tokens:
                 self._tokens[each] *= decay
             self._tokens[priority] += tokens
@@ -63,24 +70,42 @@ class StartRate:
             else:
                 self._tenants = {name: decay * had for name, had in self._tenants.items()}
             self._starts = self._starts * decay + starts
-            self._seconds = self._seconds * decay + elapsed
+            self._seconds = self._seconds * decay + seconds
             self._known = self._known or (self._seconds >= MIN_SECONDS and self._starts >= MIN_STARTS)
+            self._counted_at = now
         self._then = now if waiting >= MIN_DEPTH else None
 
     def tokens_per_s(self, now: float) -> float | None:
-        """Returns the rate of all classes together at the instant ``now``; None until enough was observed. It falls
-        while nothing starts."""
-        if not self._known:
+        """Returns the rate of all classes together at the instant ``now``; None until enough was observed, and after
+        STALE_S seconds without a queue. It falls while nothing starts."""
+        if not self._known or self._stale(now):
             return None
-        stalled = 0.0 if self._then is None else max(0.0, now - self._then)
-        return sum(self._tokens.values()) / (self._seconds + stalled)
+        decay, seconds = self._passed(now)
+        return decay * sum(self._tokens.values()) / (self._seconds * decay + seconds)
 
     def has_little(self, tenant: str) -> bool:
         """Returns whether a tenant has had clearly less than an equal share of the started tokens."""
         tenants = len(self._tenants.keys() | {tenant})
         return self._tenants.get(tenant, 0.0) < LITTLE * sum(self._tenants.values()) / tenants
 
-    def share(self, priority: Priority) -> float:
+    def share(self, priority: Priority, now: float) -> float:
         """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1."""
-        total = sum(self._tokens.values())
+        total = 0.0 if self._stale(now) else sum(self._tokens.values())
         return sum(tokens for each, tokens in self._tokens.items() if each <= priority) / total if total else 0.0
+
+    def _passed(self, now: float) -> tuple[float, float]:
+        """Returns the factor of what was observed earlier, and the seconds since then, which count less the longer ago
+        they were, as tokens do."""
+        elapsed = 0.0 if self._then is None else max(0.0, now - self._then)
+        decay: float = 0.5 ** (elapsed / self._half_life_s)
+        return decay, (1.0 - decay) * self._half_life_s / log(2)
+
+    def _stale(self, now: float) -> bool:
+        """Returns whether there has been no queue for too long."""
+        return self._then is None and now - self._counted_at > STALE_S
+
+    def _forget(self) -> None:
+        self._tokens = dict.fromkeys(Priority, 0.0)
+        self._tenants = {}
+        self._starts = self._seconds = 0.0
+        self._known = False

@@ -1,7 +1,8 @@
 """``view_of``: what the admission knows of a tier for one request. Pure.
 
 The time to the first token is what waits before the request, divided by the rate at which the tier starts requests, as
-this router has seen it under load. Until it has, the forecast from the replicas' reports counts (``ttft_forecast``).
+this router has seen it under load. Unless it has lately, the forecast from the replicas' reports counts
+(``ttft_forecast``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def view_of(
         ttft_s=None if expected is None else expected.ttft_s,
         alone_s=0.0 if expected is None else expected.alone_s,
         wait_limit=admitted.limits[facts.priority].share,
-        started_share=admitted.rate.share(facts.priority),
+        started_share=admitted.rate.share(facts.priority, now),
         has_little=admitted.rate.has_little(facts.tenant),
         starving=starving_classes(facts.priority, snapshot.name, admitted, config, now),
         pressure=pressure(facts.priority, snapshot.name, admitted, config, now),
@@ -63,7 +64,7 @@ def first_token(
     alone_s = tokens / whole
     if not ahead:
         return TtftForecast(alone_s, alone_s)
-    rate = whole * class_share(facts.priority, admitted, floor)
+    rate = whole * class_share(facts.priority, admitted, floor, now)
     by_turn_s = (ahead + tokens) / rate
     if admitted.lacks(facts.priority, patience_s, now):  # so the classes above it leave it its least share
         in_class = admitted.ahead_in_class(facts.priority, facts.tenant, tokens)
@@ -71,9 +72,9 @@ def first_token(
     return TtftForecast(max(by_turn_s, admitted.oldest_s(facts.priority, facts.tenant, now)), alone_s)
 
 
-def class_share(priority: Priority, admitted: AdmittedRequests, floor: float) -> float:
+def class_share(priority: Priority, admitted: AdmittedRequests, floor: float, now: float) -> float:
     """Returns the share of the tier's rate that the classes above ``priority`` leave, from ``floor`` to 1."""
-    higher = admitted.rate.share(Priority(priority - 1)) if priority > Priority.INTERACTIVE else 0.0
+    higher = admitted.rate.share(Priority(priority - 1), now) if priority > Priority.INTERACTIVE else 0.0
     return max(1.0 - higher, floor)
 
 
@@ -86,7 +87,7 @@ def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: 
         if objective is None or whole is None:
             continue
         backlog = admitted.backlog(higher)
-        rate = whole * class_share(higher, admitted, config.floor)
+        rate = whole * class_share(higher, admitted, config.floor, now)
         shares.append(backlog / rate / objective if rate else float(backlog > 0))
     return min(max(shares), 1.0)
 

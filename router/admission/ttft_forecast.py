@@ -19,7 +19,7 @@ from router.ports.tier_backend import TierSnapshot
 
 @dataclass(frozen=True, slots=True)
 class TtftForecast:
-    """A forecast for one request, in seconds: its time to the first token, and that on an idle tier."""
+    """A forecast for one request, in seconds: its time to the first token, and that if nothing else waited."""
 
     ttft_s: float
     alone_s: float = 0.0
@@ -50,9 +50,8 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
         return predict(load, prompt, priority=facts.priority, output_tokens=output).ttft_s
 
     own = own_queue(facts, admitted, len(loads))
-    return TtftForecast(
-        min(ttft_s(as_seen(load, own, facts.priority)) for load in loads), min(ttft_s(idle(load)) for load in loads)
-    )
+    seen = [as_seen(load, own, facts.priority) for load in loads]
+    return TtftForecast(min(map(ttft_s, seen)), min(map(ttft_s, map(without_queue, seen))))
 
 
 def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
@@ -83,19 +82,29 @@ def as_seen(load: ReplicaLoad, own: OwnQueue, priority: Priority) -> ReplicaLoad
     """
     short = load.queued_short or (0,) * len(Priority)
     long = load.queued_long or (0,) * len(Priority)
-    others = [max(0, sum(each) - known) for *each, known in zip(short, long, own.tokens, strict=True)]
-    of_others = [min(each, rest) for each, rest in zip(short, others, strict=True)]
+    queued = [_of_class(*each) for each in zip(short, long, own.tokens, own.tokens_ahead, strict=True)]
     total, before = sum(short) + sum(long), slice(priority - Priority.INTERACTIVE + 1)
     share = (sum(short[before]) + sum(long[before])) / total if total else 0.0
     return replace(
         load,
         waiting=round(share * max(0, load.waiting - own.requests)) + own.requests_ahead,
-        queued_short=tuple(each + ahead for each, ahead in zip(of_others, own.tokens_ahead, strict=True)),
-        queued_long=tuple(rest - each for rest, each in zip(others, of_others, strict=True)),
+        queued_short=tuple(each for each, _ in queued),
+        queued_long=tuple(each for _, each in queued),
         max_sequences=load.max_sequences and load.max_sequences + own.displaceable,
     )
 
 
-def idle(load: ReplicaLoad) -> ReplicaLoad:
-    """Returns the load of the same replica with nothing to do."""
-    return replace(load, running=0, waiting=0, decoding=0, blocks_used=0, queued_short=(), queued_long=())
+def _of_class(short: int, long: int, known: int, ahead: int) -> tuple[int, int]:
+    """Returns the tokens of a class ahead of a new request: those of short and those of long prompts, of which the
+    replica reports ``short`` and ``long``. This router has ``known`` of them, and of these ``ahead`` come first. They
+    are divided as the report is: a short prompt passes long ones."""
+    reported = short + long
+    everything = max(0, reported - known) + ahead
+    of_long = everything * long // reported if reported else 0
+    return everything - of_long, of_long
+
+
+def without_queue(load: ReplicaLoad) -> ReplicaLoad:
+    """Returns the load of the same replica if nothing waited. What runs stays: it makes a request late too, but a
+    refusal would only leave the queue empty."""
+    return replace(load, waiting=0, queued_short=(), queued_long=())

@@ -283,6 +283,20 @@ def test_what_has_its_first_token_is_not_relegated() -> None:
     assert subject.relegations == 0
 
 
+def test_a_late_answer_that_has_begun_is_not_behind_batch_after_a_preemption() -> None:
+    subject = scheduler(sequences=1, ageing_s=100.0)
+    late = sequence("late", [1] * 3, max_tokens=20, priority=HIGH, objective=1.0)
+    subject.add(late)
+    for now in (5.0, 5.1, 5.2):
+        finish_step(subject, subject.schedule(now))
+    assert late.relegated_at is not None
+    assert late.generated
+    subject.requeue(late, 6.0)
+    subject.add(sequence("standard", [2] * 3, max_tokens=1, arrived=6.0))
+
+    assert [chunk.sequence.request_id for chunk in subject.schedule(7.0).chunks] == ["late"]
+
+
 def test_relegated_sequences_count_with_their_class_and_tenant() -> None:
     subject = scheduler(sequences=1)
     subject.add(sequence("runs", [1] * 3))

@@ -19,6 +19,8 @@ from router.config import (
     FailoverConfig,
     KeyConfig,
     LimitsConfig,
+    PriceConfig,
+    PricesConfig,
     RouterConfig,
     TenantConfig,
     TierAdmission,
@@ -45,9 +47,19 @@ CONFIG = RouterConfig(
         "other": TenantConfig(spill="any"),
     },
     admission=AdmissionConfig(
-        tiers={"fast": TierAdmission(interactive=ClassAdmission(ttft_s=5.0, max_requests=1), standard=ONE, batch=ONE)},
+        tiers={
+            "fast": TierAdmission(interactive=ClassAdmission(ttft_s=5.0, max_requests=1), standard=ONE, batch=ONE),
+            "balanced": TierAdmission(standard=ClassAdmission(max_requests=2)),
+        },
     ),
     cache=AnswerCacheConfig(enabled=True),
+    prices=PricesConfig(
+        tiers={
+            "fast": PriceConfig(input=0, output=0),
+            "balanced": PriceConfig(input=1, output=1),
+            "frontier": PriceConfig(input=1, output=1),
+        }
+    ),
     failover=FailoverConfig(max_attempts=1),
 )
 
@@ -255,6 +267,26 @@ def test_a_tenant_that_allows_it_gets_another_tier_and_the_header_says_so(small:
     assert ask(small, OTHER_KEY, service_tier="priority", spill="down").status_code == 429
     assert ask(small, OTHER_KEY, service_tier="priority", spill="none").status_code == 429
     assert ask(small, KEY, service_tier="priority", spill="any").status_code == 429, "the tenant does not allow it"
+
+
+def test_a_request_spills_to_no_tier_that_may_cost_more_than_it_allows(small: Served) -> None:
+    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
+
+    answer = ask(small, OTHER_KEY, service_tier="priority", max_cost=1e-9)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+    assert ask(small, OTHER_KEY, service_tier="priority", max_cost=1.0).headers["x-manta-tier"] == "balanced"
+
+
+def test_requests_that_wait_for_the_answer_to_an_identical_one_take_no_room(small: Served) -> None:
+    async def run() -> int:
+        same: dict[str, Any] = {"model": "balanced", "temperature": 0}
+        async with held(small, **same), held(small, **same):
+            await asyncio.sleep(0.5)
+            answer = await ask_later(small, model="balanced", prompt="another")
+            assert len(small.backend.requests) == 2, "the identical one is not sent"
+            return answer.status_code
+
+    assert asyncio.run(run()) == 200
 
 
 def test_a_stored_answer_needs_no_room(small: Served) -> None:

@@ -113,7 +113,7 @@ def test_the_rate_is_that_of_a_queue_and_not_of_a_tier_that_waits_for_requests()
 
 @pytest.mark.parametrize("ran_before", [False, True])
 def test_the_start_of_a_tier_at_zero_does_not_look_like_a_slow_tier(ran_before: bool) -> None:
-    admitted, now = AdmittedRequests(), 0.0
+    room, now = AdmittedRequests(), 0.0
 
     def run(tickets: list[Ticket], now: float) -> float:
         """Each starts 0.1 s after the one before, and another comes."""
@@ -133,13 +133,37 @@ def test_the_start_of_a_tier_at_zero_does_not_look_like_a_slow_tier(ran_before: 
     assert admitted.limits[STANDARD].share >= WaitLimit().share
 
 
+def test_a_rate_is_forgotten_when_there_has_been_no_queue_for_a_while() -> None:
+    rate = StartRate()
+    for step in range(100):
+        rate.observe(step * 0.2, 20, STANDARD, 1, 100)
+    rate.observe(20.0, 3, STANDARD, 1, 100)
+
+    assert rate.tokens_per_s(25.0) == pytest.approx(500, rel=0.1)
+    assert rate.tokens_per_s(31.0) is None, "a few requests at a time are no queue, and say no other rate"
+    assert rate.share(STANDARD, 31.0) == 0.0
+    for step in range(40):
+        rate.observe(31.0 + step * 0.1, 20, STANDARD, 1, 100)
+    assert rate.tokens_per_s(35.0) == pytest.approx(1000, rel=0.1)
+
+
+def test_a_stall_counts_no_more_than_the_time_before_it_would() -> None:
+    rate = StartRate()
+    for step in range(200):
+        rate.observe(step * 0.1, 20, STANDARD, 1, 100)
+    for step in range(50):  # a minute in which nothing starts, and then five seconds as before
+        rate.observe(80.0 + step * 0.1, 20, STANDARD, 1, 100)
+
+    assert rate.tokens_per_s(85.0) == pytest.approx(500, rel=0.1), "half a life later, half of it is forgotten"
+
+
 def test_the_share_of_a_class_includes_those_above_it() -> None:
     rate = StartRate()
     rate.observe(0.0, 20)
     for priority, tokens in zip(Priority, (60, 30, 10), strict=True):
         rate.observe(0.0, 20, priority, 1, tokens)
 
-    assert [rate.share(priority) for priority in Priority] == pytest.approx([0.6, 0.9, 1.0])
+    assert [rate.share(priority, 0.0) for priority in Priority] == pytest.approx([0.6, 0.9, 1.0])
 
 
 def test_a_tenant_has_had_little_that_has_less_than_its_equal_share_of_what_was_started() -> None:
@@ -182,6 +206,21 @@ def test_a_miss_lowers_the_limit_once_per_objective() -> None:
     for _ in range(10_000):
         limit.observe(12.0, 0.5, 1.0)
     assert limit.share == pytest.approx(0.9)
+
+
+def test_a_request_that_was_late_from_the_start_says_nothing_of_predictions() -> None:
+    room = AdmittedRequests()
+    before = room.limits[STANDARD].share
+    room.take(STANDARD, "a", 1, 9000, 0.0, 8000, 5.0, in_time=False).started(20.0)
+    assert room.limits[STANDARD].share == before
+    room.take(STANDARD, "a", 1, 9000, 0.0, 8000, 5.0).started(20.0)
+    assert room.limits[STANDARD].share < before
+
+
+def test_a_client_that_has_to_come_late_delays_no_other() -> None:
+    schedule = RetrySchedule(60.0)
+    assert schedule.place(0.0, 45.0, 0.1, "large") >= 45.0
+    assert schedule.place(0.0, 2.0, 0.1, "small") < 3.0
 
 
 def test_refused_clients_come_again_one_after_the_other_and_never_later_than_the_bound() -> None:
