@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster.access.jwks_sources import jwks_source
 from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.room_reporter import RoomReporter
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
+from cluster.autoscaling.waiting_room_reporter import WaitingRoomReporter
 from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
@@ -197,7 +197,7 @@ def cold_start_rooms(
     store, router = WaitingRoomStore(application), serve.get_replica_context().replica_id.unique_id
     return {
         name: ColdStartRoom(
-            name, config, RoomReporter(store, name, router).report, partial(cold_start_s, scaling, name)
+            name, config, WaitingRoomReporter(store, name, router).report, partial(cold_start_s, scaling, name)
         )
         for name, config in configs.items()
     }

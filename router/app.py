@@ -93,7 +93,7 @@ from router.review.review_wiring import ReviewService
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.http_exchange import ClientLeftError, HttpExchange
-from router.transport.requests_without_client import RequestsWithoutClient
+from router.transport.requests_outliving_client import RequestsOutlivingClient
 from safety.api import Guard, Oversight
 
 logger = logging.getLogger(__name__)
@@ -297,7 +297,7 @@ class App:
         self._body_timeout_s = config.body_timeout_s
         self._clock = clock
         self._created = int(clock.now())
-        self._detached = RequestsWithoutClient()
+        self._detached = RequestsOutlivingClient()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from cluster.autoscaling.prevailing_model import prevailing
+from cluster.autoscaling.majority_speed_group import majority_speed_group
 from cluster.autoscaling.replica_report import ReplicaReport, from_numbers
 from cluster.autoscaling.snapshot import (
     ClassCounters,
@@ -112,7 +112,7 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
     left = {name: _leaving(old, at_s) for name, old in remembered.items() if name not in known}
     absent = {name: old for name, old in left.items() if at_s - (old.left_at_s or at_s) < ABSENT_S}
     orders, started = _orders(memory, view, len(new), at_s)
-    model = prevailing([each.report.sample.model for each in known.values() if each.report], memory.model)
+    model = majority_speed_group([each.report.sample.model for each in known.values() if each.report], memory.model)
     measured = memory.cold_starts_s if model == memory.model or not memory.model else ()
     next_memory = TierMemory(
         known,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import median
 
-from cluster.autoscaling.prevailing_model import prevailing
+from cluster.autoscaling.majority_speed_group import majority_speed_group
 from cluster.autoscaling.snapshot import ReplicaSample, ReplicaSnapshot, ReplicaState, TierSnapshot
 
 MAX_SKEW_S = 1.0
@@ -70,7 +70,7 @@ def load_of(
 def _with_samples(counts: TierLoad, samples: Sequence[ReplicaSample], model: int) -> TierLoad:
     scale = counts.ready / len(samples)
     batch = sum(each.batch_requests for each in samples)
-    model = prevailing([each.model for each in samples], model)
+    model = majority_speed_group([each.model for each in samples], model)
     alike = [each for each in samples if each.model in (0, model)]
     steps = [(each.decode_step_s, each.decode_batch) for each in alike if each.decode_step_s and each.decode_batch]
     return TierLoad(

@@ -1,4 +1,4 @@
-"""``prevailing``: the model by whose speed a tier is scaled while replicas of several run, such as in a rollout."""
+"""``majority_speed_group``: the group by whose speed a tier is scaled while replicas of several run, as in a rollout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 
-def prevailing(models: Sequence[int], before: int) -> int:
+def majority_speed_group(models: Sequence[int], before: int) -> int:
     """Returns the model that more than half of the replicas have, by their numbers in ``models``; ``before``, the one
     that prevailed until now, if none has a majority. 0 is unknown, and counts for none."""
     known = sorted(model for model in models if model)

@@ -1,4 +1,4 @@
-"""``RequestsWithoutClient``: requests that go on after their client has left, since others wait for the same answer."""
+"""``RequestsOutlivingClient``: requests that go on when their client has left, since others wait for the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class RequestsWithoutClient:
+class RequestsOutlivingClient:
     """The requests of one router without a client. Each keeps its place in the router's concurrency limit, so there are
     at most as many as that allows, and its time-out."""
 

@@ -1,4 +1,4 @@
-"""``RoomReporter``: tells the autoscaler, through Ray's key-value store, what waits at this router for a tier at
+"""``WaitingRoomReporter``: tells the autoscaler, through Ray's key-value store, what waits at this router for a tier at
 zero."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 logger = logging.getLogger(__name__)
 
 
-class RoomReporter:
+class WaitingRoomReporter:
     """Reports the waiting room of ``tier`` at the router with the id ``router``."""
 
     def __init__(self, store: WaitingRoomStore, tier: str, router: str) -> None:
