@@ -113,7 +113,7 @@ def test_the_rate_is_that_of_a_queue_and_not_of_a_tier_that_waits_for_requests()
 
 @pytest.mark.parametrize("ran_before", [False, True])
 def test_the_start_of_a_tier_at_zero_does_not_look_like_a_slow_tier(ran_before: bool) -> None:
-    room, now = AdmittedRequests(), 0.0
+    admitted, now = AdmittedRequests(), 0.0
 
     def run(tickets: list[Ticket], now: float) -> float:
         """Each starts 0.1 s after the one before, and another comes."""
