@@ -1,4 +1,4 @@
-"""``majority_speed_group``: the group by whose speed a tier is scaled while replicas of several run, as in a rollout."""
+"""``majority_speed_group``: by which speed group a tier is scaled while replicas of several run, as in a rollout."""
 
 from __future__ import annotations
 
