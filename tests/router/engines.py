@@ -32,8 +32,10 @@ class EngineBackend(ReadyTiers):
         queue: asyncio.Queue[Delta] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._queues[request.request_id] = loop, queue
+        submitted = False
         try:
             await loop.run_in_executor(None, self.engine.submit, request)
+            submitted = True
             while True:
                 delta = await queue.get()
                 yield [delta]
@@ -42,7 +44,8 @@ class EngineBackend(ReadyTiers):
                     return
         finally:
             del self._queues[request.request_id]
-            if on_usage is not None:
+            # A request that the engine has refused has no end, and may come again under its id, with a shorter prompt.
+            if submitted and on_usage is not None:
                 self._settling[request.request_id] = loop, on_usage
             self.engine.abort([request.request_id])
 
