@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from router.aborted_prompts import AbortedPrompts
 from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
 from router.admission.spill import narrowed
 from router.answer_events import AnswerEvent, Repeated, Routed
+from router.answer_source import AnswerSource
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
-from router.cache.replay import replay
 from router.config import RouterConfig
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, LimitExceededError, UnavailableError
-from router.generation.collect import Collector
-from router.generation.finish_on_failure import finish_on_failure
-from router.generation.generate import generate
-from router.generation.suspect_requests import SuspectRequests
 from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
-from router.guard.moderated_answers import moderate
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.refused_answer import refused_answer
 from router.guard.request_texts import continued_text, passages_of, with_texts
 from router.guard.text_moderation import TIER, accounted_request, moderated, moderating
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
+from router.kept_answers import AwaitedAnswer
 from router.ledger.ledger import Account, Ledger
 from router.ledger.ledger_entry import CACHE_HITS
-from router.ledger.max_usage import check_max_cost, largest_usage, prompt_tokens
+from router.ledger.max_usage import check_max_cost, largest_usage
 from router.limits.fanout_limit import check_answer_count
 from router.limits.limiter import Hold, Limiter
 from router.limits.router_concurrency import ConcurrencyLimit
@@ -51,7 +44,7 @@ from router.ports.limit_store import LimitStore
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
-from router.ports.trace_names import Attribute, EventName, SpanName
+from router.ports.trace_names import SpanName
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
 from router.prompt_report import PromptReport
@@ -70,12 +63,6 @@ from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
 from router.trace_attributes import accepted, answered, identified
 from router.usage_meter import MeteredUsage
 from safety.api import AnswerGuard, Guard, Moderation, Subject
-
-CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
-"""The code of the engine's refusal of a prompt that is too long."""
-
-COLLECTED_AT_ONCE = 64
-"""Events of an answer that are handed to the collector together: less time for each."""
 
 T = TypeVar("T")
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
@@ -127,11 +114,13 @@ class Pipeline:
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
         self._weights = {tier.name: tier.version for tier in backend.tiers()}
         self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
-        self._suspects: defaultdict[str, SuspectRequests] = defaultdict(SuspectRequests)  # by tier
         self._concurrency = ConcurrencyLimit(config.max_concurrent_requests)
         tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
         self._limiter = Limiter(store, config.limits, tenants, ledger.cost)
         self._admission = Admission(config.admission, clock, self._metrics)
+        self._source = AnswerSource(
+            config, backend, ledger, self._admission, self._overflow, self._room_of, self._metrics
+        )
 
     async def start(self) -> None:
         """Starts the background tasks and the stores."""
@@ -199,7 +188,7 @@ class Pipeline:
                         place.settle(needs_engine=self._needs_engine(account, found))
                         trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
-                        answered = scored(self._answers(account, answer_guard, found))
+                        answered = scored(self._source.answers(account, answer_guard, found))
                         async with aclosing(_cited(account, answered)) as answers:
                             async for events in answers:
                                 if account.first_event_at is None:
@@ -473,6 +462,10 @@ class Pipeline:
         lengths = {snapshot.name: snapshot.context_length for snapshot in self._backend.snapshot()}
         return limits_of(tiers, lengths, self._limiter.tokens_per_character)
 
+    def _room_of(self, tier: str) -> TierRoom:
+        """Returns how much the context of ``tier`` holds."""
+        return self._rooms([tier])[tier]
+
     def _prompt_details(self, account: Account) -> dict[str, Any] | None:
         """Returns what the usage says of the prompt; None: nothing was done with it and nothing was asked."""
         request = account.request
@@ -518,34 +511,6 @@ class Pipeline:
             account.meter.reasoning_tokens = found.hit.stored.reasoning_tokens
         return found
 
-    def _answers(
-        self, account: Account, guard: AnswerGuard | None, found: Found
-    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Returns the events of the answers to a request: those of the hit that was ``found``, or new ones, as
-        ``guard`` lets them pass; None: as they are."""
-        prompts = account.request.choice_prompts
-        if account.ruling is not None and account.ruling.refused:
-            return refused_answer(account.ruling.message, prompts)
-        if found.hit is not None:
-            return replay(found.hit.stored)
-        aborts = AbortedPrompts()
-        shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
-        events = self._generated_when_it_fits(account, aborts) if shortens else self._generated(account, aborts)
-        if self._gives_part(account):
-            events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
-        if guard is not None:
-            events = moderate(events, guard, account.meter, prompts, aborts)
-            events = account.call.trace.around(SpanName.MODERATE, events)
-        return _kept(events, account, found) if found.keeps else events
-
-    def _gives_part(self, account: Account) -> bool:
-        """Returns whether the request gets the part of a whole answer that was generated when it fails."""
-        if account.request.stream:
-            return False
-        tenant = self._config.tenants.get(account.principal.tenant)
-        of_tenant = None if tenant is None else tenant.on_failure
-        return (account.request.on_failure or of_tenant or self._config.failover.on_failure) == "partial"
-
     async def _keep(self, account: Account, claim: Claim, body: str) -> None:
         """Stores a whole answer under the idempotency key of its request. A partial one is not stored."""
         await (claim.keep(body) if account.fault is None else claim.forget())
@@ -579,103 +544,8 @@ class Pipeline:
             if request.stream or account.call.idempotency_key is None
             else partial(self._keep, account, claim),
             owner=_owner(principal) if detached else None,
-            shared=_Shared(account, found) if found.keeps else None,
+            shared=AwaitedAnswer(account, found) if found.keeps else None,
         )
-
-    def _generated(self, account: Account, aborts: AbortedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Returns the events of the engine's answers to a request."""
-        return generate(
-            self._backend,
-            account.tier,
-            replace(account.request, refused_before=self._admission.take_refusals(account.tier)),
-            account.principal.tenant,
-            self._config.failover,
-            account.meter,
-            prompt_tokens,
-            account.id,
-            self._ledger.draft(account),
-            aborts,
-            partial(self._failover, account),
-            account.call.trace.context,
-            account.run,
-            self._suspects[account.tier],
-            account.on_first_token,
-        )
-
-    def _failover(self, account: Account, kind: str) -> None:
-        """Counts a failover of the request, and notes it in its trace."""
-        self._metrics.failover(account.tier, kind)
-        account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
-
-    async def _generated_when_it_fits(
-        self, account: Account, aborts: AbortedPrompts
-    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
-        last refusal is raised."""
-        tries, tenant, tier = 0, account.principal.tenant, account.tier
-        began = False
-        while True:
-            try:
-                async with aclosing(self._generated(account, aborts)) as batches:
-                    async for events in batches:
-                        began = True
-                        yield events
-                return
-            except InvalidRequestError as error:
-                tries += 1
-                shorter = None
-                if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
-                    room = self._rooms([tier])[tier]
-                    request = account.request
-                    again, context = self._overflow.after_refusal, request.context_text
-                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries, context)
-                if shorter is None:
-                    raise
-                account.request = shorter
-
-
-async def _kept(
-    events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
-) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
-    conversation that was looked up, and it was shortened, or they are partial. An answer that becomes too large is kept
-    no longer."""
-    looked_up, max_chars = account.request, found.max_chars
-    collector, recent = Collector(), list[AnswerEvent]()
-    async with aclosing(events):
-        async for batch in events:
-            if found.keeps:
-                recent += batch
-                if len(recent) >= COLLECTED_AT_ONCE:
-                    collector.push(recent)
-                    recent = []
-                if collector.characters > max_chars:
-                    found.too_large()
-                    collector = Collector()
-            yield batch
-    if account.request is not looked_up or account.fault is not None or not found.keeps:
-        return
-    collector.push(recent)
-    if collector.characters > max_chars:
-        found.too_large()
-    else:
-        reasoning = account.meter.reasoning_tokens
-        found.keep(collector.answers(), collector.usage, reasoning, account.inspections)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """The answer to a request of ``account``. Implements ``SharedAnswer``."""
-
-    account: Account
-    found: Found
-
-    def client_left(self) -> bool:
-        self.account.client_left = self.found.wanted
-        return self.account.client_left
-
-    async def unwanted(self) -> None:
-        await self.found.unwanted()
 
 
 def _cited(

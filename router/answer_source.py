@@ -1,0 +1,136 @@
+"""``AnswerSource``: where the answers to an accepted request come from: the answer cache, a refusal, or the engine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+
+from router.aborted_prompts import AbortedPrompts
+from router.admission.admission import Admission
+from router.answer_events import AnswerEvent
+from router.cache.answer_cache import Found
+from router.cache.replay import replay
+from router.config import RouterConfig
+from router.errors import InvalidRequestError
+from router.generation.finish_on_failure import finish_on_failure
+from router.generation.generate import generate
+from router.generation.suspect_requests import SuspectRequests
+from router.guard.moderated_answers import moderate
+from router.guard.refused_answer import refused_answer
+from router.kept_answers import kept
+from router.ledger.ledger import Account, Ledger
+from router.ledger.max_usage import prompt_tokens
+from router.ports.tier_backend import TierBackend
+from router.ports.trace_names import Attribute, EventName, SpanName
+from router.ports.usage_metrics import UsageMetrics
+from router.prompts.context_overflow import ContextOverflow, TierRoom
+from router.prompts.off_event_loop import in_thread_if_long
+from safety.api import AnswerGuard
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""The code of the engine's refusal of a prompt that is too long."""
+
+
+class AnswerSource:
+    """The sources of answers of one router. ``room_of`` returns how much the context of a tier holds."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        backend: TierBackend,
+        ledger: Ledger,
+        admission: Admission,
+        overflow: ContextOverflow,
+        room_of: Callable[[str], TierRoom],
+        metrics: UsageMetrics,
+    ) -> None:
+        self._config = config
+        self._backend = backend
+        self._ledger = ledger
+        self._admission = admission
+        self._overflow = overflow
+        self._room_of = room_of
+        self._metrics = metrics
+        self._suspects: defaultdict[str, SuspectRequests] = defaultdict(SuspectRequests)  # by tier
+
+    def answers(
+        self, account: Account, guard: AnswerGuard | None, found: Found
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the answers to a request, in batches: those of the hit that was ``found``, or new ones,
+        as ``guard`` lets them pass; None: as they are. The generator raises what ``generate`` raises."""
+        prompts = account.request.choice_prompts
+        if account.ruling is not None and account.ruling.refused:
+            return refused_answer(account.ruling.message, prompts)
+        if found.hit is not None:
+            return replay(found.hit.stored)
+        aborts = AbortedPrompts()
+        shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
+        events = self._generated_when_it_fits(account, aborts) if shortens else self._generated(account, aborts)
+        if self._gives_part(account):
+            events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
+        if guard is not None:
+            events = moderate(events, guard, account.meter, prompts, aborts)
+            events = account.call.trace.around(SpanName.MODERATE, events)
+        return kept(events, account, found) if found.keeps else events
+
+    def _gives_part(self, account: Account) -> bool:
+        """Returns whether the request gets the part of a whole answer that was generated when it fails."""
+        if account.request.stream:
+            return False
+        tenant = self._config.tenants.get(account.principal.tenant)
+        of_tenant = None if tenant is None else tenant.on_failure
+        return (account.request.on_failure or of_tenant or self._config.failover.on_failure) == "partial"
+
+    def _generated(self, account: Account, aborts: AbortedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Returns the events of the engine's answers to a request."""
+        return generate(
+            self._backend,
+            account.tier,
+            replace(account.request, refused_before=self._admission.take_refusals(account.tier)),
+            account.principal.tenant,
+            self._config.failover,
+            account.meter,
+            prompt_tokens,
+            account.id,
+            self._ledger.draft(account),
+            aborts,
+            partial(self._failover, account),
+            account.call.trace.context,
+            account.run,
+            self._suspects[account.tier],
+            account.on_first_token,
+        )
+
+    def _failover(self, account: Account, kind: str) -> None:
+        """Counts a failover of the request, and notes it in its trace."""
+        self._metrics.failover(account.tier, kind)
+        account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
+
+    async def _generated_when_it_fits(
+        self, account: Account, aborts: AbortedPrompts
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
+        last refusal is raised."""
+        tries, tenant, tier = 0, account.principal.tenant, account.tier
+        began = False
+        while True:
+            try:
+                async with aclosing(self._generated(account, aborts)) as batches:
+                    async for events in batches:
+                        began = True
+                        yield events
+                return
+            except InvalidRequestError as error:
+                tries += 1
+                shorter = None
+                if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
+                    room = self._room_of(tier)
+                    request = account.request
+                    again, context = self._overflow.after_refusal, request.context_text
+                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries, context)
+                if shorter is None:
+                    raise
+                account.request = shorter
