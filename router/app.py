@@ -184,16 +184,12 @@ def build_app(
     store = store or MemoryStore(clock)
     tiers = [tier.name for tier in backend.tiers()]
     choice = TierChoice(tiers, config.auto, forecaster, config.aliases)
-    settings = config.access
-    tokens = None if settings.jwt is None or jwks is None else TokenVerifier(settings.jwt, jwks, clock)
     registry = KeyRegistry(store, clock)
-    authenticator = Authenticator(settings, ConfigKeys(config.keys), registry, tokens, clock)
+    authenticator = make_authenticator(config, registry, jwks, clock)
     metrics = counted = RouterCounts(metrics or NoUsageMetrics())
     ledger = Ledger(store, config.prices, clock, metrics)
     reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
-    review_api = ReviewApi(reviews.desk, reviews.audit, clock)
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
-    policies = PolicyApi(None if guard is None else guard.admin)
     book = StoredPrompts(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
     parts = cache or CacheParts(MemoryEntryStore(clock))
     answers = answer_cache(config.cache, parts, clock)
@@ -217,25 +213,21 @@ def build_app(
         streams=detached,
         idempotency=IdempotentRequests(idempotency or MemoryIdempotencyStore(clock), config.idempotency),
     )
-    tenants = {name: tenant.limits for name, tenant in config.tenants.items()}
-    currency = config.prices.currency
-    prompt_api, audit = PromptApi(book, reviews.record_change), reviews.store.audit
-    cache_api = CacheApi(stored, clock)
     management = AdminApi(
         authenticator,
         registry,
         store,
         backend,
-        review_api,
-        policies,
-        prompt_api,
-        cache_api,
+        ReviewApi(reviews.desk, reviews.audit, clock),
+        PolicyApi(None if guard is None else guard.admin),
+        PromptApi(book, reviews.record_change),
+        CacheApi(stored, clock),
         ScalingApi(scaling, clock, reviews.record_change),
-        OverviewApi(backend, store, scaling, clock, currency, counted, overview or OverviewSources()),
+        OverviewApi(backend, store, scaling, clock, config.prices.currency, counted, overview or OverviewSources()),
         clock,
-        currency,
-        tenants,
-        audit,
+        config.prices.currency,
+        {name: tenant.limits for name, tenant in config.tenants.items()},
+        reviews.store.audit,
     )
     return App(
         config,
@@ -251,6 +243,15 @@ def build_app(
         detached,
         tracer or NoTracer(),
     )
+
+
+def make_authenticator(
+    config: RouterConfig, registry: KeyRegistry, jwks: JwksSource | None, clock: Clock
+) -> Authenticator:
+    """Returns the authenticator for keys of ``config`` and of ``registry``, and for tokens if the issuer is set."""
+    jwt = config.access.jwt
+    tokens = None if jwt is None or jwks is None else TokenVerifier(jwt, jwks, clock)
+    return Authenticator(config.access, ConfigKeys(config.keys), registry, tokens, clock)
 
 
 def make_retriever(config: RouterConfig, store: CollectionStore, embedder: Embedder | None, clock: Clock) -> Retriever:
