@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def cluster_facts(
     address: str, models: Sequence[str], directories: Sequence[str], timeout_s: float = PROBE_S
 ) -> tuple[list[NodeFacts], str]:
-    """Returns the nodes of the cluster at ``address``, and why some or all could not be looked at; "": all were."""
+    """Returns the nodes of the cluster at ``address``, and why some or all have no facts; "": all have."""
     asked = {"address": address, "models": list(models), "directories": list(directories)}
     command = [sys.executable, "-m", "cluster.doctor.cluster_probe"]
     try:

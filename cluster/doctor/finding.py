@@ -10,7 +10,7 @@ class Severity(StrEnum):
     """How bad it is. With an ERROR the service does not start, or loses or leaks something."""
 
     OK = "ok"
-    SKIPPED = "skipped"  # it could not be looked at; ``seen`` says why
+    SKIPPED = "skipped"  # the check could not run; ``seen`` says why
     WARNING = "warning"
     ERROR = "error"
 

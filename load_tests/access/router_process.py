@@ -40,9 +40,10 @@ def main() -> None:
     reason = FinishReason.STOP if options.stop else FinishReason.LENGTH
     backend: TierBackend = SteadyBackend(options.step_ms / 1000, reason)
     if options.model is not None:
-        from load_tests.access.engine_backend import EngineBackend  # imports torch, which takes seconds
+        from engine import Engine  # imports torch, which takes seconds
+        from load_tests.engine_backend import EngineBackend
 
-        backend = EngineBackend(options.model)
+        backend = EngineBackend(Engine.from_pretrained(options.model, dtype="float32", threads=1))
     app = build_app(config, backend, store=store, cache=cache)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
 

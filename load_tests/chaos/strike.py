@@ -52,7 +52,7 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
             _wait(lambda: graph.running() and 0 < len(graph.replica_pids()) < len(replicas), "no replica was stopped")
             return lambda: graph.change(TIER, num_replicas=len(replicas))
         case Fault.UPDATE_TIER:
-            # A share of a CPU that nobody feels, but for Serve another version.
+            # Another reservation of CPU makes Serve replace the replicas; this one is too small to matter.
             graph.change(TIER, ray_actor_options={"num_cpus": 0.001 * (turn + 1)})
             _wait(lambda: graph.running() and _replaced(replicas, graph.replica_pids()), "some replicas stayed")
         case Fault.UPDATE_ROUTER:

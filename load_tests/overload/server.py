@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 
 from engine import Engine
-from load_tests.overload.engine_backend import LoadedEngineBackend
+from load_tests.engine_backend import EngineBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
 from router.app import build_app
 from router.config import AdmissionConfig, ClassAdmission, KeyConfig, RouterConfig
@@ -78,7 +78,7 @@ def main() -> None:
     engine = Engine.from_pretrained(
         str(MODEL), dtype="float32", threads=1, max_sequences=options.rows, max_waiting=100_000
     )
-    app = build_app(router_config(admission=not options.without), LoadedEngineBackend(engine))
+    app = build_app(router_config(admission=not options.without), EngineBackend(engine))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(4096)

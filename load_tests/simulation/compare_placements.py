@@ -23,7 +23,7 @@ Replay a trace with prefixes (Mooncake's) against a fixed number of replicas und
 (cluster/lanes/replica_choice.py, as in the cluster), and {", ".join(PEERS)}.
 
 Peers know the load of every replica at once. --routers and --report let {PREDICTED} know it as routers do: each gets a
-report every so many seconds, and knows its own requests since.
+report every so many seconds, and adds the requests that it has sent since.
 """
 
 

@@ -31,17 +31,10 @@ def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     import ray
     from ray import serve
 
+    from load_tests.local_graph import start_ray
     from tests.cluster.graph import free_port
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-        _node_ip_address="127.0.0.1",
-    )
+    start_ray()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield port

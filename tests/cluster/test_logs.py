@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "router": {"keys": [{"key": KEY, "tenant": "dev", "team": "core"}], "auto": None},
     "ingress": {"num_cpus": 0, "drain_timeout_s": 5},
     "telemetry": {
-        # Nobody listens there: requests are traced all the same.
+        # No receiver listens there. Requests are traced without one.
         "endpoint": "http://127.0.0.1:9/v1/traces",
         "sample_ratio": 1.0,
         "logs": {"format": "json"},

@@ -1,4 +1,4 @@
-"""A request that kills the replicas that run it, on a real Ray cluster: it is found out, and nobody else is harmed."""
+"""A request that kills the replicas that run it, on a real Ray cluster: it gets an error, and other streams go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``LoadedEngineBackend``: a tier over a real engine in the router's process, with the load that a replica reports."""
+"""``EngineBackend``: a tier over a real engine in the router's process, with the load that a replica reports."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from router.ports.tier_backend import (
 TIER, REPLICA = "fast", "engine"
 
 
-class LoadedEngineBackend:
-    """Implements ``TierBackend`` with one tier, TIER, of one replica: ``engine``, on a thread of its own."""
+class EngineBackend:
+    """Implements ``TierBackend`` with one tier, TIER, of one replica: ``engine``, on a thread of its own.
+
+    The counts of a request that is given up are not known: ``on_usage`` gets None.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._deltas: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Delta]]] = {}
@@ -63,7 +66,7 @@ class LoadedEngineBackend:
         self._deltas[request.request_id] = asyncio.get_running_loop(), deltas
         ended = False
         try:
-            self._submit(request)
+            await asyncio.to_thread(self._submit, request)
             while not ended:
                 batch = [await deltas.get()]
                 while not deltas.empty():
