@@ -15,7 +15,7 @@ MAX_ROWS = 512
 """The newest vectors, which are compared with a query one by one: 512 take about 0.1 ms, as a graph does."""
 CONNECTIVITY = 16
 EXPANSION_ADD = 96
-EXPANSION_SEARCH = 96
+EXPANSION_SEARCH = 128
 """The parameters M, efConstruction and ef of HNSW."""
 
 
