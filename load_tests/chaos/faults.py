@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """What happens to a part of the graph in the middle of its streams."""
+    """A fault that is injected into a part of the graph while streams are open."""
 
     KILL_REPLICA = "kill replica"  # SIGKILL
     KILL_ROUTER = "kill router"

@@ -23,7 +23,7 @@ Undo = Callable[[], None]
 
 
 def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Undo:
-    """Brings the fault upon the graph, whose replicas are the processes ``replicas``: upon the next one in each turn.
+    """Injects the fault into the graph, whose replicas are the processes ``replicas``: into another one in each turn.
 
     Returns when the fault has come and, if it takes its time, is over. The result is called at the end of the
     repetition and undoes the fault. Raises NoEffectError, and what Ray raises.
