@@ -29,13 +29,13 @@ class Target:
         return cls(parts.hostname, parts.port or 80, parts.path.rstrip("/"), key)
 
     def request(self, body: dict[str, Any]) -> bytes:
-        """The bytes of a chat completion request."""
+        """The bytes of a chat completion request that no answer cache may answer: a load test measures generation."""
         content = json.dumps(body).encode()
         host = f"[{self.host}]" if ":" in self.host else self.host
         head = (
             f"POST {self.path}/chat/completions HTTP/1.1\r\nHost: {host}:{self.port}\r\n"
             f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
+            f"Cache-Control: no-cache, no-store\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         return head.encode() + content
 

@@ -23,7 +23,7 @@ DESCRIPTION = """\
 Measure the graph itself. Starts the real one (ingress, router, lanes, replicas) around a stub engine that answers at
 once, one token per step to every stream, and loads it. Whatever a token costs then, the graph costs; a first token is
 due after one step, so what it takes beyond that the graph adds. CPU time is the server's alone: the processes of the
-graph, without the generator.
+graph, without the generator. No answer comes from the cache, and no text is checked without --safety.
 """
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.url:
         context = nullcontext(Server(options.url, options.server_pid or 0))
     else:
-        context = stub_server(options.step_ms / 1000)  # type: ignore[assignment]
+        context = stub_server(options.step_ms / 1000, safety=options.safety)  # type: ignore[assignment]
     with context as server:
         reports = {streams: measure(server, streams, options, options.key) for streams in options.streams}
     rows = [_row(streams, report, options.step_ms) for streams, report in reports.items()]
@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--duration", type=float, default=15.0, help="seconds of each run (default: %(default)s)")
     add("--max-tokens", type=int, default=64, help="per answer (default: %(default)s)")
     add("--step-ms", type=float, default=10.0, help="step of the stub engine (default: %(default)s)")
+    add("--safety", action="store_true", help="with the safety classifier of dev.yaml, on the same processor")
     add("--url", help="measure this running server instead of starting one; its step must be --step-ms")
     add("--server-pid", type=int, help="with --url: root of the server's processes, to count their CPU time")
     add("--key", default="sk-manta-dev", help="API key (default: the one of dev.yaml)")

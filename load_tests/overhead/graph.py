@@ -26,8 +26,11 @@ def build(config: StubGraphConfig) -> Application:
     return build_with(config, StubFactory(config.step_s))
 
 
-def stub_config(step_s: float) -> dict[str, Any]:
-    """A Serve config file: dev.yaml with the tier ``fast`` alone, so one Router, one replica, one lane."""
+def stub_config(step_s: float, *, safety: bool = False) -> dict[str, Any]:
+    """A Serve config file: dev.yaml with the tier ``fast`` alone, so one Router, one replica, one lane.
+
+    Without ``safety`` no text is checked: the classifier computes more for an answer than all of the rest.
+    """
     config: dict[str, Any] = yaml.safe_load(DEV.read_text(encoding="utf-8"))
     application = config["applications"][0]
     application["import_path"] = "load_tests.overhead.graph:build"
@@ -36,9 +39,9 @@ def stub_config(step_s: float) -> dict[str, Any]:
     router = arguments["router"]
     prices = {**router["prices"], "tiers": {"fast": router["prices"]["tiers"]["fast"]}}
     application["args"] = {
-        **arguments,
         "router": {**router, "auto": None, "prices": prices},
-        "embedder": None,
+        "ingress": arguments["ingress"],
+        "safety": arguments["safety"] if safety else {},
         "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
         "step_s": step_s,
     }

@@ -34,11 +34,14 @@ class Server:
 
 
 @contextmanager
-def stub_server(step_s: float) -> Iterator[Server]:
-    """The graph around stub engines on a free port, stopped at the end. Raises RuntimeError if it does not start."""
+def stub_server(step_s: float, *, safety: bool = False) -> Iterator[Server]:
+    """The graph around stub engines on a free port, stopped at the end; with ``safety``, the checks of dev.yaml.
+
+    Raises RuntimeError if it does not start.
+    """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "stub.yaml"
-        config.write_text(yaml.safe_dump(stub_config(step_s)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(stub_config(step_s, safety=safety)), encoding="utf-8")
         with started(config) as server:
             yield server
 

@@ -71,7 +71,7 @@ def test_a_line_that_no_check_can_judge_is_refused_with_its_number(change: dict[
         read(tmp_path / "set.jsonl", ROW, ROW | {"key": 8} | change)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 500)[:-12]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 500)[:-12]], ids=["no gzip", "cut off"])
 def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl.gz"
     path.write_bytes(content)
